@@ -139,12 +139,6 @@ class Split(OpenSplit):
         """The shards that a stream has for the rows of this split, ascending."""
         return self._stream(stream).shards
 
-    def was_invalidated(self, stream: str) -> bool:
-        """Whether a repair removed damaged shards of the stream that have not been filled again."""
-        live, has = self.rows_by_shard(), self.stream_shards(stream)
-        taken: list[int] = self.stream_provenance(stream).get("invalidated", [])
-        return any(shard < len(live) and live[shard] > 0 and shard not in has for shard in taken)
-
     def stream_manifest(self, stream: str) -> Mapping[str, Any]:
         """The manifest of a feature stream: its shards, and the entries given to its `commit`."""
         return self._stream(stream).commit.manifest

@@ -16,7 +16,7 @@ def test_damaged_or_lost_notes_count_as_none_and_are_replaced_by_the_next_commit
             file = root / home / "provenance.json"
             file.unlink() if notes is None else file.write_bytes(notes)
         split = cache.open(root)[SPLIT]
-        assert (split.provenance, split.was_invalidated("resnet50")) == ({}, False)
+        assert (split.provenance, split.stream_provenance("resnet50")) == ({}, {})
         assert cache.verify(root).ok
     (root / SPLIT / "provenance.json").write_bytes(b"{")
     for plan in ("second", "third"):

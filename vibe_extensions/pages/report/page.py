@@ -47,7 +47,6 @@ _COLOR: Final = re.compile("|".join(_CSS))
 
 WIDTH: Final = 4.6  # inches of 72 SVG units: a phone's width, with texts about 11 px high
 MOST_ROWS: Final = 24  # of the table below a line plot
-QUANTILES: Final = (5, 25, 50, 75, 95)  # %
 
 _STYLE: Final[Any] = {  # Any: some versions of Matplotlib type the keys
     "axes.edgecolor": RULE,
@@ -151,50 +150,6 @@ def brief(names: Sequence[str], most: int = 28) -> list[str]:
     return shown
 
 
-def histogram(
-    name: str,
-    title: str,
-    caption: str,
-    samples: Mapping[str, Array],
-    *,
-    unit: str,
-    bins: Array | None = None,
-    log: bool = False,
-) -> Plot:
-    """Normalised distributions of one quantity, one below the other, with lines at the medians.
-
-    samples: Label -> (N,) finite values, or none. bins: (B + 1,) edges; None: 40 bins over the range of the values.
-    log: Logarithmic scale, for values above 0.
-    """
-    values = {label: np.asarray(sample, np.float64).ravel() for label, sample in samples.items()}
-    edges = _edges(np.concatenate([np.empty(0), *values.values()]), log) if bins is None else np.asarray(bins)
-    with _drawing(name, 0.7 + 0.36 * max(len(values), 1)) as (figure, axes):
-        for row, sample in enumerate(reversed(values.values())):
-            axes.axhline(row, color=RULE, linewidth=0.5)
-            if len(sample):
-                counts = np.histogram(sample, edges)[0]
-                heights = row + 0.8 * counts / max(counts.max(), 1)
-                axes.stairs(heights, edges, baseline=row, fill=True, color=SERIES[0], alpha=0.55)
-                axes.plot(2 * [np.median(sample)], [row, row + 0.8], color=INK, linewidth=1.5)
-            else:
-                axes.text(0.01, row + 0.1, "none", color=FAINT, transform=axes.get_yaxis_transform())
-        scale, top = "log" if log else "linear", max(len(values), 1)
-        axes.set(xlim=(edges[0], edges[-1]), ylim=(-0.05, top), xlabel=unit, xscale=scale)
-        axes.set_yticks(range(len(values)), brief([*reversed(values)]), color=INK)
-        axes.tick_params(left=False)
-        axes.spines.left.set_visible(False)
-        if log:
-            _plain_numbers(axes.xaxis)
-        svg = _render_svg(figure)
-    quantiles = {
-        label: map(float, np.percentile(sample, QUANTILES)) if len(sample) else [None] * len(QUANTILES)
-        for label, sample in values.items()
-    }
-    rows: list[tuple[Cell, ...]] = [(label, len(values[label]), *numbers) for label, numbers in quantiles.items()]
-    header = ("of", "values", *(f"{q} %" if q != 50 else "median" for q in QUANTILES))
-    return Plot(svg, title, caption, header, rows)
-
-
 def lines(
     name: str,
     title: str,
@@ -262,14 +217,6 @@ def _render_svg(figure: Figure) -> Markup:
     first = re.compile(r'<svg [^>]*(viewBox="[^"]+")[^>]*>')
     text = first.sub(r'<svg xmlns="http://www.w3.org/2000/svg" \1 aria-hidden="true">', text, count=1)
     return Markup(re.sub(r"<[^>]+>", clean_tag, text))  # noqa: S704  Matplotlib has escaped it
-
-
-def _edges(values: Array, log: bool, n: int = 40) -> Array:
-    """n + 1 edges that cover all values."""
-    low, high = (float(values.min()), float(values.max())) if len(values) else (1.0, 2.0)
-    if low == high:
-        low, high = (low / 1.5, high * 1.5) if log else (low - 0.5, high + 0.5)
-    return np.geomspace(low, high, n + 1) if log else np.linspace(low, high, n + 1)
 
 
 def _plain_numbers(axis: Axis) -> None:
