@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -79,19 +78,6 @@ def test_terms_of_weights_are_recorded_shown_and_never_compared(
         assert f"licence {text}, source a file, sha256 {digest[:12]}" in shown
 
 
-def test_videos_of_pictures_with_equal_names_and_sizes_differ(small_shards: None, penn: Any, into: Any) -> None:
-    """As of uncompressed pictures. One is filled up behind its end, which no decoder reads."""
-    penn.add("0007", "0009")
-    for video in ("0007", "0009"):
-        picture = penn.frames(video) / "000001.jpg"
-        cv2.imwrite(str(picture), np.full_like(cv2.imread(str(picture)), int(video)))
-        with picture.open("ab") as file:
-            file.truncate(60_000)
-    penn.convert()
-    entries = {entry.name: entry.pixels for entry in penn.split.videos}
-    assert len({entries[name] for name in ("0001", "0007", "0009")}) == 3
-
-
 def test_a_picture_that_cannot_be_read_now_ends_the_extraction_and_leaves_no_row_without_features(penn, into, network):
     picture = penn.frames("0003") / "000003.jpg"
     picture.unlink()
@@ -116,7 +102,8 @@ def test_a_refused_extraction_leaves_no_folder(root: Path, ran: Any, monkeypatch
 
 def test_a_truncated_picture_is_marked_counted_and_kept_out_of_windows(penn: Any, into: Any, network: Any) -> None:
     picture = penn.frames("0003") / "000003.jpg"
-    picture.write_bytes(picture.read_bytes()[:-50])
+    good = picture.read_bytes()
+    picture.write_bytes(good[:-50] + bytes(50))  # as a disk that fails gives it: the size is right
     penn.convert()
     done = into.extract(penn.root)
     assert (done.computed, done.problems) == (23, {"picture_truncated": 1})
@@ -124,22 +111,22 @@ def test_a_truncated_picture_is_marked_counted_and_kept_out_of_windows(penn: Any
     assert example.startswith("0003, frame 2: ")
     assert "000003.jpg the JPEG is cut short" in example
     ok = penn.rows("features/resnet50_ok")
-    assert ok["0003/0"].tolist() == [1, 1, 0, 1, 1, 1, 1, 1]
-    assert (ok["0001/0"] == 1).all()
+    assert (ok["0003/0"].tolist(), ok["0001/0"].all()) == ([1, 1, 0, 1, 1, 1, 1, 1], True)
     assert np.isnan(penn.rows("features/resnet50")["0003/0"][2]).all()
     split = penn.split
-    start = next(track.start for track in split.tracks if track.name == "0003/0")
-    windows = split.windows(2, 2, "resnet50").tolist()
-    assert [w for w in windows if start <= w[0] < start + 8] == [
-        [start, start + 2],
-        [start + 3, start + 5],
-        [start + 5, start + 7],
-    ]
-    assert np.isfinite(split.read(split.windows(2, 2, "resnet50"), stream="resnet50")["features"]).all()
-    with pytest.raises(cache.CacheError, match="frame could not be decoded"):
-        split.read(np.array([[start + 2, start + 4]]), stream="resnet50")
+    (start,) = (track.start for track in split.tracks if track.name == "0003/0")
+    windows = split.windows(2, 2, "resnet50")
+    assert [w[0] - start for w in windows.tolist() if start <= w[0] < start + 8] == [0, 3, 5]
+    assert np.isfinite(split.read(windows, stream="resnet50")["features"]).all()
+    # It is tried again when it is asked for.
+    picture.write_bytes(good)
     assert plan_extraction(penn.root, PENN, StreamSpec()).up_to_date
-    assert cache.verify(penn.root).ok
+    done = into.extract(penn.root, replace=True)
+    assert (done.computed, done.problems) == (24, {})
+    assert plan_extraction(penn.root, PENN, StreamSpec()).up_to_date
+    # There is nothing to discard where there is no stream, so a killed replacement goes on when it is started again.
+    new = plan_extraction(penn.root, PENN, StreamSpec(name="other"), replace=True)
+    assert (new.replace, new.why) == (False, "not extracted before")
 
 
 def test_a_stream_keeps_its_weights_and_others_go_beside_it(penn: Any, root: Path, into: Any, network: Any) -> None:
@@ -153,9 +140,7 @@ def test_a_stream_keeps_its_weights_and_others_go_beside_it(penn: Any, root: Pat
     assert plan_extraction(root, PENN, into.spec()).up_to_date
 
     into.extract(root, weights=other, name="other")
-    split = penn.split
-    assert split.streams == ("other", "resnet50")
-    assert split.stream_manifest("other")["identity"]["weights"]["argument"] == "1"
+    assert penn.split.streams == ("other", "resnet50")
     assert {path: data for path, data in into.tree(root).items() if path in held} == held
 
     spec = into.spec(weights=other)
@@ -167,7 +152,7 @@ def test_a_stream_keeps_its_weights_and_others_go_beside_it(penn: Any, root: Pat
     assert cache.verify(root).ok
 
 
-def test_a_stream_whose_manifest_is_lost_can_be_replaced(penn: Any, root: Path, into: Any, network: Any) -> None:
+def test_a_stream_without_a_manifest_or_of_another_program_is_left_alone_and_can_be_replaced(penn, root, into, network):
     into.extract(root)
     held = penn.rows("features/resnet50")
     (root / PENN / "features/resnet50/manifest.json").unlink()
@@ -176,24 +161,12 @@ def test_a_stream_whose_manifest_is_lost_can_be_replaced(penn: Any, root: Path, 
     assert into.extract(root, replace=True).computed == 24
     found = penn.rows("features/resnet50")
     assert all(np.array_equal(found[track], rows) for track, rows in held.items())
-    assert cache.verify(root).ok
-
-
-def test_a_frame_that_could_not_be_decoded_is_tried_again_when_it_is_asked_for(penn, into, network):
-    picture = penn.frames("0003") / "000003.jpg"
-    good = picture.read_bytes()
-    picture.write_bytes(good[:-50] + bytes(50))  # as a disk that fails gives it: the size is right
-    penn.convert()
-    assert sum(into.extract(penn.root).problems.values()) == 1
-    picture.write_bytes(good)
-    assert plan_extraction(penn.root, PENN, StreamSpec()).up_to_date
-    done = into.extract(penn.root, replace=True)
-    assert (done.computed, done.problems) == (24, {})
-    assert (penn.rows("features/resnet50_ok")["0003/0"] == 1).all()
-    assert plan_extraction(penn.root, PENN, StreamSpec()).up_to_date
-    # There is nothing to discard where there is no stream, so a killed replacement goes on when it is started again.
-    new = plan_extraction(penn.root, PENN, StreamSpec(name="other"), replace=True)
-    assert (new.replace, new.why) == (False, "not extracted before")
+    n_rows = penn.split.manifest["rows"]
+    with cache.StreamWriter(root, PENN, "other", plan="of another program") as writer:
+        writer.write(0, np.zeros((n_rows, 2048), np.float32), np.ones(n_rows), np.zeros((n_rows, 2), np.uint64))
+        writer.commit({})
+    with pytest.raises(PipelineError, match=r"'other' has no recorded identity.*--replace"):
+        into.extract(root, name="other")
 
 
 def test_a_stream_is_not_discarded_for_one_that_cannot_be_made(root, into, tmp_path, monkeypatch, request):
@@ -217,15 +190,6 @@ def test_a_raw_folder_that_lacks_a_video_is_refused_rather_than_its_rows_marked(
     assert penn.split.streams == ()
     (tmp_path / "0003").rename(penn.frames("0003"))
     assert into.extract(root).computed == 24
-
-
-def test_a_stream_of_another_program_is_left_alone_and_told(penn: Any, root: Path, into: Any) -> None:
-    n_rows = penn.split.manifest["rows"]
-    with cache.StreamWriter(root, PENN, "resnet50", plan="of another program") as writer:
-        writer.write(0, np.zeros((n_rows, 2048), np.float32), np.ones(n_rows), np.zeros((n_rows, 2), np.uint64))
-        writer.commit({})
-    with pytest.raises(PipelineError, match=r"'resnet50' has no recorded identity.*--replace"):
-        into.extract(root)
 
 
 def test_settings_that_cannot_be_are_refused(penn: Any, into: Any, tmp_path: Path) -> None:

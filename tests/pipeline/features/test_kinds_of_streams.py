@@ -200,33 +200,6 @@ def test_the_bytes_do_not_depend_on_company_order_batches_or_processes(converted
     assert into.tree(alone.root) == into.tree(extracted.root)
 
 
-@pytest.mark.parametrize("after", [pytest.param(1, marks=pytest.mark.slow), 4, pytest.param(9, marks=pytest.mark.slow)])
-def test_an_extraction_that_ends_early_goes_on_to_the_same_bytes(
-    converted: Toy,
-    extracted: Toy,
-    made_up: ModuleType,
-    into: Any,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    after: int,
-) -> None:
-    toy, write, left = converted.copy(tmp_path), cache.StreamWriter.write, [after]
-
-    def interrupted(self: Any, *arguments: Any) -> None:
-        if not left[0]:
-            raise KeyboardInterrupt
-        left[0] -= 1
-        write(self, *arguments)
-
-    monkeypatch.setattr(cache.StreamWriter, "write", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        toy.extract(*every_kind(made_up))
-    monkeypatch.setattr(cache.StreamWriter, "write", write)
-    done = toy.extract(*[spec for spec in every_kind(made_up) if not plan_extraction(toy.root, SPLIT, spec).up_to_date])
-    assert sum(one.computed for one in done.values()) < 6 * ROWS
-    assert into.tree(toy.root) == into.tree(extracted.root)
-
-
 # ------------------------------------------------------------------------------------------------ what a change costs
 
 

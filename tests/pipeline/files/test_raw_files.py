@@ -16,14 +16,7 @@ from pipeline.files.raw.files import (
     read_regular,
     span_digest,
 )
-
-
-def make_pipe(path: Path) -> None:
-    os.mkfifo(path)
-
-
-def make_device(path: Path) -> None:
-    path.symlink_to("/dev/zero")
+from tests.pipeline.datasets.test_hostile_files import THINGS
 
 
 def make_socket(path: Path) -> None:
@@ -36,20 +29,12 @@ def make_socket(path: Path) -> None:
         os.chdir(here)
 
 
-def make_folder(path: Path) -> None:
-    path.mkdir()
+MAKE = {kind: make for kind, make in THINGS.items() if kind not in ("absent", "dangling")} | {"socket": make_socket}
 
 
-def make_loop(path: Path) -> None:
-    path.symlink_to(path.name)
-
-
-THINGS = [make_pipe, make_device, make_socket, make_folder, make_loop]
-
-
-@pytest.mark.parametrize("make", THINGS)
-def test_what_is_no_file_is_an_error_of_the_system_and_does_not_wait(make, tmp_path: Path) -> None:
-    make(tmp_path / "it")
+@pytest.mark.parametrize("kind", MAKE)
+def test_what_is_no_file_is_an_error_of_the_system_and_does_not_wait(kind: str, tmp_path: Path) -> None:
+    MAKE[kind](tmp_path / "it")
     with pytest.raises(OSError):
         open_regular(tmp_path / "it")
     with pytest.raises(OSError):
@@ -70,7 +55,7 @@ def test_a_file_is_read_through_a_link_too(tmp_path: Path) -> None:
 def test_a_link_in_a_circle_is_no_folder_and_no_error(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "linked").symlink_to("folder")
-    make_loop(tmp_path / "loop")
+    MAKE["loop"](tmp_path / "loop")
     with os.scandir(tmp_path) as entries:
         assert {entry.name: is_folder(entry) for entry in entries} == {"folder": True, "linked": True, "loop": False}
 
