@@ -92,9 +92,18 @@ def test_whole_ratios_and_decimation_of_120_hz_take_every_fourth_stored_frame_un
         assert (fps, position.tolist()) == (rate, [0, 1, 2, 3])
 
 
-def test_another_resampling_is_refused() -> None:
-    with pytest.raises(ConfigError, match="slerp or decimate"):
-        datasets.get("amass", resampling="nearest")
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("amass", {"resampling": "nearest"}, "slerp or decimate"),
+        ("3dpw", {"model": "smplx"}, "model is 'smplx'; it can be neutral or gendered"),
+        *(("videos", options, "expected") for options in ({"val": 60, "test": 50}, {"val": -1}, {"max_gap": -1})),
+        ("videos", {"min_frames": 0}, "expected"),
+    ],
+)
+def test_another_option_is_refused(name: str, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        datasets.get(name, **options)
     assert AMASS.parameters() == {"resampling": "slerp"}
 
 
@@ -117,6 +126,7 @@ def test_under_25_hz_frames_are_added_and_told(tmp_path: Path) -> None:
 
 
 def test_both_releases_are_read_and_shapes_are_no_motions(tmp_path: Path) -> None:
+    tmp_path = tmp_path / "raw"
     write_motion(tmp_path, "ACCAD/s1/walk_poses")
     write_motion(tmp_path, "KIT/3/jump_stageii", n_joints=55, mocap_framerate=None, mocap_frame_rate=120.0)
     write_motion(tmp_path, "Any Folder/deep/er/run_poses")
@@ -124,18 +134,12 @@ def test_both_releases_are_read_and_shapes_are_no_motions(tmp_path: Path) -> Non
         np.savez(tmp_path / f"{other}.npz", betas=np.zeros(16))
     (tmp_path / "KIT/LICENSE.txt").touch()
     (tmp_path / "ACCAD/s1/._walk_poses.npz").touch()  # a Macintosh leaves such files beside the others
-    names = ["ACCAD/s1/walk_poses", "Any Folder/deep/er/run_poses", "KIT/3/jump_stageii"]
+    write_motion(tmp_path.with_name("disk"), "s1/sit_poses")
+    (tmp_path / "Linked").symlink_to(tmp_path.with_name("disk"))
+    (tmp_path.with_name("disk") / "s1/loop").symlink_to(tmp_path.with_name("disk"))
+    names = ["ACCAD/s1/walk_poses", "Any Folder/deep/er/run_poses", "KIT/3/jump_stageii", "Linked/s1/sit_poses"]
     assert [video.name for video in AMASS.videos(tmp_path, "train")] == names
     assert [track.video for track in AMASS.tracks(tmp_path, "train")] == names
-
-
-def test_linked_folders_are_followed_and_loops_end(tmp_path: Path) -> None:
-    write_motion(tmp_path / "disk", "s1/walk_poses")
-    raw = tmp_path / "raw"
-    raw.mkdir()
-    (raw / "ACCAD").symlink_to(tmp_path / "disk")
-    (tmp_path / "disk/s1/loop").symlink_to(tmp_path / "disk")
-    assert [video.name for video in AMASS.videos(raw, "train")] == ["ACCAD/s1/walk_poses"]
 
 
 @pytest.mark.parametrize(
@@ -151,13 +155,6 @@ def test_gender_is_read_as_text_or_bytes_and_another_is_neutral_and_told(tmp_pat
     (track,), account = read(tmp_path)
     assert track.gender == gender
     assert ["taken for neutral" in note for note in account["notes"]] == [True] * told
-
-
-def test_motions_of_smpl_itself_are_refused_with_the_bodies_that_are_read(tmp_path: Path) -> None:
-    write_motion(tmp_path, n_joints=24)
-    tracks, account = read(tmp_path)
-    assert (tracks, account["set_aside"]) == ([], "bad_label_file")
-    assert "Take the SMPL-H or SMPL-X files of the release" in account["message"]
 
 
 @given(st.integers(1, 3000), st.floats(5, 300))

@@ -73,6 +73,8 @@ DAMAGED: Final[dict[str, list[tuple[Any, str]]]] = {  # what is changed, words o
     "posetrack": [
         ((("images",), {}), "'images': expected a list of objects, found an object"),
         ((("images", 3, "id"), None), "'images[3].id': expected a whole number, found nothing"),
+        ((("images", 3, "id"), 2**53 + 1), "'images[3].id': expected a whole number, found a number out of range"),
+        ((("images", 3, "id"), True), "'images[3].id': expected a whole number, found "),
         ((("images", 3, "id"), 10**400), "'images[3].id': expected a whole number, found a number out of range"),
         ((("images", 3, "is_labeled"), None), "'images[3].is_labeled': expected true or false, found nothing"),
         ((("images", 3, "file_name"), 3.5), "'images[3].file_name': expected text, found 3.5"),
@@ -105,10 +107,12 @@ DAMAGED: Final[dict[str, list[tuple[Any, str]]]] = {  # what is changed, words o
         ({"cam_poses": np.zeros((40, 3, 3))}, "'cam_poses': expected numbers of shape (any, 4, 4)"),
         ({"cam_intrinsics": [[1, 2], [3]]}, "'cam_intrinsics': expected numbers of shape (3, 3)"),
         ({"betas": [np.zeros(9)]}, "'betas[0]': expected at least 10 finite numbers"),
+        ({"betas": [np.r_[np.zeros(9), np.inf]]}, "'betas[0]': expected at least 10 finite numbers"),
         ({"genders": ["x"]}, "'genders[0]': expected m or f, found 'x'"),
     ],
     "amass": [
         ({"poses": np.zeros((100, 72))}, "'poses': expected (N, 156) SMPL-H or (N, 165) SMPL-X, found (100, 72)"),
+        ({"n_joints": 24}, "Take the SMPL-H or SMPL-X files of the release"),
         ({"poses": None}, "'poses': expected an array "),
         ({"trans": np.zeros((600, 3))}, "'trans': expected numbers of shape (601, 3), found (600, 3)"),
         ({"betas": np.zeros(9)}, "'betas': expected at least 10, found 9"),

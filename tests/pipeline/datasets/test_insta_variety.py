@@ -108,18 +108,6 @@ def test_with_phis_coordinates_are_fractions_of_each_picture(tmp_path: Path) -> 
     np.testing.assert_array_equal(track.bbox, [[112, 112, 224, 224], [150, 100, 300, 300], [100, 50, 200, 200]])
 
 
-def test_visibility_is_the_confidence_from_0_to_1(tmp_path: Path) -> None:
-    visible = np.tile(np.array([0, 1, 2, -1] + [1] * 10), (3, 1))
-    face = clip()["image/face_pts"].copy()
-    face[:, 2] = [0, 0.25, 1.5, -0.5, 1]
-    write(tmp_path, clip(image__visibilities=visible, image__face_pts=face))
-    (track,), _ = read(tmp_path)
-    np.testing.assert_array_equal(track.kp_2d[0, put(BODY[:4]), 2], [0, 1, 1, 0])
-    np.testing.assert_array_equal(track.kp_2d[0, put(FACE), 2], [0, 0.25, 1, 0, 1])
-    named = put([*BODY, *FACE, *TOES])
-    assert not np.delete(track.kp_2d, named, axis=1).any()  # never annotated
-
-
 @pytest.mark.parametrize("phis", [None, np.zeros((3, 2048))])
 @pytest.mark.parametrize(
     ("key", "stored", "names"), [("toe_pts", None, TOES), ("toe_pts", np.zeros(0), TOES), ("face_pts", None, FACE)]
@@ -149,29 +137,47 @@ def test_frames_without_a_visible_joint_are_dropped_and_counted(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(("value", "phis"), [(np.nan, None), (-np.inf, np.zeros((3, 2048))), (1e30, None)])
-def test_a_joint_that_is_nowhere_is_not_seen(tmp_path: Path, value: float, phis: Any) -> None:
-    features = clip(image__phis=phis)
+def test_visibility_is_the_confidence_from_0_to_1_and_a_joint_that_is_nowhere_is_not_seen(
+    tmp_path: Path, value: float, phis: Any
+) -> None:
+    features = clip(image__phis=phis, image__visibilities=np.tile(np.array([0, 1, 2, -1] + [1] * 10), (3, 1)))
+    features["image/face_pts"][:, 2] = [0, 0.25, 1.5, -0.5, 1]
     features["image/xys"][1, 0, 7] = value
     features["image/toe_pts"][2, 2, 3] = value
     write(tmp_path, features)
     (track,), account = read(tmp_path)
+    np.testing.assert_array_equal(track.kp_2d[0, put(BODY[:4]), 2], [0, 1, 1, 0])
+    np.testing.assert_array_equal(track.kp_2d[0, put(FACE), 2], [0, 0.25, 1, 0, 1])
+    assert not np.delete(track.kp_2d, put([*BODY, *FACE, *TOES]), axis=1).any()  # never annotated
     assert np.isfinite(track.kp_2d).all()
     assert not track.kp_2d[1, put(BODY)[7]].any()
     assert not track.kp_2d[2, put(TOES)[3]].any()
-    assert track.kp_2d[..., 2].sum() == 3 * 25 - 2
+    assert track.kp_2d[..., 2].sum() == 3 * (12 + 2.25 + 6) - 2
     assert account["notes"] == ["2 joints are not finite: not used"]
 
 
 # -- pictures ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("labelled", "there", "dropped"), [(5, 3, {"no_picture": 2}), (3, 5, {})])
-def test_labels_and_pictures_are_used_as_far_as_both_go(tmp_path, labelled, there, dropped):
-    write(tmp_path, clip(labelled, image__encoded=[PICTURE] * there))
-    (track,), account = read(tmp_path)
-    assert track.frame_index.tolist() == [0, 1, 2]
+@pytest.mark.parametrize(
+    ("labelled", "pictures", "dropped"),
+    [
+        (5, [PICTURE] * 3, {"no_picture": 2}),
+        (3, [PICTURE] * 5, {}),
+        (3, None, {"no_picture": 3}),
+        (3, [b"", b"", b"", PICTURE], {"no_picture": 3}),
+        (3, [b"no picture", b"", b"\xff\xd8\xff"], {"no_picture": 3}),
+    ],
+)
+def test_labels_and_pictures_are_used_as_far_as_both_go(tmp_path: Path, labelled: int, pictures: Any, dropped: Any):
+    write(tmp_path, clip(labelled, image__encoded=pictures))
+    tracks, account = read(tmp_path)
     assert (account["found"], account["dropped"]) == (labelled, dropped)
-    assert account["notes"] == [f"{labelled} frames are labelled, {there} pictures are there: 3 used"]
+    if dropped == {"no_picture": 3}:
+        assert (tracks, account["set_aside"]) == ([], "no_picture")
+    else:
+        assert tracks[0].frame_index.tolist() == [0, 1, 2]
+        assert account["notes"] == [f"{labelled} frames are labelled, {len(pictures)} pictures are there: 3 used"]
 
 
 def test_a_picture_that_does_not_say_its_size_costs_its_frame_and_shifts_nothing(tmp_path: Path) -> None:
@@ -182,14 +188,6 @@ def test_a_picture_that_does_not_say_its_size_costs_its_frame_and_shifts_nothing
     np.testing.assert_array_equal(track.kp_2d[:, put(BODY)[0], 0], [2, 4, 5])
     assert account["dropped"] == {"no_picture": 2}
     assert account["notes"] == ["2 pictures cannot be read, the first: picture 0 is empty (0 bytes)"]
-
-
-@pytest.mark.parametrize("pictures", [None, [b"", b"", b"", PICTURE], [b"no picture", b"", b"\xff\xd8\xff"]])
-def test_a_clip_without_pictures_is_set_aside_with_its_frames_counted(tmp_path: Path, pictures: Any) -> None:
-    write(tmp_path, clip(image__encoded=pictures))
-    tracks, account = read(tmp_path)
-    assert tracks == []
-    assert (account["set_aside"], account["dropped"]) == ("no_picture", {"no_picture": 3})
 
 
 # -- shards --------------------------------------------------------------------------------------------------------

@@ -69,15 +69,20 @@ def test_visibility_decides_and_not_the_coordinates_which_do_not_wrap(tmp_path: 
     np.testing.assert_array_equal(track.bbox[:2], [[130, 130, 240, 240], [140, 140, 220, 220]])
 
 
-def test_train_decides_the_split(tmp_path: Path) -> None:
-    write_video(tmp_path, "0001", train=1)
-    write_video(tmp_path, "0002", train=-1)
-    assert [t.video for t in PENN.tracks(tmp_path, "train")] == ["0001"]
-    assert [t.video for t in PENN.tracks(tmp_path, "test")] == ["0002"]
+def test_train_decides_the_split_and_pictures_without_a_label_are_told(tmp_path: Path) -> None:
+    for name, train in (("0010", -1), ("0002", 1)):
+        write_video(tmp_path, name, train=train)
+    (tmp_path / "frames/.DS_Store").touch()
+    (tmp_path / "labels/readme.mat").touch()
+    first, second = PENN.videos(tmp_path, "train")
+    assert (first.name, second.name) == ("0002", "0010")
+    assert (first.files, first.folders) == ((Path("labels/0002.mat"),), (Path("frames/0002"),))
+    assert [t.video for split in ("train", "test") for t in PENN.tracks(tmp_path, split)] == ["0002", "0010"]
+    (tmp_path / "labels/0010.mat").unlink()
     report = Accounting()
-    list(PENN.tracks(tmp_path, "test", report=report))
-    other = report.video("0001")
-    assert (other.found, other.other_split, other.set_aside) == (0, True, "")
+    assert list(PENN.tracks(tmp_path, "test", report=report)) == []
+    other, missing = report.video("0002"), report.video("0010")
+    assert (other.found, other.other_split, other.set_aside, missing.set_aside) == (0, True, "", "no_label")
 
 
 def test_frames_without_joints_box_or_picture_are_dropped_and_shift_nothing(tmp_path: Path) -> None:
@@ -139,19 +144,3 @@ def test_what_decides_nothing_never_costs_its_video(tmp_path: Path, changes: dic
     assert (account["kept"], account["set_aside"]) == (3, "")
     (told,) = account["notes"]
     assert note in told
-
-
-def test_a_listing_names_the_label_and_the_picture_folder_in_order(tmp_path: Path) -> None:
-    for name in ("0010", "0002"):
-        write_video(tmp_path, name)
-    (tmp_path / "frames/.DS_Store").touch()
-    (tmp_path / "labels/readme.mat").touch()
-    first, second = PENN.videos(tmp_path, "train")
-    assert (first.name, second.name) == ("0002", "0010")
-    assert (first.files, first.folders) == ((Path("labels/0002.mat"),), (Path("frames/0002"),))
-
-
-def test_pictures_without_a_label_are_told(tmp_path: Path) -> None:
-    write_video(tmp_path)
-    (tmp_path / "labels/0001.mat").unlink()
-    assert read(tmp_path)[1]["set_aside"] == "no_label"

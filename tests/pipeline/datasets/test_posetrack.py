@@ -1,5 +1,6 @@
 import functools
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -102,26 +103,21 @@ def test_the_order_of_the_joints_is_the_files_own_and_one_at_the_origin_is_none(
     assert not track.kp_2d[:, INTO_SPIN49[:2]].any()
 
 
-def test_people_who_share_pictures_are_tracks_of_one_source(tmp_path: Path) -> None:
-    annotations = [annotation(t, person) for t in range(10) for person in (7, 3)]
-    write(tmp_path, content(annotations))
-    tracks, account = read(tmp_path)
-    assert [track.name for track in tracks] == [f"{SEQ}/3", f"{SEQ}/7"]
-    assert tracks[0].frames == tracks[1].frames  # decoded once for both
-    assert tracks[1].kp_2d[0, INTO_SPIN49[0], 1] == 701
-    assert (account["found"], account["kept"], account["tracks_kept"]) == (20, 20, 2)
-
-
-def test_frames_count_by_the_number_in_the_name_and_not_by_rows(tmp_path: Path) -> None:
+def test_people_are_tracks_of_one_source_and_frames_count_by_the_number_in_the_name(tmp_path: Path) -> None:
     every = range(0, 40, 4)
     images = [image(t, labelled=int(t in every)) | {"id": float(t)} for t in range(40)]  # numbers of any kind
-    annotations = [annotation(t, image_id=t, track_id=0.0) for t in every]
+    annotations = [annotation(t, k, image_id=t, track_id=float(k)) for t in every for k in (7, 3)]
+    annotations += [annotation(t, 9, image_id=t) for t in every[:7]]  # under eight frames
     write(tmp_path, content(annotations[::-1], images[::-1]), pictures=range(40))
-    (track,), _ = read(tmp_path)
-    assert track.frame_index.tolist() == list(every)
-    assert track.step == 4
-    assert track.frames.path(4).name == "000004.jpg"
-    np.testing.assert_array_equal(track.kp_2d[:, INTO_SPIN49[0], 0], np.array(every) + 1)
+    (third, seventh), account = read(tmp_path)
+    assert (third.name, seventh.name) == (f"{SEQ}/3", f"{SEQ}/7")
+    assert third.frames == seventh.frames  # decoded once for both
+    assert (third.frame_index.tolist(), third.step) == (list(every), 4)
+    assert third.frames.path(4).name == "000004.jpg"
+    np.testing.assert_array_equal(third.kp_2d[:, INTO_SPIN49[0], 0], np.array(every) + 1)
+    assert seventh.kp_2d[0, INTO_SPIN49[0], 1] == 701
+    assert (account["found"], account["kept"], account["dropped"]) == (27, 20, {"track_too_short": 7})
+    assert account["tracks_dropped"] == {"track_too_short": 1}
 
 
 # ------------------------------------------------------------------------------------------------ what is not
@@ -162,15 +158,6 @@ def test_people_without_joints_or_without_a_box_are_dropped_and_counted(tmp_path
     assert (account["found"], account["kept"]) == (20, 8)
 
 
-@pytest.mark.parametrize(("n_frames", "kept"), [(8, 8), (7, 0)])
-def test_a_track_under_eight_frames_is_dropped(tmp_path: Path, n_frames: int, kept: int) -> None:
-    write(tmp_path, content([annotation(t) for t in range(n_frames)]))
-    tracks, account = read(tmp_path)
-    assert sum(len(track.frame_index) for track in tracks) == kept == account["kept"]
-    assert account["tracks_dropped"] == ({} if kept else {"track_too_short": 1})
-    assert account["dropped"] == ({} if kept else {"track_too_short": 7})
-
-
 def test_a_person_twice_in_a_picture_is_the_one_with_more_joints_else_the_first(tmp_path: Path) -> None:
     worse, better = annotation(3), annotation(5, bbox=[0, 0, 10, 10])
     worse["keypoints"][:3] = [0, 0, 0]
@@ -196,6 +183,11 @@ def test_a_labelled_frame_without_its_picture_is_dropped_and_shifts_nothing(tmp_
     (note,) = account["notes"]
     assert note.startswith("2 of 10 labelled pictures are not there: the first has ")
     assert "000003.jpg" in note
+    write(tmp_path, seq="000002_bonn_test", pictures=[])
+    shutil.rmtree(tmp_path / "images/val" / SEQ)
+    (tmp_path / f"posetrack_data/annotations/val/{SEQ}.json").unlink()
+    assert refusal(tmp_path).reason == "no_picture"
+    assert read(tmp_path)[1]["dropped"] == {"no_picture": 10}
 
 
 def test_most_names_decide_how_the_pictures_of_a_sequence_are_called(tmp_path: Path) -> None:
@@ -211,13 +203,6 @@ def test_most_names_decide_how_the_pictures_of_a_sequence_are_called(tmp_path: P
 def test_names_that_no_pattern_can_hold_are_refused(tmp_path: Path, name: str) -> None:
     write(tmp_path, content([annotation(0)], [image(0, file_name=name)]))
     assert refusal(tmp_path).reason == "bad_label_file"
-
-
-def test_a_sequence_without_pictures_is_set_aside_with_its_people_counted(tmp_path: Path) -> None:
-    write(tmp_path, pictures=[])
-    error = refusal(tmp_path)
-    assert error.reason == "no_picture"
-    assert read(tmp_path)[1]["dropped"] == {"no_picture": 10}
 
 
 def test_pictures_in_another_folder_are_used_and_told(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import cache
 from pipeline import datasets
 from pipeline.__main__ import main
 from pipeline.accounting import Accounting, VideoAccount
-from pipeline.errors import ConfigError, RawDataError
+from pipeline.errors import RawDataError
 from pipeline.files.raw.stand_in import MARKER
 from pipeline.skeletons import convert
 from pipeline.track import Track
@@ -254,9 +254,3 @@ def test_a_folder_without_clips_is_an_error(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "none"):
         with pytest.raises(RawDataError, match="end in"):
             datasets.get("videos").videos(folder, "train")
-
-
-@pytest.mark.parametrize("options", [{"val": 60, "test": 50}, {"val": -1}, {"max_gap": -1}, {"min_frames": 0}])
-def test_senseless_options_are_refused(options: dict[str, int]) -> None:
-    with pytest.raises(ConfigError, match="expected"):
-        datasets.get("videos", **options)
