@@ -4,7 +4,6 @@ import functools
 import itertools
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +24,6 @@ from pipeline.files.raw.stand_in import MARKER
 from pipeline.skeletons import JOINTS, convert, mirrored
 from pipeline.track import Track
 from vibe_extensions.contracts import DatasetContract
-from vibe_extensions.contracts import datasets as contract
 from vibe_extensions.demo import RELEASES
 from vibe_extensions.demo import body as procedural_body
 from vibe_extensions.demo.writing import Actor, Take
@@ -83,7 +81,11 @@ def decoded(name: str, split: str, raw: Path) -> list[tuple[Track, Any, list[Any
     for track in tracks_of(name, split, raw):
         assert track.frames is not None
         source = sources.parse(raw, track.frames.spec)
-        found.append((track, source, list(source.read(track.frame_index.tolist()))))
+        frames = list(source.read(track.frame_index.tolist()))
+        assert [frame.index for frame in frames] == track.frame_index.tolist()
+        width, height = source.size()
+        assert {frame.problem or frame.image.shape for frame in frames} == {(height, width, 3)}
+        found.append((track, source, frames))
     return found
 
 
@@ -127,19 +129,6 @@ class TestReaderOfGenderedBodies(DemoContract):
         return smpl
 
 
-def test_keypoints_in_another_order_than_the_3d_joints_are_a_problem(embedded: Any, smpl: Body) -> None:
-    class Reversed(ThreeDPW):
-        def read(self, *arguments: Any) -> list[Track]:
-            return [replace(track, kp_2d=track.kp_2d[:, ::-1].copy()) for track in super().read(*arguments)]
-
-    problems = contract.reader_problems(Reversed(), embedded.raw("3dpw"), "train", smpl)
-    assert any(contract.MISPROJECTED in problem for problem in problems)
-    track = next(ThreeDPW().tracks(embedded.raw("3dpw"), "train", body=smpl))
-    moved = replace(track, kp_3d=track.kp_3d * np.float32([2, 2, 2, 1]), trans=None)  # twice as large and as far away
-    ((shows, could),) = contract.check_projection(moved).values()
-    assert could.all() and not shows.any()
-
-
 def garble(raw: Path, videos: list[RawVideo]) -> None:
     """All that is inside files becomes garbage of the same length; names, and where records lie, stay."""
     spans = [(video.files[0], *video.span) for video in videos if video.span is not None]
@@ -173,17 +162,6 @@ def test_listing_reads_no_label_and_videos_of_which_nothing_can_be_read_are_reje
 def test_a_missing_raw_folder_is_told_by_name(name: str, tmp_path: Path) -> None:
     with pytest.raises(PipelineError, match="nowhere"):
         list(datasets.get(name).tracks(tmp_path / "nowhere", datasets.get(name).splits[0]))
-
-
-@every_split_with_pixels
-def test_every_kept_frame_can_be_decoded_from_what_the_cache_keeps_of_its_source(name, split, embedded):
-    for track, source, frames in decoded(name, split, embedded.raw(name)):
-        assert hash(source) == hash(track.frames)
-        width, height = source.size()
-        assert [frame.index for frame in frames] == track.frame_index.tolist()
-        for frame in frames:
-            assert frame.problem is None
-            assert (frame.image.shape, frame.image.dtype) == ((height, width, 3), np.uint8)
 
 
 # ---------------------------------------------------------------------------------------------- left and right
@@ -337,12 +315,3 @@ def test_an_extrinsic_that_is_no_camera_is_not_used(embedded: Any, tmp_path: Pat
     assert [track.extra for track in tracks] == [{}] * len(tracks)
     assert all(track.intrinsics is not None for track in tracks)
     assert all(any("extrinsic" in note for note in account.notes) for account in report)
-
-
-@pytest.mark.parametrize(("name", "reader"), [("h36m", "metadata.xml"), ("mpi_inf_3dhp", "S1/Seq1/camera.calibration")])
-def test_without_a_calibration_only_the_cameras_are_not_known(name, reader, embedded, tmp_path):
-    raw = embedded.copy(name, tmp_path / "raw")
-    (raw / reader).unlink()
-    track = next(datasets.get(name).tracks(raw, "train"))
-    assert (track.extra, track.intrinsics) == ({}, None)
-    assert track.kp_2d is not None

@@ -2,7 +2,7 @@ from collections.abc import Sequence
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 from types import SimpleNamespace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
@@ -10,7 +10,6 @@ from pipeline import datasets, plug_ins
 from pipeline.datasets.base import Dataset
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.files.raw import RawVideo
-from vibe_extensions.demo import RELEASES
 
 
 class Dances(Dataset):
@@ -49,14 +48,6 @@ def install(monkeypatch: pytest.MonkeyPatch, *entries: tuple[str, str, str, obje
     monkeypatch.setattr(plug_ins, "entry_points", lambda group: EntryPoints(found))
 
 
-@pytest.mark.parametrize("name", [*RELEASES, "bedlam2"])
-def test_every_dataset_says_what_it_is(name: str) -> None:
-    reader = datasets.get(name)
-    assert (reader.name, isinstance(reader, Dataset)) == (name, True)
-    assert reader.version >= 1
-    assert reader.page.startswith("http")
-
-
 def test_ours_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, ("dance-data", "dances", "d:Dances", Dances))
     assert datasets.names() == (*datasets.DATASETS, "videos", "dances")
@@ -70,25 +61,30 @@ def test_an_unknown_name_and_an_option_that_a_dataset_lacks_are_refused_with_the
         datasets.get("amass", rate=30)
 
 
-def test_a_plug_in_that_fails_is_named_with_its_package_and_harms_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    install(monkeypatch, ("dance-data", "dances", "d:Dances", ImportError("no module named torch3d")))
+@pytest.mark.parametrize(
+    ("thing", "words"),
+    [
+        (ImportError("no module named torch3d"), "of package dance-data cannot be loaded: ImportError: no module"),
+        *((thing, "dance-data: d:Dances is not a Dataset subclass whose name is 'dances'") for thing in (Path, 3)),
+        (type("Other", (Dances,), {"name": "other"}), "is not a Dataset subclass whose name is 'dances'"),
+    ],
+)
+def test_a_plug_in_that_fails_is_named_with_its_package_and_harms_no_other(monkeypatch, thing: object, words: str):
+    install(monkeypatch, ("dance-data", "dances", "d:Dances", thing))
     assert "dances" in datasets.names()
     assert datasets.get("amass").name == "amass"
-    with pytest.raises(PipelineError, match="'dances' of package dance-data cannot be loaded: ImportError: no module"):
+    with pytest.raises(PipelineError, match=words):
         datasets.get("dances")
 
 
-@pytest.mark.parametrize("thing", [Path, 3, type("Other", (Dances,), {"name": "other"})])
-def test_a_plug_in_that_is_no_dataset_of_its_name_is_refused(monkeypatch: pytest.MonkeyPatch, thing: object) -> None:
-    install(monkeypatch, ("dance-data", "dances", "d:Dances", thing))
-    with pytest.raises(PipelineError, match="dance-data: d:Dances is not a Dataset subclass whose name is 'dances'"):
-        datasets.get("dances")
-
-
-def test_two_claims_to_a_name_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    install(monkeypatch, ("one", "dances", "a:A", Dances), ("two", "dances", "b:B", Dances))
-    with pytest.raises(PipelineError, match="'dances' comes from package one and package two"):
-        datasets.names()
-    install(monkeypatch, ("one", "amass", "a:A", Dances))
-    with pytest.raises(PipelineError, match="'amass' of package one: this name is in use"):
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        ((("one", "dances", "a:A"), ("two", "dances", "b:B")), "'dances' comes from package one and package two"),
+        ((("one", "amass", "a:A"),), "'amass' of package one: this name is in use"),
+    ],
+)
+def test_two_claims_to_a_name_are_refused(monkeypatch: pytest.MonkeyPatch, entries: Any, words: str) -> None:
+    install(monkeypatch, *((*entry, Dances) for entry in entries))
+    with pytest.raises(PipelineError, match=words):
         datasets.names()

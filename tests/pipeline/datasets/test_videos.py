@@ -75,25 +75,6 @@ def test_demo_clips_become_tracks_where_the_people_are_and_the_reader_keeps_its_
     assert contract.reader_problems(datasets.get("videos", min_frames=10), detected, "train") == []
 
 
-def test_a_renamed_clip_keeps_its_features(tmp_path: Path, run: Any, ran: Any) -> None:
-    raw, root = tmp_path / "raw", tmp_path / "cache"
-    for name, n in (("first", 60), ("second", 50)):
-        write_clip(raw / f"{name}.mp4", n)
-        write_alphapose(raw / f"keypoints/{name}.json", n)
-    (raw / MARKER).write_text('{"stand_in": true}')
-    place = ("videos", "train", "--cache", root)
-    assert run("convert", *place, "--raw", raw) == 0
-    assert "110 rows computed" in ran("extract", *place, "--kind", "homography").out
-    for folder, suffix in ((raw, "mp4"), (raw / "keypoints", "json")):
-        (folder / "more").mkdir(exist_ok=True)
-        (folder / f"first.{suffix}").rename(folder / f"more/new.{suffix}")
-    assert run("convert", *place, "--raw", raw) == 0
-    assert sorted(cache.open(root)["videos/train"].videos.names) == ["more/new.mp4", "second.mp4"]
-    done = ran("extract", *place, "--kind", "homography").out
-    assert "0 rows computed" in done
-    assert "60 carried over" in done
-
-
 def test_a_clip_that_cannot_be_read_now_costs_no_row(tmp_path: Path, run: Any, ran: Any) -> None:
     clip, root = tmp_path / "raw/first.mp4", tmp_path / "cache"
     write_clip(clip)
@@ -203,14 +184,6 @@ def test_status_names_clips_without_a_track_and_why(tmp_path: Path, ran: Any) ->
     assert [lines["short.mp4"][key] for key in ("found", "kept", "track_too_short")] == ["60", "0", "60"]
 
 
-def test_a_clip_without_keypoints_is_no_failure(tmp_path: Path) -> None:
-    write_clip(tmp_path / "a.mp4", 3)
-    tracks, accounts = read(tmp_path)
-    assert (tracks, accounts["a.mp4"].set_aside) == ([], "no_keypoints")
-    assert "pipeline detect" in accounts["a.mp4"].message
-    assert "no_keypoints" in datasets.get("videos").harmless
-
-
 @pytest.mark.parametrize("called", ["a.mp4.pt", "a.npz", "a.mp4.pkl"])
 def test_keypoints_of_a_kind_that_is_not_read_are_named(called: str, tmp_path: Path) -> None:
     write_clip(tmp_path / "a.mp4", 3)
@@ -237,6 +210,8 @@ def test_a_clip_without_keypoints_that_cannot_be_decoded_is_called_that(tmp_path
     reasons = {"whole.mp4": "no_keypoints", "a.avi": "no_keypoints", "cut.avi": "frame_count_mismatch"}
     reasons |= dict.fromkeys(("cut off.mp4", "empty.mp4"), "video_unreadable")
     assert {name: account.set_aside for name, account in accounts.items()} == reasons
+    assert "pipeline detect" in accounts["whole.mp4"].message
+    assert "no_keypoints" in datasets.get("videos").harmless
     assert "cut off" in accounts["cut off.mp4"].message
     assert "40 frames that its header states" in accounts["cut.avi"].message
 
