@@ -12,7 +12,7 @@ from cdflib.cdfwrite import CDF
 from scipy.spatial.transform import Rotation
 
 from pipeline import datasets
-from pipeline.files.pixels.frames import Pictures, Video
+from pipeline.files.pixels.frames import Video
 from pipeline.skeletons import JOINTS
 from tests.pipeline.datasets import by_hand
 
@@ -140,19 +140,15 @@ def test_a_sequence_becomes_a_track_of_every_second_frame_with_17_joints_under_t
 # ------------------------------------------------------------------------------------------------------- the listing
 
 
-def test_subjects_decide_the_split_and_videos_come_sorted(tmp_path: Path) -> None:
+def test_subjects_decide_the_split_and_what_else_lies_there_is_no_sequence(tmp_path: Path) -> None:
     for subject in ("S1", "S11", "S5", "S9", "S7", "S2"):
         write_poses(tmp_path, f"{subject}/Walking 1.60457274")
+    write_video(tmp_path, "S1/_ALL 1.54138969")
+    write_poses(tmp_path, "S1/_ALL.54138969")
+    (tmp_path / "S1/Videos/._Directions 1.54138969.mp4").touch()
+    by_hand.touch(tmp_path / "S1/images/_ALL_1.54138969", "000000.jpg", "000001.jpg")
     for split, listed in (("train", ["S1", "S5", "S7"]), ("val", ["S11", "S9"])):
         assert [video.name for video in H36M.videos(tmp_path, split)] == [f"{s}/Walking 1.60457274" for s in listed]
-
-
-def test_all_files_and_what_else_lies_there_are_no_sequences(raw: Path) -> None:
-    write_video(raw, "S1/_ALL 1.54138969")
-    write_poses(raw, "S1/_ALL.54138969")
-    (raw / "S1/Videos/._Directions 1.54138969.mp4").touch()
-    by_hand.touch(raw / "S1/images/_ALL_1.54138969", "000000.jpg", "000001.jpg")
-    assert [video.name for video in H36M.videos(raw, "train")] == [NAME]
 
 
 def test_a_video_without_both_pose_files_is_told_with_the_frames_of_the_other(raw: Path) -> None:
@@ -175,12 +171,16 @@ def test_a_video_with_a_good_header_and_no_frame_is_set_aside(raw: Path) -> None
     assert (account["set_aside"], account["found"]) == ("video_unreadable", N)
 
 
-def test_a_video_with_far_fewer_frames_or_another_rate_is_refused(raw: Path) -> None:
+def test_lengths_that_are_very_different_another_rate_and_another_skeleton_are_refused(raw: Path) -> None:
     for n_frames, fps in ((17, 50.0), (30, 25.0)):
         write_video(raw, n_frames=n_frames, fps=fps)
         _, account = read(raw)
         assert (account["set_aside"], account["dropped"]) == ("frame_count_mismatch", {"frame_count_mismatch": N})
         assert "about 20 at 50 fps" in account["message"]
+    for values, reason in ((poses(10)[1], "frame_count_mismatch"), (np.ones((N, 51)), "bad_label_file")):
+        write_pose(pose_file(raw, "D3_Positions_mono"), values.reshape(len(values), -1))
+        _, account = read(raw)
+        assert (account["set_aside"], account["found"]) == (reason, N)  # as many as the other file has
 
 
 @pytest.mark.parametrize(
@@ -195,11 +195,8 @@ def test_pictures_take_the_place_of_a_video(raw: Path, folder: str, name: str, f
     (raw / "S1/Videos" / f"{STEM}.mp4").unlink()
     by_hand.touch(raw / "S1" / folder, *map(name.format, range(first, first + N)))
     (track,), account = read(raw)
-    assert isinstance(track.frames, Pictures)
     assert track.frames.path(4) == raw / "S1" / folder / name.format(4 + first)
-    assert track.video == NAME
-    assert len(track.frame_index) == 10
-    assert account["notes"] == []
+    assert (track.video, len(track.frame_index), account["notes"]) == (NAME, 10, [])
 
 
 # --------------------------------------------------------------------------------------------------------- bad labels
@@ -214,13 +211,6 @@ def test_poses_and_video_of_slightly_different_lengths_are_used_as_far_as_all_go
     assert account["notes"] == ["poses of 21 frames in 2D, of 19 in 3D", longer]
     write_poses(raw, n_frames=21)
     assert read(raw)[1]["dropped"] == {"not_sampled": 10, "no_picture": 1}
-
-
-def test_poses_of_very_different_lengths_or_another_skeleton_are_refused(raw: Path) -> None:
-    for values, reason in ((poses(10)[1], "frame_count_mismatch"), (np.ones((N, 51)), "bad_label_file")):
-        write_pose(pose_file(raw, "D3_Positions_mono"), values.reshape(len(values), -1))
-        _, account = read(raw)
-        assert (account["set_aside"], account["found"]) == (reason, N)  # as many as the other file has
 
 
 def test_what_is_not_finite_loses_its_own_label_only(raw: Path) -> None:
@@ -253,24 +243,6 @@ def test_what_is_not_finite_loses_its_own_label_only(raw: Path) -> None:
 
 
 BOMB = '<?xml version="1.0"?><!DOCTYPE m [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;">]><m>&b;</m>'
-
-
-@pytest.mark.parametrize(
-    ("changed", "told"),
-    [
-        ({"text": BOMB}, "'dbcameras/index2id': expected this element"),
-        ({"text": "<metadata>"}, "expected an XML file"),
-        ({"cameras": CAMERAS[::-1]}, "'index2id': expected 54138969, 55011271"),
-        ({"w0": "[" + "nan " * 300 + "]"}, "'w0': expected 300 finite numbers"),
-    ],
-)
-def test_metadata_that_is_none_is_noted_and_the_labels_are_kept(raw: Path, changed: dict, told: str) -> None:
-    write_metadata(raw, **changed)
-    (track,), account = read(raw)
-    assert track.intrinsics is None
-    (note,) = account["notes"]
-    assert note.startswith("not used: ")
-    assert told in note
 
 
 @pytest.mark.parametrize("cameras_in", ["smpl_param", "annotations"])
@@ -322,25 +294,30 @@ def test_fits_without_metadata_cameras_or_this_sequence_are_noted_and_not_used(r
 
 
 @pytest.mark.parametrize(
-    ("fits", "told"),
+    ("metadata", "told"),
     [
+        ({"text": BOMB}, "'dbcameras/index2id': expected this element"),
+        ({"text": "<metadata>"}, "expected an XML file"),
+        ({"cameras": CAMERAS[::-1]}, "'index2id': expected 54138969, 55011271"),
+        ({"w0": "[" + "nan " * 300 + "]"}, "'w0': expected 300 finite numbers"),
         ('{"2": {"1": {"0": {"pose": [' + "1," * 71 + "1]}}}}", "'2/1/0/shape': expected 10 numbers, found 0"),
-        ({"2": {"1": {"zero": fit_of(0)}}}, "'2/1/zero': expected action, subaction and frame as numbers"),
+        (json.dumps({"2": {"1": {"zero": fit_of(0)}}}), "'2/1/zero': expected action, subaction and frame as numbers"),
         ('{"2": {"1": {"0": ' + '{"a": ' * 50_000, "found other lists"),
     ],
 )
-def test_fits_that_are_none_are_noted_and_the_other_labels_are_kept(raw: Path, fits: Any, told: str) -> None:
-    write_fits(raw, fits)
+def test_metadata_and_fits_that_are_none_are_noted_and_the_labels_are_kept(raw: Path, metadata: Any, told: str) -> None:
+    write_fits(raw, metadata) if isinstance(metadata, str) else write_metadata(raw, **metadata)
     (track,), account = read(raw)
-    assert not track.has_smpl.any()
-    assert len(track.frame_index) == 10
+    assert (track.intrinsics is None) == (not isinstance(metadata, str))
+    assert (track.has_smpl.any(), len(track.frame_index)) == (False, 10)
     (note,) = account["notes"]
-    assert note.startswith("SMPL fits are not used: ")
+    assert note.startswith("SMPL fits are not used: " if isinstance(metadata, str) else "not used: ")
     assert told in note
     assert len(note) < 1000
 
 
 def test_fits_that_are_not_finite_are_not_used_and_of_two_of_a_frame_the_last_is(raw: Path) -> None:
+    (before,) = H36M.videos(raw, "train")
     wild = fit_of(2) | {"pose": [1e300, *fit_of(2)["pose"][1:]]}  # beyond float32
     frames = (("2", wild), ("0", fit_of(7)), ("0", fit_of(0)))
     text = ", ".join(f'"{frame}": {json.dumps(fit)}' for frame, fit in frames)
@@ -348,12 +325,7 @@ def test_fits_that_are_not_finite_are_not_used_and_of_two_of_a_frame_the_last_is
     (track,), _ = read(raw)
     assert track.frame_index[track.has_smpl].tolist() == [0]
     np.testing.assert_allclose(track.betas[0], fit_of(0)["shape"], rtol=1e-6)
-
-
-def test_fits_cameras_and_metadata_are_inputs_so_that_adding_them_reads_the_video_again(raw: Path) -> None:
-    (before,) = H36M.videos(raw, "train")
-    write_fits(raw)
+    # They are inputs, so that adding them reads the video again.
     (after,) = H36M.videos(raw, "train")
-    added = sorted(file.relative_to(raw) for file in (raw / "smpl_param").iterdir())
-    assert sorted(set(after.files) - set(before.files)) == added
-    assert Path("metadata.xml") in before.files
+    added = {file.relative_to(raw) for file in (raw / "smpl_param").iterdir()}
+    assert (set(after.files) - set(before.files), Path("metadata.xml") in before.files) == (added, True)

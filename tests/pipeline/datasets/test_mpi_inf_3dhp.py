@@ -14,6 +14,7 @@ from pipeline import datasets
 from pipeline.accounting import Accounting
 from pipeline.files.pixels.frames import Pictures, Video
 from tests.pipeline.datasets import by_hand
+from tests.pipeline.datasets.by_hand import touch
 
 MPI = datasets.get("mpi_inf_3dhp")
 # Native joint -> joint of spin49, read off the two lists by hand.
@@ -155,10 +156,13 @@ def test_the_eight_usual_cameras_are_listed_and_only_what_is_there(tmp_path: Pat
         write_pictures(tmp_path, f"S1/Seq1/imageFrames/video_{camera}", numbers=[0])
     write_annot(tmp_path, "S3/Seq2")
     write_pictures(tmp_path, "S3/Seq2/video_5", numbers=[0])
-    (tmp_path / "S3/Seq2/imageSequence").mkdir()
-    (tmp_path / "S3/Seq2/imageSequence/video_8.avi").touch()
-    names = [video.name for video in MPI.videos(tmp_path, "train")]
-    assert names == [*(f"S1/Seq1/video_{k}" for k in (0, 1, 2, 4, 5, 6, 7, 8)), "S3/Seq2/video_5", "S3/Seq2/video_8"]
+    touch(tmp_path / "S3/Seq2/imageSequence", "video_5.avi", "video_8.avi")
+    videos = MPI.videos(tmp_path, "train")
+    names = [*(f"S1/Seq1/video_{k}" for k in (0, 1, 2, 4, 5, 6, 7, 8)), "S3/Seq2/video_5", "S3/Seq2/video_8"]
+    assert [video.name for video in videos] == names
+    labels = [Path("S3/Seq2/annot.mat"), Path("S3/Seq2/camera.calibration")]
+    assert (*videos[-2].files, *videos[-2].folders) == (*labels, Path("S3/Seq2/video_5"))
+    assert (*videos[-1].files, *videos[-1].folders) == (*labels, Path("S3/Seq2/imageSequence/video_8.avi"))
 
 
 def test_a_list_of_cameras_in_order_is_agreed_with_and_another_is_refused(raw: Path) -> None:
@@ -199,36 +203,19 @@ def test_frames_with_a_joint_outside_the_picture_or_no_extent_are_dropped(raw: P
 
 
 @pytest.mark.parametrize("stored", [np.float32, np.uint16])
-def test_labels_of_other_types_are_cast_and_other_cameras_may_hold_anything(raw: Path, stored: type) -> None:
-    flat_2d, flat_3d = labels_2d().reshape(N, -1).astype(stored), labels_3d().reshape(N, -1)
-    write_annot(raw, annot2=cell(flat_2d, *["none"] * 13), annot3=cell(flat_3d, *[np.zeros((0, 0))] * 13))
-    (track,), _ = read(raw)
-    np.testing.assert_array_equal(track.kp_2d[:, 39, :2], labels_2d()[:, 4])
-
-
-@pytest.mark.parametrize("name", ["frame_{:06d}.jpg", "{:04d}.png", "S1_{}.jpg"])
-def test_pictures_count_from_the_smallest_number_whatever_they_are_called(tmp_path: Path, name: str) -> None:
-    write_annot(tmp_path)
-    write_pictures(tmp_path, "S1/Seq1/video_0", name, [1, 2, 4, 5, 6, 7])
-    (track,), account = read(tmp_path)
-    assert track.frames.path(0).name == name.format(1)
-    assert track.frame_index.tolist() == [0, 1, 3, 4]
-    np.testing.assert_array_equal(track.kp_2d[:, 39, 0], labels_2d()[[0, 1, 3, 4], 4, 0])
-    assert account["dropped"] == {"no_picture": 1}
-    assert account["notes"][1:] == [  # the first is about the calibration
-        "5 frames are labelled, 6 are there: the last 2 not used",
-        f"1 of 5 labelled frames have no picture, the first is {name.format(3)}",
-    ]
-
-
-def test_a_video_file_gives_its_own_rate_and_ends_where_it_ends(tmp_path: Path) -> None:
+def test_a_video_file_gives_its_own_rate_and_other_cameras_may_hold_anything(tmp_path: Path, stored: type) -> None:
     write_video(tmp_path / "S1/Seq1/imageSequence/video_4.avi", n_frames=4, fps=50)
-    write_annot(tmp_path, camera=4)
+    flat_2d, flat_3d, nothing = labels_2d().reshape(N, -1).astype(stored), labels_3d().reshape(N, -1), np.zeros((0, 0))
+    annot2, annot3 = ([none] * 4 + [flat] + [none] * 9 for none, flat in (("none", flat_2d), (nothing, flat_3d)))
+    write_annot(tmp_path, annot2=cell(*annot2), annot3=cell(*annot3))
+    write_calibration(tmp_path)
     (track,), account = read(tmp_path)
     assert (track.name, track.fps) == ("S1/Seq1/video_4/0", 50)
     assert track.frames == Video(tmp_path, "S1/Seq1/imageSequence/video_4.avi")
     assert account["dropped"] == {"no_picture": 1}
     assert [frame.image.shape for frame in track.frames.read(track.frame_index)] == [(HEIGHT, WIDTH, 3)] * 4
+    np.testing.assert_array_equal(track.kp_2d[:, 39, :2], labels_2d()[:4, 4])
+    np.testing.assert_array_equal(track.intrinsics, [[150, 0, 104], [0, 151, 50], [0, 0, 1]])
 
 
 def test_the_rate_of_pictures_is_the_release_s(tmp_path: Path) -> None:
@@ -239,16 +226,6 @@ def test_the_rate_of_pictures_is_the_release_s(tmp_path: Path) -> None:
     found = {track.video.removesuffix("/video_0"): track.fps for track in MPI.tracks(tmp_path, "train")}
     assert math.isnan(found.pop("S9/Seq1"))
     assert found == {sequence: 50 if sequence in AT_50_FPS else 25 for sequence in sequences}
-
-
-def test_row_k_of_a_cell_and_intrinsics_are_those_of_camera_k(tmp_path: Path) -> None:
-    write_annot(tmp_path, camera=7)
-    write_calibration(tmp_path)
-    write_pictures(tmp_path, "S1/Seq1/video_7")
-    (track,), account = read(tmp_path)
-    np.testing.assert_array_equal(track.kp_2d[:, 39, :2], labels_2d()[:, 4])
-    np.testing.assert_array_equal(track.intrinsics, [[150, 0, 107], [0, 151, 50], [0, 0, 1]])
-    assert account["notes"] == []
 
 
 @pytest.mark.parametrize(
@@ -290,15 +267,6 @@ def test_pictures_without_labels_and_labels_without_pixels_are_told(raw: Path) -
     assert (account["set_aside"], account["found"]) == ("no_picture", N)
     file.unlink()
     assert read(raw, "test")[1]["set_aside"] == "no_label"
-
-
-def test_a_video_s_inputs_are_its_labels_and_where_its_pixels_are(raw: Path) -> None:
-    write_video(raw / "S1/Seq1/imageSequence/video_0.avi")
-    write_video(raw / "S1/Seq1/imageSequence/video_1.avi")
-    first, second = MPI.videos(raw, "train")
-    labels = (Path("S1/Seq1/annot.mat"), Path("S1/Seq1/camera.calibration"))
-    assert (first.files, first.folders) == (labels, (Path("S1/Seq1/imageFrames/video_0"),))
-    assert (second.files, second.folders) == ((*labels, Path("S1/Seq1/imageSequence/video_1.avi")), ())
 
 
 # -------------------------------------------------------------------------------------------------------- test
