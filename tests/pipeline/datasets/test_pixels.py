@@ -55,6 +55,10 @@ def test_of_two_manners_of_naming_the_one_with_more_pictures_counts(tmp_path: Pa
     assert picture_pattern(tmp_path, FOLDER) == Pictures(tmp_path, "S1/video_0/b_{:03d}.jpg", 1)
     make(tmp_path, "a_002.jpg")
     assert picture_pattern(tmp_path, FOLDER) == Pictures(tmp_path, "S1/video_0/a_{:03d}.jpg", 1)
+    assert picture_pattern(tmp_path, Path("none")) is picture_pattern(tmp_path, FOLDER / "readme.txt") is None
+    make(tmp_path, "001.jpg", folder=Path("take {:06d}"))
+    with pytest.raises(RawDataError, match="take"):
+        picture_pattern(tmp_path, Path("take {:06d}"))
 
 
 @pytest.mark.parametrize(
@@ -65,18 +69,6 @@ def test_names_that_no_pattern_can_hold_are_no_pictures(tmp_path: Path, name: st
     assert picture_pattern(make(tmp_path, name), FOLDER) is None
     make(tmp_path, "frame_1.jpg", "frame_2.jpg")
     assert picture_pattern(tmp_path, FOLDER) == Pictures(tmp_path, "S1/video_0/frame_{:01d}.jpg", 1)
-
-
-def test_a_folder_that_no_pattern_can_hold_is_refused_by_name(tmp_path: Path) -> None:
-    folder = Path("take {:06d}")
-    make(tmp_path, "001.jpg", folder=folder)
-    with pytest.raises(RawDataError, match="take"):
-        picture_pattern(tmp_path, folder)
-
-
-def test_without_a_folder_there_are_no_pictures(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    assert picture_pattern(tmp_path, Path("none")) is picture_pattern(tmp_path, Path("file")) is None
 
 
 def test_what_decides_about_the_pixels_is_what_is_looked_at_for_changes(tmp_path: Path) -> None:

@@ -22,18 +22,12 @@ pytestmark = pytest.mark.skipif(not SAMPLES.is_dir(), reason="the real samples a
 
 # name: split, frames, kept, stored type of x
 PENN = {
-    "0001": ("test", 151, 151, "float64"),
     "0002": ("train", 80, 80, "float64"),
     "0025": ("test", 110, 110, "float64"),
     "0100": ("train", 97, 97, "uint16"),
-    "0191": ("test", 38, 38, "float64"),
     "0374": ("test", 47, 42, "float64"),
-    "0486": ("test", 64, 64, "float64"),
     "0623": ("test", 564, 411, "float64"),
-    "0910": ("test", 72, 72, "float64"),
-    "1154": ("test", 72, 72, "float64"),
     "1825": ("test", 82, 72, "uint8"),
-    "2278": ("test", 56, 56, "float64"),
 }
 Read = tuple[dict[str, Track], dict[str, Accounting]]
 JOINTS_13 = [38, 34, 33, 35, 32, 36, 31, 28, 27, 29, 26, 30, 25]
@@ -79,11 +73,6 @@ def test_penns_quirks_are_counted_by_reason(penn: Read) -> None:
     _, reports = penn
     assert reports["test"].video("0623").dropped == {"no_visible_joint": 74, "degenerate_box": 79}
     assert reports["test"].video("0374").dropped == {"degenerate_box": 5}
-    assert reports["test"].totals()["frames"] == {
-        "found": 1256,
-        "kept": 1088,
-        "dropped": {"degenerate_box": 94, "no_visible_joint": 74},
-    }
 
 
 def test_an_amass_motion_of_601_frames_at_120_hz_gives_126(tmp_path: Path) -> None:

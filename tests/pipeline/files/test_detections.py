@@ -101,6 +101,10 @@ def yolo_files(line: Callable[[int], str]) -> dict[str, Any]:
 
 CASES = {
     "openpose": Case({f"c_{t:012d}_keypoints.json": PEOPLE[t] for t in EVERY}, True),
+    "openpose, first version": Case({f"{t:03d}.json": {"people": [{"pose_keypoints": flat(t)}]} for t in EVERY}, True),
+    "openpose, other names": Case({f"cam01.{t:04d}.json": PEOPLE[t] for t in EVERY}, True),
+    "openpose, longer names": Case({f"other_{t:012d}_keypoints.json": PEOPLE[t] for t in EVERY}, True),
+    "openpose, short names": Case({f"{t}.json": PEOPLE[t] for t in EVERY}, True),
     "alphapose": Case({"": [one | {"image_id": f"{t}.jpg", "idx": 4} for t, one in enumerate(RESULTS)]}, True, [4]),
     "coco results": Case({"": RESULTS}, True),
     "coco results of boxes": Case({"": BOXES}, False),
