@@ -164,9 +164,6 @@ def test_a_missing_raw_folder_is_told_by_name(name: str, tmp_path: Path) -> None
         list(datasets.get(name).tracks(tmp_path / "nowhere", datasets.get(name).splits[0]))
 
 
-# ---------------------------------------------------------------------------------------------- left and right
-
-
 @every_split_with_pixels
 def test_joints_are_where_their_names_say_and_not_where_the_other_sides_are(name, split, embedded):
     swapped = []
@@ -240,8 +237,6 @@ def test_what_is_called_left_is_on_the_left_of_the_body_in_the_pixels(name: str,
     assert total > 20
     assert agree / total > 0.9
 
-
-# ------------------------------------------------------------------------------------------------------- cameras
 
 WITH_CAMERAS = [(n, s) for n, s in SPLITS if base.EXTRINSICS in datasets.get(n).extra_columns(s, body=True)]
 

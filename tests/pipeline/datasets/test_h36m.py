@@ -113,9 +113,6 @@ def raw(tmp_path: Path) -> Path:
     return tmp_path
 
 
-# ------------------------------------------------------------------------------------------------------ a sequence
-
-
 def test_a_sequence_becomes_a_track_of_every_second_frame_with_17_joints_under_their_names(raw: Path) -> None:
     (track,), account = read(raw)
     assert (track.name, track.video, track.fps, track.step) == (f"{NAME}/0", NAME, 50.0, 2)
@@ -137,9 +134,6 @@ def test_a_sequence_becomes_a_track_of_every_second_frame_with_17_joints_under_t
         np.testing.assert_array_equal(track.kp_2d[3, SPIN49.index(name)], expected)  # row 3 is frame 6
 
 
-# ------------------------------------------------------------------------------------------------------- the listing
-
-
 def test_subjects_decide_the_split_and_what_else_lies_there_is_no_sequence(tmp_path: Path) -> None:
     for subject in ("S1", "S11", "S5", "S9", "S7", "S2"):
         write_poses(tmp_path, f"{subject}/Walking 1.60457274")
@@ -157,9 +151,6 @@ def test_a_video_without_both_pose_files_is_told_with_the_frames_of_the_other(ra
         tracks, account = read(raw)
         assert (tracks, account["set_aside"], account["dropped"]) == ([], "no_label", n)
         assert f"found {found}" in account["message"]
-
-
-# ----------------------------------------------------------------------------------------------------- video, pictures
 
 
 def test_a_video_with_a_good_header_and_no_frame_is_set_aside(raw: Path) -> None:
@@ -199,9 +190,6 @@ def test_pictures_take_the_place_of_a_video(raw: Path, folder: str, name: str, f
     assert (track.video, len(track.frame_index), account["notes"]) == (NAME, 10, [])
 
 
-# --------------------------------------------------------------------------------------------------------- bad labels
-
-
 def test_poses_and_video_of_slightly_different_lengths_are_used_as_far_as_all_go(raw: Path) -> None:
     write_poses(raw, n_frames=21, millimetres=poses(19)[1])
     (track,), account = read(raw)
@@ -237,9 +225,6 @@ def test_what_is_not_finite_loses_its_own_label_only(raw: Path) -> None:
         "36 joints are not finite in 2D: not used",
         "3 of the kept frames are not finite in 3D: without kp_3d",
     ]
-
-
-# ----------------------------------------------------------------------------------------------------- metadata, fits
 
 
 BOMB = '<?xml version="1.0"?><!DOCTYPE m [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;">]><m>&b;</m>'

@@ -254,9 +254,6 @@ def test_damaged_files_of_every_detector_cost_their_own_clip(tmp_path, assert_ha
     assert_harmless(raw, files)
 
 
-# ------------------------------------------------------------------------------------ beside good ones, in a conversion
-
-
 def element(kind: int, content: bytes) -> bytes:
     """A piece of a MATLAB v5 file."""
     return struct.pack("<II", kind, len(content)) + content + bytes(-len(content) % 8)
@@ -345,9 +342,6 @@ def test_what_ends_a_process_costs_its_video_and_the_others_are_committed(embedd
     assert done.totals["videos"]["set_aside"] == dict.fromkeys(reasons.values(), 1)
     assert len(set(descendants(os.getpid())) - before) <= 1  # the server, which has no process any more
     assert convert.plan_conversion(Hostile(), "train", raw=raw, root=root).up_to_date
-
-
-# ------------------------------------------------------------------------------------------- one by one, by name
 
 
 def reasons_of(name: str, raw: Path) -> set[str]:

@@ -75,9 +75,6 @@ def accounts(raw: Path) -> list[tuple[str, int, str]]:
     return [(account.set_aside, account.kept, account.message) for account in report]
 
 
-# -- what becomes of a clip ----------------------------------------------------------------------------------------
-
-
 def test_an_example_becomes_one_track_with_its_joints_under_their_names(tmp_path: Path) -> None:
     write(tmp_path, clip())
     (track,), account = read(tmp_path)
@@ -156,9 +153,6 @@ def test_visibility_is_the_confidence_from_0_to_1_and_a_joint_that_is_nowhere_is
     assert account["notes"] == ["2 joints are not finite: not used"]
 
 
-# -- pictures ------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("labelled", "pictures", "dropped"),
     [
@@ -188,9 +182,6 @@ def test_a_picture_that_does_not_say_its_size_costs_its_frame_and_shifts_nothing
     np.testing.assert_array_equal(track.kp_2d[:, put(BODY)[0], 0], [2, 4, 5])
     assert account["dropped"] == {"no_picture": 2}
     assert account["notes"] == ["2 pictures cannot be read, the first: picture 0 is empty (0 bytes)"]
-
-
-# -- shards --------------------------------------------------------------------------------------------------------
 
 
 def test_a_listing_names_every_record_by_split_shard_and_number(tmp_path: Path) -> None:

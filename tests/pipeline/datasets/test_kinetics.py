@@ -174,9 +174,6 @@ def test_of_two_files_of_keypoints_and_two_containers_one_is_read_and_the_other_
     assert account["notes"] == not_used
 
 
-# ------------------------------------------------------------------- other joint orders, names, frames, pictures
-
-
 def test_numbers_of_16_digits_are_names_of_videos_and_no_frames(tmp_path: Path) -> None:
     write_video(tmp_path / "train/1700000000000000.mp4", 60, size=SIZE)
     folder = write_openpose(tmp_path, {t: [person()] for t in range(60)}, clip="1700000000000000")
@@ -228,9 +225,6 @@ def test_a_split_of_which_no_clip_is_kept_has_failed(raw: Path, into: Any, tmp_p
     done = into.convert(root, raw, "kinetics")
     assert done.problems == ()
     assert any(f"labels of the frames 1 to 29 alone, of {N}" in note for note in done.notes)
-
-
-# ---------------------------------------------------------------------------------- what `detect` and others write
 
 
 @pytest.mark.parametrize("flat", [False, True])

@@ -130,9 +130,6 @@ def raw(tmp_path: Path) -> Path:
     return tmp_path
 
 
-# ------------------------------------------------------------------------------------------------------- train
-
-
 def test_a_camera_of_a_sequence_becomes_one_track_with_its_joints_under_their_names(raw: Path) -> None:
     (track,), account = read(raw)
     assert (track.name, track.video, track.split, track.fps) == ("S1/Seq1/video_0/0", "S1/Seq1/video_0", "train", 25)
@@ -267,9 +264,6 @@ def test_pictures_without_labels_and_labels_without_pixels_are_told(raw: Path) -
     assert (account["set_aside"], account["found"]) == ("no_picture", N)
     file.unlink()
     assert read(raw, "test")[1]["set_aside"] == "no_label"
-
-
-# -------------------------------------------------------------------------------------------------------- test
 
 
 def test_a_test_video_has_universal_3d_and_says_which_frames_evaluation_may_use(tmp_path: Path) -> None:

@@ -130,9 +130,6 @@ def test_half_the_pictures_are_refused_but_not_every_second_one_under_its_own_nu
     assert caught.value.reason == "frame_count_mismatch"
 
 
-# ----------------------------------------------------------------------------- labels of these frames, in this picture
-
-
 def cut_at_start(file: Path, n_frames: int, fps: int = 25) -> None:
     """What `ffmpeg -ss ... -c copy` does: an edit list hides the first frames, which the header counts on."""
     data = bytearray(file.read_bytes())

@@ -67,9 +67,6 @@ read = functools.partial(by_hand.read_one, POSETRACK, split="val")
 refusal = functools.partial(by_hand.refusal, POSETRACK, split="val")
 
 
-# ------------------------------------------------------------------------------------------------ what is kept
-
-
 def test_a_person_becomes_a_track_with_its_joints_under_their_names(tmp_path: Path) -> None:
     write(tmp_path)
     (track,), account = read(tmp_path)
@@ -120,9 +117,6 @@ def test_people_are_tracks_of_one_source_and_frames_count_by_the_number_in_the_n
     assert account["tracks_dropped"] == {"track_too_short": 1}
 
 
-# ------------------------------------------------------------------------------------------------ what is not
-
-
 def test_annotations_on_pictures_that_are_unlabelled_or_unknown_are_ignored_and_noted(tmp_path: Path) -> None:
     images = [image(t, labelled=t < 8) for t in range(10)]
     images += [image(3, labelled=False), image(9) | {"id": image(4)["id"]}]  # of two with one id the first is meant
@@ -171,9 +165,6 @@ def test_a_person_twice_in_a_picture_is_the_one_with_more_joints_else_the_first(
     assert track.bbox[:, 2].tolist() == [160, 160, 160, 160, 160, 8, 160, 160, 160, 160]
 
 
-# ------------------------------------------------------------------------------------------------ pictures
-
-
 def test_a_labelled_frame_without_its_picture_is_dropped_and_shifts_nothing(tmp_path: Path) -> None:
     write(tmp_path, pictures=[0, 1, 2, 4, 5, 6, 7, 8])
     (track,), account = read(tmp_path)
@@ -212,9 +203,6 @@ def test_pictures_in_another_folder_are_used_and_told(tmp_path: Path) -> None:
     (track,), account = read(tmp_path)
     assert track.frames.path(3) == moved / "img003.png"
     assert account["notes"] == ["its pictures are in images/val_v2/seq: changes there are not noticed"]
-
-
-# ------------------------------------------------------------------------------------------------ listing
 
 
 def test_annotations_lie_in_either_place_and_of_both_posetrack_data_is_used_and_the_other_told(tmp_path: Path) -> None:
@@ -259,9 +247,6 @@ def test_a_file_in_which_nobody_has_keypoints_is_no_error(tmp_path: Path, annota
     assert account["set_aside"] == "no_annotations"
     assert account["set_aside"] in POSETRACK.harmless
     assert account["found"] == sum(account["dropped"].values()) == found
-
-
-# ------------------------------------------------------------------------------------------------ the whole
 
 
 @pytest.mark.skipif(not SAMPLE.is_dir(), reason="the real sample is not beside the checkout")

@@ -49,9 +49,6 @@ def decoders_of(parent: int) -> list[int]:
     return sorted(process for process, of in parents.items() if of in servers)
 
 
-# ----------------------------------------------------------------------------------------------------- streams
-
-
 @dataclass(frozen=True, kw_only=True)
 class Colour(NumberStream):
     """A crop's mean colour: three numbers, and a network that costs nothing."""
@@ -159,9 +156,6 @@ class Single(PairStream):
             raise EOFError("of something of its own")
         middle = current.shape[0] // 2
         return np.zeros(2, np.float32) if self.fails == "short" else current[middle, middle].astype(np.float32)
-
-
-# ----------------------------------------------------------------------------------------------------- pixels
 
 
 def colour_of(frame: int) -> tuple[int, int, int]:

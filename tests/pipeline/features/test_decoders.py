@@ -98,9 +98,6 @@ def extract(made_up: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     return Extract(made_up, tmp_path, monkeypatch)
 
 
-# ----------------------------------------------------------------------------------------------------- what comes
-
-
 def test_every_row_has_its_own_frame_whatever_the_workers_batches_and_lanes(extract, tmp_path, monkeypatch):
     monkeypatch.setattr(tasks, "RUN_ROWS", 10)  # so that several processes share a video
     sources = [extract.source("0"), extract.source("1", random_access=False), extract.source("2")]
@@ -111,9 +108,6 @@ def test_every_row_has_its_own_frame_whatever_the_workers_batches_and_lanes(extr
         assert (found, problems) == (extract.whole(3), {})
         assert (meter.frames, meter.rows, meter.decoders) == (120, 120, workers)
     assert sorted((tmp_path / "digests").read_text().split()) == sorted(["0", "1", "2"] * 3)  # compared once a video
-
-
-# ----------------------------------------------------------------------------------------------------- what goes wrong
 
 
 def test_a_process_that_is_stopped_or_crashes_once_is_replaced_and_costs_no_frame(extract: Extract) -> None:
@@ -199,9 +193,6 @@ def test_no_shard_is_written_before_its_videos_pixels_have_been_compared(extract
     ):
         extract(slow, n_frames=100, digest="another")
     assert written == []
-
-
-# ----------------------------------------------------------------------------------------------------- what is left
 
 
 ALONE = """

@@ -133,9 +133,6 @@ def toy(extracted: Toy, tmp_path: Path) -> Toy:
     return extracted.copy(tmp_path)
 
 
-# ----------------------------------------------------------------------------------------------------- their numbers
-
-
 def test_each_kind_has_the_numbers_that_its_definition_gives(extracted: Toy) -> None:
     toy = extracted
     split, boxes, frames = cache.open(toy.root)[SPLIT], toy.rows("bbox"), toy.rows("frame_index")
@@ -190,17 +187,11 @@ def test_a_pair_has_its_later_row_s_keypoints_as_readers_of_its_crops_do(extract
             assert expected is not None and expected.any()
 
 
-# ----------------------------------------------------------------------------------------------------- equal bytes
-
-
 def test_the_bytes_do_not_depend_on_company_order_batches_or_processes(converted, extracted, made_up, into, tmp_path):
     alone = converted.copy(tmp_path)
     for spec in every_kind(made_up)[::-1]:
         alone.extract(spec, workers=1, batch_size=3)
     assert into.tree(alone.root) == into.tree(extracted.root)
-
-
-# ------------------------------------------------------------------------------------------------ what a change costs
 
 
 def _box(name: str, columns: dict[str, Any]) -> None:

@@ -58,9 +58,6 @@ def in_front_of(network: torch.nn.Module, layer: str, pixels: torch.Tensor) -> n
     return seen[0].numpy()
 
 
-# -------------------------------------------------------------------------------------------- torchvision
-
-
 @pytest.mark.parametrize(
     ("name", "crop", "classifier", "dim", "options"),
     [
@@ -142,9 +139,6 @@ def test_torchvisions_own_record_says_whose_weights_they_are(weights: Any, licen
     assert file in terms["source"]
 
 
-# ------------------------------------------------------------------------------------------- checkpoints
-
-
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     torch.manual_seed(11)
@@ -179,9 +173,6 @@ def test_a_file_of_weights_is_known_by_its_digest_and_another_one_is_another_net
     assert small(file).load(CPU, again.provenance).provenance == again.provenance
     with pytest.raises(PipelineError, match=r"sha256 000000000000 of torchvision 0\.1, now.*--replace"):
         small(file).load(CPU, {"sha256": "0" * 64, "library": "torchvision 0.1"})
-
-
-# -------------------------------------------------------------------------------------------------- timm
 
 
 def test_without_timm_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

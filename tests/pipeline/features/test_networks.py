@@ -85,9 +85,6 @@ def least_cosine(features: np.ndarray, truth: np.ndarray) -> float:
     return float(((features * truth).sum(axis=1) / lengths).min())
 
 
-# ---------------------------------------------------------------------------------------------------- numbers
-
-
 def test_exact_features_are_torchvisions(exact: CpuNetwork, crops: np.ndarray, truth: np.ndarray) -> None:
     features = networks.compute(exact, crops)
     assert (features.shape, features.dtype) == ((N, 2048), np.float32)
@@ -156,9 +153,6 @@ def test_the_processs_number_of_threads_is_left_alone() -> None:
         torch.set_num_threads(before)
 
 
-# ------------------------------------------------------------------------------------------------- loading
-
-
 def test_an_untrained_networks_features_are_standardised_over_rendered_crops(small_backbone: None) -> None:
     computer = networks.load(UNTRAINED, "exact", Machine(device="cpu"), None)
     features = networks.compute(computer, calibration_crops(4))
@@ -202,9 +196,6 @@ def test_one_gpu_of_several_is_chosen_by_its_number(monkeypatch: pytest.MonkeyPa
     assert [str(networks.chosen_device(text)) for text in ("auto", "cuda:1", "cpu")] == ["cuda", "cuda:1", "cpu"]
     with pytest.raises(ConfigError, match=r"device 'cuda:2': there are 2 CUDA devices here"):
         networks.chosen_device("cuda:2")
-
-
-# ------------------------------------------------------------------------------------- CUDA, part by part
 
 
 @pytest.mark.gpu

@@ -27,9 +27,6 @@ def forgotten(small_backbone: None) -> Iterator[None]:
     network._running.cache_clear()
 
 
-# ---------------------------------------------------------------------------------------------- the registry
-
-
 @pytest.mark.parametrize(
     "stream",
     [
@@ -62,9 +59,6 @@ def test_kinds_and_options_that_mean_nothing_are_refused_in_words(kind: str, opt
     assert isinstance(caught.value, ConfigError) == bool(options)
     with pytest.raises(PipelineError, match="no stream is called 'colours'"):
         streams.of_identity({"kind": "colours", "version": 1})
-
-
-# -------------------------------------------------------------------------------------------------- resnet50
 
 
 def test_a_network_is_loaded_once_for_all_splits_and_again_for_other_rows(forgotten: None) -> None:

@@ -44,9 +44,6 @@ def write_video(path: Path, n_frames: int, fps: float = 20) -> None:
     writer.release()
 
 
-# -- bytes ---------------------------------------------------------------------------------------------------------
-
-
 def test_png_decodes_to_the_very_pixels_and_jpeg_nearly() -> None:
     np.testing.assert_array_equal(decode(png()), NOISE)
     smooth = cv2.GaussianBlur(NOISE, (0, 0), 5)
@@ -111,9 +108,6 @@ def test_what_is_no_picture_is_named(data: bytes, kind: str) -> None:
     assert pickle.loads(pickle.dumps(caught.value)).kind == kind
 
 
-# -- pictures ------------------------------------------------------------------------------------------------------
-
-
 def test_frame_i_is_the_picture_numbered_i_plus_first(pictures: Pictures) -> None:
     frames = list(pictures.read([0, 2, 5]))
     assert [frame.index for frame in frames] == [0, 2, 5]
@@ -162,9 +156,6 @@ def test_the_digest_changes_with_the_content_and_the_numbering_alone(pictures: P
     assert len(seen) == 6
 
 
-# -- videos --------------------------------------------------------------------------------------------------------
-
-
 def test_a_video_gives_the_frames_asked_for_in_order(tmp_path: Path) -> None:
     write_video(tmp_path / "x.avi", 20, fps=12.5)
     (tmp_path / "x.avi").rename(tmp_path / "a%02d.avi")  # which is no sequence of pictures
@@ -205,9 +196,6 @@ def test_what_is_no_video_is_a_problem_of_every_frame(tmp_path: Path, content: b
         with pytest.raises(RawDataError, match="video that can be decoded") as caught:
             ask()
         assert caught.value.reason == "video_unreadable"
-
-
-# -- both ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

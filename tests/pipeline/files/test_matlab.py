@@ -19,8 +19,6 @@ from pipeline.files.formats.hdf5 import load_hdf5
 SAMPLES = Path(__file__).parents[3].parent / "shared" / "data" / "penn_action" / "labels"
 SHAPE = {"a": [(None, 2)]}
 
-# -- MATLAB v5 -----------------------------------------------------------------------------------------------------
-
 
 @pytest.mark.parametrize("compressed", [False, True])
 def test_variables_come_in_their_stored_types_and_shapes(tmp_path: Path, compressed: bool) -> None:
@@ -83,9 +81,6 @@ def test_real_label_files_have_their_numbers() -> None:
         np.testing.assert_array_equal(label["y"], loadmat(file)["y"])
 
 
-# -- MATLAB 7.3 ----------------------------------------------------------------------------------------------------
-
-
 def written(file: Path, fill: Callable[[h5py.File], Any]) -> Path:
     with h5py.File(file, "w", userblock_size=512) as stored:  # MATLAB has its own header before it
         fill(stored)
@@ -141,9 +136,6 @@ def test_all_else_is_refused_before_it_is_read(tmp_path: Path, fill: Callable[[h
     written(tmp_path / "secret.h5", link(np.ones((1, 2))))
     with pytest.raises(RawDataError, match=f"'a'.*{words}"):
         load_hdf5(written(tmp_path / "x.mat", fill), SHAPE)
-
-
-# -- .npz, and all of them -----------------------------------------------------------------------------------------
 
 
 def test_an_archive_gives_the_wanted_arrays_and_no_object(tmp_path: Path) -> None:

@@ -14,8 +14,6 @@ from scipy import sparse
 from pipeline.errors import RawDataError, UnsafePickle
 from pipeline.files.formats.pickles import load_pickle
 
-# -- a small assembler of what Python 2 wrote ----------------------------------------------------------------------
-
 
 def global_(module: str, name: str) -> bytes:
     return f"c{module}\n{name}\n".encode()
@@ -98,8 +96,6 @@ ARRAYS = [
     np.arange(256, dtype=np.uint8),
 ]
 
-# -- what is held comes out ----------------------------------------------------------------------------------------
-
 
 @pytest.mark.parametrize("value", ARRAYS, ids=lambda a: f"{a.dtype}{a.shape}")
 @pytest.mark.parametrize("protocol", [0, 1, 2])
@@ -147,9 +143,6 @@ def test_chumpy_objects_become_their_values_without_chumpy(protocol: int, tmp_pa
     content = read(tmp_path, mapping(weights=chumpy_leaf(value), shapedirs=selected) + b".", "smpl")
     np.testing.assert_array_equal(content["weights"], value)
     np.testing.assert_array_equal(content["shapedirs"], value[..., :2])
-
-
-# -- what is asked for does not happen -----------------------------------------------------------------------------
 
 
 class Evil:

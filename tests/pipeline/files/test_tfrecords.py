@@ -59,9 +59,6 @@ def readable(file: Path) -> tuple[list[bytes], list[str]]:
     return data, problems
 
 
-# -- framing -------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("data", "crc"),
     [(bytes(32), 0x8A9136AA), (b"\xff" * 32, 0x62A8AB43), (bytes(range(32)), 0x46DD794E), (b"123456789", 0xE3069283)],
