@@ -161,29 +161,20 @@ def posed(body: Any, pose: np.ndarray, betas: np.ndarray) -> Any:
         )
 
 
-def test_the_body_in_the_camera_is_the_body_of_the_world_seen_by_it(tmp_path: Path, body: Any) -> None:
-    data = sequence()
-    write(tmp_path, data)
-    (track,), _ = read(tmp_path, body=body)
-    rows = [0, 17, 39]
-    world = posed(body, data["poses"][0][rows], data["betas"][0]).verts.numpy() + data["trans"][0][rows, None]
-    camera = data["cam_poses"][rows]
-    expected = np.einsum("nij,nvj->nvi", camera[:, :3, :3], world) + camera[:, None, :3, 3]
-    ours = posed(body, track.pose[rows], track.betas[0]).verts.numpy() + track.trans[rows, None]
-    np.testing.assert_allclose(ours, expected, atol=2e-5)
-
-
-def test_train_has_49_joints_about_the_hip(tmp_path: Path, body: Any) -> None:
+def test_train_has_49_joints_about_the_hip_of_the_world_s_body_seen_by_the_camera(tmp_path: Path, body: Any) -> None:
     data = sequence(n_frames=70)  # more than one chunk
     write(tmp_path, data, pictures=range(70))
     (track,), account = read(tmp_path, body=body)
-    joints = posed(body, track.pose[[0, 69]], track.betas[0]).joints.numpy()
-    np.testing.assert_allclose(track.kp_3d[[0, 69], :, :3], joints - joints[:, 39:40], atol=1e-5)
+    rows = [0, 17, 69]
+    world = posed(body, data["poses"][0][rows], data["betas"][0]).verts.numpy() + data["trans"][0][rows, None]
+    camera, ours = data["cam_poses"][rows], posed(body, track.pose[rows], track.betas[0])
+    expected = np.einsum("nij,nvj->nvi", camera[:, :3, :3], world) + camera[:, None, :3, 3]
+    np.testing.assert_allclose(ours.verts.numpy() + track.trans[rows, None], expected, atol=2e-5)
+    joints = ours.joints.numpy()
+    np.testing.assert_allclose(track.kp_3d[rows, :, :3], joints - joints[:, 39:40], atol=1e-5)
     assert not track.kp_3d[:, 39, :3].any()
     assert (track.kp_3d[..., 3] == 1).all()
-    assert track.has_3d.all()
-    assert track.kp_3d_eval is None
-    assert account["notes"] == []
+    assert (track.has_3d.all(), track.kp_3d_eval, account["notes"]) == (True, None, [])
     filled = {name for name in PW.columns("train", body=True) if getattr(track, name) is not None}
     assert filled == set(PW.columns("train", body=True))
 

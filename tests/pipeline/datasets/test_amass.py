@@ -107,22 +107,20 @@ def test_another_option_is_refused(name: str, options: dict[str, Any], words: st
     assert AMASS.parameters() == {"resampling": "slerp"}
 
 
-@pytest.mark.parametrize(("n_frames", "kept"), [(283, 0), (284, 60)])  # 59 / 25 s = frame 283.2 at 120 Hz
-def test_under_60_frames_after_resampling_is_dropped(tmp_path: Path, n_frames: int, kept: int) -> None:
-    write_motion(tmp_path, n_frames=n_frames + 1 if kept else n_frames)
+@pytest.mark.parametrize(
+    ("n_frames", "rate", "kept", "dropped", "notes"),
+    [
+        (283, 120.0, 0, {"resampled": 283 - 59, "track_too_short": 59}, []),  # 59 / 25 s = frame 283.2 at 120 Hz
+        (285, 120.0, 60, {"resampled": 285 - 60}, []),
+        (51, 20.0, 63, {}, ["51 frames at 20 Hz give 63 at 25"]),
+    ],
+)
+def test_under_60_frames_after_resampling_is_dropped(tmp_path, n_frames, rate, kept, dropped, notes):
+    write_motion(tmp_path, n_frames=n_frames, rate=rate)
     tracks, account = read(tmp_path)
     assert account["kept"] == kept == sum(len(track.frame_index) for track in tracks)
-    if not kept:
-        assert account["dropped"] == {"resampled": 283 - 59, "track_too_short": 59}
-        assert account["tracks_dropped"] == {"track_too_short": 1}
-
-
-def test_under_25_hz_frames_are_added_and_told(tmp_path: Path) -> None:
-    write_motion(tmp_path, n_frames=51, rate=20.0)
-    (track,), account = read(tmp_path)
-    assert len(track.frame_index) == 63
-    assert (account["found"], account["kept"], account["dropped"]) == (63, 63, {})
-    assert account["notes"] == ["51 frames at 20 Hz give 63 at 25"]
+    assert (account["found"], account["dropped"], account["notes"]) == (max(n_frames, kept), dropped, notes)
+    assert account["tracks_dropped"] == ({} if kept else {"track_too_short": 1})
 
 
 def test_both_releases_are_read_and_shapes_are_no_motions(tmp_path: Path) -> None:

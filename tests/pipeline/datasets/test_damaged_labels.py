@@ -54,6 +54,7 @@ WRITERS: Final[dict[str, Callable[[Path, Any], object]]] = {
     "penn_action": lambda raw, changes: test_penn_action.write_video(raw, **changes),
     "posetrack": posetrack,
     "mpi_inf_3dhp": mpi,
+    "mpi_inf_3dhp test": lambda raw, changes: test_mpi_inf_3dhp.write_test(raw, **changes),
     "3dpw": lambda raw, changes: test_3dpw.write(raw, test_3dpw.sequence() | changes),
     "amass": lambda raw, changes: test_amass.write_motion(raw, **changes),
     "insta_variety": lambda raw, changes: test_insta_variety.write(raw, test_insta_variety.clip(**changes)),
@@ -98,6 +99,17 @@ DAMAGED: Final[dict[str, list[tuple[Any, str]]]] = {  # what is changed, words o
         ({"annot3": cell(*[np.ones((N_MPI, 84))] * 13)}, "'annot3': expected a cell of 14 cameras, found (13, 1)"),
         ({"annot3": cell(*[np.ones((N_MPI + 1, 84))] * 14)}, "'annot3{1}': expected numbers of shape (5, 84)"),
         ({"annot2": cell(*["text"] * 14)}, "'annot2{1}': expected numbers"),
+        (
+            {"annot2": cell(np.ones((5, 50)), *[np.ones((5, 56))] * 13)},
+            "'annot2{1}': expected numbers of shape (any, 56)",
+        ),
+    ],
+    "mpi_inf_3dhp test": [
+        ({"annot2": None}, "'annot2': expected numbers of shape"),
+        ({"valid_frame": None}, "'valid_frame': expected numbers"),
+        ({"annot2": np.ones((2, 17, 1, 5))}, "found (2, 17, 1, 5) float64"),
+        ({"annot2": np.ones((5, 1, 28, 2))}, "found (5, 1, 28, 2) float64"),
+        ({"valid_frame": np.ones((N_MPI + 1, 1))}, "expected one row a frame everywhere"),
     ],
     "3dpw": [
         ({"poses": np.zeros((40, 72))}, "'poses': expected lists with one entry an actor"),
@@ -153,7 +165,8 @@ DAMAGED: Final[dict[str, list[tuple[Any, str]]]] = {  # what is changed, words o
 )
 def test_labels_of_another_form_are_refused_by_file_and_key(name, changed, words, tmp_path):
     WRITERS[name](tmp_path, changed)
-    error = refusal(datasets.get(name), tmp_path, "val" if name == "posetrack" else "train")
+    name, _, split = name.partition(" ")
+    error = refusal(datasets.get(name), tmp_path, split or ("val" if name == "posetrack" else "train"))
     error = pickle.loads(pickle.dumps(error))  # as from another process
     assert error.reason == "bad_label_file"
     assert error.file.is_relative_to(tmp_path)

@@ -145,21 +145,18 @@ def test_subjects_decide_the_split_and_what_else_lies_there_is_no_sequence(tmp_p
         assert [video.name for video in H36M.videos(tmp_path, split)] == [f"{s}/Walking 1.60457274" for s in listed]
 
 
-def test_a_video_without_both_pose_files_is_told_with_the_frames_of_the_other(raw: Path) -> None:
-    for kind, found, n in (("D2_Positions", "3D alone", {"no_label": N}), ("D3_Positions_mono", "neither", {})):
-        pose_file(raw, kind).unlink()
-        tracks, account = read(raw)
-        assert (tracks, account["set_aside"], account["dropped"]) == ([], "no_label", n)
-        assert f"found {found}" in account["message"]
-
-
-def test_a_video_with_a_good_header_and_no_frame_is_set_aside(raw: Path) -> None:
+def test_a_video_without_a_frame_or_without_both_pose_files_is_set_aside(raw: Path) -> None:
     avi = by_hand.write_video(raw / "pictures.avi", N, 50.0, (64, 48)).read_bytes()
     no_jpeg = re.sub(rb"\xff\xd8\xff.*?\xff\xd9", lambda jpeg: bytes(len(jpeg[0])), avi, flags=re.DOTALL)
     (raw / f"S1/Videos/{STEM}.mp4").write_bytes(no_jpeg)
     assert Video(raw, f"S1/Videos/{STEM}.mp4").header() == (N, 50.0, 64, 48)
     _, account = read(raw)
     assert (account["set_aside"], account["found"]) == ("video_unreadable", N)
+    for kind, found, n in (("D2_Positions", "3D alone", {"no_label": N}), ("D3_Positions_mono", "neither", {})):
+        pose_file(raw, kind).unlink()
+        tracks, account = read(raw)
+        assert (tracks, account["set_aside"], account["dropped"]) == ([], "no_label", n)
+        assert f"found {found}" in account["message"]
 
 
 def test_lengths_that_are_very_different_another_rate_and_another_skeleton_are_refused(raw: Path) -> None:

@@ -171,16 +171,6 @@ def test_a_list_of_cameras_in_order_is_agreed_with_and_another_is_refused(raw: P
         assert "'cameras': expected cameras 0 to 13 in order" in str(refusal(raw))
 
 
-def test_one_broken_camera_costs_only_itself(tmp_path: Path) -> None:
-    flat_2d, flat_3d = labels_2d().reshape(N, -1), labels_3d().reshape(N, -1)
-    write_annot(tmp_path, annot2=cell(flat_2d, flat_2d[:, :50], *[flat_2d] * 12), annot3=cell(*[flat_3d] * 14))
-    for camera in (0, 1):
-        write_pictures(tmp_path, f"S1/Seq1/video_{camera}")
-    report = Accounting()
-    assert [track.video for track in MPI.tracks(tmp_path, "train", report=report)] == ["S1/Seq1/video_0"]
-    assert "'annot2{2}': expected numbers of shape (any, 56), found (5, 50)" in report.video("S1/Seq1/video_1").message
-
-
 def test_frames_with_a_joint_outside_the_picture_or_no_extent_are_dropped(raw: Path) -> None:
     kp_2d = np.tile(labels_2d()[:1], (9, 1, 1))
     inside = [(0, 0), (WIDTH - 0.01, HEIGHT - 0.01)]
@@ -296,18 +286,3 @@ def test_valid_frame_may_be_a_row_of_any_type_and_frames_keep_theirs(tmp_path: P
     assert track.frame_index.tolist() == [1, 3]
     assert track.valid.tolist() == [False, True]
     assert account["dropped"] == {"no_picture": 1, "label_not_finite": 2}
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"annot2": None}, "'annot2': expected numbers of shape"),
-        ({"valid_frame": None}, "'valid_frame': expected numbers"),
-        ({"annot2": labels_2d(17)[:, None].T}, "found (2, 17, 1, 5) float64"),
-        ({"annot2": labels_2d(28)[:, None]}, "found (5, 1, 28, 2) float64"),
-        ({"valid_frame": np.ones((N + 1, 1))}, "expected one row a frame everywhere"),
-    ],
-)
-def test_test_labels_of_another_shape_are_refused(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
-    write_test(tmp_path, **changes)
-    assert words in str(refusal(tmp_path, "test"))
