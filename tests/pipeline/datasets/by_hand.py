@@ -62,6 +62,10 @@ def touch(folder: Path, *names: str) -> Path:
     return folder
 
 
+def jpeg(width: int = 224, height: int = 224, brightness: int = 90) -> bytes:
+    return bytes(cv2.imencode(".jpg", np.full((height, width, 3), brightness, np.uint8))[1])
+
+
 def write_video(
     file: Path, n_frames: int, fps: float = 25.0, size: tuple[int, int] = (160, 120), *, step: int = 5
 ) -> Path:

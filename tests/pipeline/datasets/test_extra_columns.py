@@ -1,4 +1,4 @@
-"""A reader's own columns: what the contract finds, and from the raw files through two commits into a copy."""
+"""A reader's own columns: what the contract and `verify` find, and what another declaration reads again."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -12,6 +12,7 @@ from scipy.spatial.transform import Rotation
 
 import cache
 from cache import ExtraColumn
+from pipeline import cameras
 from pipeline.accounting import VideoAccount
 from pipeline.conversion import convert, plan
 from pipeline.datasets.base import Dataset
@@ -19,15 +20,8 @@ from pipeline.files.raw import RawVideo
 from pipeline.track import Track
 from vibe_extensions.contracts import datasets as contract
 
-
-def reflected(poses: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """World to camera (N, 4, 4), where the picture is mirrored: S E S with S = diag(-1, 1, 1, 1)."""
-    sign = np.array([-1, 1, 1, 1], poses.dtype)
-    return np.asarray(poses * sign * sign[:, None])
-
-
 CONTACT = ExtraColumn(name="contact", about="on the ground", shape=(4,), dtype="uint8", mirror=((0, 2), (1, 3)))
-EXTRINSICS = ExtraColumn(name="extrinsics", about="world to camera", unit="m", shape=(4, 4), mirror=reflected)
+EXTRINSICS = ExtraColumn(name="extrinsics", about="world to camera", unit="m", shape=(4, 4), mirror=cameras.mirrored)
 UP = ExtraColumn(
     name="up", about="up in the world", shape=(3,), per="track", mirror=lambda up: up * np.float32([-1, 1, 1])
 )

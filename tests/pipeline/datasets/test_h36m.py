@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cdflib.cdfwrite import CDF
 from scipy.spatial.transform import Rotation
 
 from pipeline import datasets
 from pipeline.files.pixels.frames import Video
 from pipeline.skeletons import JOINTS
 from tests.pipeline.datasets import by_hand
+from vibe_extensions.demo.files import write_cdf
 
 H36M = datasets.get("h36m")
 SPIN49 = JOINTS["spin49"]
@@ -38,26 +38,22 @@ def poses(n_frames: int = N) -> tuple[np.ndarray, np.ndarray]:
     return pixels, np.stack([10 * j + t, -20 * j + 0 * t, 4000 + j + 0 * t], axis=-1)
 
 
-def write_pose(file: Path, values: np.ndarray) -> None:
-    """(F, C) as the release has it: one record, columns first."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    cdf = CDF(file.parent / "pose.cdf", {"Majority": 2, "Encoding": 6}, delete=True)  # it would cut a name at a dot
-    spec = {"Variable": "Pose", "Data_Type": 44, "Num_Elements": 1, "Rec_Vary": True, "Dim_Sizes": list(values.shape)}
-    cdf.write_var(spec, var_data=np.ascontiguousarray(values.T, np.float32).reshape(1, *values.shape))
-    cdf.close()
-    (file.parent / "pose.cdf").rename(file)
-
-
 def pose_file(raw: Path, kind: str, name: str = NAME) -> Path:
     subject, _, stem = name.partition("/")
     return raw / subject / "MyPoseFeatures" / kind / f"{stem}.cdf"
+
+
+def write_pose(file: Path, values: np.ndarray) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.unlink(missing_ok=True)
+    write_cdf(file, values.reshape(len(values), -1))
 
 
 def write_poses(raw: Path, name: str = NAME, pixels: Any = None, millimetres: Any = None, n_frames: int = N) -> None:
     usual = poses(n_frames)
     for kind, given, stored in (("D2_Positions", pixels, usual[0]), ("D3_Positions_mono", millimetres, usual[1])):
         values = stored if given is None else given
-        write_pose(pose_file(raw, kind, name), values.reshape(len(values), -1))
+        write_pose(pose_file(raw, kind, name), values)
 
 
 def write_video(raw: Path, name: str = NAME, n_frames: int = N, fps: float = 50.0) -> Path:
@@ -166,7 +162,7 @@ def test_lengths_that_are_very_different_another_rate_and_another_skeleton_are_r
         assert (account["set_aside"], account["dropped"]) == ("frame_count_mismatch", {"frame_count_mismatch": N})
         assert "about 20 at 50 fps" in account["message"]
     for values, reason in ((poses(10)[1], "frame_count_mismatch"), (np.ones((N, 51)), "bad_label_file")):
-        write_pose(pose_file(raw, "D3_Positions_mono"), values.reshape(len(values), -1))
+        write_pose(pose_file(raw, "D3_Positions_mono"), values)
         _, account = read(raw)
         assert (account["set_aside"], account["found"]) == (reason, N)  # as many as the other file has
 

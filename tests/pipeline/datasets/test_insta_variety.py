@@ -3,14 +3,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 
 from pipeline import datasets
 from pipeline.accounting import Accounting
 from pipeline.skeletons import JOINTS
-from tests.pipeline.datasets.by_hand import read_one, standing, write_video
+from tests.pipeline.datasets.by_hand import jpeg, read_one, standing, write_video
 from vibe_extensions.contracts import datasets as contract
 from vibe_extensions.demo.files import tf_example as example
 from vibe_extensions.demo.files import tfrecord as framed
@@ -28,10 +27,6 @@ TOES = ["LBigToe", "RBigToe", "LSmallToe", "RSmallToe", "LAnkle", "RAnkle"]
 
 def put(names: list[str]) -> list[int]:
     return [SPIN49.index(name if name == "headtop" else f"OP {name}") for name in names]
-
-
-def jpeg(width: int = 224, height: int = 224, brightness: int = 90) -> bytes:
-    return bytes(cv2.imencode(".jpg", np.full((height, width, 3), brightness, np.uint8))[1])
 
 
 PICTURE = jpeg()

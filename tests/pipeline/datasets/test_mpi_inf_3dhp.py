@@ -4,7 +4,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import cv2
 import h5py
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ from pipeline import datasets
 from pipeline.accounting import Accounting
 from pipeline.files.pixels.frames import Pictures, Video
 from tests.pipeline.datasets import by_hand
-from tests.pipeline.datasets.by_hand import touch
+from tests.pipeline.datasets.by_hand import jpeg, touch
 
 MPI = datasets.get("mpi_inf_3dhp")
 # Native joint -> joint of spin49, read off the two lists by hand.
@@ -28,7 +27,7 @@ N = 5
 WIDTH, HEIGHT = 200, 100
 
 
-PICTURE = cv2.imencode(".jpg", np.zeros((HEIGHT, WIDTH, 3), np.uint8))[1].tobytes()
+PICTURE = jpeg(WIDTH, HEIGHT)
 
 
 def labels_2d(n_joints: int = 28, n_frames: int = N) -> np.ndarray:

@@ -2,7 +2,6 @@ import functools
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 from scipy.io import savemat
@@ -10,7 +9,7 @@ from scipy.io import savemat
 from pipeline import datasets
 from pipeline.accounting import Accounting
 from pipeline.skeletons import JOINTS
-from tests.pipeline.datasets.by_hand import read_one, touch
+from tests.pipeline.datasets.by_hand import jpeg, read_one, touch
 
 PENN = datasets.get("penn_action")
 INTO_SPIN49 = [38, 34, 33, 35, 32, 36, 31, 28, 27, 29, 26, 30, 25]  # headtop, lshoulder, rshoulder, ... rankle
@@ -117,8 +116,7 @@ def test_labels_beyond_the_release_s_own_pictures_are_noted_and_of_resized_ones_
     label = write_video(tmp_path, n_frames=9)
     write_video(tmp_path, n_frames=9, x=label["x"] * 4 + 200, y=label["y"] * 2)  # as of 1021: of a larger picture
     for t in range(9):
-        picture = np.zeros((width * 9 // 16, width, 3), np.uint8)
-        assert cv2.imwrite(str(tmp_path / f"frames/0001/{t + 1:06d}.jpg"), picture)
+        (tmp_path / f"frames/0001/{t + 1:06d}.jpg").write_bytes(jpeg(width, width * 9 // 16))
     _, account = read(tmp_path)
     assert (account["set_aside"], account["kept"]) == (reason, 0 if reason else 9)
     assert "visible joints are outside the 480 x 270 picture" in account["notes"][0]

@@ -11,7 +11,6 @@ import pytest
 import cache
 from pipeline.errors import PipelineError
 from pipeline.features import streams
-from pipeline.features.engine import run
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams import LabelStream
 from tests.pipeline.features.test_kinds_of_streams import SPLIT, N, Toy
@@ -101,14 +100,6 @@ def test_a_changed_row_recomputes_the_rows_that_look_at_it_alone(toy: Toy) -> No
     assert (done.computed, done.carried) == (4, 3 * N - 1 - 4)
     for name, values in expected(toy).items():
         np.testing.assert_array_equal(toy.rows("features/boxes")[name], values.astype(np.float32))
-
-
-def test_recomputing_finds_windows_that_are_of_the_row_before(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
-    right = run.label_batch
-    monkeypatch.setattr(run, "label_batch", lambda split, rows, reads: right(split, np.maximum(rows - 1, 0), reads))
-    toy.extract(StreamSpec("boxes", Boxes()))
-    (compared,) = recompute(toy.root, 100).compared
-    assert {row.track for row in compared.misaligned} == {"a/0", "a/1", "b/0"}
 
 
 def test_a_stream_that_reads_undeclared_rows_is_refused_and_leaves_nothing(toy: Toy) -> None:

@@ -1,6 +1,8 @@
 import os
 from pathlib import Path
 
+import pytest
+
 from pipeline.files.raw import RawVideo, changes, files
 
 
@@ -56,23 +58,14 @@ def test_what_is_gone_has_a_stamp_and_a_digest_of_its_own(tmp_path: Path) -> Non
         (tmp_path / "elsewhere").rename(tmp_path / path)
 
 
-def test_every_byte_of_a_large_label_file_counts(tmp_path: Path) -> None:
-    file, digests = tmp_path / "downtown.pkl", set()
-    for byte in (b"a", b"b"):
-        file.write_bytes(bytes(files.HASHED_WHOLE // 3) + byte + bytes(files.HASHED_WHOLE))
-        digests.add(files.file_digest(file))
-    assert len(digests) == 2
-
-
-def test_a_large_video_is_known_by_its_ends_and_its_middle(tmp_path: Path) -> None:
-    file = tmp_path / "clip.mp4"
-    size = files.HASHED_WHOLE + 3
-    seen = set()
-    for changed in (None, 0, size // 2, size - 1):
-        with file.open("wb") as stream:
+@pytest.mark.parametrize(("name", "n_known"), [("clip.mp4", 4), ("downtown.pkl", 5)])
+def test_a_large_video_is_known_by_its_ends_and_its_middle_and_labels_by_every_byte(tmp_path, name, n_known):
+    size, seen = files.HASHED_WHOLE + 3, set()
+    for changed in (None, 0, size // 3, size // 2, size - 1):
+        with (tmp_path / name).open("wb") as stream:
             stream.truncate(size)
             if changed is not None:
                 stream.seek(changed)
                 stream.write(b"x")
-        seen.add(files.file_digest(file))
-    assert len(seen) == 4
+        seen.add(files.file_digest(tmp_path / name))
+    assert len(seen) == n_known

@@ -1,8 +1,6 @@
 """A detector's joint order is told by geometry: procedural bodies in every known layout, and real output."""
 
 import functools
-import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +12,6 @@ from pipeline import skeletons
 from pipeline.body import Body
 from pipeline.files.formats.joint_orders import ORDERS, order_of
 
-REAL = Path(__file__).parents[4] / "shared/data/openpose/json"
 KNOWN = [order for orders in ORDERS.values() for order in orders]
 N_FRAMES = 24
 
@@ -125,17 +122,3 @@ def test_two_joints_decide_nothing(order: str, spin49: NDArray[np.float64]) -> N
         persons[:, 2:] = 0
     assert order_of(sequence)[0] == order
     assert order_of([])[0] == "body_25"
-
-
-def test_openpose_s_real_output_is_body_25() -> None:
-    if not REAL.is_dir():
-        pytest.skip("no real samples beside this checkout")
-    sequence = []
-    for file in sorted(REAL.glob("*.json")):
-        people = [person["pose_keypoints_2d"] for person in json.loads(file.read_text())["people"]]
-        sequence.append(np.array(people, np.float64).reshape(-1, 25, 3))
-    found, (body_25, body_25b) = order_of(sequence)
-    assert found == "body_25"
-    assert body_25.midpoint < 0.01
-    assert body_25b.bone > 2 * body_25.bone
-    assert order_of([persons[:3] for persons in sequence[:4]])[0] == "body_25"

@@ -9,14 +9,13 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from scipy.io import loadmat, savemat
+from scipy.io import savemat
 
 from pipeline.errors import RawDataError
 from pipeline.files.formats import hdf5
 from pipeline.files.formats.arrays import load_mat, load_npz, numbers, table
 from pipeline.files.formats.hdf5 import load_hdf5
 
-SAMPLES = Path(__file__).parents[3].parent / "shared" / "data" / "penn_action" / "labels"
 SHAPE = {"a": [(None, 2)]}
 
 
@@ -69,16 +68,6 @@ def test_a_damaged_file_gives_an_error_or_its_numbers(tmp_path: Path) -> None:
             except RawDataError:
                 refused += 1
     assert refused > 1.8 * (len(whole) - 136)
-
-
-@pytest.mark.skipif(not SAMPLES.is_dir(), reason="real label files are not there")
-def test_real_label_files_have_their_numbers() -> None:
-    files = sorted(SAMPLES.glob("*.mat"))
-    assert files
-    for file in files:
-        label = load_mat(file, ["x", "y", "visibility", "nframes"])
-        assert label["x"].shape == label["visibility"].shape == (int(label["nframes"].item()), 13)
-        np.testing.assert_array_equal(label["y"], loadmat(file)["y"])
 
 
 def written(file: Path, fill: Callable[[h5py.File], Any]) -> Path:

@@ -2,21 +2,16 @@
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
 from pipeline.errors import RawDataError
 from pipeline.files.pixels.records import RecordPictures
+from tests.pipeline.datasets.by_hand import jpeg
 from vibe_extensions.demo.files import tf_example as example
 from vibe_extensions.demo.files import tfrecord as framed
 
-
-def jpeg(brightness: int, width: int = 64, height: int = 48) -> bytes:
-    return bytes(cv2.imencode(".jpg", np.full((height, width, 3), brightness, np.uint8))[1])
-
-
-PICTURES = [jpeg(40 * i) for i in range(5)]
+PICTURES = [jpeg(64, 48, 40 * i) for i in range(5)]
 
 
 def shard(tmp_path: Path, pictures: list[bytes] = PICTURES) -> RecordPictures:
