@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -155,18 +154,14 @@ def start(converted: Path, runner: Path, tmp_path: Path) -> Iterator[Callable[..
         one.process.wait()
 
 
-def live_rows(root: Path) -> np.ndarray:
-    """(shards,) rows of tracks."""
-    rows = np.concatenate([np.arange(track.start, track.stop) for track in cache.open(root)[SPLIT].tracks])
-    return np.bincount(rows // SHARD)
-
-
 @pytest.mark.slow
 def test_an_extraction_killed_again_and_again_ends_with_the_same_bytes(start: Any, into: Any) -> None:
     calm = start("calm", workers=1)
     n_rows = sum(LENGTHS) + sum(length // 3 for length in LENGTHS)
     assert calm.finish() == (n_rows, n_rows - 2, 0, 2)  # two persons are in the picture that is cut short
-    live = live_rows(calm.root)
+    split = cache.open(calm.root)[SPLIT]
+    rows = np.concatenate([np.arange(track.start, track.stop) for track in split.tracks])
+    live = np.bincount(rows // SHARD)
     expected = into.tree(calm.root)
     rng = random.Random(11)
     kept: list[int] = []
@@ -179,8 +174,6 @@ def test_an_extraction_killed_again_and_again_ends_with_the_same_bytes(start: An
         kept = running.journalled
     running = start("killed")
     pending, computed, carried, given_up = running.finish()
-    split = cache.open(calm.root)[SPLIT]
-    rows = np.concatenate([np.arange(track.start, track.stop) for track in split.tracks])
     lost = rows[np.asarray(split.column("features/colour_ok")[: rows.max() + 1])[rows] == 0] // SHARD
     assert (carried, given_up) == (0, (~np.isin(lost, kept)).sum())
     assert pending == computed + given_up == live.sum() - live[kept].sum()
@@ -219,6 +212,12 @@ def test_computed_rows_of_an_incomplete_shard_survive_sigkill(
     assert "features/colour" in cache.gc(root).skipped[0]
     given_up = Path(shutil.copytree(root, tmp_path / "given_up"))
     assert [key.rpartition("/")[2] for key in cache.gc(given_up, unfinished=True).removed] == ["partial-0"]
+    torn = Path(shutil.copytree(root, tmp_path / "torn"))
+    (file,) = (torn / SPLIT).rglob("partial-0")
+    file.write_bytes(file.read_bytes()[:-100])
+    again = colours("torn")
+    assert (again.kept, again.computed) == (0, calm.computed)
+    assert into.tree(torn) == into.tree(tmp_path / "calm")
 
     again = colours("killed")
     assert again.kept >= 3 * 4 - 2  # batches of 4 rows, of which two cannot be decoded
@@ -228,41 +227,23 @@ def test_computed_rows_of_an_incomplete_shard_survive_sigkill(
     assert cache.verify(root).notes == ()
 
 
-@contextmanager
-def interrupted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Ctrl-C when the third batch has been computed."""
-    put, batches = OpenShards.store, []
+def test_ctrl_c_keeps_every_computed_row_and_the_next_command_says_so(small, tmp_path, monkeypatch, run, ran, capsys):
+    root = shutil.copytree(small, tmp_path / "cache")
+    words = ("extract", *SPLIT.split("/"), "--cache", root, "--kind", "homography", "--workers", 1)
+    store, batches = OpenShards.store, []
 
-    def put_or_stop(*args: Any) -> None:
-        put(*args)
+    def store_or_stop(*args: Any) -> None:
+        store(*args)
         batches.append(args)
         if len(batches) == 3:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(OpenShards, "store", put_or_stop)
-        yield
-
-
-def test_ctrl_c_keeps_every_computed_row_and_the_next_command_says_so(small, tmp_path, monkeypatch, run, ran, capsys):
-    root = shutil.copytree(small, tmp_path / "cache")
-    words = ("extract", *SPLIT.split("/"), "--cache", root, "--kind", "homography", "--workers", 1)
-    with interrupted(monkeypatch):
+        patch.setattr(OpenShards, "store", store_or_stop)
         assert run(*words) == 130
     assert "interrupted: computed rows are kept" in capsys.readouterr().err
     assert re.search(r"0 carried over, \d\d kept of an interrupted run", ran(*words).out)
     assert run("verify", "--cache", root) == 0
-
-
-def test_a_torn_checkpoint_is_ignored(colours: Any, into: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calm = colours("calm")
-    with interrupted(monkeypatch), pytest.raises(KeyboardInterrupt):
-        colours("killed")
-    (file,) = (tmp_path / "killed" / SPLIT).rglob("partial-0")
-    file.write_bytes(file.read_bytes()[:-100])
-    again = colours("killed")
-    assert (again.kept, again.computed) == (0, calm.computed)
-    assert into.tree(tmp_path / "killed") == into.tree(tmp_path / "calm")
 
 
 @pytest.mark.parametrize("stopped", [pytest.param(False, marks=pytest.mark.slow), True])
