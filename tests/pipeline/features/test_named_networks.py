@@ -77,7 +77,8 @@ def test_features_are_what_torchvision_gives_its_classifier(name, crop, classifi
     computer = found.load(CPU, None)
     provenance = json.loads(json.dumps(computer.provenance))
     assert (provenance["network"], provenance["layer"]) == (f"torchvision {name}", f"input of {classifier}")
-    assert (provenance["crop"]["size"], provenance["normalisation"]) == (crop.size, {"mean": [*MEAN], "std": [*STD]})
+    cut = {"size": crop.size, "region": crop.region and [*crop.region], "scale": 1.0, "jitter": None}
+    assert (provenance["crop"], provenance["normalisation"]) == (cut, {"mean": [*MEAN], "std": [*STD]})
     assert (provenance["stand_in"], provenance["arithmetic"]) == (True, "fp32, layer by layer")
     assert provenance["library"].startswith("torchvision 0.") and len(provenance["sha256"]) == 64
     torch.manual_seed(3)
