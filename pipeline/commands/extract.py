@@ -17,7 +17,7 @@ from pipeline.cli.text import count
 from pipeline.conversion.committed import why_empty
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import extract, streams
-from pipeline.features.plan import plan_extraction, recorded_spec
+from pipeline.features.plan import IMPORTED, plan_extraction, recorded_spec
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import Stream
 from pipeline.features.streams.resnet50 import ResNet50
@@ -149,7 +149,8 @@ def _kind(args: argparse.Namespace, committed: cache.Split | None, stream: str) 
     """A stream's kind: of the command, as recorded, of its section, or its name. Raises PipelineError if unknown."""
     recorded = _recorded_manifest(committed, stream).get("identity", {}).get("kind")
     by_section = args.cfg.source.section(stream).get(KIND, stream)
-    kind = args.kind or (recorded if recorded in streams.names() else by_section)
+    is_kept = recorded in streams.names() and not (args.replace and recorded == IMPORTED)
+    kind = args.kind or (recorded if is_kept else by_section)
     streams.find(kind)
     return str(kind)
 

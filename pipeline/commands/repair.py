@@ -49,8 +49,9 @@ def repair(root: cache.Root, report: cache.VerifyReport) -> Repair:
         if name in done.dropped:
             continue  # all of its streams are extracted again
         split = cache.open(root)[name]
-        if (imported := split.manifest.get("reader", {}).get("imported")) is not None:
-            words = ["import", imported["file"], *name.split("/"), "--format", "vibe"]
+        manifest = split.stream_manifest(stream)
+        if imported := manifest.get("imported") or split.manifest.get("reader", {}).get("imported"):
+            words = ["import", imported["file"], *name.split("/"), "--format", imported["format"], "--as", stream]
         else:
             words = ["extract", name, "--stream", stream]
         rows = count(missing_rows(split, stream).rows, "row")

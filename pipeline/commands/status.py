@@ -279,8 +279,9 @@ def _weights_lines(row: Mapping[str, Any]) -> Iterator[str]:
 
 def _undecodable_lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for row in rows:
+        imported = {label.partition(" ")[0] for label in row["streams"] if "(imported" in label}
         for stream, lost in row["undecodable"].items():
             if lost:
                 do = "Replace them, then convert and extract again (extract --replace if the files are the same)."
-                why = f"{count(lost, 'row')} without features in {stream}: images could not be decoded"
-                yield f"{row['split']}: {why}. {do}"
+                why = "not in its file, or not finite" if stream in imported else f"images could not be decoded. {do}"
+                yield f"{row['split']}: {count(lost, 'row')} without features in {stream}: {why}"

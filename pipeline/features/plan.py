@@ -27,6 +27,7 @@ from pipeline.files.raw.stand_in import is_stand_in
 
 NOT_RECORDED: Final = "not recorded"  # by an earlier version
 CHANGED: Final = "the split has changed"  # why an existing stream is extended
+IMPORTED: Final = "imported"  # kind of streams that come from a file, and its entry in their manifests
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +97,9 @@ def plan_extraction(root: cache.Root, split: str, spec: StreamSpec, *, replace: 
             f"{split}: stream {spec.name!r} was extracted differently: {plan.otherwise}. "
             "Use another stream name (--stream NAME, [features] streams), or recompute it with --replace."
         )
+    if plan.why and spec.stream.kind == IMPORTED:
+        do = f"Import it: import FILE {split} --format arrays --as {spec.name}"
+        raise PipelineError(f"{split}: stream {spec.name!r} is imported and cannot be extracted ({plan.why}). {do}")
     return plan
 
 
@@ -114,6 +118,8 @@ def compare_stream(committed: Split, spec: StreamSpec, *, replace: bool = False)
     lacks = missing_rows(committed, spec.name)
     why = CHANGED if lacks.shards else UNFINISHED if committed.has_unfinished_commit(spec.name) else ""
     before = recorded_identity(committed, spec.name)
+    if before.get("kind") == target["kind"] == IMPORTED:  # settings do not name its file
+        before = target
     differs = tuple(differing(before, target))
     return make(replace=False, why=why, lacks=lacks, differs=differs, otherwise=describe(before, target))
 
@@ -147,10 +153,9 @@ def weights_of(committed: Split, stream: str) -> dict[str, str]:
 
 def stream_label(committed: Split, stream: str, missing: str) -> str:
     """A stream's name with warnings: "resnet50 (untrained, rows missing)". missing: text about missing rows, or ""."""
-    marks = ["untrained"] * is_untrained(committed, stream) + [missing] * bool(missing)
-    kind = (committed.stream_manifest(stream).get("identity") or {}).get("kind")
-    if kind not in (None, "imported") and streams.not_installed(str(kind)):
-        marks.append("package not installed")
+    kind = str((committed.stream_manifest(stream).get("identity") or {}).get("kind", ""))
+    marks = [IMPORTED] * (kind == IMPORTED) + ["untrained"] * is_untrained(committed, stream)
+    marks += [missing] * bool(missing) + ["package not installed"] * bool(kind and streams.not_installed(kind))
     return f"{stream} ({', '.join(marks)})" if marks else stream
 
 

@@ -5,5 +5,5 @@ from pipeline.cli.command_line import CommandEntry
 EXPORT = CommandEntry("vibe_extensions.exchange.commands.export", "Write a split as files for other programs.")
 IMPORT = CommandEntry(
     "vibe_extensions.exchange.commands.import_",
-    "Make a split with features from a database file of VIBE or TCMR.",
+    "Make a split with features from a database file of VIBE or TCMR, or a stream from any array.",
 )

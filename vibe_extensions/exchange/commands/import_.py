@@ -1,4 +1,4 @@
-"""`python -m pipeline import`: a database file of VIBE or TCMR -> tracks and features."""
+"""`python -m pipeline import`: a database file -> tracks and features; an array -> a stream of an existing split."""
 
 from __future__ import annotations
 
@@ -9,28 +9,69 @@ from pipeline.cli.console import DOUBT, STAND_IN, UNTRAINED, err, out, plain
 from pipeline.cli.progress import bar
 from pipeline.cli.text import count
 from pipeline.commands.convert import accounting_lines
+from pipeline.errors import ConfigError
 from pipeline.settings.arguments import split_options
 from pipeline.skeletons import JOINTS
 
 
 def options(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
-    add("file", type=Path, help="database file, joblib (.pt) or HDF5 (.h5); no code in it is run")
+    add(
+        "file",
+        type=Path,
+        help="database file, joblib (.pt) or HDF5 (.h5); with --format arrays npy, npz, safetensors "
+        "or Parquet; no code in it is run",
+    )
     split_options(sub, new_rows=True)
-    add("--format", required=True, choices=("vibe",), help="layout of the file")
-    add("--stream", default="resnet50", help="stream name of its features (default: resnet50)")
+    formats = "vibe: a database file becomes a split; arrays: an array becomes a stream of an existing split"
+    add("--format", choices=("vibe", "arrays"), default="vibe", help=f"{formats} (default: vibe)")
+    add("--as", "--stream", dest="stream", metavar="NAME", help="stream name of its features (default: resnet50)")
     add("--weights-of", metavar="TEXT", help="network that computed the features, for the manifest")
     orders = sorted({*JOINTS, "common13"} - {"smpl54"})
     add("--joints-2d", choices=orders, metavar="ORDER", help=f"joint order of joints2D: {', '.join(orders)}")
     add("--crop-scale", type=float, help="crop side / box side of the features (default: the dataset's)")
+    add("--array", metavar="NAME", help="array of the file (default: the only one, or features)")
+    how = "by track names and frames in the file, or by position (default: tracks if the file has them)"
+    add("--match", choices=("tracks", "rows"), help=f"how rows are matched: {how}")
 
 
 def run(args: argparse.Namespace) -> int:
+    """Import the file."""
+    of_vibe, of_arrays = ("joints_2d", "crop_scale"), ("array", "match")
+    if given := [key for key in (of_vibe if args.format == "arrays" else of_arrays) if getattr(args, key) is not None]:
+        raise ConfigError(f"--{given[0].replace('_', '-')}: --format {args.format} has no such option")
+    return _import_array(args) if args.format == "arrays" else _import_database(args)
+
+
+def _import_array(args: argparse.Namespace) -> int:
+    """Import an array as a stream."""
+    from vibe_extensions.exchange.arrays import ArrayOptions, import_array
+
+    name = f"{args.dataset}/{args.split}"
+    if args.stream is None:
+        raise ConfigError("--format arrays: name the new stream: --as NAME")
+    chosen = ArrayOptions(args.array or "", args.match or "", args.weights_of)
+    with bar(f"import {name}", err, unit="shard") as progress:
+        done = import_array(args.file, args.cache, name, args.stream, chosen, progress=progress)
+    if not done.why:
+        out.print(plain(f"{name}: {args.stream} is up to date, imported from {args.file.name}"))
+        return 0
+    rows = f"{done.covered:,} of {count(done.rows, 'row')}, matched by {done.matched_by}"
+    out.print(plain(f"{name}: imported {args.stream} from {args.file.name}: {rows}"))
+    if done.without_features:
+        lost = count(done.without_features, "row")
+        out.print(f"  {DOUBT} {lost} without features (missing in the file, or not finite): windows leave them out")
+    if done.stand_in:
+        out.print(f"  {UNTRAINED} features of random weights: use only to try the pipeline")
+    return 0
+
+
+def _import_database(args: argparse.Namespace) -> int:
     """Import the file's tracks and features."""
     from vibe_extensions.exchange.vibe_db.importing import Options, import_database  # imports h5py
 
     name = f"{args.dataset}/{args.split}"
-    chosen = Options(args.stream, args.weights_of, args.joints_2d, args.crop_scale)
+    chosen = Options(args.stream or "resnet50", args.weights_of, args.joints_2d, args.crop_scale)
     with bar(f"import {name}", err, unit="row") as progress:
         imported = import_database(args.file, args.cache, name, chosen, progress=progress)
     if not imported.why:

@@ -1,0 +1,275 @@
+"""Any array becomes a stream of an existing split, row by row what the file holds, or is refused."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import cache
+from pipeline.errors import PipelineError, RawDataError
+from pipeline.features.plan import plan_extraction
+from pipeline.features.spec import StreamSpec
+from tests.vibe_extensions.exchange.test_tables import make
+from vibe_extensions.contracts.recompute import recompute
+from vibe_extensions.exchange import array_files
+from vibe_extensions.exchange.arrays import ArrayOptions, ImportedArray, import_array
+from vibe_extensions.exchange.imported_stream import Imported
+from vibe_extensions.exchange.tables import TableOptions, export
+
+N, NAME = 120, "made/train"
+TRACK = np.repeat(["a.b/ü 1/0", "a.b/ü 1/ß.x"], N // 2)  # as `make` writes them
+FRAME = np.tile(np.r_[np.arange(30), np.arange(30) + 60], 2)
+X = np.random.default_rng(0).normal(size=(N, 3, 2)).astype(np.float32)
+KEYS = {"track": TRACK, "frame": FRAME}
+SAFE = {"float16": "F16", "float32": "F32", "float64": "F64", "int32": "I32", "uint8": "U8"}
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(cache.write.split_writer, "ROWS_PER_SHARD", 32)
+    monkeypatch.setattr(cache.write.split_writer, "ROWS_PER_CHUNK", 16)
+    monkeypatch.setattr(array_files, "ROWS", 50)
+    make(tmp_path / "cache")
+    return tmp_path / "cache"
+
+
+def imported(root: Path, file: Path, stream: str = "mine", **options: Any) -> ImportedArray:
+    done = import_array(file, root, NAME, stream, ArrayOptions(**options))
+    assert cache.verify(root).ok
+    return done
+
+
+def stored(root: Path, stream: str = "mine") -> np.ndarray:
+    split = cache.open(root)[NAME]
+    return np.concatenate([split.rows(f"features/{stream}", t.start, t.stop) for t in split.tracks])
+
+
+def safetensors(file: Path, arrays: dict[str, np.ndarray], **changed: Any) -> None:
+    """As the format's specification says: a length, JSON, bytes."""
+    header, data = {}, b""
+    for name, array in arrays.items():
+        offsets = [len(data), len(data) + array.nbytes]
+        header[name] = {"dtype": SAFE[str(array.dtype)], "shape": array.shape, "data_offsets": offsets, **changed}
+        data += array.tobytes()
+    text = json.dumps({"__metadata__": {"by": "hand"}, **header}).encode()
+    file.write_bytes(len(text).to_bytes(8, "little") + text + data)
+
+
+def parquet(file: Path, arrays: dict[str, Any], *, fixed: bool = True) -> None:
+    def column(array: Any) -> Any:
+        array = np.asarray(array)
+        flat = pa.array(array.reshape(-1))
+        for size in array.shape[:0:-1]:
+            flat = (
+                pa.FixedSizeListArray.from_arrays(flat, size)
+                if fixed
+                else pa.ListArray.from_arrays(np.arange(0, len(flat) + 1, size, dtype=np.int32), flat)
+            )
+        return flat
+
+    pq.write_table(pa.table({name: column(array) for name, array in arrays.items()}), file, row_group_size=40)
+
+
+WRITERS: dict[str, Any] = {
+    "x.npy": lambda file, arrays: np.save(file, arrays["x"]),
+    "x.npz": lambda file, arrays: np.savez(file, **arrays),
+    "packed.npz": lambda file, arrays: np.savez_compressed(file, **arrays),
+    "x.safetensors": lambda file, arrays: safetensors(file, {"x": arrays["x"]}),
+    "x.parquet": parquet,
+    "lists.parquet": lambda file, arrays: parquet(file, arrays, fixed=False),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int32"])
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_row_of_the_stream_is_the_file_s_row(name: str, dtype: str, root: Path, tmp_path: Path) -> None:
+    x = (X * 1000).astype(dtype)
+    WRITERS[name](tmp_path / name, {"x": x, **(KEYS if name != "x.parquet" else {})})
+    done = imported(root, tmp_path / name)
+    keyed = name in ("x.npz", "packed.npz", "lists.parquet")
+    assert done == ImportedArray(N, N, 0, "tracks" if keyed else "rows", stand_in=False, why="imported")
+    expected = x.reshape(N, 6).astype(np.float16 if dtype == "float16" else np.float32)
+    assert stored(root).dtype == expected.dtype and stored(root).tobytes() == expected.tobytes()
+    manifest = cache.open(root)[NAME].stream_manifest("mine")
+    assert manifest["imported"]["shape"] == [N, 3, 2] and manifest["imported"]["dtype"] == dtype
+    assert manifest["imported"]["file"] == name and manifest["identity"]["kind"] == "imported"
+    assert imported(root, tmp_path / name).why == ""
+
+
+def test_bfloat16_is_widened_exactly(root: Path, tmp_path: Path) -> None:
+    bits = np.arange(N * 6, dtype=np.uint16).reshape(N, 6) + 0x3F80  # from 1.0 on
+    SAFE["uint16"] = "BF16"
+    safetensors(tmp_path / "x.safetensors", {"x": bits})
+    imported(root, tmp_path / "x.safetensors")
+    assert stored(root)[0, :2].tolist() == [1.0, 1.0078125] and np.array_equal(stored(root).view("<u4") >> 16, bits)
+
+
+@pytest.mark.parametrize("name", ["x.npz", "lists.parquet"])
+def test_rows_are_found_by_track_and_frame_and_those_without_numbers_are_left_out(
+    name: str, root: Path, tmp_path: Path
+) -> None:
+    x, order = X.copy(), np.random.default_rng(1).permutation(N)
+    x[7, 1, 1] = np.nan
+    order = order[order != 70]
+    WRITERS[name](tmp_path / name, {"x": x[order], "track_name": TRACK[order], "frame_index": FRAME[order]})
+    assert imported(root, tmp_path / name) == ImportedArray(N, N - 1, 2, "tracks", stand_in=False, why="imported")
+    rest = np.delete(np.arange(N), [7, 70])
+    assert np.array_equal(stored(root)[rest], x.reshape(N, 6)[rest])
+    split = cache.open(root)[NAME]
+    lost = [split.tracks[0].start + 7, split.tracks[1].start + 10]
+    for start, stop in split.windows(8, 1, "mine").tolist():
+        assert not any(start <= row < stop for row in lost)
+        split.read([[start, stop]], "mine")
+    with pytest.raises(cache.CacheError, match=f"no features for row {lost[0]}"):
+        split.read([[lost[0] - 4, lost[0] + 4]], "mine")
+
+
+def swapped(array: np.ndarray) -> np.ndarray:
+    return array[np.r_[0, 2, 1, 3:N]]
+
+
+def odd(array: np.ndarray, row: int, value: Any) -> np.ndarray:
+    return np.array([*array[:row], value, *array[row + 1 :]])
+
+
+REFUSED: dict[str, tuple[dict[str, Any], dict[str, str], str]] = {  # arrays, options, words
+    "short": ({"x": X[:-1]}, {}, "120 rows as made/train, found 119"),
+    "shuffled": (
+        {"x": X, "track": TRACK, "frame": swapped(FRAME)},
+        {"match": "rows"},
+        "frame 2 in row 1.*--match trac",
+    ),
+    "foreign track": ({"x": X, **KEYS, "track": odd(TRACK, 99, "b")}, {}, "a row of made/train, found track b.*row 99"),
+    "foreign frame": (
+        {"x": X, **KEYS, "frame": odd(FRAME, 60, 31)},
+        {},
+        "a row of made/train, found .*frame 31 in row 60",
+    ),
+    "huge frame": ({"x": X, **KEYS, "frame": odd(FRAME, 60, 2**62)}, {}, "a row of made/train, found .* in row 60"),
+    "repeated": ({"x": X, **KEYS, "frame": odd(FRAME, 55, 3)}, {}, "every row once, found .*frame 3 in row 55"),
+    "repeated at once": ({"x": X, **KEYS, "frame": odd(FRAME, 4, 3)}, {}, "every row once, found .*frame 3 in row 4"),
+    "no frames": ({"x": X, "track": TRACK}, {}, "frames .*found track. Add.*--match rows"),
+    "no keys": ({"x": X}, {"match": "tracks"}, "found neither"),
+    "several": ({"x": X, "y": X}, {}, "one array, or 'features', found x, y. Name one.*--array"),
+    "unknown": ({"x": X}, {"array": "z"}, "an array 'z', found x"),
+    "texts": ({"x": np.array(["a"] * N)}, {}, "'x': expected numbers, found <U1"),
+    "too many frames": ({"x": X[1:], **KEYS}, {}, "119 track names, one per row, found .*120"),
+    "large integers": ({"x": np.arange(N) + 2**24 - 20}, {}, "16777217 in row 21"),
+    "objects": ({"x": np.array([{}] * N)}, {}, "Python objects, whose pickles can run code"),
+    "empty": ({"x": X[:, :, :0]}, {}, "'x': expected an array with rows, found shape"),
+    "Fortran order": ({"x": np.asfortranarray(X)}, {}, "numpy.ascontiguousarray"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_a_file_that_does_not_fit_is_refused_with_its_first_wrong_row(what: str, root: Path, tmp_path: Path) -> None:
+    arrays, options, words = REFUSED[what]
+    np.savez(tmp_path / "x.npz", **arrays)
+    with pytest.raises(RawDataError, match=words):
+        import_array(tmp_path / "x.npz", root, NAME, "mine", ArrayOptions(**options))
+    assert "mine" not in cache.open(root)[NAME].streams
+
+
+def test_damaged_and_foreign_files_are_refused(root: Path, tmp_path: Path) -> None:
+    def npz(file: Path) -> None:
+        np.savez(file, x=X)
+        data = bytearray(file.read_bytes())
+        data[400] ^= 1
+        file.write_bytes(data)
+
+    def objects(file: Path) -> None:
+        np.save(file, np.array([{}] * N))
+
+    ragged, null = [[1.0, 2.0]] * 99 + [[1.0]] * 21, [1] * 99 + [None] * 21
+    cases: dict[str, tuple[Any, str]] = {
+        "x.npz": (npz, "'x': .*CRC"),
+        "x.npy": (objects, "Python objects"),
+        "x.pkl": (
+            lambda file: file.write_bytes(b"\x80\x04N."),
+            "npy, npz, safetensors or Parquet file, found a file that",
+        ),
+        "1.safetensors": (lambda file: file.write_bytes(b"\xff" * 9), "a header of"),
+        "2.safetensors": (lambda file: safetensors(file, {"x": X}, data_offsets=[0, 4]), "4 bytes for shape"),
+        "3.safetensors": (lambda file: safetensors(file, {"x": X}, dtype="C64"), "numbers of C64"),
+        "1.parquet": (
+            lambda file: pq.write_table(pa.table({"x": ragged}), file),
+            "1 values in row 99, after lists of 2",
+        ),
+        "2.parquet": (lambda file: pq.write_table(pa.table({"x": null}), file), "null in row 99"),
+        "none.npy": (lambda _: None, "none.npy"),
+    }
+    for name, (write, words) in cases.items():
+        write(tmp_path / name)
+        with pytest.raises(RawDataError, match=words):
+            import_array(tmp_path / name, root, NAME, "mine")
+    assert "mine" not in cache.open(root)[NAME].streams
+
+
+def test_our_parquet_export_gives_the_bytes_back_and_imports_again_as_it_is(root: Path, tmp_path: Path) -> None:
+    x = X.copy()
+    x[9] = np.nan
+    np.save(tmp_path / "x.npy", x)
+    imported(root, tmp_path / "x.npy")
+    export(root, NAME, tmp_path / "out", stream="mine", options=TableOptions(features=True))
+    column = pq.read_table(tmp_path / "out/rows.parquet", columns=["features"])["features"].combine_chunks()
+    numbers, rest = column.flatten().to_numpy().reshape(N, 6), np.delete(np.arange(N), 9)
+    assert numbers[rest].tobytes() == x.reshape(N, 6)[rest].tobytes() and np.isnan(numbers[9]).all()
+    assert imported(root, tmp_path / "out", "again").matched_by == "tracks"
+    files = [sorted((root / NAME / f"features/{name}/c").rglob("*")) for name in ("mine", "again")]
+    assert [f.read_bytes() for f in files[0] if f.is_file()] == [f.read_bytes() for f in files[1] if f.is_file()]
+
+
+def test_an_imported_stream_is_never_extracted_extended_or_mixed(root: Path, tmp_path: Path) -> None:
+    spec = StreamSpec("mine", Imported(dim=6))
+    with pytest.raises(PipelineError, match=r"imported and cannot be extracted \(not extracted before\). Import it"):
+        plan_extraction(root, NAME, spec)
+    np.save(tmp_path / "x.npy", X)
+    imported(root, tmp_path / "x.npy")
+    assert plan_extraction(root, NAME, spec).up_to_date
+    with pytest.raises(PipelineError, match=r"imported and cannot be extracted \(--replace\)"):
+        plan_extraction(root, NAME, spec, replace=True)
+    np.save(tmp_path / "x.npy", X + 1)
+    with pytest.raises(PipelineError, match=r"another origin .*file_sha256 was.*--as NAME"):
+        imported(root, tmp_path / "x.npy")
+    skipped = recompute(root, 3).skipped
+    assert [(stream.stream, stream.why) for stream in skipped] == [("mine", "it was imported")]
+
+
+def test_a_killed_import_goes_on_to_the_same_bytes(root: Path, tmp_path: Path, into: Any, monkeypatch: Any) -> None:
+    np.savez(tmp_path / "x.npz", x=X, **KEYS)
+    before = into.tree(root)
+    with monkeypatch.context() as patch, pytest.raises(KeyError):
+        own = cache.StreamWriter.write
+        patch.setattr(cache.StreamWriter, "write", lambda self, n, *rows: own(self, n, *rows) if n < 2 else {}[n])
+        import_array(tmp_path / "x.npz", root, NAME, "mine")
+    assert cache.open(root)[NAME].streams == () and into.tree(root) != before
+    assert imported(root, tmp_path / "x.npz").why and np.array_equal(stored(root), X.reshape(N, 6))
+
+
+def test_the_command_imports_and_others_know_the_stream(penn: Any, tmp_path: Path, ran: Any) -> None:
+    penn.converted()
+    tracks = penn.split.tracks
+    frames = [penn.split.rows("frame_index", track.start, track.stop) for track in tracks]
+    keys = {"track": np.repeat(tracks.names, [*map(len, frames)])[1:], "frame": np.concatenate(frames)[1:]}
+    np.savez(tmp_path / "x.npz", x=np.ones((len(keys["track"]), 5), np.float16), **keys)
+    words = ["import", tmp_path / "x.npz", penn.name, "--cache", penn.root, "--format", "arrays"]
+    assert "--joints-2d: --format arrays has no such option" in ran(*words, "--joints-2d", "spin49", code=2).err
+    assert "--as NAME" in ran(*words, code=2).err
+    n, printed = len(keys["track"]) + 1, " ".join(ran(*words, "--as", "mine").out.split())
+    assert f"{n - 1} of {n} rows, matched by tracks" in printed and "1 row without features" in printed
+    assert "mine is up to date" in ran(*words, "--as", "mine").out
+    printed = " ".join(ran("status", "--cache", penn.root).out.split())
+    assert "mine (imported)" in printed and "1 row without features in mine: not in its file, or not finite" in printed
+    assert "mine is up to date" in ran("extract", penn.name, "--stream", "mine", "--cache", penn.root).out
+    shard = next(file for file in (penn.root / penn.name / "features/mine/c").rglob("*") if file.is_file())
+    shard.unlink()
+    printed = ran("verify", "--cache", penn.root, "--repair").out
+    assert f"import x.npz {penn.name.replace('/', ' ')} --format arrays --as mine" in " ".join(printed.split())
+    assert (
+        "imported and cannot be extracted"
+        in ran("extract", penn.name, "--stream", "mine", "--cache", penn.root, code=2).err
+    )
