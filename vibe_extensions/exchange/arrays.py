@@ -6,8 +6,8 @@ have no features: windows leave them out. A killed import continues with the nex
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +24,8 @@ from pipeline.features.plan import IMPORTED, is_current
 from pipeline.files.formats.arrays import reading
 from pipeline.files.raw.files import whole_file_digest
 from vibe_extensions.exchange.array_files import AGAIN, Array, ArrayFile, open_arrays
+from vibe_extensions.exchange.rows import spans
+from vibe_extensions.exchange.vibe_db.joblib_files import text_of
 
 Rows = NDArray[np.int64]
 
@@ -151,53 +153,51 @@ def _match(
 
     by_rows: the file must have the split's rows in their order.
     """
-    tracks, file = split.tracks, arrays.file
-    ranges = [np.arange(start, stop) for start, stop in zip(tracks.start.tolist(), tracks.stop.tolist(), strict=True)]
-    rows = np.concatenate([np.zeros(0, np.int64), *ranges])
+    ranges = [*spans(split.tracks.start, split.tracks.stop)]
+    rows = np.concatenate([np.zeros(0, np.int64), *(np.arange(start, stop) for start, stop in ranges)])
     if by_rows and n_rows != len(rows):
         do = "Name the file of this split, or add arrays of track names and frames (docs/exports.md)."
-        raise RawDataError(file, "file", expected=f"{len(rows):,} rows as {split.name}", found=f"{n_rows:,}", do=do)
+        expected = f"{len(rows):,} rows as {split.name}"
+        raise RawDataError(arrays.file, "file", expected=expected, found=f"{n_rows:,}", do=do)
     if keys is None:
         return rows, np.arange(len(rows))
-    frames = [split.rows("frame_index", start, stop) for start, stop in zip(tracks.start, tracks.stop, strict=True)]
+    frames = [split.rows("frame_index", start, stop) for start, stop in ranges]
     own = (split.track_of(rows) << FRAME_BITS) + np.concatenate([np.zeros(0, np.int64), *frames])
-    sorted_keys = np.append(own, np.iinfo(np.int64).max)  # tracks ascend by row, frames within a track
-    position, start = np.full(len(rows), -1, np.int64), 0
-    for track, frame, key in _keys(arrays, keys, tracks.names, n_rows):
-        row, among = np.arange(start, start + len(key)), np.searchsorted(sorted_keys, key)
-        foreign = sorted_keys[among] != key
-        first_time = np.isin(np.arange(len(key)), np.unique(among, return_index=True)[1])
-        repeated = ~foreign & ~(first_time & (position[np.minimum(among, len(rows) - 1)] < 0))
-        if (wrong := np.flatnonzero(foreign | repeated | (by_rows & (among != row)))).size:
-            i = int(wrong[0])
-            expected = (
-                f"a row of {split.name}" if foreign[i] else "every row once" if repeated[i] else "the split's order"
-            )
-            do = "Name the file of this split." if foreign[i] or repeated[i] else "Match by keys: --match tracks."
-            found = f"track {track[i]}, frame {frame[i]} in row {start + i}"
-            raise RawDataError(file, keys[0], expected=expected, found=found, do=do)
-        position[among], start = row, start + len(key)
+    key = _read_keys(arrays, keys, split.tracks.names, n_rows)
+    row = np.searchsorted(own, key)  # tracks ascend by row, frames within a track
+    foreign = np.append(own, -2)[row] != key
+    repeated = np.isin(np.arange(n_rows), np.unique(row, return_index=True)[1], invert=True) & ~foreign
+    if (wrong := np.flatnonzero(foreign | repeated | (by_rows & (row != np.arange(n_rows))))).size:
+        i, do = int(wrong[0]), "Name the file of this split."
+        expected = f"a row of {split.name}" if foreign[i] else "every row once"
+        if not foreign[i] and not repeated[i]:
+            expected, do = f"the order of {split.name}", "Match by keys: --match tracks."
+        track, frame = (next(itertools.islice((v for b in arrays.blocks(k) for v in b), i, None)) for k in keys)
+        found = f"track {track}, frame {frame} in row {i}"
+        raise RawDataError(arrays.file, keys[0], expected=expected, found=found, do=do)
+    position = np.full(len(rows), -1, np.int64)
+    position[row] = np.arange(n_rows)
     return rows, position
 
 
-def _keys(
-    arrays: ArrayFile, keys: tuple[str, str], names: list[str], n_rows: int
-) -> Iterator[tuple[Array, Array, Rows]]:
-    """Yield blocks of track names or numbers, frames, and keys that ascend with the split's rows; -1: no such track."""
-    numbers = {name: number for number, name in enumerate(names)}
+def _read_keys(arrays: ArrayFile, keys: tuple[str, str], names: list[str], n_rows: int) -> Rows:
+    """Keys (n_rows,) of track and frame, which ascend with the split's rows; -1 for an unknown track.
+
+    A track is its name, or its number in the split.
+    """
+    numbers, parts = {name: number for number, name in enumerate(names)}, []
     for name, kinds in zip(keys, ("USiu", "iu"), strict=True):
         if (found := arrays.open(name)).shape != (n_rows,) or found.dtype.kind not in kinds:
             expected = f"{n_rows:,} {'frames' if kinds == 'iu' else 'track names'}, one per row"
             raise RawDataError(arrays.file, name, expected=expected, found=f"{found.dtype} {found.shape}", do=AGAIN)
-    for track, frame in zip(*map(arrays.blocks, keys), strict=True):
-        number = track
-        if track.dtype.kind in "US":
-            different, which = np.unique(track, return_inverse=True)
-            texts = different.astype("U") if track.dtype.kind == "U" else np.char.decode(different, "utf-8", "replace")
-            number = np.array([numbers.get(text, -1) for text in texts.tolist()], np.int64)[which]
-        known = (number >= 0) & (number < len(names)) & (frame >= 0) & (frame < 1 << FRAME_BITS)
-        key = (np.where(known, number, 0).astype(np.int64) << FRAME_BITS) + np.where(known, frame, 0).astype(np.int64)
-        yield track, frame, np.where(known, key, -1)
+        most, part = len(names) if "U" in kinds else 1 << FRAME_BITS, []
+        for block in arrays.blocks(name):
+            if block.dtype.kind in "US":
+                texts, which = np.unique(block, return_inverse=True)
+                block = np.array([numbers.get(text_of(text), -1) for text in texts.tolist()])[which]
+            part.append(np.where((block >= 0) & (block < most), block, -1).astype(np.int64))
+        parts.append(np.concatenate(part))
+    return np.where(np.minimum(*parts) < 0, -1, (parts[0] << FRAME_BITS) + parts[1])
 
 
 def _write_shards(

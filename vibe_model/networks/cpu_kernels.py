@@ -39,7 +39,8 @@ def linear(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     trains = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given)
     if not trains or torch.is_autocast_enabled("cpu") or not _suits_onednn(*given):
         return functional.linear(rows, weight, bias)
-    out: Tensor = _Linear.apply(rows.reshape(-1, rows.shape[-1]), weight, bias)  # type: ignore[no-untyped-call]
+    apply: Any = _Linear.apply  # typed from torch 2.13 on
+    out: Tensor = apply(rows.reshape(-1, rows.shape[-1]), weight, bias)
     return out.reshape(*rows.shape[:-1], len(weight))
 
 
@@ -71,7 +72,7 @@ class GRU(nn.GRU):
     Left to torch: a GPU, packed sequences, not batch first, an initial state, dropout between layers, no biases.
     """
 
-    def forward(self, input: Any, hx: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: A002  torch's name
+    def forward(self, input: Any, hx: Tensor | None = None) -> tuple[Any, Tensor]:  # noqa: A002  torch's name
         """(B, T, n_in) -> states of the last layer (B, T, D hidden), last states (layers D, B, hidden).
 
         D: 2 with both directions, else 1. On a CPU, computes in autocast's type where that is on, with states in the
@@ -108,7 +109,8 @@ def _one_direction(
     gates = linear(sequence, weight_ih, bias_ih + torch.cat((rz, torch.zeros_like(n))))  # (T, B, 3 hidden)
     if torch.is_autocast_enabled("cpu"):
         weight_hh = weight_hh.to(torch.get_autocast_dtype("cpu"))
-    states: Tensor = Recurrence.apply(gates.flip(0) if backwards else gates, weight_hh, n)  # type: ignore[no-untyped-call]
+    apply: Any = Recurrence.apply
+    states: Tensor = apply(gates.flip(0) if backwards else gates, weight_hh, n)
     return states.flip(0) if backwards else states
 
 

@@ -141,7 +141,7 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, str], str]] = {  # arrays, op
     "shuffled": (
         {"x": X, "track": TRACK, "frame": swapped(FRAME)},
         {"match": "rows"},
-        "frame 2 in row 1.*--match trac",
+        "frame 2 in row 1.*--match tracks",
     ),
     "foreign track": ({"x": X, **KEYS, "track": odd(TRACK, 99, "b")}, {}, "a row of made/train, found track b.*row 99"),
     "foreign frame": (
