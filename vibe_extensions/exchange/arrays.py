@@ -156,7 +156,7 @@ def _match(
     ranges = [*spans(split.tracks.start, split.tracks.stop)]
     rows = np.concatenate([np.zeros(0, np.int64), *(np.arange(start, stop) for start, stop in ranges)])
     if by_rows and n_rows != len(rows):
-        do = "Name the file of this split, or add arrays of track names and frames (docs/exports.md)."
+        do = "Name the file of this split, or add arrays of track names and frames (docs/features.md)."
         expected = f"{len(rows):,} rows as {split.name}"
         raise RawDataError(arrays.file, "file", expected=expected, found=f"{n_rows:,}", do=do)
     if keys is None:

@@ -23,6 +23,10 @@ class Imported(Stream):
     def reads(self) -> Reads:
         return Reads()
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return ("frame_index", "bbox")  # motion without images trains without features
+
     @classmethod
     def from_identity(cls, identity: Mapping[str, Any]) -> Imported:  # noqa: ARG003  which names a file, and no width
         return cls()
