@@ -109,7 +109,7 @@ def check_streams(config: VideoConfig, splits: Mapping[str, Split]) -> bool:
     for (name, s), stream in streams.items():
         size = extra[s].size if s in extra else config.feature_size
         if stream["dim"] != size:
-            do = "Extract it with other options." if s in extra else "Set feature_size to what the stream has."
+            do = "Extract it with other options." if s in extra else f"Name another stream, or set dim in [{s}]."
             raise DataError(f"{name}: stream {s}: expected features of {size} numbers, found {stream['dim']}. {do}")
     # Imported streams each come from a file of their own: that may differ. So may the crops of jittered copies.
     identities = {

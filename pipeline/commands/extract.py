@@ -151,8 +151,7 @@ def _kind(args: argparse.Namespace, committed: cache.Split | None, stream: str) 
     by_section = args.cfg.source.section(stream).get(KIND, stream)
     is_kept = recorded in streams.names() and not (args.replace and recorded == IMPORTED)
     kind = args.kind or (recorded if is_kept else by_section)
-    streams.find(kind)
-    return str(kind)
+    return streams.find(str(kind)).kind
 
 
 def _spec(

@@ -49,8 +49,8 @@ def repair(root: cache.Root, report: cache.VerifyReport) -> Repair:
         if name in done.dropped:
             continue  # all of its streams are extracted again
         split = cache.open(root)[name]
-        manifest = split.stream_manifest(stream)
-        if imported := manifest.get("imported") or split.manifest.get("reader", {}).get("imported"):
+        reader = split.manifest.get("reader", {})
+        if imported := split.stream_manifest(stream).get("imported") or reader.get("imported"):
             words = ["import", imported["file"], *name.split("/"), "--format", imported["format"], "--as", stream]
         else:
             words = ["extract", name, "--stream", stream]

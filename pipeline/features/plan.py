@@ -27,6 +27,7 @@ from pipeline.files.raw.stand_in import is_stand_in
 
 NOT_RECORDED: Final = "not recorded"  # by an earlier version
 CHANGED: Final = "the split has changed"  # why an existing stream is extended
+OTHER_NAME: Final = "Use another stream name (--stream NAME, [features] streams), or recompute it with --replace."
 IMPORTED: Final = "imported"  # kind of streams that come from a file, and its entry in their manifests
 
 
@@ -93,10 +94,7 @@ def plan_extraction(root: cache.Root, split: str, spec: StreamSpec, *, replace: 
     """
     plan = compare_stream(cache.open(root)[split], spec, replace=replace)
     if plan.differs:
-        raise PipelineError(
-            f"{split}: stream {spec.name!r} was extracted differently: {plan.otherwise}. "
-            "Use another stream name (--stream NAME, [features] streams), or recompute it with --replace."
-        )
+        raise PipelineError(f"{split}: stream {spec.name!r} was extracted differently: {plan.otherwise}. {OTHER_NAME}")
     if plan.why and spec.stream.kind == IMPORTED:
         do = f"Import it: import FILE {split} --format arrays --as {spec.name}"
         raise PipelineError(f"{split}: stream {spec.name!r} is imported and cannot be extracted ({plan.why}). {do}")
@@ -128,10 +126,8 @@ def recorded_identity(committed: Split, stream: str) -> Mapping[str, Any]:
     """The identity in a stream's manifest. Raises PipelineError if there is none: another program wrote it."""
     identity: Mapping[str, Any] | None = committed.stream_manifest(stream).get("identity")
     if identity is None:
-        raise PipelineError(
-            f"{committed.name}: stream {stream!r} has no recorded identity: another program wrote it. Use another "
-            "stream name (--stream NAME, [features] streams), or recompute it with --replace."
-        )
+        why = "has no recorded identity: another program wrote it"
+        raise PipelineError(f"{committed.name}: stream {stream!r} {why}. {OTHER_NAME}")
     return identity
 
 
@@ -167,17 +163,13 @@ def recorded_spec(
     The manifest has only the digest of a weights file: `weights`, else the file in provenance.json, is tried.
     """
     own = dict(committed.stream_manifest(stream).get("identity", {}))
-    if "crops" in own:  # computed from stored crops by an earlier version
-        return None
-    if own.get("kind") not in streams.names():
+    if "crops" in own or own.get("kind") not in streams.names():  # crops: stored ones, of an earlier version
         return None
     found = streams.of_identity(own)
     weights = weights or weights_file(committed, stream)
     if found is None and weights is not None and "weights" in own:
         found = streams.of_identity({**own, "weights": asdict(weights)})
-    if found is None:
-        return None
-    return StreamSpec(stream, found, raw=raw)
+    return None if found is None else StreamSpec(stream, found, raw=raw)
 
 
 def weights_file(committed: Split, stream: str) -> WeightsSpec | None:

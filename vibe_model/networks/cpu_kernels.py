@@ -8,7 +8,7 @@ and torch's GRU adds up the weights' gradient frame by frame, where one product 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import torch
 from torch import Tensor, nn
@@ -39,8 +39,7 @@ def linear(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     trains = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given)
     if not trains or torch.is_autocast_enabled("cpu") or not _suits_onednn(*given):
         return functional.linear(rows, weight, bias)
-    apply: Any = _Linear.apply  # typed from torch 2.13 on
-    out: Tensor = apply(rows.reshape(-1, rows.shape[-1]), weight, bias)
+    out: Tensor = cast("Any", _Linear).apply(rows.reshape(-1, rows.shape[-1]), weight, bias)
     return out.reshape(*rows.shape[:-1], len(weight))
 
 
@@ -109,8 +108,7 @@ def _one_direction(
     gates = linear(sequence, weight_ih, bias_ih + torch.cat((rz, torch.zeros_like(n))))  # (T, B, 3 hidden)
     if torch.is_autocast_enabled("cpu"):
         weight_hh = weight_hh.to(torch.get_autocast_dtype("cpu"))
-    apply: Any = Recurrence.apply
-    states: Tensor = apply(gates.flip(0) if backwards else gates, weight_hh, n)
+    states: Tensor = cast("Any", Recurrence).apply(gates.flip(0) if backwards else gates, weight_hh, n)
     return states.flip(0) if backwards else states
 
 
