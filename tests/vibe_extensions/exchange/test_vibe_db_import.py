@@ -18,7 +18,8 @@ from pipeline.features import extract
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import StreamSpec
 from pipeline.skeletons import JOINTS
-from vibe_extensions.exchange import rows
+from vibe_extensions.exchange import array_files, rows
+from vibe_extensions.exchange.arrays import import_array
 from vibe_extensions.exchange.vibe_db.export import export
 from vibe_extensions.exchange.vibe_db.importing import Imported, Options, import_database
 
@@ -351,17 +352,20 @@ def test_a_split_of_another_origin_is_not_touched_and_has_the_same_keys(penn: An
     assert penn.plan().up_to_date
 
 
-def test_memory_of_an_import_and_of_an_export_does_not_grow_with_the_rows(tmp_path, monkeypatch):
+def test_memory_of_imports_and_of_an_export_does_not_grow_with_the_rows(tmp_path, monkeypatch):
     monkeypatch.setattr(split_writer, "ROWS_PER_SHARD", 64)
     monkeypatch.setattr(rows, "BATCH", 64)
-    peaks: dict[str, list[int]] = {"import": [], "export": []}
+    monkeypatch.setattr(array_files, "ROWS", 64)
+    peaks: dict[str, list[int]] = {"import": [], "array": [], "export": []}
     for times in (1, 5, 25):  # once to import modules; the features of 800 more rows are 6.5 MB
         held = {name: np.concatenate([values] * times) for name, values in posetrack(img_name=None).items()}
         held["vid_name"] = np.repeat([f"v{k}" for k in range(4 * times)], 10)
         joblib.dump(held, tmp_path / "db.pt")
+        np.savez_compressed(tmp_path / "x.npz", x=np.ones((len(held["vid_name"]), 2048), np.float32))
         root = tmp_path / f"{times}"
         for what, run in (
             ("import", lambda root=root: import_database(tmp_path / "db.pt", root, "posetrack/train")),
+            ("array", lambda root=root: import_array(tmp_path / "x.npz", root, "posetrack/train", "mine")),
             ("export", lambda root=root: export(root, "posetrack/train", tmp_path / f"{root.name}.pt")),
         ):
             tracemalloc.start()
