@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, TypeVar, cast
 
+from cache.read.batches import OF_TRACKS
 from pipeline.errors import ConfigError, did_you_mean
 from pipeline.settings.file import Section
 from pipeline.settings.sections import Declared, SectionValues, Settings
@@ -179,7 +180,7 @@ def check_inputs(s: Settings, config: RunConfig, section_name: str = VIBE.sectio
         dataset, _, part = split.partition("/")
         reader = s.dataset(dataset)
         extra = (column.name for column in reader.extra_columns(part, body=True))
-        columns = {*reader.columns(part, body=True), *extra}
+        columns = {*reader.columns(part, body=True), *extra, *OF_TRACKS}
         for name in (name for name in names if name in specs):
             if lacks := [column for column in specs[name].needs if column not in columns]:
                 raise ConfigError(

@@ -24,7 +24,8 @@ from cache.read.streams import OpenStream, StalenessCheck, open_column
 
 Array = NDArray[Any]
 
-OF_TRACKS: Final = ("gender", "intrinsics")  # fields of a window's track, repeated in each row
+# Fields of a window's track, repeated in each row. A dataset's own column of the same name replaces them.
+OF_TRACKS: Final = ("gender", "intrinsics", "image_size", "crop_scale")
 
 
 class _DefaultName(str):
@@ -109,6 +110,15 @@ class OpenSplit:
         )
 
     @cached_property
+    def known_columns(self) -> frozenset[str]:
+        """`columns`, and fields of tracks that every track has: `image_size` and `intrinsics` may be unknown."""
+        of_tracks = {name: self._track_values(name) for name in (*OF_TRACKS, *self.extra)}
+        known = [name for name, values in of_tracks.items() if values is not None and np.isfinite(values).all()]
+        if (self._tables["video_width"][self._tables["track_video"]] == 0).any() and "image_size" not in self.extra:
+            known.remove("image_size")
+        return frozenset({*self.columns, *known})
+
+    @cached_property
     def extra(self) -> dict[str, ExtraColumn]:
         """The columns that the dataset's reader brought, of rows and of tracks, by name."""
         return extras_of(self.manifest)
@@ -119,7 +129,12 @@ class OpenSplit:
             return None
         if name in self.extra:
             return self._tables[self.extra[name].array]
-        return self._genders if name == "gender" else self._tables["track_intrinsics"] if name == "intrinsics" else None
+        if name == "image_size":
+            size = np.stack([self._tables["video_width"], self._tables["video_height"]], axis=1)
+            return np.asarray(size[self._tables["track_video"]])
+        if name == "gender":
+            return self._genders
+        return self._tables[f"track_{name}"] if name in OF_TRACKS else None
 
     @cached_property
     def _genders(self) -> NDArray[np.uint8]:

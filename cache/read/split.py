@@ -225,8 +225,15 @@ class Split(OpenSplit):
     def rows(self, name: str, start: int, stop: int) -> Array:
         """Rows [start, stop) of one column as stored, checked, of replaced tracks too: (stop - start, ...).
 
-        Of a stream: `features/resnet50`, with `_ok` or `_key` appended. Raises CacheError for missing rows.
+        Of a stream: `features/resnet50`, with `_ok` or `_key` appended. Of tracks, repeated in each of their rows:
+        `image_size` (width, height) px, 0 without images; `intrinsics`, `crop_scale`, `gender`, `extra` columns. Raises
+        CacheError for missing rows.
         """
+        if (of_tracks := self._track_values(name)) is not None:
+            track = self.track_of(np.arange(start, stop))
+            if (track < 0).any():
+                raise CacheError(f"{self.name}: {name} of rows [{start}, {stop}): some are in no committed track")
+            return of_tracks[track]
         array = name.removeprefix(f"{FEATURES}/")
         if array != name and layout.stream_of(array) == array:
             self._stream(array).require_numbers()
@@ -250,9 +257,9 @@ class Split(OpenSplit):
             windows: (B, 2) of [start, stop) rows, all of one length T, each within one track.
             stream: stream of `features`; None: labels only. A named stream must exist even if `fields` omits features.
             fields: only these: `features`, `kp_2d`, `kp_3d`, `theta`, `w_3d`, `w_smpl`, `valid`, `kp_3d_eval`; any
-                other column as stored (`bbox`, `frame_index`, `extra` columns); `gender`, `intrinsics`. None: the
-                first seven, and `kp_3d_eval` if the split has it. With `streams`: their names, also with `_ok`,
-                instead of `features`.
+                other column as stored (`bbox`, `frame_index`, `extra` columns); `gender`, `intrinsics`, `image_size`,
+                `crop_scale`. None: the first seven, and `kp_3d_eval` if the split has it. With `streams`: their names,
+                also with `_ok`, instead of `features`.
             dtype: of features, or by stream: float16, float32 (default) or float64. Labels and flags are float32.
             out: buffers to fill and return, by field, of the right shape and type.
             streams: several streams instead of `stream`, each a field of its own name.
@@ -269,7 +276,8 @@ class Split(OpenSplit):
             0. With `streams`: (B, h + T, dim) for a history of h rows, and flags `<stream>_ok` (B, h + T): 1 if
             computed. History before the window's run of consecutive frames, and rows of undecodable frames, are 0 with
             flag 0. `gender` (B, T) uint8: index in `cache.GENDERS`; `intrinsics` (B, T, 3, 3) float64 px, NaN if
-            unknown, or the dataset's own column; `extra` columns of tracks (B, T, ...).
+            unknown, or the dataset's own column; `image_size` (B, T, 2) int32 width and height px, 0 without images;
+            `crop_scale` (B, T) float64: side of the crop / side of the box; `extra` columns of tracks (B, T, ...).
 
         Raises CacheError for rows outside a committed track, rows that a stream does not have, and shards that are
         missing, short or damaged; ValueError for invalid windows, fields, streams, dtypes or buffers.

@@ -17,7 +17,7 @@ from pipeline.cli.text import count
 from pipeline.conversion.committed import why_empty
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import extract, streams
-from pipeline.features.plan import IMPORTED, plan_extraction, recorded_spec
+from pipeline.features.plan import IMPORTED, missing_columns, plan_extraction, recorded_spec
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import Stream
 from pipeline.features.streams.resnet50 import ResNet50
@@ -55,7 +55,7 @@ def kept_message(args: argparse.Namespace) -> str:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Extract the streams of one split. Returns 1 if it has no rows."""
+    """Extract the streams of one split. Returns 1 if it has no rows, or not the columns of a stream."""
     name = f"{args.dataset}/{args.split}"
     committed = cache.open(args.cache)[name]
     if problems := why_empty(committed):
@@ -64,14 +64,16 @@ def run(args: argparse.Namespace) -> int:
         return 1
     specs = specs_of(args, name, committed, stand_in=bool(committed.manifest["stand_in"]))
     plans = [plan_extraction(args.cache, name, spec, replace=args.replace) for spec in specs]
-    for plan in plans:
-        if plan.up_to_date:
-            lacks = sorted(set(plan.spec.stream.needs) - set(committed.columns))
-            motion = "motion only, without images" if "bbox" in lacks else f"{plan.spec.name}: no {', '.join(lacks)}"
-            out.print(f"{name}: {motion if lacks else f'{plan.spec.name} is up to date'}")
+    refusals = [missing_columns(committed, spec) for spec in specs]
+    for plan, refusal in zip(plans, refusals, strict=True):
+        if refusal:
+            out.print(f"{WRONG} {plain(refusal)}")
+        elif plan.up_to_date:
+            has_columns = committed.known_columns.issuperset(plan.spec.stream.needs)
+            out.print(f"{name}: {f'{plan.spec.name} is up to date' if has_columns else 'motion only, without images'}")
     todo = [plan for plan in plans if not plan.up_to_date]
     if not todo:
-        return 0
+        return int(any(refusals))
     resources = Resources(**{key: getattr(args, key) for key in TAKES})
     with bar(f"extract {name}", err) as progress:
         every = extract.extract_together(todo, resources, scheduler=args.scheduler, progress=progress)
@@ -89,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
             out.print(f"  {DOUBT} {count(rows, 'row')} without features: {kind}")
         for example in extraction.examples:
             out.print(f"    {plain(example)}")
-    return 0
+    return int(any(refusals))
 
 
 def reads(args: argparse.Namespace) -> list[str]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cache import CropPolicy
-from pipeline.errors import PipelineError
+from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import streams
-from pipeline.features.streams.base import Computer, LabelComputer, Labels, Machine, Stream, region_of
+from pipeline.features.streams.base import LabelComputer, Labels, Machine, Stream, region_of
 from pipeline.files.pixels.frames import Image
 
 REPEATED: Final = 16  # rows of a batch that are computed twice
@@ -27,6 +27,11 @@ def load(stream: Stream, machine: Machine, recorded: Mapping[str, Any] | None) -
         computer = stream.load(machine, recorded)
         if computer is not None and stream.reads.crops > 1:
             raise PipelineError(f"{streams.label(stream.kind)}: rows of several crops need `computed`, not `load`")
+        if computer is not None and stream.reads.crops and stream.reads.labels and stream.policy.jitter:
+            raise ConfigError(
+                f"crop {stream.policy}: {streams.label(stream.kind)} reads {', '.join(stream.reads.labels)}, which do "
+                "not follow a crop with jitter. Delete jitter."
+            )
         return computer, stream.provenance if computer is None else computer.provenance
 
 
@@ -42,13 +47,15 @@ def region_slices(policy: CropPolicy) -> tuple[slice, slice]:
     return slice(top, top + height), slice(left, left + width)
 
 
-def numbers_of(stream: Stream, computer: Computer, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Compute a batch of crops.
+def numbers_of(
+    stream: Stream, computer: Callable[..., NDArray[np.float32]], crops: NDArray[np.uint8], labels: Labels
+) -> NDArray[np.float32]:
+    """Compute a batch of crops. labels: of their rows, if the stream reads columns.
 
     Raises PlugInError if another package's code fails, PipelineError for a shape that the stream does not declare.
     """
     with streams.calling(stream.kind, "the function that load returned"):
-        computed = computer(crops)
+        computed = computer(crops, labels) if stream.reads.labels else computer(crops)
         _require_shape(stream, computed, (len(crops), stream.dim))
     return computed
 

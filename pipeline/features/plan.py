@@ -90,9 +90,13 @@ def plan_extraction(root: cache.Root, split: str, spec: StreamSpec, *, replace: 
     """Compare the committed rows with those of the stream.
 
     replace: recompute an existing stream, which repairs lost shards and retries undecodable frames. Raises CacheError
-    if the split does not exist, PipelineError if the stream has other weights, precision or options.
+    if the split does not exist, PipelineError if the stream has other weights, precision or options, or is of crops and
+    needs a column that the split does not have.
     """
-    plan = compare_stream(cache.open(root)[split], spec, replace=replace)
+    committed = cache.open(root)[split]
+    if spec.stream.reads.crops and (refusal := missing_columns(committed, spec)):
+        raise PipelineError(refusal)
+    plan = compare_stream(committed, spec, replace=replace)
     if plan.differs:
         raise PipelineError(f"{split}: stream {spec.name!r} was extracted differently: {plan.otherwise}. {OTHER_NAME}")
     if plan.why and spec.stream.kind == IMPORTED:
@@ -101,9 +105,20 @@ def plan_extraction(root: cache.Root, split: str, spec: StreamSpec, *, replace: 
     return plan
 
 
+def missing_columns(committed: Split, spec: StreamSpec) -> str:
+    """Message that a split with boxes does not have a column of the stream; "" if it has all, or no boxes."""
+    lacks = sorted(set(spec.stream.needs) - committed.known_columns)
+    if not lacks or "bbox" not in committed.columns:
+        return ""
+    return (
+        f"{committed.name}: stream {spec.name!r} reads {', '.join(lacks)}, which this split does not have for every "
+        "track. Use another stream or other splits."
+    )
+
+
 def compare_stream(committed: Split, spec: StreamSpec, *, replace: bool = False) -> ExtractionPlan:
     """As `plan_extraction` for an open split, with differences in `differs` instead of an error."""
-    if not set(spec.stream.needs) <= set(committed.columns):  # motion only: there are no pixels
+    if not committed.known_columns.issuperset(spec.stream.needs):
         return ExtractionPlan(committed.root, committed.name, spec, spec.identity(), replace=False, why="")
     target = spec.identity()
     make = functools.partial(ExtractionPlan, committed.root, committed.name, spec, target)

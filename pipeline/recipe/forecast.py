@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 import cache
+from cache.read.batches import OF_TRACKS
 from pipeline.accounting import Totals
 from pipeline.cli.console import duration, plain, size
 from pipeline.cli.text import count
@@ -90,7 +91,7 @@ def _forecast_of(plan: SplitPlan, rates: Mapping[tuple[str, str], Rate]) -> Fore
     new, columns = rows or 0, recipe.dataset.columns(recipe.split, body=todo.reader["body"] is not None)
     extra = recipe.dataset.extra_columns(recipe.split, body=todo.reader["body"] is not None)
     result = Forecast(plan.name, rows, source, {"columns": columns_bytes(new, columns, extra)})
-    there = {*columns, *(column.name for column in extra)}
+    there = {*columns, *(column.name for column in extra), *OF_TRACKS}
     forms = {s.name: (s.stream.dim, s.stream.dtype) for s in recipe.streams if {*s.stream.needs} <= there}
     forms |= {stream.stream: stream.form for stream in plan.extractions}
     lacks = {stream.stream: stream.lacks.rows for stream in plan.extractions if stream.why}

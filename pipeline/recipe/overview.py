@@ -23,7 +23,15 @@ from pipeline.detect.files import KEYPOINTS
 from pipeline.detect.plan import DetectionPlan, unlabelled_clips
 from pipeline.errors import PipelineError
 from pipeline.features.engine.shards import COMPARED, has_current_keys
-from pipeline.features.plan import CHANGED, MissingRows, compare_stream, missing_rows, recorded_spec, refuse_untrained
+from pipeline.features.plan import (
+    CHANGED,
+    MissingRows,
+    compare_stream,
+    missing_columns,
+    missing_rows,
+    recorded_spec,
+    refuse_untrained,
+)
 from pipeline.features.spec import StreamSpec
 from pipeline.files.pixels import sources
 from pipeline.files.raw import changes
@@ -154,7 +162,9 @@ def _plan_streams(plan: SplitPlan, recipe: Recipe) -> None:
     committed = plan.committed
     specs = list(recipe.streams)
     if committed is not None:
-        specs = [spec for spec in specs if set(spec.stream.needs) <= set(committed.columns)]
+        of_crops = [spec for spec in specs if spec.stream.reads.crops]
+        plan.problems += filter(None, (missing_columns(committed, spec) for spec in of_crops))
+        specs = [spec for spec in specs if committed.known_columns.issuperset(spec.stream.needs)]
         others = [_as_extracted(committed, name) for name in committed.streams if name not in [s.name for s in specs]]
         plan.behind = [stream for stream in others if specs and stream.why]
         plan.extractions = [_plan_stream(plan, committed, spec, recipe.raw) for spec in specs] or others

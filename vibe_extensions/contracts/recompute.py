@@ -41,6 +41,7 @@ CLEARLY: Final = 0.5  # a neighbour fits better if its difference is less than t
 MOST_ROWS: Final = 20  # rows that are named on the terminal
 IMPORTED: Final = "it was imported"  # a stream is skipped, which is not a problem
 MOST: Final = 2.0  # largest relative difference, also of a row that cannot be computed now
+LEAST_PART: Final = 0.01  # of the row's root mean square: smaller parts, such as zeros, would be all noise
 
 
 class Misaligned(NamedTuple):
@@ -183,16 +184,16 @@ def _why_not(split: Split, stream: str, spec: StreamSpec | None) -> str:
 
 def _compare(split: Split, spec: StreamSpec, n: int, seed: int, workers: int, progress: Progress) -> ComparedStream:
     rows = draw_rows(split, spec.name, n, seed)
-    single = SingleRows(split, spec, workers)
+    single, parts = SingleRows(split, spec, workers), _parts(split, spec)
     compared, suspicious = ComparedStream(split.name, spec.name), dict[int, _Suspicious]()
-    for n_done, result in enumerate(single.numbers(Requests(rows, rows, rows)), 1):
+    for n_done, result in enumerate(single.numbers(Requests(rows, rows, rows, rows)), 1):
         progress(n_done, len(rows))
         if result.problem:
             compared.not_computed += 1
             compared.problem = compared.problem or result.problem
             continue
         row = int(rows[result.number])
-        difference = relative_difference(result.numbers, _stored_numbers(split, spec, row))
+        difference = part_difference(result.numbers, _stored_numbers(split, spec, row), parts)
         compared.rows += 1
         compared.ways[result.decoder] += 1
         compared.largest = max(compared.largest, difference)
@@ -217,14 +218,16 @@ def _compare_neighbours(
     split: Split, spec: StreamSpec, single: SingleRows, suspicious: Mapping[int, _Suspicious], compared: ComparedStream
 ) -> None:
     """Find rows that a neighbour fits clearly better, ascending, and count rows that match no frame."""
-    requests = _neighbour_requests(split, spec, sorted(suspicious))
+    requests, parts = _neighbour_requests(split, spec, sorted(suspicious)), _parts(split, spec)
     stored = {row: _stored_numbers(split, spec, row) for row in suspicious}
     unmatched = {row for row, own in suspicious.items() if own.computed is None or not stored[row].any()}
+    if spec.stream.reads.crops == 1 and spec.stream.reads.labels:  # other columns fit no neighbour's
+        unmatched |= {row for row, own in suspicious.items() if own.difference >= NOISE}
     best: dict[int, tuple[float, int]] = {}
     for result in single.numbers(requests):
         row = int(requests.row[result.number])
-        own, difference = suspicious[row], relative_difference(result.numbers, stored[row])
-        best[row] = min(best.get(row, (MOST, row)), (difference, int(requests.source[result.number])))
+        own, difference = suspicious[row], part_difference(result.numbers, stored[row], parts)
+        best[row] = min(best.get(row, (MOST, row)), (difference, int(requests.labels[result.number])))
         moves = own.computed is not None and relative_difference(result.numbers, own.computed) >= SUSPICIOUS
         if moves and own.difference >= max(NOISE, difference):
             unmatched.add(row)
@@ -239,15 +242,16 @@ def _compare_neighbours(
 
 
 def _neighbour_requests(split: Split, spec: StreamSpec, rows: Sequence[int]) -> Requests:
-    """Request the rows one step before and after, each with this row's box and with its own."""
+    """Request the rows one step before and after, with this row's box and with theirs; this row with their labels."""
     crops, runs, requests = spec.stream.reads.crops, split.runs, []
     for row in rows:
         start, stop = runs[np.searchsorted(runs[:, 0], row, side="right") - 1].tolist()
         for neighbour in (row - 1, row + 1):
             if start + max(crops - 1, 0) <= neighbour < stop:
                 boxes = (row, neighbour) if crops else (neighbour,)
-                requests += [(row, neighbour, box) for box in boxes]
-    return Requests(*np.array(requests, np.int64).reshape(-1, 3).T)
+                requests += [(row, neighbour, box, neighbour) for box in boxes]
+                requests += [(row, row, row, neighbour)] * bool(crops and spec.stream.reads.labels)
+    return Requests(*np.array(requests, np.int64).reshape(-1, 4).T)
 
 
 def _stored_numbers(split: Split, spec: StreamSpec, row: int) -> Numbers:
@@ -267,6 +271,25 @@ def relative_difference(computed: Numbers | None, stored: Numbers) -> float:
     padded[0, : len(computed)], padded[1, : len(stored)] = computed, stored
     size = float(np.linalg.norm(padded, axis=1).max())
     return float(np.linalg.norm(padded[0] - padded[1])) / size if size else 0.0
+
+
+def _parts(split: Split, spec: StreamSpec) -> list[slice]:
+    """Parts of a row that are compared separately: those in the stream's provenance, else the whole row."""
+    parts = (split.stream_manifest(spec.name)["backbone"] or {}).get("parts") or [{"offset": 0}]
+    starts = [int(part["offset"]) for part in parts]
+    return [slice(start, stop) for start, stop in zip(starts, [*starts[1:], None], strict=True)]
+
+
+def part_difference(computed: Numbers | None, stored: Numbers, parts: Sequence[slice]) -> float:
+    """The largest `relative_difference` of parts of a row; a part counts as at least LEAST_PART of the row in size."""
+    if computed is None or len(parts) == 1:
+        return relative_difference(computed, stored)
+    both = np.stack([computed, stored]).astype(np.float64)
+    least = LEAST_PART * float(np.sqrt(np.mean(both**2)))
+    values = [both[:, part] for part in parts]
+    sizes = [max(*np.linalg.norm(v, axis=1), least * v.shape[1] ** 0.5) for v in values]
+    apart = [float(np.linalg.norm(v[0] - v[1])) for v in values]
+    return max(difference / size if size else 0.0 for difference, size in zip(apart, sizes, strict=True))
 
 
 def _add_lines(result: CommandResult, done: Recomputed) -> None:
@@ -289,7 +312,7 @@ def _add_lines(result: CommandResult, done: Recomputed) -> None:
         result.lines(few(misaligned, MOST_ROWS, "verify --recompute --json"), indent=4)
         if stream.unmatched:
             summary = f"{count(stream.unmatched, 'row')} that match no frame: all zeros, or as far from their own frame"
-            result.line(f"{summary} as from a neighbouring one", indent=2)
+            result.line(f"{summary} as from a neighbouring one, or computed with other columns", indent=2)
         if differing := stream.differing - len(stream.misaligned) - stream.unmatched:
             summary = f"{count(differing, 'row')} of {SUSPICIOUS:.1%} difference or more"
             result.line(f"{summary}, which match no neighbouring frame clearly better", DOUBT, indent=2)

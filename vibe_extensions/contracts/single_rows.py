@@ -35,11 +35,12 @@ Numbers = NDArray[Any]
 
 
 class Requests(NamedTuple):
-    """n computations, each with the frame and labels of one row and the box of another row of a track."""
+    """n computations, each with the frame of one row, and the box and labels of others, all of one track."""
 
     row: Rows  # (n,) rows to compare the results with
-    source: Rows  # (n,) rows whose frame (for pairs, also the previous one) and labels are used
+    source: Rows  # (n,) rows whose frame (for pairs, also the previous one) is used
     box: Rows  # (n,) rows whose box is cropped
+    labels: Rows  # (n,) rows whose labels are used
 
 
 class RowResult(NamedTuple):
@@ -78,18 +79,18 @@ class SingleRows:
         elif self._computer is None:
             yield from self._read_crops(requests)
         else:
-            yield from self._run_network(self._read_crops(requests))
+            yield from self._run_network(self._read_crops(requests), requests.labels)
 
     def _compute_from_labels(self, requests: Requests) -> Iterator[RowResult]:
         for start in range(0, len(requests.row), MOST_ROWS):
-            rows = requests.source[start : start + MOST_ROWS]
+            rows = requests.labels[start : start + MOST_ROWS]
             labels = label_batch(self._split, rows, self._stream.reads)
             computed, known = compute_labels(self._stream, self._computer, labels, len(rows))
             for i in range(len(rows)):
                 yield RowResult(start + i, computed[i] if known[i] else None, "labels")
 
-    def _run_network(self, crops: Iterator[RowResult]) -> Iterator[RowResult]:
-        """Compute features of crops, in batches of the network's size."""
+    def _run_network(self, crops: Iterator[RowResult], labels_of: Rows) -> Iterator[RowResult]:
+        """Compute features of crops, in batches of the network's size. labels_of: row of each request's labels."""
         size, lanes, policy = self._computer.batch_size, self._computer.lanes, self._stream.policy
         memory = np.zeros((size * lanes, policy.size, policy.size, 3), np.uint8)
         region, compute = region_slices(policy), functools.partial(numbers_of, self._stream, self._computer)
@@ -101,8 +102,11 @@ class SingleRows:
                     cropped = [result for result in results if result.numbers is not None]
                     for slot, result in zip(memory, cropped, strict=False):
                         slot[:] = result.numbers
-                    batches = [memory[first : first + size][:, *region] for first in range(0, len(cropped), size)]
-                    computed = itertools.chain.from_iterable(threads.map(compute, batches))
+                    firsts = range(0, len(cropped), size)
+                    batches = [memory[first : first + size][:, *region] for first in firsts]
+                    rows = labels_of[[result.number for result in cropped]]
+                    labels = [self._labels(np.resize(rows[first : first + size], size)) for first in firsts]
+                    computed = itertools.chain.from_iterable(threads.map(compute, batches, labels))
                     yield from (
                         result._replace(numbers=numbers) for result, numbers in zip(cropped, computed, strict=False)
                     )
@@ -133,8 +137,11 @@ class SingleRows:
                 other, decoder = another_decoder(pixels_of.source)
                 pixels_of = replace(pixels_of, source=other)
                 shown = cuts(self._split, self._stream.policy, requests.box[numbers])
-                labels = {name: label(self._split, name, source) for name in self._stream.reads.labels}
+                labels = self._labels(requests.labels[numbers])
                 yield _Chunk(numbers, pixels_of, decoder, self._frames(rows), shown, labels)
+
+    def _labels(self, rows: Rows) -> Labels:
+        return {name: label(self._split, name, rows) for name in self._stream.reads.labels}
 
     def _frames(self, rows: Rows) -> Rows:
         """Frame numbers of rows, in their shape."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
@@ -117,6 +118,13 @@ class _Sample:
 
 def _random_column(name: str, rng: np.random.Generator) -> NDArray[Any]:
     """Random values (N, ...) for a column of the cache."""
+    if name == "image_size":
+        return np.tile(np.array([320, 240], np.int32), (N, 1))
+    if name == "intrinsics":
+        focal = rng.uniform(300, 500, N)
+        return np.stack([[[f, 0, 160], [0, f, 120], [0, 0, 1]] for f in focal])
+    if name == "crop_scale":
+        return np.full(N, 1.3)
     if name not in COLUMNS:
         raise ValueError(f"column {name} is not part of every cache: pass its rows, labels={{{name!r}: ...}}")
     column = COLUMNS[name]
@@ -145,14 +153,17 @@ def _load(stream: Stream, sample: Any, batch_size: int, fill: float | None = Non
     if not isinstance(json.loads(json.dumps(dict(provenance))).get("stand_in"), bool):
         raise TypeError("its provenance has no stand_in, true or false")
 
+    def require_unchanged(before: Labels, labels: Labels) -> None:
+        _require(all(np.array_equal(before[name], labels[name], equal_nan=True) for name in before), "its labels")
+
     def compute_from_labels(rows: Sequence[int]) -> Rows:
         labels = dict(label_batch(sample, np.array(rows), stream.reads))
         if fill is not None:
             for name in stream.reads.labels:
                 labels[name][~labels["in_run"]] = fill
-        before = {name: values.copy() for name, values in labels.items()}
+        before = copy.deepcopy(labels)
         computed, known = computer(labels)
-        _require(all(np.array_equal(before[name], labels[name], equal_nan=True) for name in before), "its labels")
+        require_unchanged(before, labels)
         if np.shape(known) != (len(rows),) or np.asarray(known).dtype != np.bool_:
             raise TypeError(f"flags are {np.shape(known)} {np.asarray(known).dtype}: expected {(len(rows),)} bool")
         return [computed] if np.shape(computed) != (len(rows), stream.dim) else list(computed)
@@ -163,8 +174,11 @@ def _load(stream: Stream, sample: Any, batch_size: int, fill: float | None = Non
         memory[: len(rows)] = sample.crops[np.array(rows) + 1]
         before = memory.copy()
         computer.adopt(memory)
-        computed = computer(memory[:, *region_slices(stream.policy)])
+        labels = label_batch(sample, np.resize(np.array(rows), size), stream.reads)
+        kept = copy.deepcopy(labels)
+        computed = computer(memory[:, *region_slices(stream.policy)], *([labels] if labels else []))
         computer.release()
+        require_unchanged(kept, labels)
         _require(np.array_equal(before, memory), "its crops")
         return [computed] if np.shape(computed) != (size, stream.dim) else list(computed)[: len(rows)]
 

@@ -53,6 +53,8 @@ class RunConfig:
     NEUTRAL: ClassVar[frozenset[str]]  # settings that change no number: where things are, how often the state is saved
     # Fields that no luigi.cfg sets, since they follow from others.
     FIXED: ClassVar[frozenset[str]] = frozenset({"tag", "threads", "max_non_finite"})
+    # Columns that batches have beside the labels, as `Split.read` returns them: ("bbox", "intrinsics").
+    fields: ClassVar[tuple[str, ...]] = ()
 
     # Where things are. None of these paths decides a number; the content there does.
     name: str = "run"  # start of the name of the run's folder

@@ -41,8 +41,8 @@ ROWS: Final = "rows"  # instead of `features` where a table has these: (B,) int6
 class TrainingBatch(NamedTuple):
     """One step's windows: the 2D part first, then the 3D part; and real motion."""
 
-    # As `Split.read` returns them, arrays or tensors; w_3d = w_smpl = 0 in the 2D part. Extra streams have the names of
-    # the configuration, (B, T, (history + 1) * size), with flags `<name>_ok`, (B, T).
+    # As `Split.read` returns them, arrays or tensors; w_3d = w_smpl = 0 in the 2D part; also the configuration's
+    # `fields`. Extra streams have its names, (B, T, (history + 1) * size), with flags `<name>_ok`, (B, T).
     labels: Mapping[str, Any]
     real_theta: Any  # (B, T, 85) float32; None where the configuration has no real motion
 
@@ -161,12 +161,19 @@ class TrainingBatches(Dataset[TrainingBatch]):
 def _part(config: RunConfig, name: str, splits: Mapping[str, Split]) -> MixturePart:
     read = config.streams_of(name) if "features" in FIELDS[name] else ()
     extra = list(config.extra_streams.values()) if read else []
+    columns = [field for field in config.fields if read and field not in FIELDS["datasets_3d"]]
+    for split in config.part(name) if columns else ():
+        if unknown := sorted({*columns} - splits[split].known_columns):
+            raise DataError(
+                f"{split}: expected {', '.join(unknown)} for every track, since the model's configuration names it "
+                f"(fields); found tracks without. Remove the split from {name}."
+            )
     extra_fields = [field for one in extra for field in (one.stream, f"{one.stream}_ok")]
     return MixturePart(
         name=name,
         splits={split: splits[split] for split in config.part(name)},
         count=config.parts[name],
-        fields=[read[0] if field == "features" else field for field in FIELDS[name]] + extra_fields,
+        fields=[read[0] if field == "features" else field for field in FIELDS[name]] + extra_fields + columns,
         streams=(*read[:1], *(one.stream for one in extra)),
         history={one.stream: one.history for one in extra if one.history},
         copies={read[0]: read} if len(read) > 1 else {},

@@ -28,7 +28,7 @@ from pipeline.features.engine.tasks import MOST_ROWS, Batch, Batches, DecodingJo
 from pipeline.features.engine.worker import AHEAD, CropDecoding, Filling, Problems, SharedSlots, Task
 from pipeline.features.pixel_sources import Pixels, label_batch
 from pipeline.features.spec import Resources
-from pipeline.features.streams.base import Computer, LabelComputer, Machine, Stream
+from pipeline.features.streams.base import Computer, LabelComputer, Labels, Machine, Stream
 from pipeline.processes import Failed
 from pipeline.processes.pool import TRIALS, VIDEO_THREADS, Pool
 
@@ -62,7 +62,7 @@ class Output(Generic[T]):
         write: Callable[[PendingShard], T],
         recorded: Mapping[str, Any] | None = None,
     ) -> None:
-        self.stream, self.target, self.write, self.recorded = stream, target, write, recorded
+        self.stream, self.target, self.write, self.recorded, self._split = stream, target, write, recorded, split
         self.open = OpenShards(split, shards, stream, target)
         self.provenance: Mapping[str, Any] | None = None  # of what computed rows; None: nothing had to be loaded
         self.threads = 1  # of the network
@@ -105,14 +105,23 @@ class Output(Generic[T]):
     def has_room(self) -> bool:
         return len(self.open) + self.writing < self._most_open
 
-    def compute(self, batch: Batch, meter: Meter) -> Computed:
+    def labels(self, batch: Batch) -> Labels:
+        """Columns that a network gets of a batch's rows; empty places repeat another row's."""
+        if self._computer is None or not self.stream.reads.labels:
+            return {}
+        rows = np.where(batch.rows >= 0, batch.rows, batch.rows.max())
+        if rows[0] < 0:  # no row could be decoded
+            rows = np.full(len(rows), self._split.tracks.start[0])
+        return label_batch(self._split, rows, self.stream.reads)
+
+    def compute(self, batch: Batch, labels: Labels, meter: Meter) -> Computed:
         """Numbers of a full batch, by the network or by the decoding processes."""
         slots, sizes = self._memory.slots[batch.span], self._memory.sizes[batch.span]
         if self._computer is None:
             return slots.copy().view(np.float32), sizes != 0
         with meter.measure("model"):
             crops = self._crops[batch.span][:, *region_slices(self.stream.policy)]
-            computed = numbers_of(self.stream, self._computer, crops)
+            computed = numbers_of(self.stream, self._computer, crops, labels)
         return computed, np.ones(len(slots), bool)
 
 
@@ -226,7 +235,8 @@ class Run(Generic[T]):
                         while out.batches.full and out.computing < 2 * out.threads:
                             batch = out.batches.full.popleft()
                             out.computing += 1
-                            self._computing[network.submit(out.compute, batch, self.meter)] = out, batch
+                            future = network.submit(out.compute, batch, out.labels(batch), self.meter)
+                            self._computing[future] = out, batch
                     self._begin_to_write(writer)
                     self._begin_to_save(writer)
                     waits = not self._pool.is_idle or self._computing or self._writing or self._full

@@ -103,7 +103,7 @@ class OpenShards:
         """Stored labels of (n,) rows that the stream reads; None if it reads none."""
         if not self._columns:
             return itertools.repeat(None, len(rows))
-        values = zip(*(column(self._split.rows, name, rows) for name in self._columns), strict=True)
+        values = zip(*(label(self._split, name, rows) for name in self._columns), strict=True)
         return (dict(zip(self._columns, of_row, strict=True)) for of_row in values)
 
     def store(self, rows: NDArray[np.int64], computed: NDArray[Any], known: NDArray[np.bool_] | None = None) -> None:
@@ -187,7 +187,7 @@ def row_keys(split: Split, stream: Stream, rows: NDArray[np.int64]) -> NDArray[n
     reads = stream.reads
     if not reads.crops:
         return label_keys(split, rows, reads)
-    frame, bbox, *labels = (column(split.rows, name, rows) for name in ("frame_index", "bbox", *reads.labels))
+    frame, bbox, *labels = (label(split, name, rows) for name in ("frame_index", "bbox", *reads.labels))
     boxes, scale, mirrored = _boxes(split, stream.policy, rows, frame, bbox)
     parts = [frame, boxes, scale, *([] if stream.policy.follows_box else [mirrored])]
     if reads.crops > 1:

@@ -69,11 +69,16 @@ def load(
 def run(load: Callable[[], Loaded], precision: str, machine: Machine) -> Network:
     """Load any other network on its device, in fp32, or in bf16 if `precision` is fast and the device has it.
 
-    Raises what `load` raises, and ConfigError for a missing device, and if the cosine of fast and exact features is
-    below 0.9999 for a rendered crop.
+    Raises what `load` raises, and ConfigError for a missing device, for fast with columns, and if the cosine of fast
+    and exact features is below 0.9999 for a rendered crop.
     """
     device = chosen_device(machine.device)
     on_cuda, loaded = device.type == "cuda", load()
+    if precision == "fast" and loaded.columns:
+        raise ConfigError(
+            f"precision fast: {loaded.provenance['network']} reads {', '.join(loaded.columns)}, which bf16 rounds to "
+            "three digits. Set precision = exact."
+        )
     fast = precision == "fast" and (multiplies_bf16(device) if on_cuda else bf16_is_native())
 
     def on_device(loaded: Loaded, *, fast: bool) -> Network:

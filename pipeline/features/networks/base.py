@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import functools
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
@@ -17,11 +19,13 @@ from torch import Tensor, nn
 
 from pipeline.crops import CROP_SIZE
 from pipeline.errors import ConfigError
+from pipeline.features.streams.base import Labels
 from pipeline.processes.threads import Threads
 
 IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)  # of RGB in [0, 1]
 IMAGENET_STD: Final = (0.229, 0.224, 0.225)
 WHOLE: Final = (CROP_SIZE, CROP_SIZE)  # (height, width) px of the usual crop
+NOTHING: Final[Labels] = MappingProxyType({})
 
 
 class Network(ABC):
@@ -45,15 +49,16 @@ class Network(ABC):
     def release(self) -> None:  # noqa: B027
         """Release that memory."""
 
-    def __call__(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """(batch_size, height, width, 3) RGB -> (batch_size, dim)."""
+    def __call__(self, crops: NDArray[np.uint8], labels: Labels = NOTHING) -> NDArray[np.float32]:
+        """(batch_size, height, width, 3) RGB, and the stream's columns (batch_size, ...) -> (batch_size, dim)."""
         if (expected := (self.batch_size, *self.region, 3)) != crops.shape or crops.dtype != np.uint8:
             raise ValueError(f"expected {expected} uint8, found {crops.shape} {crops.dtype}")
-        return (self._threads(self._compute, crops) - self.mean) / self.std
+        tensors = {name: torch.from_numpy(values.astype(np.float32)) for name, values in labels.items()}
+        return (self._threads(functools.partial(self._compute, labels=tensors), crops) - self.mean) / self.std
 
     @abstractmethod
-    def _compute(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """`__call__` without standardisation, in one thread."""
+    def _compute(self, crops: NDArray[np.uint8], labels: Mapping[str, Tensor]) -> NDArray[np.float32]:
+        """`__call__` without standardisation, in one thread. labels: in float32."""
 
 
 class Normalisation(nn.Module):
@@ -80,13 +85,17 @@ class Normalisation(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A network in fp32 for evaluation, without its classifier: (B, 3, height, width) -> (B, dim)."""
+    """A network in fp32 for evaluation, without its classifier: (B, 3, height, width) -> (B, dim).
+
+    With `columns`, it gets them as keyword arguments: (B, ...) float32 on its device.
+    """
 
     network: nn.Module
     provenance: dict[str, Any]  # weights, sha256 of the tensors, stand_in, network, layer
     region: tuple[int, int]  # (height, width) px of its input
     normalisation: Normalisation
     dim: int
+    columns: tuple[str, ...] = ()
 
 
 class PlainNetwork(nn.Module):
@@ -102,9 +111,9 @@ class PlainNetwork(nn.Module):
         self.normalisation = copy.deepcopy(loaded.normalisation)  # moved to the device
         self.network = loaded.network.to(dtype=self.dtype, memory_format=self.format)  # type: ignore[call-overload]
 
-    def forward(self, crops: Tensor) -> Tensor:
+    def forward(self, crops: Tensor, **labels: Tensor) -> Tensor:
         pixels = self.normalisation(crops).to(self.dtype).contiguous(memory_format=self.format)
-        features: Tensor = self.network(pixels)
+        features: Tensor = self.network(pixels, **labels)
         return features.float()
 
 

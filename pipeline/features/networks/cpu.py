@@ -7,6 +7,7 @@ compiler and a minute.
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -42,13 +43,13 @@ class CpuNetwork(Network):
             self.arithmetic = "fp32, layer by layer"
 
     @torch.inference_mode()
-    def _compute(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def _compute(self, crops: NDArray[np.uint8], labels: Mapping[str, Tensor]) -> NDArray[np.float32]:  # noqa: ARG002
         features: NDArray[np.float32] = self._forward(torch.from_numpy(crops)).numpy()
         return features
 
 
 class OneByOne(Network):
-    """Any network in `threads` threads (0: one per core), crop by crop: a row's bits depend only on its crop."""
+    """Any network in `threads` threads (0: one per core), crop by crop: a row's bits depend only on its own input."""
 
     device = "cpu"
 
@@ -58,8 +59,10 @@ class OneByOne(Network):
         self._forward = PlainNetwork(loaded, fast=fast)
 
     @torch.inference_mode()
-    def _compute(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return np.concatenate([self._forward(torch.from_numpy(crop[None])).numpy() for crop in crops])
+    def _compute(self, crops: NDArray[np.uint8], labels: Mapping[str, Tensor]) -> NDArray[np.float32]:
+        rows = [{name: values[i : i + 1] for name, values in labels.items()} for i in range(len(crops))]
+        pairs = zip(crops, rows, strict=True)
+        return np.concatenate([self._forward(torch.from_numpy(crop[None]), **row).numpy() for crop, row in pairs])
 
 
 _OPERATORS: Final = ("_reorder_convolution_weight", "_convolution_pointwise", "_convolution_pointwise_")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import numpy as np
@@ -45,8 +45,8 @@ class CudaNetwork(Network):
         self._of_thread = threading.local()
         # By default, cuDNN rounds fp32 to TF32's 10 bits.
         self._flags = {"benchmark": fast, "deterministic": not fast, "allow_tf32": fast}
-        # Compile here, not in two threads at the same time.
-        self(np.zeros((self.batch_size, *self.region, 3), np.uint8))
+        if not loaded.columns:  # compile here, not in two threads at the same time
+            self(np.zeros((self.batch_size, *self.region, 3), np.uint8))
 
     def adopt(self, memory: NDArray[np.uint8]) -> None:
         """Pin the memory, so that the GPU copies crops while it computes. Raises PipelineError."""
@@ -66,11 +66,12 @@ class CudaNetwork(Network):
                 torch.cuda.cudart().cudaHostUnregister(self._pinned.pop().ctypes.data)  # type: ignore[no-untyped-call]
 
     @torch.inference_mode()
-    def _compute(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def _compute(self, crops: NDArray[np.uint8], labels: Mapping[str, torch.Tensor]) -> NDArray[np.float32]:
         with torch.cuda.stream(self._stream()):
             there = torch.from_numpy(crops).to(self._device, non_blocking=True)
+            beside = {name: values.to(self._device) for name, values in labels.items()}
             with _LAUNCHING, torch.backends.cudnn.flags(enabled=True, **self._flags):
-                features = self._forward(there)
+                features = self._forward(there, **beside)
             # Waits for this thread's stream only. Then the crops' memory may be overwritten.
             result: NDArray[np.float32] = features.cpu().numpy()
         return result

@@ -82,7 +82,8 @@ class Computer(Protocol):
     def __call__(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(batch_size, height, width, 3) RGB, part of the adopted memory -> (batch_size, dim).
 
-        Height and width are the crop policy's region, or its size, by default 224 x 224.
+        Height and width are the crop policy's region, or its size, by default 224 x 224. If the stream has `columns`,
+        it is called with them as a second argument: name -> (batch_size, ...), as stored.
         """
         ...
 
@@ -117,7 +118,7 @@ class Stream(ABC):
     def needs(self) -> tuple[str, ...]:
         """Columns that a split must have for this stream."""
         columns = (name for name in self.reads.labels if name != ROW_RATE)
-        return (*(("frame_index", "bbox") if self.reads.crops else ()), *columns)
+        return tuple(dict.fromkeys((*(("frame_index", "bbox") if self.reads.crops else ()), *columns)))
 
     @property
     def policy(self) -> CropPolicy:
@@ -201,7 +202,7 @@ class Stream(ABC):
             options["crop"] = CropPolicy.from_dict(options["crop"])
         kinds: dict[str, Any] = {f.name: type(f.default) for f in fields(cls)}
         file, *others = [*(name for name, kind in kinds.items() if issubclass(kind, Path)), ""]
-        if file and (len(others) > 1 or "weights" in kinds):
+        if file and (len(others) > 1 or "weights" in kinds.keys() - {file}):
             return None  # only digests of files are known
         if file or issubclass(kinds.get("weights", object), WeightsSpec):
             weights = options.pop("weights")
@@ -225,8 +226,17 @@ class NumberStream(Stream):
     dtype: ClassVar[str] = "float16"
 
     @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns that the network gets with the crops, such as `bbox`, `image_size` and `intrinsics`.
+
+        A row is computed again when their values change. They describe the whole image, so that crops with jitter are
+        refused.
+        """
+        return ()
+
+    @property
     def reads(self) -> Reads:
-        return Reads(crops=1)
+        return Reads(1, self.columns)
 
     @abstractmethod
     def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> Computer: ...

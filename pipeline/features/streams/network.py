@@ -47,7 +47,7 @@ class NetworkStream(NumberStream):
 
         def load_with_crop() -> Loaded:
             network = self.load_network()
-            return replace(network, provenance={**network.provenance, "crop": crop})
+            return replace(network, provenance={**network.provenance, "crop": crop}, columns=self.columns)
 
         return networks.run(load_with_crop, self.precision, machine)
 

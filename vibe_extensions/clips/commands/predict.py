@@ -17,6 +17,7 @@ from pipeline.commands import prepare
 from pipeline.conversion.plan import committed_split
 from pipeline.datasets.videos import OwnVideos
 from pipeline.errors import ConfigError, PipelineError
+from pipeline.features.plan import missing_columns
 from pipeline.settings import sections
 from pipeline.settings.file import settings_file
 from tasks.commands.evaluate import model_options, positive
@@ -92,6 +93,9 @@ def _predict(args: argparse.Namespace, out: Path) -> tuple[list[dict[str, Any]],
         raise PipelineError(f"{args.named}: no clip has a track to predict (see above). {do}")
     if named.is_file() and args.tracks == "*":
         args.tracks = f"{glob.escape(named.name)}/*"
+    opened = cache.open(args.cache)
+    if problems := [text for name in splits for spec in streams if (text := missing_columns(opened[name], spec))]:
+        raise PipelineError(problems[0])
     summaries = []
     for name in splits:
         to = out if len(splits) == 1 else out / name.rpartition("/")[2]
