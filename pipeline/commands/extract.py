@@ -63,17 +63,18 @@ def run(args: argparse.Namespace) -> int:
             out.print(f"{WRONG} {plain(problem)}")
         return 1
     specs = specs_of(args, name, committed, stand_in=bool(committed.manifest["stand_in"]))
+    refusals = {spec.name: text for spec in specs if (text := missing_columns(committed, spec))}
+    for text in refusals.values():
+        out.print(f"{WRONG} {plain(text)}")
+    specs = [spec for spec in specs if spec.name not in refusals]
     plans = [plan_extraction(args.cache, name, spec, replace=args.replace) for spec in specs]
-    refusals = [missing_columns(committed, spec) for spec in specs]
-    for plan, refusal in zip(plans, refusals, strict=True):
-        if refusal:
-            out.print(f"{WRONG} {plain(refusal)}")
-        elif plan.up_to_date:
+    for plan in plans:
+        if plan.up_to_date:
             has_columns = committed.known_columns.issuperset(plan.spec.stream.needs)
             out.print(f"{name}: {f'{plan.spec.name} is up to date' if has_columns else 'motion only, without images'}")
     todo = [plan for plan in plans if not plan.up_to_date]
     if not todo:
-        return int(any(refusals))
+        return int(bool(refusals))
     resources = Resources(**{key: getattr(args, key) for key in TAKES})
     with bar(f"extract {name}", err) as progress:
         every = extract.extract_together(todo, resources, scheduler=args.scheduler, progress=progress)
@@ -91,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
             out.print(f"  {DOUBT} {count(rows, 'row')} without features: {kind}")
         for example in extraction.examples:
             out.print(f"    {plain(example)}")
-    return int(any(refusals))
+    return int(bool(refusals))
 
 
 def reads(args: argparse.Namespace) -> list[str]:

@@ -93,11 +93,13 @@ def _predict(args: argparse.Namespace, out: Path) -> tuple[list[dict[str, Any]],
         raise PipelineError(f"{args.named}: no clip has a track to predict (see above). {do}")
     if named.is_file() and args.tracks == "*":
         args.tracks = f"{glob.escape(named.name)}/*"
-    opened = cache.open(args.cache)
-    if problems := [text for name in splits for spec in streams if (text := missing_columns(opened[name], spec))]:
-        raise PipelineError(problems[0])
     summaries = []
     for name in splits:
+        committed = cache.open(args.cache)[name]
+        if refusals := [text for spec in streams if (text := missing_columns(committed, spec))]:
+            warn(refusals[0])
+            n_left_out += 1
+            continue
         to = out if len(splits) == 1 else out / name.rpartition("/")[2]
         job = jobs.open_job(args.cache, name, model, streams[-1].name, to, raw)
         for text in jobs.warnings(job, streams):

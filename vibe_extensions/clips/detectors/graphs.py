@@ -1,4 +1,4 @@
-"""ONNX graphs from untrusted files, run by ONNX Runtime on CPU or GPU.  [pixels -> raw keypoints] -> tracks
+"""ONNX graphs from untrusted files, run by ONNX Runtime on CPU or GPU.  [pixels -> raw keypoints, features]
 
 Imports ONNX Runtime only to load a graph.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -58,20 +58,20 @@ def read(file: Path) -> Graph:
     raise Graph(file, "", b"").error("zip", "one ONNX graph of less than 2 GiB", found)
 
 
-class GraphNetwork:
-    """A graph on one device, for images (N, 3, H, W) float32. Thread-safe; each call uses one core.
+class Session:
+    """A graph on one device. Thread-safe; on a CPU, each call uses one core.
 
-    Raises:
-        RawDataError: the graph is unsuitable.
+    user: for messages. Raises:
+        RawDataError: ONNX Runtime cannot load the graph.
         ConfigError: ONNX Runtime is not installed, or cannot use the device.
     """
 
-    def __init__(self, graph: Graph, device: str) -> None:
+    def __init__(self, graph: Graph, device: str, user: str) -> None:
         try:
             import onnxruntime
         except ImportError as error:
             how = "pip install 'vibe-pipeline[clips]', in a clone .venv/bin/pip install -e '.[clips]'"
-            raise ConfigError(f"The detector rtmpose needs the package onnxruntime: {how}") from error
+            raise ConfigError(f"{user} needs the package onnxruntime: {how}") from error
         self.graph = graph
         providers = _providers(device, onnxruntime.get_available_providers())
         options = onnxruntime.SessionOptions()
@@ -88,21 +88,39 @@ class GraphNetwork:
             raise ConfigError(
                 f"device {device}: onnxruntime-gpu cannot use it (CUDA or cuDNN is missing). Use --device cpu."
             )
-        inputs = [(entry.name, entry.shape, entry.type) for entry in self._session.get_inputs()]
-        match inputs:
+        self.inputs = {entry.name: (list(entry.shape), str(entry.type)) for entry in self._session.get_inputs()}
+        self.outputs = [str(entry.name) for entry in self._session.get_outputs()]
+
+    def run(self, outputs: Sequence[str] | None, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        """Return these outputs; None: all. Raises RawDataError if ONNX Runtime fails."""
+        try:
+            computed: list[NDArray[Any]] = self._session.run(outputs, inputs)
+        except Exception as error:
+            raise self.graph.error("graph", "one that ONNX Runtime computes", _first_line(error)) from error
+        return computed
+
+    @property
+    def inputs_shown(self) -> str:
+        """Names, shapes and types of the inputs, for a message."""
+        return ", ".join(f"{name} {shape} {kind}" for name, (shape, kind) in self.inputs.items())
+
+
+class GraphNetwork(Session):
+    """A detector's graph for images (N, 3, H, W) float32. Raises as `Session`, and RawDataError for other inputs."""
+
+    def __init__(self, graph: Graph, device: str) -> None:
+        super().__init__(graph, device, "The detector rtmpose")
+        match [(name, *form) for name, form in self.inputs.items()]:
             case [(name, [n, 3, int(height), int(width)], "tensor(float)")] if n == 1 or not isinstance(n, int):
                 self._input, self.size, self._single = name, (width, height), n == 1
             case _:
-                found = ", ".join(f"{name} {shape} {kind}" for name, shape, kind in inputs)
-                raise graph.error("inputs", "one input for images, (1 or any, 3, H, W) float32", found)
+                expected = "one input for images, (1 or any, 3, H, W) float32"
+                raise graph.error("inputs", expected, self.inputs_shown)
 
     def __call__(self, pixels: NDArray[np.float32]) -> list[NDArray[Any]]:
         """Return the outputs, each for N images."""
         n = 1 if self._single else AT_ONCE
-        try:
-            parts = [self._session.run(None, {self._input: pixels[i : i + n]}) for i in range(0, len(pixels), n)]
-        except Exception as error:
-            raise self.graph.error("graph", "one that ONNX Runtime computes", _first_line(error)) from error
+        parts = [self.run(None, {self._input: pixels[i : i + n]}) for i in range(0, len(pixels), n)]
         return parts[0] if len(parts) == 1 else [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
 
 

@@ -1,0 +1,256 @@
+"""Streams whose networks get columns beside the crop: the values of each row, its key, and refusals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+import cache
+from cache import CropPolicy, Jitter
+from pipeline.errors import ConfigError
+from pipeline.features import streams
+from pipeline.features.engine import run
+from pipeline.features.extract import Extraction, extract
+from pipeline.features.networks.base import Loaded, Normalisation
+from pipeline.features.pixel_sources import label_batch
+from pipeline.features.plan import plan_extraction
+from pipeline.features.spec import Resources, StreamSpec
+from pipeline.features.streams.base import LabelStream, Machine
+from pipeline.features.streams.network import NetworkStream, Precision
+from pipeline.files.pixels import sources
+from vibe_extensions.contracts.recompute import recompute
+from vibe_extensions.contracts.streams import stream_problems
+
+SPLIT = "penn_action/train"
+SMALL = CropPolicy(size=16)
+N = 7  # frames a video
+SIZES = {"a": (120, 90), "b": (64, 100)}  # width, height px
+SCALES = {"a/0": 1.2, "a/1": 1.3, "b/0": 1.0}
+COLUMNS = ("bbox", "crop_scale", "image_size", "intrinsics")
+DIM = 3 + 4 + 1 + 2 + 9
+NOTHING: Mapping[str, np.ndarray] = {}
+ONE_WORKER = Resources(device="cpu", workers=1, batch_size=4)
+
+
+def box_of(name: str) -> np.ndarray:
+    """(N, 4) of a track: it moves."""
+    person, t = float(name[-1]), np.arange(N)
+    side = 20 + 3 * t
+    return np.column_stack([30 + 20 * person + 4 * t, 40 + 5 * t, side, side]).astype(np.float32)
+
+
+def camera_of(name: str, focal: float) -> np.ndarray:
+    width, height = SIZES[name[0]]
+    return np.array([[500 + 10 * float(name[-1]), 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
+
+
+def convert(folder: Path, boxes: Mapping[str, np.ndarray] = NOTHING, *, focal: float | None = 510.0) -> Path:
+    """Videos `a` of two persons and `b` of one, in shards of 8 rows. focal: of b's camera; None: no cameras."""
+    root, raw = folder / "cache", folder / "raw"
+    rows = {"frame_index": np.arange(N)}
+    before = list(SIZES) if (root / SPLIT).exists() else []
+    how: dict[str, Any] = {"rows_per_shard": 8, "rows_per_chunk": 8, "provenance": {"raw": str(raw)}}
+    with cache.SplitWriter(root, SPLIT, columns=("frame_index", "bbox"), plan=f"{boxes} {focal}", **how) as writer:
+        writer.begin(drop=before)
+        for video, (width, height) in SIZES.items():
+            for frame in range(N if not before else 0):
+                (raw / video).mkdir(parents=True, exist_ok=True)
+                scene = np.random.default_rng(frame).integers(0, 256, (height // 10, width // 8, 3), np.uint8)
+                cv2.imwrite(str(raw / f"{video}/{frame:06d}.png"), cv2.resize(scene, (width, height)))
+            source = f"pictures:{video}/{{:06d}}.png+0"
+            pixels = sources.parse(raw, source).digest()
+            tracks = [
+                cache.TrackRows(
+                    name=name,
+                    video=video,
+                    step=1,
+                    fps=30.0,
+                    crop_scale=scale,
+                    columns=rows | {"bbox": boxes.get(name, box_of(name))},
+                    intrinsics=None if focal is None else camera_of(name, focal if video == "b" else 510.0),
+                )
+                for name, scale in SCALES.items()
+                if name[0] == video
+            ]
+            entry = cache.VideoEntry(name=video, source=source, pixels=pixels, width=width, height=height)
+            writer.append(entry, tracks)
+        writer.commit({"stand_in": True})
+    return root
+
+
+class Beside(torch.nn.Module):
+    """The crop's mean colour, and all that it gets beside it."""
+
+    def forward(self, pixels: torch.Tensor, **columns: torch.Tensor) -> torch.Tensor:
+        assert {values.dtype for values in columns.values()} == {torch.float32}
+        rows = [columns[name].reshape(len(pixels), -1) for name in COLUMNS]
+        return torch.cat([pixels.mean((2, 3)), *rows], 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conditioned(NetworkStream):
+    precision: Precision = "exact"
+    crop: CropPolicy = SMALL
+
+    kind: ClassVar[str] = "conditioned"
+    dim: ClassVar[int] = DIM
+    dtype: ClassVar[str] = "float32"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return COLUMNS
+
+    def load_network(self) -> Loaded:
+        about = {
+            "network": "beside",
+            "sha256": "0",
+            "stand_in": True,
+            "parts": [{"offset": i} for i in (0, 3, 7, 8, 10)],
+        }
+        return Loaded(Beside(), about, (16, 16), Normalisation(16), DIM)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cliff(LabelStream):
+    kind: ClassVar[str] = "cliff"
+    dim: ClassVar[int] = 3
+    columns: ClassVar[tuple[str, ...]] = ("bbox", "image_size", "intrinsics")
+
+    def __call__(self, labels: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        focal = labels["intrinsics"][:, 0, 0]
+        middle = labels["bbox"][:, :2] - labels["image_size"] / 2
+        numbers = np.column_stack([middle, labels["bbox"][:, 2]]) / focal[:, None]
+        return numbers.astype(np.float32), np.ones(len(numbers), bool)
+
+
+@pytest.fixture(autouse=True)
+def kinds(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, cls in (("conditioned", "Conditioned"), ("cliff", "Cliff"), ("plain", "Plain")):
+        monkeypatch.setitem(streams.STREAMS, name, f"{__name__}:{cls}")  # type: ignore[misc]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plain(Conditioned):
+    """The same without columns."""
+
+    kind: ClassVar[str] = "plain"
+    dim: ClassVar[int] = 3
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return ()
+
+    def load_network(self) -> Loaded:
+        network = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+        return Loaded(network, {"network": "mean", "sha256": "0", "stand_in": True}, (16, 16), Normalisation(16), 3)
+
+
+def extracted(root: Path, stream: Any, resources: Resources = ONE_WORKER) -> Extraction:
+    return extract(plan_extraction(root, SPLIT, StreamSpec(stream.kind, stream)), resources)
+
+
+def expected(boxes: Mapping[str, np.ndarray] = NOTHING, focal: float = 510.0) -> np.ndarray:
+    """(3 * N, DIM - 3) columns of all rows."""
+    return np.array(
+        [
+            [*box, scale, *SIZES[name[0]], *camera_of(name, focal if name[0] == "b" else 510.0).ravel()]
+            for name, scale in SCALES.items()
+            for box in boxes.get(name, box_of(name))
+        ]
+    )
+
+
+def stored(root: Path, stream: str) -> np.ndarray:
+    """Rows of all tracks."""
+    split = cache.open(root)[SPLIT]
+    start = int(split.tracks.start[0])
+    return split.rows(f"features/{stream}", start, start + 3 * N)
+
+
+def test_a_network_gets_the_columns_of_each_row_and_changed_ones_recompute_their_rows(tmp_path: Path) -> None:
+    root = convert(tmp_path)
+    for stream in (Conditioned(), Plain(), Cliff()):
+        assert extracted(root, stream).computed == 3 * N
+    np.testing.assert_allclose(stored(root, "conditioned")[:, 3:], expected(), rtol=1e-6)
+    np.testing.assert_array_equal(stored(root, "conditioned")[:, :3], stored(root, "plain"))
+    boxes, sizes, focal = expected()[:, :4], expected()[:, 5:7], expected()[:, 7:8]
+    np.testing.assert_allclose(stored(root, "cliff")[:, :2], (boxes[:, :2] - sizes / 2) / focal, rtol=1e-5)
+    assert recompute(root, 100).ok
+    moved = {"a/1": box_of("a/1")}
+    moved["a/1"][2, 0] += 1
+    convert(tmp_path, moved, focal=700.0)
+    assert [extracted(root, one).computed for one in (Conditioned(), Plain(), Cliff())] == [N + 1, 1, N + 1]
+    np.testing.assert_allclose(stored(root, "conditioned")[:, 3:], expected(moved, 700.0), rtol=1e-6)
+
+
+@pytest.mark.parametrize("shift", [1, 5])
+def test_rows_with_the_columns_of_other_rows_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shift: int
+) -> None:
+    root = convert(tmp_path)
+    with monkeypatch.context() as patch:
+        wrong = lambda split, rows, reads: label_batch(split, (rows + shift) % (3 * N), reads)  # noqa: E731
+        patch.setattr(run, "label_batch", wrong)
+        extracted(root, Conditioned())
+    done = recompute(root, 100)
+    (compared,) = done.compared
+    assert (done.ok, len(compared.misaligned) + compared.unmatched) == (False, 3 * N)
+    assert shift != 1 or len(compared.misaligned) == 3 * (N - 1)  # the next row's, within a track
+
+
+def test_a_split_without_a_column_is_refused(tmp_path: Path, ran: Any) -> None:
+    root = convert(tmp_path, focal=None)
+    split = cache.open(root)[SPLIT]
+    assert {"bbox", "image_size", "crop_scale"} <= split.known_columns and "intrinsics" not in split.known_columns
+    for kind in ("conditioned", "cliff"):
+        result = ran("extract", *SPLIT.split("/"), "--cache", root, "--kind", kind, code=1)
+        assert f"{SPLIT}: stream '{kind}' reads intrinsics" in " ".join((result.out + result.err).split())
+    assert not split.streams
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"crop": CropPolicy(size=16, jitter=Jitter(copy=1))}, "jitter.*bbox"),
+        ({"precision": "fast"}, "precision fast.*bbox"),
+    ],
+)
+def test_what_columns_do_not_follow_is_refused(tmp_path: Path, changed: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        extracted(convert(tmp_path), Conditioned(**changed))
+
+
+class Forgetful(Conditioned):
+    """Its numbers depend on the other rows' boxes, or it changes them."""
+
+    fault: ClassVar[str] = ""
+
+    def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> Any:
+        network = super().load(machine, recorded)
+        fault = self.fault
+
+        class Computer:
+            batch_size, provenance = network.batch_size, network.provenance
+            adopt, release = network.adopt, network.release
+
+            def __call__(self, crops: np.ndarray, labels: dict[str, np.ndarray]) -> np.ndarray:
+                if fault == "changes its labels":
+                    labels["bbox"][:] += 1
+                out: np.ndarray = network(crops, labels)
+                return out + labels["bbox"].max() if fault == "batches of another size" else out
+
+        return Computer()
+
+
+@pytest.mark.parametrize("fault", ["", "changes its labels", "batches of another size"])
+def test_the_contract_passes_columns_and_finds_faults(fault: str) -> None:
+    stream = type("Forgetful", (Forgetful,), {"fault": fault})()
+    problems = stream_problems(stream, another_process=False)
+    assert (fault in str(problems)) if fault else not problems
