@@ -1,0 +1,190 @@
+"""Streams of kind `onnx`, by graphs whose outputs are known functions of crop and conditioning."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+
+import cache
+from cache import CropPolicy
+from pipeline.errors import ConfigError, MissingAssets, PipelineError, RawDataError
+from pipeline.features.extract import extract
+from pipeline.features.plan import plan_extraction
+from pipeline.features.spec import Resources, StreamSpec
+from pipeline.features.streams.base import Machine
+from tests.pipeline.features.test_columns import SPLIT, N, convert, expected
+from vibe_extensions.clips.onnx_stream import Onnx, read_part
+from vibe_extensions.contracts import StreamContract
+from vibe_extensions.contracts.recompute import recompute
+
+SHAPES = {"image": (3, 24, 16), "bbx_xys": (3,), "cliff_cond": (3,), "wh": (2,), "K_fullimg": (3, 3)}
+GIVEN = {"bbx_xys": "bbox", "cliff_cond": "cliff", "wh": "image_size", "K_fullimg": "intrinsics"}
+INPUTS = " ".join(f"{name}={condition}" for name, condition in GIVEN.items())
+CROP = CropPolicy(size=24, region=(24, 16))
+CPU = Machine("cpu", 4, 1)
+MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+
+
+def made(
+    file: Path,
+    names: Sequence[str] = tuple(SHAPES),
+    kind: int = TensorProto.FLOAT,
+    batch: Any = "batch",
+    changed: Mapping[str, Any] = {},
+) -> Path:
+    """A graph with these inputs: outputs `colour`, the crop's mean (N, 3), and `of_<input>`, each input as it is."""
+    shapes = {name: SHAPES.get(name, (3,)) for name in names} | changed
+    inputs = [helper.make_tensor_value_info(name, kind, [batch, *shape]) for name, shape in shapes.items()]
+    nodes = [helper.make_node("ReduceMean", ["image"], ["colour"], axes=[2, 3], keepdims=0)]
+    nodes += [helper.make_node("Identity", [name], [f"of_{name}"]) for name in names if name != "image"]
+    nodes += [helper.make_node("ReduceMean", ["image"], ["whole"], keepdims=0)]
+    outputs = ["colour", *(f"of_{name}" for name in names if name != "image"), "whole"]
+    values = [helper.make_tensor_value_info(name, kind, None) for name in outputs]
+    model = helper.make_model(
+        helper.make_graph(nodes, "graph", inputs, values), opset_imports=[helper.make_opsetid("", 17)], ir_version=9
+    )
+    file.write_bytes(model.SerializeToString())
+    return file
+
+
+def stream_of(file: Path, **options: Any) -> Onnx:
+    outputs = " ".join(["colour", *(f"of_{name}" for name in GIVEN)])
+    return Onnx(**{"weights": file, "inputs": INPUTS, "outputs": outputs, "crop": CROP, **options})
+
+
+def conditions(crop_per_box: float, scale: float = 1.0) -> dict[str, np.ndarray]:
+    """Conditionings of all rows of `convert`, by output, in their closed forms."""
+    cx, cy, side, _, crop_scale, width, height, *camera = expected().T
+    side = side * crop_scale * scale / crop_per_box
+    cliff = [2 * cx / width - 1, 2 * cy / height - 1, side / np.maximum(width, height)]
+    return {
+        "of_bbx_xys": np.stack([cx, cy, side], 1),
+        "of_cliff_cond": np.stack(cliff, 1),
+        "of_wh": np.stack([width, height], 1),
+        "of_K_fullimg": np.stack(camera, 1).reshape(-1, 3, 3),
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "batch", "options", "tolerance"),
+    [
+        (TensorProto.FLOAT, "batch", {}, 1e-6),
+        (TensorProto.FLOAT, 1, {"crop_per_box": 1.2}, 1e-6),
+        (TensorProto.FLOAT, 3, {"crop": CropPolicy(size=24, region=(24, 16), scale=0.8)}, 1e-6),
+        (TensorProto.FLOAT16, None, {"mean": "0 0 0", "std": "1 1 1"}, 2e-3),
+    ],
+    ids=["any number of rows", "one row at a time", "three rows at a time, larger crops", "float16"],
+)
+def test_inputs_have_their_closed_forms(
+    tmp_path: Path, kind: int, batch: Any, options: dict[str, Any], tolerance: float
+) -> None:
+    stream = stream_of(made(tmp_path / "a.onnx", kind=kind, batch=batch), **options)
+    computer = stream.load(CPU, None)
+    rows, n = expected()[: computer.batch_size], computer.batch_size
+    labels = {"bbox": rows[:, :4], "crop_scale": rows[:, 4], "image_size": rows[:, 5:7].astype(np.int32)}
+    labels["intrinsics"] = rows[:, 7:].reshape(n, 3, 3)
+    crops = np.random.default_rng(0).integers(0, 256, (n, 24, 16, 3), np.uint8)
+    found = computer(crops, labels)
+    mean, std = (MEAN, STD) if "mean" not in options else (0, 1)
+    truth = {"colour": ((crops / 255).mean((1, 2)) - mean) / std}
+    truth |= {name: of[:n] for name, of in conditions(stream.crop_per_box, stream.crop.scale).items()}
+    assert found.shape == (n, stream.dim) and found.dtype == np.float32
+    assert [part["name"] for part in computer.parts] == list(truth)
+    for part in computer.parts:
+        values = found[:, part["offset"] :][:, : np.prod(part["shape"])].reshape(n, *part["shape"])
+        np.testing.assert_allclose(values, truth[part["name"]], rtol=tolerance, atol=tolerance, err_msg=part["name"])
+
+
+def test_the_commands_extract_read_and_recompute_it(tmp_path: Path, ran: Any) -> None:
+    root, file = convert(tmp_path), made(tmp_path / "network.onnx")
+    extracted = ("extract", *SPLIT.split("/"), "--cache", root, "--stream", "hmr", "--kind", "onnx", "--workers", 1)
+    values = {"weights": file, "inputs": INPUTS, "crop": "size:24,region:24x16", "crop_per_box": 1.2}
+    values["outputs"] = "of_K_fullimg of_cliff_cond of_bbx_xys of_wh colour"
+    options = [word for name, value in values.items() for word in ("--set", f"{name}={value}")]
+    ran(*extracted, *options)
+    verify = ("verify", "--fast", "--cache", root, "--recompute", 50)
+    assert f"{3 * N} rows recomputed" in " ".join(ran(*verify).out.split())
+    assert "up to date" in ran(*extracted).out  # as recorded
+    split = cache.open(root)[SPLIT]
+    windows = np.array([[start, start + N] for start in split.tracks.start])
+    for name, truth in conditions(1.2).items():
+        part = read_part(split, windows, "hmr", name)
+        np.testing.assert_allclose(part.reshape(-1, *truth.shape[1:]), truth, rtol=1e-6, err_msg=name)
+    with pytest.raises(PipelineError, match="no part 'joints'; it has: of_K_fullimg, of_cliff_cond"):
+        read_part(split, windows, "hmr", "joints")
+
+
+def test_a_shuffled_conditioning_of_any_kind_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, stream = convert(tmp_path, focal=700.0), stream_of(made(tmp_path / "network.onnx"))
+    condition = Onnx.condition
+    for shuffled in ("none", *GIVEN.values()):
+
+        def wrong(self: Onnx, name: str, labels: Any, which: str = shuffled) -> Any:
+            return condition(self, name, labels)[:: -1 if name == which else 1]
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Onnx, "condition", wrong)
+            extract(plan_extraction(root, SPLIT, StreamSpec(shuffled, stream)), Resources(device="cpu", workers=1))
+    done = recompute(root, 100)
+    assert {one.stream: one.ok for one in done.compared} == {"none": True, **dict.fromkeys(GIVEN.values(), False)}
+
+
+@pytest.mark.parametrize(
+    ("graph", "options", "message"),
+    [
+        ({}, {"inputs": "cliff_cond=cliff"}, r"inputs.*expected image.*cliff_cond.*found image.*K_fullimg"),
+        ({"names": ("image",)}, {}, "inputs.*expected image.*K_fullimg"),
+        ({"changed": {"wh": (3,)}}, {}, r"inputs.*wh \['N', 2\].*wh \['batch', 3\]"),
+        ({"kind": TensorProto.DOUBLE}, {}, r"float32 or float16.*tensor\(double\)"),
+        ({}, {"crop": CropPolicy(size=32)}, r"'N', 3, 32, 32.*'batch', 3, 24, 16.*crop"),
+        ({}, {"image": "img"}, r"expected img.*found image"),
+        ({}, {"outputs": "joints"}, "outputs.*expected joints.*found colour"),
+        ({}, {"outputs": "whole"}, r"outputs.*numbers \(N, ...\), found whole \(\)"),
+        (None, {}, "one that ONNX Runtime loads"),
+    ],
+)
+def test_a_graph_that_does_not_fit_is_refused_before_work(
+    tmp_path: Path, graph: dict[str, Any] | None, options: dict[str, Any], message: str
+) -> None:
+    file = tmp_path / "a.onnx"
+    if graph is None:
+        file.write_bytes(b"no graph")
+    else:
+        made(file, **graph)
+    with pytest.raises(RawDataError, match=message) as error:
+        stream_of(file, **options).load(CPU, None)
+    assert str(file) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weights": Path()}, "weights is not set"),
+        ({"inputs": "cliff_cond=clif"}, "inputs 'cliff_cond=clif'.*cliff, image_size"),
+        ({"inputs": "bbox"}, "inputs 'bbox'"),
+        ({"mean": "0.5"}, "mean '0.5': expected three"),
+        ({"std": "1 1 0"}, "std '1 1 0'"),
+        ({"crop_per_box": 0.0}, "crop_per_box 0.0"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        stream_of(Path("a.onnx"), **options)
+
+
+def test_files_are_identified_by_content(tmp_path: Path) -> None:
+    with pytest.raises(MissingAssets, match=r"weights: file .*a\.onnx not found"):
+        stream_of(tmp_path / "a.onnx").identity()
+    one, other = (stream_of(made(tmp_path / name, batch=batch)) for name, batch in (("a.onnx", 1), ("b.onnx", 2)))
+    assert one.identity() != other.identity()
+    renamed = stream_of(one.weights.rename(tmp_path / "c.onnx"))
+    assert Onnx.from_identity(one_identity := renamed.identity()) is None and "c.onnx" not in str(one_identity)
+
+
+class TestContract(StreamContract):
+    @pytest.fixture
+    def stream(self, tmp_path: Path) -> Onnx:
+        return stream_of(made(tmp_path / "a.onnx"))
