@@ -139,25 +139,36 @@ def test_readers_that_know_no_extra_columns_read_the_rest_as_ever(root: Path, tm
     assert read_table("track_up", files)[1] == tuple(values(UP, "a/1", 40))
 
 
-def test_what_a_track_has_once_is_read_in_each_row_and_other_splits_columns_are_missed_by_name(root: Path) -> None:
+@pytest.mark.parametrize("n_without", [0, 1])
+def test_what_a_track_has_once_is_read_in_each_row_and_other_splits_columns_are_missed_by_name(
+    root: Path, n_without: int
+) -> None:
     with cache.SplitWriter(root, "toy/val", columns=(), plan="p") as writer:
         writer.begin()
         rows = {"frame_index": np.arange(9)}
         camera = np.array([[500, 0, 320], [0, 500, 240], [0, 0, 1.0]])
         about: Any = {"video": "a", "step": 1, "fps": 25, "crop_scale": 1.3, "columns": rows}
         writer.append(
-            cache.VideoEntry(name="a"),
+            cache.VideoEntry(name="a", width=640, height=480),
             [
                 cache.TrackRows(name="a/0", gender="female", intrinsics=camera, **about),
                 cache.TrackRows(name="a/1", **about),
             ],
         )
+        writer.append(cache.VideoEntry(name="b"), [cache.TrackRows(name="b/0", **about | {"video": "b"})][:n_without])
         writer.commit({})
     split = cache.open(root)["toy/val"]
     for name in ("contact", "up"):
         with pytest.raises(CacheError, match=rf"no field or column '{name}'"):
             split.read([[0, 4]], None, fields=[name])
-    batch = split.read([[2, 6], [9, 13]], None, fields=["gender", "intrinsics", "frame_index"])
+    fields = ["gender", "intrinsics", "frame_index", "image_size", "crop_scale"]
+    batch = split.read([[2, 6], [9, 13]], None, fields=fields)
+    assert (batch["image_size"] == [640, 480]).all() and batch["image_size"].dtype == np.int32
+    assert (batch["crop_scale"] == 1.3).all() and split.rows("image_size", 7, 11).tolist() == [[640, 480]] * 4
+    known = {"frame_index", "gender", "crop_scale"}
+    assert split.known_columns == known | ({"image_size"} if not n_without else set())  # b has no images, a/1 no camera
+    with pytest.raises(CacheError, match=r"image_size.*no committed track"):
+        split.rows("image_size", 20, 30)
     assert [cache.GENDERS[number] for number in batch["gender"][:, 0]] == ["female", "neutral"]
     assert (batch["intrinsics"][0] == camera).all()
     assert np.isnan(batch["intrinsics"][1]).all()

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from onnx import helper
 from scipy.spatial.transform import Rotation
 
 import cache
@@ -23,6 +24,7 @@ from pipeline.files.raw.stand_in import MARKER
 from tasks.__main__ import main
 from tests.tasks.conftest import FakeNetwork
 from tests.tasks.prediction.conftest import SHORT, World, save_checkpoint
+from tests.vibe_extensions.clips.test_rtmpose import Graph
 from vibe_extensions.clips.prediction.motions import TO_WORLD
 from vibe_extensions.hmmr.config import HMMRConfig
 from vibe_model.networks.video_model import VideoModel
@@ -192,6 +194,35 @@ def test_without_weights_the_message_names_the_file_and_where_to_put_it(folder, 
     shown = capsys.readouterr().err
     for part in ("yolox_tiny", str(tmp_path / "torch/hub/checkpoints"), "--set rtmpose.detector=FILE", "/keypoints"):
         assert part in shown
+
+
+@pytest.mark.parametrize("condition", ["cliff", "intrinsics"])
+def test_a_network_gets_the_image_size_of_clips_but_their_camera_is_unknown(
+    condition: str, folder, patch, tmp_path, capsys
+) -> None:
+    graph = Graph()
+    inputs = [helper.make_tensor_value_info("input", 1, ["n", 3, 224, 224])]
+    size = {"cliff": (3,), "intrinsics": (3, 3)}[condition]
+    inputs.append(helper.make_tensor_value_info("cond", 1, ["n", *size]))
+    beside = graph("Flatten", "cond")
+    features = graph("Sub", np.zeros((1, 2048)), graph("ReduceMean", beside, axes=[1]))
+    nodes = [*graph.nodes, helper.make_node("Identity", [features], ["out"])]
+    made = helper.make_graph(nodes, "graph", inputs, [helper.make_tensor_value_info("out", 1, None)], graph.weights)
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    (tmp_path / "hmr.onnx").write_bytes(model.SerializeToString())
+    values = {"kind": "onnx", "weights": tmp_path / "hmr.onnx", "image": "input", "inputs": f"cond={condition}"}
+    settings = ["--set", "features.streams=hmr"]
+    settings += [word for key, value in values.items() for word in ("--set", f"hmr.{key}={value}")]
+    words = [word for word in with_model(folder, tmp_path / "out") if word not in ("--weights", "untrained:0")]
+    code = run(folder / "more/short.AVI", *words, *settings, "--no-overlay")
+    shown = capsys.readouterr()
+    if condition == "cliff":
+        assert code == 0, shown
+        split = cache.open(tmp_path / "out/cache")["videos/train"]
+        assert split.columns and split.stream_manifest("hmr")["dim"] == 2048
+    else:
+        assert code == 1, shown
+        assert "stream 'hmr' reads intrinsics" in " ".join((shown.out + shown.err).split())
 
 
 def test_without_luigi_cfg_the_body_must_be_named(folder, patch, tmp_path, capsys) -> None:

@@ -155,6 +155,27 @@ def test_what_a_model_reads_beside_its_features_is_in_the_batches_by_its_name(mi
     assert_same(next(stream(held, 1, device=CPU, table=table)), batches.at(1))
 
 
+def test_columns_that_a_model_names_are_in_its_batches_and_a_split_without_them_is_refused(mixed, many):
+    class WithColumns(WithPairs):
+        fields = ("frame_index", "crop_scale", "kp_2d")
+
+    batches = TrainingBatches(WithColumns(**vars(mixed)), many)
+    labels = next(stream(batches, 0, device=CPU)).labels
+    at = batches.mixture.draw(0)
+    starts = [
+        (pick.split, start) for part in ("datasets_2d", "datasets_3d") for pick in at[part] for start in pick.starts
+    ]
+    frames = [many[name].rows("frame_index", start, start + 4) for name, start in starts]
+    np.testing.assert_array_equal(labels["frame_index"], np.stack(frames))
+    scales = [many[name].tracks.crop_scale[many[name].track_of(np.array([start]))] for name, start in starts]
+    np.testing.assert_array_equal(labels["crop_scale"], np.repeat(scales, 4, axis=1))
+    plain = TrainingBatches(WithPairs(**vars(mixed)), many).at(0).labels
+    np.testing.assert_array_equal(labels["kp_2d"], plain["kp_2d"])
+    WithColumns.fields = ("frame_index", "intrinsics")
+    with pytest.raises(DataError, match=r"c/train: expected intrinsics for every track.*datasets_2d"):
+        TrainingBatches(WithColumns(**vars(mixed)), many)
+
+
 def test_windows_take_their_features_from_one_of_the_copies(mixed, many):
     class WithCopies(TrainConfig):
         def streams_of(self, part):
