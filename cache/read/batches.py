@@ -114,7 +114,7 @@ class OpenSplit:
         """`columns`, and fields of tracks that every track has: `image_size` and `intrinsics` may be unknown."""
         of_tracks = {name: self._track_values(name) for name in (*OF_TRACKS, *self.extra)}
         known = [name for name, values in of_tracks.items() if values is not None and np.isfinite(values).all()]
-        if (self._tables["video_width"][self._tables["track_video"]] == 0).any() and "image_size" not in self.extra:
+        if "image_size" not in self.extra and (self._image_sizes == 0).any():
             known.remove("image_size")
         return frozenset({*self.columns, *known})
 
@@ -129,12 +129,15 @@ class OpenSplit:
             return None
         if name in self.extra:
             return self._tables[self.extra[name].array]
-        if name == "image_size":
-            size = np.stack([self._tables["video_width"], self._tables["video_height"]], axis=1)
-            return np.asarray(size[self._tables["track_video"]])
-        if name == "gender":
-            return self._genders
+        if name in ("gender", "image_size"):
+            return self._genders if name == "gender" else self._image_sizes
         return self._tables[f"track_{name}"] if name in OF_TRACKS else None
+
+    @cached_property
+    def _image_sizes(self) -> NDArray[np.int32]:
+        """(N, 2) width and height of each track's images."""
+        sizes = np.stack([self._tables["video_width"], self._tables["video_height"]], axis=1)
+        return np.asarray(sizes[self._tables["track_video"]], np.int32)
 
     @cached_property
     def _genders(self) -> NDArray[np.uint8]:

@@ -205,6 +205,17 @@ def test_rows_with_the_columns_of_other_rows_are_found(
     assert shift != 1 or len(compared.misaligned) == 3 * (N - 1)  # the next row's, within a track
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+def test_a_gpu_gets_the_same_columns() -> None:
+    rng = np.random.default_rng(0)
+    crops, columns = rng.integers(0, 256, (64, 16, 16, 3), np.uint8), rng.normal(0, 100, (64, DIM - 3))
+    labels = dict(zip(COLUMNS, np.split(columns, (4, 5, 7), axis=1), strict=True))
+    there, here = (Conditioned().load(Machine(device, 64), None)(crops, labels) for device in ("cuda", "cpu"))
+    np.testing.assert_allclose(there, here, rtol=1e-5)
+    np.testing.assert_allclose(here[:, 3:], columns, rtol=1e-6)
+
+
 def test_a_split_without_a_column_is_refused(tmp_path: Path, ran: Any) -> None:
     root = convert(tmp_path, focal=None)
     split = cache.open(root)[SPLIT]
