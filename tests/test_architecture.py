@@ -209,6 +209,7 @@ def test_no_file_outside_features_knows_a_streams_kind() -> None:
     assert kinds
     reads = (
         "pipeline.features.",
+        "vibe_extensions.clips.onnx_stream",
         "vibe_extensions.part_dynamics.",
         "vibe_extensions.world.",
         "vibe_model.networks.hmr2_head",

@@ -24,7 +24,7 @@ from pipeline.accounting import Totals
 from pipeline.cli.console import duration, plain, size
 from pipeline.cli.text import count
 from pipeline.detect.files import read_speed
-from pipeline.errors import PipelineError
+from pipeline.errors import MissingAssets, PipelineError
 from pipeline.files.pixels.frames import Video
 from pipeline.recipe.overview import SplitPlan, columns_bytes, stream_bytes
 
@@ -92,7 +92,10 @@ def _forecast_of(plan: SplitPlan, rates: Mapping[tuple[str, str], Rate]) -> Fore
     extra = recipe.dataset.extra_columns(recipe.split, body=todo.reader["body"] is not None)
     result = Forecast(plan.name, rows, source, {"columns": columns_bytes(new, columns, extra)})
     there = {*columns, *(column.name for column in extra), *OF_TRACKS}
-    forms = {s.name: (s.stream.dim, s.stream.dtype) for s in recipe.streams if {*s.stream.needs} <= there}
+    forms: dict[str, tuple[int, str]] = {}
+    for spec in (spec for spec in recipe.streams if there.issuperset(spec.stream.needs)):
+        with contextlib.suppress(MissingAssets):  # `missing_files` names the file
+            forms[spec.name] = (spec.stream.dim, spec.stream.dtype)
     forms |= {stream.stream: stream.form for stream in plan.extractions}
     lacks = {stream.stream: stream.lacks.rows for stream in plan.extractions if stream.why}
     works = [Work(DETECT, recipe.dataset.name, frames), Work(CONVERT, recipe.dataset.name, new)]

@@ -184,9 +184,10 @@ def _load(stream: Stream, sample: Any, batch_size: int, fill: float | None = Non
 
     def compute_each(rows: Sequence[int]) -> Rows:
         n, results = stream.reads.crops, []
-        for row in rows:
+        labels = label_batch(sample, np.array(rows), stream.reads)
+        for i, row in enumerate(rows):
             crops = [crop.copy() for crop in sample.crops[row + 2 - n : row + 2]]
-            results.append(stream.computed(crops, {name: sample.labels[name][row] for name in stream.reads.labels}))
+            results.append(stream.computed(crops, {name: values[i].copy() for name, values in labels.items()}))
             _require(np.array_equal(crops, sample.crops[row + 2 - n : row + 2]), "its crops")
         return results
 
