@@ -203,13 +203,12 @@ def test_the_files_that_architecture_md_names_for_each_way_run_and_are_as_many(t
 def test_no_file_outside_features_knows_a_streams_kind() -> None:
     """But for resnet50, the default, crops, which others may be computed from, and models that read certain streams.
 
-    (Two are libraries, too, and splits are imported as well as streams.)
+    (Three are libraries, too, and splits are imported as well as streams.)
     """
-    kinds = set(streams.names()) - {"resnet50", "crops", "torchvision", "timm", "imported"}
+    kinds = set(streams.names()) - {"resnet50", "crops", "torchvision", "timm", "onnx", "imported"}
     assert kinds
     reads = (
         "pipeline.features.",
-        "vibe_extensions.clips.onnx_stream",
         "vibe_extensions.part_dynamics.",
         "vibe_extensions.world.",
         "vibe_model.networks.hmr2_head",

@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     for text in broken:
         err.print(f"{DOUBT} {plain(text)}: skipped")
     forecasts = forecasts_of(plans)
-    failed = any(plan.problems for plan in plans)
+    failed = any(plan.problems or plan.refusals for plan in plans)
     rows = [as_dict(plan, missing, forecasts.get(plan.name)) for plan in plans]
     result = CommandResult(rows, exit_code=2 if broken or missing or failed else 0)
     for plan in plans:
@@ -86,7 +86,7 @@ def lines(plan: SplitPlan, most: int | None, shown: Collection[str] = ()) -> Ite
             yield "    no feature can be carried over: the stored keys are from another version"
     for spec in plan.recipe.streams if plan.committed is None and not plan.problems else ():
         yield f"  extract  {plain(spec.name)}: all rows of the conversion"
-    for problem in plan.problems:
+    for problem in (*plan.problems, *plan.refusals):
         yield f"  {WRONG} {plain(problem) if problem not in shown else 'not planned: see the last lines'}"
 
 
@@ -180,7 +180,7 @@ def as_dict(plan: SplitPlan, more_problems: Sequence[str] = (), forecast: Foreca
             }
             for stream in plan.extractions
         ],
-        "problems": list(dict.fromkeys([*plan.problems, *more_problems])),
+        "problems": list(dict.fromkeys([*plan.problems, *plan.refusals, *more_problems])),
         "behind": [{"stream": stream.stream, "rows": stream.lacks.rows} for stream in plan.behind],
         "forecast": forecast and forecast.as_dict(),
     }

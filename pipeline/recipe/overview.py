@@ -67,6 +67,7 @@ class SplitPlan:
     extractions: list[StreamPlan] = field(default_factory=list)  # without rows that the conversion adds
     committed: cache.Split | None = None
     problems: list[str] = field(default_factory=list)  # errors that a run will meet
+    refusals: list[str] = field(default_factory=list)  # streams whose columns the split does not have
     behind: list[StreamPlan] = field(default_factory=list)  # streams with missing rows that no setting or option names
     undetected: tuple[str, ...] = ()  # clips in which [detect] finds people first
     detection: DetectionPlan | None = None  # of the whole raw folder; None also where its weights are not here yet
@@ -77,7 +78,8 @@ class SplitPlan:
 
     @property
     def up_to_date(self) -> bool:
-        done = self.conversion is not None and self.conversion.up_to_date and not (self.problems or self.undetected)
+        done = self.conversion is not None and self.conversion.up_to_date
+        done = done and not (self.problems or self.refusals or self.undetected)
         return done and not any(plan.why or plan.differs for plan in self.extractions)
 
     @property
@@ -163,7 +165,7 @@ def _plan_streams(plan: SplitPlan, recipe: Recipe) -> None:
     specs = list(recipe.streams)
     if committed is not None:
         of_crops = [spec for spec in specs if spec.stream.reads.crops]
-        plan.problems += filter(None, (missing_columns(committed, spec) for spec in of_crops))
+        plan.refusals += filter(None, (missing_columns(committed, spec) for spec in of_crops))
         specs = [spec for spec in specs if committed.known_columns.issuperset(spec.stream.needs)]
         others = [_as_extracted(committed, name) for name in committed.streams if name not in [s.name for s in specs]]
         plan.behind = [stream for stream in others if specs and stream.why]

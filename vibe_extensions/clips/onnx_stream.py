@@ -78,6 +78,10 @@ class Onnx(NumberStream):
             name, _, condition = word.partition("=")
             if not name or condition not in CONDITIONS:
                 raise ConfigError(f"inputs {word!r}: expected NAME= one of {', '.join(CONDITIONS)}")
+        inputs = [self.image, *(word.partition("=")[0] for word in self.inputs.split())]
+        for key, names in (("inputs", inputs), ("outputs", self.outputs.split())):
+            if len(set(names)) < len(names):
+                raise ConfigError(f"{key} {getattr(self, key)!r}: expected each name once")
         for key in ("mean", "std"):
             try:
                 numbers = _numbers(getattr(self, key))

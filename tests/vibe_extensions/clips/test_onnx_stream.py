@@ -165,6 +165,8 @@ def test_a_graph_that_does_not_fit_is_refused_before_work(
         ({"weights": Path()}, "weights is not set"),
         ({"inputs": "cliff_cond=clif"}, "inputs 'cliff_cond=clif'.*cliff, image_size"),
         ({"inputs": "bbox"}, "inputs 'bbox'"),
+        ({"inputs": "a=bbox a=cliff"}, "inputs 'a=bbox a=cliff': expected each name once"),
+        ({"outputs": "a b a"}, "outputs 'a b a': expected each name once"),
         ({"mean": "0.5"}, "mean '0.5': expected three"),
         ({"std": "1 1 0"}, "std '1 1 0'"),
         ({"crop_per_box": 0.0}, "crop_per_box 0.0"),
