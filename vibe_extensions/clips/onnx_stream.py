@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 CPU_BATCH: Final = 8
 GPU_BATCH: Final = 64
 MOST_SESSIONS: Final = 3  # that stay in memory
-DO: Final = "Name its inputs and outputs in luigi.cfg or with --set: image, inputs, outputs (docs/features.md)."
+DO: Final = "Name an ONNX graph and its inputs and outputs: weights, image, inputs, outputs (docs/features.md)."
 DTYPES: Final = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
 
@@ -136,7 +136,8 @@ class GraphComputer:
     """A graph on its device, with checked inputs and outputs."""
 
     def __init__(self, stream: Onnx, machine: Machine) -> None:
-        self._stream, self._session = stream, Session(graphs.read(stream.weights), machine.device, "The stream onnx")
+        graph = graphs.read(stream.weights, DO)
+        self._stream, self._session = stream, Session(graph, machine.device, "The stream onnx")
         shapes: dict[str, tuple[int, ...]] = {stream.image: (3, *region_of(stream.crop))}
         shapes |= {name: CONDITIONS[condition].shape for name, condition in stream.conditions.items()}
         fixed = self._check(shapes)
@@ -146,8 +147,8 @@ class GraphComputer:
         self.lanes = 1 if self._session.on_gpu else cores(machine.threads)
         self._outputs = stream.outputs.split() or self._session.outputs
         if unknown := [name for name in self._outputs if name not in self._session.outputs]:
-            graph, names = self._session.graph, ", ".join(self._session.outputs)
-            raise graph.error("outputs", f"{', '.join(unknown)}, as the option names", names, DO)
+            names = ", ".join(self._session.outputs)
+            raise graph.error("outputs", f"{', '.join(unknown)}, as the option names", names)
         self.parts = self._find_parts(shapes)
         self.provenance = {
             "stand_in": False,
@@ -206,7 +207,7 @@ class GraphComputer:
         for name, output in zip(self._outputs, self._session.run(self._outputs, blank), strict=True):
             if not output.shape or output.shape[0] != n or output.dtype.kind not in "fiu" or not output.size:
                 found = f"{name} {output.shape} {output.dtype} for {n} rows"
-                raise self._session.graph.error("outputs", "numbers (N, ...)", found, DO)
+                raise self._session.graph.error("outputs", "numbers (N, ...)", found)
             parts.append({"name": name, "offset": offset, "shape": list(output.shape[1:])})
             offset += math.prod(output.shape[1:])
         return parts

@@ -143,7 +143,7 @@ def test_a_shuffled_conditioning_of_any_kind_is_found(tmp_path: Path, monkeypatc
         ({}, {"image": "img"}, r"expected img.*found image"),
         ({}, {"outputs": "joints"}, "outputs.*expected joints.*found colour"),
         ({}, {"outputs": "whole"}, r"outputs.*numbers \(N, ...\), found whole \(\)"),
-        (None, {}, "one that ONNX Runtime loads"),
+        (None, {}, "one that ONNX Runtime loads.*Name an ONNX graph"),
     ],
 )
 def test_a_graph_that_does_not_fit_is_refused_before_work(

@@ -30,32 +30,33 @@ class Graph(NamedTuple):
     file: Path
     name: str  # path within its zip
     content: bytes
+    do: str = DO  # end of messages
 
     @property
     def digest(self) -> str:
         """SHA-256 of the content."""
         return hashlib.sha256(self.content).hexdigest()
 
-    def error(self, key: str, expected: str, found: str, do: str = DO) -> RawDataError:
+    def error(self, key: str, expected: str, found: str, do: str = "") -> RawDataError:
         """An error that this graph is unsuitable."""
-        return RawDataError(self.file, key, expected=expected, found=found, do=do, reason="bad_checkpoint")
+        return RawDataError(self.file, key, expected=expected, found=found, do=do or self.do, reason="bad_checkpoint")
 
 
-def read(file: Path) -> Graph:
+def read(file: Path, do: str = DO) -> Graph:
     """Read an ONNX file, or a zip with one. Raises RawDataError for another zip."""
     with open_regular(file) as stream:
         if not zipfile.is_zipfile(stream):
             stream.seek(0)
-            return Graph(file, file.name, stream.read())
+            return Graph(file, file.name, stream.read(), do)
         try:
             with zipfile.ZipFile(stream) as archive:
                 inside = [entry for entry in archive.infolist() if entry.filename.endswith(".onnx")]
                 if len(inside) == 1 and inside[0].file_size < LARGEST:
-                    return Graph(file, inside[0].filename, archive.read(inside[0]))
+                    return Graph(file, inside[0].filename, archive.read(inside[0]), do)
                 found = ", ".join(f"{entry.filename} ({entry.file_size:,} bytes)" for entry in inside[:3]) or "none"
         except (zipfile.BadZipFile, OSError, RuntimeError, EOFError, ValueError) as error:
             found = f"a damaged zip: {error}"
-    raise Graph(file, "", b"").error("zip", "one ONNX graph of less than 2 GiB", found)
+    raise Graph(file, "", b"", do).error("zip", "one ONNX graph of less than 2 GiB", found)
 
 
 class Session:
