@@ -11,7 +11,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from onnx import helper
 from scipy.spatial.transform import Rotation
 
 import cache
@@ -24,7 +23,6 @@ from pipeline.files.raw.stand_in import MARKER
 from tasks.__main__ import main
 from tests.tasks.conftest import FakeNetwork
 from tests.tasks.prediction.conftest import SHORT, World, save_checkpoint
-from tests.vibe_extensions.clips.test_rtmpose import Graph
 from vibe_extensions.clips.prediction.motions import TO_WORLD
 from vibe_extensions.hmmr.config import HMMRConfig
 from vibe_model.networks.video_model import VideoModel
@@ -194,36 +192,6 @@ def test_without_weights_the_message_names_the_file_and_where_to_put_it(folder, 
     shown = capsys.readouterr().err
     for part in ("yolox_tiny", str(tmp_path / "torch/hub/checkpoints"), "--set rtmpose.detector=FILE", "/keypoints"):
         assert part in shown
-
-
-def test_a_network_gets_the_image_size_of_clips_but_their_camera_is_unknown(folder, patch, tmp_path, capsys) -> None:
-    words = [word for word in with_model(folder, tmp_path / "out") if word not in ("--weights", "untrained:0")]
-    for code, condition, shape in ((1, "intrinsics", (3, 3)), (0, "cliff", (3,))):
-        graph = Graph()
-        features = graph("Sub", np.zeros((1, 2048)), graph("ReduceMean", graph("Flatten", "cond"), axes=[1]))
-        nodes = [*graph.nodes, helper.make_node("Identity", [features], ["out"])]
-        shapes = {"image": (3, 224, 224), "cond": shape}
-        inputs = [helper.make_tensor_value_info(name, 1, ["n", *shape]) for name, shape in shapes.items()]
-        outputs = [helper.make_tensor_value_info("out", 1, None)]
-        made = helper.make_graph(nodes, "graph", inputs, outputs, graph.weights)
-        model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-        (tmp_path / "hmr.onnx").write_bytes(model.SerializeToString())
-        values = {"kind": "onnx", "weights": tmp_path / "hmr.onnx", "inputs": f"cond={condition}"}
-        options = [word for key, value in values.items() for word in ("--set", f"hmr.{key}={value}")]
-        options += ["--set", "features.streams=hmr", "--no-overlay"]
-        assert run(folder / "more/short.AVI", *words, *options) == code
-        shown = " ".join(" ".join(capsys.readouterr()).split())
-        assert ("stream 'hmr' reads intrinsics, which this split does not have" in shown) == (code == 1), shown
-    split = cache.open(tmp_path / "out/cache")["videos/train"]
-    (track,) = split.tracks
-    bbox, (width, height) = (
-        split.rows("bbox", track.start, track.stop),
-        split.rows("image_size", track.start, track.stop)[0],
-    )
-    side = bbox[:, 2] * track.crop_scale / max(width, height)
-    means = (2 * bbox[:, 0] / width - 1 + 2 * bbox[:, 1] / height - 1 + side) / 3
-    found = split.rows("features/hmr", track.start, track.stop)
-    np.testing.assert_allclose(found, np.repeat(-means[:, None], 2048, axis=1), rtol=1e-4, atol=1e-6)
 
 
 def test_without_luigi_cfg_the_body_must_be_named(folder, patch, tmp_path, capsys) -> None:

@@ -1,0 +1,63 @@
+"""Clips whose features are computed by a network that needs more than the crop."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+import cache
+from pipeline.files.raw.stand_in import MARKER
+from tasks.__main__ import main
+from tests.tasks.prediction.conftest import SHORT, World, save_checkpoint
+from vibe_extensions.hmmr.config import HMMRConfig
+
+
+def write_graph(file: Path, shape: tuple[int, ...]) -> None:
+    """2048 times the mean of the input `cond`."""
+    nodes = [
+        helper.make_node("Flatten", ["cond"], ["flat"]),
+        helper.make_node("ReduceMean", ["flat"], ["mean"], axes=[1]),
+        helper.make_node("Add", ["mean", "zeros"], ["out"]),
+    ]
+    shapes = {"image": (3, 224, 224), "cond": shape}
+    inputs = [helper.make_tensor_value_info(name, 1, ["n", *shape]) for name, shape in shapes.items()]
+    outputs = [helper.make_tensor_value_info("out", 1, None)]
+    zeros = [numpy_helper.from_array(np.zeros((1, 2048), np.float32), "zeros")]
+    model = helper.make_model(
+        helper.make_graph(nodes, "graph", inputs, outputs, zeros),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=9,
+    )
+    onnx.save(model, file)
+
+
+def test_a_network_gets_the_image_size_of_clips_but_their_camera_is_unknown(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("LUIGI_CONFIG_PATH", raising=False)
+    monkeypatch.chdir(tmp_path)
+    clips, checkpoint, graph = tmp_path / "clips", tmp_path / "hmmr.pt", tmp_path / "hmr.onnx"
+    clips.mkdir()
+    shutil.copy(world.raw / MARKER, clips)
+    shutil.copy(world.video, clips / "dance.mp4")
+    save_checkpoint(checkpoint, HMMRConfig.embedded(regressor_size=8, width=32, regressor="hmr"))
+    words = [clips, "--checkpoint", checkpoint, "--body", clips, "--device", "cpu", "--cache", "cache", "--no-overlay"]
+    for code, condition, shape in ((1, "intrinsics", (3, 3)), (0, "cliff", (3,))):
+        write_graph(graph, shape)
+        values = {"kind": "onnx", "weights": graph, "inputs": f"cond={condition}"}
+        options = [word for key, value in values.items() for word in ("--set", f"hmr.{key}={value}")]
+        options += ["--set", "features.streams=hmr", *SHORT]
+        assert main(["predict", *map(str, words), *map(str, options)]) == code
+        shown = " ".join(" ".join(capsys.readouterr()).split())
+        assert ("stream 'hmr' reads intrinsics, which this split does not have" in shown) == (code == 1), shown
+    split = cache.open("cache")["videos/train"]
+    for track in split.tracks:
+        bbox, sizes = (split.rows(name, track.start, track.stop) for name in ("bbox", "image_size"))
+        width, height = sizes[0]
+        side = bbox[:, 2] * track.crop_scale / max(width, height)
+        means = (2 * bbox[:, 0] / width - 1 + 2 * bbox[:, 1] / height - 1 + side) / 3
+        found = split.rows("features/hmr", track.start, track.stop)
+        np.testing.assert_allclose(found, np.repeat(means[:, None], 2048, axis=1), rtol=1e-4, atol=1e-6)
