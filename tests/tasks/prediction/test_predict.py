@@ -20,7 +20,7 @@ from tasks.__main__ import main
 from tests.tasks.conftest import FakeNetwork
 from tests.tasks.prediction.conftest import SEQLEN, SHORT, SPLIT, save_checkpoint, small_config, the_body
 from vibe_extensions.clips.prediction import job as jobs
-from vibe_extensions.clips.prediction import overlay
+from vibe_extensions.clips.prediction import overlay, refine
 from vibe_extensions.clips.prediction.drawing import BodyDrawing, PredictedBodies, project_body, record_type
 from vibe_extensions.clips.prediction.job import PredictionJob
 from vibe_extensions.clips.prediction.predict import PredictionOptions, predict_videos
@@ -216,6 +216,40 @@ def test_an_interrupted_overlay_and_one_on_a_full_disk_leave_no_file(job, world,
     with pytest.raises(PipelineError, match="free disk space"):
         overlay.write_overlay(*args)
     assert list(folder.iterdir()) == []
+
+
+# --------------------------------------------------------------------------------------------------- refinement
+
+
+def test_refined_bodies_are_nearer_to_the_keypoints_and_say_so(world, job, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(refine, "ITERATIONS", 10)
+    refined = world.predicted(tmp_path / "out", "--refine", "--no-overlay")
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "refine videos/train 2 of 2 tracks, median distance to the 2D joints " in shown
+    assert "DEMO DATA" in shown
+    split = job.split()
+    for before, after, listed in zip(files_of(job), files_of(refined), tracks_of(refined), strict=True):
+        track = next(track for track in split.tracks if track.name == listed["name"])
+        kp_2d = split.rows("kp_2d", track.start, track.stop)
+        seen = (kp_2d[..., 2] > 0) & refine.USED
+        px = [np.median(np.linalg.norm(f["joints_2d"] - kp_2d[..., :2], axis=-1)[seen]) for f in (before, after)]
+        assert listed["refined"]["median_px"] == pytest.approx(px, rel=0.01)
+        assert px[1] < px[0]
+        about = json.loads(str(after["about"]))
+        assert (about["refine"], about["refined"]) == (True, listed["refined"])
+        assert "refined" not in json.loads(str(before["about"]))
+
+
+def test_tracks_of_boxes_are_not_refined_but_counted(world, tmp_path, capsys) -> None:
+    boxes = tmp_path / "boxes.csv"
+    boxes.write_text("frame,track,x,y,w,h,score\n" + "".join(f"{i},ann,20,10,40,100,0.9\n" for i in range(3, 20)))
+    jobs = [
+        world.predicted(tmp_path / name, *o, "--no-overlay", labels=boxes)
+        for name, o in (("a", ["--refine"]), ("b", []))
+    ]
+    assert "0 of 1 track; 1 track without 2D joints" in " ".join(capsys.readouterr().out.split())
+    assert [track["refined"] for track in tracks_of(jobs[0])] == [None]
+    np.testing.assert_array_equal(files_of(jobs[0])[0]["theta"], files_of(jobs[1])[0]["theta"])
 
 
 # ------------------------------------------------------------------------------------------------------- errors

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import glob
+import math
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import cache
@@ -37,6 +40,7 @@ def options(sub: argparse.ArgumentParser) -> None:
     model.add_argument("--weights", help="Weights of the feature network, such as spin:FILE (default: from luigi.cfg)")
     model.add_argument("--pose-embedding", type=Path, metavar="FILE", help="best.pt of TrainPrVIPE, if it has moved")
     model.add_argument("--stream", help="Feature stream of a split (default: the model's)")
+    model.add_argument("--refine", action="store_true", help="Fit the bodies to the tracks' 2D joints (L-BFGS)")
     model.add_argument(
         "--smooth", type=positive, default=0.0, metavar="SIGMA", help="Smooth bodies over time (default: 0 frames)"
     )
@@ -130,10 +134,14 @@ def _write(args: argparse.Namespace, job: PredictionJob, *, overlay: bool) -> tu
     from vibe_extensions.pages.video_file import best_format
 
     job.out.mkdir(parents=True, exist_ok=True)
-    chosen = predict.PredictionOptions(smooth=args.smooth, tracks=args.tracks, overlay=overlay, export=args.export)
+    chosen = predict.PredictionOptions(
+        refine=args.refine, smooth=args.smooth, tracks=args.tracks, overlay=overlay, export=args.export
+    )
     with bar(f"  {console.line('predict', job.name, '')}", console.out, unit="frame") as progress:
         videos = predict.predict_videos(job, chosen, progress)
     say("predict", job.name, f"{count(videos.tracks, 'track')}, {count(videos.bodies, 'body-frame')}")
+    if args.refine:
+        say("refine", job.name, _refined(videos.errors))
     if overlay and videos.frames:
         rate = videos.frames / max(videos.drawing, 1e-9)
         say("overlay", job.name, f"{count(videos.frames, 'frame')}, {rate:.0f} a second")
@@ -143,6 +151,17 @@ def _write(args: argparse.Namespace, job: PredictionJob, *, overlay: bool) -> tu
         warn(text)
     _print_places(videos.summary, job.out)
     return videos.summary, len(videos.problems)
+
+
+def _refined(errors: Sequence[tuple[float, float]]) -> str:
+    """Line about the refinement. errors: px of each track before and after; NaN without 2D joints."""
+    better = [pair for pair in errors if pair[1] < pair[0]]
+    text = f"{len(better)} of {count(len(errors), 'track')}"
+    if better:
+        before, after = map(median, zip(*better, strict=True))
+        text += f", median distance to the 2D joints {before:.1f} -> {after:.1f} px"
+    without = sum(map(math.isnan, (before for before, _ in errors)))
+    return text + (f"; {count(without, 'track')} without 2D joints" if without else "")
 
 
 def _print_places(summary: dict[str, Any], out: Path) -> None:

@@ -31,6 +31,7 @@ from vibe_extensions.clips.prediction.drawing import PredictedBodies
 from vibe_extensions.clips.prediction.job import PredictionJob
 from vibe_extensions.clips.prediction.motions import write_motion
 from vibe_extensions.clips.prediction.overlay import write_overlay
+from vibe_extensions.clips.prediction.refine import refine_track
 from vibe_extensions.pages.show.clip import DEMO_MARK, rate_of
 from vibe_extensions.pages.video_file import DEFAULT_FPS
 from vibe_model import runs
@@ -48,6 +49,7 @@ SUMMARY: Final = "predictions.json"
 class PredictionOptions:
     """Options of a prediction."""
 
+    refine: bool = False  # fit to the 2D joints
     smooth: float = 0.0  # sigma of a Gaussian over time, in frames
     tracks: str = "*"  # pattern of track names
     overlay: bool = True
@@ -62,6 +64,7 @@ class PredictedVideos:
     bodies: int = 0  # person-frames
     frames: int = 0  # of overlays
     drawing: float = 0.0  # s
+    errors: list[tuple[float, float]] = field(default_factory=list)  # px before and after `refine`; NaN without joints
     problems: list[str] = field(default_factory=list)
     summary: dict[str, Any] = field(default_factory=dict)  # the content of predictions.json
 
@@ -80,12 +83,13 @@ def predict_videos(job: PredictionJob, options: PredictionOptions, progress: Pro
     chosen = select_tracks(split, options.tracks)
     total = sum(track.stop - track.start for track in chosen)
     n_videos = len({track.video for track in chosen})
-    for number, tracks in itertools.groupby(_bodies(job, split, options), key=lambda found: found[0]):
+    for number, tracks in itertools.groupby(_bodies(job, split, options), key=lambda one: one[0]):
         entry = split.videos[number]
         facts = {"video": entry.name, "picture": [entry.width, entry.height], "accounting": entry.account}
         bodies, rows = PredictedBodies(job.out, job.trained.generator.steps), []
-        for _, track in tracks:
-            rows.append(_write(job, track, options, about | {"video": entry.name}))
+        for _, track, error_px in tracks:
+            predicted.errors += [] if error_px is None else [error_px]
+            rows.append(_write(job, track, options, about | {"video": entry.name} | _refinement(error_px)))
             bodies.add(track)
             predicted.bodies += len(track)
             progress(predicted.bodies, total, entry.name)
@@ -101,8 +105,10 @@ def predict_videos(job: PredictionJob, options: PredictionOptions, progress: Pro
     return predicted
 
 
-def _bodies(job: PredictionJob, split: cache.Split, options: PredictionOptions) -> Iterator[tuple[int, TrackBodies]]:
-    """Yield video number and bodies of each person."""
+def _bodies(
+    job: PredictionJob, split: cache.Split, options: PredictionOptions
+) -> Iterator[tuple[int, TrackBodies, tuple[float, float] | None]]:
+    """Yield video number, bodies and errors before and after refinement (px) of each person."""
     trained = job.trained
     predictions = predict_tracks(
         trained.generator,
@@ -117,7 +123,15 @@ def _bodies(job: PredictionJob, split: cache.Split, options: PredictionOptions) 
     for (bodies,) in predictions:
         if len(bodies):  # else no frame could be decoded
             track = int(split.track_of(np.array([bodies.track.start]))[0])
-            yield int(split.tracks.video[track]), bodies.smooth_time(options.smooth)
+            error_px = None
+            if options.refine:
+                kp_2d = np.zeros((len(bodies), 49, 3), np.float32)
+                if "kp_2d" in split.columns:
+                    start, stop = bodies.track.start, bodies.track.stop
+                    kp_2d = split.rows("kp_2d", start, stop)[bodies.rows - start]
+                bodies, refined = refine_track(bodies, kp_2d, trained.generator)
+                error_px = refined.before, refined.after
+            yield int(split.tracks.video[track]), bodies.smooth_time(options.smooth), error_px
 
 
 def _write(
@@ -128,10 +142,19 @@ def _write(
     file = save_npz(job.out / BODIES, bodies, generator, about=about)
     first, last = (int(bodies.frame_index[i]) for i in (0, -1))
     facts = {"name": bodies.track.name, "file": f"{BODIES}/{file.name}"}
+    facts |= {"refined": about["refined"]} if "refined" in about else {}
     if options.export:
         fps = bodies.track.fps if math.isfinite(bodies.track.fps) else DEFAULT_FPS
         facts["motion"] = f"{MOTIONS}/{write_motion(job.out / MOTIONS, bodies, generator.body, fps).name}"
     return {**facts, "frames": len(bodies), "first": first, "last": last}
+
+
+def _refinement(error_px: tuple[float, float] | None) -> dict[str, Any]:
+    """Facts about the refinement of one person; null if the bodies are as predicted."""
+    if error_px is None:
+        return {}
+    before, after = error_px
+    return {"refined": {"median_px": [round(before, 2), round(after, 2)]} if after < before else None}
 
 
 def _draw(
@@ -160,6 +183,7 @@ def _about(job: PredictionJob, split: cache.Split, options: PredictionOptions) -
         "features": dict(split.stream_manifest(job.stream).get("identity") or {}),
         "seqlen": job.trained.config.seqlen,
         "steps": list(job.trained.generator.steps),
+        "refine": options.refine,
         "smooth": options.smooth,
     }
 

@@ -1,0 +1,207 @@
+"""Fit predicted bodies to the 2D joints of their track.  windows -> bodies -> [bodies] -> images
+
+As the temporal refinement of VIBE's demo (`--run_smplify`; after Bogo et al., Keep it SMPL, ECCV 2016): L-BFGS with a
+strong Wolfe line search on the joints' distances in the image, under Geman-McClure's robust function and weighted by
+the squared confidence, with one shape for the track. VIBE holds the pose by a prior over all poses; here, pose, shape
+and camera stay near the prediction.
+
+Errors count in the standard deviations below, and the variables are errors in these units.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.body import Body
+from pipeline.skeletons import JOINTS
+from vibe_extensions.pages.video_file import DEFAULT_FPS
+from vibe_model.cameras import project
+from vibe_model.networks.video_model import Project, VideoModel
+from vibe_model.prediction.predict import TrackBodies
+from vibe_model.rotations import axis_angle_to_matrix, matrix_to_axis_angle
+
+Floats = NDArray[np.floating[Any]]
+Float32s = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+KEYPOINT: Final = 0.02  # box sides, of a detected joint
+OUTLIER: Final = 0.1  # box sides, Geman-McClure's scale: joints further away are the detector's mistakes
+POSE: Final = 0.2  # rad, of a predicted rotation
+SHAPE: Final = 1.0  # of a predicted beta
+CAMERA: Final = 0.1  # of the predicted scale, as a share of it, and of the predicted shift, m
+ACCELERATION: Final = 20.0  # m/s^2, of a joint
+
+# Detectors place hips and neck elsewhere than the body; SPIN and VIBE leave them out, too.
+UNUSED: Final = frozenset({"OP Neck", "OP MidHip", "OP RHip", "OP LHip", "rhip", "lhip", "neck"})
+USED: Final = np.array([name not in UNUSED for name in JOINTS["spin49"]])
+CHUNK: Final = 256  # frames fitted at once, so that memory does not grow with the track
+CONTEXT: Final = 2  # frames before a chunk, fitted already, that an acceleration needs
+ITERATIONS: Final = 100  # of L-BFGS, at most
+LEAST_CHANGE: Final = 1e-4  # of the loss a frame, which ends it earlier
+
+
+class Refined(NamedTuple):
+    """A track's bodies, and the median distance of its keypoints to their joints."""
+
+    theta: Float32s  # (T, 85)
+    before: float  # px of the image; NaN without a keypoint
+    after: float
+
+
+def refine_bodies(
+    theta: Floats,
+    kp_2d: Floats,
+    bbox: Floats,
+    body: Body,
+    *,
+    crop_scale: float,
+    run: Ints | None = None,
+    rate: float = DEFAULT_FPS,
+    project: Project = project,
+) -> Refined:
+    """Fit a person's bodies to the keypoints. Without a keypoint, or if they fit no better, `theta` is returned.
+
+    Args:
+        theta: (T, 85) camera 3 (scale, tx, ty in the crop), pose 72 (axis times angle, rad), betas 10.
+        kp_2d: (T, 49, 3) spin49, px of the image and confidence; 0 is not seen.
+        bbox: (T, 4) centre and size, px of the image; the crop is `crop_scale` times as large.
+        body: On the device to compute on.
+        run: (T,) frames of equal number are neighbours. None: all are.
+        rate: Rows per second.
+        project: Projection of the model that predicted `theta`.
+    """
+    device, frames = body.faces.device, np.arange(len(theta))
+    arrays = (theta, kp_2d, bbox, np.zeros_like(frames) if run is None else run)
+    track = _Track(*(torch.as_tensor(np.array(array, np.float32), device=device) for array in arrays))
+    fit = _Fit(body, crop_scale, rate, project)
+    before = fit.median_px(track)
+    if math.isnan(before):
+        return Refined(np.array(theta, np.float32), before, before)
+    fitted = track.theta.clone()
+    fitted[:, 75:] = fitted[:, 75:].mean(dim=0)
+    n_chunks = -(-len(theta) // CHUNK)
+    if n_chunks > 1:  # one shape for all chunks, of single frames of the whole track
+        some = frames[::n_chunks]
+        single = track.part(some)._replace(theta=fitted[some], run=torch.arange(len(some), device=device))
+        fitted[:, 75:] = fit.solve(single, fit_shape=True)[0, 75:]
+    for start in range(0, len(theta), CHUNK):
+        first = max(start - CONTEXT, 0)
+        rows = frames[first : start + CHUNK]
+        chunk = track.part(rows)._replace(theta=fitted[rows])
+        fitted[rows] = fit.solve(chunk, n_fixed=start - first, fit_shape=n_chunks == 1)
+    after = fit.median_px(track._replace(theta=fitted))
+    if not after < before:
+        return Refined(np.array(theta, np.float32), before, before)
+    return Refined(fitted.cpu().numpy(), before, after)
+
+
+def refine_track(bodies: TrackBodies, kp_2d: Floats, generator: VideoModel) -> tuple[TrackBodies, Refined]:
+    """`refine_bodies` of a prediction. kp_2d: (F, 49, 3). Past and future bodies keep their poses."""
+    pose = matrix_to_axis_angle(torch.from_numpy(bodies.rotmat)).flatten(1).numpy()
+    rate = bodies.track.fps / bodies.track.step
+    refined = refine_bodies(
+        np.concatenate([bodies.camera, pose, bodies.shape], axis=1),
+        kp_2d,
+        bodies.bbox,
+        generator.body,
+        crop_scale=float(bodies.track.crop_scale),
+        run=bodies.run,
+        rate=rate if math.isfinite(rate) and rate > 0 else DEFAULT_FPS,
+        project=generator.project,
+    )
+    if not refined.after < refined.before:
+        return bodies, refined
+    camera, pose, shape = np.split(refined.theta, (3, 75), axis=1)
+    rotmat = axis_angle_to_matrix(torch.from_numpy(pose).reshape(-1, 24, 3)).numpy()
+    return replace(bodies, camera=camera, rotmat=rotmat, shape=shape), refined
+
+
+class _Track(NamedTuple):
+    """Tensors of n frames; as in `refine_bodies`, on the body's device."""
+
+    theta: Tensor  # (n, 85)
+    kp_2d: Tensor  # (n, 49, 3)
+    bbox: Tensor  # (n, 4)
+    run: Tensor  # (n,)
+
+    def part(self, rows: Ints) -> _Track:
+        return _Track(*(tensor[rows] for tensor in self))
+
+
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    body: Body
+    crop_scale: float
+    rate: float
+    project: Project
+
+    def pose(self, camera: Tensor, rotmat: Tensor, betas: Tensor, bbox: Tensor) -> tuple[Tensor, Tensor]:
+        """Joints (n, 49, 3) m, and in the image (n, 49, 2) px."""
+        joints = self.body.joints(betas=betas, rotmat=rotmat)
+        half = bbox[:, None, 2:3] * self.crop_scale / 2
+        return joints, bbox[:, None, :2] + half * self.project(joints, camera)
+
+    @torch.no_grad()
+    def median_px(self, track: _Track) -> float:
+        """Median distance (px) of seen joints to their keypoints; NaN without one."""
+        camera, pose, betas = torch.split(track.theta, [3, 72, 10], dim=1)
+        distances = []
+        for start in range(0, len(pose), CHUNK):  # not all at once, as in `solve`
+            few = slice(start, start + CHUNK)
+            rotmat = axis_angle_to_matrix(pose[few].reshape(-1, 24, 3))
+            pixels = self.pose(camera[few], rotmat, betas[few], track.bbox[few])[1]
+            distances.append((pixels - track.kp_2d[few, :, :2]).norm(dim=-1)[_weights(track.kp_2d[few]) > 0])
+        return float(torch.cat(distances).median()) if sum(map(len, distances)) else math.nan
+
+    def solve(self, track: _Track, *, n_fixed: int = 0, fit_shape: bool) -> Tensor:
+        """The theta (n, 85) of least loss. The first `n_fixed` frames stay."""
+        camera, pose, betas = torch.split(track.theta, [3, 72, 10], dim=1)
+        rotmat = axis_angle_to_matrix(pose.reshape(-1, 24, 3))
+        n, moving = len(pose), (torch.arange(len(pose), device=pose.device) >= n_fixed).float()[:, None]
+        turn, shift, growth = (torch.zeros_like(part, requires_grad=True) for part in (pose, camera, betas[0]))
+
+        def moved() -> tuple[Tensor, Tensor, Tensor]:
+            turned = rotmat @ axis_angle_to_matrix((POSE * moving * turn).reshape(-1, 24, 3))
+            step = CAMERA * moving * shift
+            scaled = torch.cat((camera[:, :1] * step[:, :1].exp(), camera[:, 1:] + step[:, 1:]), dim=1)
+            return scaled, turned, betas + SHAPE * growth
+
+        def closure() -> Tensor:
+            optimiser.zero_grad()
+            loss = self._loss(track, *moved()) + turn.square().sum() + shift.square().sum() + n * growth.square().sum()
+            (loss / n).backward()  # type: ignore[no-untyped-call]
+            return loss.detach() / n
+
+        variables = [turn, shift, *([growth] if fit_shape else [])]
+        optimiser = torch.optim.LBFGS(
+            variables, max_iter=ITERATIONS, tolerance_change=LEAST_CHANGE, line_search_fn="strong_wolfe"
+        )
+        optimiser.step(closure)  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            camera, rotmat, betas = moved()
+            return torch.cat((camera, matrix_to_axis_angle(rotmat).flatten(1), betas), dim=1)
+
+    def _loss(self, track: _Track, camera: Tensor, rotmat: Tensor, betas: Tensor) -> Tensor:
+        """Twice the negative log likelihood of the keypoints and of the joints' accelerations."""
+        joints, pixels = self.pose(camera, rotmat, betas, track.bbox)
+        squared = ((pixels - track.kp_2d[..., :2]) / track.bbox[:, None, 2:3]).square().sum(-1)
+        robust = squared / (1 + squared / OUTLIER**2)
+        # Metres in the image's plane, by the prediction's scale, and in depth from the body's root.
+        px_per_m = (track.theta[:, 0] * track.bbox[:, 2]).abs().median().clamp(min=1) * self.crop_scale / 2
+        places = torch.cat((pixels / px_per_m, joints[..., 2:]), dim=-1)
+        acceleration = (places[2:] - 2 * places[1:-1] + places[:-2]) * self.rate**2
+        adjacent = (track.run[2:] == track.run[:-2])[:, None, None]
+        uneven = (acceleration * adjacent / ACCELERATION).square().sum()
+        return (_weights(track.kp_2d) * robust).sum() / KEYPOINT**2 + uneven
+
+
+def _weights(kp_2d: Tensor) -> Tensor:
+    """Weights (n, 49) of keypoints (n, 49, 3); 0 for unseen and unused ones."""
+    return kp_2d[..., 2].square() * torch.as_tensor(USED, device=kp_2d.device)
