@@ -41,20 +41,23 @@ class VideoAccount:
     message: str = ""  # the full sentence for that
     notes: list[str] = field(default_factory=list)  # differences that cost no frame, or explain a reason
 
-    def drop(self, reason: str, frames: int) -> None:
-        """Count `frames` person-frames as dropped for `reason`, if there are any."""
+    def drop(self, reason: str, frames: int, *people: NDArray[Any]) -> None:  # noqa: ARG002
+        """Count `frames` person-frames as dropped for `reason`, if there are any.
+
+        people: of detections, frame_index (frames,) and keypoints (frames, J, 3), for subclasses that draw them.
+        """
         if frames:
             self.dropped[reason] += int(frames)
 
-    def drop_rows(self, reasons: Mapping[str, ArrayLike]) -> NDArray[np.bool_]:
+    def drop_rows(self, reasons: Mapping[str, ArrayLike], *people: NDArray[Any]) -> NDArray[np.bool_]:
         """Count each row under the first reason that applies. Returns (N,) the rows without a reason.
 
-        reasons: name -> (N,) whether the reason applies to a row.
+        reasons: name -> (N,) whether the reason applies to a row. people: as in `drop`, of all N rows.
         """
         kept = np.array(True)
         for reason, applies in reasons.items():
-            rows = np.asarray(applies, np.bool_)
-            self.drop(reason, int((kept & rows).sum()))
+            rows = kept & np.asarray(applies, np.bool_)
+            self.drop(reason, int(rows.sum()), *(array[rows] for array in people))
             kept = kept & ~rows
         return kept
 
@@ -70,10 +73,10 @@ class VideoAccount:
             self.drop_track("no_frame_left", 0)
         return rows
 
-    def drop_track(self, reason: str, frames: int) -> None:
-        """Count a track, and its remaining frames, as dropped."""
+    def drop_track(self, reason: str, frames: int, *people: NDArray[Any]) -> None:
+        """Count a track, and its remaining frames, as dropped. people: as in `drop`."""
         self.tracks_dropped[reason] += 1
-        self.drop(reason, frames)
+        self.drop(reason, frames, *people)
 
     def keep_track(self, frames: int) -> None:
         """Count a track, and its frames, as kept."""

@@ -105,7 +105,7 @@ def people(
         else:
             parts, dropped = clean(kp_2d[..., 2] > 0, joints, cleaning)
             for reason, rows in dropped.items():
-                account.drop(reason, len(rows))
+                account.drop(reason, len(rows), frame_index[rows], kp_2d[rows])
             longest = max(longest, _longest(dropped.get("track_too_short", np.empty(0, np.intp))))
             if not parts:
                 account.drop_track(max(dropped, key=lambda reason: len(dropped[reason])), 0)
@@ -120,7 +120,7 @@ def people(
                 crop_scale = CROP_SCALE
                 in_spin49 = convert(points[kept], source=detections.skeleton, target="spin49")
             if len(kept) < min_frames:
-                account.drop_track("track_too_short", len(kept))
+                account.drop_track("track_too_short", len(kept), frames[kept], points[kept])
                 longest = max(longest, len(kept))
                 continue
             account.keep_track(len(kept))
@@ -146,7 +146,8 @@ def _smooth_person_boxes(
     over_time = np.zeros((dense[-1] + 1, *kp_2d.shape[1:]))
     over_time[dense] = kp_2d
     boxes, first, stop = smooth_boxes(over_time, threshold=MIN_CONFIDENCE)
-    kept = account.drop_rows({"no_box": (dense < first) | (dense >= stop), "too_few_visible_joints": ~enough})
+    reasons = {"no_box": (dense < first) | (dense >= stop), "too_few_visible_joints": ~enough}
+    kept = account.drop_rows(reasons, frame_index, kp_2d)
     return np.flatnonzero(kept), boxes[dense[kept] - first] * np.array([1, 1, BOX_FACTOR, BOX_FACTOR], np.float32)
 
 
@@ -204,15 +205,12 @@ def _apply_confidence(detections: Detections, account: VideoAccount) -> Detectio
         return detections
     everyone = finite_joints(np.concatenate(detections.keypoints), account)
     reason = "low_score" if detections.boxes_alone else "no_visible_joint"
-    score = everyone[..., 2]
-    everyone[..., 2] = np.where(score < MIN_CONFIDENCE, 0, np.minimum(score, 1))
-    visible = account.drop_rows({reason: ~(everyone[..., 2] > 0).any(axis=1)})
-    stops = np.cumsum([len(persons) for persons in detections.keypoints])[:-1]
-    seen = np.split(visible, stops)
+    everyone[..., 2] = np.where(everyone[..., 2] < MIN_CONFIDENCE, 0, np.minimum(everyone[..., 2], 1))
+    sizes = [len(persons) for persons in detections.keypoints]
+    frame_index, stops = np.repeat(detections.frame_index, sizes), np.cumsum(sizes)[:-1]
+    seen = np.split(account.drop_rows({reason: ~everyone[..., 2].any(axis=1)}, frame_index, everyone), stops)
     keypoints = [persons[kept] for persons, kept in zip(np.split(everyone, stops), seen, strict=True)]
-    if detections.identity is None:
-        return replace(detections, keypoints=keypoints)
-    identity = [numbers[kept] for numbers, kept in zip(detections.identity, seen, strict=True)]
+    identity = detections.identity and [ids[kept] for ids, kept in zip(detections.identity, seen, strict=True)]
     return replace(detections, keypoints=keypoints, identity=identity)
 
 
@@ -228,10 +226,8 @@ def _identify(
         confidence = detections.keypoints[t][..., 2].sum(axis=1)
         for p in np.argsort(-confidence, kind="stable"):
             by_frame = members.setdefault(int(identities[p]), {})
-            if (
-                t in by_frame
-            ):  # two persons of a frame have the same identity: it belongs to the one of higher confidence
-                account.drop("duplicate_person", 1)
+            if t in by_frame:  # of two persons with one identity in a frame, it is the one of higher confidence
+                account.drop("duplicate_person", 1, detections.frame_index[[t]], detections.keypoints[t][[p]])
             else:
                 by_frame[t] = int(p)
     named = []

@@ -23,6 +23,7 @@ from vibe_extensions.pages import show
 from vibe_extensions.pages.show.tracks import PAGE_FRAMES
 
 CLIP: Final = ".mp4"  # suffix of --out for a clip
+split_of = show.split_of
 
 
 def options(sub: argparse.ArgumentParser) -> None:
@@ -44,7 +45,10 @@ def options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--tracks", type=whole(1), default=6, help="number of tracks, spread over the split (default: 6)")
     sub.add_argument("--track", action="append", default=[], metavar="NAME", help="show this track (repeatable)")
     sub.add_argument(
-        "--video", metavar="NAME", default="", help="show all tracks of this video (default for a clip: the first one)"
+        "--video",
+        metavar="NAME",
+        default="",
+        help="show all tracks of this video, and detections without a track (default for a clip: the first video)",
     )
     sub.add_argument(
         "--rejected",
@@ -84,20 +88,18 @@ def run(args: argparse.Namespace) -> int:
     with bar(f"show {name}", err, unit="frame" if clip else "track") as progress:
         of = ""
         if clip:
-            n_frames, with_rows = write_clip(shown, args.out, progress=progress)
-            of = f" of {shown.tracks[0].record.video}, {count(n_frames, 'frame')}, {with_rows:,} with rows,"
+            n, with_rows = write_clip(shown, args.out, progress=progress)
+            of = f" of {choice.video or shown.tracks[0].record.video}, {count(n, 'frame')}, {with_rows:,} with rows,"
         else:
             show.write_page(shown, args.out, progress=progress)
     tracks = count(len(shown.tracks), "track")
+    if shown.untracked is not None:
+        reasons = ", ".join(shown.untracked.dropped)
+        tracks += f" and {count(len(shown.untracked.reasons), 'detection')} without a track ({reasons})"
     out.print(plain(f"{name}: {tracks}{of} in {args.out} ({size(args.out.stat().st_size)})"))
     if shown.stand_in:
         out.print(f"  {STAND_IN} demo data, not the dataset itself")
     return 0
-
-
-def split_of(page: Path) -> str:
-    """The digest of the committed split that a page shows; "" if there is no such page."""
-    return show.split_of(page)
 
 
 def write_split(root: cache.Root, name: str, page: Path, *, raw: Path, body: Path | None, progress: Progress) -> int:

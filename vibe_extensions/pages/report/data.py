@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -16,6 +16,7 @@ from pipeline import datasets
 from pipeline.cli.console import duration
 from pipeline.cli.text import command, count, error_text
 from pipeline.conversion.committed import rejected_videos
+from pipeline.datasets.videos import OwnVideos
 from pipeline.errors import MissingAssets, PipelineError
 from pipeline.features.plan import is_untrained, missing_rows, stream_label, weights_of
 from pipeline.files.formats import smpl_files
@@ -24,7 +25,9 @@ from pipeline.reasons import SAMPLED, reason
 from vibe_extensions.contracts.commands import leaks
 from vibe_extensions.pages.report.page import Cell, PageSection
 from vibe_extensions.pages.show.page import Portrait, portrait
-from vibe_extensions.pages.show.tracks import Choice, from_cache
+from vibe_extensions.pages.show.tracks import Choice, from_cache, spread
+
+ClipTracks = tuple[cache.VideoEntry, list[tuple[str, int, int]]]  # a clip; name, first and last frame of its tracks
 
 UNREADABLE: Final = (cache.CacheError, OSError)  # errors that remove only a split from a section
 COUNTED: Final = {"videos": "videos", "tracks": "tracks", "frames": "person-frames"}  # in manifests -> on the page
@@ -34,6 +37,8 @@ DEMO: Final = "demo data"  # marks of a page
 UNTRAINED: Final = "untrained network"
 TRACKS: Final = 2  # to draw per dataset
 FRAMES: Final = 3  # per track
+MOST_CLIPS: Final = 30  # of the user's own clips, to list; and their tracks
+DRAWN_CLIPS: Final = 6  # of them, to draw a track of
 
 # Terms of each dataset, and the work to cite (in full: docs/licences.md).
 YOUTUBE: Final = "the videos are their owners'"
@@ -299,6 +304,16 @@ def _coverage(recorded: Sequence[cache.Split]) -> Iterator[tuple[str, str, int, 
 # -------------------------------------------------------------------------------------------------- example tracks
 
 
+def list_clips(split: cache.Split) -> list[ClipTracks]:
+    """At most MOST_CLIPS clips, evenly spaced over the split, each with at most so many tracks."""
+    clips = []
+    for number in spread(len(split.videos), MOST_CLIPS):
+        tracks = [split.tracks[i] for i in np.flatnonzero(split.tracks.video == number)[:MOST_CLIPS].tolist()]
+        ends = [[int(split.rows("frame_index", row, row + 1)[0]) for row in (t.start, t.stop - 1)] for t in tracks]
+        clips.append((split.videos[number], [(t.name, *span) for t, span in zip(tracks, ends, strict=True)]))
+    return clips
+
+
 class DrawnSplit(NamedTuple):
     """Some tracks of one split."""
 
@@ -307,6 +322,7 @@ class DrawnSplit(NamedTuple):
     portraits: Iterator[Portrait]  # drawn while the page is written, one at a time
     warnings: tuple[str, ...]
     more: str  # the command that shows more tracks
+    clips: Sequence[ClipTracks]  # of the user's own clips
 
 
 def examples_section(opened: OpenedCache, *, raw: Path | None, body: Path | None) -> PageSection:
@@ -336,14 +352,17 @@ def examples_section(opened: OpenedCache, *, raw: Path | None, body: Path | None
             folders = {"raw": folder}
             folders["body"] = body if split in needs_body else None
             try:
+                clips = list_clips(split) if dataset == OwnVideos.name else []
+                names = [max(tracks, key=lambda t: t[2] - t[1])[0] for _, tracks in clips if tracks]
+                choice = replace(choice, names=tuple(names[i] for i in spread(len(names), DRAWN_CLIPS)))
                 shown = from_cache(opened.root, split.name, choice, **folders)
             except (*UNREADABLE, PipelineError) as error:
                 problems.append(problem(split.name, error))
                 continue
             portraits = (portrait(track, body) for track in shown.tracks)
             more = command("show", *shown.name.split("/"), "--cache", str(opened.root), "--out", "tracks.html")
-            shown_split = DrawnSplit(shown.name, shown.stand_in, portraits, shown.warnings, more)
+            shown_split = DrawnSplit(shown.name, shown.stand_in, portraits, shown.warnings, more, clips)
             drawn.setdefault(dataset, []).append(shown_split)
     line = "a few tracks of each dataset from the cache: boxes, crops, joints"
     data = {"datasets": drawn, "problems": problems}
-    return PageSection("tracks", "Example tracks", "examples.html", data, line)
+    return PageSection("tracks", "Example tracks", "examples.html", data, line, list(drawn) == [OwnVideos.name])

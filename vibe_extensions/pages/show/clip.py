@@ -22,11 +22,10 @@ from pipeline.files.pixels.sources import n_frames
 from vibe_extensions.pages.show.bodies import COLOURS, LabelledBodies, SeenBody
 from vibe_extensions.pages.show.drawing import SIDE_COLOURS, Skeleton, flat
 from vibe_extensions.pages.show.tracks import Shown, ShownTrack
+from vibe_extensions.pages.show.untracked import BAND_PX, CAPTION_FOR
 from vibe_extensions.pages.video_file import DEFAULT_FPS, H264_ENCODERS, best_format, video_writer
 
 DEMO_MARK: Final = "DEMO DATA"  # in the corner of images made with demo data
-CAPTION_FOR: Final = 480  # px, smaller side up to which captions have their minimum size
-BAND_PX: Final = 16  # height of a caption's band at that size
 OVER: Final = frozenset({"video_ended", "video_unreadable"})  # problems that end a video
 PEOPLE: Final = (*COLOURS[2:], *COLOURS[:2])  # colours of tracks; those similar to the sides' come last
 DIMMED: Final = 0.5  # brightness of the grey frames without rows
@@ -130,9 +129,11 @@ def write_clip(shown: Shown, out: Path, *, progress: Progress = silent) -> tuple
     Raises:
         PipelineError: no tracks; tracks of several videos or without images; H.264 cannot be written.
     """
-    if not shown.tracks:
+    untracked = shown.untracked
+    if not shown.tracks and untracked is None:
         raise PipelineError(f"{shown.name}: no track for a clip. A page shows why: --out PAGE.html")
     videos = {track.record.video: track.source for track in shown.tracks}
+    videos |= {} if untracked is None else {untracked.video: untracked.source}
     if len(videos) != 1:
         raise PipelineError(f"{out}: a clip shows one video, found {len(videos)}. Name one: --video NAME")
     ((video, source),) = videos.items()
@@ -141,15 +142,19 @@ def write_clip(shown: Shown, out: Path, *, progress: Progress = silent) -> tuple
     require_h264(out)
     people = [_Person(track, number) for number, track in enumerate(shown.tracks)]
     bodies = LabelledBodies(shown.body) if shown.body is not None else None
-    indices = np.unique(np.concatenate([track.rows["frame_index"] for track in shown.tracks]))
+    indexed = [track.rows["frame_index"] for track in shown.tracks]
+    indices = np.unique(np.concatenate(indexed + ([] if untracked is None else [untracked.frame_index])))
     step = int(np.gcd.reduce(np.diff(indices))) or 1  # the largest that includes every row's frame
-    fps = shown.tracks[0].record.fps
+    fps = shown.tracks[0].record.fps if shown.tracks else math.nan
     total = (source.header().n_frames or 0) if isinstance(source, Video) else int(indices[-1]) + 1
     n_written = with_rows = 0
     with video_writer(out, (fps if math.isfinite(fps) else rate_of(source)) / step, source.size()) as write:
         for frame, image in frames_of(source, int(indices[0]) % step, step, int(indices[-1]) + 1):
             present = [(person, person.rows[frame.index]) for person in people if frame.index in person.rows]
-            write(_draw_frame(frame, image, people, present, bodies, shown.stand_in))
+            drawn = _draw_frame(frame, image, people, present, bodies, shown.stand_in)
+            if untracked is not None:
+                untracked.draw(drawn, frame.index)
+            write(drawn)
             n_written, with_rows = n_written + 1, with_rows + bool(present)
             progress(frame.index, max(total, frame.index), video)
     return n_written, with_rows

@@ -25,8 +25,10 @@ from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import count
 from pipeline.crops import CROP_SIZE, crop_person, normalise_keypoints
 from pipeline.files.pixels.frames import Frame, Image
+from pipeline.reasons import reason
 from vibe_extensions.pages.show.drawing import SIDE_COLOURS, Skeleton, View, ViewBox, flat, joints_3d, view_box, views
-from vibe_extensions.pages.show.tracks import Shown, ShownTrack
+from vibe_extensions.pages.show.tracks import PAGE_FRAMES, Shown, ShownTrack, spread
+from vibe_extensions.pages.show.untracked import Untracked
 
 Array = NDArray[Any]
 Rect = tuple[str, float, float, float, float]  # "box" or "crop"; x, y, width, height, px of the frame
@@ -89,6 +91,18 @@ def portrait(track: ShownTrack, body: Path | None) -> Portrait:
     return Portrait(track, caption, view_box([view for frame_views in solid for view in frame_views]), tuple(cards))
 
 
+def draw_untracked(untracked: Untracked) -> Iterator[tuple[int, int, str, Image | None]]:
+    """Yield some frames with such detections: frame, number of detections, problem or "", image."""
+    frames, sizes = np.unique(untracked.frame_index, return_counts=True)
+    chosen = spread(len(frames), 2 * PAGE_FRAMES)
+    for frame, size in zip(untracked.source.read(frames[chosen].tolist()), sizes[chosen].tolist(), strict=True):
+        image = None if frame.image is None else frame.image.copy()
+        if image is not None:
+            untracked.draw(image, frame.index)
+            image = _shrink(image, 2 * LONGEST_PX)
+        yield frame.index, size, f"{frame.kind}: {frame.problem}" if frame.problem else "", image
+
+
 def _overlays(frame: Frame, track: ShownTrack, i: int) -> tuple[str, Overlay | None, Overlay | None]:
     """The problem of row i's image or "", the full frame, and the crop."""
     image, scale = frame.image, track.record.crop_scale
@@ -106,12 +120,16 @@ def _overlays(frame: Frame, track: ShownTrack, i: int) -> tuple[str, Overlay | N
     )
     (height, width), longest = image.shape[:2], max(image.shape[:2])
     radius = min(max(float(size[0]) * scale * DOT, longest / 250), longest / 75)  # small people get small dots
-    if (shrink := LONGEST_PX / longest) < 1:
-        small = (max(1, round(width * shrink)), max(1, round(height * shrink)))
-        image = np.asarray(cv2.resize(image, small, interpolation=cv2.INTER_AREA), np.uint8)
     on_crop = (normalise_keypoints(kp_2d.astype(np.float64), bbox, scale)[:, :2] + 1) * CROP_SIZE / 2
-    full = _overlay(image, (width, height), rects, kp_2d, kp_2d[:, :2], radius)
+    full = _overlay(_shrink(image, LONGEST_PX), (width, height), rects, kp_2d, kp_2d[:, :2], radius)
     return "", full, _overlay(crop, (CROP_SIZE, CROP_SIZE), (), kp_2d, on_crop, CROP_SIZE * DOT)
+
+
+def _shrink(image: Image, longest: int) -> Image:
+    """The image, at most so large."""
+    scale, (height, width) = longest / max(image.shape[:2]), image.shape[:2]
+    small = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return image if scale >= 1 else np.asarray(cv2.resize(image, small, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _overlay(
@@ -140,7 +158,9 @@ def write_page(shown: Shown, out: Path, *, progress: Progress = silent) -> None:
             yield portrait(track, shown.body)
         progress(len(shown.tracks), len(shown.tracks))
 
-    write(templates().get_template("page.html").stream(shown=shown, portraits=portraits()), out)
+    untracked = () if shown.untracked is None else draw_untracked(shown.untracked)
+    content = {"shown": shown, "portraits": portraits(), "untracked": untracked}
+    write(templates().get_template("page.html").stream(content), out)
 
 
 def split_of(page: Path) -> str:
@@ -170,7 +190,7 @@ def templates(*folders: Path) -> Environment:
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"number": number, "count": count}
+    environment.filters |= {"number": number, "count": count, "jpeg_uri": jpeg_uri, "reason": reason}
     on_photo = " ".join(f"--{side}: {colour};" for side, colour in SIDE_COLOURS.items())
     environment.globals |= {"grid": grid, "isnan": math.isnan, "on_photo": on_photo}
     return environment

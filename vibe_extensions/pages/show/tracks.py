@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 import cache
 from cache import Split
 from pipeline.accounting import Accounting, VideoAccount
-from pipeline.conversion.committed import recorded_reader, rejected_videos
+from pipeline.conversion.committed import recorded_reader, rejected_videos, video_state
 from pipeline.conversion.convert import UNEXPECTED, is_failure
 from pipeline.conversion.identity import reader_parts
 from pipeline.datasets.base import Dataset, describe_error
@@ -29,6 +29,7 @@ from pipeline.files.raw.stand_in import refuse_mixture
 from pipeline.skeletons import JOINTS
 from pipeline.track import FLAGS, Track
 from vibe_extensions.pages.show.drawing import load_body
+from vibe_extensions.pages.show.untracked import DrawnAccount, Untracked, read_untracked
 
 if TYPE_CHECKING:
     from pipeline.body import Body
@@ -85,6 +86,7 @@ class Shown:
     warnings: tuple[str, ...]
     tracks: tuple[ShownTrack, ...]
     digest: str = ""  # of the committed split, for `split_of`
+    untracked: Untracked | None = None  # detections of the chosen video that became no track
 
 
 def from_cache(
@@ -117,7 +119,7 @@ def from_cache(
     warnings = []
     if folder is not None and not folder.is_dir():
         warnings.append(f"The raw folder {folder} does not exist, so no frame can be shown. Name it: --raw DIR")
-    numbers = spread(len(split.tracks), choice.tracks)
+    numbers, untracked = spread(len(split.tracks), choice.tracks), None
     if choice.names:
         number = {track: i for i, track in enumerate(split.tracks.names)}
         if unknown := [track for track in choice.names if track not in number]:
@@ -125,7 +127,7 @@ def from_cache(
             raise PipelineError(f"{name} has no track {unknown[0]!r}; it has {len(number)}: {examples}, ...")
         numbers = [number[track] for track in choice.names]
     elif choice.video:
-        numbers = np.flatnonzero(split.tracks.video == _number(split, choice.video)).tolist()
+        numbers, untracked = _video_tracks(split, choice.video, raw, warnings)
     return Shown(
         name=name,
         origin=f"the cache {root}",
@@ -141,6 +143,7 @@ def from_cache(
         warnings=tuple(warnings),
         tracks=tuple(_cached_track(split, number, folder, choice.frames) for number in numbers),
         digest=str(split.manifest["digest"]),
+        untracked=untracked,
     )
 
 
@@ -192,6 +195,7 @@ def from_raw(
         n_tracks=None,
         warnings=tuple(warnings),
         tracks=tuple(tracks),
+        untracked=read.untracked,
     )
 
 
@@ -204,13 +208,15 @@ class _RawTracks:
         self._dataset, self._split, self._raw, self._choice, self._body = dataset, split, raw, choice, body
         self.videos = [video for video in dataset.videos(raw, split) if of is None or video.name in of]
         self.accounts: dict[str, VideoAccount] = {}
+        self.untracked: Untracked | None = None  # detections of the chosen video
 
     def _read(self, video: RawVideo) -> list[ShownTrack]:
         tracks: Sequence[Track] = ()
         with ExitStack() as stack, caching():
             refusals = stack.enter_context(reading_refused()) if self._choice.rejected else []
             try:
-                tracks, account = self._dataset.read_accounted(self._raw, self._split, video, self._body)
+                account = DrawnAccount(video.name) if self._choice.video else VideoAccount(video.name)
+                tracks, _ = self._dataset.read_accounted(self._raw, self._split, video, self._body, account)
             except Exception as error:  # keep the other videos
                 account = VideoAccount(video.name)
                 account.reject(UNEXPECTED, describe_error(error))
@@ -220,6 +226,7 @@ class _RawTracks:
             account.notes[:0] = list(dict.fromkeys(f"rejected: {error}" for error in refusals))
         elif self._choice.rejected:
             return []  # the video is valid, or cannot be drawn
+        self.untracked = Untracked.from_account(account, self._raw, video, "")
         declared = self._dataset.extra_columns(self._split, body=self._body is not None)
         extra = [column.name for column in declared if column.per == "row"]
         columns = [t.columns | {name: t.extra[name] for name in extra if name in t.extra} for t in tracks]
@@ -244,7 +251,7 @@ class _RawTracks:
     def read_video(self, name: str) -> list[ShownTrack]:
         """All tracks of the video with this name. Raises PipelineError if there is none."""
         tracks = [track for video in self.videos if video.name == name for track in self._read(video)]
-        if not tracks:
+        if not tracks and self.untracked is None:
             has = self.accounts[name].rejection if name in self.accounts else "there is no such video"
             raise _no_video(f"{self._dataset.name}/{self._split}", name, has, (video.name for video in self.videos))
         return tracks
@@ -264,24 +271,22 @@ class _RawTracks:
         return [chosen[i] for i in spread(len(chosen), self._choice.tracks)]
 
 
-def _number(split: Split, video: str) -> int:
-    """The number of the video with this name. Raises PipelineError if it is missing or has no tracks."""
-    with_tracks = [int(number) for number in np.unique(split.tracks.video)]
-    for number in with_tracks:
-        if split.videos[number].name == video:
-            return number
-    names = [split.videos[number].name for number in with_tracks]
-    found = next((entry for entry in split.videos if entry.name == video), None)
-    raise _no_video(split.name, video, "there is no such video" if found is None else _why_no_track(found), names)
-
-
-def _why_no_track(video: cache.VideoEntry) -> str:
-    """Why a committed video has no tracks."""
-    account = video.account
-    if account.get("set_aside"):
-        return f"it was rejected ({account['set_aside']}): {account.get('message', '')}"
-    dropped = ", ".join(f"{n:,} {reason}" for reason, n in account.get("dropped", {}).items())
-    return f"none of {account.get('found', 0):,} person-frames is in a track ({dropped or 'no person was found'})"
+def _video_tracks(
+    split: Split, video: str, raw: Path | None, warnings: list[str]
+) -> tuple[list[int], Untracked | None]:
+    """Numbers of a video's tracks, and its other detections. Raises PipelineError if it is missing or has neither."""
+    names, untracked = split.videos.names, None
+    number = names.index(video) if video in names else -1
+    numbers = np.flatnonzero(split.tracks.video == number).tolist()
+    try:
+        untracked = read_untracked(split, split.videos[number], raw) if number >= 0 else None
+    except (PipelineError, OSError) as error:
+        warnings.append(str(error))
+    if not numbers and untracked is None:
+        known = video_state(split.videos[number].account, ()) if number >= 0 else ("there is no such video",)
+        reason = ": ".join(filter(None, known))
+        raise _no_video(split.name, video, reason, (names[i] for i in np.unique(split.tracks.video).tolist()))
+    return numbers, untracked
 
 
 def _no_video(name: str, video: str, reason: str, videos: Iterable[str]) -> PipelineError:
