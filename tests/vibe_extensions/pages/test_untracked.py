@@ -1,4 +1,4 @@
-"""Detections without a track: each is drawn with the accounting's reason, and no other one."""
+"""Detections without a track: each is drawn with the accounting's reason, and no other one. The report lists clips."""
 
 import json
 from collections import Counter
@@ -11,15 +11,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.__main__ import main
+from pipeline.accounting import VideoAccount
 from pipeline.datasets.people import people
 from pipeline.files.formats.labels.detections import CORNERS, Detections
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import RawVideo
 from pipeline.linking import Cleaning
+from tests.html_pages import Page
 from tests.pipeline.datasets.by_hand import standing
 from tests.vibe_extensions.pages.made_tracks import pictures
+from tests.vibe_extensions.pages.report.conftest import kept, person, write_split
 from vibe_extensions.demo.files import mp4_writer
 from vibe_extensions.pages import show
+from vibe_extensions.pages.report.data import examples_section, open_splits
+from vibe_extensions.pages.report.page import write_page
 from vibe_extensions.pages.show.untracked import COLOURS, DrawnAccount, Untracked
 
 CLIP = RawVideo("a.mp4", (Path("a.mp4"),))
@@ -107,3 +112,21 @@ def test_changed_files_are_named_and_their_detections_not_drawn(clips: Any) -> N
     shown = show.from_cache(root, "videos/train", show.Choice(video="kept.mp4"))
     assert shown.untracked is None and len(shown.tracks) == 1
     assert "kept.mp4: detections without a track are not drawn, because its files have changed" in shown.warnings[0]
+
+
+def test_all_clips_are_listed_with_their_tracks_and_some_are_drawn(tmp_path: Path) -> None:
+    clips = {f"{video:04}/0": person(10 + video) for video in range(1, 9)}
+    rejected = VideoAccount("0009", found=5)
+    rejected.reject("video_unreadable", "0009: no frame")
+    write_split(tmp_path, "videos/train", clips, accounts=[*kept(8), rejected])
+    section = examples_section(open_splits(tmp_path), raw=None, body=None)
+    (split,) = section.data["datasets"]["videos"]
+    assert [tracks for _, tracks in split.clips] == [*([(f"{v:04}/0", 0, 9 + v)] for v in range(1, 9)), []]
+    write_page(tmp_path / "page.html", [section], title="clips", mark="", facts={})
+    page = Page((tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert section.unfolded
+    titles = [title.text for svg in page.root.of_class("tracks") for title in svg.all("title")]
+    assert titles == [f"{v:04}/0: frames 0 to {9 + v}" for v in range(1, 9)]
+    assert "5 video_unreadable" in page.main.text
+    headings = [heading.text for heading in page.main.all("h4")]
+    assert headings == [f"videos/train: {v:04}/0" for v in (1, 2, 4, 5, 7, 8)]  # of eight, six

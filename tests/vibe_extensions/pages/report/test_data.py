@@ -12,10 +12,8 @@ import cache
 from pipeline.accounting import Totals
 from pipeline.datasets import get
 from pipeline.files.raw.stand_in import MARKER
-from tests.html_pages import Page
 from tests.vibe_extensions.pages.report.conftest import kept, person, write_split, write_stream
 from vibe_extensions.pages.report.data import accounting_section, examples_section, open_splits, overview_section
-from vibe_extensions.pages.report.page import write_page
 
 
 def rows(section: Any, key: str = "rows") -> dict[str, tuple[Any, ...]]:
@@ -111,24 +109,6 @@ def test_clips_are_drawn_from_the_recorded_folder_and_need_no_body(root: Path, t
     write_stream(clips, "videos/train", np.ones((10, 4)))
     assert open_splits(clips).mark == "untrained network"
     assert open_splits(root).mark == "demo data"
-
-
-def test_all_clips_are_listed_with_their_tracks_and_some_are_drawn(tmp_path: Path) -> None:
-    clips = {f"{video:04}/0": person(10 + video) for video in range(1, 9)}
-    rejected = VideoAccount("0009", found=5)
-    rejected.reject("video_unreadable", "0009: no frame")
-    write_split(tmp_path, "videos/train", clips, accounts=[*kept(8), rejected])
-    section = examples_section(open_splits(tmp_path), raw=None, body=None)
-    (split,) = section.data["datasets"]["videos"]
-    assert [tracks for _, tracks in split.clips] == [*([(f"{v:04}/0", 0, 9 + v)] for v in range(1, 9)), []]
-    write_page(tmp_path / "page.html", [section], title="clips", mark="", facts={})
-    page = Page((tmp_path / "page.html").read_text(encoding="utf-8"))
-    assert section.unfolded
-    titles = [title.text for svg in page.root.of_class("tracks") for title in svg.all("title")]
-    assert titles == [f"{v:04}/0: frames 0 to {9 + v}" for v in range(1, 9)]
-    assert "5 video_unreadable" in page.main.text
-    headings = [heading.text for heading in page.main.all("h4")]
-    assert headings == [f"videos/train: {v:04}/0" for v in (1, 2, 4, 5, 7, 8)]  # of eight, six
 
 
 def test_of_several_splits_two_show_a_track_each_and_training_comes_first(tmp_path: Path) -> None:
