@@ -291,7 +291,7 @@ def _video_tracks(
 
 def _no_video(name: str, video: str, reason: str, videos: Iterable[str]) -> PipelineError:
     names = list(videos)
-    close = did_you_mean(video, names)
+    close = did_you_mean(video, names) if "no such video" in reason else ";"
     examples = "" if close != ";" else f" others have tracks: {', '.join(names[:3]) or 'none'}"
     return PipelineError(f"{name}, video {video!r}: {reason}{close}{examples}")
 
