@@ -88,8 +88,9 @@ def predict_videos(job: PredictionJob, options: PredictionOptions, progress: Pro
         facts = {"video": entry.name, "picture": [entry.width, entry.height], "accounting": entry.account}
         bodies, rows = PredictedBodies(job.out, job.trained.generator.steps), []
         for _, track, error_px in tracks:
-            predicted.errors += [] if error_px is None else [error_px]
-            rows.append(_write(job, track, options, about | {"video": entry.name} | _refinement(error_px)))
+            predicted.errors.append(error_px)
+            better = [round(px, 2) for px in error_px] if error_px[1] < error_px[0] else None
+            rows.append(_write(job, track, options, about | {"video": entry.name, "refined": better}))
             bodies.add(track)
             predicted.bodies += len(track)
             progress(predicted.bodies, total, entry.name)
@@ -107,8 +108,8 @@ def predict_videos(job: PredictionJob, options: PredictionOptions, progress: Pro
 
 def _bodies(
     job: PredictionJob, split: cache.Split, options: PredictionOptions
-) -> Iterator[tuple[int, TrackBodies, tuple[float, float] | None]]:
-    """Yield video number, bodies and errors before and after refinement (px) of each person."""
+) -> Iterator[tuple[int, TrackBodies, tuple[float, float]]]:
+    """Yield video number, bodies and errors before and after refinement (px, NaN without) of each person."""
     trained = job.trained
     predictions = predict_tracks(
         trained.generator,
@@ -123,15 +124,11 @@ def _bodies(
     for (bodies,) in predictions:
         if len(bodies):  # else no frame could be decoded
             track = int(split.track_of(np.array([bodies.track.start]))[0])
-            error_px = None
-            if options.refine:
-                kp_2d = np.zeros((len(bodies), 49, 3), np.float32)
-                if "kp_2d" in split.columns:
-                    start, stop = bodies.track.start, bodies.track.stop
-                    kp_2d = split.rows("kp_2d", start, stop)[bodies.rows - start]
-                bodies, refined = refine_track(bodies, kp_2d, trained.generator)
-                error_px = refined.before, refined.after
-            yield int(split.tracks.video[track]), bodies.smooth_time(options.smooth), error_px
+            before = after = math.nan
+            if options.refine and "kp_2d" in split.columns:
+                kp_2d = split.rows("kp_2d", bodies.track.start, bodies.track.stop)[bodies.rows - bodies.track.start]
+                bodies, (_, before, after) = refine_track(bodies, kp_2d, trained.generator)
+            yield int(split.tracks.video[track]), bodies.smooth_time(options.smooth), (before, after)
 
 
 def _write(
@@ -141,20 +138,11 @@ def _write(
     generator = job.trained.generator
     file = save_npz(job.out / BODIES, bodies, generator, about=about)
     first, last = (int(bodies.frame_index[i]) for i in (0, -1))
-    facts = {"name": bodies.track.name, "file": f"{BODIES}/{file.name}"}
-    facts |= {"refined": about["refined"]} if "refined" in about else {}
+    facts = {"name": bodies.track.name, "file": f"{BODIES}/{file.name}", "refined": about["refined"]}
     if options.export:
         fps = bodies.track.fps if math.isfinite(bodies.track.fps) else DEFAULT_FPS
         facts["motion"] = f"{MOTIONS}/{write_motion(job.out / MOTIONS, bodies, generator.body, fps).name}"
     return {**facts, "frames": len(bodies), "first": first, "last": last}
-
-
-def _refinement(error_px: tuple[float, float] | None) -> dict[str, Any]:
-    """Facts about the refinement of one person; null if the bodies are as predicted."""
-    if error_px is None:
-        return {}
-    before, after = error_px
-    return {"refined": {"median_px": [round(before, 2), round(after, 2)]} if after < before else None}
 
 
 def _draw(
