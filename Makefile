@@ -14,7 +14,7 @@ help:  ## show this list
 	@echo "More: $(BIN)/python -m pipeline --help (data), $(BIN)/python -m tasks --help (predict, evaluate, report)"
 
 setup: .venv/.ready  ## the virtual environment, with everything installed
-	@echo "Ready. Next: make report    demo data -> features -> models -> one page about all of it, about 7 minutes"
+	@echo "Ready. Next: make report    demo data -> features -> models -> one page about all of it, about 4 minutes"
 	@echo "Your clips: $(BIN)/python -m pipeline prepare videos --raw CLIPS --cache CACHE; datasets: docs/getting-started.md; on a folder of its own: $(BIN)/python -m pipeline init"
 
 .venv/.ready: pyproject.toml

@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from pipeline.cli.options import cores
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features.streams.base import Labels, Machine, NumberStream, region_of
+from pipeline.features.weights import NOT_KNOWN
 from vibe_extensions.clips.detectors import graphs
 from vibe_extensions.clips.detectors.graphs import Session
 
@@ -154,6 +155,8 @@ class GraphComputer:
             "stand_in": False,
             "network": stream.weights.name,
             "library": "onnxruntime",
+            "licence": NOT_KNOWN,
+            "source": stream.weights.name,
             "sha256": self._session.graph.digest,
             "parts": self.parts,
             "device": "cuda" if self._session.on_gpu else "cpu",
