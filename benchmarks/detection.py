@@ -5,6 +5,10 @@
 rtmpose: ONNX graphs of the layers and sizes that are published (`GRAPHS`), with random weights and one person planted
 in YOLOX's output. Their parameters and products are counted, beside the published numbers.
 
+--every N: the same clip with N = 1, 2, 4 and 8. Equal rows: demo clips, people found by their clothes' colours in whole
+images, joints in crops of them; of each row of N = 1, the best overlap with a row of that frame: of the boxes, and of the
+extents of the joints, from which readers make boxes.
+
 Without --clip, the clip is noise on all scales, 640 x 480. Decoding is timed, and so is loading of `detect`.
 """
 
@@ -12,15 +16,16 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import math
 import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import cv2
 import numpy as np
@@ -28,16 +33,21 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from pipeline.boxes import extents
 from pipeline.detect import get
-from pipeline.detect.base import DetectionResources
-from pipeline.files.pixels.frames import Video
+from pipeline.detect.base import DetectionResources, People
+from pipeline.detect.clips import list_clips
+from pipeline.files.pixels.frames import Image, Video
 from vibe_extensions.clips.detection.run import detect_clips
+from vibe_extensions.clips.detectors.two_parts import Boxes, Networks, TwoPartDetector
+from vibe_extensions.demo.writing import write_dataset
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
 
 from benchmarks.common import parser, report, table
 from benchmarks.features import write_video
 
+EVERY: Final = (1, 2, 4, 8)
 GRAPHS: Final = {  # name: width and depth of the layers; published M parameters and G products of one picture
     "yolox-tiny": ((0.375, 0.33, 416), (5.06, 6.45 / 2)),  # Ge et al., table 4, with 80 classes; 2 FLOPs a product
     "yolox-m": ((0.75, 0.67, 640), (25.3, 73.8 / 2)),
@@ -220,19 +230,80 @@ def measured(args: argparse.Namespace) -> Iterator[str]:
     short = shorten(clip, args.at / "short/a.avi", args.frames)
     first = next(Video(short.parent, short.name).read([0])).image
     assert first is not None
-    rows, persons = list[tuple[Any, ...]](), 0
-    for yolo in ("yolox-tiny", "yolox-m"):
-        detector = get("rtmpose", weights=str(files["rtmpose-m"]), detector=str(files[yolo]))
+    rows, persons, once = list[tuple[Any, ...]](), 0, 0.0
+    for yolo, every in itertools.product(("yolox-tiny", "yolox-m"), EVERY):
+        detector = get("rtmpose", weights=str(files["rtmpose-m"]), detector=str(files[yolo]), every=every)
         detector.load("cpu")([first])
-        work = functools.partial(
-            detect_clips, short.parent, args.at / "out" / yolo, detector, DetectionResources(device="cpu")
-        )
+        out = args.at / f"out/{yolo}-{every}"
+        work = functools.partial(detect_clips, short.parent, out, detector, DetectionResources(device="cpu"))
         found, seconds, cpu = timed(work)
         persons, n = persons or found.persons, args.frames
-        rows.append((f"`rtmpose`, {yolo}", n, f"{cpu / n:.3f}", f"{seconds / n:.3f}", f"{n / seconds:.2f}"))
-    yield from table(("", "frames", "CPU s a frame", "s a frame", "frames/s"), rows)
+        once = cpu if every == 1 else once
+        figures = (f"{cpu / n:.3f}", f"{seconds / n:.3f}", f"{n / seconds:.2f}", f"{once / cpu:.2f}")
+        rows.append((f"`rtmpose`, {yolo}", every, n, *figures))
+    yield from table(("", "N", "frames", "CPU s a frame", "s a frame", "frames/s", "CPU time of N = 1 by this"), rows)
+    yield from ("", *equal_rows(args.at / "rendered"), "")
     yield f"\n`rtmpose` found {persons} persons in {args.frames} frames.\n"
     yield from table(("graph, random weights", "M parameters (published)", "G products an image (published)"), sizes)
+
+
+@dataclass(frozen=True)
+class Coloured(TwoPartDetector):
+    """The demo detector in two parts: boxes by whole images, joints by crops around the boxes."""
+
+    name: ClassVar[str] = "coloured"
+
+    def load_networks(self, device: str) -> Networks:
+        whole = get("demo").load(device)
+
+        def look(images: Sequence[Image], boxes: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+            return [
+                np.stack([crop_joints(image, box) for box in one]) if len(one) else np.zeros((0, 17, 3), np.float32)
+                for image, one in zip(images, boxes, strict=True)
+            ]
+
+        def crop_joints(image: Image, box: NDArray[np.float32]) -> NDArray[np.float32]:
+            centre, half = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) * 1.25 / 2
+            x0, y0 = np.maximum(centre - half, 0).astype(int)
+            x1, y1 = np.ceil(centre + half).astype(int)
+            people = whole([np.ascontiguousarray(image[y0:y1, x0:x1])])[0]
+            if not len(people.boxes):
+                return np.zeros((17, 3), np.float32)
+            off = np.linalg.norm((people.boxes[:, :2] + people.boxes[:, 2:]) / 2 + [x0, y0] - centre, axis=1)
+            joints = people.keypoints[off.argmin()]
+            return joints + np.float32([x0, y0, 0]) * (joints[:, 2:] > 0)
+
+        return Networks(lambda images: [Boxes(*one[:2]) for one in whole(images)], look)
+
+
+def equal_rows(folder: Path) -> Iterator[str]:
+    """Shares of the rows of N = 1 that overlap one of the same frame, on rendered clips."""
+    write_dataset("videos", folder, n_videos=4, n_frames=100)
+    found = dict[int, list[People]]()
+    for every, clip in itertools.product(EVERY, list_clips(folder)):
+        images = [frame.image for frame in Video(folder, clip).read(range(100)) if frame.image is not None]
+        keys = [t % every == 0 for t in range(len(images))]
+        found.setdefault(every, []).extend(Coloured(every=every).load("cpu")(images, keys))
+    n = sum(len(people.boxes) for people in found[1])
+    rows = []
+    for every in EVERY[1:]:
+        figures: list[str] = []
+        for corners in (lambda people: people.boxes, lambda people: extents(people.keypoints)[0].reshape(-1, 4)):
+            pairs = zip(found[1], found[every], strict=True)
+            best = np.concatenate([iou(corners(a), corners(b)).max(axis=1, initial=0) for a, b in pairs])
+            figures += [f"{(best >= least).mean():.1%}" for least in (0.9, 0.5)]
+        rows.append((every, n, *figures))
+    yield from table(
+        ("N", "rows of N = 1", "boxes, IoU >= 0.9", ">= 0.5", "joints' extents, IoU >= 0.9", ">= 0.5"), rows
+    )
+
+
+def iou(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(P, 4) and (Q, 4) corners -> (P, Q)."""
+    low, high = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
+    shared = np.clip(high - low, 0, None).prod(axis=-1)
+    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (a, b)]
+    return shared / (areas[0][:, None] + areas[1][None] - shared)
 
 
 def main() -> None:

@@ -80,15 +80,3 @@ def _smooth(column: NDArray[np.float64], median: int, sigma: float) -> NDArray[n
     robust = median_filter(column, size=median, mode="constant", cval=0.0)  # scipy.signal.medfilt, at any length
     smooth: NDArray[np.float64] = gaussian_filter1d(robust, sigma)  # its default mode mirrors: d c b a | a b c d
     return smooth
-
-
-def intersection_over_union(a: Floats, b: Floats) -> NDArray[np.float64]:
-    """(..., 2, 2) corners, broadcast -> (...) intersection over union, 0 for boxes without area."""
-    low = np.maximum(a[..., 0, :], b[..., 0, :])
-    high = np.minimum(a[..., 1, :], b[..., 1, :])
-    shared = np.clip(high - low, 0, None).prod(axis=-1)
-    area_a, area_b = ((box[..., 1, :] - box[..., 0, :]).prod(axis=-1) for box in (a, b))
-    union = area_a + area_b - shared
-    out = np.zeros(shared.shape)
-    np.divide(shared, union, out=out, where=union > 0)
-    return out

@@ -1,12 +1,15 @@
 """Linking of detections over time, selection of training frames.  raw -> [tracks] -> features -> windows
 
-Detections are paired with the persons of the previous frames by the assignment of least total cost (Kuhn: The Hungarian
-method, 1955). The cost of a pair, 0 for equal detections and 1 for two people apart, is
+Each person moves at a constant velocity that changes at random (a Kalman filter on the joints' mean, as in SORT, Bewley
+et al. 2016), in the camera's own motion if that is known. Each frame's detections are paired with the
+persons by the assignment of least total cost (Kuhn: The Hungarian method, 1955). The cost of a pair is
 
-    (1 - IoU of the boxes + mean distance of joints seen in both / a third of the box diagonal, at most 1) / 2
+    |d|^2 / S + (r / SHAPE)^2 + SURENESS log(S / R)
 
-Pairs above MAX_COST are not linked. Persons are expected to move on at the speed of their last VELOCITY detections,
-also through missing frames. Nothing is linked across a scene cut.
+with d (px) the mean distance, as a vector, from the joints expected to those detected, over joints seen in both; S its
+expected variance, which grows with time, and R that of a detection; r the mean distance that remains without d, by the
+box diagonal. Pairs above MAX_COST, or a diagonal apart, are not linked, and nothing is linked across a scene cut.
+Lengths are in box diagonals of the last detection, and the constants are from benchmarks/linking.py's scenes.
 
 Frames are selected as HMMR's authors did for InstaVariety (Kanazawa et al. 2019, their TFRecord converter): a sequence
 begins where enough joints are visible and ends where too few are, after a median filter; short sequences, and those
@@ -16,14 +19,15 @@ every sequence counts, and a longer one is split.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.boxes import extents, intersection_over_union
+from pipeline.boxes import extents
 from pipeline.errors import ConfigError
 
 Floats = NDArray[np.floating]
@@ -31,10 +35,13 @@ Doubles = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 
-MAX_GAP: Final = 5  # missing frames that a person may bridge
-MAX_COST: Final = 0.6  # boxes that overlap by a third, and joints a sixth of the diagonal away
-APART: Final = 1 / 3  # of the larger diagonal: joints that far away on average are another person's
-VELOCITY: Final = 12  # detections: over fewer, noise is taken for speed; over more, a turn is not followed
+SECOND: Final = 25  # frames, where the frame rate is not known
+MAX_COST: Final = 25.0  # 5 standard deviations
+NOISE: Final = 0.05  # diagonals: standard deviation of a detection's joints on average
+START: Final = 0.1  # diagonals a frame: of the velocity of somebody new
+TURN: Final = 0.014  # diagonals a frame: of what the velocity changes by in a frame
+SHAPE: Final = 0.07  # diagonals: of joints around their mean, in another frame or of another person
+SURENESS: Final = 0.3  # prefers who was just seen
 MARGIN_PX: Final = 1.0  # gives a box of two joints in line an area
 
 
@@ -49,35 +56,118 @@ class _SeenDetections:
 
 
 def link(
-    keypoints: Sequence[Floats], frame_index: Sequence[int] | Ints, max_gap: int = MAX_GAP, *, cuts: Sequence[int] = ()
+    keypoints: Sequence[Floats],
+    frame_index: Sequence[int] | Ints,
+    max_gap: int = SECOND,
+    *,
+    cuts: Sequence[int] = (),
+    camera: Mapping[int, Doubles] = MappingProxyType({}),
 ) -> list[Ints]:
     """Link each frame's persons to those of the frames before.
 
     `keypoints[t]` is (P, J, 3) px px confidence of the P persons in frame `frame_index[t]` (strictly increasing);
-    confidence 0 means not seen. `cuts` are the first frames of new scenes. Returns one (n, 2) array per person: rows
+    confidence 0 means not seen. `cuts` are the first frames of new scenes. `camera[frame]` maps the px of still
+    things in the frame before, (3, 3); without one, the camera is still. Returns one (n, 2) array per person: rows
     (t, p) in time order; persons by their first frame, then left to right. The order of detections within a frame
     changes only p. A person not seen for more than `max_gap` frames, or across a cut, is a new one. Detections without
     a seen joint are ignored.
     """
     if not len(keypoints):
         return []
-    visible = _collect_detections(keypoints)
+    seen = _collect_detections(keypoints)
     frames, scene = np.asarray(frame_index, np.int64), scenes(frame_index, cuts)
     persons: list[list[int]] = []  # numbers of detections
-    active: list[list[int]] = []
-    for t, frame in enumerate(frames):
-        last = frames[visible.rows[[person[-1] for person in active], 0]] if active else ()
+    tracks = _Tracks(seen)
+    for t, frame in enumerate(frames.tolist()):
+        before = int(frames[t - 1])
         same_scene = t > 0 and scene[t] == scene[t - 1]
-        active = [track for track, f in zip(active, last, strict=True) if same_scene and frame - f - 1 <= max_gap]
-        candidates = np.arange(visible.start[t], visible.start[t + 1])
-        partner = _assign(_costs(visible, frames, active, candidates, frame)) if active and len(candidates) else {}
-        for i, detection in enumerate(candidates.tolist()):
-            if i in partner:
-                active[partner[i]].append(detection)
-            else:
-                active.append([detection])
-                persons.append(active[-1])
-    return [visible.rows[person] for person in persons]
+        tracks.keep(frame - frames[seen.rows[tracks.last, 0]] - 1 <= (max_gap if same_scene else -1))
+        tracks.advance(frame - before)
+        for moved in range(before + 1, frame + 1) if camera and len(tracks.last) else ():
+            if (homography := camera.get(moved)) is not None:
+                tracks.move_camera(homography)
+        now = np.arange(seen.start[t], seen.start[t + 1])
+        cost, distance = tracks.costs(now)
+        pairs = _assign(cost)
+        for track, i in pairs:
+            persons[tracks.person[track]].append(int(now[i]))
+        tracks.update(pairs, now, distance)
+        new = np.delete(now, pairs[:, 1])
+        tracks.add(new, len(persons))
+        persons += [[detection] for detection in new.tolist()]
+    return [seen.rows[person] for person in persons]
+
+
+class _Tracks:
+    """The A persons who may be seen again: filters of the vector from the joints last seen to those expected."""
+
+    def __init__(self, seen: _SeenDetections) -> None:
+        self._seen = seen
+        self.person = self.last = np.zeros(0, np.int64)  # (A,) number of the person, and of the last detection
+        self._state = np.zeros((0, 2, 2))  # (A, 2, 2) px and px a frame; x and y
+        self._variance = np.zeros((0, 2, 2))  # (A, 2, 2) of both, equal for x and y
+
+    def keep(self, chosen: Bools) -> None:
+        for name in ("person", "last", "_state", "_variance"):
+            setattr(self, name, getattr(self, name)[chosen])
+
+    def add(self, detections: Ints, first: int) -> None:
+        """Begin persons numbered from `first`."""
+        n, size = len(detections), self._size(detections)[:, None, None] ** 2
+        self.person = np.concatenate([self.person, np.arange(first, first + n)])
+        self.last = np.concatenate([self.last, detections])
+        self._state = np.concatenate([self._state, np.zeros((n, 2, 2))])
+        self._variance = np.concatenate([self._variance, size * np.diag([NOISE**2, START**2])])
+
+    def advance(self, n: int) -> None:
+        """Expect everybody n frames later."""
+        step, turn = np.array([[1, n], [0, 1]]), np.array([[n**3 / 3, n**2 / 2], [n**2 / 2, n]]) * TURN**2
+        self._state = step @ self._state
+        self._variance = step @ self._variance @ step.T + turn * self._size(self.last)[:, None, None] ** 2
+
+    def move_camera(self, homography: Doubles) -> None:
+        """Expect everybody where still things have moved."""
+        expected = self._seen.boxes[self.last].mean(axis=1) + self._state[:, 0]
+        mapped = np.column_stack([expected, np.ones(len(expected))]) @ homography.T
+        self._state[:, 0] += mapped[:, :2] / mapped[:, 2:] - expected
+
+    def costs(self, now: Ints) -> tuple[Doubles, Doubles]:
+        """(A, B) of each person and detection `now`, infinite where no joint is seen in both; (A, B, 2) px distance."""
+        old, new, size = self._seen.keypoints[self.last], self._seen.keypoints[now], self._size(self.last)[:, None]
+        shared = ((old[:, None, :, 2] > 0) & (new[None, :, :, 2] > 0))[..., None]
+        n = np.maximum(shared.sum(axis=2), 1)
+        apart = (new[None, ..., :2] - (old[..., :2] + self._state[:, :1])[:, None]) * shared  # (A, B, J, 2)
+        distance = apart.sum(axis=2) / n
+        rest = np.linalg.norm((apart - distance[:, :, None]) * shared, axis=-1).sum(axis=2) / n[..., 0]
+        squared, noise = np.square(distance).sum(axis=-1), (NOISE * size) ** 2
+        variance = self._variance[:, :1, 0] + noise
+        shape = rest / np.maximum(size, self._size(now)) / SHAPE
+        cost = squared / variance + shape**2 + SURENESS * np.log(variance / noise)
+        return np.where(shared.any(axis=(2, 3)) & (squared < size**2), cost, np.inf), distance
+
+    def update(self, pairs: Ints, now: Ints, distance: Doubles) -> None:
+        """Move the persons of `pairs` to their detections."""
+        track, found = pairs.T
+        away = distance[track, found]
+        noise = (NOISE * self._size(self.last[track])) ** 2
+        self.last[track] = now[found]
+        gain = self._variance[track, :, 0] / (self._variance[track, 0, 0] + noise)[:, None]  # (n, 2)
+        self._state[track, 0] = -away
+        self._state[track] += gain[..., None] * away[:, None]
+        self._variance[track] -= gain[..., None] * self._variance[track, :1]
+
+    def _size(self, detections: Ints) -> Doubles:
+        corners = self._seen.boxes[detections]
+        return np.asarray(np.linalg.norm(corners[:, 1] - corners[:, 0], axis=-1), np.float64)
+
+
+def _assign(cost: Doubles) -> Ints:
+    """(n, 2) rows and columns of the pairs with the least total cost."""
+    from scipy.optimize import linear_sum_assignment  # 0.2 s, which commands that link nothing need not wait for
+
+    rows, columns = linear_sum_assignment(np.minimum(cost, MAX_COST))
+    linked = cost[rows, columns] < MAX_COST
+    return np.column_stack([rows[linked], columns[linked]])
 
 
 def scenes(frame_index: Sequence[int] | Ints, cuts: Sequence[int]) -> Ints:
@@ -116,46 +206,9 @@ def _collect_detections(keypoints: Sequence[Floats]) -> _SeenDetections:
     return _SeenDetections(rows[order], points[order], pad_boxes(corners[order]), start)
 
 
-def _costs(seen: _SeenDetections, frames: Ints, active: Sequence[Sequence[int]], now: Ints, frame: int) -> Doubles:
-    """(A, B) costs of the detections `now` against the expected positions of the active persons in `frame`."""
-    first = np.array([person[-VELOCITY:][0] for person in active])
-    last = np.array([person[-1] for person in active])
-    before, after = seen.keypoints[first], seen.keypoints[last]
-    shared = (before[..., 2] > 0) & (after[..., 2] > 0)
-    total = ((after[..., :2] - before[..., :2]) * shared[..., None]).sum(axis=1)
-    moved = total / np.maximum(shared.sum(axis=1), 1)[:, None]  # (A, 2) px on average; 0 where none is seen in both
-    at_first, at_last = frames[seen.rows[first, 0]], frames[seen.rows[last, 0]]
-    shift = moved * ((frame - at_last) / np.maximum(at_last - at_first, 1))[:, None]
-    after[..., :2] += shift[:, None]
-    return pair_costs(after, seen.boxes[last] + shift[:, None], seen.keypoints[now], seen.boxes[now])
-
-
-def _assign(cost: Doubles) -> dict[int, int]:
-    """Column -> row of the pairs with the least total cost."""
-    from scipy.optimize import linear_sum_assignment  # 0.2 s, which commands that link nothing need not wait for
-
-    rows, columns = linear_sum_assignment(np.minimum(cost, MAX_COST))
-    return {c: r for r, c in zip(rows.tolist(), columns.tolist(), strict=True) if cost[r, c] < MAX_COST}
-
-
-def pair_costs(points_a: Doubles, boxes_a: Doubles, points_b: Doubles, boxes_b: Doubles) -> Doubles:
-    """(A, J, 3) and (B, J, 3) in boxes (A, 2, 2) and (B, 2, 2) -> (A, B) costs in [0, 1] (module docstring)."""
-    shared = (points_a[:, None, :, 2] > 0) & (points_b[None, :, :, 2] > 0)  # (A, B, J)
-    distance = np.linalg.norm(points_a[:, None, :, :2] - points_b[None, :, :, :2], axis=-1)
-    n_shared = shared.sum(axis=-1)
-    mean = (distance * shared).sum(axis=-1) / np.maximum(n_shared, 1)
-    diagonal = np.maximum(_diagonal(boxes_a)[:, None], _diagonal(boxes_b)[None])
-    apart = np.where(n_shared > 0, np.minimum(mean / diagonal / APART, 1), 1.0)  # nothing to compare: apart
-    return np.asarray((1 - intersection_over_union(boxes_a[:, None], boxes_b[None]) + apart) / 2, np.float64)
-
-
 def pad_boxes(corners: Doubles) -> Doubles:
     """(N, 2, 2) with the margin, so that joints in line have a box with an area."""
     return np.stack([corners[:, 0] - MARGIN_PX, corners[:, 1] + MARGIN_PX], axis=1)
-
-
-def _diagonal(corners: Doubles) -> Doubles:
-    return np.asarray(np.linalg.norm(corners[:, 1] - corners[:, 0], axis=-1), np.float64)
 
 
 # Joints of face and shoulders in all joint orders; all others are the body's.

@@ -40,6 +40,12 @@ def cores(workers: int) -> int:
     return workers or len(os.sched_getaffinity(0))
 
 
+def every_option(sub: argparse.ArgumentParser) -> None:
+    """Add --every."""
+    help_ = "Find people in every N-th frame, and follow them by their joints in between (rtmpose; default: 1)"
+    sub.add_argument("--every", type=whole(1), metavar="N", help=help_)
+
+
 def shards_kept(_: argparse.Namespace) -> str:
     """What an interrupted conversion keeps."""
     return KEPT

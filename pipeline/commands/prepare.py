@@ -16,6 +16,7 @@ import cache
 from pipeline import datasets, detect
 from pipeline.cli.command_line import CommandEntry
 from pipeline.cli.console import DOUBT, STAND_IN, UNTRAINED, VERB, WRONG, err, line, out, plain, size
+from pipeline.cli.options import every_option
 from pipeline.cli.progress import Progress, bar
 from pipeline.cli.text import FEW, command, count, error_text, few, from_here
 from pipeline.commands import extract as extract_command
@@ -46,7 +47,7 @@ from pipeline.settings.sections import Settings, detector_of
 
 NO_DETECTOR: Final = "none"
 DEFAULTS: Final = {  # of the options, for other commands that prepare data
-    **dict.fromkeys(("pages", "weights", "stream", "body", "detector", "device", "kind", "precision")),
+    **dict.fromkeys(("pages", "weights", "stream", "body", "detector", "every", "device", "kind", "precision")),
     **dict.fromkeys(("plan", "all", "replace"), False),
     "set": (),
 }
@@ -77,6 +78,7 @@ def prepare_options(sub: argparse.ArgumentParser) -> None:
     add("--body", type=Path, help="Folder of SMPL's files, for datasets that need them (default: [paths] body)")
     detectors = ", ".join([*detect.names(), NO_DETECTOR])
     add("--detector", help=f"Detector for clips without keypoints: {detectors}")
+    every_option(sub)
     help_ = "Device: auto, cpu, cuda, cuda:1, ... (default: [detect] device, [features] device)"
     add("--device", type=option_type(DeviceName), help=help_)
     from_settings(sub, detector="detect.detector")
@@ -191,7 +193,7 @@ def resolve(args: argparse.Namespace, streams: Sequence[StreamSpec] = ()) -> Pre
         )
     detector = _detector(args)
     common: dict[str, Any] = {"body": body, "drop_removed": settings.convert.removed == "drop", "detector": detector}
-    by_any = not (detector is None or args.detector or settings.source.section(detector.name))
+    by_any = detector is not None and _keeps_other_keypoints(args, detector.name)
     recipes, without_weights = [], False
     committed = {split: committed_split(args.cache, f"{dataset.name}/{split}") for split in dataset.splits}
     first = next((split for split in committed.values() if split is not None and split.streams), None)
@@ -221,13 +223,14 @@ def _on_device(args: argparse.Namespace) -> Settings:
 def _detector(args: argparse.Namespace) -> Detector | None:
     """The detector for clips without keypoints; None if no clip needs one."""
     if args.dataset not in args.cfg.detect.datasets or args.detector == NO_DETECTOR:
+        if args.every is not None:
+            raise ConfigError(f"--every {args.every}: no detector runs here. Leave the option out.")
         return None
     name = args.detector or usual_detector(args.raw)
-    by_any = not (args.detector or args.cfg.source.section(name))
-    if not unlabelled_clips(args.raw, by_any_detector=by_any):
+    if not unlabelled_clips(args.raw, by_any_detector=_keeps_other_keypoints(args, name)):
         return None
     try:
-        detector = detector_of(args.cfg.source, name)
+        detector = detector_of(args.cfg.source, name, every=args.every)
         if not detector.downloads or not args.plan:
             detect.identity(detector)  # downloads its weights
     except (ConfigError, MissingAssets) as error:
@@ -236,6 +239,11 @@ def _detector(args: argparse.Namespace) -> Detector | None:
         do = f"Or name another --detector, or put keypoints of another tool into {args.raw}/{KEYPOINTS}."
         raise type(error)(f"{message}. {do}") from error
     return detector
+
+
+def _keeps_other_keypoints(args: argparse.Namespace, detector: str) -> bool:
+    """Whether keypoints of another detector, or of other options, are kept: nothing names one."""
+    return not (args.detector or args.every is not None or args.cfg.source.section(detector))
 
 
 # ------------------------------------------------------------------------------------------------------------ steps

@@ -54,7 +54,7 @@ class InstaVariety(Dataset):
 
     name: ClassVar[str] = "insta_variety"
     splits: ClassVar[tuple[str, ...]] = ("train", "test")
-    version: ClassVar[int] = 3  # 3: boxes of people without any joint are tracks
+    version: ClassVar[int] = 3  # 3: people are linked by their motion, across a second; boxes without joints are tracks
     page: ClassVar[str] = "https://github.com/akanazawa/human_dynamics"
     keypoints_from: ClassVar[str] = "detected"
     harmless: ClassVar[frozenset[str]] = frozenset({"no_keypoints"})  # of videos: no detector was run on them

@@ -55,7 +55,7 @@ class Kinetics(Dataset):
 
     name: ClassVar[str] = "kinetics"
     splits: ClassVar[tuple[str, ...]] = ("train", "val")
-    version: ClassVar[int] = 7  # 7: boxes of people without any joint are tracks
+    version: ClassVar[int] = 7  # 7: people are linked by their motion, across a second; boxes without joints are tracks
     page: ClassVar[str] = "https://github.com/cvdfoundation/kinetics-dataset"
     keypoints_from: ClassVar[str] = "detected"
     harmless: ClassVar[frozenset[str]] = frozenset({"no_keypoints"})  # the detector need not have run on every clip

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,7 +30,7 @@ from pipeline.files.pixels.frames import Video
 from pipeline.files.pixels.sources import n_frames
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import file_digest
-from pipeline.linking import MAX_GAP, Cleaning, clean, link, split_at_gaps
+from pipeline.linking import SECOND, Cleaning, clean, link, split_at_gaps
 from pipeline.skeletons import convert, joint_names, without_non_finite
 from pipeline.track import CROP_SCALE, Track
 
@@ -41,13 +42,15 @@ MIN_VISIBLE: Final = 6  # joints
 BOX_FACTOR: Final = 1.1
 BOX_SCALE: Final = 1.1  # crop side / larger side of a detector's box, which holds the whole person with some air
 
+Doubles = NDArray[np.float64]
+
 
 @dataclass(frozen=True, slots=True)
 class Rules:
     """How a dataset's people are linked and cleaned."""
 
     min_frames: int
-    max_gap: int = MAX_GAP
+    max_gap: int | None = None  # frames; a second
     cleaning: Cleaning | None = None  # for arbitrary clips, with scene cuts; None: only drop frames with few joints
     bridge: bool = False  # add the frames in which a person was missed, with boxes in between
 
@@ -63,8 +66,7 @@ def clip_origin(clip: str) -> Origin:
     return Origin(recording=re.sub(r"_[0-9]{6}_[0-9]{6}$", "", name))
 
 
-CLIPS_GAP: Final = 12  # missing frames of a person that are bridged in clips in which anything may be
-ANY_CLIP: Final = Rules(Cleaning().min_frames, CLIPS_GAP, Cleaning())  # HMMR's, for InstaVariety and VLOG-people
+ANY_CLIP: Final = Rules(Cleaning().min_frames, cleaning=Cleaning())  # HMMR's, for InstaVariety and VLOG-people
 
 
 class PersonTrack(NamedTuple):
@@ -82,7 +84,7 @@ def people(
     account: VideoAccount,
     min_frames: int,
     *,
-    max_gap: int = MAX_GAP,
+    max_gap: int = SECOND,
     cuts: Sequence[int] = (),
     cleaning: Cleaning | None = None,
 ) -> Iterator[PersonTrack]:
@@ -219,7 +221,7 @@ def _identify(
 ) -> list[tuple[str, NDArray[np.int64]]]:
     """Name and (n, 2) rows (t, p) of every person, by the detector's identities or by linking."""
     if detections.identity is None:
-        linked = link(detections.keypoints, detections.frame_index, max_gap, cuts=cuts)
+        linked = link(detections.keypoints, detections.frame_index, max_gap, cuts=cuts, camera=detections.camera)
         return [(str(k), rows) for k, rows in enumerate(linked)]
     members: dict[int, dict[int, int]] = {}  # identity -> t -> p
     for t, identities in enumerate(detections.identity):
@@ -280,11 +282,23 @@ def clip_tracks(
             "after the other, and fps is the file's average"
         )
     cuts = scene_cuts(info, source, account, decode=rules.cleaning is not None)
-    persons = people(detections, account, rules.min_frames, max_gap=rules.max_gap, cuts=cuts, cleaning=rules.cleaning)
+    detections = replace(detections, camera=_in_pixels(detections.camera, *source.size()))
+    max_gap = rules.max_gap
+    if max_gap is None:
+        max_gap = round(header.fps) if math.isfinite(header.fps) else SECOND
+        if not math.isfinite(header.fps):
+            account.notes.append(f"the clip states no frame rate: people are linked across {SECOND} missing frames")
+    persons = people(detections, account, rules.min_frames, max_gap=max_gap, cuts=cuts, cleaning=rules.cleaning)
     if rules.bridge:
-        persons = bridge_gaps(persons, rules.max_gap, account)
+        persons = bridge_gaps(persons, max_gap, account)
     about = {"fps": header.fps, "frames": source}
     return [dataset.track(split, video, **person._asdict(), **about) for person in persons]
+
+
+def _in_pixels(camera: Mapping[int, Doubles], width: int, height: int) -> dict[int, Doubles]:
+    """Homographies of points in [-1, 1] -> of px."""
+    to_px = np.array([[width / 2, 0, (width - 1) / 2], [0, height / 2, (height - 1) / 2], [0, 0, 1]])
+    return {frame: to_px @ matrix @ np.linalg.inv(to_px) for frame, matrix in camera.items()}
 
 
 def info_of(labels: Path, source: Video) -> Mapping[str, Any]:

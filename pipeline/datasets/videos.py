@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 from pipeline.accounting import VideoAccount
 from pipeline.datasets.base import Dataset, Origin
-from pipeline.datasets.people import CLIPS_GAP, Rules, clip_origin, clip_tracks
+from pipeline.datasets.people import Rules, clip_origin, clip_tracks
 from pipeline.detect.clips import EXTENSIONS, ClipLabels, images_hint, list_clips
 from pipeline.detect.files import KEYPOINTS
 from pipeline.errors import ConfigError, RawDataError
@@ -44,7 +44,7 @@ class OwnVideos(Dataset):
     val: int = 0  # per cent of the clips drawn for val; clips in a folder with a split's name belong to that split
     test: int = 0  # per cent of the clips drawn for test
     seed: int = 0  # another seed draws other clips
-    max_gap: int = CLIPS_GAP  # frames that a person may be missing and still be the same person
+    max_gap: int | None = None  # frames that a person may be missing and still be the same person; a second of them
     min_frames: int = 40  # shorter stretches of a person are left out; at most half of `max_frames`
     max_frames: int = 500  # longer stretches are split
     face_only: float = 0.4  # stretches with this share of frames that show only face and shoulders are left out
@@ -52,7 +52,7 @@ class OwnVideos(Dataset):
 
     name: ClassVar[str] = "videos"
     splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
-    version: ClassVar[int] = 4  # 4: boxes of people without any joint are tracks
+    version: ClassVar[int] = 4  # 4: people are linked by their motion, across a second; boxes without joints are tracks
     page: ClassVar[str] = ""
     keypoints_from: ClassVar[str] = "detected"
     harmless: ClassVar[frozenset[str]] = frozenset({"no_keypoints"})  # the detector need not have run on every clip
@@ -61,7 +61,7 @@ class OwnVideos(Dataset):
     def __post_init__(self) -> None:
         if not (self.val >= 0 and self.test >= 0 and self.val + self.test <= 100):
             raise ConfigError(f"videos: val {self.val}, test {self.test}: expected percentages, 100 together at most")
-        if self.max_gap < 0:
+        if self.max_gap is not None and self.max_gap < 0:
             raise ConfigError(f"videos: max_gap is {self.max_gap}; expected 0 or more")
         self.cleaning()
 

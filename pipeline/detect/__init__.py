@@ -5,7 +5,7 @@ Packages add one by an entry point of the group "vibe_pipeline.detectors": the d
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -36,17 +36,17 @@ def terms(detector: Detector) -> list[dict[str, str]]:
         return detector.terms()
 
 
-def load(detector: Detector, device: str) -> Detect:
+def load(detector: Detector, device: str) -> Callable[..., list[People]]:
     """`Detector.load`, and a function that checks its results.
 
     Failures of another package's detector raise PlugInError, invalid results PipelineError.
     """
     with _REGISTRY.calling(detector.name, "load"):
-        function = detector.load(device)
+        function: Callable[..., list[People]] = detector.load(device)
 
-    def detect(images: Sequence[Image]) -> list[People]:
+    def detect(images: Sequence[Image], *keys: Sequence[bool]) -> list[People]:
         with _REGISTRY.calling(detector.name, "the function that load returned"):
-            people = function(images)
+            people = function(images, *keys)
         of_each = isinstance(people, list) and len(people) == len(images)
         problem = next(filter(None, map(flaw, people)), "") if of_each else _describe(people)
         if problem:

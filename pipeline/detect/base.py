@@ -44,6 +44,12 @@ class Detector(ABC):
         return 8
 
     @property
+    def every(self) -> int:
+        """Above 1, for a detector with an option of this name: the loaded function finds people in key frames only, and
+        follows them in the frames between; its second argument says of each image whether it is one."""
+        return 1
+
+    @property
     def downloads(self) -> bool:
         """Whether `identity` and `load` download weights first: then `plan` does not call them."""
         return False

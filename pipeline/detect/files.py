@@ -1,7 +1,8 @@
 """Files of `detect`: one file in COCO's JSON format per clip.  pixels -> [raw keypoints] -> tracks
 
     {"info": {...},                 on a line of its own: a fingerprint, the detector, the clip, its cuts, frame counts
-     "images": [{"id", "frame_index", "file_name", "width", "height"}, ...],     every decoded frame, from 0
+     "images": [{"id", "frame_index", "file_name", "width", "height"}, ...],     every decoded frame, from 0; where the
+                camera moves, "camera": 8 numbers of the `pipeline.homography` from the frame before
      "annotations": [{"id", "image_id", "category_id", "bbox" x y w h px, "keypoints" 17 x (x, y, v), "num_keypoints",
                       "score", "keypoint_scores" 17 x 0..1, "area", "iscrowd"}, ...],
      "categories": [...]}           COCO's person

@@ -26,7 +26,7 @@ from pipeline.detect.base import Detector
 from pipeline.errors import ConfigError, PipelineError, did_you_mean
 from pipeline.features import streams
 from pipeline.features.spec import StreamSpec
-from pipeline.settings.file import LUIGI, Section, SettingsFile, apply_overrides, note, read
+from pipeline.settings.file import BY_SET, LUIGI, Section, SettingsFile, apply_overrides, note, read
 from pipeline.settings.schema import (
     TYPES,
     ConvertSettings,
@@ -285,9 +285,17 @@ def stream_of(source: SettingsFile, name: str, kind: str = "", options: Section 
     return StreamSpec(name, configure(layers, found, functools.partial(streams.get, kind)))
 
 
-def detector_of(source: SettingsFile, name: str, options: Section | None = None) -> Detector:
-    """A detector with the options of its section, overridden by those of a command."""
+def detector_of(source: SettingsFile, name: str, options: Section | None = None, every: int | None = None) -> Detector:
+    """A detector with the options of its section, overridden by those of a command.
+
+    Raises ConfigError for `every` (of --every) above 1 if the detector does not have this option.
+    """
     section = source.section(name)
+    if every is not None and "every" in {field.name for field in fields(detect.find(name))}:
+        options = Section(BY_SET, name, {**(options or {}), "every": str(every)})
+    elif every is not None and every > 1:
+        do = "Leave --every out, or use a detector with two networks, such as rtmpose."
+        raise ConfigError(f"--every {every}: the detector {name} finds people and joints in one step. {do}")
     layers = [section] if options is None else [options, section]
     detector = configure(layers, detect.find(name), functools.partial(detect.get, name))
     below = detector.below(source.path.resolve().parent)  # paths of luigi.cfg only

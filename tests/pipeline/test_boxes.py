@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter1d
 from scipy.signal import medfilt
 
-from pipeline.boxes import extents, intersection_over_union, smooth_boxes, tight_boxes
+from pipeline.boxes import extents, smooth_boxes, tight_boxes
 
 
 def person(cx: float, cy: float, w: float, h: float, confidence: float = 1.0) -> np.ndarray:
@@ -98,9 +98,3 @@ def test_tight_boxes_move_and_grow_with_the_person(shift: float, factor: float) 
     moved[..., :2] = moved[..., :2] * factor + shift
     expected = [50 * factor + shift, 80 * factor + shift, 60 * factor, 60 * factor]
     np.testing.assert_allclose(tight_boxes(moved)[0][0], expected, rtol=1e-5, atol=1e-3)
-
-
-def test_intersection_over_union_by_hand() -> None:
-    a = np.array([[[0, 0], [2, 2]]])
-    b = np.array([[[1, 1], [3, 3]], [[5, 5], [6, 6]], [[0, 0], [2, 2]], [[1, 1], [1, 1]]])
-    assert intersection_over_union(a[:, None], b)[0] == pytest.approx([1 / 7, 0, 1, 0])

@@ -3,8 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.boxes import extents
-from pipeline.linking import link, pad_boxes, pair_costs, split_at_gaps
+from pipeline.linking import link, split_at_gaps
 
 SHAPE = np.array([[-10, -40], [10, -40], [0, -20], [-8, 0], [8, 0], [-9, 40], [9, 40], [0, -50]], float)
 
@@ -19,11 +18,6 @@ def person(x: float, y: float = 100, size: float = 1, lean: float = 0) -> np.nda
 def chains(tracks: list[np.ndarray], detections: list[np.ndarray]) -> list[list[tuple[int, float]]]:
     """(frame position, x of the first joint) of every track: who it is, whatever its number in the frame."""
     return sorted([(int(t), float(detections[t][p][0, 0])) for t, p in track] for track in tracks)
-
-
-def costs_of(before: np.ndarray, now: np.ndarray) -> np.ndarray:
-    """(A, B) of persons (A, J, 3) and (B, J, 3), each in a box around the joints that are seen."""
-    return pair_costs(*(array for one in (before, now) for array in (one, pad_boxes(extents(one)[0]))))
 
 
 def test_people_who_stand_apart_keep_to_themselves() -> None:
@@ -46,13 +40,13 @@ def test_people_who_cross_do_not_change_places() -> None:
 def test_the_pairing_is_the_best_in_sum_and_not_first_come_first_served() -> None:
     # Both move 6 px right. Greedily, the new left one would go to the old right one's place.
     before, now = np.stack([person(100), person(109)]), np.stack([person(106), person(115)])
-    costs = costs_of(before, now)
-    assert costs[1, 0] == costs.min()  # the tempting pair
     assert [track[:, 1].tolist() for track in link([before, now], [0, 1])] == [[0, 0], [1, 1]]
 
 
-@pytest.mark.parametrize(("missing", "n_tracks"), [(0, 1), (1, 1), (5, 1), (6, 2), (20, 2)])
-def test_a_track_bridges_up_to_five_frames_that_are_missing_or_without_people(missing: int, n_tracks: int) -> None:
+@pytest.mark.parametrize(("missing", "n_tracks"), [(0, 1), (1, 1), (25, 1), (26, 2), (60, 2)])
+def test_a_track_bridges_up_to_a_second_of_frames_that_are_missing_or_without_people(
+    missing: int, n_tracks: int
+) -> None:
     frame_index = [0, 1, 2, 3 + missing, 4 + missing]
     tracks = link([person(100)[None]] * 5, frame_index)
     assert len(tracks) == n_tracks
@@ -97,16 +91,6 @@ def test_joints_seen_in_only_one_of_two_frames_do_not_part_them() -> None:
     assert len(link([thin[None]] * 3, range(3))) == 1
 
 
-def test_costs_are_0_for_the_same_and_1_for_people_far_apart() -> None:
-    a, far = person(100)[None], person(5000)[None]
-    assert costs_of(a, a)[0, 0] == pytest.approx(0)
-    assert costs_of(a, far)[0, 0] == pytest.approx(1)
-    only_feet, only_head = a.copy(), a.copy()
-    only_feet[0, :5, 2], only_head[0, 5:7, 2] = 0, 0
-    only_head[0, 3:5, 2] = 0
-    assert costs_of(only_feet[:, :7], only_head[:, :7])[0, 0] == pytest.approx(1)  # nothing to compare
-
-
 @settings(max_examples=25)
 @given(st.randoms(use_true_random=False), st.integers(0, 2**32 - 1))
 def test_the_order_of_detections_within_a_frame_changes_nothing(shuffler, seed: int) -> None:
@@ -136,7 +120,7 @@ def test_every_detection_belongs_to_exactly_one_track(seed: int) -> None:
     assert members == [(t, p) for t, frame in enumerate(detections) for p in range(len(frame))]
     for track in tracks:
         steps = np.diff(frame_index[track[:, 0]])
-        assert ((steps >= 1) & (steps <= 6)).all()
+        assert ((steps >= 1) & (steps <= 26)).all()
 
 
 def test_no_frames_and_no_people_give_no_tracks() -> None:
@@ -157,12 +141,52 @@ def test_who_walks_on_unseen_is_found_again(missing: int) -> None:
     # 8 px a frame: after 12 missing frames, 104 px from where last seen, five times a body's width.
     frames = [*range(10), *range(10 + missing, 20 + missing)]
     assert len(link([person(8 * t)[None] for t in frames], frames, 12)) == 1
-    # Somebody who stands where the first one was last seen is another person.
+    # Who stands where the first one was last seen has stopped; more than a body's length away it is another person.
     stands = [person(8 * min(t, 9))[None] for t in frames]
-    assert len(link(stands, frames, 12)) == 2
+    assert len(link(stands, frames, 12)) == (1 if missing == 3 else 2)
 
 
 def test_one_person_is_split_at_gaps_and_cuts() -> None:
     frames = np.array([0, 1, 4, 9, 10, 11])
     assert [part.tolist() for part in split_at_gaps(frames, 2)] == [[0, 1, 2], [3, 4, 5]]
     assert [part.tolist() for part in split_at_gaps(frames, 99, cuts=[1, 10])] == [[0], [1, 2, 3], [4, 5]]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    start=st.floats(0, 1000),
+    speed=st.floats(-9, 9),  # a tenth of the person's size a frame
+    noise=st.floats(0, 2),
+    gap=st.integers(0, 24),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_whoever_is_alone_keeps_one_track_over_less_than_a_second(start, speed, noise, gap, seed):
+    rng, frames = np.random.default_rng(seed), [*range(20), *range(20 + gap, 40 + gap)]
+    alone = [person(start + speed * t) + rng.normal(0, noise, (8, 3)) * [1, 1, 0] for t in frames]
+    assert len(link([one[None] for one in alone], frames)) == 1
+
+
+@settings(max_examples=25, deadline=None)
+@given(speed=st.floats(2, 9), apart=st.floats(0, 6), hidden=st.integers(0, 16), taller=st.booleans())
+def test_two_who_cross_keep_to_their_straight_lines_while_one_hides_the_other(speed, apart, hidden, taller):
+    # They meet at frame 20.5; the second is missed around it.
+    detections = [
+        np.stack([person(100 + speed * (t - 20.5)), person(100 - speed * (t - 20.5), 100 + apart, 0.9 + 0.1 * taller)])
+        for t in range(42)
+    ]
+    detections = [f[:1] if abs(t - 20.5) < hidden / 2 else f for t, f in enumerate(detections)]
+    tracks = link(detections, range(42))
+    assert sorted(len(track) for track in tracks) == [sum(len(f) == 2 for f in detections), 42]
+    assert all(len({int(p) for _, p in track}) == 1 for track in tracks)
+
+
+def test_the_cameras_motion_is_not_taken_for_the_persons() -> None:
+    # The camera jumps by a body's length and zooms; a neighbour stands where the person was.
+    zoom = np.array([[1.25, 0, 70], [0, 1.25, 5], [0, 0, 1]])
+    before = np.stack([person(100), person(186)])
+    after = before.copy()
+    after[..., :2] = before[..., :2] * 1.25 + [70, 5]
+    both = [before, before, before[:0], after]
+    kept, lost = link(both, range(4), camera={2: zoom}), link(both, range(4))
+    assert [track.tolist() for track in kept] == [[[0, p], [1, p], [3, p]] for p in (0, 1)]
+    assert len(lost) != 2 or any(len({int(p) for _, p in track}) > 1 for track in lost)

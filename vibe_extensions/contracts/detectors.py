@@ -30,7 +30,10 @@ def detector_problems(
             people need not find anyone.
         another_process: Whether to repeat the detection in a second process, which imports the detector's module.
     """
-    if problems := [*number_problems(detector, "batch_size"), *declaration_problems(detector, "name")]:
+    if problems := [
+        *number_problems(detector, "batch_size"),
+        *declaration_problems(detector, "name", but="every" if detector.every == 1 else ""),
+    ]:
         return problems
     samples = [np.ascontiguousarray(image) for image in (_demo_images() if images is None else images)]
     samples += [samples[0][:-1, :-3].copy(), np.ascontiguousarray(np.rot90(samples[0]))]  # odd size; rotated

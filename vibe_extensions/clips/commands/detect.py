@@ -10,7 +10,7 @@ from typing import Final
 
 from pipeline import detect
 from pipeline.cli.console import DOUBT, STAND_IN, err, out, plain, show_json
-from pipeline.cli.options import json_option, named_values
+from pipeline.cli.options import every_option, json_option, named_values
 from pipeline.cli.progress import bar
 from pipeline.cli.text import FEW, count
 from pipeline.detect.base import DetectionResources, Detector
@@ -39,6 +39,7 @@ def options(sub: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="option of the detector, such as min_score=0.5 (repeatable)",
     )
+    every_option(sub)
     setting_options(sub, "detect", *RESOURCES)
     setting_options(sub, "dask", "scheduler")
     from_settings(sub, detector="detect.detector")
@@ -57,7 +58,9 @@ def kept_message(_: argparse.Namespace) -> str:
 
 def run(args: argparse.Namespace) -> int:
     """Write one file of COCO JSON per clip. Returns 1 if a clip has none."""
-    detector = detector_of(args.detector or usual_detector(args.raw), args.weights, args.set, args.cfg.source)
+    detector = detector_of(
+        args.detector or usual_detector(args.raw), args.weights, args.set, args.cfg.source, args.every
+    )
     machine = DetectionResources(**{key: getattr(args, key) for key in RESOURCES})
     plan = plan_detection(args.raw, args.out, detector)
     with bar(f"detect {args.raw.name}", err, unit="frame") as progress:
@@ -81,7 +84,9 @@ def run(args: argparse.Namespace) -> int:
     return 1 if report.problems else 0
 
 
-def detector_of(name: str, weights: str | None, pairs: Sequence[str], source: SettingsFile) -> Detector:
+def detector_of(
+    name: str, weights: str | None, pairs: Sequence[str], source: SettingsFile, every: int | None = None
+) -> Detector:
     """The detector with `NAME=VALUE` options, which override luigi.cfg. Raises ConfigError for an unknown option."""
     options = named_values("--set", pairs, "min_score=0.5") | ({} if weights is None else {"weights": weights})
-    return sections.detector_of(source, name, Section(BY_SET, name, options))
+    return sections.detector_of(source, name, Section(BY_SET, name, options), every)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import cache
 from pipeline import detect
 from pipeline.cli import console
-from pipeline.cli.options import json_option
+from pipeline.cli.options import every_option, json_option
 from pipeline.cli.progress import bar
 from pipeline.cli.text import FEW, count, few
 from pipeline.commands import prepare
@@ -35,6 +35,7 @@ def options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("named", metavar="CLIPS", help="A clip, a folder of clips, or DATASET/SPLIT of the cache")
     sub.add_argument("--cache", type=cache.place_of, required=True, metavar="DIR", help="Cache of tracks and features")
     sub.add_argument("--detector", help=f"Detector for clips without keypoints: {', '.join(detect.names())}, or none")
+    every_option(sub)
     sub.add_argument("--tracks", default="*", metavar="PATTERN", help="Names of tracks to predict (default: all)")
     model = model_options(sub)
     model.add_argument("--weights", help="Weights of the feature network, such as spin:FILE (default: from luigi.cfg)")
@@ -121,6 +122,7 @@ def _preparing(args: argparse.Namespace, raw: Path, loaded: sections.Settings) -
         "raw": raw,
         "cache": args.cache,
         "detector": args.detector or loaded.value("detect.detector"),
+        "every": args.every,
         "device": None if args.device == "auto" else args.device,
         "settings": args.settings,
         "cfg": loaded,

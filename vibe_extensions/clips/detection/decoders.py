@@ -9,13 +9,21 @@ from __future__ import annotations
 import itertools
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
+import cv2
+import numpy as np
+
+from pipeline import homography
 from pipeline.errors import RawDataError
 from pipeline.files.pixels.cuts import Histogram, histogram
 from pipeline.files.pixels.frames import Frame, Image, Video
 from pipeline.processes import Failed, alive
 from pipeline.processes.pool import VIDEO_THREADS, Pool
+
+SMALL: Final = (320, 192)  # px to which images are reduced before the camera's motion is computed
+STILL: Final = 0.002  # of half the image: corners that move by less, which is 1.3 px of 1280
+PLACES: Final = 6  # decimals
 
 
 class ClipFrame(NamedTuple):
@@ -24,6 +32,7 @@ class ClipFrame(NamedTuple):
     number: int  # from 0
     image: Image | None
     colours: Histogram | None
+    camera: list[float] | None  # `camera_motion` from the frame before
 
 
 class DecodedBatch(NamedTuple):
@@ -45,12 +54,16 @@ class ClipDecoding:
         self._raw, self._size = raw, size
         self._clip, self._position, self._over = "", -1, False
         self._frames: Iterator[Frame]
+        self._before: homography.Bytes | None = None  # the frame before, grey and small
 
     def __call__(self, task: Task) -> DecodedBatch:
         alive()
         if self._clip != task[0] or (self._position != task[1] and not self._over):
             (self._clip, self._position), self._over = task, False
-            self._frames = Video(self._raw, self._clip).read(itertools.count(self._position), alive=alive)
+            before = max(self._position - 1, 0)
+            self._frames, self._before = Video(self._raw, self._clip).read(itertools.count(before), alive=alive), None
+            if before < self._position:
+                self._before = _small(next(self._frames).image)
         frames: list[ClipFrame] = []
         problem = None
         for frame in itertools.islice(self._frames, 0 if self._over else self._size):  # a task beyond the end is empty
@@ -59,9 +72,24 @@ class ClipDecoding:
                 problem = unreadable_clip(self._raw / self._clip, str(frame.problem)) if frame.index == 0 else None
                 break
             colours = None if frame.image is None else histogram(frame.image)
-            frames.append(ClipFrame(frame.index, frame.image, colours))
+            small = _small(frame.image)
+            frames.append(ClipFrame(frame.index, frame.image, colours, camera_motion(self._before, small)))
+            self._before = small
         self._position += len(frames)
         return DecodedBatch(self._clip, frames, self._over, problem)
+
+
+def _small(image: Image | None) -> homography.Bytes | None:
+    return None if image is None else homography.grey(cv2.resize(image, SMALL, interpolation=cv2.INTER_AREA))
+
+
+def camera_motion(before: homography.Bytes | None, now: homography.Bytes | None) -> list[float] | None:
+    """Two small images -> 8 elements of `homography.between`; None if it is unknown, or the camera is still."""
+    if before is None or now is None:
+        return None
+    matrix, known = homography.between(before, now)
+    moves = np.abs(homography.transfer(matrix, homography.CORNERS) - homography.CORNERS)
+    return matrix.ravel()[:8].round(PLACES).tolist() if known and moves.max() > STILL else None
 
 
 def unreadable_clip(file: Path, found: str) -> RawDataError:

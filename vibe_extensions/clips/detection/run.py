@@ -25,11 +25,11 @@ from pipeline.cli.options import cores
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import FEW, count, few
 from pipeline.detect import load
-from pipeline.detect.base import Detect, DetectionResources, Detector, People
+from pipeline.detect.base import DetectionResources, Detector, People
 from pipeline.detect.files import RECORDS, ClipFiles
 from pipeline.detect.plan import DetectionPlan, plan_detection
 from pipeline.errors import PipelineError, RawDataError
-from pipeline.files.pixels.cuts import Histogram, cuts, difference
+from pipeline.files.pixels.cuts import LEAST, Histogram, cuts, difference
 from pipeline.files.pixels.frames import Image, Video
 from pipeline.files.raw.files import file_digest
 from pipeline.processes import cluster
@@ -201,18 +201,20 @@ def _on_worker(
 
 
 @functools.lru_cache(1)
-def _load_cached(detector: Detector, device: str) -> Detect:
+def _load_cached(detector: Detector, device: str) -> Callable[..., list[People]]:
     return load(detector, device)
 
 
 class _OpenClip:
     """A clip in progress, with its results so far."""
 
-    def __init__(self, files: ClipFiles) -> None:
+    def __init__(self, files: ClipFiles, every: int) -> None:
+        self._every, self._shape = every, tuple[int, ...]()  # of the last decoded frame
         self.files, self.has_ended, self.n_persons = files, False, 0
         self.differences: list[float] = []  # of each frame to the one before (pipeline.files.pixels.cuts)
         self.undecoded: list[int] = []  # frame numbers
         self.decoded: list[int] = []
+        self.camera: dict[int, list[float]] = {}  # of frames in which it moved
         self.size = (0, 0)  # width, height px; (0, 0) until a frame is decoded
         self.text = open_people(files)
         self._before: Histogram | None = None
@@ -228,14 +230,20 @@ class _OpenClip:
         """Record decoded frames, and yield those to pass to the detector."""
         for frame in batch.frames:
             before, colours = self._before, frame.colours
-            self.differences.append(0.0 if colours is None or before is None else difference(before, colours))
+            changed = 0.0 if colours is None or before is None else difference(before, colours)
+            self.differences.append(changed)
             self._before = before if colours is None else colours
+            if frame.camera is not None:
+                self.camera[frame.number] = frame.camera
             if frame.image is None:
                 self.undecoded.append(frame.number)
             else:
                 self.size = self.size if self.decoded else (frame.image.shape[1], frame.image.shape[0])
+                follows = self.decoded and self.decoded[-1] // self._every == frame.number // self._every
+                same_scene = changed < LEAST and frame.image.shape == self._shape
                 self.decoded.append(frame.number)
-                yield _WaitingFrame(self, frame.number, frame.image)
+                self._shape = frame.image.shape
+                yield _WaitingFrame(self, frame.number, frame.image, not (follows and same_scene))
         self.has_ended |= batch.ended
 
     def add_people(self, frame: int, people: People) -> None:
@@ -255,6 +263,7 @@ class _WaitingFrame:
     clip: _OpenClip
     number: int  # in the clip, from 0
     image: Image
+    is_key: bool  # people are found in it, not followed
 
 
 class DetectionRun:
@@ -266,11 +275,13 @@ class DetectionRun:
         machine: DetectionResources,
         todo: Sequence[ClipFiles],
         report: DetectionReport,
-        detect: Detect,
+        detect: Callable[..., list[People]],
         progress: Progress,
     ) -> None:
         self.plan, self.todo, self.report, self.detect, self.progress = plan, todo, report, detect, progress
-        self.size = machine.batch_size or plan.detector.batch_size
+        self.every = plan.detector.every
+        size = machine.batch_size or plan.detector.batch_size * max(1, self.every // 2)
+        self.size = -(-size // self.every) * self.every  # key frames and those that follow them share a batch
         n = max(1, min(cores(machine.workers), len(todo)))
         self.decoders = Decoders(plan.raw, n, self.size, threads=max(1, cores(0) // n), timeout=machine.timeout)
         self.open: dict[str, _OpenClip] = {}
@@ -292,7 +303,9 @@ class DetectionRun:
             for frame in clip.add_batch(batch):  # wait for a full batch of one size, unless too many wait
                 same = self.waiting.setdefault(frame.image.shape, [])
                 same.append(frame)
-                if len(same) == self.size:
+                if (frame.number + 1) % self.every:
+                    continue
+                if len(same) > self.size - self.every:
                     self._detect(frame.image.shape)
                 elif sum(map(len, self.waiting.values())) > WAITING * self.size:
                     self._detect(max(self.waiting, key=lambda shape: len(self.waiting[shape])))
@@ -306,7 +319,7 @@ class DetectionRun:
 
     def _next_clips(self) -> Iterator[str]:
         for files in self.todo:
-            self.open[files.clip] = _OpenClip(files)
+            self.open[files.clip] = _OpenClip(files, self.every)
             yield files.clip
 
     def _next(self, batches: Iterator[DecodedBatch]) -> DecodedBatch | None:
@@ -321,7 +334,8 @@ class DetectionRun:
         frames = [frame for frame in self.waiting.pop(shape) if frame.clip.files.clip in self.open]
         if not frames:
             return
-        results = self.detect([frame.image for frame in frames])
+        keys = [[frame.is_key for frame in frames]] if self.every > 1 else []
+        results = self.detect([frame.image for frame in frames], *keys)
         for frame, people in zip(frames, results, strict=True):
             frame.clip.add_people(frame.number, people)
             self.report.persons += len(people.boxes)
@@ -340,7 +354,7 @@ class DetectionRun:
             file, reason = self.plan.raw / clip.files.clip, "video_unreadable"
             self._give_up(clip, RawDataError(file, "video", expected=expected, found="none", do=do, reason=reason))
             return
-        write_clip(clip.files, self._info(clip), clip.decoded, clip.text)
+        write_clip(clip.files, self._info(clip), clip.decoded, clip.camera, clip.text)
         self.open.pop(clip.files.clip).text.close()
         self.report.done += 1
 

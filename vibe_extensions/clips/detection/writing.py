@@ -28,9 +28,15 @@ def open_people(files: ClipFiles) -> IO[bytes]:
     return tempfile.TemporaryFile(dir=files.out)
 
 
-def write_clip(files: ClipFiles, info: dict[str, Any], frames: Sequence[int], people: IO[bytes]) -> None:
-    """Write a clip's file from its decoded frames and the text of its people."""
-    _write(files, _clip_text(files, info, frames, people))
+def write_clip(
+    files: ClipFiles,
+    info: dict[str, Any],
+    frames: Sequence[int],
+    camera: Mapping[int, Sequence[float]],
+    people: IO[bytes],
+) -> None:
+    """Write a clip's file from its decoded frames, the camera's motion in them, and the text of its people."""
+    _write(files, _clip_text(files, info, frames, camera, people))
     files.failed.unlink(missing_ok=True)
 
 
@@ -84,14 +90,21 @@ def _write(files: ClipFiles, text: Iterator[bytes]) -> None:
     publish(temporary, files.file)
 
 
-def _clip_text(files: ClipFiles, info: dict[str, Any], frames: Sequence[int], people: IO[bytes]) -> Iterator[bytes]:
+def _clip_text(
+    files: ClipFiles,
+    info: dict[str, Any],
+    frames: Sequence[int],
+    camera: Mapping[int, Sequence[float]],
+    people: IO[bytes],
+) -> Iterator[bytes]:
     yield _first_line({"description": MADE_BY, "fingerprint": files.fingerprint} | info)
     yield b'"images": ['
     comma = b""
     for t in frames:
         image = {"id": t + 1, "frame_index": t, "file_name": f"{files.clip}/{t:09d}.jpg"}  # COCO's ids begin with 1
         size = {"width": info["width"], "height": info["height"]}
-        yield comma + b"\n" + json.dumps(image | size).encode()
+        moved = {"camera": camera[t]} if t in camera else {}
+        yield comma + b"\n" + json.dumps(image | size | moved).encode()
         comma = b","
     yield b'\n],\n"annotations": ['
     people.seek(0)

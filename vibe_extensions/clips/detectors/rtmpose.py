@@ -7,7 +7,7 @@ Jiang et al.: RTMPose, 2023 (arXiv 2303.07399); Ge et al.: YOLOX, 2021 (arXiv 21
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,13 +16,13 @@ from typing import Any, ClassVar, Final, Literal, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.detect.base import Detect, Detector, People
 from pipeline.errors import ConfigError, MissingAssets
 from pipeline.features.weights import DATA_TERMS, NOT_KNOWN
 from pipeline.files.pixels.frames import Image
 from vibe_extensions.clips.detectors import graphs, simcc
 from vibe_extensions.clips.detectors.downloads import PRETRAINED, download, file_of, option
 from vibe_extensions.clips.detectors.graphs import Graph, GraphNetwork
+from vibe_extensions.clips.detectors.two_parts import Boxes, Networks, TwoPartDetector
 
 ADDRESS: Final = "https://download.openmmlab.com/mmpose/v1/projects/rtmposev1/onnx_sdk/"
 
@@ -60,7 +60,7 @@ JOINTS: Final = 17
 
 
 @dataclass(frozen=True)
-class RTMPose(Detector):
+class RTMPose(TwoPartDetector):
     """`weights` of RTMPose and a `detector` of persons: ONNX files, zips with one, or names of published ones.
 
     Published ones are downloaded once.
@@ -75,6 +75,7 @@ class RTMPose(Detector):
     name: ClassVar[str] = "rtmpose"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         shares = (self.min_score, self.max_overlap)
         if not all(0 <= share <= 1 for share in shares) or self.family not in ("auto", *FAMILIES):
             raise ConfigError(
@@ -126,15 +127,18 @@ class RTMPose(Detector):
             )
         return named[0] if self.family == "auto" else self.family
 
-    def load(self, device: str) -> Detect:
+    def load_networks(self, device: str) -> Networks:
         detector, pose = self.files()
         networks = GraphNetwork(detector, device), GraphNetwork(pose, device)
-        find_people = _PersonFinder(self, *networks, normalised=self.family_of(detector) == "rtmdet")
-        find_people.check()
-        if networks[0].on_gpu:
-            return lambda images: [find_people(image) for image in images]
-        threads = ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="onnx")  # one core per image
-        return lambda images: list(threads.map(find_people, images))
+        finder = _PersonFinder(self, *networks, normalised=self.family_of(detector) == "rtmdet")
+        finder.check()
+        each: Callable[..., Iterable[Any]] = map
+        if not networks[0].on_gpu:  # one core per image
+            each = ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="onnx").map
+        return Networks(
+            lambda images: list(each(finder.boxes, images)),
+            lambda images, boxes: list(each(finder.joints, images, boxes)),
+        )
 
 
 def _full(name: str, default: str) -> str:
@@ -159,24 +163,18 @@ def _graph(name: str, published: Mapping[str, Published], key: str) -> Graph:
 
 
 class _PersonFinder:
-    """Finds the people in an image."""
+    """Finds the people in an image, and the joints of each."""
 
     def __init__(self, options: RTMPose, detector: GraphNetwork, pose: GraphNetwork, *, normalised: bool) -> None:
         self._options, self._detector, self._pose, self._normalised = options, detector, pose, normalised
 
-    def __call__(self, image: Image) -> People:
-        boxes, scores = self._boxes(image)
-        if not len(boxes):
-            return People(boxes, scores, np.zeros((0, JOINTS, 3), np.float32))
-        return People(boxes, scores, self._joints(image, boxes))
-
     def check(self) -> None:
         """Run both networks on a blank image. Raises RawDataError for unexpected outputs."""
         blank = np.full((64, 48, 3), simcc.GREY, np.uint8)
-        self._boxes(blank)
-        self._joints(blank, np.array([[0, 0, 48, 64]], np.float32))
+        self.boxes(blank)
+        self.joints(blank, np.array([[0, 0, 48, 64]], np.float32))
 
-    def _boxes(self, image: Image) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def boxes(self, image: Image) -> Boxes:
         size = self._detector.size
         padded, scale = simcc.letterbox(image, size)
         outputs = self._detector(simcc.detector_input(padded, normalised=self._normalised))
@@ -188,9 +186,11 @@ class _PersonFinder:
         scores = np.where((boxes[:, 2:] - boxes[:, :2] >= 1).all(axis=1), persons[1], -1)  # px
         min_score, max_overlap = self._options.min_score, self._options.max_overlap
         best = simcc.suppress_overlaps(boxes, scores, min_score=min_score, max_overlap=max_overlap)
-        return boxes[best].astype(np.float32), np.clip(scores[best], 0, 1).astype(np.float32)
+        return Boxes(boxes[best].astype(np.float32), np.clip(scores[best], 0, 1).astype(np.float32))
 
-    def _joints(self, image: Image, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+    def joints(self, image: Image, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+        if not len(boxes):
+            return np.zeros((0, JOINTS, 3), np.float32)
         size, n = self._pose.size, len(boxes)
         affines = simcc.crop_affines(boxes, size)
         outputs = self._pose(simcc.pose_input(image, affines, size))

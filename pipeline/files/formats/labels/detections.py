@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -52,6 +52,9 @@ class Detections:
     complete: bool = False  # the format has every frame, also those without a person
     by_number: bool = False  # frames are the numbers of images or files
     passed_over: int = 0  # detections that are no people, or are marked as not to be used
+    camera: Mapping[int, Doubles] = field(
+        default_factory=dict
+    )  # frame -> (3, 3) `pipeline.homography` from the one before
 
     @property
     def n_persons(self) -> int:
@@ -184,6 +187,7 @@ def _assemble(place: Path, content: LabelContent, file_of: dict[int, Path] | Non
         complete=content.frames is not None,
         by_number=content.by_number,
         passed_over=content.passed_over,
+        camera=content.camera,
     )
 
 

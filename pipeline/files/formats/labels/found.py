@@ -55,6 +55,9 @@ class LabelContent:
     by_number: bool = False  # frames are the numbers of images, which may begin anywhere
     passed_over: int = 0  # detections that are no people, or are marked as not to be used
     notes: list[str] = field(default_factory=list)  # what was changed
+    camera: dict[int, Doubles] = field(
+        default_factory=dict
+    )  # frame -> (3, 3) `pipeline.homography` from the one before
 
 
 @dataclass(frozen=True, slots=True)

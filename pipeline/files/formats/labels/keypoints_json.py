@@ -153,13 +153,16 @@ def _coco(file: Path, content: Mapping[str, Any], size: Size | None) -> LabelCon
     people are their boxes: a detector of boxes wrote it.
     """
     images = records(file, "images", content.get("images"), do=FORMATS)
-    frame_of, scale_of = dict[int, int](), dict[int, Doubles]()
+    frame_of, scale_of, camera = dict[int, int](), dict[int, Doubles](), dict[int, Doubles]()
     for i, image in enumerate(images):
         image_id = whole(file, f"images[{i}].id", image.get("id"), do=FORMATS)
         frame_of[image_id], scale_of[image_id] = (
             _picture_frame(file, i, image),
             _scale(file, f"images[{i}]", (image.get("width"), image.get("height")), size),
         )
+        if "camera" in image:
+            moved = numbers(file, f"images[{i}].camera", image["camera"], (8,), do=FORMATS)
+            camera[frame_of[image_id]] = np.append(moved, 1).reshape(3, 3)
     if len(set(frame_of.values())) != len(images):
         raise RawDataError(file, "images", expected="each frame once", found="one twice", do=ONE_VIDEO)
     listed = records(file, "categories", content.get("categories") or [], do=FORMATS)
@@ -191,6 +194,7 @@ def _coco(file: Path, content: Mapping[str, Any], size: Size | None) -> LabelCon
         ]
     numbered = not all("frame_index" in image for image in images)
     people = LabelContent(found, sorted(frame_of.values()), names, by_number=numbered, passed_over=passed_over)
+    people.camera = camera
     if scaled := [image for image in images if (scale_of[int(image["id"])] != 1).any()]:
         shape = f"{scaled[0]['width']:.0f} x {scaled[0]['height']:.0f} px"
         people.notes.append(f"keypoints of {len(scaled)} frames are of pictures of {shape}: scaled to the clip's size")

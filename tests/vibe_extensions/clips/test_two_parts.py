@@ -1,0 +1,102 @@
+"""`--every N`: a detector of two parts, whose people are bright bars, counts the images that each part sees."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import cv2
+import numpy as np
+import pytest
+
+from pipeline.__main__ import main
+from pipeline.detect.base import DetectionResources
+from pipeline.errors import ConfigError
+from vibe_extensions.clips.detection.run import detect_clips
+from vibe_extensions.clips.detectors.rtmpose import RTMPose
+from vibe_extensions.clips.detectors.two_parts import Boxes, Networks, TwoPartDetector
+
+
+@dataclass(frozen=True)
+class Lights(TwoPartDetector):
+    """One person where the image is bright; joints from the left to the right end of the bright part of a crop."""
+
+    name: ClassVar[str] = "lights"
+    seen: ClassVar[list[int]] = [0, 0]  # images, and boxes
+
+    def load_networks(self, device: str) -> Networks:
+        def find(images: Any) -> list[Boxes]:
+            self.seen[0] += len(images)
+            ends = [bright(image) for image in images]
+            boxes = [np.float32([[e[0], 0, e[1] + 1, 20]] if e else []).reshape(-1, 4) for e in ends]
+            return [Boxes(box, np.full(len(box), 0.8, np.float32)) for box in boxes]
+
+        def look(images: Any, boxes: Any) -> list[Any]:
+            self.seen[1] += sum(map(len, boxes))
+            pairs = zip(images, boxes, strict=True)
+            return [np.float32([joints(image, box) for box in one]).reshape(-1, 17, 3) for image, one in pairs]
+
+        def joints(image: Any, box: Any) -> Any:
+            start = max(int(box[0]) - 3, 0)  # the crop has a margin of 3 px
+            ends = bright(image[:, start : int(box[2]) + 3], start) or (0, 0)
+            return np.column_stack([np.linspace(*ends, 17), np.linspace(0, 19, 17), np.full(17, ends[1] > 0)])
+
+        def bright(image: Any, start: int = 0) -> tuple[int, int] | None:
+            x = np.flatnonzero(image[10, :, 1] > 128)
+            return (start + int(x[0]), start + int(x[-1])) if len(x) else None
+
+        return Networks(find, look)
+
+
+def write_bar(file: Path, n: int, cut: int = 10**9, gone: range = range(0)) -> None:
+    """A bright bar of 9 px that moves by 2 px a frame; from `cut` on it is 60 px to the left, on red."""
+    writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*"FFV1"), 25, (160, 64))
+    for t in range(n):
+        image = np.full((64, 160, 3), (0, 0, 90) if t >= cut else (90, 0, 0), np.uint8)
+        x = 70 + 2 * t - 60 * (t >= cut)
+        image[:, x : x + 9 * (t not in gone)] = 255
+        writer.write(image)
+    writer.release()
+
+
+@pytest.mark.parametrize(("every", "batch"), [(1, 4), (2, 2), (4, 1), (4, 3), (7, 10), (64, 8)])
+def test_people_are_found_in_key_frames_and_followed_in_between(every, batch, tmp_path, monkeypatch):
+    monkeypatch.setattr(Lights, "seen", [0, 0])
+    raw, keys = tmp_path / "raw", {"a": {*range(0, 30, every), 17}, "b": {*range(0, 9, every)}}
+    raw.mkdir()
+    write_bar(raw / "a.avi", 30, cut=17)
+    write_bar(raw / "b.avi", 9, gone=range(5, 7))
+    detect_clips(raw, tmp_path / "out", Lights(every=every), DetectionResources(batch_size=batch))
+    assert Lights.seen[0] == len(keys["a"]) + len(keys["b"])
+    contents = {clip: json.loads((tmp_path / f"out/{clip}.avi.json").read_text())["annotations"] for clip in keys}
+    at = {clip: {one["image_id"] - 1: one["bbox"][0] for one in people} for clip, people in contents.items()}
+    assert at["a"] == {t: 70 + 2 * t - 60 * (t >= 17) for t in range(30)}
+    back = [t for t in (7, 8) if any(7 <= key <= t for key in keys["b"])]  # from the next key frame on
+    assert at["b"] == {t: 70 + 2 * t for t in [*range(5), *back]}
+
+
+def test_another_n_detects_again(tmp_path: Path) -> None:
+    write_bar(tmp_path / "a.avi", 5)
+    assert [detect_clips(tmp_path, tmp_path / "out", Lights(every=n)).done for n in (1, 1, 4, 4, 1)] == [1, 0, 1, 0, 1]
+    assert Lights().identity() == {}, "files from before the option stay up to date"
+    assert Lights(every=4).identity() == {"every": 4}
+
+
+@pytest.mark.parametrize("every", [0, 101])
+def test_an_impossible_n_is_refused(every: int) -> None:
+    with pytest.raises(ConfigError, match=f"every {every}: expected 1 to 100 frames"):
+        RTMPose(every=every)
+
+
+def test_a_detector_of_one_step_and_data_without_detection_refuse_it(tmp_path: Path, capsys) -> None:
+    write_bar(tmp_path / "a.avi", 5)
+    out, cache = str(tmp_path / "out"), str(tmp_path / "cache")
+    for words, said in (
+        (["detect", str(tmp_path), "--out", out, "--detector", "demo"], "the detector demo finds people and joints"),
+        (
+            ["prepare", "videos", "--raw", str(tmp_path), "--cache", cache, "--detector", "none"],
+            "no detector runs here",
+        ),
+    ):
+        assert main([*words, "--every", "4"]) == 2
+        assert f"--every 4: {said}" in " ".join(capsys.readouterr().err.split())

@@ -1,0 +1,99 @@
+"""Detectors of two networks: boxes of people in an image, then joints in each box.  [pixels -> keypoints] -> tracks
+
+With `every` = N, the first network runs on key frames only: each N-th frame, and frames that begin a scene. In between,
+the box in which joints are looked for is that of the frame before, and each of its sides then moves with the outermost
+joint on that side. A person is given up until the next key frame if fewer than LEAST_SHARED joints are seen in both
+frames. The score is the key frame's.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.boxes import extents
+from pipeline.detect.base import Detector, People
+from pipeline.errors import ConfigError
+from pipeline.files.pixels.frames import Image
+
+Floats = NDArray[np.float32]
+
+SEEN: Final = 0.3  # confidence of a joint that moves its box
+LEAST_SHARED: Final = 3  # joints
+LEAST_SIDE: Final = 1.0  # px of a box
+LONGEST: Final = 100  # frames
+
+
+class Boxes(NamedTuple):
+    """The P people found in one image."""
+
+    boxes: Floats  # (P, 4) corners, px
+    scores: Floats  # (P,) 0..1
+
+
+class Networks(NamedTuple):
+    """The two loaded networks; images of a call are of one size."""
+
+    find: Callable[[Sequence[Image]], list[Boxes]]
+    look: Callable[[Sequence[Image], Sequence[Floats]], list[Floats]]  # images, boxes (P, 4) -> joints (P, 17, 3)
+
+
+@dataclass(frozen=True)
+class TwoPartDetector(Detector):
+    """Base of detectors with the option `every`; subclasses define `load_networks` instead of `load`."""
+
+    every: int = 1  # find people in each N-th frame, and follow them by their joints in between
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.every <= LONGEST:
+            raise ConfigError(f"every {self.every}: expected 1 to {LONGEST} frames")
+
+    def identity(self) -> dict[str, Any]:
+        options = super().identity()
+        return {key: value for key, value in options.items() if (key, value) != ("every", 1)}  # as before the option
+
+    @abstractmethod
+    def load_networks(self, device: str) -> Networks:
+        """Load both networks. `device` as for `load`; raises what loading raises."""
+
+    def load(self, device: str) -> Follower:
+        return Follower(self.load_networks(device))
+
+
+class Follower:
+    """The detection function."""
+
+    def __init__(self, networks: Networks) -> None:
+        self._networks = networks
+
+    def __call__(self, images: Sequence[Image], keys: Sequence[bool] = ()) -> list[People]:
+        """People in each image; `keys`: which are key frames, the first one among them (default: all).
+
+        The images after a key frame, up to the next one, follow it in its clip.
+        """
+        starts = [i for i, is_key in enumerate(keys or [True] * len(images)) if is_key]
+        chains = [range(a, b) for a, b in zip(starts, [*starts[1:], len(images)], strict=True)]
+        at_start = [images[i] for i in starts]
+        found = self._networks.find(at_start)
+        joints = self._networks.look(at_start, [one.boxes for one in found])
+        people = {i: People(*one, points) for i, one, points in zip(starts, found, joints, strict=True)}
+        for step in range(1, max(map(len, chains), default=0)):  # the chains side by side
+            now = [chain[step] for chain in chains if step < len(chain)]
+            joints = self._networks.look([images[i] for i in now], [people[i - 1].boxes for i in now])
+            people |= {i: follow(people[i - 1], points, images[i]) for i, points in zip(now, joints, strict=True)}
+        return [people[i] for i in range(len(images))]
+
+
+def follow(before: People, joints: Floats, image: Image) -> People:
+    """The people of the frame before, whose joints are now (P, 17, 3): boxes as in the module docstring."""
+    seen = (before.keypoints[..., 2] >= SEEN) & (joints[..., 2] >= SEEN)
+    was, now = (extents(np.dstack([points[..., :2], seen]))[0] for points in (before.keypoints, joints))
+    height, width = image.shape[:2]
+    boxes = np.clip(before.boxes + (now - was).reshape(-1, 4), 0, [width, height, width, height]).astype(np.float32)
+    there = (seen.sum(axis=1) >= LEAST_SHARED) & (boxes[:, 2:] - boxes[:, :2] >= LEAST_SIDE).all(axis=1)
+    return People(boxes[there], before.scores[there], joints[there])
