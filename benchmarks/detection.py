@@ -6,8 +6,8 @@ rtmpose: ONNX graphs of the layers and sizes that are published (`GRAPHS`), with
 in YOLOX's output. Their parameters and products are counted, beside the published numbers.
 
 --every N: the same clip with N = 1, 2, 4 and 8. Equal rows: demo clips, people found by their clothes' colours in whole
-images, joints in crops of them; of each row of N = 1, the best overlap with a row of that frame: of the boxes, and of the
-extents of the joints, from which readers make boxes.
+images, joints in crops of them; of each row of N = 1, the best overlap with a row of that frame, of the boxes, and of
+the extents of the joints, from which readers make boxes.
 
 Without --clip, the clip is noise on all scales, 640 x 480. Decoding is timed, and so is loading of `detect`.
 """
@@ -271,7 +271,7 @@ class Coloured(TwoPartDetector):
                 return np.zeros((17, 3), np.float32)
             off = np.linalg.norm((people.boxes[:, :2] + people.boxes[:, 2:]) / 2 + [x0, y0] - centre, axis=1)
             joints = people.keypoints[off.argmin()]
-            return joints + np.float32([x0, y0, 0]) * (joints[:, 2:] > 0)
+            return np.asarray(joints + np.array([x0, y0, 0]) * (joints[:, 2:] > 0), np.float32)
 
         return Networks(lambda images: [Boxes(*one[:2]) for one in whole(images)], look)
 
@@ -298,12 +298,12 @@ def equal_rows(folder: Path) -> Iterator[str]:
     )
 
 
-def iou(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
+def iou(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
     """(P, 4) and (Q, 4) corners -> (P, Q)."""
     low, high = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
     shared = np.clip(high - low, 0, None).prod(axis=-1)
     areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (a, b)]
-    return shared / (areas[0][:, None] + areas[1][None] - shared)
+    return np.asarray(shared / (areas[0][:, None] + areas[1][None] - shared), np.float64)
 
 
 def main() -> None:

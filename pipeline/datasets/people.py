@@ -282,7 +282,7 @@ def clip_tracks(
             "after the other, and fps is the file's average"
         )
     cuts = scene_cuts(info, source, account, decode=rules.cleaning is not None)
-    detections = replace(detections, camera=_in_pixels(detections.camera, *source.size()))
+    detections = replace(detections, camera=pixel_camera(detections.camera, *source.size()))
     max_gap = rules.max_gap
     if max_gap is None:
         max_gap = round(header.fps) if math.isfinite(header.fps) else SECOND
@@ -295,7 +295,7 @@ def clip_tracks(
     return [dataset.track(split, video, **person._asdict(), **about) for person in persons]
 
 
-def _in_pixels(camera: Mapping[int, Doubles], width: int, height: int) -> dict[int, Doubles]:
+def pixel_camera(camera: Mapping[int, Doubles], width: int, height: int) -> dict[int, Doubles]:
     """Homographies of points in [-1, 1] -> of px."""
     to_px = np.array([[width / 2, 0, (width - 1) / 2], [0, height / 2, (height - 1) / 2], [0, 0, 1]])
     return {frame: to_px @ matrix @ np.linalg.inv(to_px) for frame, matrix in camera.items()}
