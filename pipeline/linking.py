@@ -37,6 +37,7 @@ Ints = NDArray[np.int64]
 
 SECOND: Final = 25  # frames, where the frame rate is not known
 MAX_COST: Final = 25.0  # 5 standard deviations
+SURE_COST: Final = 9.0  # 3: such pairs are linked first, so that nobody is pushed aside by a person who is lost
 NOISE: Final = 0.05  # diagonals: standard deviation of a detection's joints on average
 START: Final = 0.1  # diagonals a frame: of the velocity of somebody new
 TURN: Final = 0.014  # diagonals a frame: of what the velocity changes by in a frame
@@ -162,12 +163,16 @@ class _Tracks:
 
 
 def _assign(cost: Doubles) -> Ints:
-    """(n, 2) rows and columns of the pairs with the least total cost."""
+    """(n, 2) rows and columns of the pairs with the least total cost: of the sure ones, then of the rest."""
     from scipy.optimize import linear_sum_assignment  # 0.2 s, which commands that link nothing need not wait for
 
-    rows, columns = linear_sum_assignment(np.minimum(cost, MAX_COST))
-    linked = cost[rows, columns] < MAX_COST
-    return np.column_stack([rows[linked], columns[linked]])
+    found, cost = [np.zeros((0, 2), np.int64)], cost.copy()
+    for most in (SURE_COST, MAX_COST):
+        rows, columns = linear_sum_assignment(np.minimum(cost, most))
+        linked = cost[rows, columns] < most
+        found.append(np.column_stack([rows[linked], columns[linked]]))
+        cost[rows[linked]] = cost[:, columns[linked]] = np.inf
+    return np.concatenate(found)
 
 
 def scenes(frame_index: Sequence[int] | Ints, cuts: Sequence[int]) -> Ints:
