@@ -8,9 +8,9 @@ persons by the assignment of least total cost (Kuhn: The Hungarian method, 1955)
 
 with d (px) the mean distance, as a vector, from the joints expected to those detected, over joints seen in both; S its
 expected variance, which grows with time, and R that of a detection; r the mean distance that remains without d, by the
-box diagonal. Pairs up to SURE_COST are linked first; pairs above MAX_COST, or a diagonal apart, never. Nothing is linked
-across a scene cut. Lengths are in box diagonals of the last detection; benchmarks/linking.py has the scenes from which
-the constants are.
+box diagonal. Pairs up to SURE_COST are linked first; pairs above MAX_COST, or a diagonal apart, never. Nothing is
+linked across a scene cut. Lengths are in box diagonals of the last detection; benchmarks/linking.py has the scenes from
+which the constants are.
 
 Frames are selected as HMMR's authors did for InstaVariety (Kanazawa et al. 2019, their TFRecord converter): a sequence
 begins where enough joints are visible and ends where too few are, after a median filter; short sequences, and those
