@@ -354,7 +354,7 @@ def test_features_of_different_networks_are_not_mixed(config, splits):
 def test_what_cannot_be_trained_on_is_refused_by_name(config, splits, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for changes, error, reason in (
-        ({"feature_size": 7}, DataError, "feature_size"),
+        ({"feature_size": 7}, DataError, "features of 7 numbers"),
         ({"device": "gpu"}, ConfigError, "device"),
         ({"device": "cuda"}, ConfigError, "device"),
         ({"seqlen": 40}, CacheError, "40 frames"),
