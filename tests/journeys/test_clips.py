@@ -6,8 +6,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 
+import cache
 from tests.journeys.conftest import KIT, Terminal
+from vibe_extensions.clips.onnx_stream import read_part
 
 SETTINGS = """
 [paths]
@@ -220,6 +223,62 @@ def bodies(terminal: Terminal) -> None:
     terminal.is_intact("mine")
 
 
+def write_graph(file: Path) -> None:
+    """Outputs: a crop's mean colour (3), and the conditioning (3) as the graph got it."""
+    shapes = {"image": ("n", 3, 224, 224), "cliff_cond": ("n", 3)}
+    inputs = [onnx.helper.make_tensor_value_info(name, 1, shape) for name, shape in shapes.items()]
+    outputs = [onnx.helper.make_tensor_value_info(name, 1, ("n", 3)) for name in ("colour", "place")]
+    nodes = [
+        onnx.helper.make_node("ReduceMean", ["image"], ["colour"], axes=[2, 3], keepdims=0),
+        onnx.helper.make_node("Identity", ["cliff_cond"], ["place"]),
+    ]
+    graph = onnx.helper.make_graph(nodes, "graph", inputs, outputs)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9)
+    file.write_bytes(model.SerializeToString())
+
+
+def boxes_a_graph_and_an_array(terminal: Terminal) -> None:
+    """People without joints, a network that needs their place in the image, and numbers of another program."""
+    types, folder, split = terminal.types, terminal.folder, "videos/train"
+    write_clip(folder / "street/e.mp4", 42, seed=8)
+    types("pipeline detect street --out street/keypoints --detector red_boxes", r"1 clip: 42 persons")
+    types("pipeline convert videos train --raw street --cache new", r"frames 42 kept of 42")
+    write_graph(folder / "hmr.onnx")
+    of_graph = "--set features.streams=hmr --set hmr.kind=onnx --set hmr.weights=hmr.onnx --set hmr.inputs=cliff_cond"
+    types(f"pipeline extract {split} --cache new {of_graph}=intrinsics", r"reads intrinsics", code=1)
+    types(f"pipeline extract {split} --cache new {of_graph}=cliff", r"42 rows computed")
+    np.savez(folder / "other.npz", mine=np.arange(42 * 5, dtype=np.float32).reshape(42, 5))
+    np.save(folder / "short.npy", np.zeros((41, 5), np.float32))
+    array = f"{split} --cache new --format arrays --as mine"
+    types(f"pipeline import short.npy {array}", r"expected 42 rows.*found 41", code=2)
+    types(f"pipeline import other.npz {array}", r"42 of 42 rows")
+    types(f"pipeline import other.npz {array}", r"up to date")
+    opened = cache.open(folder / "new")[split]
+    (track,) = opened.tracks
+    bbox = opened.rows("bbox", track.start, track.stop)
+    expected = [2 * bbox[:, 0] / 96 - 1, 2 * bbox[:, 1] / 72 - 1, bbox[:, 2] * track.crop_scale / 96]
+    place = read_part(opened, [[track.start, track.stop]], "hmr", "place")
+    np.testing.assert_allclose(place[0], np.stack(expected, axis=1), atol=1e-5)
+    assert (opened.rows("features/mine", 0, 42).ravel() == np.arange(42 * 5)).all()
+    # One more clip: the graph computes its rows alone; the array has none for them.
+    write_clip(folder / "street/f.mp4", 41, seed=9)
+    types("pipeline detect street --out street/keypoints --detector red_boxes", r"41 persons")
+    types("pipeline convert videos train --raw street --cache new", r"1 new video")
+    types(f"pipeline extract {split} --cache new {of_graph}=cliff", r"41 rows computed")
+    types(f"pipeline extract {split} --cache new --stream mine", r"imported", code=2)
+    terminal.is_intact("new")
+    types("pipeline status --cache new", r"mine \(imported")
+
+
+def every_fourth_frame(terminal: Terminal) -> None:
+    """Much the same tracks from a fourth of the work; another N detects anew."""
+    shutil.copytree(terminal.folder / "street", terminal.folder / "slow", ignore=shutil.ignore_patterns("keypoints"))
+    prepare = "pipeline prepare videos --raw slow --cache fast --detector red_parts --every"
+    for every, shows in ((4, r"83 persons"), (4, r"up to date"), (1, r"83 persons")):
+        terminal.types(f"{prepare} {every}", shows)
+        assert rows_of(terminal, "fast") == 83
+
+
 def test_a_folder_of_clips(terminal: Terminal) -> None:
     first_clips(terminal)
     another_option(terminal)
@@ -228,4 +287,6 @@ def test_a_folder_of_clips(terminal: Terminal) -> None:
     copied_elsewhere(terminal)
     broken_clips(terminal)
     another_folder(terminal)
+    boxes_a_graph_and_an_array(terminal)
+    every_fourth_frame(terminal)
     bodies(terminal)
