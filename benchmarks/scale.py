@@ -20,12 +20,14 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -90,8 +92,10 @@ class Size:
 
 def measure(folder: Path, n_tracks: int) -> Size:
     """Make a cache of one size, and ask it everything."""
-    for split, share in SPLITS.items():
-        make(folder, split, max(TRACKS, int(n_tracks * share)))
+    for split, share in SPLITS.items():  # in another process: a command's peak begins with that of its parent
+        arguments = (folder, split, max(TRACKS, int(n_tracks * share)))
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+            process.submit(make, *arguments).result()
     root, raw = folder / "cache", folder / "raw/kinetics"
     held = cache.open(root)[NAME].manifest
     size = Size(n_tracks, f"{held['rows']:,} rows, {held['videos']:,} videos, {len(held['shards']['bbox']):,} shards")

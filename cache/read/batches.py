@@ -87,6 +87,14 @@ def _dtypes(dtype: DTypeLike | Mapping[str, DTypeLike], streams: Sequence[str]) 
     return {name: np.dtype(by_stream.get(name, "float32")) for name in streams}
 
 
+def _buffer(buffers: Mapping[str, Array], name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """The caller's buffer, or a new array. Raises ValueError for a buffer of another shape or type."""
+    batch = buffers[name] if name in buffers else np.empty(shape, dtype)
+    if batch.shape != shape or batch.dtype != dtype or not batch.flags.writeable:
+        raise ValueError(f"out[{name!r}] is {batch.dtype}{batch.shape}, expected writable {dtype}{shape}")
+    return batch
+
+
 class OpenSplit:
     """What `Split` reads: one commit's tables, and columns and streams, opened when they are first used."""
 
@@ -216,12 +224,7 @@ class OpenSplit:
             return self._read_rows(name, starts, seqlen) if name in columns else None
 
         def buffer(name: str, trailing: Sequence[int], dtype: np.dtype[Any], n_before: int = 0) -> Array:
-            """The caller's buffer, or a new array. Raises ValueError for a buffer of another shape or type."""
-            shape = (len(starts), n_before + seqlen, *trailing)
-            batch = buffers[name] if name in buffers else np.empty(shape, dtype)
-            if batch.shape != shape or batch.dtype != dtype or not batch.flags.writeable:
-                raise ValueError(f"out[{name!r}] is {batch.dtype}{batch.shape}, expected writable {dtype}{shape}")
-            return batch
+            return _buffer(buffers, name, (len(starts), n_before + seqlen, *trailing), dtype)
 
         fields_of_labels = labels.LabelFields(raw, lambda: self._tables["track_crop_scale"][track], crop)
         batch: dict[str, Array] = {}
