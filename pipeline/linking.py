@@ -1,16 +1,16 @@
 """Linking of detections over time, selection of training frames.  raw -> [tracks] -> features -> windows
 
 Each person moves at a constant velocity that changes at random (a Kalman filter on the joints' mean, as in SORT, Bewley
-et al. 2016), in the camera's own motion if that is known. Each frame's detections are paired with the
-persons by the assignment of least total cost (Kuhn: The Hungarian method, 1955). The cost of a pair is
+et al. 2016), in the camera's own motion if that is known. Each frame's detections are paired with the persons by the
+assignment of least total cost (Kuhn: The Hungarian method, 1955). The cost of a pair is
 
-    |d|^2 / S + (r / SHAPE)^2 + SURENESS log(S / R)
+    |d|^2 / S + (r / SHAPE)^2 + SURENESS log(S / R) + NEWCOMER / n
 
 with d (px) the mean distance, as a vector, from the joints expected to those detected, over joints seen in both; S its
 expected variance, which grows with time, and R that of a detection; r the mean distance that remains without d, by the
-box diagonal. Pairs up to SURE_COST are linked first; pairs above MAX_COST, or a diagonal apart, never. Nothing is
-linked across a scene cut. Lengths are in box diagonals of the last detection; benchmarks/linking.py has the scenes from
-which the constants are.
+box diagonal; n how often the person was seen. Pairs up to SURE_COST are linked first; pairs above MAX_COST, or a
+diagonal apart, never. Nothing is linked across a scene cut. Lengths are in box diagonals of the last detection;
+benchmarks/linking.py has the scenes from which the constants are.
 
 Frames are selected as HMMR's authors did for InstaVariety (Kanazawa et al. 2019, their TFRecord converter): a sequence
 begins where enough joints are visible and ends where too few are, after a median filter; short sequences, and those
@@ -44,6 +44,7 @@ START: Final = 0.1  # diagonals a frame: of the velocity of somebody new
 TURN: Final = 0.014  # diagonals a frame: of what the velocity changes by in a frame
 SHAPE: Final = 0.07  # diagonals: of joints around their mean, in another frame or of another person
 SURENESS: Final = 0.3  # prefers who was just seen
+NEWCOMER: Final = 4.0  # so that half a person, detected as somebody new for a while, does not take the person over
 MARGIN_PX: Final = 1.0  # gives a box of two joints in line an area
 
 
@@ -106,11 +107,12 @@ class _Tracks:
     def __init__(self, seen: _SeenDetections) -> None:
         self._seen = seen
         self.person = self.last = np.zeros(0, np.int64)  # (A,) number of the person, and of the last detection
+        self._n_seen = np.zeros(0, np.int64)  # (A,) detections
         self._state = np.zeros((0, 2, 2))  # (A, 2, 2) px and px a frame; x and y
         self._variance = np.zeros((0, 2, 2))  # (A, 2, 2) of both, equal for x and y
 
     def keep(self, chosen: Bools) -> None:
-        for name in ("person", "last", "_state", "_variance"):
+        for name in ("person", "last", "_n_seen", "_state", "_variance"):
             setattr(self, name, getattr(self, name)[chosen])
 
     def add(self, detections: Ints, first: int) -> None:
@@ -118,6 +120,7 @@ class _Tracks:
         n, size = len(detections), self._size(detections)[:, None, None] ** 2
         self.person = np.concatenate([self.person, np.arange(first, first + n)])
         self.last = np.concatenate([self.last, detections])
+        self._n_seen = np.concatenate([self._n_seen, np.ones(n, np.int64)])
         self._state = np.concatenate([self._state, np.zeros((n, 2, 2))])
         self._variance = np.concatenate([self._variance, size * np.diag([NOISE**2, START**2])])
 
@@ -144,7 +147,7 @@ class _Tracks:
         squared, noise = np.square(distance).sum(axis=-1), (NOISE * size) ** 2
         variance = self._variance[:, :1, 0] + noise
         shape = rest / np.maximum(size, self._size(now)) / SHAPE
-        cost = squared / variance + shape**2 + SURENESS * np.log(variance / noise)
+        cost = squared / variance + shape**2 + SURENESS * np.log(variance / noise) + NEWCOMER / self._n_seen[:, None]
         return np.where(shared.any(axis=(2, 3)) & (squared < size**2), cost, np.inf), distance
 
     def update(self, pairs: Ints, now: Ints, distance: Doubles) -> None:
@@ -153,6 +156,7 @@ class _Tracks:
         away = distance[track, found]
         noise = (NOISE * self._size(self.last[track])) ** 2
         self.last[track] = now[found]
+        self._n_seen[track] += 1
         gain = self._variance[track, :, 0] / (self._variance[track, 0, 0] + noise)[:, None]  # (n, 2)
         self._state[track, 0] = -away
         self._state[track] += gain[..., None] * away[:, None]

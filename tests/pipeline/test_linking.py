@@ -190,3 +190,20 @@ def test_the_cameras_motion_is_not_taken_for_the_persons() -> None:
     kept, lost = link(both, range(4), camera={2: zoom}), link(both, range(4))
     assert [track.tolist() for track in kept] == [[[0, p], [1, p], [3, p]] for p in (0, 1)]
     assert len(lost) != 2 or any(len({int(p) for _, p in track}) > 1 for track in lost)
+
+
+@pytest.mark.parametrize("n_halves", [1, 4, 7])
+def test_a_person_who_is_found_as_two_halves_for_a_while_stays_the_same(n_halves: int) -> None:
+    rng, places = np.random.default_rng(0), np.column_stack([np.linspace(-20, 20, 17) % 15, np.linspace(0, 120, 17)])
+    frames = []
+    for t in range(60):
+        swing = np.where(np.arange(17) < 9, 8 * np.sin(t / 3), 2 * np.sin(t / 5))
+        joints = (
+            places + np.array([100 + 3 * t, 50]) + rng.normal(0, 1, (17, 2)) + np.column_stack([swing, np.zeros(17)])
+        )
+        whole = np.column_stack([joints, np.ones(17)])
+        upper, lower = (
+            whole * [1, 1, 0] + [0, 0, 1] * half[:, None] for half in (np.arange(17) < 9, np.arange(17) >= 9)
+        )
+        frames.append(np.stack([upper, lower]) if 25 <= t < 25 + n_halves else whole[None])
+    assert sorted(map(len, link(frames, range(60)))) == [n_halves, 60]
