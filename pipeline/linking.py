@@ -80,7 +80,7 @@ def link(
     seen = _collect_detections(keypoints)
     frames, scene = np.asarray(frame_index, np.int64), scenes(frame_index, cuts)
     persons: list[list[int]] = []  # numbers of detections
-    tracks = _Tracks(seen)
+    tracks = _Filters(seen)
     for t, frame in enumerate(frames.tolist()):
         before = int(frames[t - 1])
         same_scene = t > 0 and scene[t] == scene[t - 1]
@@ -101,7 +101,7 @@ def link(
     return [seen.rows[person] for person in persons]
 
 
-class _Tracks:
+class _Filters:
     """The A persons who may be seen again: filters of the vector from the joints last seen to those expected."""
 
     def __init__(self, seen: _SeenDetections) -> None:

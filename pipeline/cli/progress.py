@@ -59,7 +59,7 @@ def _bars(console: Console, unit: str) -> RichProgress:
 
     from pipeline.cli import console as terminal
 
-    class Rate(bars.ProgressColumn):
+    class SpeedColumn(bars.ProgressColumn):
         def render(self, task: bars.Task) -> Text:
             return Text(terminal.rate(task.speed, unit) if unit and task.speed else "")
 
@@ -68,7 +68,7 @@ def _bars(console: Console, unit: str) -> RichProgress:
         bars.TextColumn("{task.description}", table_column=fixed),
         bars.BarColumn(bar_width=30 if console.width >= NARROW else 10),
         bars.TextColumn("{task.fields[counts]}", table_column=fixed),
-        Rate(table_column=fixed),
+        SpeedColumn(table_column=fixed),
         bars.TimeRemainingColumn(table_column=fixed),
         bars.TextColumn("{task.fields[message]}", markup=False, table_column=rest),
         console=console,

@@ -21,7 +21,7 @@ from pipeline.skeletons import JOINTS
 from vibe_extensions.exchange import array_files, rows
 from vibe_extensions.exchange.arrays import import_array
 from vibe_extensions.exchange.vibe_db.export import export
-from vibe_extensions.exchange.vibe_db.importing import Imported, Options, import_database
+from vibe_extensions.exchange.vibe_db.importing import ImportedSplit, Options, import_database
 
 SPIN, LSP = JOINTS["spin49"], JOINTS["common14"]
 N = 40  # rows of a hand-made file: two videos of 25 and 15 frames
@@ -83,7 +83,7 @@ def threedpw(n_3d: int = 49, **changed: Any) -> Held:
     return {**posetrack(), **held, "joints2D": keypoints(14), "valid": np.arange(N) % 2, **changed}
 
 
-def imported(held: Held, name: str, tmp_path: Path, **options: Any) -> tuple[Imported, cache.Split]:
+def imported(held: Held, name: str, tmp_path: Path, **options: Any) -> tuple[ImportedSplit, cache.Split]:
     joblib.dump(held, tmp_path / "db.pt", protocol=3)
     done = import_database(tmp_path / "db.pt", tmp_path / "cache", name, Options(**options))
     assert cache.verify(tmp_path / "cache").ok

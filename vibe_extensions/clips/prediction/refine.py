@@ -79,8 +79,8 @@ def refine_bodies(
     """
     device, frames = body.faces.device, np.arange(len(theta))
     arrays = (theta, kp_2d, bbox, np.zeros_like(frames) if run is None else run)
-    track = _Track(*(torch.as_tensor(np.array(array, np.float32), device=device) for array in arrays))
-    fit = _Fit(body, crop_scale, rate, project)
+    track = _FittedTrack(*(torch.as_tensor(np.array(array, np.float32), device=device) for array in arrays))
+    fit = _Refinement(body, crop_scale, rate, project)
     before = fit.median_px(track)
     if math.isnan(before):
         return Refined(np.array(theta, np.float32), before, before)
@@ -123,7 +123,7 @@ def refine_track(bodies: TrackBodies, kp_2d: Floats, generator: VideoModel) -> t
     return replace(bodies, camera=camera, rotmat=rotmat, shape=shape), refined
 
 
-class _Track(NamedTuple):
+class _FittedTrack(NamedTuple):
     """Tensors of n frames; as in `refine_bodies`, on the body's device."""
 
     theta: Tensor  # (n, 85)
@@ -131,12 +131,12 @@ class _Track(NamedTuple):
     bbox: Tensor  # (n, 4)
     run: Tensor  # (n,)
 
-    def part(self, rows: Ints) -> _Track:
-        return _Track(*(tensor[rows] for tensor in self))
+    def part(self, rows: Ints) -> _FittedTrack:
+        return _FittedTrack(*(tensor[rows] for tensor in self))
 
 
 @dataclass(frozen=True, slots=True)
-class _Fit:
+class _Refinement:
     body: Body
     crop_scale: float
     rate: float
@@ -149,7 +149,7 @@ class _Fit:
         return joints, bbox[:, None, :2] + half * self.project(joints, camera)
 
     @torch.no_grad()
-    def median_px(self, track: _Track) -> float:
+    def median_px(self, track: _FittedTrack) -> float:
         """Median distance (px) of seen joints to their keypoints; NaN without one."""
         camera, pose, betas = torch.split(track.theta, [3, 72, 10], dim=1)
         distances = []
@@ -160,7 +160,7 @@ class _Fit:
             distances.append((pixels - track.kp_2d[few, :, :2]).norm(dim=-1)[_weights(track.kp_2d[few]) > 0])
         return float(torch.cat(distances).median()) if sum(map(len, distances)) else math.nan
 
-    def solve(self, track: _Track, *, n_fixed: int = 0, fit_shape: bool) -> Tensor:
+    def solve(self, track: _FittedTrack, *, n_fixed: int = 0, fit_shape: bool) -> Tensor:
         """The theta (n, 85) of least loss. The first `n_fixed` frames stay."""
         camera, pose, betas = torch.split(track.theta, [3, 72, 10], dim=1)
         rotmat = axis_angle_to_matrix(pose.reshape(-1, 24, 3))
@@ -188,7 +188,7 @@ class _Fit:
             camera, rotmat, betas = moved()
             return torch.cat((camera, matrix_to_axis_angle(rotmat).flatten(1), betas), dim=1)
 
-    def _loss(self, track: _Track, camera: Tensor, rotmat: Tensor, betas: Tensor) -> Tensor:
+    def _loss(self, track: _FittedTrack, camera: Tensor, rotmat: Tensor, betas: Tensor) -> Tensor:
         """Twice the negative log likelihood of the keypoints and of the joints' accelerations."""
         joints, pixels = self.pose(camera, rotmat, betas, track.bbox)
         squared = ((pixels - track.kp_2d[..., :2]) / track.bbox[:, None, 2:3]).square().sum(-1)

@@ -43,7 +43,7 @@ _SAMPLE: Final = 4096  # rows
 
 
 @dataclass(frozen=True, slots=True)
-class Imported:
+class ImportedSplit:
     """Result of an import. `why` is "" if everything was up to date."""
 
     split: str
@@ -69,7 +69,7 @@ class Options:
 
 def import_database(
     file: Path, root: cache.Root, name: str, options: Options | None = None, *, progress: Progress = silent
-) -> Imported:
+) -> ImportedSplit:
     """Make the split `name` in the cache `root` from a database file, with its features as a stream.
 
     Raises:
@@ -105,7 +105,7 @@ def import_database(
         if stream is not None and _write_stream(root, name, stream, tracks, provenance, options):
             why = why or "its features were missing"
         split = cache.open(root)[name]
-        return Imported(
+        return ImportedSplit(
             split=name,
             rows=int(split.manifest["rows"]),
             tracks=len(split.tracks),
