@@ -96,6 +96,15 @@ def make(folder: Path, *, rows: int, dim: int) -> Data:
     return data
 
 
+def oindex_of(rows: Any) -> Read:
+    """A batch's windows by one selection of rows of a zarr array."""
+
+    def read(starts: Starts, out: NDArray[Any]) -> None:
+        out[...] = rows.oindex[(starts[:, None] + np.arange(SEQLEN)).ravel()].reshape(out.shape)
+
+    return read
+
+
 def ways(data: Data) -> dict[str, Callable[[], Read]]:
     """What opens a way of reading windows, by its name."""
     frames = np.arange(SEQLEN)
@@ -138,14 +147,6 @@ def ways(data: Data) -> dict[str, Callable[[], Read]]:
     def column() -> Any:
         return data.open()[SPLIT].column(f"features/{STREAM}")
 
-    def batches_of_zarr() -> Read:
-        rows = column()
-
-        def read(starts: Starts, out: NDArray[Any]) -> None:
-            out[...] = rows.oindex[(starts[:, None] + frames).ravel()].reshape(out.shape)
-
-        return read
-
     return {
         OURS: lambda: ours("float16"),
         SLICES: each(lambda rows, window: rows[window], lambda: np.load(data.npy, mmap_mode="r")),
@@ -156,7 +157,7 @@ def ways(data: Data) -> dict[str, Callable[[], Read]]:
         H5_OPEN: each(lambda rows, window: rows[window], lambda: h5py.File(data.h5)["features"]),
         H5_ITEM: each(from_h5, lambda: None),
         ZARR: each(lambda rows, window: rows[window], column),
-        ZARR_ROWS: batches_of_zarr,
+        ZARR_ROWS: lambda: oindex_of(column()),
     }
 
 

@@ -27,7 +27,7 @@ from vibe_extensions.exchange.vibe_db.joblib_files import Blocks
 Array = NDArray[Any]
 
 EXPECTED: Final = "a whole npy, npz, safetensors or Parquet file"
-AGAIN: Final = "Copy the file again, or write it again."
+AGAIN: Final = "Copy the file again, or write it again, as plain numbers without Python objects."
 ROWS: Final = 4096  # per block
 LARGEST_HEADER: Final = 100_000_000  # bytes, as in the library safetensors
 HEADERS: Final = {(1, 0): npy_format.read_array_header_1_0, (2, 0): npy_format.read_array_header_2_0}
