@@ -99,9 +99,9 @@ class _Logging(_Mean):
 
     def __call__(self, crops: np.ndarray) -> np.ndarray:
         log = Path(self._stream.folder) / "log"
-        first = not log.exists()
-        with log.open("a") as file:
-            file.write(f"{self._device} {os.getpid()}\n")
+        with log.open("a") as file:  # lines are appended whole: of two processes at once, one is the first
+            file.write(line := f"{self._device} {os.getpid()}\n")
+        first = log.read_text().startswith(line)
         if self._stream.dies == "always" or (self._stream.dies and first):
             os.kill(os.getpid(), signal.SIGKILL)
         return super().__call__(crops)
