@@ -17,7 +17,7 @@ from cache.errors import CacheError
 from cache.format import layout, manifest
 from cache.format import shard as shards
 from cache.format.check import check, shard_files
-from cache.format.layout import MANIFEST, STAGED, TAGS, json_file
+from cache.format.layout import MANIFEST, PROVENANCE, STAGED, TAGS, json_file
 from cache.format.manifest import Commit, Place
 from cache.format.references import (
     TABLE_NAMES,
@@ -180,7 +180,7 @@ class _Verification:
                 self._arrays(commit)
 
     def unfinished_tag(self, name: str) -> None:
-        """A tag without a manifest of its own: one that was being made, unless it holds shards."""
+        """A tag without its own manifest was being made or deleted, unless it has shards and its notes."""
         place = place_of_tag(self._store, name)
         files = self._store.files(place.home)
         if not any(key.endswith(f"/{MANIFEST}") for key in files):
@@ -188,7 +188,7 @@ class _Verification:
         do = "Restore it from a backup; `gc --unfinished` removes what is left of the tag."
         message = self._error(place.manifest, "the tag's own manifest", "no file", do)
         arrays = {key.partition("/c/")[0].rpartition("/")[2] for key in files if "/c/" in key}
-        if arrays - TABLE_NAMES:
+        if arrays - TABLE_NAMES and f"{place.home}/{PROVENANCE}" in files:
             self._damage(place, place.manifest, message)
         else:
             self.notes.append(message)

@@ -93,5 +93,6 @@ def delete_tag(root: Root, name: str) -> None:
     if not store.exists(place.manifest):
         read_tag(store, name)  # raises, with the names that there are
     with store.lock(place.writing):
+        store.remove([f"{place.home}/{PROVENANCE}"])  # first: of a tag without both, `verify` misses nothing
         store.remove([place.manifest])  # without it, no reader finds the tag
         store.remove([f"{place.home}/{part}" for part in store.list_names(place.home) if part != WRITING])
