@@ -16,8 +16,7 @@ from cache.read.batches import USUAL
 from cache.read.split import FeatureCache, Split, open  # noqa: A004  it reads as cache.open
 from cache.storage import place_of, store_at
 from cache.storage.base import Root
-from cache.verification.repair import Repaired, repair
-from cache.verification.verify import Damage, VerifyReport, verify
+from cache.verification import Damage, Repaired, VerifyReport, repair, verify
 from cache.write.base import delete_stream, finish_commits, invalidate
 from cache.write.copy import Copied, copy_split
 from cache.write.gc import Collected, gc

@@ -1,4 +1,8 @@
-"""Check every byte of every file that a cache's manifests name, with several threads.  [cache]"""
+"""Check every byte of every file that a cache's manifests name; remove damaged shards.  [cache]
+
+A repair changes the manifest first, then removes shards: those of a stream are pending again, rows of a split must be
+converted again (`Repaired.rows`). A damaged table or manifest takes a new conversion. Can be killed and repeated.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
@@ -17,7 +21,7 @@ from cache.errors import CacheError
 from cache.format import layout, manifest
 from cache.format import shard as shards
 from cache.format.check import check, shard_files
-from cache.format.layout import MANIFEST, PROVENANCE, STAGED, TAGS, json_file
+from cache.format.layout import MANIFEST, PROVENANCE, STAGED, TAGS, Geometry, json_file
 from cache.format.manifest import Commit, Place
 from cache.format.references import (
     TABLE_NAMES,
@@ -28,15 +32,16 @@ from cache.format.references import (
     places_of,
     split_folders,
 )
+from cache.format.tables import Tables, live_shards
 from cache.format.tags import place_of_tag, places_of_tag, read_tag
 from cache.read.split import require_cache
 from cache.storage.base import Root, Store
+from cache.write.base import invalidate
 
 Progress = Callable[[int, int, str], None]  # called with the shards checked, the shards in all, and the speed
 
 _THREADS: Final = max(2, min(4, len(os.sched_getaffinity(0))))  # a few keep a disk busy while others compute
 _REQUESTS: Final = 8  # to an object store, at the same time
-_AHEAD: Final = 64  # shards that are checked before the first of them is reported
 _ATTEMPTS: Final = 3  # at a split that is written meanwhile
 
 
@@ -210,17 +215,15 @@ class _Verification:
                 message = f"{self._store.location(place.array(array))}: {error}"
                 self._damage(place, place.manifest, message, array)
                 continue
-            for first in range(0, len(files), _AHEAD):
-                some = files[first : first + _AHEAD]
-                checks = self._threads.map(partial(check, self._store, fast=self._fast), some)
-                for file, problem in zip(some, checks, strict=True):
-                    if problem:
-                        self._damage(place, file.key, problem, array, file.number)
-                    self.counts.update(shards=1, bytes=file.size)
-                    if self._progress is not None:
-                        rate = self.counts["bytes"] / 1e6 / max(time.monotonic() - self._started, 1e-3)
-                        done = self.counts["shards"]
-                        self._progress(done, max(self._total, done), f"{rate:,.0f} MB/s")
+            checks = self._threads.map(partial(check, self._store, fast=self._fast), files)
+            for file, problem in zip(files, checks, strict=True):
+                if problem:
+                    self._damage(place, file.key, problem, array, file.number)
+                self.counts.update(shards=1, bytes=file.size)
+                if self._progress is not None:
+                    rate = self.counts["bytes"] / 1e6 / max(time.monotonic() - self._started, 1e-3)
+                    done = self.counts["shards"]
+                    self._progress(done, max(self._total, done), f"{rate:,.0f} MB/s")
 
     def _commit(self, place: Place) -> Commit | None:
         """The commit in force with its intact small files; None where there is none."""
@@ -271,3 +274,93 @@ class _Verification:
 
     def _error(self, key: str, expected: str, found: str, do: str) -> str:
         return str(CacheError.at(self._store.location(key), expected=expected, found=found, do=do))
+
+
+@dataclass(slots=True)
+class Repaired:
+    """What a repair did. Keys are below the cache."""
+
+    restored: list[str] = field(default_factory=list)  # small files that were written again
+    removed: list[str] = field(default_factory=list)  # files and folders of damaged shards
+    streams: dict[tuple[str, str], tuple[int, ...]] = field(default_factory=dict)  # shards to be extracted again
+    rows: dict[str, tuple[int, ...]] = field(default_factory=dict)  # split -> shards whose videos must be read again
+    refused: list[str] = field(default_factory=list)  # messages: what could not be done, and what to do instead
+
+
+def repair(root: Root, report: VerifyReport) -> Repaired:
+    """Repair what `verify` found damaged. Shards are checked again: intact ones stay.
+
+    Raises CacheError when there is no cache at `root`, OSError when files may not be read.
+    """
+    store = require_cache(root)
+    repaired = Repaired()
+    small: set[tuple[str, str]] = set()
+    damaged_shards: dict[tuple[str, str], set[int]] = {}
+    for damage in report.damaged:
+        home = damage.split, damage.stream or ""
+        if damage.key.startswith(f"{TAGS}/"):
+            repaired.refused.append(f"{store.location(damage.key)}: is of a tag. {Place(store, damage.key).again}")
+        elif damage.shard is not None:
+            damaged_shards.setdefault(home, set()).add(damage.shard)
+        elif damage.array is None and damage.key.endswith("zarr.json"):  # a group's
+            store.put_small({damage.key: layout.group_metadata()}, damage.key.rpartition("/")[0])
+            repaired.restored.append(damage.key)
+        else:
+            small.add(home)
+    for split, stream in sorted({*small, *damaged_shards}):  # a split first: a stream is of its split
+        place = Place(store, split, stream or None)
+        try:
+            if (split, stream) in small:
+                _restore_small_files(place, repaired)
+            _remove_shards(place, damaged_shards.get((split, stream), ()), repaired)
+        except CacheError as error:  # it must not keep other splits and streams from being repaired
+            repaired.refused.append(str(error))
+    return repaired
+
+
+def _restore_small_files(place: Place, repaired: Repaired) -> None:
+    """Write the manifest, and small files that are intact elsewhere or follow from it. Raises CacheError."""
+    store = place.store
+    with store.lock(place.writing):
+        read = manifest.read_manifest(place)
+        if read is None:
+            return
+        held, etag = read
+        if store.read(place.manifest) != json_file(held):
+            store.replace(place.manifest, json_file(held), expected=etag)
+            repaired.restored.append(place.manifest)
+        files = {name: bytes(data) for name, data in manifest.small_files(place, held).items()}
+        for name in held["files"].keys() - files.keys():
+            metadata = column_metadata_of(held, name)
+            if metadata is not None and manifest.sha256(metadata) == held["files"][name]:
+                files[name] = metadata
+        keys = {place.array(name): data for name, data in files.items()}
+        in_place = {key: bytes(data) for key, data in store.read_many(keys).items()}
+        wrong = {key: data for key, data in keys.items() if in_place.get(key) != data}
+        if wrong:
+            store.put_small(wrong, place.base)
+        repaired.restored += sorted(wrong)
+
+
+def _remove_shards(place: Place, reported: Collection[int], repaired: Repaired) -> None:
+    """Remove shards of a stream, and those of a split in which no track has a row; the others need the raw data."""
+    commit = manifest.load(place)
+    if commit is None:
+        message = f"{place.store.location(place.home)}: nothing is committed there"
+        raise CacheError(manifest.lost_manifest(place) or message)
+    named = commit.manifest["shards"]
+    files_of = (shard_files(commit.manifest, place, name) for name in columns_of(commit.manifest) if name in named)
+    suspects = (file for file in itertools.chain.from_iterable(files_of) if file.number in reported)
+    numbers = {file.number for file in suspects if check(place.store, file, fast=False)}
+    if place.stream is None:
+        live = set(live_shards(Tables.from_files(commit.files), Geometry(**commit.manifest["geometry"])))
+        if needed := tuple(sorted(numbers & live)):
+            repaired.rows[place.split] = needed
+        numbers -= live
+    if numbers:
+        folders = [f"{place.array(name)}/c/{number}" for name in named for number in sorted(numbers)]
+        files = [key for folder in folders for key in place.store.files(folder) or [folder] if place.store.exists(key)]
+        invalidate(place.store.root, place.split, place.stream, numbers)
+        repaired.removed += files
+        if place.stream is not None:
+            repaired.streams[place.split, place.stream] = tuple(sorted(numbers))
