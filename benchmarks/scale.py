@@ -35,7 +35,6 @@ from typing import Any, Final
 import numpy as np
 
 import cache
-from cache.fingerprint import canonical
 from cache.format import layout, manifest, records
 from cache.format.manifest import Place
 from pipeline import datasets
@@ -251,7 +250,7 @@ def video_record(video: str, digest: str, account: VideoAccount, start: int) -> 
         for k, row in enumerate(starts)
     ]
     pixels = {"source": f"video:{video}.mp4", "pixels": digest[::-1], "width": 340, "height": 256}
-    account_dict = json.loads(canonical(account.as_dict()))
+    account_dict = json.loads(layout.canonical(account.as_dict()))
     return {"name": video, "fingerprint": digest, "account": account_dict, "tracks": tracks, **pixels}
 
 

@@ -7,9 +7,17 @@ from typing import TYPE_CHECKING
 
 from cache.crop_policy import CropPolicy, Jitter
 from cache.errors import CacheChanged, CacheError, MissingSplit
-from cache.fingerprint import fingerprint
 from cache.format.extra import ExtraColumn, Mirror, find_mirrors_by
-from cache.format.layout import COLUMNS, COMPUTED, GENDERS, ROWS_PER_CHUNK, ROWS_PER_SHARD, UNDECODABLE, UNDEFINED
+from cache.format.layout import (
+    COLUMNS,
+    COMPUTED,
+    GENDERS,
+    ROWS_PER_CHUNK,
+    ROWS_PER_SHARD,
+    UNDECODABLE,
+    UNDEFINED,
+    fingerprint,
+)
 from cache.format.records import TrackRecord, TrackRows, VideoEntry
 from cache.format.tags import Tag
 from cache.read.batches import USUAL

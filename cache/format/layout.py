@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -39,7 +40,7 @@ TEMPORARY_SHARD: Final = "shard.tmp"  # in `.writing`: an incomplete shard
 STAGED_SHARD: Final = "staged-"  # prefix of shards in `.writing` that no writer has accepted yet
 CHECKPOINT: Final = "partial-"  # prefix of files in `.writing` with rows of unaccepted shards
 
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
+NAME: Final = r"[A-Za-z0-9_][A-Za-z0-9_.+-]*"
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +168,7 @@ def check_names(split: str, stream: str | None = None) -> None:
 
 def is_name(name: str) -> bool:
     """Whether a dataset, split or stream may have this name."""
-    return _NAME.fullmatch(name) is not None
+    return re.fullmatch(NAME, name) is not None
 
 
 def is_split_name(name: str) -> bool:
@@ -254,3 +255,20 @@ def group_metadata() -> bytes:
 def json_file(value: Mapping[str, Any]) -> bytes:
     """Encode a JSON file of the cache: sorted, indented, newline at the end."""
     return (json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def canonical(value: Any) -> bytes:
+    """Canonical JSON: sorted keys, no spaces, UTF-8. Raises ValueError for NaN and infinity."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode()
+
+
+def fingerprint(parts: Mapping[str, Any]) -> str:
+    """SHA-256, in hex, of the canonical JSON of `parts`.
+
+    >>> fingerprint({"a": 1, "b": [2]}) == fingerprint({"b": (2,), "a": 1})
+    True
+
+    Raises TypeError for values that JSON cannot hold, ValueError for NaN and infinity.
+    """
+    return hashlib.sha256(canonical(dict(parts))).hexdigest()

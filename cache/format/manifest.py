@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import socket
 import time
 from collections.abc import Collection, Mapping
@@ -21,14 +22,19 @@ from importlib import metadata
 from typing import Any, Final
 
 from cache.errors import CacheError
-from cache.fingerprint import canonical
 from cache.format import layout
-from cache.format.entries import problem_of
-from cache.format.layout import FORMAT, IN_PLACE, JOURNAL, PROVENANCE, STAGED, TAGS, json_file
+from cache.format.layout import FORMAT, IN_PLACE, JOURNAL, PROVENANCE, STAGED, TAGS, canonical, json_file
+from cache.format.shard import REPAIR
 from cache.storage.base import Bytes, Etag, Store
 
-REPAIR: Final = "Repair it: python -m pipeline verify --repair --cache {root}"
 NOTES: Final = 100  # commits that are noted in `provenance.json`, the last ones
+_COMMIT: Final = ("files", "extent", "commits", "geometry", "shards", "rows")
+_ENTRIES: Final = {  # that a manifest must have
+    "split": (*_COMMIT, "tracks"),
+    "stream": (*_COMMIT, "stream", "dim", "dtype"),
+    "tag": ("files", "splits"),
+}
+_FILE: Final = re.compile(rf"{layout.NAME}/(zarr\.json|c(/[0-9]+)+)")  # small files and shards, of one array
 _ATTEMPTS: Final = 5  # reads of an unchanged manifest whose files do not match it, before this is reported as damage
 
 
@@ -169,12 +175,27 @@ def parse_manifest(text: bytes, place: Place) -> dict[str, Any]:
     if not intact:
         raise CacheError.at(file, expected="its own digest to match", found="changed content", do=do)
     try:
-        problem = problem_of(manifest, place.kind, place.stream)
+        problem = _problem_of(manifest, place)
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         problem = f"other entries ({error!r})"
     if problem:
         raise CacheError.at(file, expected=f"the manifest of {place.title}", found=problem, do=do)
     return dict(manifest)
+
+
+def _problem_of(manifest: Mapping[str, Any], place: Place) -> str:
+    """Why a manifest, which may come from anywhere, cannot be that of a place; "" if it can."""
+    if missing := [name for name in _ENTRIES[place.kind] if name not in manifest]:
+        return f"no {missing[0]!r}"
+    if manifest.get("stream") != place.stream:
+        return f"that of stream {manifest['stream']!r}" if "stream" in manifest else "that of a split"
+    shards = [f"{name}/c/{shard}" for name, of in manifest.get("shards", {}).items() for shard in of]
+    if strange := [name for name in (*manifest["files"], *shards) if not _FILE.fullmatch(name)]:
+        return f"the name {strange[0]!r}"
+    for split, state in manifest.get("splits", {}).items():
+        if not layout.is_split_name(split) or not all(map(layout.is_name, state["streams"])):
+            return f"the name {split!r}, or one of its streams"
+    return ""
 
 
 def load(place: Place) -> Commit | None:
@@ -208,7 +229,7 @@ def load(place: Place) -> Commit | None:
                 place.store.location(place.array(wrong)),
                 expected="the file that the manifest names by its digest",
                 found="a missing or changed file",
-                do=place.again if is_table or place.tag else REPAIR.format(root=place.store.root),
+                do=place.again if is_table or place.tag else REPAIR,
             )
         time.sleep(0.01)
 

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple, Protocol, TypeVar, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.fingerprint import canonical
 from cache.format.extra import ExtraColumn
+from cache.format.layout import canonical
 from cache.format.tables import TABLES, TEXTS, Tables, decode_text, decode_texts, encode_texts
 
 _R = TypeVar("_R")

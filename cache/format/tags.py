@@ -12,10 +12,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cache.errors import CacheError
-from cache.fingerprint import fingerprint
 from cache.format import layout
 from cache.format.check import check, shard_files
-from cache.format.layout import TAGS
+from cache.format.layout import TAGS, fingerprint
 from cache.format.manifest import Place, has_shards, read_manifest, read_provenance
 from cache.format.references import columns_of
 from cache.format.shard import size_of

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from cache.fingerprint import fingerprint
+from cache import fingerprint
 from pipeline.detect import identity, terms
 from pipeline.detect.base import Detector
 from pipeline.detect.clips import EXTENSIONS, ClipLabels, images_hint, list_clips

@@ -18,9 +18,8 @@ import pytest
 
 import cache
 from cache import CacheError
-from cache.fingerprint import canonical
 from cache.format import shard as shards
-from cache.format.layout import json_file
+from cache.format.layout import canonical, json_file
 from cache.format.manifest import sha256
 from tests.cache.made_up import SPLIT
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from cache import StreamWriter, store_at
-from cache.storage.journal import Journal
+from cache.write.base import Journal
 
 
 def spoil(root: Path, name: str) -> None:
