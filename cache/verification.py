@@ -21,7 +21,7 @@ from cache.errors import CacheError
 from cache.format import layout, manifest
 from cache.format import shard as shards
 from cache.format.check import check, shard_files
-from cache.format.layout import MANIFEST, PROVENANCE, STAGED, TAGS, Geometry, json_file
+from cache.format.layout import BYTES, MANIFEST, PROVENANCE, STAGED, TAGS, Geometry, json_file
 from cache.format.manifest import Commit, Place
 from cache.format.references import (
     TABLE_NAMES,
@@ -204,7 +204,10 @@ class _Verification:
             self.counts["splits"] += 1
             self.groups(place.split, groups_of(place.split)[2:])
         columns = columns_of(commit.manifest)
-        if unknown := sorted(commit.manifest["shards"].keys() - columns.keys()):
+        unknown = sorted(commit.manifest["shards"].keys() - columns.keys())
+        if unknown and commit.manifest.get("dtype") == BYTES:
+            self.notes.append(f"{self._store.location(place.home)}: holds bytes, which this version does not check")
+        elif unknown:
             state = f"columns that this version does not know: {unknown}"
             message = self._error(place.manifest, "known columns", state, "Use the version that wrote it.")
             self._damage(place, place.manifest, message)

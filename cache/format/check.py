@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import errno
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 import google_crc32c
@@ -34,9 +33,9 @@ class ShardFile:
     key: str
     number: int
     record: str
-    n_rows: int  # committed rows; of a stream of bytes, those of its chunks
+    n_rows: int  # committed rows
     spec: ColumnSpec
-    geometry: Geometry  # the column's own
+    geometry: Geometry
 
     @property
     def size(self) -> int:
@@ -45,7 +44,7 @@ class ShardFile:
     @property
     def chunk_bytes(self) -> int:
         """Bytes of a chunk with its checksum."""
-        return self.geometry.rows_per_chunk * math.prod(self.spec.trailing) * self.spec.dtype.itemsize + 4
+        return self.geometry.rows_per_chunk * self.spec.row_bytes + 4
 
     @property
     def index_bytes(self) -> int:
@@ -55,14 +54,12 @@ class ShardFile:
 def shard_files(manifest: Mapping[str, Any], place: Place, name: str) -> list[ShardFile]:
     """The shards that a manifest names of an array, ascending. Raises CacheError for one without a commit."""
     spec = columns_of(manifest)[name]
-    geometry, array = spec.cut(Geometry(**manifest["geometry"])), place.array(name)
+    geometry, array = Geometry(**manifest["geometry"]), place.array(name)
     files = []
     for number, record in sorted((int(shard), text) for shard, text in manifest["shards"][name].items()):
         n_rows = len(shard_rows(manifest, number))
-        file = ShardFile(name, layout.shard_key(array, number, spec.trailing), number, record, n_rows, spec, geometry)
-        if spec.per_row > 1:
-            file = replace(file, n_rows=(file.size - file.index_bytes) // file.chunk_bytes * geometry.rows_per_chunk)
-        files.append(file)
+        key = layout.shard_key(array, number, spec.trailing)
+        files.append(ShardFile(name, key, number, record, n_rows, spec, geometry))
     return files
 
 
@@ -73,7 +70,7 @@ def check(store: Store, shard: ShardFile, *, fast: bool) -> str:
     if size is None:
         return str(shards.missing(location))
     if size != shard.size:
-        return _problem(location, f"{shard.size} bytes", f"{size} bytes")
+        return str(shards.damage(location, f"{shard.size} bytes", f"{size} bytes"))
     try:
         packed = np.empty(min(shard.index_bytes, size), np.uint8)
         store.read_into(shard.key, size - len(packed), packed)
@@ -89,17 +86,17 @@ def check(store: Store, shard: ShardFile, *, fast: bool) -> str:
         end = len(held) * shard.chunk_bytes + shard.index_bytes
         if (sizes != shard.chunk_bytes).any() or not in_order or end != size:
             expected = f"chunks of {shard.chunk_bytes} bytes, one after the other, and an index"
-            return _problem(location, expected, "an index that contradicts it")
+            return str(shards.damage(location, expected, "an index that contradicts it"))
         n_needed = -(-shard.n_rows // shard.geometry.rows_per_chunk)
         if not np.array_equal(held[:n_needed], np.arange(n_needed)):
-            return _problem(location, f"{shard.n_rows} rows", "fewer chunks than that")
+            return str(shards.damage(location, f"{shard.n_rows} rows", "fewer chunks than that"))
         return "" if fast else _check_chunks(store, shard, order)
     except FileNotFoundError:
         return str(shards.missing(location))
     except OSError as error:
         if error.errno not in _BROKEN:
             raise
-        return _problem(location, "a shard", f"a file that cannot be read ({error.strerror})")
+        return str(shards.damage(location, "a shard", f"a file that cannot be read ({error.strerror})"))
 
 
 def _check_chunks(store: Store, shard: ShardFile, order: NDArray[np.intp]) -> str:
@@ -115,14 +112,10 @@ def _check_chunks(store: Store, shard: ShardFile, order: NDArray[np.intp]) -> st
         for number, chunk in enumerate(chunks):
             if google_crc32c.value(chunk) != _RESIDUE:
                 expected = f"chunk {first + number} of its file to match its checksum"
-                return _problem(location, expected, "other bytes")
+                return str(shards.damage(location, expected, "other bytes"))
         checksums[first : first + n_here] = chunks[:, -4:]
     in_index_order = np.empty_like(checksums)
     in_index_order[order] = checksums
     if (record := shards.record_text(shard.size, in_index_order.tobytes())) != shard.record:
-        return _problem(location, f"the shard {shard.record}", f"an intact shard of something else, {record}")
+        return str(shards.damage(location, f"the shard {shard.record}", f"an intact shard of something else, {record}"))
     return ""
-
-
-def _problem(location: str, expected: str, found: str) -> str:
-    return str(CacheError.at(location, expected=expected, found=found, do=shards.REPAIR))

@@ -19,7 +19,6 @@ ROWS_PER_SHARD: Final = 8192  # one file, one unit of work, recovery and checkin
 ROWS_PER_CHUNK: Final = 64  # covered by one checksum
 NO_KEY: Final = 2**64 - 1  # both key words of a row without a track
 BYTES: Final = "bytes"  # dtype of streams of an earlier version, which are not read
-ROOM: Final = 1 << 17  # bytes per row that a shard of such a stream has room for
 # A row's `ok` flag in a stream.
 UNDECODABLE: Final = 0  # no value: the frame could not be decoded
 COMPUTED: Final = 1
@@ -51,15 +50,10 @@ class ColumnSpec:
     dtype: np.dtype[Any]
     fill: float | int
     about: str
-    per_row: int = 1  # entries along the first axis per row
 
-    def cut(self, rows: Geometry) -> Geometry:
-        """This column's geometry in a split with this geometry of rows."""
-        return rows if self.per_row == 1 else Geometry(rows.rows_per_shard * self.per_row, self.per_row)
-
-    def length(self, extent: int, rows: Geometry) -> int:
-        """Entries along the first axis in a split with `extent` rows."""
-        return extent if self.per_row == 1 else rows.boundary(extent) * self.per_row
+    @property
+    def row_bytes(self) -> int:
+        return math.prod(self.trailing) * self.dtype.itemsize
 
 
 def _floats(*trailing: int, about: str) -> ColumnSpec:
@@ -86,16 +80,10 @@ COLUMNS: Final[Mapping[str, ColumnSpec]] = {
 
 
 def stream_columns(stream: str, dim: int, dtype: str) -> dict[str, ColumnSpec]:
-    """Arrays of a feature stream by name below `features`: three, or four for an earlier version's bytes."""
-    if dtype == BYTES:
-        data = {
-            stream: ColumnSpec((), np.dtype("u1"), 0, "the bytes of all rows", per_row=ROOM),
-            f"{stream}_at": ColumnSpec((2,), np.dtype("<i8"), -1, f"where in {stream} the row's bytes start and stop"),
-        }
-    else:
-        data = {stream: ColumnSpec((dim,), np.dtype(dtype).newbyteorder("<"), math.nan, "features")}
+    """Arrays of a feature stream by name below `features`; of an earlier version's bytes, those that are read."""
+    features = {} if dtype == BYTES else {stream: np.dtype(dtype).newbyteorder("<")}
     return {
-        **data,
+        **{name: ColumnSpec((dim,), stored, math.nan, "features") for name, stored in features.items()},
         f"{stream}_ok": ColumnSpec((), np.dtype("u1"), 255, "1: features are there; 0: the picture was not readable"),
         f"{stream}_key": ColumnSpec((2,), np.dtype("<u8"), NO_KEY, "what the features were computed from, hashed"),
     }
@@ -118,12 +106,6 @@ def stream_of(array: str) -> str:
 def form_of(dim: int, dtype: str) -> str:
     """A stream's row format, for messages: "2048 numbers of float16"."""
     return f"{dim} numbers of {dtype}"
-
-
-def check_form(stream: str, dim: int, dtype: str) -> None:
-    """Raise CacheError for an unsupported row format."""
-    if dtype not in ("float16", "float32") or dim < 1:
-        raise CacheError(f"stream {stream}: {dim} numbers of {dtype}: expected 1 or more of float16 or float32")
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,24 +175,17 @@ def _bytes_codec(dtype: np.dtype[Any]) -> dict[str, Any]:
     return {"name": "bytes", "configuration": {"endian": "little"}} if dtype.itemsize > 1 else {"name": "bytes"}
 
 
-def sharding(dtype: np.dtype[Any], chunk: Sequence[int]) -> dict[str, Any]:
-    """Codec of every column: uncompressed chunks, crc32c on each chunk and on the index at the end."""
+def column_metadata(spec: ColumnSpec, extent: int, geometry: Geometry) -> bytes:
+    """zarr.json of a column of a split with `extent` rows: uncompressed chunks, crc32c on each and on the index."""
     configuration = {
-        "chunk_shape": list(chunk),
-        "codecs": [_bytes_codec(dtype), _CRC32C],
+        "chunk_shape": [geometry.rows_per_chunk, *spec.trailing],
+        "codecs": [_bytes_codec(spec.dtype), _CRC32C],
         "index_codecs": [_bytes_codec(np.dtype("<u8")), _CRC32C],
         "index_location": "end",
     }
-    return {"name": "sharding_indexed", "configuration": configuration}
-
-
-def column_metadata(spec: ColumnSpec, extent: int, geometry: Geometry) -> bytes:
-    """zarr.json of a column of a split with `extent` rows."""
-    column_geometry = spec.cut(geometry)
-    codec = sharding(spec.dtype, (column_geometry.rows_per_chunk, *spec.trailing))
-    shard = (column_geometry.rows_per_shard, *spec.trailing)
-    length = spec.length(extent, geometry)
-    return _metadata((length, *spec.trailing), shard, spec.dtype, spec.fill, [codec], {"about": spec.about})
+    codec = {"name": "sharding_indexed", "configuration": configuration}
+    shard = (geometry.rows_per_shard, *spec.trailing)
+    return _metadata((extent, *spec.trailing), shard, spec.dtype, spec.fill, [codec], {"about": spec.about})
 
 
 def table_metadata(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:

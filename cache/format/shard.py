@@ -73,30 +73,33 @@ def index_bytes(chunks: int) -> int:
 def require_size(file: str, size: int, record: str | None, chunks: int) -> None:
     """Raise CacheError unless a shard file has the size in its record, and room for its index."""
     if size < index_bytes(chunks) or (record and size != size_of(record)):
-        expected = f"a shard of {size_of(record)} bytes" if record else "a shard"
-        raise CacheError.at(file, expected=expected, found=f"{size} bytes", do=REPAIR)
+        raise damage(file, f"a shard of {size_of(record)} bytes" if record else "a shard", f"{size} bytes")
 
 
 def parse_index(packed: bytes, chunks: int, size: int, file: str, chunk_bytes: int | None = None) -> NDArray[np.uint64]:
     """Parse an index: (chunks, 2) offsets and sizes. Raises CacheError for impossible ones."""
     body, checksum = packed[:-4], packed[-4:]
     if len(packed) != index_bytes(chunks) or crc32c(body) != checksum:
-        raise CacheError.at(file, expected="a shard index with its checksum", found="a damaged index", do=REPAIR)
+        raise damage(file, "a shard index with its checksum", "a damaged index")
     index = np.frombuffer(body, "<u8").reshape(chunks, 2)
     held = index[index[:, 0] != ABSENT]
     if (held > size).any() or (held.sum(axis=1) > size).any():
-        raise CacheError.at(file, expected=f"chunks within {size} bytes", found="chunks beyond its end", do=REPAIR)
+        raise damage(file, f"chunks within {size} bytes", "chunks beyond its end")
     if chunk_bytes is not None and (held[:, 1] != chunk_bytes).any():
-        raise CacheError.at(file, expected=f"chunks of {chunk_bytes} bytes", found="chunks of another size", do=REPAIR)
+        raise damage(file, f"chunks of {chunk_bytes} bytes", "chunks of another size")
     return index
+
+
+def damage(file: str, expected: str, found: str) -> CacheError:
+    """The error for a shard that is not what its manifest says."""
+    return CacheError.at(file, expected=expected, found=found, do=REPAIR)
 
 
 def missing(file: str) -> CacheError:
     """The error for a shard that the manifest names and that does not exist."""
-    return CacheError.at(file, expected="a shard", found="no file", do=REPAIR)
+    return damage(file, "a shard", "no file")
 
 
 def damaged_chunk(file: str, chunk: int, first_row: int) -> CacheError:
     """The error for a chunk whose bytes do not match their checksum. `first_row` counts within the shard."""
-    expected = f"chunk {chunk} (rows from {first_row} of the shard) to match its checksum"
-    return CacheError.at(file, expected=expected, found="other bytes", do=REPAIR)
+    return damage(file, f"chunk {chunk} (rows from {first_row} of the shard) to match its checksum", "other bytes")

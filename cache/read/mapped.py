@@ -22,7 +22,6 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.errors import CacheError
 from cache.format import shard as shards
 from cache.format.layout import shard_key
 from cache.read.rows import ArrayLayout, Ints, check_range, chunk_parts, fill
@@ -46,17 +45,18 @@ class MappedShard:
             fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError):
             raise shards.missing(str(file)) from None
-        tail = shards.index_bytes(layout.chunks)
+        chunks = layout.geometry.chunks
         try:
             size = os.fstat(fd).st_size
-            shards.require_size(str(file), size, record, layout.chunks)
+            shards.require_size(str(file), size, record, chunks)
             self._map = mmap.mmap(fd, size, access=mmap.ACCESS_READ)
         finally:
             os.close(fd)
         # Reading a map behind the end of its file kills the process (SIGBUS): compare both sizes before reading.
         self.size, self.file_size = size, self._map.size
         self._chunk_bytes = layout.chunk_bytes
-        index = shards.parse_index(self._map[size - tail :], layout.chunks, size, str(file), self._chunk_bytes + 4)
+        packed = self._map[size - shards.index_bytes(chunks) :]
+        index = shards.parse_index(packed, chunks, size, str(file), self._chunk_bytes + 4)
         self.data = memoryview(self._map)  # read-only, as the map is
         offsets = np.where(index[:, 0] == shards.ABSENT, _NOT_HELD, index[:, 0].astype(np.int64))
         self.offsets = offsets.data  # a memoryview: compact, and its items are plain integers
@@ -134,12 +134,13 @@ class MappedRows:
         self, array: Path, layout: ArrayLayout, records: Mapping[str, str], check_current: Callable[[], None]
     ) -> None:
         self._array, self._layout, self._records, self._check_current = array, layout, records, check_current
-        self.trailing, self.dtype = layout.trailing, layout.dtype
+        self.trailing, self.dtype, self._geometry = layout.spec.trailing, layout.spec.dtype, layout.geometry
+        self._row_bytes = layout.spec.row_bytes
         # Readers do not share maps: a split that is opened again reads the files that exist now.
         self._held: dict[int, MappedShard] = {}
-        n_shards = -(-layout.n_rows // layout.rows_per_shard)
+        n_shards = -(-layout.n_rows // layout.geometry.rows_per_shard)
         # State of each chunk: not checked, _CHECKED, or all its flags equal.
-        self._checked = bytearray(n_shards * layout.chunks)
+        self._checked = bytearray(n_shards * layout.geometry.chunks)
         self._states = np.frombuffer(self._checked, np.uint8)  # the same bytes
         self._offsets = np.zeros(len(self._checked), np.int64)  # of checked chunks, in their shards
 
@@ -164,16 +165,16 @@ class MappedRows:
             return
         rows = out.reshape(-1, *self.trailing)
         for data, first, stop in self._parts(starts, seqlen):
-            n_rows = (stop - first) // self._layout.row_bytes
+            n_rows = (stop - first) // self._row_bytes
             fill(rows[filled : filled + n_rows], np.ndarray((n_rows, *self.trailing), self.dtype, data, first))
             filled += n_rows
 
     def _same_flags(self, starts: Ints, seqlen: int, out: NDArray[Any]) -> bool:
         """Fill `out` without reading, when all windows lie in chunks whose flags are known to be all 0 or all 1."""
-        if self.dtype != np.uint8 or self.trailing or seqlen > self._layout.rows_per_chunk:
+        if self.dtype != np.uint8 or self.trailing or seqlen > self._geometry.rows_per_chunk:
             return False
-        first = self._states[starts // self._layout.rows_per_chunk]
-        last = self._states[(starts + seqlen - 1) // self._layout.rows_per_chunk]
+        first = self._states[starts // self._geometry.rows_per_chunk]
+        last = self._states[(starts + seqlen - 1) // self._geometry.rows_per_chunk]
         if first.min() < _ALL or not np.array_equal(first, last):
             return False
         out[...] = (first - _ALL)[:, None]
@@ -196,15 +197,15 @@ class MappedRows:
 
     def _locate(self, starts: Ints, seqlen: int) -> Iterator[ByteRange]:
         """The byte ranges of a few windows, whose shards are all opened together."""
-        chunk, low, n_rows = chunk_parts(starts, seqlen, self._layout.rows_per_chunk)
-        shard = chunk // self._layout.chunks
+        chunk, low, n_rows = chunk_parts(starts, seqlen, self._geometry.rows_per_chunk)
+        shard = chunk // self._geometry.chunks
         opened = {number: self._open_shard(number) for number in set(shard.tolist())}
         if not self._states[chunk].all():
             for part in np.flatnonzero(self._states[chunk] == 0).tolist():
                 number = int(shard[part])
-                self._check(opened[number], number, int(chunk[part]) - number * self._layout.chunks)
-        first = self._offsets[chunk] + low * self._layout.row_bytes
-        stop = first + n_rows * self._layout.row_bytes
+                self._check(opened[number], number, int(chunk[part]) - number * self._geometry.chunks)
+        first = self._offsets[chunk] + low * self._row_bytes
+        stop = first + n_rows * self._row_bytes
         data = {number: mapped.data for number, mapped in opened.items()}
         return zip(map(data.__getitem__, shard.tolist()), first.tolist(), stop.tolist(), strict=True)
 
@@ -231,17 +232,16 @@ class MappedRows:
         """Check a chunk's checksum, and record its state. Raises CacheError when the chunk is missing or damaged."""
         file = str(self._file(shard))
         if opened.offsets[number] == _NOT_HELD:
-            expected = f"chunk {number} of the shard"
-            raise CacheError.at(file, expected=expected, found="a shard without it", do=shards.REPAIR)
+            raise shards.damage(file, f"chunk {number} of the shard", "a shard without it")
         if not opened.intact(number):
             self._held.clear()  # the next read opens the repaired files
-            raise shards.damaged_chunk(file, number, number * self._layout.rows_per_chunk)
+            raise shards.damaged_chunk(file, number, number * self._geometry.rows_per_chunk)
         state = _CHECKED
         if self.dtype == np.uint8 and not self.trailing:
             flags = opened.chunk(number)
             flag = int(flags[0])
             state = _ALL + flag if flag <= 1 and (flags == flag).all() else _CHECKED
-        chunk = shard * self._layout.chunks + number
+        chunk = shard * self._geometry.chunks + number
         self._offsets[chunk] = opened.offsets[number]  # before the state, which tells other threads to read it
         self._checked[chunk] = state
 

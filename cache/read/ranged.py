@@ -9,13 +9,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.errors import CacheError
 from cache.format import shard as shards
 from cache.format.layout import shard_key
 from cache.read.rows import ArrayLayout, Ints, check_range, chunk_parts, fill
 from cache.storage.object_store import ObjectStore, map_parallel
 
-_INDEXES: Final = 8 << 20  # bytes of them kept of each column: one has 2 KB, of a column of bytes 128 KB
+_INDEXES: Final = 4096  # kept of each column, of usually 2 KB
 _SHARDS_AT_ONCE: Final = 64  # a batch that touches more is read in parts: memory stays bounded
 
 
@@ -32,7 +31,7 @@ class RangedRows:
     ) -> None:
         self._store, self._array, self._layout = store, array, layout
         self._records, self._check_current = records, check_current
-        self.trailing, self.dtype = layout.trailing, layout.dtype
+        self.trailing, self.dtype, self._geometry = layout.spec.trailing, layout.spec.dtype, layout.geometry
         self._indexes: dict[int, NDArray[np.uint64]] = {}
         self._lock = threading.Lock()
 
@@ -40,12 +39,12 @@ class RangedRows:
         if not out.size:
             return
         check_range(starts, seqlen, self._layout.n_rows, self._store.location(self._array))
-        size = self._layout.rows_per_chunk
+        size = self._geometry.rows_per_chunk
         chunk, first, n_rows = chunk_parts(starts, seqlen, size)
         window = (np.cumsum(n_rows) - n_rows) // seqlen  # parts come in the order of windows, of seqlen rows each
         within = chunk * size + first - starts[window]  # the part's first row in its window
         touched = np.unique(chunk)
-        by_shard = np.split(touched, np.flatnonzero(np.diff(touched // self._layout.chunks)) + 1)
+        by_shard = np.split(touched, np.flatnonzero(np.diff(touched // self._geometry.chunks)) + 1)
         for begin in range(0, len(by_shard), _SHARDS_AT_ONCE):
             held = self._fetch_all(by_shard[begin : begin + _SHARDS_AT_ONCE])
             for part in np.flatnonzero(np.isin(chunk, list(held))).tolist():
@@ -66,17 +65,16 @@ class RangedRows:
 
     def _fetch(self, chunks: Ints) -> dict[int, NDArray[Any]]:
         """Rows of chunks of one shard by chunk number in the array, with checksums compared."""
-        layout, size = self._layout, self._layout.chunk_bytes
-        shard = int(chunks[0]) // layout.chunks
+        geometry, size = self._geometry, self._layout.chunk_bytes
+        shard = int(chunks[0]) // geometry.chunks
         key = shard_key(self._array, shard, self.trailing)
         location = self._store.location(key)
-        numbers = (chunks - shard * layout.chunks).tolist()
+        numbers = (chunks - shard * geometry.chunks).tolist()
         try:
             index = self._index(shard, key)
             for number in numbers:
                 if index[number, 0] == shards.ABSENT:
-                    expected = f"chunk {number} of the shard"
-                    raise CacheError.at(location, expected=expected, found="a shard without it", do=shards.REPAIR)
+                    raise shards.damage(location, f"chunk {number} of the shard", "a shard without it")
             begins = [int(index[number, 0]) for number in numbers]
             parts = self._store.read_ranges(key, begins, [begin + size + 4 for begin in begins])
         except FileNotFoundError:
@@ -86,22 +84,22 @@ class RangedRows:
         for chunk, number, data in zip(chunks.tolist(), numbers, parts, strict=True):
             if len(data) != size + 4 or shards.crc32c(data[:size]) != data[size:]:
                 self._drop_index(shard)
-                raise shards.damaged_chunk(location, number, number * layout.rows_per_chunk)
-            rows[chunk] = np.frombuffer(data[:size], layout.dtype).reshape(-1, *layout.trailing)
+                raise shards.damaged_chunk(location, number, number * geometry.rows_per_chunk)
+            rows[chunk] = np.frombuffer(data[:size], self.dtype).reshape(-1, *self.trailing)
         return rows
 
     def _index(self, shard: int, key: str) -> NDArray[np.uint64]:
         """Offsets and sizes of a shard's chunks, fetched once."""
         if (index := self._indexes.get(shard)) is not None:
             return index
-        tail, size, location = shards.index_bytes(self._layout.chunks), self._store.size(key), self._store.location(key)
+        chunks, size, location = self._geometry.chunks, self._store.size(key), self._store.location(key)
         if size is None:
             raise FileNotFoundError(location)
-        shards.require_size(location, size, self._records.get(str(shard)), self._layout.chunks)
-        (packed,) = self._store.read_ranges(key, [size - tail], [size])
-        index = shards.parse_index(packed, self._layout.chunks, size, location, self._layout.chunk_bytes + 4)
+        shards.require_size(location, size, self._records.get(str(shard)), chunks)
+        (packed,) = self._store.read_ranges(key, [size - shards.index_bytes(chunks)], [size])
+        index = shards.parse_index(packed, chunks, size, location, self._layout.chunk_bytes + 4)
         with self._lock:
-            while len(self._indexes) >= max(1, _INDEXES // tail):
+            while len(self._indexes) >= _INDEXES:
                 del self._indexes[next(iter(self._indexes))]  # the one that was fetched first
             self._indexes[shard] = index
         return index

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -34,30 +33,13 @@ class ArrayLayout:
     """Where rows of an array are in its files."""
 
     n_rows: int
-    trailing: tuple[int, ...]
-    dtype: np.dtype[Any]
-    rows_per_shard: int
-    rows_per_chunk: int
-
-    @classmethod
-    def from_spec(cls, spec: ColumnSpec, extent: int, rows: Geometry) -> ArrayLayout:
-        """Layout of a column in a split with `extent` rows and this geometry."""
-        geometry = spec.cut(rows)
-        length = spec.length(extent, rows)
-        return cls(length, spec.trailing, spec.dtype, geometry.rows_per_shard, geometry.rows_per_chunk)
-
-    @property
-    def chunks(self) -> int:
-        return self.rows_per_shard // self.rows_per_chunk
-
-    @property
-    def row_bytes(self) -> int:
-        return math.prod(self.trailing) * self.dtype.itemsize
+    spec: ColumnSpec
+    geometry: Geometry
 
     @property
     def chunk_bytes(self) -> int:
         """Without its checksum."""
-        return self.rows_per_chunk * self.row_bytes
+        return self.geometry.rows_per_chunk * self.spec.row_bytes
 
 
 def check_range(starts: Ints, seqlen: int, n_rows: int, location: str) -> None:

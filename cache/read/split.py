@@ -13,7 +13,7 @@ from cache.crop_policy import CropPolicy
 from cache.errors import CacheChanged, CacheError, MissingSplit
 from cache.format import layout, manifest, tags
 from cache.format.extra import FUNCTION, FindMirror, find_mirrors_by, mirror_finders
-from cache.format.layout import FEATURES, HAS_VALUE, MANIFEST, UNDECODABLE, Geometry
+from cache.format.layout import HAS_VALUE, MANIFEST, UNDECODABLE, Geometry
 from cache.format.manifest import Place
 from cache.format.records import TrackTable, VideoTable
 from cache.format.tables import live_by_shard, track_of
@@ -234,9 +234,6 @@ class Split(OpenSplit):
             if (track < 0).any():
                 raise CacheError(f"{self.name}: {name} of rows [{start}, {stop}): some are in no committed track")
             return of_tracks[track]
-        array = name.removeprefix(f"{FEATURES}/")
-        if array != name and layout.stream_of(array) == array:
-            self._stream(array).require_numbers()
         rows: Array = self._read_rows(name, np.array([start]), stop - start)[0]
         return rows
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cache.crop_policy import CropPolicy
 from cache.errors import CacheChanged, CacheError
 from cache.format import shard as shards
-from cache.format.layout import BYTES, COMPUTED, HAS_VALUE, Geometry, stream_columns
+from cache.format.layout import COMPUTED, HAS_VALUE, Geometry, stream_columns
 from cache.format.manifest import Commit, foreign_shards, has_shards, read_manifest, shard_rows
 from cache.format.references import columns_of
 from cache.read.mapped import MappedRows
@@ -56,9 +56,15 @@ def open_rows(
 
 
 def open_column(commit: Commit, array: str, check_current: Callable[[], None]) -> Rows:
-    """Open the reader of one array of a commit."""
+    """Open the reader of one array of a commit. Raises CacheError for an earlier version's bytes."""
     held, place = commit.manifest, commit.shards_at
-    layout = ArrayLayout.from_spec(columns_of(held)[array], int(held["extent"]), Geometry(**held["geometry"]))
+    if (spec := columns_of(held).get(array)) is None:
+        split, stream = place.split, str(place.stream)
+        raise CacheError(
+            f"{split}: stream {stream!r} holds bytes (stored crops), which this version does not read. Delete it: "
+            f"cache.delete_stream(root, {split!r}, {stream!r}), or use an earlier version."
+        )
+    layout = ArrayLayout(int(held["extent"]), spec, Geometry(**held["geometry"]))
     return open_rows(place.store, place.array(array), layout, held["shards"][array], check_current)
 
 
@@ -69,7 +75,6 @@ class OpenStream:
         self.commit, self._name = commit, str(commit.place.stream)
         self._title = f"{commit.place.split}: stream {self._name!r}"
         self.check_current = StalenessCheck(commit)
-        self._of_bytes = commit.manifest["dtype"] == BYTES
         self._readers: dict[str, Rows] = {}
         self._geometry = Geometry(**commit.manifest["geometry"])
         self._has = np.zeros(self._geometry.shards(int(commit.manifest["extent"])), bool)
@@ -123,17 +128,8 @@ class OpenStream:
         flags: NDArray[np.uint8] = self.read("_ok", np.array([rows.start]), len(rows))[0]
         return flags
 
-    def require_numbers(self) -> None:
-        """Raise CacheError for a stream of bytes."""
-        if self._of_bytes:
-            raise CacheError(
-                f"{self._title} holds bytes (stored crops), which this version does not read. Delete it: "
-                f"cache.delete_stream(root, {self.commit.place.split!r}, {self._name!r}), or use an earlier version."
-            )
-
     def require(self, starts: Ints, seqlen: int) -> None:
         """Raise CacheError unless the stream has stored numbers for every row of the windows."""
-        self.require_numbers()
         if not len(starts):
             return
         size = self._geometry.rows_per_shard

@@ -93,7 +93,7 @@ def _open_stream(source: Split, name: str) -> OpenStream:
     if commit is None:
         raise CacheError(f"{source.name}: the stream {name!r} was removed meanwhile. Run it again.")
     stream = OpenStream(commit, source.manifest)
-    stream.require_numbers()
+    stream.reader()  # refuses bytes
     return stream
 
 

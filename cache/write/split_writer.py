@@ -305,7 +305,7 @@ class SplitWriter(Writer):
             shard, filled = divmod(self._next, size)
             try:
                 for name, spec in self._columns.items() if filled else ():
-                    rows_of = ArrayLayout.from_spec(spec, (shard + 1) * size, self._geometry)
+                    rows_of = ArrayLayout((shard + 1) * size, spec, self._geometry)
                     records = {str(shard): files[shard][name]}
                     rows = open_rows(self._store, self.place.array(name), rows_of, records, lambda: None)
                     rows.read(np.array([shard * size]), filled, self._buffers[name][None, :filled])

@@ -72,10 +72,12 @@ class StreamShards:
         self, root: Root, split: str, stream: str, *, dim: int = 2048, dtype: str = "float16", plan: str = ""
     ) -> None:
         layout.check_names(split, stream)
-        layout.check_form(stream, dim, dtype)
         self._store, self._stream = store_at(root), stream
         self._dim, self._dtype, self.plan = dim, dtype, plan
-        self.form, self.columns = layout.form_of(dim, dtype), stream_columns(stream, dim, dtype)
+        self.form = layout.form_of(dim, dtype)
+        if dtype not in ("float16", "float32") or dim < 1:
+            raise CacheError(f"stream {stream}: {self.form}: expected 1 or more of float16 or float32")
+        self.columns = stream_columns(stream, dim, dtype)
         self.place = Place(self._store, split, stream)
         self._read_state()
 

@@ -1,6 +1,7 @@
 """A cache with a stream of bytes, which an earlier version wrote: all else is read as ever, and nothing is damaged."""
 
 import hashlib
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,9 @@ import numpy as np
 import pytest
 
 import cache
-from cache.errors import CacheError
-from cache.format import layout, manifest
-from cache.format import shard as shards
-from cache.format.layout import BYTES, ROOM, Geometry
+from cache import CacheError, StreamWriter
+from cache.format import manifest
+from cache.format.layout import BYTES
 from cache.format.manifest import Place
 from cache.storage import store_at
 from tests.cache.toy import SPLIT, keys
@@ -21,34 +21,23 @@ PATTERN = r"stream 'crops' holds bytes .*does not read.*cache\.delete_stream.*ea
 
 
 def write_bytes_stream(root: Path, name: str = SPLIT) -> None:
-    """As the earlier version wrote it, in four arrays: row r has r zero bytes, and row 1 could not be decoded."""
-    store = store_at(root)
-    split = manifest.load(Place(store, name))
-    assert split is not None
-    place, geometry = Place(store, name, "crops"), Geometry(**split.manifest["geometry"])
-    specs, extent = layout.stream_columns("crops", 0, BYTES), int(split.manifest["extent"])
-    records: dict[str, dict[str, str]] = {name: {} for name in specs}
-    for shard in range(geometry.shards(extent)):
-        rows = np.asarray(manifest.shard_rows(split.manifest, shard))
-        ok, stops = (rows != 1).astype(np.uint8), np.cumsum(np.where(rows == 1, 0, rows))
-        first = shard * geometry.rows_per_shard * ROOM
-        at = np.where(ok[:, None] == 1, np.stack([stops - rows, stops], axis=1) + first, -1)
-        arrays = {"crops": np.zeros(stops[-1], np.uint8), "crops_at": at, "crops_ok": ok, "crops_key": keys(rows)}
-        for name, values in arrays.items():
-            file, records[name][str(shard)] = shards.encode(values, specs[name], specs[name].cut(geometry))
-            key = layout.shard_key(place.array(name), shard, specs[name].trailing)
-            store.put(key, file, temporary=place.temporary)
-    entries = {
-        **{name: split.manifest[name] for name in ("extent", "commits", "geometry")},
-        "stream": "crops",
-        "dim": 0,
-        "dtype": BYTES,
-        "split_digest": split.digest,
-        "shards": records,
-        "rows": {shard: manifest.rows_record(split.manifest, int(shard)) for shard in records["crops"]},
-    }
-    files = {f"{name}/zarr.json": layout.column_metadata(spec, extent, geometry) for name, spec in specs.items()}
-    manifest.publish(place, entries, files, before=None, note={}, started=time.time())
+    """As the earlier version wrote it, with an array more than a stream of numbers. Row 1 could not be decoded."""
+    with StreamWriter(root, name, "crops", dim=1, plan="crops") as writer:
+        for shard in writer.pending:
+            rows = np.asarray(writer.rows(shard))
+            writer.write(shard, np.zeros((len(rows), 1)), rows != 1, keys(rows))
+        writer.commit({})
+    place = Place(store_at(root), name, "crops")
+    commit = manifest.load(place)
+    assert commit is not None
+    home = root / name / "features"
+    shutil.copytree(home / "crops/c", home / "crops_at/c")
+    shards = {**commit.manifest["shards"], "crops_at": commit.manifest["shards"]["crops"]}
+    files = {key: bytes(data) for key, data in commit.files.items()}
+    files["crops_at/zarr.json"] = files["crops/zarr.json"]
+    entries = {**commit.manifest, "dim": 0, "dtype": BYTES, "shards": shards}
+    del entries["digest"]
+    manifest.publish(place, entries, files, before=commit, note={}, started=time.time())
 
 
 @pytest.fixture
@@ -94,13 +83,14 @@ def test_nothing_damages_it_until_it_is_deleted(old: Path, made: Path) -> None:
     before = digests(old)
     report = cache.verify(old)
     assert report.ok, report.damaged
+    assert ["holds bytes" in note for note in report.notes] == [True]
     cache.gc(old, unfinished=True)
     cache.tag(old, "v1")
     cache.delete_tag(old, "v1")
     cache.copy_split(old, SPLIT, old.with_name("copy"), streams=["resnet50"])
     assert cache.verify(old.with_name("copy")).ok
     assert digests(old) == before
-    file = old / SPLIT / "features/crops/c/1"
+    file = old / SPLIT / "features/crops_ok/c/1"
     file.write_bytes(bytes([file.read_bytes()[0] ^ 1]) + file.read_bytes()[1:])
     assert len(cache.verify(old).damaged) == 1
     cache.delete_stream(old, SPLIT, "crops")
