@@ -92,15 +92,9 @@ class CropPolicy:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON values that differ from the default."""
-        usual = CropPolicy()
-        changed = {
-            f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != getattr(usual, f.name)
-        }
-        if self.region is not None:
-            changed["region"] = list(self.region)
-        if self.jitter is not None:
-            changed["jitter"] = asdict(self.jitter)
-        return changed
+        usual = asdict(CropPolicy())
+        changed = {name: value for name, value in asdict(self).items() if value != usual[name]}
+        return changed if self.region is None else {**changed, "region": list(self.region)}
 
     @classmethod
     def from_dict(cls, policy: Mapping[str, Any]) -> CropPolicy:

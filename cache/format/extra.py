@@ -128,7 +128,8 @@ class ExtraColumn:
             for one, other in self.mirror:
                 order[[one, other]] = other, one
             return values[:, order]
-        function = self.mirror if callable(self.mirror) else _find_mirror(split.partition("/")[0], self.name)
+        finders = (find(split.partition("/")[0], self.name) for find in _FINDERS)
+        function = self.mirror if callable(self.mirror) else next(filter(None, finders), None)
         if function is None:
             raise CacheError(
                 f"{split}: column {self.name!r} is mirrored by a function of the package that reads the dataset, which "
@@ -193,8 +194,3 @@ def find_mirrors_by(find: FindMirror) -> None:
 def mirror_finders() -> tuple[FindMirror, ...]:
     """The registered finders, for worker processes."""
     return tuple(_FINDERS)
-
-
-def _find_mirror(dataset: str, column: str) -> Mirror | None:
-    functions = (find(dataset, column) for find in _FINDERS)
-    return next((function for function in functions if function is not None), None)

@@ -44,11 +44,6 @@ def folder_of(name: str, splits: Mapping[str, Any]) -> str:
     return f"{TAGS}/{name}/{fingerprint(splits)[:16]}"
 
 
-def name_of(place: Place) -> str | None:
-    """The name of the tag that a place is of; None where it is of none."""
-    return place.tag.split("/")[1] if place.tag else None
-
-
 def read_tag(store: Store, name: str) -> Tag:
     """A tag. Raises CacheError when there is none of that name, and for a damaged one."""
     place = place_of_tag(store, name)

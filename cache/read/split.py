@@ -118,7 +118,8 @@ class Split(OpenSplit):
     @property
     def tag(self) -> str | None:
         """The tag that it was opened by; None for the current state."""
-        return tags.name_of(self.place())
+        folder = self._commit.place.tag
+        return folder.split("/")[1] if folder else None
 
     @property
     def provenance(self) -> Mapping[str, Any]:
