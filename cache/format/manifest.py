@@ -98,10 +98,6 @@ class Place:
         return "tag" if is_tag else "split" if self.stream is None else "stream"
 
     @property
-    def title(self) -> str:
-        return f"stream {self.stream!r} of {self.split}" if self.stream is not None else f"{self.kind} {self.split}"
-
-    @property
     def again(self) -> str:
         """What to do when the manifest or a table is damaged."""
         if self.home.startswith(f"{TAGS}/"):
@@ -179,7 +175,8 @@ def parse_manifest(text: bytes, place: Place) -> dict[str, Any]:
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         problem = f"other entries ({error!r})"
     if problem:
-        raise CacheError.at(file, expected=f"the manifest of {place.title}", found=problem, do=do)
+        of = f"stream {place.stream!r} of {place.split}" if place.stream is not None else f"{place.kind} {place.split}"
+        raise CacheError.at(file, expected=f"the manifest of {of}", found=problem, do=do)
     return dict(manifest)
 
 

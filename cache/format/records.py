@@ -169,13 +169,11 @@ class VideoTable(_Table[VideoEntry]):
 
     def _record(self, number: int) -> VideoEntry:
         tables = self.tables
+        texts = ("name", "source", "pixels", "fingerprint")
         return VideoEntry(
-            name=decode_text(tables["video_name"][number]),
-            source=decode_text(tables["video_source"][number]),
-            pixels=decode_text(tables["video_pixels"][number]),
+            **{name: decode_text(tables[f"video_{name}"][number]) for name in texts},
             width=int(tables["video_width"][number]),
             height=int(tables["video_height"][number]),
-            fingerprint=decode_text(tables["video_fingerprint"][number]),
             account=self.account(number),
         )
 

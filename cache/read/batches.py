@@ -120,9 +120,8 @@ class OpenSplit:
     @cached_property
     def known_columns(self) -> frozenset[str]:
         """`columns`, and fields of tracks that every track has: `image_size` and `intrinsics` may be unknown."""
-        of_tracks = {name: self._track_values(name) for name in (*OF_TRACKS, *self.extra)}
-        known = [name for name, values in of_tracks.items() if values is not None and np.isfinite(values).all()]
-        if "image_size" not in self.extra and (self._image_sizes == 0).any():
+        known = {name for name, values in self._of_tracks.items() if np.isfinite(values).all()}
+        if "image_size" not in self.extra and (self._of_tracks["image_size"] == 0).any():
             known.remove("image_size")
         return frozenset({*self.columns, *known})
 
@@ -131,25 +130,19 @@ class OpenSplit:
         """The columns that the dataset's reader brought, of rows and of tracks, by name."""
         return extras_of(self.manifest)
 
-    def _track_values(self, name: str) -> Array | None:
-        """(N, ...) what a field is of each track; None where it is a column of rows, or there is none."""
-        if name in self.columns:
-            return None
-        if name in self.extra:
-            return self._tables[self.extra[name].array]
-        if name in ("gender", "image_size"):
-            return self._genders if name == "gender" else self._image_sizes
-        return self._tables[f"track_{name}"] if name in OF_TRACKS else None
-
     @cached_property
-    def _image_sizes(self) -> NDArray[np.int32]:
-        """(N, 2) width and height of each track's images."""
-        sizes = np.stack([self._tables["video_width"], self._tables["video_height"]], axis=1)
-        return np.asarray(sizes[self._tables["track_video"]], np.int32)
-
-    @cached_property
-    def _genders(self) -> NDArray[np.uint8]:
-        return np.array([GENDERS.index(name) for name in decode_texts(self._tables["track_gender"])], np.uint8)
+    def _of_tracks(self) -> dict[str, Array]:
+        """(N, ...) of each track, by field: of OF_TRACKS and the dataset's own, without columns of rows."""
+        tables, video = self._tables, self._tables["track_video"]
+        genders = [GENDERS.index(name) for name in decode_texts(tables["track_gender"])]
+        fields = {
+            "gender": np.array(genders, np.uint8),
+            "intrinsics": tables["track_intrinsics"],
+            "image_size": np.stack([tables["video_width"][video], tables["video_height"][video]], axis=1),
+            "crop_scale": tables["track_crop_scale"],
+            **{name: tables[column.array] for name, column in self.extra.items() if column.per == "track"},
+        }
+        return {name: values for name, values in fields.items() if name not in self.columns}
 
     @property
     def streams(self) -> tuple[str, ...]:
@@ -243,13 +236,14 @@ class OpenSplit:
             elif stream := chosen.flags.get(name):
                 batch[name] = buffer(name, (), np.dtype(np.float32), chosen.history.get(stream, 0))
                 streams[stream].fill_flags(batch[name])
-            elif (of_tracks := self._track_values(name)) is not None:
-                batch[name] = buffer(name, of_tracks.shape[1:], of_tracks.dtype)
-                batch[name][...] = of_tracks[track][:, None]
-            else:
+            elif name in self.columns:
                 reader = self._reader(name)
                 batch[name] = buffer(name, reader.trailing, reader.dtype)
                 reader.read(starts, seqlen, batch[name])
+            else:
+                of_tracks = self._of_tracks[name]
+                batch[name] = buffer(name, of_tracks.shape[1:], of_tracks.dtype)
+                batch[name][...] = of_tracks[track][:, None]
             if crop is None or not (name in mirrors or name in labels.IN_CROP):
                 continue
             if (rows := fields_of_labels.mirrored_rows).any():

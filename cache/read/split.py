@@ -17,7 +17,7 @@ from cache.format.layout import HAS_VALUE, MANIFEST, UNDECODABLE, Geometry
 from cache.format.manifest import Place
 from cache.format.records import TrackTable, VideoTable
 from cache.format.tables import live_by_shard, track_of
-from cache.read.batches import USUAL, OpenSplit, StreamFields
+from cache.read.batches import OF_TRACKS, USUAL, OpenSplit, StreamFields
 from cache.storage import store_at
 from cache.storage.base import Root, Store
 from cache.storage.local import LocalStore
@@ -230,11 +230,11 @@ class Split(OpenSplit):
         `image_size` (width, height) px, 0 without images; `intrinsics`, `crop_scale`, `gender`, `extra` columns. Raises
         CacheError for missing rows.
         """
-        if (of_tracks := self._track_values(name)) is not None:
+        if name in (*OF_TRACKS, *self.extra) and name not in self.columns:
             track = self.track_of(np.arange(start, stop))
             if (track < 0).any():
                 raise CacheError(f"{self.name}: {name} of rows [{start}, {stop}): some are in no committed track")
-            return of_tracks[track]
+            return self._of_tracks[name][track]
         rows: Array = self._read_rows(name, np.array([start]), stop - start)[0]
         return rows
 
