@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-import functools
 import re
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,12 +20,13 @@ from torch import Tensor, nn
 from pipeline.crops import CROP_SIZE
 from pipeline.errors import ConfigError
 from pipeline.features.streams.base import Labels
-from pipeline.processes.threads import Threads
 
 IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)  # of RGB in [0, 1]
 IMAGENET_STD: Final = (0.229, 0.224, 0.225)
 WHOLE: Final = (CROP_SIZE, CROP_SIZE)  # (height, width) px of the usual crop
 NOTHING: Final[Labels] = MappingProxyType({})
+
+_SETTING: Final = threading.Lock()
 
 
 class Network(ABC):
@@ -41,7 +42,7 @@ class Network(ABC):
     std: NDArray[np.float32] | float = 1.0
 
     def __init__(self, batch_size: int, lanes: int, region: tuple[int, int] = WHOLE) -> None:
-        self.batch_size, self.lanes, self.region, self._threads = batch_size, lanes, region, Threads(lanes)
+        self.batch_size, self.lanes, self.region, self._threads = batch_size, lanes, region, torch_threads(lanes)
 
     def adopt(self, memory: NDArray[np.uint8]) -> None:  # noqa: B027 - a CPU reads any memory
         """Prepare the memory of all crops."""
@@ -54,11 +55,34 @@ class Network(ABC):
         if (expected := (self.batch_size, *self.region, 3)) != crops.shape or crops.dtype != np.uint8:
             raise ValueError(f"expected {expected} uint8, found {crops.shape} {crops.dtype}")
         tensors = {name: torch.from_numpy(values.astype(np.float32)) for name, values in labels.items()}
-        return (self._threads(functools.partial(self._compute, labels=tensors), crops) - self.mean) / self.std
+        return (self._threads.submit(self._compute, crops, tensors).result() - self.mean) / self.std
 
     @abstractmethod
     def _compute(self, crops: NDArray[np.uint8], labels: Mapping[str, Tensor]) -> NDArray[np.float32]:
         """`__call__` without standardisation, in one thread. labels: in float32."""
+
+
+def torch_threads(number: int) -> ThreadPoolExecutor:
+    """Threads in which torch computes, each on one core.
+
+    One thread per batch is as fast as several threads per batch. They live as long as their network, since cuDNN
+    remembers its trials by thread.
+    """
+    return ThreadPoolExecutor(number, thread_name_prefix="network", initializer=_one_thread_here)
+
+
+def _one_thread_here() -> None:
+    """Let torch use one thread for this thread only.
+
+    `torch.set_num_threads` sets the number for the calling thread and for all new ones; a short-lived thread resets
+    the second.
+    """
+    with _SETTING:
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        others = threading.Thread(target=torch.set_num_threads, args=(before,))
+        others.start()
+        others.join()
 
 
 class Normalisation(nn.Module):

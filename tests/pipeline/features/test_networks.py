@@ -14,11 +14,10 @@ from pipeline.errors import ConfigError
 from pipeline.features import networks
 from pipeline.features.networks import cpu, cuda
 from pipeline.features.networks.backbones import fold_batch_norms
-from pipeline.features.networks.base import Loaded, Normalisation, PlainNetwork
+from pipeline.features.networks.base import Loaded, Normalisation, PlainNetwork, torch_threads
 from pipeline.features.networks.cpu import CpuNetwork
 from pipeline.features.streams import Machine
 from pipeline.features.weights import WeightsSpec
-from pipeline.processes.threads import Threads
 from vibe_extensions.demo.writing import calibration_crops
 
 UNTRAINED = WeightsSpec("untrained", "0")
@@ -137,7 +136,7 @@ def test_a_crops_bits_do_not_depend_on_its_company_on_lanes_or_on_threads(precis
 
 
 def test_the_processs_number_of_threads_is_left_alone() -> None:
-    lanes, both = Threads(2), threading.Barrier(2)  # so that it takes both lanes
+    lanes, both = torch_threads(2), threading.Barrier(2)  # so that it takes both lanes
 
     def inside(_: int) -> int:
         both.wait(timeout=10)
@@ -146,7 +145,7 @@ def test_the_processs_number_of_threads_is_left_alone() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
-        assert lanes.map(inside, range(2)) == [1, 1]
+        assert list(lanes.map(inside, range(2))) == [1, 1]
         with ThreadPoolExecutor(1) as elsewhere:
             assert [torch.get_num_threads(), elsewhere.submit(torch.get_num_threads).result()] == [3, 3]
     finally:
