@@ -16,7 +16,7 @@ from luigi.task import flatten
 from pipeline.cli import console
 from pipeline.cli.progress import Progress, bar
 from pipeline.cli.text import error_text
-from pipeline.recipe.steps import StepResult, report_step
+from pipeline.recipe.recipe import StepResult, report_step
 from tasks.settings import settings
 from tasks.terminal import USER_ERRORS, plain, say, warn
 

@@ -18,8 +18,7 @@ from pipeline.detect.plan import DetectionPlan
 from pipeline.errors import ConfigError
 from pipeline.files.raw.stand_in import is_stand_in
 from pipeline.plug_ins import PlugInError
-from pipeline.recipe import steps
-from pipeline.recipe.recipe import Recipe, recipe_of
+from pipeline.recipe.recipe import Recipe, detect_again, recipe_of, status_of
 from tasks.base import PipelineTask
 from tasks.settings import settings
 from tasks.terminal import UP_TO_DATE, warn
@@ -85,7 +84,7 @@ class Detect(PipelineTask):
     def flaw(self) -> str:
         plan = self.plan()
         n = len(plan.problems)
-        return f"{count(n, 'clip')} without keypoints: {steps.detect_again(plan)}" if n else ""
+        return f"{count(n, 'clip')} without keypoints: {detect_again(plan)}" if n else ""
 
     def work(self) -> None:
         plan = self.plan()
@@ -218,7 +217,7 @@ class Data(PipelineTask):
         n_rows = {name: opened[name].manifest["accounting"]["frames"]["kept"] for name in names}
         self.say(f"{count(len(names), 'split')}, {count(sum(n_rows.values()), 'row')}")
         for name in (name for name, rows in n_rows.items() if not rows):
-            warn(f"{name} is empty: nothing of it could be used. The reasons: {steps.status_of(opened.root)}")
+            warn(f"{name} is empty: nothing of it could be used. The reasons: {status_of(opened.root)}")
 
 
 def enabled_splits() -> Iterator[tuple[str, str, bool]]:

@@ -18,7 +18,7 @@ from pipeline.cli.signals import Terminated
 from pipeline.errors import ConfigError
 from pipeline.features.plan import ExtractionPlan, compare_stream, plan_extraction, refuse_untrained
 from pipeline.features.spec import StreamSpec
-from pipeline.recipe import steps
+from pipeline.recipe.recipe import extract
 from pipeline.settings.sections import stream_of
 from tasks.base import PipelineTask
 from tasks.data import NETWORK, Data, Extract, streams_of_data
@@ -194,9 +194,7 @@ class ExtractBeside(PipelineTask):
 
     def work(self) -> None:
         with self.progress() as progress:
-            s = settings()
-            scheduler = s.dask.scheduler
-            result = steps.extract([self.plan()], s.features, scheduler=scheduler, progress=progress, named=False)
+            result = extract([self.plan()], settings(), progress)
         self.report(result)
 
     def _spec(self) -> StreamSpec:

@@ -36,11 +36,9 @@ from pipeline.features.spec import StreamSpec
 from pipeline.files.raw.stand_in import is_stand_in
 from pipeline.plug_ins import COMMANDS, load_records
 from pipeline.processes.devices import DeviceName
-from pipeline.recipe import steps
 from pipeline.recipe.forecast import forecast_lines, forecasts_of
 from pipeline.recipe.overview import SplitPlan, plan_splits
-from pipeline.recipe.recipe import Recipe, missing_files
-from pipeline.recipe.steps import StepResult, report_step
+from pipeline.recipe.recipe import LAYOUT, Recipe, StepResult, detect_again, missing_files, report_step
 from pipeline.settings.arguments import CACHE, check_own_folder
 from pipeline.settings.commands import body_of, dataset_of, from_settings, option_type
 from pipeline.settings.sections import Settings, detector_of
@@ -130,7 +128,7 @@ def prepare(prepared: Preparation) -> int:
                 step(prepared, plan)
             except ERRORS as error:
                 failures.append(error_text(error, [args.cache]))
-                err.print(f"{WRONG} {line(step.__name__[1:], plan.name, plain(failures[-1], keep=steps.LAYOUT))}")
+                err.print(f"{WRONG} {line(step.__name__[1:], plan.name, plain(failures[-1], keep=LAYOUT))}")
     n_flaws = _print_summary(prepared, runnable, detected.warnings)
     return int(bool(failures or n_flaws or detected.flaws))
 
@@ -253,7 +251,7 @@ def _detect(prepared: Preparation, recipe: Recipe) -> StepResult:
     """What was done and printed. Flaws: clips without keypoints because something is wrong with them."""
     plan = recipe.plan_detection()
     if plan.up_to_date:
-        given_up = few(list(plan.problems.values()), FEW, steps.detect_again(plan))
+        given_up = few(list(plan.problems.values()), FEW, detect_again(plan))
         result = StepResult(details=[], warnings=given_up, flaws=len(plan.problems))
     else:
         with prepared.bar("detect", prepared.dataset.name, "frame") as progress:

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Final
 
 import cache
 from pipeline import datasets
+from pipeline.cli.console import DONE, DOUBT, line, out, plain
 from pipeline.cli.progress import Progress
+from pipeline.cli.text import FEW, command, count, few, from_here, not_counted
 from pipeline.conversion import convert
 from pipeline.datasets.base import Dataset
 from pipeline.demo import has_demo_data
@@ -21,16 +23,28 @@ from pipeline.detect.base import Detector
 from pipeline.detect.files import KEYPOINTS
 from pipeline.detect.plan import DetectionPlan, plan_detection, unlabelled_clips
 from pipeline.errors import MissingAssets, PipelineError
+from pipeline.features.extract import Extraction, extract_together
 from pipeline.features.plan import ExtractionPlan, plan_extraction, refuse_untrained
 from pipeline.features.spec import StreamSpec
 from pipeline.files.formats import smpl_files
 from pipeline.plug_ins import PlugInError, service
-from pipeline.recipe import steps
-from pipeline.recipe.steps import StepResult
 from pipeline.settings.sections import Settings
 
 DETECTION: Final = "vibe_pipeline.detection"  # entry point of the function that runs a DetectionPlan
+FIRST_TIME: Final = ("not converted before", "not extracted before")  # reasons that are not printed
+LAYOUT: Final = "\n\t"  # control codes of messages with several lines
 NO_SETTINGS: Final = "Run from the project's folder, set LUIGI_CONFIG_PATH, or name the file: --config FILE."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepResult:
+    """Messages about a step."""
+
+    details: Sequence[str]  # each the end of a line, in rich's markup
+    mark: str = DONE
+    warnings: Sequence[str] = ()  # untrusted text
+    problems: Sequence[str] = ()  # why the step failed, after committing the rest
+    flaws: int = 0  # clips that were given up
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +105,20 @@ class Recipe:
             new_times = convert.record_times(plan)
             return StepResult(details=[new_times] if new_times else [], problems=plan.problems)
         s = self.settings
-        return steps.convert_split(
+        done = convert.convert(
             plan, workers=s.workers, strict=s.convert.strict, scheduler=s.dask.scheduler, progress=progress
+        )
+        rejected = [f"rejected {account.rejection}" for account in done.rejected]
+        renamed = [plain(f"renamed {old} -> {name}") for name, old in plan.renamed.items()]
+        return StepResult(
+            details=[_summarize_conversion(done), *renamed],
+            mark=DONE if done.totals["frames"]["kept"] else DOUBT,
+            warnings=few(rejected, FEW, status_of(plan.root, "--all")),
+            problems=done.problems,
         )
 
     def extract(self, plans: Sequence[ExtractionPlan], progress: Progress) -> StepResult:
-        s, named = self.settings, len(self.streams) > 1
-        return steps.extract(plans, s.features, scheduler=s.dask.scheduler, progress=progress, named=named)
+        return extract(plans, self.settings, progress, named=len(self.streams) > 1)
 
 
 def by_settings(s: Settings, names: Sequence[str] = (), root: cache.Root | None = None) -> list[Recipe]:
@@ -160,3 +181,63 @@ def missing_files(recipes: Iterable[Recipe]) -> list[str]:
             except MissingAssets as error:
                 messages.append(str(error))
     return list(dict.fromkeys(messages))
+
+
+def extract(plans: Sequence[ExtractionPlan], s: Settings, progress: Progress, *, named: bool = False) -> StepResult:
+    """Extract streams of one split. named: print their names. Raises as `extract_together`."""
+    every = extract_together(plans, s.features, scheduler=s.dask.scheduler, progress=progress)
+    names = [f"[bold]{plain(extraction.plan.spec.name)}[/bold] " * named for extraction in every]
+    details = [name + _summarize_extraction(extraction) for name, extraction in zip(names, every, strict=True)]
+    return StepResult(details=details, warnings=[text for extraction in every for text in extraction.examples])
+
+
+def report_step(verb: str, what: str, result: StepResult) -> None:
+    """Print `✓ convert    3dpw/train    28 videos, ...` and warnings. Raises PipelineError with the problems."""
+    for detail in result.details:
+        out.print(f"{result.mark} {line(verb, what, detail)}")
+    for text in result.warnings:
+        out.print(f"  {DOUBT} {plain(text, keep=LAYOUT)}")
+    if result.problems:
+        raise PipelineError("\n".join(result.problems))
+
+
+def detect_again(plan: DetectionPlan) -> str:
+    """The command that retries clips that were given up."""
+    options = [f"{field.name}={getattr(plan.detector, field.name)}" for field in fields(plan.detector)]
+    words = [word for option in options for word in ("--set", option)]
+    raw, to = from_here(plan.raw), from_here(plan.out)
+    return command("detect", raw, "--out", to, "--detector", plan.detector.name, *words)
+
+
+def _summarize_conversion(done: convert.Conversion) -> str:
+    """1 video read, 9 unchanged: 10 videos (1 rejected), 12 tracks, 380 of 400 frames kept (20 no_visible_joint)"""
+    videos, frames = done.totals["videos"], done.totals["frames"]
+    rejected = sum(videos["set_aside"].values())
+    dropped = ", ".join(f"{n:,} {reason}" for reason, n in frames["dropped"].items())
+    dropped = (dropped + not_counted(done.uncounted)).removeprefix("; ")
+    return (
+        (f"{done.did}: " if done.did else "")
+        + count(videos["kept"], "video")
+        + (f" ([yellow]{rejected} rejected[/yellow])" if rejected else "")
+        + f", {count(done.totals['tracks']['kept'], 'track')}, {frames['kept']:,} of {frames['found']:,} frames kept"
+        + (f" ({dropped})" if dropped else "")
+        + _why(done.plan.why)
+    )
+
+
+def _summarize_extraction(done: Extraction) -> str:
+    """380 rows in 12 s (31 rows/s on cpu, bottleneck: model), 20 carried over"""
+    rate = f"{done.meter.rate}, bottleneck: {done.meter.bottleneck}"
+    parts = [f"{count(done.computed, 'row')} in {done.seconds:.0f} s ({rate})"] if done.computed else []
+    parts += [f"{count(done.carried, 'row')} carried over"] if done.carried else []
+    parts += [f"[yellow]{n:,} {kind}[/yellow]" for kind, n in done.problems.items()]
+    return (", ".join(parts) or "no rows") + _why(done.plan.why)
+
+
+def _why(why: str) -> str:
+    return "" if not why or why in FIRST_TIME else f"  [dim]why: {plain(why)}[/dim]"
+
+
+def status_of(root: cache.Root, *words: str) -> str:
+    """The command that shows the contents of a cache."""
+    return command("status", *words, "--cache", root if isinstance(root, str) else from_here(root))

@@ -233,7 +233,7 @@ def test_an_error_of_the_system_is_one_line_and_a_bug_has_its_traceback(
         raise error
 
     shutil.rmtree(project.folder / "cache/amass")
-    monkeypatch.setattr("pipeline.recipe.steps.convert", broken)
+    monkeypatch.setattr("pipeline.conversion.convert.convert", broken)
     ran = build(project, "Data")
     assert ran.code == FAILED
     shown = ran.shown + caplog.text  # Luigi's log is on the terminal, or pytest's, by which of them came first

@@ -33,16 +33,16 @@ def test_real_data_without_weights_become_tracks_and_keep_the_weights_that_they_
 
 
 def test_one_split_that_cannot_be_converted_does_not_stop_the_others(penn, ran, network, monkeypatch):
-    from pipeline.recipe import steps
+    from pipeline.conversion import convert
 
-    convert_split = steps.convert_split
+    convert_plan = convert.convert
 
     def broken(plan: Any, **options: Any) -> Any:
         if plan.split == "train":
             raise OSError(28, "No space left on device", str(penn.root / "penn_action"))
-        return convert_split(plan, **options)
+        return convert_plan(plan, **options)
 
-    monkeypatch.setattr(steps, "convert_split", broken)
+    monkeypatch.setattr(convert, "convert", broken)
     shown = ran("prepare", "penn_action", "--raw", penn.raw, "--cache", penn.root, code=1)
     (error,) = shown.err.splitlines()
     assert "no space left on its disk" in error

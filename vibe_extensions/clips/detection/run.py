@@ -34,7 +34,7 @@ from pipeline.files.pixels.frames import Image, Video
 from pipeline.files.raw.files import file_digest
 from pipeline.processes import cluster
 from pipeline.processes.devices import Devices
-from pipeline.recipe.steps import StepResult, detect_again
+from pipeline.recipe.recipe import StepResult, detect_again
 from vibe_extensions.clips.detection.decoders import DecodedBatch, Decoders
 from vibe_extensions.clips.detection.writing import note_speed, open_people, people_text, rename_clip, write_clip
 
