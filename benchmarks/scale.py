@@ -41,7 +41,7 @@ from pipeline import datasets
 from pipeline.accounting import Accounting, VideoAccount
 from pipeline.conversion.identity import reader_parts
 from pipeline.features.spec import StreamSpec
-from pipeline.features.streams.resnet50 import ResNet50
+from pipeline.features.streams.network import ResNet50
 from pipeline.features.weights import WeightsSpec
 from pipeline.files.raw import changes as inputs
 from pipeline.files.raw.stand_in import MARKER

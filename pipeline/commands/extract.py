@@ -20,7 +20,7 @@ from pipeline.features import extract, streams
 from pipeline.features.plan import IMPORTED, missing_columns, plan_extraction, recorded_spec
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import Stream
-from pipeline.features.streams.resnet50 import ResNet50
+from pipeline.features.streams.network import ResNet50
 from pipeline.features.weights import KINDS
 from pipeline.settings.arguments import split_options
 from pipeline.settings.commands import setting_options

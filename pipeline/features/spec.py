@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass as validated
 
 from pipeline.cli.options import cores
 from pipeline.features.streams.base import MOST_CROPS, Machine, Stream
-from pipeline.features.streams.resnet50 import ResNet50
+from pipeline.features.streams.network import ResNet50
 from pipeline.processes.devices import DeviceName, DeviceNames, device_names
 
 

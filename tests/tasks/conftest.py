@@ -21,7 +21,7 @@ from luigi.cmdline import luigi_run
 
 from pipeline import plug_ins
 from pipeline.cli.console import VERB
-from pipeline.features.streams.resnet50 import ResNet50
+from pipeline.features.streams.network import ResNet50
 from tasks import base, events, settings
 from tasks.__main__ import main
 from vibe_extensions.demo import writing as synthetic

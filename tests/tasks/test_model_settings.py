@@ -7,7 +7,7 @@ import pytest
 
 from cache import CropPolicy, Jitter
 from pipeline.errors import ConfigError
-from pipeline.features.streams.resnet50 import ResNet50
+from pipeline.features.streams.network import ResNet50
 from tasks import Convert, EvaluateHMMR, Train, TrainPrVIPE, evaluation
 from tasks.training import train_config
 from tests.tasks.conftest import GOOD, ROOT, load

@@ -10,7 +10,7 @@ from pipeline.__main__ import main as pipeline
 from pipeline.errors import ConfigError
 from pipeline.features import streams
 from pipeline.features.streams.base import Machine
-from pipeline.features.streams.resnet50 import ResNet50
+from pipeline.features.streams.network import ResNet50
 from pipeline.features.weights import WeightsSpec
 from tasks import settings
 from tests.tasks.conftest import GOOD, ROOT, load

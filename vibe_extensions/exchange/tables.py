@@ -26,7 +26,7 @@ from pipeline.cli.text import count
 from pipeline.conversion.committed import harmless_of, video_state
 from pipeline.errors import PipelineError
 from pipeline.features.pixel_sources import column
-from pipeline.features.streams.resnet50 import ResNet50
+from pipeline.features.streams.network import ResNet50
 from pipeline.skeletons import joint_names
 from vibe_extensions.exchange.formats import Exported, new_folder
 from vibe_extensions.exchange.rows import origin_of, require_stream

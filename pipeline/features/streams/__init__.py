@@ -41,7 +41,7 @@ __all__ = [
 ENTRY_POINTS: Final = "vibe_pipeline.streams"
 
 STREAMS: Final[Mapping[str, str]] = {  # kind -> module:class
-    "resnet50": "pipeline.features.streams.resnet50:ResNet50",
+    "resnet50": "pipeline.features.streams.network:ResNet50",
     "torchvision": "pipeline.features.streams.network:Torchvision",
     "timm": "pipeline.features.streams.network:Timm",
 }

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self, get_args
 
+from cache import CropPolicy
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features.streams.base import Machine, NumberStream, region_of
-from pipeline.features.weights import NetworkWeights
+from pipeline.features.weights import NetworkWeights, WeightsSpec
 
 if TYPE_CHECKING:
     from pipeline.features.networks import Network
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 Precision = Literal["exact", "fast"]
 MOST_NETWORKS: Final = 3  # that stay in memory
+UNTRAINED: Final = WeightsSpec("untrained", "0")
 
 
 class NetworkStream(NumberStream):
@@ -72,6 +74,40 @@ class NetworkStream(NumberStream):
 @functools.lru_cache(maxsize=MOST_NETWORKS)
 def _running(stream: NetworkStream, machine: Machine, content: str) -> Network:
     return stream.running(machine, {"standardisation": json.loads(content)[1]})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResNet50(NetworkStream):
+    """2048 numbers per crop.
+
+    `precision`: exact is plain fp32, equal to torch's layers to 1e-5, with the same bits on one kind of device. fast is
+    bf16 if the device has it: cosine with exact at least 0.9999, before random weights are standardised.
+    """
+
+    weights: WeightsSpec = UNTRAINED  # Weights of the network; other weights need another stream
+    precision: Precision = "fast"
+
+    kind: ClassVar[str] = "resnet50"
+    version: ClassVar[int] = 2
+    dim: ClassVar[int] = 2048
+
+    def __str__(self) -> str:
+        return f"{self.weights}, {self.precision}{self._crop_shown}"
+
+    @property
+    def stand_in(self) -> bool:
+        return self.weights.stand_in
+
+    @property
+    def same_network(self) -> Self:
+        """Shared by all copies with jitter."""
+        return replace(self, crop=CropPolicy(size=self.crop.size, region=self.crop.region))
+
+    def running(self, machine: Machine, recorded: Mapping[str, Any]) -> Network:
+        """Raises ConfigError for a missing device, and what `networks.backbones.load` raises."""
+        from pipeline.features import networks
+
+        return networks.load(self.weights, self.precision, machine, recorded, region_of(self.crop))
 
 
 @dataclass(frozen=True, kw_only=True)

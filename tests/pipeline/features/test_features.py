@@ -13,7 +13,7 @@ from pipeline.features import extract
 from pipeline.features.plan import plan_extraction, weights_of
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams import network
-from pipeline.features.streams.resnet50 import ResNet50
+from pipeline.features.streams.network import ResNet50
 from pipeline.features.weights import TERMS, WeightsSpec
 from pipeline.files.raw.files import whole_file_digest
 

@@ -14,7 +14,7 @@ from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import streams
 from pipeline.features.streams import Machine, network
 from pipeline.features.streams.base import Stream
-from pipeline.features.streams.resnet50 import ResNet50
+from pipeline.features.streams.network import ResNet50
 from pipeline.features.weights import WeightsSpec
 from tests.packages import install_page
 

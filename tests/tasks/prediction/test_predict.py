@@ -13,7 +13,7 @@ import torch
 
 import cache
 from pipeline.errors import PipelineError
-from pipeline.features.streams.resnet50 import ResNet50
+from pipeline.features.streams.network import ResNet50
 from pipeline.files.pixels.frames import Video
 from pipeline.settings.sections import load
 from tasks.__main__ import main

@@ -16,7 +16,7 @@ from pipeline.errors import ConfigError
 from pipeline.features import streams as kinds
 from pipeline.features.plan import refuse_untrained
 from pipeline.features.spec import StreamSpec
-from pipeline.features.streams.resnet50 import ResNet50
+from pipeline.features.streams.network import ResNet50
 from pipeline.files.raw.stand_in import MARKER, is_stand_in
 from pipeline.settings.file import BY_SET, Section
 from pipeline.settings.sections import Settings, stream_of

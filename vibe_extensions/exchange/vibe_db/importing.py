@@ -23,7 +23,7 @@ from pipeline.conversion.plan import committed_split
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError
 from pipeline.features.plan import is_current
-from pipeline.features.streams.resnet50 import ResNet50
+from pipeline.features.streams.network import ResNet50
 from pipeline.files.formats.arrays import reading
 from pipeline.files.raw.files import whole_file_digest
 from pipeline.skeletons import JOINTS, Skeleton, joint_names
