@@ -27,7 +27,7 @@ from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.raw import RawVideo, changes
 from pipeline.files.raw.files import caching, faults, note_fault
 from pipeline.processes import MEMORY, TIMEOUT, Failed, cluster
-from pipeline.processes.ordered_map import ordered_map
+from pipeline.processes.pool import ordered_map
 from pipeline.reasons import NOT_NOW
 from pipeline.track import Track
 

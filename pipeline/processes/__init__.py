@@ -1,6 +1,6 @@
 """Supervised processes, which read and decode untrusted files.  raw -> [tracks, crops] -> features
 
-`pool.Pool` gives tasks to processes, and replaces those that end or hang; `ordered_map.ordered_map` is a `map` on it,
+`pool.Pool` gives tasks to processes, and replaces those that end or hang; `pool.ordered_map` is a `map` on it,
 `devices.Devices` has a process for each GPU. Code in a process shows progress by `alive`.
 
 Processes are forked by a server: a fresh interpreter with one thread that has imported their modules. So only the first

@@ -25,7 +25,7 @@ from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.base import Labels, Machine, Stream
 from pipeline.files.pixels.frames import Frame
 from pipeline.processes import Failed, alive
-from pipeline.processes.ordered_map import ordered_map
+from pipeline.processes.pool import ordered_map
 from vibe_extensions.contracts.by_pyav import another_decoder
 
 MOST_ROWS: Final = 256  # per process and chunk (39 MB of 224 px crops)

@@ -22,7 +22,7 @@ from pipeline.cli.progress import Progress, silent
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.files.raw.stand_in import MARKER, read_marker
 from pipeline.processes import Failed
-from pipeline.processes.ordered_map import ordered_map
+from pipeline.processes.pool import ordered_map
 from vibe_extensions.demo import body as procedural_body
 from vibe_extensions.demo.layouts import (
     SIZES,

@@ -31,7 +31,7 @@ from pipeline.datasets.base import Origin
 from pipeline.errors import PipelineError
 from pipeline.files.pixels import sources
 from pipeline.processes import Failed, alive
-from pipeline.processes.ordered_map import ordered_map
+from pipeline.processes.pool import ordered_map
 from pipeline.settings.arguments import cache_option
 
 TRAIN: Final = "train"  # name of training splits; all others are test splits
