@@ -7,12 +7,11 @@ times differ.
 from __future__ import annotations
 
 import contextlib
-import functools
 import gc
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import cache
 from cache import fingerprint
@@ -113,7 +112,9 @@ class ConversionPlan:
         return fingerprint({"reader": dict(self.reader), "append": videos, "drop": sorted(self.drop)})
 
     def digests(self) -> dict[str, str]:
-        return {} if self.committed is None else digests_of(self.committed)
+        """Name -> digest of every committed video."""
+        videos = None if self.committed is None else self.committed.videos
+        return {} if videos is None else dict(zip(videos.names, videos.fingerprints, strict=True))
 
     def accounts(self) -> Iterator[VideoAccount]:
         for video in () if self.committed is None else self.committed.videos:
@@ -170,80 +171,44 @@ def compare(
     must be read again and some are missing; StandInMixed if demo data would replace real data, or the reverse.
     """
     with _no_collection():
-        videos = _list_videos(dataset, split, raw)
+        videos = tuple(_list_videos(dataset, split, raw))
         reader = reader_parts(dataset, split, raw, body)
         stamps = {video.name: changes.stamp(raw, video) for video in videos}
-    plan = functools.partial(
-        ConversionPlan, dataset, split, raw, root, body, reader, committed, stamps=stamps, listed=tuple(videos)
-    )
+    of_all: dict[str, Any] = {"append": videos, "listed": videos, "stamps": stamps, "drop": ()}
+    plan = ConversionPlan(dataset, split, raw, root, body, reader, committed, why="not converted before", **of_all)
     if committed is None:
-        return plan(append=tuple(videos), drop=(), why="not converted before")
+        return plan
     _refuse_loss(f"{root}/{committed.name}", committed, dataset, raw, videos, reader)
     _refuse_other_kind(committed, reader, raw, root)
     before = committed.manifest["reader"]
     differs = tuple(differing(before, reader))
-    with _no_collection():
-        seen = changes.read_stamps(root, committed.name)
     moved = recorded_raw(committed) not in ("", str(raw.resolve()))
     contents = moved or not differs
     unread = _to_read_again(committed, None if retry else {NOT_NOW}, dataset.harmless)
-    compared = _compare_videos(
-        committed, raw, videos, stamps, seen, unread, contents=contents, drop_removed=drop_removed
-    )
-    drop = tuple(sorted({*(v.name for v in compared.altered), *compared.renamed.values(), *compared.removed}))
+    update = _plan_update(plan, committed, unread, contents=contents, drop_removed=drop_removed)
     if moved and not drop_removed:
-        n_new = sum(v.name not in compared.renamed for v in compared.new)
-        n_same = len(committed.videos) - len({*drop, *compared.missing} - {*compared.renamed.values()})
-        refuse_other_folder(committed, raw, n_same=n_same, missing=compared.missing, n_new=n_new)
+        n_same = update.kept + len(update.renamed) - len(update.missing)
+        refuse_other_folder(committed, raw, n_same=n_same, missing=update.missing, n_new=len(update.new))
     if differs:
         why = describe(before, reader)
-        refuse_without_raw(committed, raw, compared.missing, why)
-        return plan(append=tuple(videos), drop=tuple(committed.videos.names), why=why, differs=differs)
-    return plan(
-        append=tuple(sorted(compared.new + compared.altered, key=lambda v: v.name)),
-        drop=drop,
-        stamps=compared.stamps,
-        kept=len(committed.videos) - len(drop),
-        why=compared.why or (UNFINISHED if committed.has_unfinished_commit() else ""),
-        seen=seen,
-        touched=compared.touched,
-        missing=compared.missing,
-        renamed=compared.renamed,
-        moved=moved and not compared.missing,
-    )
+        refuse_without_raw(committed, raw, update.missing, why)
+        return replace(plan, drop=tuple(committed.videos.names), why=why, differs=differs)
+    why = update.why or (UNFINISHED if committed.has_unfinished_commit() else "")
+    return replace(update, why=why, moved=moved and not update.missing)
 
 
-class _Compared(NamedTuple):
-    """Comparison of raw videos with committed ones."""
-
-    new: list[RawVideo]
-    altered: list[RawVideo]  # changed, or not readable when they were read last; those of `renamed` may be among both
-    touched: tuple[str, ...]
-    removed: list[str]
-    missing: dict[str, str]
-    renamed: dict[str, str]
-    stamps: dict[str, changes.Stamp]  # of what will be in the split
-    why: str
-
-
-def _compare_videos(
-    committed: cache.Split,
-    raw: Path,
-    videos: Sequence[RawVideo],
-    stamps: Mapping[str, changes.Stamp],
-    seen: Mapping[str, changes.Seen],
-    unread: Collection[str],
-    *,
-    contents: bool,
-    drop_removed: bool,
-) -> _Compared:
-    """Compare videos by stamp, then by digest.
+def _plan_update(
+    plan: ConversionPlan, committed: cache.Split, unread: Collection[str], *, contents: bool, drop_removed: bool
+) -> ConversionPlan:
+    """Compare all videos of `plan` with committed ones, by stamp, then by digest.
 
     `unread`: committed videos to read again. `contents`: compute digests of videos with new stamps, else these count as
     unchanged.
     """
-    digests = digests_of(committed)
-    recorded = {name: stamp for name, (stamp, digest) in seen.items() if digests.get(name) == digest}
+    raw, videos, stamps, digests = plan.raw, plan.listed, plan.stamps, plan.digests()
+    with _no_collection():
+        plan = replace(plan, seen=changes.read_stamps(plan.root, plan.name))
+    recorded = plan.recorded_stamps()
     new = [v for v in videos if v.name not in digests]
     suspects = [v for v in videos if v.name in digests and recorded.get(v.name) != stamps[v.name]]
     now = {v.name: changes.video_digest(raw, v) for v in suspects} if contents else {}
@@ -271,11 +236,20 @@ def _compare_videos(
         (len(removed), "removed video"),
         (sum(v.name not in renamed and v.name in unread for v in altered), "unreadable video"),
     ]
-    why = ", ".join(count(n, noun) for n, noun in parts if n)
+    drop = tuple(sorted({*(v.name for v in altered), *renamed.values(), *removed}))
     kept_stamps = {name: stamp for name, stamp in stamps.items() if name not in missing}
     kept_stamps |= {name: recorded[name] for name in missing if name in recorded}
-    touched = tuple(v.name for v in suspects if v.name in same)
-    return _Compared(new, altered, touched, removed, missing, renamed, kept_stamps, why)
+    return replace(
+        plan,
+        append=tuple(sorted(new + altered, key=lambda v: v.name)),
+        drop=drop,
+        stamps=kept_stamps,
+        kept=len(digests) - len(drop),
+        why=", ".join(count(n, noun) for n, noun in parts if n),
+        touched=tuple(v.name for v in suspects if v.name in same),
+        missing=missing,
+        renamed=renamed,
+    )
 
 
 def _to_read_again(committed: cache.Split, reasons: Collection[str] | None, harmless: Collection[str]) -> set[str]:
@@ -306,11 +280,6 @@ def read_again(plan: ConversionPlan, names: Collection[str]) -> ConversionPlan:
         stamps=stamps,
         why=f"{count(len(videos), 'video')} to read again" if videos else "",
     )
-
-
-def digests_of(committed: cache.Split) -> dict[str, str]:
-    """Name -> digest of every committed video."""
-    return dict(zip(committed.videos.names, committed.videos.fingerprints, strict=True))
 
 
 def committed_split(root: cache.Root, name: str) -> cache.Split | None:
