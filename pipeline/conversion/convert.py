@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -171,10 +171,10 @@ def _append_videos(
     progress(len(taken_over), len(plan.append), "")
     todo = [video for video in plan.append if video.name not in journalled]
     for n_done, (raw_video, video) in enumerate(zip(todo, read(todo), strict=True), len(taken_over) + 1):
-        name = video.entry.name
+        name = video.account.name
         if is_failure(plan.dataset, video.account) and changes.stamp(plan.raw, raw_video) != plan.stamps[name]:
             video.account.reject(NOT_NOW, f"{plan.raw}: files of {name} changed while they were read. {LATER}")
-            video = video.drop_rows()
+            video = ReadVideo(video.fingerprint, video.account)
         if strict:
             _refuse_rejected(plan, [video.account])
         committed = writer.committed_videos.get(name)
@@ -183,8 +183,8 @@ def _append_videos(
             stay[name] = video.account
         else:
             writer.append(video.entry, video.tracks)
-            digests[name] = video.entry.fingerprint
-        rows += video.n_rows
+            digests[name] = video.fingerprint
+        rows += sum(len(track.frame_index) for track in video.tracks)
         progress(n_done, len(plan.append), name)
     seconds = max(time.monotonic() - began, 1e-3)
     measured = {"seconds": round(seconds, 3), "rows": rows, "rows_a_second": round(rows / seconds, 2)} if rows else {}
@@ -200,7 +200,7 @@ def _stays(plan: ConversionPlan, video: ReadVideo, committed: cache.VideoEntry |
     if committed is None or account.name not in plan.drop:
         return False
     as_before = VideoAccount.from_dict(dict(committed.account)) == account
-    if account.set_aside and as_before and committed.fingerprint == video.entry.fingerprint:
+    if account.set_aside and as_before and committed.fingerprint == video.fingerprint:
         return not plan.differs
     if (account.set_aside == NOT_NOW and plan.differs) or (plan.invalidate and not video.tracks):
         message = account.message or f"{account.name}: none of its rows is left."
@@ -223,8 +223,11 @@ def refuse_committed_failures(plan: ConversionPlan) -> None:
         return
     if plan.committed.manifest["accounting"]["videos"]["set_aside"].keys() <= plan.dataset.harmless:
         return
-    stays = (account for account in plan.accounts() if account.name not in set(plan.drop))
-    if failed := [account for account in stays if is_failure(plan.dataset, account)]:
+    drop = set(plan.drop)
+    accounts = (
+        VideoAccount.from_dict(dict(video.account)) for video in plan.committed.videos if video.name not in drop
+    )
+    if failed := [account for account in accounts if is_failure(plan.dataset, account)]:
         more_text = f", and {len(failed) - 1:,} more" if len(failed) > 1 else ""
         again = command("convert", plan.name, "--retry", "--cache", str(plan.root))
         raise PipelineError(
@@ -243,19 +246,15 @@ def _refuse_rejected(plan: ConversionPlan, accounts: Iterable[VideoAccount]) -> 
 class ReadVideo:
     """One video as it is written to the cache."""
 
-    entry: cache.VideoEntry
-    tracks: Sequence[Track]
+    fingerprint: str
     account: VideoAccount
-
-    def drop_rows(self) -> ReadVideo:
-        """The rejected video, without rows."""
-        name, fingerprint = self.entry.name, self.entry.fingerprint
-        entry = cache.VideoEntry(name=name, fingerprint=fingerprint, account=self.account.as_dict())
-        return ReadVideo(entry, [], self.account)
+    tracks: Sequence[Track] = ()
+    pixels: Mapping[str, Any] = field(default_factory=dict)  # source, digest and size
 
     @property
-    def n_rows(self) -> int:
-        return sum(len(track.frame_index) for track in self.tracks)
+    def entry(self) -> cache.VideoEntry:
+        account = self.account.as_dict()
+        return cache.VideoEntry(name=self.account.name, fingerprint=self.fingerprint, account=account, **self.pixels)
 
 
 def read_videos(
@@ -297,8 +296,7 @@ def _reject_video(raw: Path, video: RawVideo, failed: Failed) -> ReadVideo:
     account = VideoAccount(video.name)
     message = f"{_place(raw, video)}: the process that read it {failed.message}. {WHAT_TO_DO[failed.reason]}"
     account.reject(NOT_NOW if failed.reason == "machine_memory" else failed.reason, message)
-    entry = cache.VideoEntry(name=video.name, fingerprint=changes.video_digest(raw, video), account=account.as_dict())
-    return ReadVideo(entry, [], account)
+    return ReadVideo(changes.video_digest(raw, video), account)
 
 
 def _share_label_file(one: RawVideo, other: RawVideo) -> bool:
@@ -331,8 +329,7 @@ def _read_one(dataset: Dataset, split: str, raw: Path, body: Path | None, video:
     if passing:
         tracks, pixels = (), {}
         account.reject(NOT_NOW, _not_now(raw, video, passing[0]))
-    entry = cache.VideoEntry(name=video.name, fingerprint=digest, account=account.as_dict(), **pixels)
-    return ReadVideo(entry, tracks, account)
+    return ReadVideo(digest, account, tracks, pixels)
 
 
 def _not_now(raw: Path, video: RawVideo, error: OSError) -> str:

@@ -15,7 +15,6 @@ from typing import Any, Final
 
 import cache
 from cache import fingerprint
-from pipeline.accounting import VideoAccount
 from pipeline.cli.text import command, count
 from pipeline.conversion.committed import (
     missing_lines,
@@ -115,10 +114,6 @@ class ConversionPlan:
         """Name -> digest of every committed video."""
         videos = None if self.committed is None else self.committed.videos
         return {} if videos is None else dict(zip(videos.names, videos.fingerprints, strict=True))
-
-    def accounts(self) -> Iterator[VideoAccount]:
-        for video in () if self.committed is None else self.committed.videos:
-            yield VideoAccount.from_dict(dict(video.account))
 
     def recorded_stamps(self) -> dict[str, changes.Stamp]:
         """Stamps of committed videos whose content is still the committed one."""
