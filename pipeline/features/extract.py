@@ -15,7 +15,7 @@ from pipeline.conversion.committed import speed_of
 from pipeline.errors import ConfigError
 from pipeline.features.computing import load
 from pipeline.features.engine.meter import Meter
-from pipeline.features.engine.run import LabelRun, Output, Run, run_of
+from pipeline.features.engine.run import Output, Run
 from pipeline.features.engine.shards import Counts, PendingShard
 from pipeline.features.parallel import ParallelRun, provenance_of_worker
 from pipeline.features.pixel_sources import pixels
@@ -103,9 +103,9 @@ def _extract(
         def report(done: int, meter: Meter) -> None:
             progress(done, total, str(meter))
 
-        run: Run[Counts] | LabelRun[Counts] | ParallelRun
+        run: Run[Counts] | ParallelRun
         if scheduler is None and not resources.processes:
-            run = run_of(split, outputs, pixels_of=pixels_of, resources=resources, progress=report)
+            run = Run(split, outputs, pixels_of=pixels_of, resources=resources, progress=report)
         else:
             specs = [(plan.spec, output) for plan, output in zip(plans, outputs, strict=True)]
             writers = [part.writer for part in parts]

@@ -20,7 +20,7 @@ from pipeline.conversion.identity import differing
 from pipeline.errors import PipelineError
 from pipeline.features.computing import device_of, load
 from pipeline.features.engine.meter import Meter
-from pipeline.features.engine.run import Output, run_of
+from pipeline.features.engine.run import Output, Run
 from pipeline.features.engine.shards import Counts, PendingShard
 from pipeline.features.pixel_sources import Pixels, pixels, raw_folder
 from pipeline.features.spec import Resources, StreamSpec
@@ -169,7 +169,7 @@ class Share:
 
             return Output(split, self.specs[i].stream, stagings[i], shards[i], write, agreed[i])
 
-        run = run_of(
+        run = Run(
             split,
             [output(i) for i in range(len(self.specs))],
             pixels_of=pixels_of,

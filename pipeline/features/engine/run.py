@@ -28,7 +28,7 @@ from pipeline.features.engine.tasks import MOST_ROWS, Batch, Batches, DecodingJo
 from pipeline.features.engine.worker import AHEAD, CropDecoding, Filling, Problems, SharedSlots, Task
 from pipeline.features.pixel_sources import Pixels, label_batch
 from pipeline.features.spec import Resources
-from pipeline.features.streams.base import Computer, LabelComputer, Labels, Machine, Stream
+from pipeline.features.streams.base import Computer, Labels, Machine, Stream
 from pipeline.processes import Failed
 from pipeline.processes.pool import TRIALS, VIDEO_THREADS, Pool
 
@@ -126,10 +126,10 @@ class Output(Generic[T]):
 
 
 class Run(Generic[T]):
-    """One extraction of a split's shards, for one stream or several that share the pixels.
+    """One extraction of a split's shards, for one stream of labels, or streams of crops that share the pixels.
 
     Args:
-        pixels_of: number of a video -> its pixels.
+        pixels_of: number of a video -> its pixels; None for labels.
         process: its device, as in `Resources.machine`.
         progress: called with rows done, of all streams, a few times a second.
     """
@@ -139,7 +139,7 @@ class Run(Generic[T]):
         split: Split,
         outputs: Sequence[Output[T]],
         *,
-        pixels_of: Callable[[int], Pixels],
+        pixels_of: Callable[[int], Pixels] | None,
         resources: Resources,
         progress: Callable[[int, Meter], None],
         process: str = "",
@@ -166,15 +166,54 @@ class Run(Generic[T]):
 
         Raises what `write` and the streams raise, and PipelineError for pixels that have changed since the conversion.
         """
-        videos = jobs(self._split, [out.open for out in self._outputs], self._pixels_of, MOST_PERSONS)
+        if self._pixels_of is None:
+            (output,) = self._outputs
+            yield from self._compute_labels(output)
+        else:
+            yield from self._compute_crops(self._pixels_of)
+        self.meter.stop()
+        self._report()
+
+    def _compute_labels(self, out: Output[T]) -> Iterator[tuple[int, T]]:
+        self.meter.decoders = 0
+        computer: Any = None
+        at_once = max(1, AT_ONCE // out.stream.reads.window)
+
+        def save() -> None:
+            self._saved = time.monotonic()
+            for write_checkpoint in out.open.save():
+                write_checkpoint()
+
+        try:
+            for number in out.target:
+                shard = out.open.open(number)
+                todo = np.flatnonzero(shard.todo) + shard.start
+                if len(todo) and computer is None:
+                    computer, out.provenance = load(out.stream, self._resources.machine(self._process), out.recorded)
+                    self.meter.device = device_of(self.provenance)
+                for at in range(0, len(todo), at_once):
+                    rows = todo[at : at + at_once]
+                    labels = label_batch(self._split, rows, out.stream.reads)
+                    with self.meter.measure("model"):
+                        computed, known = compute_labels(out.stream, computer, labels, len(rows))
+                    out.open.store(rows, computed, known)
+                    if time.monotonic() - self._saved > CHECKPOINT_EVERY:
+                        save()
+                    self.meter.rows += len(rows)
+                    self._report()
+                for finished in out.open.take_finished():
+                    yield 0, self._write(out, finished)
+        finally:
+            save()
+
+    def _compute_crops(self, pixels_of: Callable[[int], Pixels]) -> Iterator[tuple[int, T]]:
+        videos = jobs(self._split, [out.open for out in self._outputs], pixels_of, MOST_PERSONS)
         for first in videos:  # if all rows are carried over, no process is started and no network loaded
             if first:
                 yield from self._compute(first, videos)
                 break
             yield from self._write_carried()
         yield from self._write_carried()
-        self.meter.stop()
-        self._report()
 
     def _write_carried(self) -> Iterator[tuple[int, T]]:
         for output, out in enumerate(self._outputs):
@@ -307,71 +346,3 @@ class Run(Generic[T]):
             out.batches.free(batch)
         if time.monotonic() - self._reported > REPORT_EVERY:
             self._report()
-
-
-def run_of(
-    split: Split,
-    outputs: Sequence[Output[T]],
-    *,
-    pixels_of: Callable[[int], Pixels] | None,
-    resources: Resources,
-    progress: Callable[[int, Meter], None],
-    process: str = "",
-) -> Run[T] | LabelRun[T]:
-    """The run of streams of crops, or, without `pixels_of`, of one stream of labels."""
-    if pixels_of is None:
-        (output,) = outputs
-        return LabelRun(split, output, machine=resources.machine(process), progress=progress)
-    return Run(split, outputs, pixels_of=pixels_of, resources=resources, progress=progress, process=process)
-
-
-class LabelRun(Generic[T]):
-    """A run of one stream of labels, without pixels."""
-
-    def __init__(
-        self, split: Split, output: Output[T], *, machine: Machine, progress: Callable[[int, Meter], None]
-    ) -> None:
-        self._split, self._output, self._machine, self._progress = split, output, machine, progress
-        self.meter = Meter(decoders=0)
-        self.provenance: list[Mapping[str, Any] | None] = [None]
-
-    def results(self) -> Iterator[tuple[int, T]]:
-        """(0, result of `write`) of each target shard. Raises what `write` and the stream raise."""
-        try:
-            yield from self._compute(self._output.stream)
-        finally:
-            self._save()
-        self.meter.stop()
-        self._progress(self.meter.rows + self._output.open.not_computed, self.meter)
-
-    def _compute(self, stream: Stream) -> Iterator[tuple[int, T]]:
-        shards = self._output.open
-        computer: LabelComputer | None = None
-        saved = time.monotonic()
-        for number in self._output.target:
-            shard = shards.open(number)
-            todo = np.flatnonzero(shard.todo)
-            if len(todo) and computer is None:
-                computer, self.provenance[0] = load(stream, self._machine, self._output.recorded)
-                self.meter.device = device_of(self.provenance)
-            at_once = max(1, AT_ONCE // stream.reads.window)
-            for rows in np.split(todo + shard.start, range(at_once, len(todo), at_once)):
-                if computer is None or not len(rows):
-                    continue
-                labels = label_batch(self._split, rows, stream.reads)
-                with self.meter.measure("model"):
-                    computed, known = compute_labels(stream, computer, labels, len(rows))
-                shards.store(rows, computed, known)
-                if time.monotonic() - saved > CHECKPOINT_EVERY:
-                    saved = time.monotonic()
-                    self._save()
-                self.meter.rows += len(rows)
-                self._progress(self.meter.rows + shards.not_computed, self.meter)
-            for finished in shards.take_finished():
-                with self.meter.measure("write"):
-                    written = self._output.write(finished)
-                yield 0, written
-
-    def _save(self) -> None:
-        for save in self._output.open.save():
-            save()
