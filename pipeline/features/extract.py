@@ -13,11 +13,10 @@ from cache import Split
 from pipeline.cli.progress import Progress, silent
 from pipeline.conversion.committed import speed_of
 from pipeline.errors import ConfigError
-from pipeline.features.computing import load
 from pipeline.features.engine.meter import Meter
 from pipeline.features.engine.run import Output, Run
 from pipeline.features.engine.shards import Counts, PendingShard
-from pipeline.features.parallel import ParallelRun, provenance_of_worker
+from pipeline.features.parallel import ParallelRun, provenance_of
 from pipeline.features.pixel_sources import pixels
 from pipeline.features.plan import ExtractionPlan, missing_rows
 from pipeline.features.spec import Resources
@@ -94,9 +93,7 @@ def _extract(
         pixels_of = None
         if first.spec.stream.reads.crops:
             pixels_of = pixels(split, first.spec.raw, require=missing)
-        for part in parts:
-            part.writer = stack.enter_context(part.open_writer())
-        outputs = [part.output() for part in parts]
+        outputs = [part.open(stack) for part in parts]
         rows = split.rows_by_shard()
         total = sum(int(rows[output.target].sum()) for output in outputs)
 
@@ -107,9 +104,8 @@ def _extract(
         if scheduler is None and not resources.processes:
             run = Run(split, outputs, pixels_of=pixels_of, resources=resources, progress=report)
         else:
-            specs = [(plan.spec, output) for plan, output in zip(plans, outputs, strict=True)]
-            writers = [part.writer for part in parts]
-            run = ParallelRun(scheduler, split, writers, specs, resources=resources, progress=report)
+            specs, writers = [plan.spec for plan in plans], [part.writer for part in parts]
+            run = ParallelRun(scheduler, split, specs, outputs, writers, resources=resources, progress=report)
         for output, counts in run.results():
             parts[output].counts.add(counts)
         for part, provenance in zip(parts, run.provenance, strict=True):
@@ -133,33 +129,29 @@ class _StreamExtraction:
         self.counts = Counts()
 
     def _provenance(self) -> Mapping[str, Any]:
-        spec = self.plan.spec
-        if self._scheduler is not None or self._resources.processes:
-            return provenance_of_worker(self._scheduler, self._split, spec, self._resources)
-        return load(spec.stream, self._resources.machine(), None)[1]
+        return provenance_of(self._scheduler, self._split, self.plan.spec, self._resources)
 
-    def open_writer(self) -> cache.StreamWriter:
+    def open(self, stack: ExitStack) -> Output[Counts]:
+        """Raises cache.CacheChanged after a commit since the split was opened."""
         plan, stream = self.plan, self.plan.spec.stream
         if plan.replace:
             self._provenance()  # before the delete: a stream whose weights cannot be loaded stays
             cache.delete_stream(plan.root, plan.split, plan.spec.name)
         form: dict[str, Any] = {"dim": stream.dim, "dtype": stream.dtype}
         mark = cache.fingerprint(dict(plan.identity))
-        return cache.StreamWriter(plan.root, plan.split, plan.spec.name, **form, plan=mark)
+        writer = cache.StreamWriter(plan.root, plan.split, plan.spec.name, **form, plan=mark)
+        self.writer = stack.enter_context(writer)
+        if writer.split_digest != self._split.manifest["digest"]:
+            raise cache.CacheChanged(f"{plan.split}: another process has committed meanwhile. Run it again.")
 
-    def output(self) -> Output[Counts]:
-        """Raises cache.CacheChanged after a commit since the split was opened."""
-        if self.writer.split_digest != self._split.manifest["digest"]:
-            raise cache.CacheChanged(f"{self.plan.split}: another process has committed meanwhile. Run it again.")
-
-        finished = sorted(set(self.missing) - set(self.writer.pending))
+        finished = sorted(set(self.missing) - set(writer.pending))
         self.counts.kept += int(self._split.rows_by_shard()[finished].sum())
 
         def write(shard: PendingShard) -> Counts:
-            self.writer.write(shard.number, shard.values, shard.ok, shard.keys)
+            writer.write(shard.number, shard.values, shard.ok, shard.keys)
             return shard.counts
 
-        return Output(self._split, self.plan.spec.stream, self.writer, self.writer.pending, write, self.recorded)
+        return Output(self._split, stream, writer, writer.pending, write, self.recorded)
 
     def commit(self, provenance: Mapping[str, Any] | None, meter: Meter) -> None:
         """Commit. provenance: of the network; None: no network was loaded."""

@@ -39,8 +39,9 @@ class ParallelRun:
     As `engine.run.Run` in one process.
 
     Args:
+        specs: by output.
+        outputs: only their target shards and the provenance of existing rows are used.
         writers: by output; opened before workers start, they accept staged shards.
-        specs: by output, with its target shards and the provenance of its existing rows.
         progress: called with rows done after each task.
     """
 
@@ -48,19 +49,19 @@ class ParallelRun:
         self,
         scheduler: str | None,
         split: Split,
+        specs: Sequence[StreamSpec],
+        outputs: Sequence[Output[Any]],
         writers: Sequence[cache.StreamWriter],
-        specs: Sequence[tuple[StreamSpec, Output[Any]]],
         *,
         resources: Resources,
         progress: Callable[[int, Meter], None],
     ) -> None:
         self._scheduler, self._split, self._writers, self._progress = scheduler, split, writers, progress
-        self._targets = [output.target for _, output in specs]
-        recorded = tuple(output.recorded for _, output in specs)
+        self._targets = [frozenset(output.target) for output in outputs]
+        recorded = tuple(output.recorded for output in outputs)
         digest = str(split.manifest["digest"])
         marks = tuple(writer.plan for writer in writers)
-        streams = tuple(spec for spec, _ in specs)
-        self._share = Share(split.root, split.name, digest, streams, resources, marks, recorded)
+        self._share = Share(split.root, split.name, digest, tuple(specs), resources, marks, recorded)
         self.meter = Meter()
         self.provenance: list[Mapping[str, Any] | None] = [None] * len(specs)
 
@@ -69,7 +70,7 @@ class ParallelRun:
 
         Raises what the workers' `as_completed` and `Run` raise.
         """
-        target = sorted({shard for shards in self._targets for shard in shards})
+        target = sorted(frozenset().union(*self._targets))
         if not target:
             return
         rows, n_done = self._split.rows_by_shard(), 0
@@ -79,7 +80,7 @@ class ParallelRun:
             most = MOST_OF_DEVICE if self._scheduler is None else MOST_SHARDS
             size = max(1, min(most, len(target) // (4 * n)))
             groups = [target[at : at + size] for at in range(0, len(target), size)]
-            tasks = [tuple(tuple(s for s in group if s in set(shards)) for shards in self._targets) for group in groups]
+            tasks = [[sorted(shards.intersection(group)) for shards in self._targets] for group in groups]
             device = device_of(agreed)
             self.meter = Meter(decoders=0, lanes=0, device=f"{n} x {device}" if device and n > 1 else device)
             for extracted, meter in workers.as_completed(functools.partial(self._share.extract, agreed), tasks):
@@ -95,10 +96,10 @@ class ParallelRun:
         self.meter.stop()
 
 
-def provenance_of_worker(
-    scheduler: str | None, split: Split, spec: StreamSpec, resources: Resources
-) -> Mapping[str, Any]:
-    """A stream's provenance, from a worker: this machine may have no GPU."""
+def provenance_of(scheduler: str | None, split: Split, spec: StreamSpec, resources: Resources) -> Mapping[str, Any]:
+    """A stream's provenance, from a worker if there are any: this machine may have no GPU."""
+    if scheduler is None and not resources.processes:
+        return _provenance(spec, resources, None)
     with _workers(scheduler, split, spec, resources) as workers:
         return workers.run_one(functools.partial(_provenance, spec, resources, None))
 

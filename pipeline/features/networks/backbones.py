@@ -31,7 +31,7 @@ def load(spec: WeightsSpec) -> tuple[ResNet, dict[str, Any]]:
     Raises MissingAssets for a missing file or download, RawDataError for other tensors than a ResNet-50's, ConfigError
     for an unknown torchvision name.
     """
-    network = _SOURCES[spec.kind](spec)
+    network = _network_of(spec)
     network.fc = nn.Identity()
     provenance: dict[str, Any] = {
         "weights": spec.identity(),
@@ -43,10 +43,24 @@ def load(spec: WeightsSpec) -> tuple[ResNet, dict[str, Any]]:
     return network.eval().requires_grad_(False), provenance
 
 
-def _random(spec: WeightsSpec) -> ResNet:
-    with torch.random.fork_rng(devices=[]):  # keep the caller's random state
-        torch.manual_seed(int(spec.argument))
-        return resnet50(weights=None)
+def _network_of(spec: WeightsSpec) -> ResNet:
+    if spec.kind == "untrained":
+        with torch.random.fork_rng(devices=[]):  # keep the caller's random state
+            torch.manual_seed(int(spec.argument))
+            return resnet50(weights=None)
+    if spec.kind == "torchvision":
+        weights = _published(spec)
+        return fetch(spec, weights, lambda: resnet50(weights=weights))
+    file = spec.file()
+    checkpoint = load_checkpoint(file)
+    state = checkpoint.get("model") if spec.kind == "spin" else checkpoint
+    if not isinstance(state, dict):
+        found = f"keys {sorted(checkpoint)[:5]}"
+        raise not_a_checkpoint(file, "model", "SPIN's checkpoint, a dict with `model`", found)
+    network = resnet50(weights=None)
+    network.fc = nn.Identity()
+    fill(network, file, state, of="ResNet-50", ignored=("fc.", *REGRESSOR) if spec.kind == "spin" else ("fc.",))
+    return network
 
 
 def library_terms(weights: Any) -> dict[str, str]:
@@ -60,11 +74,6 @@ def _published(spec: WeightsSpec) -> Any:
         return get_weight(f"ResNet50_Weights.{spec.argument}")
     except (KeyError, ValueError) as error:
         raise ConfigError(f"weights {spec}: torchvision has no ResNet50_Weights.{spec.argument}") from error
-
-
-def _torchvision(spec: WeightsSpec) -> ResNet:
-    weights = _published(spec)
-    return fetch(spec, weights, lambda: resnet50(weights=weights))
 
 
 def fetch(spec: WeightsSpec, weights: Any, build: Callable[[], N]) -> N:
@@ -83,37 +92,6 @@ def fetch(spec: WeightsSpec, weights: Any, build: Callable[[], N]) -> N:
             f"weights {spec}: {weights.url} cannot be downloaded ({getattr(error, 'reason', error)}). Download it "
             f"elsewhere to {file}, or name its path: file:FILE."
         ) from error
-
-
-def _file(spec: WeightsSpec) -> ResNet:
-    file = spec.file()
-    return _fill_resnet(file, load_checkpoint(file), ignored=())
-
-
-def _spin(spec: WeightsSpec) -> ResNet:
-    file = spec.file()
-    checkpoint = load_checkpoint(file)
-    state = checkpoint.get("model")
-    if not isinstance(state, dict):
-        raise not_a_checkpoint(
-            file, "model", "SPIN's checkpoint, a dict with `model`", f"keys {sorted(checkpoint)[:5]}"
-        )
-    return _fill_resnet(file, state, ignored=REGRESSOR)
-
-
-def _fill_resnet(file: Path, state: Mapping[str, Any], *, ignored: tuple[str, ...]) -> ResNet:
-    network = resnet50(weights=None)
-    network.fc = nn.Identity()
-    fill(network, file, state, of="ResNet-50", ignored=("fc.", *ignored))
-    return network
-
-
-_SOURCES: Final[Mapping[str, Callable[[WeightsSpec], ResNet]]] = {
-    "untrained": _random,
-    "torchvision": _torchvision,
-    "file": _file,
-    "spin": _spin,
-}
 
 
 def fill(network: nn.Module, file: Path, state: Mapping[str, Any], *, of: str, ignored: tuple[str, ...] = ()) -> None:
