@@ -21,6 +21,8 @@ from pipeline.files.pixels.frames import Frame, FrameSource, Image, nothing
 from pipeline.files.raw.files import MIB, names_in, open_regular, passes
 from pipeline.reasons import NOT_NOW
 
+RowsOf = Callable[[str, int, int], NDArray[Any]]  # name of a column, first row, last row + 1 -> stored values
+
 RAW: Final = "Name the dataset's raw folder: --raw DIR, or [paths] raw in luigi.cfg."
 
 
@@ -43,7 +45,7 @@ def crop_labels(labels: Labels, cut: Cut) -> Labels:
     return {**labels, "kp_2d": shown}
 
 
-def column(rows_of: Callable[[str, int, int], NDArray[Any]], name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
+def column(rows_of: RowsOf, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
     """Stored values (n, ...) of a column at any rows. rows_of: `Split.rows`, or `OpenShards.rows`."""
     if not len(rows):
         return rows_of(name, 0, 0)
@@ -89,15 +91,24 @@ def label_batch(split: Split, rows: NDArray[np.int64], reads: Reads) -> Labels:
     return {**labels, "in_run": in_run}
 
 
-def cuts(split: Split, policy: CropPolicy, rows: NDArray[np.int64]) -> list[Cut]:
-    """Boxes of the crops of (n,) rows."""
-    track = split.track_of(rows)
-    scale = np.asarray(split.tracks.crop_scale[track], np.float64)
+def cuts(split: Split, policy: CropPolicy, rows: NDArray[np.int64], rows_of: RowsOf | None = None) -> list[Cut]:
+    """Boxes of the crops of (n,) rows. rows_of: as for `column`."""
+    frame, bbox = (column(rows_of or split.rows, name, rows) for name in ("frame_index", "bbox"))
+    parts = crop_boxes(split, policy, rows, frame, bbox)
+    return [Cut(tuple(box), *of_row) for box, *of_row in zip(*(part.tolist() for part in parts), strict=True)]
+
+
+def crop_boxes(
+    split: Split, policy: CropPolicy, rows: NDArray[np.int64], frame: NDArray[np.int64], bbox: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.bool_]]:
+    """Boxes (n, 4) of the crop policy, crop scales (n,) of their tracks, and which are mirrored (n,)."""
+    track, which = np.unique(split.track_of(rows), return_inverse=True)
+    scale = np.asarray(split.tracks.crop_scale[track], np.float64)[which]
+    if policy.follows_box:
+        return bbox, scale, np.zeros(len(rows), bool)
     keys = policy.keys(split.tracks[number].name for number in track.tolist())
-    frame, bbox = (column(split.rows, name, rows) for name in ("frame_index", "bbox"))
-    boxes, mirrored = policy.boxes(bbox, scale, keys, frame)
-    values = zip(boxes.tolist(), scale.tolist(), mirrored.tolist(), strict=True)
-    return [Cut(tuple(box), of_track, flipped) for box, of_track, flipped in values]
+    boxes, mirrored = policy.boxes(bbox, scale, keys[which], frame)
+    return boxes, scale, mirrored
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 import cache
 from cache import Split
-from pipeline.features.pixel_sources import Cut, column, label, windows_in_run
+from pipeline.features.pixel_sources import Cut, column, crop_boxes, cuts, label, windows_in_run
 from pipeline.features.streams.base import Labels, Reads, Stream
 
 EXAMPLES: Final = 5  # problems that are reported with their message
@@ -93,11 +93,8 @@ class OpenShards:
         here = shard.columns[name][first - shard.start : stop - shard.start]
         return here if stop <= shard.stop else np.concatenate([here, self.rows(name, shard.stop, stop)])
 
-    def cuts(self, rows: NDArray[np.int64]) -> Iterator[Cut]:
-        frame, bbox = (column(self.rows, name, rows) for name in ("frame_index", "bbox"))
-        boxes = _boxes(self._split, self._stream.policy, rows, frame, bbox)
-        for box, *of in zip(*(values.tolist() for values in boxes), strict=True):
-            yield Cut(tuple(box), *of)
+    def cuts(self, rows: NDArray[np.int64]) -> list[Cut]:
+        return cuts(self._split, self._stream.policy, rows, self.rows)
 
     def labels(self, rows: NDArray[np.int64]) -> Iterator[Labels | None]:
         """Stored labels of (n,) rows that the stream reads; None if it reads none."""
@@ -188,7 +185,7 @@ def row_keys(split: Split, stream: Stream, rows: NDArray[np.int64]) -> NDArray[n
     if not reads.crops:
         return label_keys(split, rows, reads)
     frame, bbox, *labels = (label(split, name, rows) for name in ("frame_index", "bbox", *reads.labels))
-    boxes, scale, mirrored = _boxes(split, stream.policy, rows, frame, bbox)
+    boxes, scale, mirrored = crop_boxes(split, stream.policy, rows, frame, bbox)
     parts = [frame, boxes, scale, *([] if stream.policy.follows_box else [mirrored])]
     if reads.crops > 1:
         previous, compared = np.full(len(rows), -1), has_previous(split, rows)
@@ -211,19 +208,6 @@ def has_current_keys(split: Split, name: str, stream: Stream) -> bool:
     start, size = split.tracks.start, int(split.manifest["geometry"]["rows_per_shard"])
     rows = start[np.isin(start // size, split.stream_shards(name))][:COMPARED]
     return np.array_equal(column(split.rows, f"features/{name}_key", rows), row_keys(split, stream, rows))
-
-
-def _boxes(
-    split: Split, policy: cache.CropPolicy, rows: NDArray[np.int64], frame: NDArray[np.int64], bbox: NDArray[np.float32]
-) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.bool_]]:
-    """Boxes of the crop policy, crop scales of their tracks, and which are mirrored."""
-    track, which = np.unique(split.track_of(rows), return_inverse=True)
-    scale = np.asarray(split.tracks.crop_scale[track], np.float64)[which]
-    if policy.follows_box:
-        return bbox, scale, np.zeros(len(rows), bool)
-    keys = policy.keys(split.tracks[number].name for number in track.tolist())
-    boxes, mirrored = policy.boxes(bbox, scale, keys[which], frame)
-    return boxes, scale, mirrored
 
 
 def label_keys(split: Split, rows: NDArray[np.int64], reads: Reads) -> NDArray[np.uint64]:
@@ -249,7 +233,5 @@ def _bytes(columns: Sequence[NDArray[Any]]) -> NDArray[np.uint8]:
 
 
 def has_previous(split: Split, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """(n,) ascending rows of tracks -> whether the row before is in the same run: one step before in the same track."""
-    starts = split.runs[:, 0]
-    at = np.searchsorted(starts, rows)
-    return np.asarray(np.append(starts, -1)[at] != rows)
+    """(n,) rows of tracks -> whether the row before is in the same run: one step before in the same track."""
+    return windows_in_run(split.runs, rows, Reads(history=1))[1][:, 0]
