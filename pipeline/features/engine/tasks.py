@@ -37,7 +37,6 @@ class DecodingJob(NamedTuple):
     pixels: Pixels
     rows: NDArray[np.int64]  # (n,) of the split
     frame: NDArray[np.int64]  # (n,) ascending
-    todo: NDArray[np.bool_]  # (outputs, n) whether the row is missing in a stream
     requests: tuple[Mapping[int, CropRequest], ...]  # by output: index of a missing row -> request, without a slot
     shards: tuple[tuple[int, int], ...]  # (output, shard) that wait for this job to compare the video's pixels
     video: range  # all rows of the video
@@ -90,26 +89,24 @@ def _job(
     video: range,
 ) -> DecodingJob:
     """Make a job of rows, and of the rows before them that streams of pairs need."""
-    paired = [rows[np.isin(rows, lack)] for lack, out in zip(lacks, open_shards, strict=True) if out.pairs]
-    compared = np.unique(np.concatenate(paired)) if paired else rows[:0]
-    wanted = rows
-    rows = np.union1d(rows, compared - 1) if len(compared) else rows  # they have a row before: see OpenShards
+    lacks = [np.intersect1d(rows, lack) for lack in lacks]
+    paired = [lack for lack, out in zip(lacks, open_shards, strict=True) if out.pairs]
+    compared = np.unique(np.concatenate([rows[:0], *paired]))
+    rows = np.union1d(rows, compared - 1)  # they have a row before: see OpenShards
     frame = column(open_shards[0].rows, "frame_index", rows)
     order = np.lexsort((rows, frame))
     rows, frame = rows[order], frame[order]
-    todo = np.stack([np.isin(rows, lack) & np.isin(rows, wanted) for lack in lacks])
     previous = frame.copy()
     is_compared = np.isin(rows, compared)
-    before = rows[is_compared] - 1
-    previous[is_compared] = column(open_shards[0].rows, "frame_index", before)
+    previous[is_compared] = column(open_shards[0].rows, "frame_index", rows[is_compared] - 1)
     requests = []
-    for output, (out, lacking) in enumerate(zip(open_shards, todo, strict=True)):
-        at = np.flatnonzero(lacking)
+    for output, (out, lack) in enumerate(zip(open_shards, lacks, strict=True)):
+        at = np.flatnonzero(np.isin(rows, lack))
         parts = zip(at.tolist(), out.cuts(rows[at]), previous[at].tolist(), out.labels(rows[at]), strict=True)
         requests.append({i: CropRequest(output, -1, *of_row) for i, *of_row in parts})
     frames = np.unique(frame)
     n_kept = int((np.searchsorted(frames, frame) - np.searchsorted(frames, previous)).max(initial=0))
-    return DecodingJob(number, pixels, rows, frame, todo, tuple(requests), shards, video, n_kept)
+    return DecodingJob(number, pixels, rows, frame, tuple(requests), shards, video, n_kept)
 
 
 def _videos(split: Split, target: NDArray[np.int64], size: int) -> Iterator[tuple[int, int, int]]:
@@ -241,31 +238,26 @@ class Tasks:
         """Yield the tasks of a job; None while no slots are free."""
         start = 0
         while start < len(job.rows):
-            task, start = self._next_task(job, start)
+            stop = min(start + MOST_ROWS, len(job.frame))
+            stop = int(np.searchsorted(job.frame, job.frame[stop - 1], side="right"))  # whole frames
+            wanted = [[i for i in range(start, stop) if i in requests] for requests in job.requests]
+            while any(len(at) > batches.capacity for at, batches in zip(wanted, self._batches, strict=True)):
+                yield None
+            frames = job.frame[start:stop].tolist()
+            requests: dict[int, list[CropRequest]] = {frame: [] for frame in frames}
+            places = []
+            for output, (at, batches) in enumerate(zip(wanted, self._batches, strict=True)):
+                slots, within = batches.take(len(at))
+                places.append((job.rows[at], slots, within))
+                for i, slot in zip(at, slots.tolist(), strict=True):
+                    requests[frames[i - start]].append(job.requests[output][i]._replace(slot=slot))
+            before = tuple(_kept_frames(job, start))
+            first = start == 0 and bool(job.shards)
+            task = Task(self._next, job.number, job.pixels, requests, job.n_kept, before, first)
+            self._running[task.number] = _Running(job, places)
+            self._next += 1
+            start = stop
             yield task
-
-    def _next_task(self, job: DecodingJob, start: int) -> tuple[Task | None, int]:
-        """The task of a job from its row `start`, and the start of the next one."""
-        stop = min(start + MOST_ROWS, len(job.frame))
-        stop = int(np.searchsorted(job.frame, job.frame[stop - 1], side="right"))  # whole frames
-        todo = job.todo[:, start:stop]
-        if any(n > batches.capacity for n, batches in zip(todo.sum(axis=1), self._batches, strict=True)):
-            return None, start
-        places = []
-        frames = job.frame[start:stop].tolist()
-        requests: dict[int, list[CropRequest]] = {frame: [] for frame in frames}
-        for output, batches in enumerate(self._batches):
-            at = start + np.flatnonzero(todo[output])
-            slots, within = batches.take(len(at))
-            places.append((job.rows[at], slots, within))
-            for i, slot in zip(at.tolist(), slots.tolist(), strict=True):
-                requests[frames[i - start]].append(job.requests[output][i]._replace(slot=slot))
-        before = tuple(_kept_frames(job, start))
-        first = start == 0 and bool(job.shards)
-        task = Task(self._next, job.number, job.pixels, requests, job.n_kept, before, first)
-        self._running[task.number] = _Running(job, places)
-        self._next += 1
-        return task, stop
 
     def fill(
         self, task: int, problems: Problems
