@@ -184,7 +184,7 @@ class ExtractBeside(PipelineTask):
         # Where there is one of other weights, computing all rows again takes seconds, and no pixels.
         committed = cache.open(s.paths.cache)[self.split]
         replaces = stream.is_trained and bool(compare_stream(committed, spec).differs)
-        plan = plan_extraction(s.paths.cache, self.split, spec.set_raw(raw), replace=replaces)
+        plan = plan_extraction(s.paths.cache, self.split, replace(spec, raw=raw), replace=replaces)
         if not plan.up_to_date:
             refuse_untrained(plan.spec, raw, s.source.where(str(self.stream), "weights"))
         return plan

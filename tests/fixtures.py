@@ -9,7 +9,7 @@ import pickle
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -322,7 +322,7 @@ class Penn:
 
     def recipe(self, stream: StreamSpec | None = None) -> Recipe:
         settings = load(Path("no luigi.cfg"), optional=True)
-        at = () if stream is None else (stream.set_raw(self.raw),)
+        at = () if stream is None else (replace(stream, raw=self.raw),)
         return Recipe(datasets.get("penn_action"), "train", self.raw, self.root, settings, streams=at)
 
     def rows(self, column: str) -> dict[str, np.ndarray]:

@@ -131,7 +131,7 @@ def specs_of(args: argparse.Namespace, name: str, committed: cache.Split | None,
             raise ConfigError(f"{stream}: {twice[0]} is set by --{twice[0]} and by --set. Delete one.")
         options |= of_network if kind == network else {}
         requested = RequestedStream(stream, kind, options)
-        specs.append(_spec(args, name, committed, requested, stand_in=stand_in).set_raw(args.raw))
+        specs.append(replace(_spec(args, name, committed, requested, stand_in=stand_in), raw=args.raw))
     return specs
 
 

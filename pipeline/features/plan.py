@@ -75,8 +75,8 @@ class ExtractionPlan:
     split: str
     spec: StreamSpec
     identity: Mapping[str, Any]
-    replace: bool
-    why: str
+    replace: bool = False
+    why: str = ""
     lacks: MissingRows | None = None  # None: motion only, without pixels
     differs: tuple[Difference, ...] = ()  # differences from the recorded identity: it is refused
     otherwise: str = ""  # the same as text
@@ -118,10 +118,10 @@ def missing_columns(committed: Split, spec: StreamSpec) -> str:
 
 def compare_stream(committed: Split, spec: StreamSpec, *, replace: bool = False) -> ExtractionPlan:
     """As `plan_extraction` for an open split, with differences in `differs` instead of an error."""
-    if not committed.known_columns.issuperset(spec.stream.needs):
-        return ExtractionPlan(committed.root, committed.name, spec, spec.identity(), replace=False, why="")
-    target = spec.identity()
+    target = spec.stream.identity()
     make = functools.partial(ExtractionPlan, committed.root, committed.name, spec, target)
+    if not committed.known_columns.issuperset(spec.stream.needs):
+        return make()
     if spec.name not in committed.streams:
         lost = replace and committed.has_lost_manifest(spec.name)
         why = "its manifest is lost" if lost else "not extracted before"
@@ -134,7 +134,7 @@ def compare_stream(committed: Split, spec: StreamSpec, *, replace: bool = False)
     if before.get("kind") == target["kind"] == IMPORTED:  # settings do not name its file
         before = target
     differs = tuple(differing(before, target))
-    return make(replace=False, why=why, lacks=lacks, differs=differs, otherwise=describe(before, target))
+    return make(why=why, lacks=lacks, differs=differs, otherwise=describe(before, target))
 
 
 def recorded_identity(committed: Split, stream: str) -> Mapping[str, Any]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field, NonNegativeInt, PositiveFloat
 from pydantic.dataclasses import dataclass as validated
@@ -51,10 +51,3 @@ class StreamSpec:
 
     def __str__(self) -> str:
         return str(self.stream)
-
-    def set_raw(self, raw: Path | None) -> StreamSpec:
-        return replace(self, raw=raw)
-
-    def identity(self) -> dict[str, Any]:
-        """Identity of the whole stream. Its rows have their own keys (pixels, frame, box, crop scale)."""
-        return self.stream.identity()

@@ -23,6 +23,7 @@ from cache.read.batches import OF_TRACKS
 from pipeline.accounting import Totals
 from pipeline.cli.console import duration, plain, size
 from pipeline.cli.text import count
+from pipeline.conversion.plan import ConversionPlan
 from pipeline.detect.files import read_speed
 from pipeline.errors import MissingAssets, PipelineError
 from pipeline.files.pixels.frames import Video
@@ -74,17 +75,15 @@ class Forecast:
 
 def forecasts_of(plans: Sequence[SplitPlan]) -> dict[str, Forecast]:
     """Forecasts of the splits that are not up to date and have raw files, by split."""
-    rates = _rates([plan for plan in plans if not (plan.up_to_date or plan.problems)])
-    found = (_forecast_of(plan, rates) for plan in plans)
-    return {forecast.split: forecast for forecast in found if forecast is not None}
+    upcoming = [plan for plan in plans if not (plan.up_to_date or plan.problems)]
+    rates = _rates(upcoming)
+    return {plan.name: _forecast_of(plan, plan.conversion, rates) for plan in upcoming if plan.conversion is not None}
 
 
-def _forecast_of(plan: SplitPlan, rates: Mapping[tuple[str, str], Rate]) -> Forecast | None:
-    todo, recipe = plan.conversion, plan.recipe
-    if todo is None or plan.problems or plan.up_to_date:
-        return None
+def _forecast_of(plan: SplitPlan, todo: ConversionPlan, rates: Mapping[tuple[str, str], Rate]) -> Forecast:
+    recipe = plan.recipe
     frames = _frames_stated(recipe.raw, plan.undetected)
-    rows, source = _expected_rows(plan)
+    rows, source = _expected_rows(plan, todo)
     if plan.undetected:
         rows = (rows or 0) + frames
         source = f"with one person per frame of {count(len(plan.undetected), 'clip')} without keypoints"
@@ -117,10 +116,8 @@ def _frames_stated(raw: Path, clips: Sequence[str]) -> float:
     return float(np.mean(lengths)) * len(clips) if lengths else 0.0
 
 
-def _expected_rows(plan: SplitPlan) -> tuple[float | None, str]:
+def _expected_rows(plan: SplitPlan, todo: ConversionPlan) -> tuple[float | None, str]:
     """Rows that a conversion will write, without clips without keypoints; and how they are known."""
-    todo = plan.conversion
-    assert todo is not None
     clips = frozenset(plan.undetected)
     new = [video for video in todo.append if not clips & {str(file) for file in video.files}]
     if not new:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -206,7 +206,7 @@ def _as_extracted(committed: cache.Split, name: str) -> StreamPlan:
 
 def _plan_stream(plan: SplitPlan, committed: cache.Split, spec: StreamSpec, raw: Path) -> StreamPlan:
     form = (spec.stream.dim, spec.stream.dtype)
-    compared = compare_stream(committed, spec.set_raw(raw))
+    compared = compare_stream(committed, replace(spec, raw=raw))
     assert compared.lacks is not None, "a split with boxes has pixels"
     if compared.differs:
         plan.problems.append(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Final
 
@@ -85,7 +85,7 @@ class Recipe:
         Raises as `plan_extraction`, and ConfigError for random weights on real data.
         """
         specs = self.streams if streams is None else streams
-        plans = [plan_extraction(self.root, self.name, spec.set_raw(self.raw)) for spec in specs]
+        plans = [plan_extraction(self.root, self.name, replace(spec, raw=self.raw)) for spec in specs]
         upcoming = [plan for plan in plans if not plan.up_to_date]
         for plan in upcoming if self.weights else ():
             refuse_untrained(plan.spec, self.raw, self.settings.source.where(plan.spec.name, "weights"))

@@ -178,7 +178,7 @@ def _why_not(split: Split, stream: str, spec: StreamSpec | None) -> str:
         digest = str((before.get("weights") or {}).get("file_sha256", ""))[:12]
         file = f" (sha256 {digest})" if digest else ""
         return f"its weights are missing: {kind}{file}. Name them: --weights KIND:FILE"
-    now = spec.identity()
+    now = spec.stream.identity()
     return "" if now == before else f"it was extracted differently: {describe(before, now)}"
 
 
