@@ -142,9 +142,9 @@ def recorded_plan(
     retry: bool = False,
 ) -> ConversionPlan:
     """The plan of a committed split. Arguments and errors as `recorded_reader` and `compare`."""
-    reader, folder, body = recorded_reader(split, raw, body)
-    where: dict[str, Any] = {"raw": folder, "root": split.root, "body": body}
-    return compare(split, reader, split.name.partition("/")[2], **where, drop_removed=drop_removed, retry=retry)
+    reader, raw, body = recorded_reader(split, raw, body)
+    name = split.name.partition("/")[2]
+    return compare(split, reader, name, raw=raw, root=split.root, body=body, drop_removed=drop_removed, retry=retry)
 
 
 def compare(

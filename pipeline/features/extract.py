@@ -24,21 +24,12 @@ from pipeline.features.spec import Resources
 HERE: Final = Resources()  # the whole machine
 
 
-@dataclass(frozen=True, slots=True)
-class Extraction:
+@dataclass(slots=True, kw_only=True)
+class Extraction(Counts):
     """The result of an extraction, in rows."""
 
     plan: ExtractionPlan
-    computed: int
-    carried: int  # rows whose pixels, frame and box the stream already had
-    kept: int  # rows of an interrupted extraction
-    problems: Mapping[str, int]  # why rows have no feature -> number
-    examples: tuple[str, ...]  # messages of the first few problems
     meter: Meter  # where the time went
-
-    @property
-    def seconds(self) -> float:
-        return self.meter.elapsed
 
 
 def extract(
@@ -108,13 +99,7 @@ def _extract(
             run = ParallelRun(scheduler, split, specs, outputs, writers, resources=resources, progress=report)
         for output, counts in run.results():
             parts[output].counts.add(counts)
-        for part, provenance in zip(parts, run.provenance, strict=True):
-            part.commit(provenance, run.meter)
-        return [
-            Extraction(part.plan, n.computed, n.carried, n.kept, n.problems, tuple(n.examples), run.meter)
-            for part in parts
-            for n in [part.counts]
-        ]
+        return [part.commit(provenance, run.meter) for part, provenance in zip(parts, run.provenance, strict=True)]
 
 
 class _StreamExtraction:
@@ -153,7 +138,7 @@ class _StreamExtraction:
 
         return Output(self._split, stream, writer, writer.pending, write, self.recorded)
 
-    def commit(self, provenance: Mapping[str, Any] | None, meter: Meter) -> None:
+    def commit(self, provenance: Mapping[str, Any] | None, meter: Meter) -> Extraction:
         """Commit. provenance: of the network; None: no network was loaded."""
         pending = self.writer.pending
         assert not pending, f"{self.plan.split}: shards {pending} were not computed"
@@ -168,3 +153,6 @@ class _StreamExtraction:
             {"identity": dict(self.plan.identity), "backbone": backbone, "stand_in": stand_in},
             note={"measured": measured, "computed_with": software, **named},
         )
+        done = Extraction(plan=self.plan, meter=meter)
+        done.add(self.counts)
+        return done

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import cache
 from cache import Split
@@ -31,6 +31,7 @@ MOST_SHARDS: Final = 4  # in a task of a cluster: a lost worker costs 32,768 row
 MOST_OF_DEVICE: Final = 16  # in a task of a device: a GPU computes four in a few seconds, and starts with empty buffers
 
 Workers = cluster.Workers | Devices
+Extracted = tuple[cache.Staged, Counts]  # a shard that a worker has staged
 
 
 class ParallelRun:
@@ -84,7 +85,7 @@ class ParallelRun:
             device = device_of(agreed)
             self.meter = Meter(decoders=0, lanes=0, device=f"{n} x {device}" if device and n > 1 else device)
             for extracted, meter in workers.as_completed(functools.partial(self._share.extract, agreed), tasks):
-                for output, staged, counts in extracted:
+                for output, (staged, counts) in extracted:
                     self._writers[output].accept(staged)
                     n_done += int(rows[staged.shard])
                     yield output, counts
@@ -118,14 +119,6 @@ def _provenance(
     return load(spec.stream, resources.machine(device), recorded)[1]
 
 
-class Extracted(NamedTuple):
-    """A shard that a worker has staged."""
-
-    output: int
-    staged: cache.Staged
-    counts: Counts
-
-
 @dataclass(frozen=True, slots=True)
 class Share:
     """Inputs of every worker. `device`: the worker's, if `resources` names devices."""
@@ -150,7 +143,7 @@ class Share:
         shards: Sequence[Sequence[int]],
         alive: Callable[[], None],
         device: str = "",
-    ) -> tuple[list[Extracted], Meter | None]:
+    ) -> tuple[list[tuple[int, Extracted]], Meter | None]:
         """Put shards, by output, into the cache. None instead of the meter: all rows were carried over.
 
         agreed: the provenance of all workers. Raises PipelineError if this one would compute differently.
@@ -166,7 +159,7 @@ class Share:
 
         def output(i: int) -> Output[Extracted]:
             def write(shard: PendingShard) -> Extracted:
-                return Extracted(i, stagings[i].stage(shard.number, shard.values, shard.ok, shard.keys), shard.counts)
+                return stagings[i].stage(shard.number, shard.values, shard.ok, shard.keys), shard.counts
 
             return Output(split, self.specs[i].stream, stagings[i], shards[i], write, agreed[i])
 
@@ -178,7 +171,7 @@ class Share:
             process=device,
             progress=lambda rows, meter: alive(),  # noqa: ARG005
         )
-        extracted = [found for _, found in run.results()]
+        extracted = list(run.results())
         return extracted, None if all(found is None for found in run.provenance) else run.meter
 
 

@@ -228,7 +228,7 @@ def _summarize_conversion(done: convert.Conversion) -> str:
 def _summarize_extraction(done: Extraction) -> str:
     """380 rows in 12 s (31 rows/s on cpu, bottleneck: model), 20 carried over"""
     rate = f"{done.meter.rate}, bottleneck: {done.meter.bottleneck}"
-    parts = [f"{count(done.computed, 'row')} in {done.seconds:.0f} s ({rate})"] if done.computed else []
+    parts = [f"{count(done.computed, 'row')} in {done.meter.elapsed:.0f} s ({rate})"] if done.computed else []
     parts += [f"{count(done.carried, 'row')} carried over"] if done.carried else []
     parts += [f"[yellow]{n:,} {kind}[/yellow]" for kind, n in done.problems.items()]
     return (", ".join(parts) or "no rows") + _why(done.plan.why)

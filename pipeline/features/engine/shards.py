@@ -103,9 +103,9 @@ class OpenShards:
         values = zip(*(label(self._split, name, rows) for name in self._columns), strict=True)
         return (dict(zip(self._columns, of_row, strict=True)) for of_row in values)
 
-    def store(self, rows: NDArray[np.int64], computed: NDArray[Any], known: NDArray[np.bool_] | None = None) -> None:
+    def store(self, rows: NDArray[np.int64], computed: NDArray[Any], known: NDArray[np.bool_]) -> None:
         """Store the numbers (n, dim) of (n,) rows in open shards, and (n,) whether they are known."""
-        ok = np.full(len(rows), cache.COMPUTED) if known is None else np.where(known, cache.COMPUTED, cache.UNDEFINED)
+        ok = np.where(known, cache.COMPUTED, cache.UNDEFINED)
         for shard, at in self._by_shard(rows):
             here = rows[at] - shard.start
             with np.errstate(over="ignore"):  # the cache refuses infinite numbers

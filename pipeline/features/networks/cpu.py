@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -99,16 +99,14 @@ class FusedNetwork:
         self._blocks: list[_FusedBottleneck] = []
         for layer in (network.layer1, network.layer2, network.layer3, network.layer4):
             for bottleneck in layer:
-                self._blocks.append(_fuse(bottleneck, shape))
-                shape = self._blocks[-1].last.output
+                self._blocks.append(_FusedBottleneck(bottleneck, shape))
+                shape = self._blocks[-1].output
 
     def __call__(self, crops: Tensor) -> Tensor:
         pixels = self._normalisation(crops).to(self._dtype)
         features = self._pool(self._first(pixels, "relu"))
-        for first, second, last, shortcut in self._blocks:
-            inner = second(first(features, "relu"), "relu")
-            residual = features if shortcut is None else shortcut(features, "none")
-            features = last.onto(residual, inner)
+        for block in self._blocks:
+            features = block(features)
         pooled: Tensor = self._mean(features)
         return pooled
 
@@ -134,19 +132,17 @@ class _FusedConvolution:
         return result
 
 
-class _FusedBottleneck(NamedTuple):
-    first: _FusedConvolution
-    second: _FusedConvolution
-    last: _FusedConvolution
-    shortcut: _FusedConvolution | None
+class _FusedBottleneck:
+    def __init__(self, layers: Any, shape: Shape) -> None:
+        self._first = _FusedConvolution(layers.conv1, shape)
+        self._second = _FusedConvolution(layers.conv2, self._first.output)
+        self._last = _FusedConvolution(layers.conv3, self._second.output)
+        self._shortcut = None if layers.downsample is None else _FusedConvolution(layers.downsample[0], shape)
+        self.output = self._last.output
 
-
-def _fuse(bottleneck: Any, shape: Shape) -> _FusedBottleneck:
-    first = _FusedConvolution(bottleneck.conv1, shape)
-    second = _FusedConvolution(bottleneck.conv2, first.output)
-    last = _FusedConvolution(bottleneck.conv3, second.output)
-    shortcut = None if bottleneck.downsample is None else _FusedConvolution(bottleneck.downsample[0], shape)
-    return _FusedBottleneck(first, second, last, shortcut)
+    def __call__(self, features: Tensor) -> Tensor:
+        inner = self._second(self._first(features, "relu"), "relu")
+        return self._last.onto(features if self._shortcut is None else self._shortcut(features, "none"), inner)
 
 
 def _output_shape(layer: Any, shape: Shape) -> Shape:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any, Final
@@ -93,7 +93,7 @@ class Named:
 
     def _built(self, pretrained: NetworkWeights | None) -> Built:
         try:
-            return _LIBRARIES[self.library](self, pretrained)
+            return _timm(self, pretrained) if self.library == "timm" else _torchvision(self, pretrained)
         except (PipelineError, NotImplementedError):
             raise
         except Exception as error:  # as each network puts it
@@ -161,12 +161,6 @@ def _timm(named: Named, pretrained: NetworkWeights | None) -> Built:
     model = f"{named.name.partition('.')[0]}.{about.tag}" if pretrained else ""
     terms = {"licence": about.license or "not recorded by timm", "source": source} if pretrained else {}
     return Built(network, "pooled, num_classes=0", classifier, about.mean, about.std, model, terms)
-
-
-_LIBRARIES: Final[Mapping[str, Callable[[Named, NetworkWeights | None], Built]]] = {
-    "torchvision": _torchvision,
-    "timm": _timm,
-}
 
 
 def _did_you_mean(close: Sequence[str]) -> str:
