@@ -17,8 +17,9 @@ from pipeline.conversion import committed
 from pipeline.errors import PipelineError
 from pipeline.features.streams.base import ROW_RATE, Labels, Reads
 from pipeline.files.pixels import sources
-from pipeline.files.pixels.frames import Frame, FrameSource, Image, nothing
+from pipeline.files.pixels.frames import Frame, FrameSource, Image
 from pipeline.files.raw.files import MIB, names_in, open_regular, passes
+from pipeline.processes import alive
 from pipeline.reasons import NOT_NOW
 
 RowsOf = Callable[[str, int, int], NDArray[Any]]  # name of a column, first row, last row + 1 -> stored values
@@ -128,23 +129,23 @@ class Pixels:
     def check(self) -> None:
         """Raise PipelineError if the pixels have changed since the conversion, or cannot be read."""
         if self.digest and self.source.digest() != self.digest:
-            self._require_readable(nothing)
+            self._require_readable()
             raise PipelineError(
                 f"{self.split}: {self.name}: {self.source.place} has other images than those that were converted. If "
                 "they have moved, name their folder: --raw DIR, or [paths] raw in luigi.cfg. If they have changed, run "
                 f"`touch '{self.source.place}'`, and convert again."
             )
 
-    def decode(self, frames: Iterator[int], alive: Callable[[], None]) -> Iterator[Frame]:
-        """Decode ascending frames. Calls `alive` whenever it makes progress."""
+    def decode(self, frames: Iterator[int]) -> Iterator[Frame]:
+        """Decode ascending frames."""
         compared = False
-        for frame in self.source.read(frames, alive=alive):
+        for frame in self.source.read(frames):
             if frame.image is None:
                 if frame.kind == NOT_NOW:
                     raise self._not_now(f"frame {frame.index}: {frame.problem}")
                 if not compared:  # rows stay without features, so make sure that the file is damaged, not its disk
                     self.check()
-                    self._require_readable(alive)
+                    self._require_readable()
                     compared = True
                 yield replace(frame, problem=f"{self.name}, frame {frame.index}: {frame.problem}")
             else:
@@ -155,7 +156,7 @@ class Pixels:
         assert frame.image is not None
         return crops.crop_person(frame.image, np.array(cut.bbox), cut.scale, size, mirrored=cut.mirrored)
 
-    def _require_readable(self, alive: Callable[[], None]) -> None:
+    def _require_readable(self) -> None:
         """Raise PipelineError for an image that cannot be opened, or a video that cannot be read to its end."""
         place = self.source.place
         try:

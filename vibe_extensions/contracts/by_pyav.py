@@ -12,7 +12,8 @@ from importlib.util import find_spec
 import numpy as np
 
 from pipeline.files.pixels.decode import MAX_PIXELS
-from pipeline.files.pixels.frames import Frame, FrameSource, Image, Video, increasing, nothing
+from pipeline.files.pixels.frames import Frame, FrameSource, Image, Video, increasing
+from pipeline.processes import alive
 
 
 def another_decoder(source: FrameSource) -> tuple[FrameSource, str]:
@@ -27,8 +28,8 @@ class VideoByPyAV(Video):
 
     __slots__ = ()
 
-    def read(self, frame_index: Iterable[int], *, alive: Callable[[], None] = nothing) -> Iterator[Frame]:
-        images = self._images(alive)
+    def read(self, frame_index: Iterable[int]) -> Iterator[Frame]:
+        images = self._images()
         position, image, problem, kind = -1, None, "", ""
         for index in increasing(frame_index):
             while not problem and position < index:
@@ -44,7 +45,7 @@ class VideoByPyAV(Video):
             else:
                 yield Frame(index, image(), None)
 
-    def _images(self, alive: Callable[[], None]) -> Iterator[Callable[[], Image]]:
+    def _images(self) -> Iterator[Callable[[], Image]]:
         """Functions that give each frame's pixels: colours are converted only on use."""
         import av
 

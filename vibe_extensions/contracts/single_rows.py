@@ -24,7 +24,7 @@ from pipeline.features.pixel_sources import Cut, Pixels, column, crop_labels, cu
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.base import Labels, Machine, Stream
 from pipeline.files.pixels.frames import Frame
-from pipeline.processes import Failed, alive
+from pipeline.processes import Failed
 from pipeline.processes.pool import ordered_map
 from vibe_extensions.contracts.by_pyav import another_decoder
 
@@ -158,7 +158,7 @@ def _rows_of(stream: Stream | None, size: int, chunk: _Chunk) -> list[Numbers | 
     frames = np.unique(chunk.frames).tolist()
     rows: list[Numbers | str | None] = []
     kept: dict[int, Frame] = {}  # frames for the remaining rows
-    for frame, decoded in zip(frames, chunk.pixels.decode(iter(frames), alive), strict=True):
+    for frame, decoded in zip(frames, chunk.pixels.decode(iter(frames)), strict=True):
         kept[frame] = decoded
         while len(rows) < len(own) and own[len(rows)] == frame:
             rows.append(_row_of(stream, size, chunk, len(rows), kept))

@@ -32,7 +32,7 @@ from pipeline.cli.text import count
 from pipeline.crops import CROP_SIZE
 from pipeline.errors import PipelineError
 from pipeline.features.pixel_sources import Pixels, column, cuts, pixels
-from pipeline.files.pixels.frames import Image, nothing
+from pipeline.files.pixels.frames import Image
 from vibe_extensions.exchange.formats import Exported, new_folder
 from vibe_extensions.exchange.rows import origin_of
 
@@ -119,7 +119,7 @@ def _cut(
             yield from zip(frame[block].tolist(), rows[block].tolist(), boxes, strict=True)
 
     by_frame = itertools.groupby(cut_rows(), key=lambda row: row[0])
-    decoded = place.decode(iter(np.unique(frame).tolist()), nothing)
+    decoded = place.decode(iter(np.unique(frame).tolist()))
     for decoded_frame, (_, persons) in zip(decoded, by_frame, strict=True):
         for _, row, box in persons:
             is_decoded = decoded_frame.image is not None

@@ -135,7 +135,7 @@ class CropDecoding:
             task.pixels.check()
         self._job, self._kept = task.job, {}
         self._upcoming.clear()
-        self._frames = task.pixels.decode(iter(self._upcoming.popleft, None), alive)
+        self._frames = task.pixels.decode(iter(self._upcoming.popleft, None))
         return [*task.before, *task.requests]
 
     def _is_skipped(self, number: int, task: Task, skipped: Mapping[int, Failed]) -> bool:

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.files.pixels.frames import FrameSource, Image
-from pipeline.processes import alive
 
 BINS: Final = (12, 4, 4)  # of hue, saturation and value
 SIZE: Final = (160, 90)  # px to which images are reduced: noise and compression average out
@@ -56,7 +55,7 @@ def cuts(differences: Sequence[float] | NDArray[np.floating]) -> list[int]:
 def cuts_of(source: FrameSource, n_frames: int) -> list[int]:
     """`cuts` of a video's first `n_frames` frames, which are all decoded. Damaged frames are skipped."""
     differences, before = np.zeros(n_frames), None
-    for frame in source.read(range(n_frames), alive=alive):
+    for frame in source.read(range(n_frames)):
         if frame.image is not None:
             now = histogram(frame.image)
             differences[frame.index] = 0 if before is None else difference(before, now)

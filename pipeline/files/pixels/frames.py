@@ -9,7 +9,7 @@ import hashlib
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -37,10 +37,6 @@ class Frame:
     image: Image | None
     problem: str | None
     kind: str = ""  # of the problem, short and stable, for counting: "picture_missing", "video_ended", ...
-
-
-def nothing() -> None:
-    """No-op for callers that need no progress."""
 
 
 class FrameSource(Protocol):
@@ -72,11 +68,11 @@ class FrameSource(Protocol):
         """Whether all frames cost the same; if not, continue a reader where it is."""
         ...
 
-    def read(self, frame_index: Iterable[int], *, alive: Callable[[], None] = nothing) -> Iterator[Frame]:
+    def read(self, frame_index: Iterable[int]) -> Iterator[Frame]:
         """Decode the given frames (strictly increasing), each once, in order. A bad frame is yielded with its problem.
 
-        The next index is taken after the previous frame was used. `alive` is called for every frame, also for skipped
-        ones. Raises ValueError if the indices do not increase from 0 on.
+        The next index is taken after the previous frame was used. Shows progress (`processes.alive`) for every frame,
+        also for skipped ones. Raises ValueError if the indices do not increase from 0 on.
         """
         ...
 
@@ -172,9 +168,8 @@ class Pictures:
         probed = [file_digest(self.path(there[i])) for i in (0, len(there) // 2, -1) if there]
         return _digest(f"pictures:{name}+{self.first}", folder_digest(self.place), *probed)
 
-    def read(self, frame_index: Iterable[int], *, alive: Callable[[], None] = nothing) -> Iterator[Frame]:
+    def read(self, frame_index: Iterable[int]) -> Iterator[Frame]:
         for index in increasing(frame_index):
-            alive()
             path = self.path(index)
             try:
                 yield Frame(index, decode(_read_bytes(path)), None)
@@ -270,7 +265,7 @@ class Video:
         steps = np.diff(np.array(times, np.float64))
         return steps[steps > 0]
 
-    def read(self, frame_index: Iterable[int], *, alive: Callable[[], None] = nothing) -> Iterator[Frame]:
+    def read(self, frame_index: Iterable[int]) -> Iterator[Frame]:
         kind = "video_unreadable"
         position = 0  # of the frame that the next grab() takes
         with self._open_capture() as (capture, problem):
@@ -358,12 +353,13 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def increasing(frame_index: Iterable[int]) -> Iterator[int]:
-    """The indices as int. Raises ValueError if they do not increase from 0 on."""
+    """The indices as int; shows progress for each. Raises ValueError if they do not increase from 0 on."""
     before = -1
     for index in frame_index:
         if index <= before:
             raise ValueError(f"frame indices must increase from 0 on: {index} after {before}")
         before = int(index)
+        alive()
         yield before
 
 

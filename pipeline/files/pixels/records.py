@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Final
@@ -14,7 +14,7 @@ from pipeline.files.formats import tfrecords
 from pipeline.files.formats.arrays import reading
 from pipeline.files.formats.tfrecords import Example
 from pipeline.files.pixels.decode import PictureError, decode, picture_size
-from pipeline.files.pixels.frames import Frame, below, increasing, nothing
+from pipeline.files.pixels.frames import Frame, below, increasing
 from pipeline.files.raw.files import cached, span_digest
 
 PICTURES: Final = "image/encoded"
@@ -66,7 +66,7 @@ class RecordPictures:
         content = span_digest(self.place, self.start, self.start + self.length)
         return hashlib.sha256(f"record\0{content}".encode()).hexdigest()
 
-    def read(self, frame_index: Iterable[int], *, alive: Callable[[], None] = nothing) -> Iterator[Frame]:
+    def read(self, frame_index: Iterable[int]) -> Iterator[Frame]:
         pictures: list[bytes] = []
         damage = ""
         try:
@@ -74,7 +74,6 @@ class RecordPictures:
         except RawDataError as error:
             damage = str(error)
         for index in increasing(frame_index):
-            alive()
             if damage:
                 yield Frame(index, None, damage, "record_damaged")
             elif index >= len(pictures):

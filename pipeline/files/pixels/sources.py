@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from pipeline.errors import PipelineError
-from pipeline.files.pixels.frames import Frame, FrameSource, Pictures, Video, nothing
+from pipeline.files.pixels.frames import Frame, FrameSource, Pictures, Video
 from pipeline.files.pixels.records import RecordPictures
 from pipeline.files.raw.listing import scan_folder
 
@@ -38,8 +38,8 @@ class TurnedPictures(Pictures):
     def digest(self) -> str:
         return hashlib.sha256(f"turned:{Pictures.digest(self)}".encode()).hexdigest()
 
-    def read(self, frame_index: Iterable[int], *, alive: Callable[[], None] = nothing) -> Iterator[Frame]:
-        for frame in Pictures.read(self, frame_index, alive=alive):
+    def read(self, frame_index: Iterable[int]) -> Iterator[Frame]:
+        for frame in Pictures.read(self, frame_index):
             if frame.image is None:
                 yield frame
             else:

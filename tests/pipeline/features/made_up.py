@@ -6,7 +6,7 @@ Tests put a copy of this file where decoding processes find it: sources and stre
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,7 +15,7 @@ import numpy as np
 
 import cache
 from pipeline.features.streams.base import Machine, NumberStream, PairStream, Reads
-from pipeline.files.pixels.frames import Frame, increasing, nothing
+from pipeline.files.pixels.frames import Frame, increasing
 
 SPLIT = "made_up/train"
 SIDE = 32  # px
@@ -190,10 +190,9 @@ class Source:
         self._do(-1)
         return self.name
 
-    def read(self, frame_index: Iterable[int], *, alive: Callable[[], None] = nothing) -> Iterator[Frame]:
+    def read(self, frame_index: Iterable[int]) -> Iterator[Frame]:
         self._do(-2)
         for index in increasing(frame_index):
-            alive()
             time.sleep(self.takes)
             self._do(index)
             yield Frame(index, np.full((SIDE, SIDE, 3), colour_of(index), np.uint8), None)

@@ -61,7 +61,7 @@ class ClipDecoding:
         if self._clip != task[0] or (self._position != task[1] and not self._over):
             (self._clip, self._position), self._over = task, False
             before = max(self._position - 1, 0)
-            self._frames, self._before = Video(self._raw, self._clip).read(itertools.count(before), alive=alive), None
+            self._frames, self._before = Video(self._raw, self._clip).read(itertools.count(before)), None
             if before < self._position:
                 self._before = _small(next(self._frames).image)
         frames: list[ClipFrame] = []

@@ -30,7 +30,7 @@ from pipeline.datasets import find_installed
 from pipeline.datasets.base import Origin
 from pipeline.errors import PipelineError
 from pipeline.files.pixels import sources
-from pipeline.processes import Failed, alive
+from pipeline.processes import Failed
 from pipeline.processes.pool import ordered_map
 from pipeline.settings.arguments import cache_option
 
@@ -291,7 +291,7 @@ def _hashes(raw: Path, job: tuple[str, list[int]]) -> dict[int, int]:
     source, frames = job
     by_frame: dict[int, int] = {}
     try:
-        for frame in sources.parse(raw, source).read(frames, alive=alive):
+        for frame in sources.parse(raw, source).read(frames):
             if frame.image is not None and (bits := picture_hash(frame.image)) is not None:
                 by_frame[frame.index] = bits
     except PipelineError:
