@@ -260,7 +260,7 @@ def clip_tracks(
         require_own_labels(video, labels)
     stem = PurePath(video.files[0]).stem if video.files else PurePath(video.name).name
     source_of = functools.cache(source_of or (lambda: Video(raw, video.files[0].as_posix())))
-    detections = None if labels is None else read_detections(labels, stem, lambda: source_of().size(), account.notes)
+    detections = None if labels is None else read_detections(labels, stem, lambda: source_of().size())
     account.found = 0 if detections is None else detections.n_persons
     source = source_of()
     source.require_decodable()
@@ -269,6 +269,7 @@ def clip_tracks(
         message = f"{raw / video.name}: no keypoints in {labels or raw / KEYPOINTS}: run {DETECTORS} on it"
         account.reject("no_keypoints", message)
         return []
+    account.notes.extend(detections.notes)
     if detections.passed_over:
         account.notes.append(f"{detections.passed_over} detections are no people, or marked as not to be used")
     header = source.header()

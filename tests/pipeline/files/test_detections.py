@@ -294,11 +294,10 @@ def test_people_in_pictures_of_another_scale_are_scaled_to_the_clip(stated: Any,
     boxed = np.column_stack([np.reshape(box(0), (2, 2)), [0.8, 0.8]])
     given = [{"": stated_by_coco[0]}, {"": stated_by_coco[1]}, {"": frames}, by_frame]
     for number, (files, expected) in enumerate(zip(given, (body(0), boxed, body(0), body(0)), strict=True)):
-        notes: list[str] = []
-        found = read_detections(write(tmp_path / f"{number}/k", files), "c", lambda: SIZE, notes)
+        found = read_detections(write(tmp_path / f"{number}/k", files), "c", lambda: SIZE)
         assert found is not None
         np.testing.assert_allclose(found.keypoints[0][0], expected * [scale, scale, 1], rtol=0.004)
-        assert ("".join(notes) != "") == (scale != 1)
+        assert ("".join(found.notes) != "") == (scale != 1)
 
 
 @pytest.mark.parametrize("stated", [(480, 640), (640, 360), (64, 64), ("wide", 3)])

@@ -50,11 +50,9 @@ class Detections:
     frames: Sequence[int]  # ascending, those that the detector has written something of, also without a person
     names: Sequence[str] = ()  # of the identities, where they are texts
     complete: bool = False  # the format has every frame, also those without a person
-    by_number: bool = False  # frames are the numbers of images or files
     passed_over: int = 0  # detections that are no people, or are marked as not to be used
-    camera: Mapping[int, Doubles] = field(
-        default_factory=dict
-    )  # frame -> (3, 3) `pipeline.homography` from the one before
+    notes: Sequence[str] = ()  # what was changed, or not used
+    camera: Mapping[int, Doubles] = field(default_factory=dict)  # frame -> (3, 3) homography from the one before
 
     @property
     def n_persons(self) -> int:
@@ -67,32 +65,35 @@ class Detections:
         return self.skeleton == CORNERS
 
 
-def read_detections(place: Path, video: str, size: Size, notes: list[str] | None = None) -> Detections | None:
+def read_detections(place: Path, video: str, size: Size) -> Detections | None:
     """Content of a file or folder; None for an empty folder.
 
     Args:
         place: a file or folder; its content tells the format.
         video: the clip's stem, by which files in a folder may be named.
         size: of the clip's images, for formats in shares of it.
-        notes: gets notes on unused files.
 
     Raises:
         RawDataError: unknown format, several videos, or unknown joint order.
     """
     if not place.is_dir():
-        return read_results(place, size, notes)
-    numbered = numbered_files(place, video)
+        return read_results(place, size)
+    numbered = _numbered_files(place, video)
     results = [place / name for name in (*(f"{video}{suffix}" for suffix in SUFFIXES), ALPHAPOSE)]
     single = next((file for file in results if file.is_file()), None)
     if not numbered:
-        return None if single is None else read_results(single, size, notes)
-    if single is not None and notes is not None and all(single != file for _, file in numbered):
-        tool = "YOLO" if numbered[0][1].suffix == ".txt" else "OpenPose"
-        notes.append(f"{single.name} is not used: {tool}'s files are")
-    return read_frames(numbered, size, notes)
+        return None if single is None else read_results(single, size)
+    if by_yolo := numbered[0][1].suffix == ".txt":
+        content = box_lines.yolo_content(numbered, size())
+    else:
+        pages = ((number, file, load_json(file, do=DAMAGED)) for number, file in numbered)
+        content = keypoints_json.openpose_content(pages, size)
+    if single is not None and all(single != file for _, file in numbered):
+        content.notes.append(f"{single.name} is not used: {'YOLO' if by_yolo else 'OpenPose'}'s files are")
+    return _assemble(place, content, {} if by_yolo else dict(numbered))
 
 
-def read_results(file: Path, size: Size | None = None, notes: list[str] | None = None) -> Detections:
+def read_results(file: Path, size: Size | None = None) -> Detections:
     """A clip's people in one file: JSON by its first character, else text. Raises RawDataError.
 
     `size` of the clip's images, to which people in images of another scale are scaled, with a note.
@@ -103,24 +104,10 @@ def read_results(file: Path, size: Size | None = None, notes: list[str] | None =
     with reading(file, "a file", do=DAMAGED), open_regular(file) as stream:
         start = stream.read(64).lstrip()[:1]
     text = start not in (b"[", b"{") and file.suffix.lower() != ".json"
-    content = box_lines.content_of(file) if text else keypoints_json.content_of(file, size)
-    if notes is not None:
-        notes += content.notes
-    return _assemble(file, content)
+    return _assemble(file, box_lines.content_of(file) if text else keypoints_json.content_of(file, size), {})
 
 
-def read_frames(files: Sequence[tuple[int, Path]], size: Size, notes: list[str] | None = None) -> Detections:
-    """(number, file) of each frame: YOLO's text, else OpenPose's JSON. Raises RawDataError for another file."""
-    if files and files[0][1].suffix == ".txt":
-        return _assemble(files[0][1].parent, box_lines.yolo_content(files, size()))
-    pages = ((number, file, load_json(file, do=DAMAGED)) for number, file in files)
-    content = keypoints_json.openpose_content(pages, size)
-    if notes is not None:
-        notes += content.notes
-    return _assemble(files[0][1].parent if files else Path(), content, dict(files))
-
-
-def numbered_files(folder: Path, video: str = "") -> list[tuple[int, Path]]:
+def _numbered_files(folder: Path, video: str) -> list[tuple[int, Path]]:
     """Sorted (number, file) of `<video>_<number>_keypoints.json` (OpenPose) or `.txt` (YOLO); empty without any.
 
     Other names that end in a number are read, too, if all files share them: `000.json`, `cam01.0000.json`. Files of
@@ -156,7 +143,7 @@ def numbered_files(folder: Path, video: str = "") -> list[tuple[int, Path]]:
     return sorted(found)
 
 
-def _assemble(place: Path, content: LabelContent, file_of: dict[int, Path] | None = None) -> Detections:
+def _assemble(place: Path, content: LabelContent, file_of: Mapping[int, Path]) -> Detections:
     """People frame by frame, with joints in one order. `file_of`: a frame's own file, for messages."""
     by_frame: dict[int, list[FoundPerson]] = {}
     for one in content.found:
@@ -167,8 +154,7 @@ def _assemble(place: Path, content: LabelContent, file_of: dict[int, Path] | Non
         lengths |= {0 if person.joints is None else len(person.joints) for person in persons}
         if len(lengths) > 1:
             of = ", ".join(f"{3 * n} numbers" if n else "a box alone" for n in sorted(lengths))
-            where = (file_of or {}).get(frame, place)
-            expected = "one joint order in all frames"
+            where, expected = file_of.get(frame, place), "one joint order in all frames"
             raise RawDataError(where, "keypoints", expected=expected, found=f"{of} a person", do=FORMATS)
     if lengths == {0}:
         points: Sequence[Doubles] = [np.stack([_corners(one) for one in by_frame[frame]]) for frame in frames]
@@ -185,8 +171,8 @@ def _assemble(place: Path, content: LabelContent, file_of: dict[int, Path] | Non
         frames if content.frames is None else content.frames,
         names,
         complete=content.frames is not None,
-        by_number=content.by_number,
         passed_over=content.passed_over,
+        notes=content.notes,
         camera=content.camera,
     )
 

@@ -38,7 +38,7 @@ LARGEST_SHARE: Final = 1.5  # of the image; a box that is cut off may reach out 
 class FoundPerson(NamedTuple):
     """One person in one image."""
 
-    frame: int  # from 0; or an image's number (`Content.by_number`)
+    frame: int  # from 0; or an image's number, which may begin anywhere
     joints: Doubles | None = None  # (J, 3) px px score
     box: Doubles | None = None  # (2, 2) px, upper left and lower right corner; where there are no joints
     score: float = 1.0  # of the box
@@ -52,12 +52,9 @@ class LabelContent:
     found: list[FoundPerson] = field(default_factory=list)
     frames: list[int] | None = None  # those that the detector has looked at, if the format has them
     joints: Sequence[str] | None = None  # the names that the file declares
-    by_number: bool = False  # frames are the numbers of images, which may begin anywhere
     passed_over: int = 0  # detections that are no people, or are marked as not to be used
     notes: list[str] = field(default_factory=list)  # what was changed
-    camera: dict[int, Doubles] = field(
-        default_factory=dict
-    )  # frame -> (3, 3) `pipeline.homography` from the one before
+    camera: dict[int, Doubles] = field(default_factory=dict)  # frame -> (3, 3) homography from the one before
 
 
 @dataclass(frozen=True, slots=True)

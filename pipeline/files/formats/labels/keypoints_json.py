@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -58,7 +57,7 @@ def content_of(file: Path, size: Size | None = None) -> LabelContent:
     ):
         return _mmpose(INFERENCER, file, "frames", content, None)
     if isinstance(content, list) and content and all(isinstance(e, dict) and "people" in e for e in content):
-        return replace(openpose_content(((i, file, e) for i, e in enumerate(content)), size), by_number=False)
+        return openpose_content(((i, file, e) for i, e in enumerate(content)), size)
     if not isinstance(content, list) or not all(isinstance(entry, dict) for entry in content):
         expected = "a list of results, or an object with images or instance_info"
         found = f"an object with {', '.join(map(repr, content))[:80]}" if isinstance(content, dict) else kind(content)
@@ -72,7 +71,7 @@ def openpose_content(frames: Iterable[tuple[int, Path, object]], size: Size | No
     Joints on a canvas (`canvas_width`, `canvas_height`) of another scale are scaled to the clip's size.
     """
     looked_at, scaled = list[int](), 0
-    read = LabelContent(frames=looked_at, by_number=True)
+    read = LabelContent(frames=looked_at)
     for frame, file, content in frames:
         people = content.get("people") if isinstance(content, dict) else None
         if (
@@ -112,7 +111,7 @@ def _results(file: Path, results: Sequence[Mapping[str, Any]]) -> LabelContent:
             found.append(FoundPerson(frame, box=box, score=score, who=_identity(file, result)))
     if not any(person.who for person in found):  # where it did not track, all are 0; its trackers count from 1
         found = [person._replace(who=None) for person in found]
-    return LabelContent(found, by_number=True, passed_over=len(results) - len(people))
+    return LabelContent(found, passed_over=len(results) - len(people))
 
 
 def _score(file: Path, result: Mapping[str, Any]) -> float:
@@ -192,9 +191,7 @@ def _coco(file: Path, content: Mapping[str, Any], size: Size | None) -> LabelCon
             one._replace(joints=None, box=COCO.corners(file, where, entry["bbox"]) * scale, score=_score(file, entry))
             for one, (where, entry, scale) in zip(found, boxes, strict=True)
         ]
-    numbered = not all("frame_index" in image for image in images)
-    people = LabelContent(found, sorted(frame_of.values()), names, by_number=numbered, passed_over=passed_over)
-    people.camera = camera
+    people = LabelContent(found, sorted(frame_of.values()), names, passed_over=passed_over, camera=camera)
     if scaled := [image for image in images if (scale_of[int(image["id"])] != 1).any()]:
         shape = f"{scaled[0]['width']:.0f} x {scaled[0]['height']:.0f} px"
         people.notes.append(f"keypoints of {len(scaled)} frames are of pictures of {shape}: scaled to the clip's size")
