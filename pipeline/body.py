@@ -184,14 +184,14 @@ class Body(nn.Module):
         self._smpl = PosedJoints(arrays, arrays.J_regressor_h36m[:0], range(smpl_files.N_JOINTS))
 
     @classmethod
-    def load(cls, folder: Path | str, gender: str = "neutral") -> Self:
+    def load(cls, folder: Path | str, gender: str = "neutral") -> Body:
         """Load the body of one gender from `folder`. Raises as `smpl_files.load` does."""
 
         @functools.cache
         def load_gender(gender: str) -> Body:
             return cls(smpl_files.load(folder, gender), load_gender)
 
-        return cls(smpl_files.load(folder, gender), load_gender)
+        return load_gender(gender)
 
     @classmethod
     def stand_in(cls, gender: str = "neutral") -> Body:

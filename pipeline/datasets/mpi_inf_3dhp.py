@@ -30,7 +30,7 @@ from pipeline.cameras import is_rigid
 from pipeline.datasets.base import EXTRINSICS, Dataset, Mistake, Origin, ReleasePart
 from pipeline.datasets.pixels import frames_there, inputs, pictures_or_video, require_size
 from pipeline.errors import RawDataError
-from pipeline.files.formats.arrays import load_mat, numbers
+from pipeline.files.formats.arrays import load_mat, numbers, state_of
 from pipeline.files.formats.hdf5 import load_hdf5
 from pipeline.files.pixels.frames import Pictures, Video
 from pipeline.files.raw import RawVideo
@@ -236,7 +236,7 @@ def _train(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[CameraLab
     size = source.size()
     calibration: Calibration | None = None
     try:
-        calibration = read_calibration(raw / video.files[1], camera, do=AGAIN)
+        calibration = read_calibration(raw / video.files[1], camera)
     except (OSError, RawDataError) as error:  # labels do not need it
         account.notes.append(f"no camera intrinsics: {error}")
     if calibration is None:
@@ -275,8 +275,7 @@ class CameraLabels:
 def load_annot(file: Path, camera: int) -> CameraLabels:
     """Labels of one camera in annot.mat. Raises RawDataError; `no_label` without a file."""
     _require_file(file)
-    status = file.stat()
-    cells = _cells(file, status.st_size, status.st_mtime_ns)
+    cells = _cells(file, state_of(file))
     shape_2d, shape_3d = ((len(JOINTS[TRAIN]), n) for n in (2, 3))
     kp_2d = numbers(file, f"annot2{{{camera + 1}}}", cells["annot2"][camera], (None, math.prod(shape_2d)))
     kp_3d = numbers(file, f"annot3{{{camera + 1}}}", cells["annot3"][camera], (len(kp_2d), math.prod(shape_3d)))
@@ -304,7 +303,7 @@ def load_annot_data(file: Path) -> CameraLabels:
 
 # Eight videos share a file of 100 MB. Each process keeps the last one, as float32 of eight cameras: at most 60 MB.
 @functools.lru_cache(maxsize=1)
-def _cells(file: Path, n_bytes: int, mtime_ns: int) -> Mapping[str, Mapping[int, NDArray[Any]]]:  # noqa: ARG001
+def _cells(file: Path, state: tuple[int, int]) -> Mapping[str, Mapping[int, NDArray[Any]]]:  # noqa: ARG001
     """Variable -> camera -> its cell: float32 if it holds numbers, else as stored."""
     cells: dict[str, dict[int, NDArray[Any]]] = {}
     for key in ("annot2", "annot3"):  # one after the other: the file has several times what is used
@@ -344,13 +343,13 @@ class Calibration:
     extrinsics: NDArray[np.float32] | None  # (4, 4) world to camera, m; None if invalid
 
 
-def read_calibration(file: Path, camera: int, *, do: str) -> Calibration:
+def read_calibration(file: Path, camera: int) -> Calibration:
     """The calibration of a camera. Raises RawDataError, and OSError if the file cannot be opened."""
     text = read_regular(file).decode("ascii", errors="replace")
     lines = [line.split() for line in text.splitlines()]
     start = next((i for i, words in enumerate(lines) if words == ["name", str(camera)]), None)
     if not text.startswith(FIRST_LINE) or start is None:
-        raise RawDataError(file, "name", expected=f"a block of camera {camera}", found="none", do=do)
+        raise RawDataError(file, "name", expected=f"a block of camera {camera}", found="none", do=AGAIN)
     block = {words[0]: words[1:] for words in lines[start : start + 7] if words}
 
     def values_of(key: str, n: int) -> list[float]:
@@ -359,10 +358,8 @@ def read_calibration(file: Path, camera: int, *, do: str) -> Calibration:
             values = [float(word) for word in words]
         except ValueError:
             values = []
-        if len(values) != n or not all(
-            abs(value) < MOST_CALIBRATED for value in values
-        ):  # comparisons with NaN are false
-            raise RawDataError(file, key, expected=f"{n} numbers", found=" ".join(words)[:80] or "none", do=do)
+        if len(values) != n or not (np.abs(values) < MOST_CALIBRATED).all():  # comparisons with NaN are false
+            raise RawDataError(file, key, expected=f"{n} numbers", found=" ".join(words)[:80] or "none", do=AGAIN)
         return values
 
     matrix = np.array(values_of("intrinsic", 16)).reshape(4, 4)[:3, :3]

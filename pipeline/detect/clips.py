@@ -20,7 +20,6 @@ from pipeline.errors import RawDataError
 from pipeline.files.formats.labels.detections import SUFFIXES, UNREAD
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import VIDEOS, is_folder
-from pipeline.files.raw.stand_in import MARKER
 
 EXTENSIONS: Final = VIDEOS  # those that cannot be decoded (.wmv) are rejected with the reason, not skipped
 PICTURES: Final = (".jpg", ".jpeg", ".png", ".heic", ".webp", ".gif", ".bmp", ".tif", ".tiff")
@@ -36,15 +35,10 @@ def list_clips(raw: Path, suffix: str = "") -> list[str]:
     return [file for file in files if PurePath(file.removesuffix(suffix)).suffix.lower() in EXTENSIONS]
 
 
-def list_other_files(raw: Path) -> list[str]:
-    """Files that are neither clips nor labels nor demo data's marker, as `list_clips` lists clips."""
-    files = (file for file in _list_files(raw) if not file.startswith(f"{KEYPOINTS}/") and file != MARKER)
-    return [file for file in files if PurePath(file).suffix.lower() not in EXTENSIONS]
-
-
 def list_images(raw: Path) -> list[str]:
-    """Image files among the clips."""
-    return [file for file in list_other_files(raw) if PurePath(file).suffix.lower() in PICTURES]
+    """Image files among the clips, but for those in `keypoints`."""
+    files = (file for file in _list_files(raw) if not file.startswith(f"{KEYPOINTS}/"))
+    return [file for file in files if PurePath(file).suffix.lower() in PICTURES]
 
 
 def images_hint(raw: Path) -> str:

@@ -21,11 +21,11 @@ DO: Final = "Check that the download is complete and is the checkpoint that was 
 _NUMBER_FORMATS: Final = {"f8": "d", "f4": "f", "f2": "e", "i8": "q", "i4": "i"}  # NumPy's names -> struct's
 
 
-def load_checkpoint(file: Path, *, settings: bool = False, mapped: bool = False, do: str = DO) -> dict[str, Any]:
+def load_checkpoint(file: Path, *, settings: bool = False, mapped: bool = False) -> dict[str, Any]:
     """A checkpoint's content, on the CPU. `settings`: skip objects that are not tensors.
 
-    `mapped`: tensors are read from the disk on use; the file must stay until then. Raises RawDataError, with advice
-    `do`, for a file with other content. No class or function that the file names is imported or called.
+    `mapped`: tensors are read from the disk on use; the file must stay until then. Raises RawDataError for a
+    file with other content. No class or function that the file names is imported or called.
     """
     try:
         if file.suffix == ".safetensors":
@@ -40,15 +40,15 @@ def load_checkpoint(file: Path, *, settings: bool = False, mapped: bool = False,
     except ConfigError:
         raise
     except Exception as error:  # a hostile file can raise anything: all of it means the same
-        raise not_a_checkpoint(file, "file", "tensors and numbers only", _reason(error), do) from error
+        raise not_a_checkpoint(file, "file", "tensors and numbers only", _reason(error)) from error
     if not isinstance(state, dict):
-        raise not_a_checkpoint(file, "file", "a dict of tensors", type(state).__name__, do)
+        raise not_a_checkpoint(file, "file", "a dict of tensors", type(state).__name__)
     return state
 
 
-def not_a_checkpoint(file: Path, key: str, expected: str, found: str, do: str = DO) -> RawDataError:
+def not_a_checkpoint(file: Path, key: str, expected: str, found: str) -> RawDataError:
     """The error for another file than the requested checkpoint."""
-    return RawDataError(file, key, expected=expected, found=found, do=do, reason="bad_checkpoint")
+    return RawDataError(file, key, expected=expected, found=found, do=DO, reason="bad_checkpoint")
 
 
 def _safetensors(file: Path) -> dict[str, Any]:

@@ -158,10 +158,6 @@ class Pictures:
         file, expected, do = self.root / self.pattern, "a readable image", "Unpack the images again."
         raise RawDataError(file, "size", expected=expected, found=problem, do=do, reason="no_picture")
 
-    def header(self) -> VideoHeader:
-        """As `Video.header`, without a frame rate."""
-        return VideoHeader(len(self.indices()), math.nan, *self.size())
-
     def digest(self) -> str:
         """Digest of names and sizes, and of the content of three images: uncompressed images all have one size."""
         there, name = self.indices().tolist(), self.pattern.rpartition("/")[2]

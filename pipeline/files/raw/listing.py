@@ -92,10 +92,10 @@ def list_folders(folder: Path) -> list[Path]:
     return [folder / name for name in names[:MOST_FOLDERS]]
 
 
-def deeper(raw: Path, patterns: Sequence[str], levels: int = 2) -> Path | None:
+def deeper(raw: Path, patterns: Sequence[str]) -> Path | None:
     """The first folder, one or two levels below `raw`, with a match: unpacked too deep."""
     level = [raw]
-    for _ in range(levels):
+    for _ in range(2):
         level = [child for folder in level for child in list_folders(folder)][:MOST_FOLDERS]
         for folder in level:
             if any_fits(folder, patterns):
