@@ -34,8 +34,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from pipeline.boxes import extents
-from pipeline.detect import get
-from pipeline.detect.base import DetectionResources, People
+from pipeline.detect import DetectionResources, People, get
 from pipeline.detect.clips import list_clips
 from pipeline.files.pixels.frames import Image, Video
 from vibe_extensions.clips.detection.run import detect_clips

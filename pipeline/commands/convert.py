@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import cache
+from pipeline.accounting import NOT_NOW, reason
 from pipeline.cli.console import DOUBT, IDLE, err
 from pipeline.cli.options import cores, shards_kept
 from pipeline.cli.progress import bar
@@ -18,7 +19,6 @@ from pipeline.conversion.committed import DROP
 from pipeline.conversion.plan import recorded_plan
 from pipeline.errors import PipelineError
 from pipeline.files.raw.stand_in import is_stand_in
-from pipeline.reasons import NOT_NOW, reason
 from pipeline.settings.arguments import check_own_folder, split_options
 from pipeline.settings.commands import body_of, dataset_of, setting_options
 

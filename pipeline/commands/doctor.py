@@ -22,8 +22,7 @@ from pipeline.cli.results import CommandResult, print_result
 from pipeline.cli.text import command
 from pipeline.datasets.base import Dataset, Mistake, ReleasePart, describe_error, globs
 from pipeline.demo import demo_data, has_demo_data
-from pipeline.detect.clips import labels_of, list_clips
-from pipeline.detect.files import KEYPOINTS
+from pipeline.detect.clips import KEYPOINTS, labels_of, list_clips
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.formats import smpl_files
 from pipeline.files.formats.labels.detections import read_detections

@@ -25,9 +25,8 @@ from pipeline.commands.plan import lines
 from pipeline.conversion.committed import rejected_videos
 from pipeline.conversion.plan import committed_split
 from pipeline.datasets.base import Dataset
-from pipeline.detect.base import Detector
-from pipeline.detect.clips import list_images
-from pipeline.detect.files import KEYPOINTS
+from pipeline.detect import Detector
+from pipeline.detect.clips import KEYPOINTS, list_images
 from pipeline.detect.plan import unlabelled_clips, usual_detector
 from pipeline.errors import ConfigError, MissingAssets, PipelineError
 from pipeline.features import computing

@@ -14,7 +14,7 @@ from rich.table import Table
 
 import cache
 from pipeline import datasets
-from pipeline.accounting import VideoAccount
+from pipeline.accounting import VideoAccount, reason
 from pipeline.cli.console import DOUBT, IDLE, err, fits, plain, printable, size, table
 from pipeline.cli.options import json_option
 from pipeline.cli.results import CommandResult, print_result
@@ -32,7 +32,6 @@ from pipeline.conversion.committed import (
 )
 from pipeline.errors import PipelineError
 from pipeline.features.plan import is_current, is_untrained, stream_label, weights_of
-from pipeline.reasons import reason
 from pipeline.recipe.overview import stored_bytes
 from pipeline.settings.arguments import cache_option, choose_splits, splits_argument
 

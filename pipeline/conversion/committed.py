@@ -15,14 +15,13 @@ import numpy as np
 
 import cache
 from pipeline import datasets
-from pipeline.accounting import VideoAccount
+from pipeline.accounting import VideoAccount, reason
 from pipeline.cli.text import FEW, command, count, few
 from pipeline.datasets.base import Dataset
 from pipeline.detect.clips import EXTENSIONS
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import RawVideo, changes
-from pipeline.reasons import reason
 
 OTHER_SPLIT: Final = "of another split"  # a video's state, see `video_state`
 DROP: Final = "--drop-removed"

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import cache
-from pipeline.accounting import Accounting, VideoAccount
+from pipeline.accounting import NOT_NOW, Accounting, VideoAccount
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import command, count
 from pipeline.conversion.committed import empty_lines, speed_of
@@ -28,7 +28,6 @@ from pipeline.files.raw import RawVideo, changes
 from pipeline.files.raw.files import caching, faults, note_fault
 from pipeline.processes import MEMORY, TIMEOUT, Failed, cluster
 from pipeline.processes.pool import ordered_map
-from pipeline.reasons import NOT_NOW
 from pipeline.track import Track
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import cache
 from cache import fingerprint
+from pipeline.accounting import NOT_NOW
 from pipeline.cli.text import command, count
 from pipeline.conversion.committed import (
     missing_lines,
@@ -30,7 +31,6 @@ from pipeline.conversion.identity import Difference, describe, differing, kind_o
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError, RawDataError, StandInMixed
 from pipeline.files.raw import RawVideo, changes
-from pipeline.reasons import NOT_NOW
 
 UNFINISHED: Final = "a killed run left something to finish or to remove"
 

@@ -26,7 +26,7 @@ from pipeline.errors import RawDataError
 from pipeline.files.formats import fits, tfrecords
 from pipeline.files.formats.tfrecords import Example, ExampleError
 from pipeline.files.pixels.decode import PictureError, picture_size
-from pipeline.files.pixels.records import AGAIN, MAX_PICTURES, PICTURES, RecordPictures
+from pipeline.files.pixels.sources import AGAIN, MAX_PICTURES, PICTURES, RecordPictures
 from pipeline.files.raw import RawVideo
 from pipeline.skeletons import convert
 from pipeline.track import Track

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.datasets.base import Dataset, Mistake, Origin, ReleasePart
 from pipeline.datasets.people import Rules, clip_origin, clip_tracks
-from pipeline.detect.clips import ClipLabels, entries
-from pipeline.detect.files import KEYPOINTS
+from pipeline.detect.clips import KEYPOINTS, ClipLabels, entries
 from pipeline.errors import RawDataError
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import RawVideo

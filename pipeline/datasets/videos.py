@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from pipeline.accounting import VideoAccount
 from pipeline.datasets.base import Dataset, Origin
 from pipeline.datasets.people import Rules, clip_origin, clip_tracks
-from pipeline.detect.clips import EXTENSIONS, ClipLabels, images_hint, list_clips
-from pipeline.detect.files import KEYPOINTS
+from pipeline.detect.clips import EXTENSIONS, KEYPOINTS, ClipLabels, images_hint, list_clips
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.raw import RawVideo
 from pipeline.linking import Cleaning

@@ -1,22 +1,108 @@
-"""Detectors of people and their keypoints.  [pixels] -> raw keypoints -> tracks
+"""Detectors of people and their 17 keypoints.  [pixels] -> raw keypoints -> tracks
 
 Packages add one by an entry point of the group "vibe_pipeline.detectors": the detector's name -> a `Detector` subclass.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Final, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, NonNegativeInt, PositiveFloat
+from pydantic.dataclasses import dataclass as validated
 
-from pipeline.detect.base import Detect, Detector, People
+from pipeline.cli.options import cores
 from pipeline.errors import PipelineError
 from pipeline.files.pixels.frames import Image
 from pipeline.plug_ins import Registry
+from pipeline.processes import TIMEOUT
+from pipeline.processes.devices import DeviceName, DeviceNames, device_names
 
 __all__ = ["Detect", "Detector", "Image", "People", "find", "flaw", "get", "identity", "load", "names", "terms"]
+
+
+class People(NamedTuple):
+    """The P people found in one image."""
+
+    boxes: NDArray[np.float32]  # (P, 4) x y of the upper left and of the lower right corner, px
+    scores: NDArray[np.float32]  # (P,) 0..1
+    keypoints: NDArray[np.float32]  # (P, 17, 3) px, px, confidence 0..1; COCO's joints in COCO's order; or (P, 0, 3)
+
+
+Detect = Callable[[Sequence[Image]], list[People]]  # (H, W, 3) uint8 RGB, of one size in a call; one `People` each
+
+
+@dataclass(frozen=True)
+class Detector(ABC):
+    """A detector that is not loaded yet. Subclasses are frozen dataclasses whose fields are its options."""
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1  # raised by hand whenever the same images would give other people
+    stand_in: ClassVar[bool] = False  # it is for demo data alone, and finds no one in real images
+
+    @property
+    def batch_size(self) -> int:
+        """Preferred number of images per call of the loaded function."""
+        return 8
+
+    @property
+    def every(self) -> int:
+        """Above 1, for a detector with an option of this name: the loaded function finds people in key frames only, and
+        follows them in the frames between; its second argument says of each image whether it is one."""
+        return 1
+
+    @property
+    def downloads(self) -> bool:
+        """Whether `identity` and `load` download weights first: then `plan` does not call them."""
+        return False
+
+    def identity(self) -> dict[str, Any]:
+        """What the detector's numbers depend on, besides `version`: part of the fingerprint of its files.
+
+        Override it if an option names a file: weights by digest, never by path. Raises MissingAssets for missing files.
+        """
+        return asdict(self)
+
+    def terms(self) -> list[dict[str, str]]:
+        """`sha256`, `licence` and `source` of its weights, for the record in its files. Nothing is compared by them."""
+        return []
+
+    def below(self, folder: Path) -> Self:  # noqa: ARG002
+        """The same detector, with relative paths in its options taken from `folder` (of luigi.cfg)."""
+        return self
+
+    @abstractmethod
+    def load(self, device: str) -> Detect:
+        """Load the detection function. `device`: "auto", "cpu", "cuda", "cuda:1", ... Raises what loading raises."""
+
+
+@validated(frozen=True, config={"extra": "forbid", "defer_build": True})
+class DetectionResources:
+    """Resources of a detection; [detect]'s model inherits from it. They do not change results."""
+
+    device: DeviceName = "auto"
+    devices: DeviceNames = None  # in the place of `device`
+    batch_size: Annotated[NonNegativeInt, Field(description="Images in a batch; 0: chosen by the detector")] = 0
+    workers: Annotated[NonNegativeInt, Field(description="Number of decoding processes; 0: one per core")] = 0
+    timeout: Annotated[PositiveFloat, Field(description="Seconds without progress until a clip is given up")] = TIMEOUT
+
+    @property
+    def processes(self) -> tuple[str, ...]:
+        """Devices with a process each; () if the calling process detects. Raises ConfigError."""
+        return device_names(self.devices or "", self.device)
+
+    def share(self, device: str) -> DetectionResources:
+        """Resources of one device's process, with its share of the cores; all resources for ""."""
+        if not device:
+            return self
+        workers = max(1, cores(self.workers) // len(self.processes))
+        return replace(self, device=device, workers=workers, devices=None)
+
 
 ENTRY_POINTS: Final = "vibe_pipeline.detectors"
 

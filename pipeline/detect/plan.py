@@ -8,10 +8,17 @@ from pathlib import Path
 from typing import Any, Final
 
 from cache import fingerprint
-from pipeline.detect import identity, terms
-from pipeline.detect.base import Detector
-from pipeline.detect.clips import EXTENSIONS, ClipLabels, images_hint, list_clips
-from pipeline.detect.files import KEYPOINTS, MADE_BY, ClipFiles, read_info
+from pipeline.detect import Detector, identity, terms
+from pipeline.detect.clips import (
+    EXTENSIONS,
+    KEYPOINTS,
+    MADE_BY,
+    ClipFiles,
+    ClipLabels,
+    images_hint,
+    list_clips,
+    read_info,
+)
 from pipeline.errors import ConfigError, PipelineError, RawDataError
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw.changes import utf8

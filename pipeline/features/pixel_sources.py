@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from cache import CropPolicy, Split
 from cache.read.labels import mirror, normalise_keypoints
 from pipeline import crops
+from pipeline.accounting import NOT_NOW
 from pipeline.conversion import committed
 from pipeline.errors import PipelineError
 from pipeline.features.streams.base import ROW_RATE, Labels, Reads
@@ -20,7 +21,6 @@ from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import Frame, FrameSource, Image
 from pipeline.files.raw.files import MIB, names_in, open_regular, passes
 from pipeline.processes import alive
-from pipeline.reasons import NOT_NOW
 
 RowsOf = Callable[[str, int, int], NDArray[Any]]  # name of a column, first row, last row + 1 -> stored values
 

@@ -12,7 +12,7 @@ from pydantic import Field, NonNegativeInt
 from pydantic.dataclasses import dataclass
 
 from cache import Root
-from pipeline.detect.base import DetectionResources
+from pipeline.detect import DetectionResources
 from pipeline.features.spec import Resources
 
 FROZEN: Final[Any] = {"extra": "forbid", "defer_build": True}  # built on first use: that takes a ms each

@@ -22,7 +22,7 @@ from pipeline.cli.console import DOUBT, err, plain
 from pipeline.cli.options import cores
 from pipeline.datasets.base import Dataset
 from pipeline.demo import has_demo_data
-from pipeline.detect.base import Detector
+from pipeline.detect import Detector
 from pipeline.errors import ConfigError, PipelineError, did_you_mean
 from pipeline.features import streams
 from pipeline.features.spec import StreamSpec

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-from pipeline.reasons import REASONS, UNKNOWN, reason
+from pipeline.accounting import REASONS, UNKNOWN, reason
 
 DOCS: Final = Path(__file__).parents[2] / "docs"
 ROW: Final = re.compile(r"^\| `(\w+)` \| (?:video|track|frames)[^|]*\| (.*) \|$", re.MULTILINE)

@@ -19,7 +19,7 @@ import pytest
 if TYPE_CHECKING:
     from pipeline.body import Body
     from pipeline.datasets.base import Dataset
-    from pipeline.detect.base import Detector
+    from pipeline.detect import Detector
     from pipeline.features.streams.base import Labels, Stream
     from pipeline.files.pixels.frames import Image
     from vibe_model.evaluation.protocols import Protocol

@@ -11,8 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from pipeline.demo import calibration_crops
-from pipeline.detect import flaw
-from pipeline.detect.base import Detector, People
+from pipeline.detect import Detector, People, flaw
 from pipeline.files.pixels.frames import Image
 from vibe_extensions.contracts.common import declaration_problems, number_problems, run_in_new_process
 

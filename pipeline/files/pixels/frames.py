@@ -19,12 +19,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.accounting import NOT_NOW
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.pixels.containers import missing_bytes
 from pipeline.files.pixels.decode import MAX_BYTES, MAX_PIXELS, PictureError, decode, picture_size
 from pipeline.files.raw.files import cached, file_digest, folder_digest, names_in, note_fault, open_regular, passes
 from pipeline.processes import alive
-from pipeline.reasons import NOT_NOW
 
 Image = NDArray[np.uint8]  # (H, W, 3) RGB
 

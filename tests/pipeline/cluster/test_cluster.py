@@ -16,7 +16,7 @@ from scipy.io import loadmat, savemat
 
 import cache
 from pipeline import detect
-from pipeline.detect.base import DetectionResources
+from pipeline.detect import DetectionResources
 from pipeline.detect.plan import plan_detection
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features.extract import extract, extract_together

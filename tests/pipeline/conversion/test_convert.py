@@ -13,11 +13,11 @@ import pytest
 
 import cache
 from pipeline import datasets
+from pipeline.accounting import REASONS
 from pipeline.body import Body
 from pipeline.conversion import convert
 from pipeline.errors import MissingAssets, PipelineError
 from pipeline.files.raw import changes, files
-from pipeline.reasons import REASONS
 from tests.packages import without
 
 SPLITS = [

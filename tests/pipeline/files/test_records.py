@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import RawDataError
-from pipeline.files.pixels.records import RecordPictures
+from pipeline.files.pixels.sources import RecordPictures
 from tests.pipeline.datasets.by_hand import jpeg
 from vibe_extensions.demo.files import tf_example as example
 from vibe_extensions.demo.files import tfrecord as framed

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from pipeline.datasets.people import pixel_camera
-from pipeline.detect.base import Detect, Detector, People
+from pipeline.detect import Detect, Detector, People
 from pipeline.files.formats.labels.detections import read_results
 from pipeline.homography import transfer
 from vibe_extensions.clips.detection.decoders import ClipDecoding

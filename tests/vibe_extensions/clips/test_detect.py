@@ -16,9 +16,8 @@ from cache import CacheError
 from pipeline import datasets
 from pipeline.__main__ import main
 from pipeline.accounting import Accounting
-from pipeline.detect.base import Detect, DetectionResources, Detector, People
-from pipeline.detect.clips import list_clips
-from pipeline.detect.files import PROVENANCE
+from pipeline.detect import Detect, DetectionResources, Detector, People
+from pipeline.detect.clips import PROVENANCE, list_clips
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.formats.labels.detections import read_results
 from pipeline.files.pixels.frames import Image, Video

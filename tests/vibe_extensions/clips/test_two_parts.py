@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pipeline.__main__ import main
-from pipeline.detect.base import DetectionResources
+from pipeline.detect import DetectionResources
 from pipeline.errors import ConfigError
 from vibe_extensions.clips.detection.run import detect_clips
 from vibe_extensions.clips.detectors.rtmpose import RTMPose

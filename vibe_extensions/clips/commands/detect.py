@@ -13,7 +13,7 @@ from pipeline.cli.console import DOUBT, STAND_IN, err, out, plain, show_json
 from pipeline.cli.options import every_option, json_option, named_values
 from pipeline.cli.progress import bar
 from pipeline.cli.text import FEW, count
-from pipeline.detect.base import DetectionResources, Detector
+from pipeline.detect import DetectionResources, Detector
 from pipeline.detect.clips import list_images
 from pipeline.detect.plan import plan_detection, usual_detector
 from pipeline.settings import sections

@@ -24,9 +24,8 @@ from pipeline.cli.console import DONE, DOUBT, plain, rate
 from pipeline.cli.options import cores
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import FEW, count, few
-from pipeline.detect import load
-from pipeline.detect.base import DetectionResources, Detector, People
-from pipeline.detect.files import RECORDS, ClipFiles
+from pipeline.detect import DetectionResources, Detector, People, load
+from pipeline.detect.clips import RECORDS, ClipFiles
 from pipeline.detect.plan import DetectionPlan, plan_detection
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.pixels.cuts import LEAST, Histogram, cuts, difference

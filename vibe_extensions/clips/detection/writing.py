@@ -1,4 +1,4 @@
-"""Writing of the files that `pipeline.detect.files` describes.  pixels -> [raw keypoints] -> tracks"""
+"""Writing of the files that `pipeline.detect.clips` describes.  pixels -> [raw keypoints] -> tracks"""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import IO, Any, Final
 import numpy as np
 
 from cache.storage.atomic import make_folder, publish, write_atomic, write_synced
-from pipeline.detect.base import People
-from pipeline.detect.files import END, MADE_BY, PROVENANCE, ClipFiles, read_info, read_speed
+from pipeline.detect import People
+from pipeline.detect.clips import END, MADE_BY, PROVENANCE, ClipFiles, read_info, read_speed
 from pipeline.skeletons import bones, joint_names
 
 SEEN: Final = 0.3

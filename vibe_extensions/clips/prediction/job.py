@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Final
 
 import cache
-from pipeline.detect.clips import EXTENSIONS
-from pipeline.detect.files import KEYPOINTS
+from pipeline.detect.clips import EXTENSIONS, KEYPOINTS
 from pipeline.errors import ConfigError
 from pipeline.features import streams as kinds
 from pipeline.features.plan import refuse_untrained

@@ -13,6 +13,7 @@ import numpy as np
 
 import cache
 from pipeline import datasets
+from pipeline.accounting import SAMPLED, reason
 from pipeline.cli.console import duration
 from pipeline.cli.text import command, count, error_text
 from pipeline.conversion.committed import rejected_videos
@@ -21,7 +22,6 @@ from pipeline.errors import MissingAssets, PipelineError
 from pipeline.features.plan import is_untrained, missing_rows, stream_label, weights_of
 from pipeline.files.formats import smpl_files
 from pipeline.files.raw.stand_in import is_stand_in
-from pipeline.reasons import SAMPLED, reason
 from vibe_extensions.contracts.commands import leaks
 from vibe_extensions.pages.report.page import Cell, PageSection
 from vibe_extensions.pages.show.page import Portrait, portrait

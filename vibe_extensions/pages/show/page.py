@@ -21,11 +21,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from jinja2.environment import TemplateStream
 from numpy.typing import NDArray
 
+from pipeline.accounting import reason
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import count
 from pipeline.crops import CROP_SIZE, crop_person, normalise_keypoints
 from pipeline.files.pixels.frames import Frame, Image
-from pipeline.reasons import reason
 from vibe_extensions.pages.show.drawing import SIDE_COLOURS, Skeleton, View, ViewBox, flat, joints_3d, view_box, views
 from vibe_extensions.pages.show.tracks import PAGE_FRAMES, Shown, ShownTrack, spread
 from vibe_extensions.pages.show.untracked import Untracked
