@@ -21,8 +21,7 @@ from pipeline.boxes import smooth_boxes
 from pipeline.cli.text import count
 from pipeline.datasets.base import Dataset, Origin, finite_joints
 from pipeline.datasets.pixels import DETECTED_OUTSIDE, require_frames, require_in_picture
-from pipeline.detect.clips import EXTENSIONS, labels_of, require_own_labels
-from pipeline.detect.files import KEYPOINTS, read_info
+from pipeline.detect.clips import EXTENSIONS, KEYPOINTS, labels_of, read_info, require_own_labels
 from pipeline.errors import RawDataError
 from pipeline.files.formats.labels.detections import Detections, read_detections
 from pipeline.files.pixels.cuts import cuts_of
@@ -261,7 +260,9 @@ def clip_tracks(
     stem = PurePath(video.files[0]).stem if video.files else PurePath(video.name).name
     source_of = functools.cache(source_of or (lambda: Video(raw, video.files[0].as_posix())))
     detections = None if labels is None else read_detections(labels, stem, lambda: source_of().size())
-    account.found = 0 if detections is None else detections.n_persons
+    if detections is not None:
+        account.found = detections.n_persons
+        account.notes.extend(detections.notes)
     source = source_of()
     source.require_decodable()
     source.require_whole()
@@ -269,7 +270,6 @@ def clip_tracks(
         message = f"{raw / video.name}: no keypoints in {labels or raw / KEYPOINTS}: run {DETECTORS} on it"
         account.reject("no_keypoints", message)
         return []
-    account.notes.extend(detections.notes)
     if detections.passed_over:
         account.notes.append(f"{detections.passed_over} detections are no people, or marked as not to be used")
     header = source.header()
