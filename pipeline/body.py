@@ -24,9 +24,7 @@ from pipeline.demo import procedural_body
 from pipeline.errors import PipelineError
 from pipeline.files.formats import smpl_files
 from pipeline.files.formats.smpl_files import N_JOINTS, SmplArrays
-from pipeline.skeletons import JOINTS, correspondence
-
-Floats = NDArray[np.floating]
+from pipeline.skeletons import JOINTS, Doubles, Floats, Ints, correspondence
 
 AT_ONCE: Final = 64  # bodies that `posed_joints` poses at once: their vertices are 5 MB
 
@@ -112,7 +110,7 @@ def _rest_vertices(arrays: SmplArrays, vertices: slice | NDArray[np.intp]) -> Fl
     return np.concatenate([arrays.v_template[vertices, :, None], arrays.shapedirs[vertices]], axis=2)
 
 
-def _points(arrays: SmplArrays, regressors: Floats, by_depth: NDArray[np.int64], rest: Floats) -> tuple[Floats, Floats]:
+def _points(arrays: SmplArrays, regressors: Floats, by_depth: Ints, rest: Floats) -> tuple[Floats, Floats]:
     """`PosedJoints.points` (218, 24 * 3 * K) and `PosedJoints.share` (K, 24)."""
     points, shares = [], []
     for regressor in regressors:
@@ -244,9 +242,7 @@ class Body(nn.Module):
         joints: Tensor = {"spin49": self._spin49, "common14": self._common14, "smpl": self._smpl}[order](betas, rotmat)
         return joints
 
-    def posed_joints(
-        self, pose: NDArray[np.floating], betas: NDArray[np.floating]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def posed_joints(self, pose: Floats, betas: Floats) -> tuple[Doubles, Doubles]:
         """pose (N, 72) rad, betas (N, 10) -> spin49 (N, 49, 3) and common14 (N, 14, 3) m, without translation."""
         rotmat = Rotation.from_rotvec(pose.reshape(-1, 3)).as_matrix().reshape(-1, smpl_files.N_JOINTS, 3, 3)
         joints, common14 = np.empty((len(pose), 49, 3)), np.empty((len(pose), 14, 3))

@@ -10,14 +10,14 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.floating]
+from pipeline.skeletons import Bools, Doubles, Floats
 
 MIN_SIDE_PX: Final = 1.0  # a tight box smaller than this is degenerate
 MIN_DIAGONAL_PX: Final = 0.5  # an extent smaller than this is no detection
 REFERENCE_PX: Final = 150.0  # a person whose extent has this diagonal has scale 1
 
 
-def extents(kp_2d: Floats, threshold: float = 0.0) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+def extents(kp_2d: Floats, threshold: float = 0.0) -> tuple[Doubles, Bools]:
     """Corners (N, 2, 2) of the joints with confidence above `threshold`, and (N,) whether there is any such joint.
 
     kp_2d is (N, J, 3) px px confidence. Rows without a joint have corners at 0. Non-finite joints count as unseen.
@@ -26,13 +26,13 @@ def extents(kp_2d: Floats, threshold: float = 0.0) -> tuple[NDArray[np.float64],
     visible = (points[..., 2] > threshold) & np.isfinite(points).all(axis=-1)
     low = np.where(visible[..., None], points[..., :2], np.inf).min(axis=1, initial=np.inf)
     high = np.where(visible[..., None], points[..., :2], -np.inf).max(axis=1, initial=-np.inf)
-    any_seen: NDArray[np.bool_] = np.any(visible, axis=1)
+    any_seen: Bools = np.any(visible, axis=1)
     corners = np.stack([low, high], axis=1)
     corners[~any_seen] = 0
     return corners, any_seen
 
 
-def tight_boxes(kp_2d: Floats, factor: float = 1.0) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
+def tight_boxes(kp_2d: Floats, factor: float = 1.0) -> tuple[NDArray[np.float32], Bools, Bools]:
     """Extent of the visible joints, made square by its larger side, times `factor`.
 
     kp_2d is (N, J, 3); a joint is visible if its confidence is above 0. Returns boxes (N, 4) cxcywh px, and two reasons
@@ -71,12 +71,12 @@ def smooth_boxes(
     return np.column_stack([smooth[:, :2], side, side]).astype(np.float32), first, stop
 
 
-def _smooth(column: NDArray[np.float64], median: int, sigma: float) -> NDArray[np.float64]:
+def _smooth(column: Doubles, median: int, sigma: float) -> Doubles:
     # Takes a tenth of a second, and most datasets need no smoothing.
     from scipy.ndimage import gaussian_filter1d, median_filter
 
     if 2 * len(column) <= median:
         median = len(column) - 1 + len(column) % 2
     robust = median_filter(column, size=median, mode="constant", cval=0.0)  # scipy.signal.medfilt, at any length
-    smooth: NDArray[np.float64] = gaussian_filter1d(robust, sigma)  # its default mode mirrors: d c b a | a b c d
+    smooth: Doubles = gaussian_filter1d(robust, sigma)  # its default mode mirrors: d c b a | a b c d
     return smooth

@@ -7,15 +7,13 @@ the camera, whose axes point right (x), down (y) and into the image (z). Compute
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from pipeline.rotations import compose, is_rotation
-from pipeline.skeletons import LARGEST
-
-Doubles = NDArray[np.float64]
+from pipeline.skeletons import LARGEST, Bools, Doubles, Floats
 
 CONVENTIONS: Final = ("gvhmr", "wham")  # of `angular_velocity`
 _WHAM_FPS: Final = 30.0
@@ -76,7 +74,7 @@ def angular_velocity(extrinsics: ArrayLike, convention: str = "gvhmr") -> Double
     return six
 
 
-def mirrored(extrinsics: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+def mirrored(extrinsics: Floats) -> Floats:
     """The camera that sees the mirrored world as the mirrored image: (..., 4, 4) -> (..., 4, 4) of equal dtype.
 
     The x axes of both world and camera change sign, so a rotation stays one: S E S, S = diag(-1, 1, 1, 1).
@@ -86,15 +84,15 @@ def mirrored(extrinsics: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]
     return np.asarray(sign[:, None] * extrinsics * sign + 0)  # 0 for -0
 
 
-def mirrored_axis(axes: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+def mirrored_axis(axes: Floats) -> Floats:
     """A world direction (..., 3) in the mirrored world of `mirrored`, of equal dtype."""
     axes = np.asarray(axes)
     return np.asarray(axes * _MIRROR[:3].astype(axes.dtype) + 0)  # 0 for -0
 
 
-def is_rigid(extrinsics: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
+def is_rigid(extrinsics: Floats) -> Bools:
     """(N, 4, 4) -> (N,): finite, a rotation to 1%, no mirror, and a last row of 0 0 0 1."""
-    finite = (np.abs(extrinsics) < LARGEST).all(axis=(1, 2))  # comparisons with NaN are false
+    finite = np.asarray((np.abs(extrinsics) < LARGEST).all(axis=(1, 2)))  # comparisons with NaN are false
     last = np.abs(np.where(finite[:, None], extrinsics[:, 3], 0) - (0, 0, 0, 1)).max(axis=1) < 1e-6
     return np.asarray(finite & last & is_rotation(extrinsics[:, :3, :3]))
 

@@ -10,18 +10,16 @@ from typing import Final
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.files.pixels.frames import Image
+from pipeline.skeletons import Doubles, Floats
 from pipeline.track import CROP_SCALE
-
-Floats = NDArray[np.floating]
 
 CROP_SIZE: Final = 224  # px, the side of a crop
 LARGEST_PX: Final = 2.0**20  # a crop this wide shows an image as less than a pixel; OpenCV's integers end at 2^21
 
 
-def crop_affine(bbox: Floats, scale: float = CROP_SCALE, size: int = CROP_SIZE) -> NDArray[np.float64]:
+def crop_affine(bbox: Floats, scale: float = CROP_SCALE, size: int = CROP_SIZE) -> Doubles:
     """(..., 4) cxcywh px -> (..., 2, 3): the map from image pixels to crop pixels.
 
     The centre of the box, scaled by `scale`, goes to (size / 2, size / 2), and its width and height become `size`.
@@ -62,9 +60,7 @@ def crop_person(
     return np.asarray(cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR), np.uint8)
 
 
-def normalise_keypoints(
-    kp_2d: Floats, bbox: Floats, scale: float = CROP_SCALE, size: int = CROP_SIZE
-) -> NDArray[np.floating]:
+def normalise_keypoints(kp_2d: Floats, bbox: Floats, scale: float = CROP_SCALE, size: int = CROP_SIZE) -> Floats:
     """(..., J, 3) image px and (..., 4) boxes -> [-1, 1] across the crop, 2 x / size - 1. Confidence is kept."""
     matrix = crop_affine(bbox, scale, size)
     zoom, shift = np.diagonal(matrix[..., :2], axis1=-2, axis2=-1), matrix[..., 2]

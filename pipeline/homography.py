@@ -20,8 +20,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.skeletons import Doubles, Ints
+
 Bytes = NDArray[np.uint8]
-Floats = NDArray[np.float64]
 
 GRID: Final = 17  # points on an axis, from 10% to 90% of it
 FINEST_SCALE: Final = 1  # of DIS, as its preset has it: half the resolution. 0 is full, 5 times the time
@@ -38,7 +39,7 @@ CORNERS: Final = np.array([[-1, -1], [1, -1], [-1, 1], [1, 1]], np.float64)
 _OF_THIS_THREAD: Final = threading.local()
 
 
-def between(previous: NDArray[Any], current: NDArray[Any]) -> tuple[Floats, bool]:
+def between(previous: NDArray[Any], current: NDArray[Any]) -> tuple[Doubles, bool]:
     """Two uint8 images of one size, (H, W) grey or (H, W, 3) RGB -> (3, 3), and whether it is known.
 
     Equal images give exactly the identity, known, even without texture. Degenerate pairs, and images smaller than
@@ -73,7 +74,7 @@ def dense_flow(previous: Bytes, current: Bytes, finest_scale: int = FINEST_SCALE
 
 
 @functools.lru_cache(maxsize=16)
-def grid(height: int, width: int) -> NDArray[np.int64]:
+def grid(height: int, width: int) -> Ints:
     """(289, 2) x and y of the pixels nearest to 17 x 17 points from 10% to 90% of the image, row by row."""
     share = np.linspace(0.1, 0.9, GRID)
     x, y = np.meshgrid(np.rint(share * width - 0.5), np.rint(share * height - 0.5))
@@ -82,12 +83,12 @@ def grid(height: int, width: int) -> NDArray[np.int64]:
     return pixels
 
 
-def normalise(pixels: NDArray[Any], height: int, width: int) -> Floats:
+def normalise(pixels: NDArray[Any], height: int, width: int) -> Doubles:
     """(..., 2) x and y of pixels -> [-1, 1] over the image: a pixel's centre is half a pixel from its corner."""
     return np.asarray((pixels + 0.5) / (width / 2, height / 2) - 1, np.float64)
 
 
-def correspondences(previous: Bytes, current: Bytes) -> tuple[Floats, Floats]:
+def correspondences(previous: Bytes, current: Bytes) -> tuple[Doubles, Doubles]:
     """Two (H, W) uint8 images -> (P, 2) points of the `grid`, (P, 2) their positions in the later image.
 
     Keeps points inside the image for which forward and backward flow agree within a pixel. The backward flow has half
@@ -104,7 +105,7 @@ def correspondences(previous: Bytes, current: Bytes) -> tuple[Floats, Floats]:
     return source[good], (source + moved / (size / 2))[good]  # equal where nothing moved, to the bit
 
 
-def sample(field: NDArray[np.float32], at: Floats) -> Floats:
+def sample(field: NDArray[np.float32], at: Doubles) -> Doubles:
     """(H, W, C) and (P, 2) x, y px -> (P, C), bilinear; outside the image, its border's values."""
     height, width = field.shape[:2]
     x, y = np.clip(at, 0, (width - 1, height - 1)).T
@@ -115,14 +116,14 @@ def sample(field: NDArray[np.float32], at: Floats) -> Floats:
     return np.asarray(upper * (1 - low_share) + lower * low_share, np.float64)
 
 
-def transfer(homography: Floats, points: Floats) -> Floats:
+def transfer(homography: Doubles, points: Doubles) -> Doubles:
     """(3, 3) and (..., 2) -> (..., 2): the mapped points; infinite on the line that maps to infinity."""
     mapped = points @ homography[:, :2].T + homography[:, 2]
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(mapped[..., :2] / mapped[..., 2:], np.float64)
 
 
-def fit(source: Floats, target: Floats) -> tuple[Floats, bool]:
+def fit(source: Doubles, target: Doubles) -> tuple[Doubles, bool]:
     """(P, 2) points and their positions afterwards -> (3, 3), and whether it is known.
 
     Direct linear transform with Hartley's normalisation of both point sets, then ROUNDS in which a squared residual has
@@ -162,7 +163,7 @@ def fit(source: Floats, target: Floats) -> tuple[Floats, bool]:
     return (np.eye(3) if (source == target).all() else homography), True
 
 
-def hartley(points: Floats) -> Floats:
+def hartley(points: Doubles) -> Doubles:
     """(P, 2) -> (3, 3): the similarity that moves their centre to 0 and their mean distance from it to sqrt(2)."""
     centre = points.mean(axis=0)
     distance = np.linalg.norm(points - centre, axis=1).mean()
@@ -177,12 +178,12 @@ class System:
     y'^2) times the products of (x, y, 1) with itself. An SVD of A takes ten times as long.
     """
 
-    def __init__(self, source: Floats, target: Floats) -> None:
+    def __init__(self, source: Doubles, target: Doubles) -> None:
         homogeneous = np.concatenate([source, np.ones((len(source), 1))], axis=1)
         self._products = (homogeneous[:, :, None] * homogeneous[:, None]).reshape(-1, 9)
         self._factors = np.stack([np.ones(len(target)), *target.T, np.square(target).sum(axis=1)])
 
-    def solve(self, weights: Floats) -> tuple[Floats, Floats]:
+    def solve(self, weights: Doubles) -> tuple[Doubles, Doubles]:
         """(P,) of squared residuals -> (9,) singular values of the weighted rows, ascending; (3, 3) the solution."""
         plain, x, y, both = ((self._factors * weights) @ self._products).reshape(4, 3, 3)
         product = np.zeros((9, 9))

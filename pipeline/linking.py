@@ -26,15 +26,10 @@ from types import MappingProxyType
 from typing import Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.boxes import extents
 from pipeline.errors import ConfigError
-
-Floats = NDArray[np.floating]
-Doubles = NDArray[np.float64]
-Bools = NDArray[np.bool_]
-Ints = NDArray[np.int64]
+from pipeline.skeletons import Bools, Doubles, Floats, Ints
 
 SECOND: Final = 25  # frames, where the frame rate is not known
 MAX_COST: Final = 25.0  # 5 standard deviations

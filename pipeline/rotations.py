@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from pipeline.skeletons import LARGEST
-
-Doubles = NDArray[np.float64]
+from pipeline.skeletons import LARGEST, Bools, Doubles, Floats
 
 
-def is_rotation(matrices: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
+def is_rotation(matrices: Floats) -> Bools:
     """(N, 3, 3) -> (N,): orthogonal to 1%, and no mirror. False for non-finite or huge matrices."""
     finite = np.where(np.abs(matrices) < LARGEST, matrices, 0.0)  # comparisons with NaN are false
     off = np.abs(finite @ finite.transpose(0, 2, 1) - np.eye(3)).max(axis=(1, 2))
     return np.asarray((off < 1e-2) & (np.linalg.det(finite) > 0))
 
 
-def pose_in_camera(pose: NDArray[np.floating[Any]], to_camera: NDArray[np.floating[Any]]) -> Doubles:
+def pose_in_camera(pose: Floats, to_camera: Floats) -> Doubles:
     """(N, 72) SMPL axis-angle in the world and (N, 3, 3) or (3, 3) world to camera -> (N, 72) in the camera, rad.
 
     Changes only the global orientation, SMPL's joint 0: the other joints are relative to their parents.
@@ -29,7 +25,7 @@ def pose_in_camera(pose: NDArray[np.floating[Any]], to_camera: NDArray[np.floati
     return in_view
 
 
-def compose(rotation: NDArray[np.floating[Any]], vectors: ArrayLike) -> Doubles:
+def compose(rotation: Floats, vectors: ArrayLike) -> Doubles:
     """`rotation` (..., 3, 3) after `vectors` (..., 3), axis-angle rad -> (..., 3) axis-angle rad."""
     from scipy.spatial.transform import Rotation  # takes 0.4 s
 

@@ -13,6 +13,11 @@ from typing import Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+Floats = NDArray[np.floating]
+Doubles = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
 LARGEST: Final = 1e7  # px, m, rad, ...: larger values are no labels, and sums of their squares would overflow float32
 
 Number = TypeVar("Number", bound=np.floating)

@@ -12,14 +12,10 @@ from numpy.typing import NDArray
 
 import cache
 from pipeline.cameras import is_rigid
-from pipeline.skeletons import JOINTS
+from pipeline.skeletons import JOINTS, Bools, Doubles, Floats
 
 if TYPE_CHECKING:
     from pipeline.files.pixels.frames import FrameSource
-
-Floats = NDArray[np.floating]
-Ints = NDArray[np.integer]
-Bools = NDArray[np.bool_]
 
 # Crop side / box side, unless a dataset has its own. Pixels and labels read it from the track.
 CROP_SCALE: Final = 1.3
@@ -51,7 +47,7 @@ class Track:
     name: str  # <video>/<person>, unique within the split
     video: str  # unique within the dataset
     fps: float  # of the video's own frames; nan where the release does not give it
-    frame_index: Ints  # (T,) int64, strictly increasing, the video's own count from 0
+    frame_index: NDArray[np.integer]  # (T,) int64, strictly increasing, the video's own count from 0
     bbox: Floats | None = None  # (T, 4) float32 cxcywh, px of the full image, square; None without images (AMASS)
     kp_2d: Floats | None = None  # (T, 49, 3) float32 x px, y px, confidence 0..1
     kp_3d: Floats | None = None  # (T, 49, 4) float32 m m m confidence, camera axes, pelvis (joint 39) at 0
@@ -148,7 +144,7 @@ def column_problems(columns: Mapping[str, NDArray[Any]]) -> Iterator[str]:
             yield f"{flag} goes with {' or '.join(labels)}: one is there without the other"
 
 
-def _extents(joints: NDArray[Any]) -> NDArray[np.float64]:
+def _extents(joints: NDArray[Any]) -> Doubles:
     """Joints (T, J, 3), or with confidence (T, J, 4) -> (F,) the longest side of the box around each frame's joints."""
     shown = joints[..., 3] > 0 if joints.shape[-1] == 4 else np.ones(joints.shape[:2], np.bool_)
     whole = shown.sum(axis=1) >= WHOLE

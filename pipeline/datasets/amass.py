@@ -24,13 +24,12 @@ from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.formats.arrays import load_npz, numbers
 from pipeline.files.raw import RawVideo
 from pipeline.rotations import resample_linear, resample_rotations
-from pipeline.skeletons import LARGEST
+from pipeline.skeletons import LARGEST, Doubles
 from pipeline.track import Track
 
 if TYPE_CHECKING:
     from pipeline.body import Body
 
-Doubles = NDArray[np.float64]
 
 TARGET_FPS: Final = 25
 MIN_FRAMES: Final = 60  # after resampling

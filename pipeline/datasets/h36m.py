@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 import cache
 from pipeline.accounting import Totals, VideoAccount
@@ -36,13 +35,12 @@ from pipeline.files.pixels.frames import Pictures, Video
 from pipeline.files.pixels.sources import n_frames
 from pipeline.files.raw import RawVideo
 from pipeline.rotations import is_rotation, pose_in_camera
-from pipeline.skeletons import JOINTS, LARGEST, convert, with_ones
+from pipeline.skeletons import JOINTS, LARGEST, Doubles, Ints, convert, with_ones
 from pipeline.track import Track
 
 if TYPE_CHECKING:
     from pipeline.body import Body
 
-Doubles = NDArray[np.float64]
 
 FPS: Final = 50.0
 STEP: Final = 2  # frames: every second one is used
@@ -287,7 +285,7 @@ def _poses(raw: Path, video: RawVideo, account: VideoAccount) -> _SequencePoses:
 
 
 def _smpl_labels(
-    raw: Path, video: RawVideo, kept: NDArray[np.int64], metadata: Metadata | None, account: VideoAccount
+    raw: Path, video: RawVideo, kept: Ints, metadata: Metadata | None, account: VideoAccount
 ) -> dict[str, Any]:
     """`Track` fields from SMPL fits, in the camera; NaN and false without a fit."""
     pose, betas = (np.full((len(kept), n), np.nan, np.float32) for n in (72, 10))

@@ -28,13 +28,12 @@ from pipeline.files.formats.tfrecords import Example, ExampleError
 from pipeline.files.pixels.decode import PictureError, picture_size
 from pipeline.files.pixels.sources import AGAIN, MAX_PICTURES, PICTURES, RecordPictures
 from pipeline.files.raw import RawVideo
-from pipeline.skeletons import convert
+from pipeline.skeletons import Doubles, convert
 from pipeline.track import Track
 
 if TYPE_CHECKING:
     from pipeline.body import Body
 
-Doubles = NDArray[np.float64]
 
 N_BODY, N_FACE, N_TOES = 14, 5, 6  # joints: together, in this order, the skeleton "insta_variety"
 PHIS: Final = "image/phis"  # features by the authors' own network, there where images were preprocessed for it

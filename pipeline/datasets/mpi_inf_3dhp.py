@@ -36,13 +36,12 @@ from pipeline.files.pixels.frames import Pictures, Video
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import read_regular
 from pipeline.files.raw.listing import is_folder_there
-from pipeline.skeletons import JOINTS, LARGEST, convert, correspondence, with_ones
+from pipeline.skeletons import JOINTS, LARGEST, Bools, Doubles, convert, correspondence, with_ones
 from pipeline.track import Track
 
 if TYPE_CHECKING:
     from pipeline.body import Body
 
-Doubles = NDArray[np.float64]
 
 BOX_FACTOR: Final = 1.1
 N_CAMERAS: Final = 14  # in every annot.mat
@@ -269,7 +268,7 @@ class CameraLabels:
     skeleton: str  # a key of JOINTS, of J joints
     kp_2d: Doubles  # (N, J, 2) px
     kp_3d: Doubles  # (N, J, 3) m, camera axes, not centred
-    valid: NDArray[np.bool_] | None = None  # (N,) evaluation may use the frame; None: not known
+    valid: Bools | None = None  # (N,) evaluation may use the frame; None: not known
 
 
 def load_annot(file: Path, camera: int) -> CameraLabels:

@@ -25,7 +25,7 @@ from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import load_mat, numbers
 from pipeline.files.pixels.frames import Pictures
 from pipeline.files.raw import RawVideo
-from pipeline.skeletons import JOINTS, convert
+from pipeline.skeletons import JOINTS, Doubles, Floats, convert
 from pipeline.track import Track
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class PennAction(Dataset):
         return [track]
 
 
-def _keypoints(file: Path, label: dict[str, NDArray[np.generic]]) -> NDArray[np.float64]:
+def _keypoints(file: Path, label: dict[str, NDArray[np.generic]]) -> Doubles:
     """(frames, 13, 3) x px, y px, 1 where visible. Invisible joints mostly have coordinates, too."""
     x = numbers(file, "x", label["x"], (None, N_JOINTS))
     y = numbers(file, "y", label["y"], (len(x), N_JOINTS))
@@ -114,7 +114,7 @@ def _keypoints(file: Path, label: dict[str, NDArray[np.generic]]) -> NDArray[np.
 
 
 def _note_contradictions(
-    file: Path, label: dict[str, NDArray[np.generic]], kp_2d: NDArray[np.floating], account: VideoAccount
+    file: Path, label: dict[str, NDArray[np.generic]], kp_2d: Floats, account: VideoAccount
 ) -> tuple[float, float] | None:
     """Note keys of the label file that contradict its joints.
 
@@ -145,9 +145,7 @@ def _note_contradictions(
     return None
 
 
-def _check_picture(
-    file: Path, kp_2d: NDArray[np.floating], stated: tuple[float, float] | None, pictures: Pictures
-) -> None:
+def _check_picture(file: Path, kp_2d: Floats, stated: tuple[float, float] | None, pictures: Pictures) -> None:
     """Raise RawDataError for joints in another image size than that of the images.
 
     If the label states that size, joints outside it are the release's, and noted.

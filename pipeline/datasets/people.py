@@ -30,7 +30,7 @@ from pipeline.files.pixels.sources import n_frames
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import file_digest
 from pipeline.linking import SECOND, Cleaning, clean, link, split_at_gaps
-from pipeline.skeletons import convert, joint_names, without_non_finite
+from pipeline.skeletons import Bools, Doubles, Ints, convert, joint_names, without_non_finite
 from pipeline.track import CROP_SCALE, Track
 
 DETECTORS: Final = "`python -m pipeline detect`, OpenPose or another one"
@@ -40,8 +40,6 @@ MIN_CONFIDENCE: Final = 0.3
 MIN_VISIBLE: Final = 6  # joints
 BOX_FACTOR: Final = 1.1
 BOX_SCALE: Final = 1.1  # crop side / larger side of a detector's box, which holds the whole person with some air
-
-Doubles = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +70,7 @@ class PersonTrack(NamedTuple):
     """The T kept frames of one person, as fields for `Dataset.track`."""
 
     person: str  # the detector's identity, or a number by order of appearance
-    frame_index: NDArray[np.int64]  # (T,)
+    frame_index: Ints  # (T,)
     bbox: NDArray[np.float32]  # (T, 4)
     kp_2d: NDArray[np.float32]  # (T, 49, 3); all 0 of people who are known by boxes alone
     crop_scale: float = CROP_SCALE
@@ -137,8 +135,8 @@ def _longest(rows: NDArray[np.intp]) -> int:
 
 
 def _smooth_person_boxes(
-    frame_index: NDArray[np.int64], kp_2d: NDArray[np.float64], enough: NDArray[np.bool_], account: VideoAccount
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    frame_index: Ints, kp_2d: Doubles, enough: Bools, account: VideoAccount
+) -> tuple[Ints, NDArray[np.float32]]:
     """Kept rows (n,), and their boxes (n, 4), smoothed over time, missing frames included.
 
     enough: (T,) frames that show enough joints. Other frames are counted as dropped.
@@ -152,7 +150,7 @@ def _smooth_person_boxes(
     return np.flatnonzero(kept), boxes[dense[kept] - first] * np.array([1, 1, BOX_FACTOR, BOX_FACTOR], np.float32)
 
 
-def _squares(corners: NDArray[np.float64]) -> NDArray[np.float32]:
+def _squares(corners: Doubles) -> NDArray[np.float32]:
     """(T, 2, 3) -> (T, 4) boxes, square by the larger side."""
     low, high = corners[:, 0, :2], corners[:, 1, :2]
     side = (high - low).max(axis=1, keepdims=True)
@@ -192,7 +190,7 @@ def _bridge_person(person: PersonTrack, max_gap: int) -> PersonTrack:
     return person._replace(frame_index=every, bbox=bbox, kp_2d=kp_2d)
 
 
-def confident(detections: Detections) -> NDArray[np.float64]:
+def confident(detections: Detections) -> Doubles:
     """(N, J, 3) all persons of all frames; scores below MIN_CONFIDENCE are 0."""
     n_joints = len(joint_names(detections.skeleton))
     persons, _ = without_non_finite(np.concatenate([*detections.keypoints, np.empty((0, n_joints, 3))]))
@@ -217,7 +215,7 @@ def _apply_confidence(detections: Detections, account: VideoAccount) -> Detectio
 
 def _identify(
     detections: Detections, account: VideoAccount, max_gap: int, cuts: Sequence[int]
-) -> list[tuple[str, NDArray[np.int64]]]:
+) -> list[tuple[str, Ints]]:
     """Name and (n, 2) rows (t, p) of every person, by the detector's identities or by linking."""
     if detections.identity is None:
         linked = link(detections.keypoints, detections.frame_index, max_gap, cuts=cuts, camera=detections.camera)

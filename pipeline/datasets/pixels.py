@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.accounting import VideoAccount
 from pipeline.boxes import extents
@@ -20,6 +19,7 @@ from pipeline.files.pixels.containers import edit_list_start
 from pipeline.files.pixels.frames import MOST_LOST, Pictures, Video
 from pipeline.files.pixels.sources import match_numbered, n_frames, picture_pattern
 from pipeline.files.raw.listing import scan_folder
+from pipeline.skeletons import Bools, Floats
 
 MIN_COMPARED: Final = 500  # frames; the releases' videos have more
 MAX_RATIO: Final = 60  # one frame a second
@@ -69,9 +69,7 @@ def pictures_or_video(
     return pictures[0] if pictures else Video(raw, files[0].as_posix())
 
 
-def frames_there(
-    source: Pictures | Video, n_labels: int, account: VideoAccount, *, extracted: bool = True
-) -> NDArray[np.bool_]:
+def frames_there(source: Pictures | Video, n_labels: int, account: VideoAccount, *, extracted: bool = True) -> Bools:
     """(n_labels,) labelled frames with an image; for a video, those that decode.
 
     Differences are noted; counting them is up to the reader. Raises RawDataError: `no_picture` without any image;
@@ -112,7 +110,7 @@ def require_size(
     size: tuple[int, int],
     labels: Path,
     do: str,
-    intrinsics: NDArray[np.floating] | None = None,
+    intrinsics: Floats | None = None,
 ) -> None:
     """Refuse frames of another (width, height) in px than their labels' camera (`other_picture_size`).
 
@@ -196,7 +194,7 @@ def other_frames(place: Path, expected: str, found: str, do: str) -> RawDataErro
 
 def require_in_picture(
     labels: Path,
-    keypoints: NDArray[np.floating],
+    keypoints: Floats,
     size: tuple[int, int],
     most: float = MOST_OUTSIDE,
     *,

@@ -17,7 +17,6 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.datasets.base import Dataset, Mistake, Origin, ReleasePart, finite_joints
@@ -26,14 +25,12 @@ from pipeline.files.formats.arrays import table
 from pipeline.files.formats.json_files import kind, load_json, records, whole
 from pipeline.files.pixels.frames import Pictures, below
 from pipeline.files.raw import RawVideo
-from pipeline.skeletons import convert
+from pipeline.skeletons import Bools, Doubles, Ints, convert
 from pipeline.track import Track
 
 if TYPE_CHECKING:
     from pipeline.body import Body
 
-Bools = NDArray[np.bool_]
-Doubles = NDArray[np.float64]
 
 ANNOTATIONS: Final = ("posetrack_data/annotations", "annotations")  # the first that has a sequence is used
 LABELS: Final = "posetrack18_v0.45_public_labels.tar.gz"
@@ -180,7 +177,7 @@ def _joints(coco: Coco, account: VideoAccount) -> tuple[tuple[str, ...], Doubles
 
 def _pictures(
     raw: Path, file: Path, file_names: Sequence[str], account: VideoAccount
-) -> tuple[Pictures, NDArray[np.int64], dict[str, Bools]]:
+) -> tuple[Pictures, Ints, dict[str, Bools]]:
     """The labelled images, each one's frame index (F,), the number in its name, and reasons against it.
 
     The most common pattern of names is used; of equally common ones, the first.
@@ -244,7 +241,7 @@ class Coco:
 
     file: Path
     file_names: list[str]  # F, as stored: not to be trusted
-    picture: NDArray[np.int64]  # (N,) 0..F-1
+    picture: Ints  # (N,) 0..F-1
     annotations: Mapping[str, Mapping[str, Any]]  # N: key in the file -> annotation
     categories: object
     notes: list[str]  # what is not used
@@ -266,7 +263,7 @@ class Coco:
                 raise RawDataError(self.file, key, expected="names, each once", found=kind(name), do=UNPACK)
         return names
 
-    def track_ids(self) -> NDArray[np.int64]:
+    def track_ids(self) -> Ints:
         """(N,) identities."""
         stored = {key: annotation.get("track_id") for key, annotation in self.annotations.items()}
         ids = [whole(self.file, f"{key}.track_id", value, do=UNPACK) for key, value in stored.items()]

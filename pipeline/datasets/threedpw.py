@@ -28,13 +28,12 @@ from pipeline.files.formats.arrays import numbers
 from pipeline.files.formats.pickles import load_labels
 from pipeline.files.pixels.frames import Pictures
 from pipeline.files.raw import RawVideo
-from pipeline.skeletons import JOINTS, LARGEST, convert, without_non_finite
+from pipeline.skeletons import JOINTS, LARGEST, Bools, Doubles, Ints, convert, without_non_finite
 from pipeline.track import Track
 
 if TYPE_CHECKING:
     from pipeline.body import Body
 
-Doubles = NDArray[np.float64]
 
 FPS: Final = 30.0  # of the phone's video, of which `imageFiles` holds every frame
 CROP_SCALE: Final = 1.2
@@ -157,9 +156,7 @@ class ThreeDPW(Dataset):
         return tracks
 
 
-def _rows(
-    actor: ActorLabels, has_picture: NDArray[np.bool_], account: VideoAccount
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def _rows(actor: ActorLabels, has_picture: Bools, account: VideoAccount) -> tuple[Ints, NDArray[np.float32]]:
     """Kept frames and their boxes."""
     n_frames = len(actor.pose)
     boxes, first, stop = smooth_boxes(actor.kp_18, MIN_CONFIDENCE)
@@ -195,7 +192,7 @@ class ActorLabels:
     betas: Doubles  # (10,)
     trans: Doubles  # (N, 3) m, in the world
     kp_18: Doubles  # (N, 18, 3) px px score
-    valid: NDArray[np.bool_]  # (N,) the camera fits the image
+    valid: Bools  # (N,) the camera fits the image
     gender: str
     to_camera: Doubles  # (N, 4, 4) from the world, m
     intrinsics: Doubles | None  # (3, 3) px

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.raw.files import open_regular
+from pipeline.skeletons import Doubles
 
 Shape = tuple[int | None, ...]  # None: any length
 
@@ -93,7 +94,7 @@ def fits(found: tuple[int, ...], shape: Shape) -> bool:
     return len(found) == len(shape) and all(n in (None, m) for n, m in zip(shape, found, strict=True))
 
 
-def numbers(file: Path, key: str, stored: Any, shape: Shape, *, do: str = AGAIN) -> NDArray[np.float64]:
+def numbers(file: Path, key: str, stored: Any, shape: Shape, *, do: str = AGAIN) -> Doubles:
     """An array or lists as float64, if they hold real numbers in `shape` (None: any length). Raises RawDataError.
 
     Stored types vary between files, and unsigned arithmetic wraps: always convert.
@@ -109,7 +110,7 @@ def numbers(file: Path, key: str, stored: Any, shape: Shape, *, do: str = AGAIN)
     return array.astype(np.float64)
 
 
-def table(file: Path, keys: Sequence[str], rows: Sequence[Any], n: int) -> NDArray[np.float64]:
+def table(file: Path, keys: Sequence[str], rows: Sequence[Any], n: int) -> Doubles:
     """(N, n) of N lists, the i-th under the i-th key. Raises as `numbers`."""
     try:
         array = np.asarray(rows)  # all at once, which is faster

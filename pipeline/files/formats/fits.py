@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import reading
-
-Doubles = NDArray[np.float64]
+from pipeline.skeletons import Doubles, Floats
 
 FILE: Final = "fits.sqlite"
 N_POSE, N_BETAS, N_JOINTS = 72, 10, 25  # joints: OpenPose's, the first of spin49; 19 more follow them in the files
@@ -104,9 +103,7 @@ def digest_of(file: Path) -> str:
         return store.digest
 
 
-def match_fits(
-    file: Path, names: Sequence[str], kp_2d: NDArray[np.floating[Any]]
-) -> tuple[dict[str, NDArray[Any]], Counter[str]]:
+def match_fits(file: Path, names: Sequence[str], kp_2d: Floats) -> tuple[dict[str, NDArray[Any]], Counter[str]]:
     """The fits of T rows: `pose` (T, 72), `betas` (T, 10), `has_smpl` (T,), fields of a Track; and counts of outcomes.
 
     names: of the rows' images; a name without a folder has no fit. kp_2d: (T, 49, 3) spin49 px, confidence. Rows are

@@ -14,9 +14,9 @@ from typing import Any, Final
 
 import h5py
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.files.formats.arrays import Shape, fits, reading, refuse
+from pipeline.skeletons import Doubles
 
 MAX_NUMBERS: Final = 1 << 24  # of one array: 128 MB. MPI-INF-3DHP's largest has 0.3 * 10^6
 FILTERS: Final = frozenset({h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32})
@@ -24,7 +24,7 @@ FILTERS: Final = frozenset({h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5
 
 def load_hdf5(
     file: Path, shapes: Mapping[str, Collection[Shape]], optional: Collection[str] = ()
-) -> dict[str, NDArray[np.float64]]:
+) -> dict[str, Doubles]:
     """The named arrays of numbers, each in one of its allowed shapes; of `optional`, the existing ones.
 
     MATLAB stores axes in reverse: a 3 x 17 x 1 x N array is (N, 1, 17, 3) here. Raises RawDataError for another file, a
@@ -38,7 +38,7 @@ def load_hdf5(
             return {key: _read(file, stored, key, shapes[key]) for key in present}
 
 
-def _read(file: Path, stored: h5py.File, key: str, shapes: Collection[Shape]) -> NDArray[np.float64]:
+def _read(file: Path, stored: h5py.File, key: str, shapes: Collection[Shape]) -> Doubles:
     expected = f"numbers of shape {' or '.join(str(shape).replace('None', 'any') for shape in shapes)}"
     with reading(file, expected, key=key):
         dataset = own_object(stored, key)

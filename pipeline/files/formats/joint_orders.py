@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pipeline.skeletons import bones, joint_names
+from pipeline.skeletons import Doubles, bones, joint_names
 
 CONFIDENT: Final = 0.3  # a joint below it does not count
 SHOWN: Final = 0.83  # share of visible joints, without which a person is ignored for bones
@@ -75,7 +74,7 @@ class OrderFit:
         return self.midpoint <= MIDPOINT and not self.bone > LONGEST
 
 
-def order_of(keypoints: Sequence[NDArray[np.float64]]) -> tuple[str | None, Sequence[OrderFit]]:
+def order_of(keypoints: Sequence[Doubles]) -> tuple[str | None, Sequence[OrderFit]]:
     """The joint order of one sequence, None if none fits; and how well each order of that length fits.
 
     Args:
@@ -94,7 +93,7 @@ def order_of(keypoints: Sequence[NDArray[np.float64]]) -> tuple[str | None, Sequ
     return (chosen.order if chosen.fits else None), fits
 
 
-def fit(order: str, persons: NDArray[np.float64]) -> OrderFit:
+def fit(order: str, persons: Doubles) -> OrderFit:
     """How well (N, J, 3) persons fit one order. Bones of persons with most joints, midpoints of all."""
     names = joint_names(order)
     points = np.where(persons[..., 2:] >= CONFIDENT, persons[..., :2], np.nan)
@@ -113,7 +112,7 @@ def fit(order: str, persons: NDArray[np.float64]) -> OrderFit:
     return OrderFit(order, bone, float(np.nanmax(apart)))
 
 
-def _median(values: NDArray[np.float64]) -> float:
+def _median(values: Doubles) -> float:
     """The median; NaN with fewer than MIN_PERSONS finite values."""
     finite = values[np.isfinite(values)]
     return float(np.median(finite)) if len(finite) >= MIN_PERSONS else float("nan")

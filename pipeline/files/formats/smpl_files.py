@@ -15,16 +15,12 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.lib.npyio import NpzFile
-from numpy.typing import NDArray
 
 from pipeline.errors import MissingAssets, RawDataError
 from pipeline.files.formats.pickles import load_pickle
 from pipeline.files.raw.files import whole_file_digest
 from pipeline.files.raw.stand_in import is_stand_in
-from pipeline.skeletons import JOINTS
-
-Floats = NDArray[np.floating[Any]]
-Ints = NDArray[np.int64]
+from pipeline.skeletons import JOINTS, Floats, Ints
 
 N_VERTICES: Final = 6890
 N_FACES: Final = 13776

@@ -25,6 +25,7 @@ from pipeline.files.pixels.containers import missing_bytes
 from pipeline.files.pixels.decode import MAX_BYTES, MAX_PIXELS, PictureError, decode, picture_size
 from pipeline.files.raw.files import cached, file_digest, folder_digest, names_in, note_fault, open_regular, passes
 from pipeline.processes import alive
+from pipeline.skeletons import Doubles, Ints
 
 Image = NDArray[np.uint8]  # (H, W, 3) RGB
 
@@ -134,7 +135,7 @@ class Pictures:
         return self.place / f"{before}{index + self.first:0{int(digits)}d}{after}"
 
     @cached
-    def indices(self) -> NDArray[np.int64]:
+    def indices(self) -> Ints:
         """Frame indices of the existing images, ascending, by file names; empty without the folder."""
         folder = self.place
         before, width, after = _NUMBER.split(self.pattern.rpartition("/")[2])
@@ -249,7 +250,7 @@ class Video:
         there, stated = missing_bytes(self.place)
         return f"it is cut off, {there:,} of at least {stated:,} bytes are there" if stated > there else ""
 
-    def steps(self, most: int) -> NDArray[np.float64]:
+    def steps(self, most: int) -> Doubles:
         """Milliseconds between the first `most` frames, where known and positive; empty for an unreadable video.
 
         OpenCV has 0 for an unknown time: of the last frames of an AVI with B-frames.

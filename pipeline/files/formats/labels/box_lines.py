@@ -17,8 +17,9 @@ import numpy as np
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import reading
 from pipeline.files.formats.json_files import whole
-from pipeline.files.formats.labels.found import DAMAGED, FORMATS, Doubles, FoundPerson, LabelContent, LabelFormat
+from pipeline.files.formats.labels.found import DAMAGED, FORMATS, FoundPerson, LabelContent, LabelFormat
 from pipeline.files.raw.files import read_regular
+from pipeline.skeletons import Doubles
 
 COLUMNS: Final = ("track", "frame", "x", "y", "w", "h")
 HEADER: Final = f"Write a first line {','.join(COLUMNS)} and one line for each person in each frame."

@@ -14,17 +14,16 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.errors import FOLDER, RawDataError, refuse
 from pipeline.files.formats.arrays import reading
 from pipeline.files.formats.joint_orders import DECLARED, LONGEST, MIDPOINT, order_of
 from pipeline.files.formats.json_files import load_json
 from pipeline.files.formats.labels import box_lines, keypoints_json
-from pipeline.files.formats.labels.found import BODY, DAMAGED, EXPORT, FORMATS, Doubles, FoundPerson, LabelContent, Size
+from pipeline.files.formats.labels.found import BODY, DAMAGED, EXPORT, FORMATS, FoundPerson, LabelContent, Size
 from pipeline.files.formats.labels.keypoints_json import ONE_VIDEO
 from pipeline.files.raw.files import names_in, open_regular
-from pipeline.skeletons import Skeleton, joint_names
+from pipeline.skeletons import Doubles, Ints, Skeleton, joint_names
 
 ALPHAPOSE: Final = "alphapose-results.json"  # its own name for results; or they are called as the video
 SUFFIXES: Final = (".json", ".txt", ".csv")
@@ -44,9 +43,9 @@ class Detections:
     """All people found in one video."""
 
     skeleton: Skeleton  # a name in skeletons.JOINTS, or names of joints; CORNERS: boxes alone
-    frame_index: NDArray[np.int64]  # (T,) strictly increasing, the frames with a person in them
+    frame_index: Ints  # (T,) strictly increasing, the frames with a person in them
     keypoints: Sequence[Doubles]  # T times (P, J, 3) px px, the detector's score
-    identity: Sequence[NDArray[np.int64]] | None  # T times (P,), where the detector tracked
+    identity: Sequence[Ints] | None  # T times (P,), where the detector tracked
     frames: Sequence[int]  # ascending, those that the detector has written something of, also without a person
     names: Sequence[str] = ()  # of the identities, where they are texts
     complete: bool = False  # the format has every frame, also those without a person
@@ -200,7 +199,7 @@ def _order_joints(
     return "coco" if skeleton == joint_names("coco") else skeleton, [persons[:, used] for persons in points]
 
 
-def _identities(who: Sequence[Sequence[int | str | None]]) -> tuple[Sequence[NDArray[np.int64]] | None, Sequence[str]]:
+def _identities(who: Sequence[Sequence[int | str | None]]) -> tuple[Sequence[Ints] | None, Sequence[str]]:
     """The detector's identities if everybody has one; texts are numbered in sorted order."""
     everyone = {identity for of_frame in who for identity in of_frame}
     if None in everyone or not everyone:

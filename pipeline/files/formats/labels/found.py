@@ -11,15 +11,13 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.errors import RawDataError
 from pipeline.files.formats import arrays
 from pipeline.files.formats.joint_orders import ORDERS
 from pipeline.files.formats.json_files import kind, whole
-from pipeline.skeletons import LARGEST
+from pipeline.skeletons import LARGEST, Doubles
 
-Doubles = NDArray[np.float64]
 Size = Callable[[], tuple[int, int]]  # the image's width and height in px, asked for where a format needs it
 
 BODY: Final = {136: 26, 133: 23}  # joints of Halpe-136 and COCO-WholeBody -> those before face and hands

@@ -23,7 +23,7 @@ import functools
 from array import array
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, Final, NamedTuple
+from typing import IO, Final, NamedTuple
 from xml.etree.ElementTree import Element, fromstring
 
 import ijson
@@ -34,6 +34,7 @@ from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import AGAIN, numbers, reading, refuse, state_of
 from pipeline.files.formats.json_files import load_json
 from pipeline.files.raw.files import open_regular, read_regular
+from pipeline.skeletons import Doubles, Floats, Ints
 
 CAMERAS: Final = ("54138969", "55011271", "58860488", "60457274")  # "1" to "4" in other files
 N_SUBJECTS: Final = 11
@@ -100,7 +101,7 @@ def _load_metadata(file: Path, state: tuple[int, int]) -> Metadata:  # noqa: ARG
     return Metadata(intrinsics, _extrinsics(numbers), actions)
 
 
-def _extrinsics(numbers: NDArray[np.float64]) -> dict[tuple[str, str], NDArray[np.float32]]:
+def _extrinsics(numbers: Doubles) -> dict[tuple[str, str], NDArray[np.float32]]:
     """World to camera from w0's numbers: three angles in rad, R = Rx Ry Rz, and the place p0 in mm: R (p - p0)."""
     from scipy.spatial.transform import Rotation  # takes 0.4 s
 
@@ -122,7 +123,7 @@ def _text(cell: Element) -> str:
 class SmplFit(NamedTuple):
     """The N fitted frames of one sequence."""
 
-    frame_index: NDArray[np.int64]  # (N,) strictly increasing
+    frame_index: Ints  # (N,) strictly increasing
     pose: NDArray[np.float32]  # (N, 72) rad, global orientation in the world
     betas: NDArray[np.float32]  # (N, 10)
 
@@ -198,7 +199,7 @@ def _require_whole(file: Path, path: list[str], values: Mapping[str, list[float]
             raise RawDataError(file, key, expected=f"{n} numbers", found=found, do=FITS_AGAIN)
 
 
-def load_rotations(file: Path) -> Mapping[str, NDArray[np.float64]]:
+def load_rotations(file: Path) -> Mapping[str, Doubles]:
     """Camera id -> (3, 3), world to camera, not checked to be a rotation. Raises RawDataError for another file."""
     stored = load_json(file, do=FITS_AGAIN)
     rotations = {}
@@ -210,7 +211,7 @@ def load_rotations(file: Path) -> Mapping[str, NDArray[np.float64]]:
     return rotations
 
 
-def load_cdf(file: Path, key: str) -> NDArray[np.floating[Any]]:
+def load_cdf(file: Path, key: str) -> Floats:
     """The variable `key` of a CDF file: (records, *dimensions) float32 or float64, in native byte order.
 
     Raises RawDataError for another or a damaged file, a missing variable, and one without floating-point numbers.

@@ -20,13 +20,13 @@ from pipeline.files.formats.labels.found import (
     EXPORT,
     FORMATS,
     NUMBERS,
-    Doubles,
     FoundPerson,
     LabelContent,
     LabelFormat,
     Size,
     joints_of,
 )
+from pipeline.skeletons import Doubles
 
 ONE_VIDEO: Final = "Have the files of one video, and of one run of the detector, in a folder."
 NUMBERED: Final = "Rename the images in it, with the frame number (from 0) at the end: clip_000035.jpg is frame 35."
