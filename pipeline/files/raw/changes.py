@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -41,24 +41,21 @@ def stamp(raw: Path, video: RawVideo) -> Stamp:
 
     `GONE` and `UNREADABLE` replace missing numbers.
     """
-    root = str(raw)
-    lines = []
-    for file in video.files:
-        path = str(file)
-        size, time = _size_and_time(_join(root, path))
-        if video.span is None:
-            lines.append(f"file {size} {time} {_single_line(root, path)}")
-        else:
-            lines.append(f"span {size} {time} {video.span[0]} {video.span[1]} {_single_line(root, path)}")
-    for folder in video.folders:
-        path = str(folder)
-        count, time = _count_and_time(_join(root, path))
-        lines.append(f"folder {count} {time} {_single_line(root, path)}")
-    for folder in video.label_folders:
-        path = str(folder)
-        count, size, newest, time = _count_size_and_times(_join(root, path))
-        lines.append(f"labels {count} {size} {newest} {time} {_single_line(root, path)}")
+    root, span = str(raw), "" if video.span is None else f" {video.span[0]} {video.span[1]}"
+    kind = "span" if span else "file"
+    lines = [_line(root, str(file), kind, _size_and_time, span) for file in video.files]
+    lines += [_line(root, str(folder), "folder", _count_and_time) for folder in video.folders]
+    lines += [_line(root, str(folder), "labels", _count_size_and_times) for folder in video.label_folders]
     return "\n".join(lines)
+
+
+def _line(root: str, path: str, kind: str, measure: Callable[[str], str], span: str = "") -> str:
+    try:
+        numbers = measure(path if path.startswith("/") else f"{root}/{path}")
+    except OSError as error:  # also a link that leads nowhere
+        numbers = " ".join([str(_why_not(error))] * (2 if span else len(NUMBERS[kind])))
+    below = _below(root, path).replace("\n", "\\n")
+    return f"{kind} {numbers}{span} {below}"
 
 
 class Input(NamedTuple):
@@ -179,60 +176,43 @@ def what_differs(was: Stamp | None, now: Stamp) -> list[str]:
     return lines
 
 
-def _count_and_time(folder: str) -> tuple[int, int]:
-    try:
-        return len(os.listdir(folder)), os.stat(folder).st_mtime_ns  # noqa: PTH116, PTH208 - the fast ones
-    except OSError as error:
-        why = _why_not(error)
-        return why, why
+def _size_and_time(file: str) -> str:
+    status = os.stat(file)  # noqa: PTH116 - a quarter of Path's time
+    return f"{status.st_size} {status.st_mtime_ns}"
 
 
-def _count_size_and_times(folder: str) -> tuple[int, int, int, int]:
+def _count_and_time(folder: str) -> str:
+    return f"{len(os.listdir(folder))} {os.stat(folder).st_mtime_ns}"  # noqa: PTH116, PTH208 - the fast ones
+
+
+def _count_size_and_times(folder: str) -> str:
     """Count, total size and newest time of the files in a folder, and the folder's own time.
 
     The newest time shows rewritten files, the folder's time shows renamed ones.
     """
-    try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError as error:
-        return (_why_not(error),) * 4
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     count, total, newest = 0, 0, -1
     try:
         with os.scandir(descriptor) as entries:
             for entry in entries:  # from the folder's descriptor: the kernel has one name to find, not five
-                size, time = _size_and_time(entry)
+                try:
+                    status = entry.stat()
+                    size, time = status.st_size, status.st_mtime_ns
+                except OSError as error:
+                    size = time = _why_not(error)
                 count, total, newest = count + 1, total + size, max(newest, time)
-        return count, total, newest, os.fstat(descriptor).st_mtime_ns
-    except OSError as error:
-        return (_why_not(error),) * 4
+        return f"{count} {total} {newest} {os.fstat(descriptor).st_mtime_ns}"
     finally:
         os.close(descriptor)
-
-
-def _size_and_time(file: str | os.DirEntry[str]) -> tuple[int, int]:
-    try:
-        status = os.stat(file) if isinstance(file, str) else file.stat()  # noqa: PTH116 - a quarter of Path's time
-    except OSError as error:  # also a link that leads nowhere
-        why = _why_not(error)
-        return why, why
-    return status.st_size, status.st_mtime_ns
 
 
 def _why_not(error: OSError) -> int:
     return UNREADABLE if passes(error) else GONE
 
 
-def _join(root: str, path: str) -> str:
-    return path if path.startswith("/") else f"{root}/{path}"
-
-
 def _below(root: str, path: str) -> str:
     """A path below the raw folder, as in stamps and digests, from a relative or absolute one."""
     return utf8(os.path.relpath(path, root) if path.startswith("/") else path)
-
-
-def _single_line(root: str, path: str) -> str:
-    return _below(root, path).replace("\n", "\\n")
 
 
 def utf8(name: str) -> str:
