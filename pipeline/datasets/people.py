@@ -268,8 +268,6 @@ def clip_tracks(
         message = f"{raw / video.name}: no keypoints in {labels or raw / KEYPOINTS}: run {DETECTORS} on it"
         account.reject("no_keypoints", message)
         return []
-    if detections.passed_over:
-        account.notes.append(f"{detections.passed_over} detections are no people, or marked as not to be used")
     header = source.header()
     info = info_of(labels, source)
     require_frames(labels, source, detections.frames, account, every=rules.bridge and detections.complete)

@@ -172,7 +172,7 @@ def test_a_person_without_a_joint_among_people_with_joints_is_no_box(tmp_path: P
 def test_boxes_of_unsure_people_keep_their_score_and_names_of_a_csv_theirs(tmp_path: Path) -> None:
     (tmp_path / "k").write_text("1,1,10,10,20,40,0.25\n1,2,10,10,20,40,0\n1,3,10,10,20,40,-1\n")
     found = read(tmp_path / "k")
-    assert (found.keypoints[0][:, 0, 2].tolist(), found.passed_over) == ([0.25, 1], 1)
+    assert (found.keypoints[0][:, 0, 2].tolist(), found.notes[0][:2]) == ([0.25, 1], "1 ")
     (tmp_path / "k").write_text("track,frame,x,y,w,h\nbob,0,1,2,3,4\nann,0,5,6,7,8\n")
     found = read(tmp_path / "k")
     assert found.identity is not None
@@ -319,4 +319,4 @@ def test_a_crowd_is_no_person(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text(json.dumps(content))
     found = read_detections(tmp_path / "x.json", "x", lambda: SIZE)
     assert found is not None
-    assert (found.n_persons, found.passed_over) == (N - 1, 2)
+    assert (found.n_persons, found.notes[0][:2]) == (N - 1, "2 ")

@@ -49,7 +49,6 @@ class Detections:
     frames: Sequence[int]  # ascending, those that the detector has written something of, also without a person
     names: Sequence[str] = ()  # of the identities, where they are texts
     complete: bool = False  # the format has every frame, also those without a person
-    passed_over: int = 0  # detections that are no people, or are marked as not to be used
     notes: Sequence[str] = ()  # what was changed, or not used
     camera: Mapping[int, Doubles] = field(default_factory=dict)  # frame -> (3, 3) homography from the one before
 
@@ -161,6 +160,9 @@ def _assemble(place: Path, content: LabelContent, file_of: Mapping[int, Path]) -
     else:
         points = [np.stack([one.joints for one in by_frame[frame] if one.joints is not None]) for frame in frames]
         skeleton, points = _order_joints(place, points, content.joints)
+    notes = [*content.notes]
+    if content.passed_over:
+        notes.append(f"{content.passed_over} detections are no people, or marked as not to be used")
     identity, names = _identities([[one.who for one in by_frame[frame]] for frame in frames])
     return Detections(
         skeleton,
@@ -170,8 +172,7 @@ def _assemble(place: Path, content: LabelContent, file_of: Mapping[int, Path]) -
         frames if content.frames is None else content.frames,
         names,
         complete=content.frames is not None,
-        passed_over=content.passed_over,
-        notes=content.notes,
+        notes=notes,
         camera=content.camera,
     )
 
