@@ -146,38 +146,34 @@ class _Label:
     example: Example
 
     def n_frames(self) -> int:
-        stored = self.numbers("meta/N", 1, integers=True)
-        if stored.shape != (1,) or not 0 < stored[0] <= MAX_PICTURES:
+        stored = self.values("meta/N", "int64_list", 1)
+        if len(stored) != 1 or not 0 < stored[0] <= MAX_PICTURES:
             actual = ", ".join(f"{number:.0f}" for number in stored)
             raise self.error("meta/N", f"a number from 1 to {MAX_PICTURES}", f"[{actual}]")
         return int(stored[0])
 
     def picture_names(self, n_frames: int) -> list[str]:
         """Image name of each frame; "" if the record has none."""
-        try:
-            stored = self.example.bytes_list("image/filenames", MAX_PICTURES)
-        except ExampleError as error:
-            raise self.error("image/filenames", "texts", str(error)) from error
+        stored = self.values("image/filenames", "bytes_list", MAX_PICTURES)
         names = [fits.picture_name(name.decode(errors="replace")) for name in stored]
         return names if len(names) == n_frames else [""] * n_frames
 
-    def array(self, key: str, shape: tuple[int, ...], *, integers: bool = False) -> Doubles:
+    def array(self, key: str, shape: tuple[int, ...], kind: str = "float_list") -> Doubles:
         """A feature with exactly this shape."""
         n_values = math.prod(shape)
-        stored = self.numbers(key, n_values, integers=integers)
+        stored = self.values(key, kind, n_values)
         if len(stored) != n_values:
             keys = f"only {', '.join(sorted(self.example.features))[:300]}"
             actual = str(len(stored)) if key in self.example else keys
             raise self.error(key, f"{n_values} numbers: {shape}", actual)
-        return stored.reshape(shape)
+        return np.array(stored, np.float64).reshape(shape)
 
-    def numbers(self, key: str, most: int, *, integers: bool = False) -> Doubles:
-        """At most `most` numbers; none without the feature."""
+    def values(self, key: str, kind: str, most: int) -> Sequence[Any]:
+        """`Example.values`. Raises RawDataError."""
         try:
-            stored = self.example.integers(key, most) if integers else self.example.floats(key, most)
+            return self.example.values(key, kind, most)
         except ExampleError as error:
-            raise self.error(key, f"{most} {'integers' if integers else 'floats'}", str(error)) from error
-        return stored.astype(np.float64)
+            raise self.error(key, f"a {kind} of at most {most}", str(error)) from error
 
     def error(self, key: str, expected: str, found: str, reason: str = "bad_label_file") -> RawDataError:
         return RawDataError(
@@ -209,13 +205,13 @@ def _keypoints(label: _Label, n_frames: int, sizes: Doubles, account: VideoAccou
 
     def optional(key: str, shape: tuple[int, ...]) -> Doubles:
         """Joints that some examples do not have: zeros, so not seen."""
-        if len(label.numbers(key, math.prod(shape))):
+        if label.values(key, "float_list", math.prod(shape)):
             return label.array(key, shape)
         account.notes.append(f"no {key}: {shape[-1]} joints are not annotated")
         return np.zeros(shape)
 
     xys = label.array("image/xys", (n_frames, 2, N_BODY))
-    visible = label.array("image/visibilities", (n_frames, N_BODY), integers=True)
+    visible = label.array("image/visibilities", (n_frames, N_BODY), "int64_list")
     face = optional("image/face_pts", (n_frames, 3, N_FACE))
     toes = optional("image/toe_pts", (n_frames, 3, N_TOES))
     body = np.concatenate([xys, visible[:, None]], axis=1)

@@ -22,6 +22,15 @@ Shape = tuple[int | None, ...]  # None: any length
 
 AGAIN: Final = "Unpack the download again."
 ZIP: Final = b"PK\x03\x04"  # how an .npz archive begins
+OTHERS: Final = {  # what people have instead of the file that they meant to download, by how it begins
+    b"<": "a web page (a login or licence page, perhaps)",
+    ZIP: "a zip archive",
+    b"\x1f\x8b": "a gzip archive",
+    b"BZh": "a bzip2 archive",
+    **dict.fromkeys((b"x\x01", b"x\x9c", b"x\xda"), "compressed with zlib"),
+    b"\x89HDF": "an HDF5 file",
+    b"version http": "a Git LFS pointer",
+}
 
 
 @contextmanager
@@ -49,6 +58,13 @@ def state_of(file: Path) -> tuple[int, int]:
 def refuse(found: str) -> NoReturn:
     """End a `reading` block with this as the found content."""
     raise ValueError(found)
+
+
+def other_format(start: bytes) -> str:
+    """What a file is instead of the expected download, by its first bytes; "" if unknown."""
+    if not start:
+        return "empty (0 bytes)"
+    return next((what for magic, what in OTHERS.items() if start.lstrip().startswith(magic)), "")
 
 
 def load_mat(file: Path, keys: Collection[str], optional: Collection[str] = ()) -> dict[str, NDArray[Any]]:

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import RawDataError, UnsafePickle
-from pipeline.files.formats.arrays import AGAIN, reading, refuse
+from pipeline.files.formats.arrays import AGAIN, other_format, reading, refuse
 from pipeline.files.raw.files import read_regular
 
 Kind = Literal["smpl", "sequence", "fits"]
@@ -34,12 +34,6 @@ HOLDS: Final[Mapping[Kind, str]] = {
     "smpl": "an SMPL model: NumPy arrays, SciPy's csc_matrix, chumpy's Ch and Select",
     "sequence": "labels of a sequence: NumPy arrays in dicts and lists",
     "fits": "a list of fits: NumPy arrays in dicts and lists",
-}
-NO_PICKLES: Final = {  # what people have instead of the file that they meant to download, by how it begins
-    b"<": "a web page (a login or licence page, perhaps)",
-    b"PK\x03\x04": "a zip archive",
-    b"\x1f\x8b": "a gzip archive",
-    b"version https://git-lfs": "a Git LFS pointer",
 }
 DTYPE: Final = re.compile(r"[<>=|]?[biufcSU][1-9]\d{0,5}|[<>=|]?O[48]?")  # numbers, text of fixed size, Python objects
 
@@ -54,7 +48,7 @@ def load_pickle(path: Path | str, *, kind: Kind) -> dict[str, Any]:
     path = Path(path)
     with reading(path, HOLDS[kind], key="pickle", do="Download or unpack it again."):
         data = read_regular(path)
-        if (what := next((what for start, what in NO_PICKLES.items() if data.startswith(start)), None)) is not None:
+        if what := other_format(data[:100]):
             refuse(what)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of escapes in texts
@@ -182,9 +176,8 @@ ALLOWED: Final[Mapping[Kind, Mapping[tuple[str, str], Any]]] = {
     | {("chumpy.ch", "Ch"): _Leaf, ("chumpy.reordering", "Select"): _Selection}
     | {(module, "_reconstructor"): _new_object for module in ("copy_reg", "copyreg")}
     | {(module, "object"): _OBJECT for module in ("__builtin__", "builtins")}
-    | {
-        (module, "set"): lambda values=(): set(values) for module in ("__builtin__", "builtins")
-    },  # chumpy's bookkeeping
+    # chumpy's bookkeeping
+    | {(module, "set"): lambda values=(): set(values) for module in ("__builtin__", "builtins")},
 }
 
 SET_STATE: Final[Any] = pickle._Unpickler.dispatch[pickle.BUILD[0]]

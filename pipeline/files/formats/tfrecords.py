@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -25,11 +25,10 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 import google_crc32c
-import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
-from numpy.typing import NDArray
 
+from pipeline.files.formats.arrays import other_format
 from pipeline.files.raw.files import open_regular, open_unbuffered
 
 HEADER: Final = 12  # bytes before the data
@@ -39,13 +38,6 @@ MAX_RECORDS: Final = 100_000  # in a file: what five digits can name. InstaVarie
 
 Span = tuple[int, int]  # bytes [start, stop) of a file
 
-OTHERS: Final = {  # what people have instead, by how it begins
-    b"\x1f\x8b": "compressed with gzip",
-    **dict.fromkeys((b"x\x01", b"x\x9c", b"x\xda"), "compressed with zlib"),
-    b"BZh": "compressed with bzip2",
-    b"PK\x03\x04": "a zip archive",
-    b"\x89HDF": "an HDF5 file",
-}
 LISTS: Final = {"bytes_list": ".pipeline.Bytes", "float_list": ".pipeline.Floats", "int64_list": ".pipeline.Integers"}
 
 
@@ -116,7 +108,7 @@ def _stop(stream: BinaryIO, start: int, size: int) -> int:
     header = stream.read(HEADER)
     lost = f"everything from byte {start} on is lost"
     intact = len(header) == HEADER and masked_crc(header[:8]) == int.from_bytes(header[8:], "little")
-    if start == 0 and not intact and (other := _other_format(header)):  # a length may begin like another format
+    if start == 0 and not intact and (other := other_format(header)):  # a length may begin like another format
         raise NoTFRecord(f"the file is {other}")
     if len(header) < HEADER:
         raise TFRecordError(f"the file ends at byte {start + len(header)}, within a header: {lost}")
@@ -131,25 +123,13 @@ def _stop(stream: BinaryIO, start: int, size: int) -> int:
     return stop
 
 
-def _other_format(begins: bytes) -> str:
-    """Description of another file format; "" if unknown."""
-    if not begins:
-        return "empty (0 bytes)"
-    if begins.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        return "a web page, not the download"
-    return next((name for magic, name in OTHERS.items() if begins.startswith(magic)), "")
-
-
 class ExampleError(ValueError):
     """The bytes are no tf.train.Example, or a feature is of another kind or too long."""
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """Features by name; a missing feature is an empty list of any kind.
-
-    Methods raise ExampleError for a feature of another kind, or with more than `most` values.
-    """
+    """Features by name; a missing feature is an empty list of any kind."""
 
     features: Mapping[str, Any]
 
@@ -163,25 +143,17 @@ class Example:
     def __contains__(self, name: str) -> bool:
         return name in self.features
 
-    def bytes_list(self, name: str, most: int) -> list[bytes]:
-        """The values, such as compressed images."""
-        return list(self._values(name, "bytes_list", most))
+    def values(self, name: str, kind: str, most: int) -> Sequence[Any]:
+        """A feature's values: bytes, float32 or int64 numbers.
 
-    def floats(self, name: str, most: int) -> NDArray[np.float32]:
-        """(n,) values."""
-        return np.array(self._values(name, "float_list", most), np.float32)
-
-    def integers(self, name: str, most: int) -> NDArray[np.int64]:
-        """(n,) values."""
-        return np.array(self._values(name, "int64_list", most), np.int64)
-
-    def _values(self, name: str, kind: str, most: int) -> Any:
+        kind: a key of LISTS. Raises ExampleError for a feature of another kind, or with more than `most` values.
+        """
         found = self.features[name].WhichOneof("kind") if name in self.features else None
         if found is None:
             return ()
         if found != kind:
             raise ExampleError(f"{name!r} is a {found}, expected a {kind}")
-        values = getattr(self.features[name], kind).value
+        values: Sequence[Any] = getattr(self.features[name], kind).value
         if len(values) > most:
             raise ExampleError(f"{name!r} has {len(values)} values, expected at most {most}")
         return values

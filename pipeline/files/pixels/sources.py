@@ -140,7 +140,7 @@ class RecordPictures:
     def pictures(self) -> list[bytes]:
         """The compressed images. Raises RawDataError as `example`, and if there are none."""
         with reading(self.place, "a list of pictures", key=PICTURES, do=AGAIN):
-            return self.example().bytes_list(PICTURES, MAX_PICTURES)
+            return [*self.example().values(PICTURES, "bytes_list", MAX_PICTURES)]
 
     def _frame(self, index: int, picture: bytes) -> Frame:
         try:
