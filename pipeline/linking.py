@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 
@@ -246,20 +246,16 @@ class Cleaning:
                 raise ConfigError(f"{values}: expected {expected}")
 
 
-class Cleaned(NamedTuple):
-    """Selected parts, and dropped positions by reason; every detection is in exactly one."""
-
-    parts: list[Ints]  # positions 0..T-1, ascending
-    dropped: dict[str, Ints]  # reason -> positions
-
-
-def clean(visible: Bools, joints: Sequence[str], rules: Cleaning | None = None) -> Cleaned:
+def clean(visible: Bools, joints: Sequence[str], rules: Cleaning | None = None) -> tuple[list[Ints], dict[str, Ints]]:
     """Select the parts of one person's T detections that are fit for training.
 
     Args:
         visible: (T, J) seen joints of each detection, in time order, without rows for missing frames: bridged gaps end
             nothing.
         joints: the J joints' names, as in `skeletons.JOINTS`.
+
+    Returns:
+        The parts, and the dropped detections by reason: positions 0..T-1, each in exactly one.
     """
     from scipy.ndimage import median_filter  # 0.1 s, and most datasets are not cleaned
 
@@ -279,4 +275,4 @@ def clean(visible: Bools, joints: Sequence[str], rules: Cleaning | None = None) 
         else:
             parts += np.array_split(rows, -(-len(rows) // rules.max_frames))  # at least half of max_frames each
     merged = {reason: np.concatenate(rows) for reason, rows in dropped.items()}
-    return Cleaned(parts, {reason: rows for reason, rows in merged.items() if len(rows)})
+    return parts, {reason: rows for reason, rows in merged.items() if len(rows)}

@@ -195,9 +195,8 @@ class Dataset(ABC):
         labels = raw / next(iter((*video.label_folders, *video.files)), Path(video.name))
         for track in tracks:
             for column, expected, actual in other_units(track.columns | dict(track.extra)):
-                actual = f"{actual} in {track.name}"
-                do = CONVERT_UNITS
-                refuse(RawDataError(labels, column, expected=expected, found=actual, do=do, reason="other_unit"))
+                found, do = f"{actual} in {track.name}", CONVERT_UNITS
+                refuse(RawDataError(labels, column, expected=expected, found=found, do=do, reason="other_unit"))
         if isinstance(source, Video):
             last = max(int(track.frame_index[-1]) for track in tracks)
             require_frames(labels, source, [0, last], VideoAccount(video.name))
@@ -220,7 +219,6 @@ class Dataset(ABC):
             tracks = self._read(raw, split, video, account, body)
         except RawDataError as error:
             note_fault(error)
-            tracks = ()
             account.reject(error.reason, str(error))
         account.check()
         return tracks, account

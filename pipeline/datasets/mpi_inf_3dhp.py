@@ -233,19 +233,17 @@ def _train(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[CameraLab
         source.require_decodable()
         fps = source.header().fps
     size = source.size()
-    calibration: Calibration | None = None
     try:
-        calibration = read_calibration(raw / video.files[1], camera)
+        calibrated, intrinsics, extrinsics = read_calibration(raw / video.files[1], camera)
     except (OSError, RawDataError) as error:  # labels do not need it
         account.notes.append(f"no camera intrinsics: {error}")
-    if calibration is None:
         return labels, _Filmed(source, size, fps)
     # The labels count the pixels of the calibrated images.
     do = "Extract the videos' frames as they are: all of them, at their own size."
-    require_size(source, calibration.size, raw / video.files[1], do)
-    if calibration.extrinsics is None:
+    require_size(source, calibrated, raw / video.files[1], do)
+    if extrinsics is None:
         account.notes.append("camera.calibration: extrinsic is no rotation and shift: not used")
-    return labels, _Filmed(source, size, fps, calibration.intrinsics, calibration.extrinsics)
+    return labels, _Filmed(source, size, fps, intrinsics, extrinsics)
 
 
 def _test(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[CameraLabels, _Filmed]:
@@ -333,17 +331,13 @@ def _require_file(file: Path) -> None:
         raise RawDataError(file, "file", expected="labels", found="no file", do=AGAIN, reason="no_label")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Calibration:
-    """Calibration of one camera."""
+def read_calibration(
+    file: Path, camera: int
+) -> tuple[tuple[int, int], NDArray[np.float32], NDArray[np.float32] | None]:
+    """Width and height (px) of the images that the labels fit, (3, 3) intrinsics (px), (4, 4) world to camera (m).
 
-    intrinsics: NDArray[np.float32]  # (3, 3) px
-    size: tuple[int, int]  # width, height px, of the images that the labels fit
-    extrinsics: NDArray[np.float32] | None  # (4, 4) world to camera, m; None if invalid
-
-
-def read_calibration(file: Path, camera: int) -> Calibration:
-    """The calibration of a camera. Raises RawDataError, and OSError if the file cannot be opened."""
+    The last is None if it is invalid. Raises RawDataError, and OSError if the file cannot be opened.
+    """
     text = read_regular(file).decode("ascii", errors="replace")
     lines = [line.split() for line in text.splitlines()]
     start = next((i for i, words in enumerate(lines) if words == ["name", str(camera)]), None)
@@ -366,5 +360,4 @@ def read_calibration(file: Path, camera: int) -> Calibration:
     extrinsics = np.array(values_of("extrinsic", 16)).reshape(4, 4)
     extrinsics[:3, 3] /= 1000
     rigid = is_rigid(extrinsics[None])[0]
-    size = int(width), int(height)
-    return Calibration(matrix.astype(np.float32), size, extrinsics.astype(np.float32) if rigid else None)
+    return (int(width), int(height)), matrix.astype(np.float32), extrinsics.astype(np.float32) if rigid else None

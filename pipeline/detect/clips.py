@@ -183,25 +183,18 @@ class ClipFiles:
 
 
 def _is_whole(file: Path) -> bool:
-    """Whether a file is complete."""
     with file.open("rb") as stream:
         stream.seek(max(file.stat().st_size - len(END), 0))
         return stream.read() == END
 
 
-def _object(file: Path) -> dict[str, Any]:
-    """A JSON object; empty if the file cannot be read."""
-    try:
-        value = json.loads(file.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
 def read_speed(out: Path, about: Mapping[str, Any]) -> dict[str, Any]:
     """`finished`, `host` and `measured` of the longest run; empty without one of this detector (`about`)."""
-    note = _object(out / PROVENANCE)
-    return note if note | json.loads(json.dumps(dict(about))) == note else {}
+    try:
+        note: dict[str, Any] = json.loads((out / PROVENANCE).read_bytes())
+        return note if note | json.loads(json.dumps(dict(about))) == note else {}
+    except (OSError, ValueError, TypeError):
+        return {}
 
 
 def read_info(file: Path) -> dict[str, Any]:

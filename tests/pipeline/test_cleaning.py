@@ -36,7 +36,7 @@ def test_a_sequence_begins_above_six_joints_and_ends_at_four() -> None:
 def test_one_or_two_bad_detections_end_nothing(bad: int, expected: list[tuple[int, int]]) -> None:
     counts = [10] * 90
     counts[40 : 40 + bad] = [0] * bad
-    assert spans(clean(seen(counts), COCO).parts) == expected
+    assert spans(clean(seen(counts), COCO)[0]) == expected
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_forty_frames_are_enough_and_two_fifths_of_faces_alone_are_no_body(n, fa
 
 @pytest.mark.parametrize(("n", "expected"), [(500, [500]), (501, [251, 250]), (1200, [400, 400, 400])])
 def test_long_sequences_are_split_evenly(n: int, expected: list[int]) -> None:
-    assert [len(part) for part in clean(seen([15] * n), COCO).parts] == expected
+    assert [len(part) for part in clean(seen([15] * n), COCO)[0]] == expected
 
 
 @given(st.lists(st.integers(0, 17), max_size=120), st.integers(1, 10), st.integers(20, 40))
