@@ -22,7 +22,6 @@ from pipeline.accounting import Totals, VideoAccount
 from pipeline.datasets.base import Dataset, Mistake, Origin, ReleasePart, finite_joints
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import table
-from pipeline.files.formats.joint_orders import DECLARED
 from pipeline.files.formats.json_files import kind, load_json, records, whole
 from pipeline.files.pixels.frames import Pictures, below
 from pipeline.files.raw import RawVideo
@@ -45,6 +44,16 @@ MAX_PX: Final = 1e5  # ten times any picture: some of the release's boxes begin 
 MAX_NAME: Final = 4096  # characters: as long as a path can be
 # The last number of a name counts the frames. Braces would be taken for a number in an image pattern.
 _NUMBERED: Final = re.compile(r"(?P<before>[^{}]*?)(?P<digits>[0-9]{1,12})(?P<after>\.[A-Za-z]+)")
+OURS: Final[Mapping[str, str]] = {  # the release's names of joints -> spin49's
+    "nose": "nose",
+    "head_bottom": "neck",
+    "head_top": "headtop",
+    **{
+        f"{side}_{joint}": f"{side[0]}{joint}"
+        for joint in ("ear", "shoulder", "elbow", "wrist", "hip", "knee", "ankle")
+        for side in ("left", "right")
+    },
+}
 
 
 def _parts(split: str, what: str, annotated: int, filmed: int) -> tuple[ReleasePart, ...]:
@@ -155,13 +164,13 @@ class PoseTrack(Dataset):
 def _joints(coco: Coco, account: VideoAccount) -> tuple[tuple[str, ...], Doubles]:
     """The J joints in spin49's names, and (N, J, 3) px px confidence: 1, or 0 at (0, 0), where there is no joint."""
     names = coco.joint_names()
-    if unknown := [name for name in names if name not in DECLARED]:
-        expected = f"none but {', '.join(DECLARED)}"
+    if unknown := [name for name in names if name not in OURS]:
+        expected = f"none but {', '.join(OURS)}"
         key = "categories[0].keypoints"
         raise RawDataError(coco.file, key, expected=expected, found=kind(unknown[0]), do=UNPACK)
     joints = coco.keypoints(len(names))
     joints[..., 2] = (joints[..., :2] != 0).any(axis=-1)  # the third number that is stored adds nothing
-    return tuple(DECLARED[name] for name in names), finite_joints(joints, account)
+    return tuple(OURS[name] for name in names), finite_joints(joints, account)
 
 
 def _pictures(
