@@ -14,10 +14,9 @@ from typing import Final
 
 import numpy as np
 
-from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import reading
 from pipeline.files.formats.json_files import whole
-from pipeline.files.formats.labels.found import DAMAGED, FORMATS, FoundPerson, LabelContent, LabelFormat
+from pipeline.files.formats.labels.found import DAMAGED, FORMATS, FoundPerson, LabelContent, LabelFormat, label_error
 from pipeline.files.raw.files import read_regular
 from pipeline.skeletons import Doubles
 
@@ -36,7 +35,7 @@ def content_of(file: Path) -> LabelContent:
     """A clip's boxes in one file: MOT if it begins with a number, else CSV. Raises RawDataError."""
     lines = _lines(file)
     if not lines:
-        raise RawDataError(file, "line 1", expected=f"{','.join(COLUMNS)}, or MOT's lines", found="nothing", do=HEADER)
+        raise label_error(file, "line 1", f"{','.join(COLUMNS)}, or MOT's lines", "nothing", HEADER)
     try:
         float(lines[0][1].split(",")[0])
     except ValueError:
@@ -57,20 +56,19 @@ def _csv(file: Path, lines: Sequence[tuple[str, str]]) -> LabelContent:
         header, *rows = csv.reader((line for _, line in lines), strict=True)
     names = [name.strip() for name in header]
     if missing := [name for name in COLUMNS if name not in names]:
-        found = f"{names}, without {', '.join(missing)}"
-        raise RawDataError(file, "line 1", expected=",".join(COLUMNS), found=found, do=HEADER)
+        raise label_error(file, "line 1", ",".join(COLUMNS), f"{names}, without {', '.join(missing)}", HEADER)
     if len(rows) + 1 != len(lines):
-        raise RawDataError(file, "file", expected="a line a person and frame", found="one over several", do=HEADER)
+        raise label_error(file, "file", "a line a person and frame", "one over several", HEADER)
     places, people, seen = [names.index(name) for name in COLUMNS], [], set()
     for (key, _), row in zip(lines[1:], rows, strict=True):
         track, number, *box = (row[place].strip() if place < len(row) else "" for place in places)
         if not (track.isprintable() and 0 < len(track) <= 200 and number.isdecimal() and len(number) <= 12):
             found, do = f"track {track!r}, frame {number!r}", "Count frames from 0, and give every person a name."
-            raise RawDataError(file, key, expected="a track and a whole number", found=found, do=do)
+            raise label_error(file, key, "a track and a whole number", found, do)
         frame = int(number)
         if (track, frame) in seen:
             found = f"track {track!r} a second time in frame {frame}"
-            raise RawDataError(file, key, expected="one box a frame", found=found, do=HEADER)
+            raise label_error(file, key, "one box a frame", found, HEADER)
         seen.add((track, frame))
         people.append(FoundPerson(frame, box=CSV.corners(file, key, _floats(file, key, box)), who=track))
     return LabelContent(people)
@@ -82,8 +80,9 @@ def _mot(file: Path, lines: Sequence[tuple[str, str]]) -> LabelContent:
     for key, line in lines:
         values = _floats(file, key, line.split(","))
         if not 6 <= len(values) <= 10:
-            expected, do = "frame,id,x,y,w,h,conf,x,y,z", "Write MOT's columns, or a first line that names yours."
-            raise RawDataError(file, key, expected=expected, found=f"{len(values)} numbers: {line[:60]!r}", do=do)
+            found = f"{len(values)} numbers: {line[:60]!r}"
+            do = "Write MOT's columns, or a first line that names yours."
+            raise label_error(file, key, "frame,id,x,y,w,h,conf,x,y,z", found, do)
         frame, who = MOT.frame(file, key, values[0]), whole(file, key, values[1], do=FORMATS)
         box, score = MOT.corners(file, key, values[2:6]), values[6] if len(values) > 6 else 1.0
         if score == 0 or (len(values) == 9 and values[7] not in MOT_PEOPLE):
@@ -108,14 +107,13 @@ def yolo_content(files: Sequence[tuple[int, Path]], size: tuple[int, int]) -> La
             n = next((n for n in KEYPOINT_NUMBERS if 5 + n <= len(values) <= 7 + n), -1)
             if n < 0:
                 expected = f"{', '.join(str(5 + n) for n in KEYPOINT_NUMBERS)} numbers, then conf and id"
-                raise RawDataError(file, key, expected=expected, found=f"{len(values)} numbers", do=FORMATS)
+                raise label_error(file, key, expected, f"{len(values)} numbers")
             if values[0] != 0:
                 passed_over += 1
                 continue
             n_keypoints.add(n)
             if len(n_keypoints) > 1:
-                actual = "lines with them and lines without"
-                raise RawDataError(file, key, expected="keypoints in all lines", found=actual, do=FORMATS)
+                raise label_error(file, key, "keypoints in all lines", "lines with them and lines without")
             if len(values) == 7 + n:
                 whole(file, key, values[-1], do=FORMATS)
             box = YOLO.corners(file, key, values[1:5], size)

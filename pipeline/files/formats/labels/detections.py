@@ -20,7 +20,16 @@ from pipeline.files.formats.arrays import reading
 from pipeline.files.formats.joint_orders import DECLARED, LONGEST, MIDPOINT, order_of
 from pipeline.files.formats.json_files import load_json
 from pipeline.files.formats.labels import box_lines, keypoints_json
-from pipeline.files.formats.labels.found import BODY, DAMAGED, EXPORT, FORMATS, FoundPerson, LabelContent, Size
+from pipeline.files.formats.labels.found import (
+    BODY,
+    DAMAGED,
+    EXPORT,
+    FORMATS,
+    FoundPerson,
+    LabelContent,
+    Size,
+    label_error,
+)
 from pipeline.files.formats.labels.keypoints_json import ONE_VIDEO
 from pipeline.files.raw.files import names_in, open_regular
 from pipeline.skeletons import Doubles, Ints, Skeleton, joint_names
@@ -98,7 +107,7 @@ def read_results(file: Path, size: Size | None = None) -> Detections:
     """
     if file.suffix.lower() in UNREAD:
         expected, actual = f"{', '.join(SUFFIXES)}, or a folder of them", f"a {file.suffix} file, which is not read"
-        raise RawDataError(file, FOLDER, expected=expected, found=actual, do=FORMATS)
+        raise label_error(file, FOLDER, expected, actual)
     with reading(file, "a file", do=DAMAGED), open_regular(file) as stream:
         start = stream.read(64).lstrip()[:1]
     text = start not in (b"[", b"{") and file.suffix.lower() != ".json"
@@ -122,10 +131,8 @@ def _numbered_files(folder: Path, video: str) -> list[tuple[int, Path]]:
             of_name.setdefault((match["name"], match["end"][-4:]), []).append((int(match["number"]), folder / name))
         else:
             odd.append(name)
-    for own in of_name.values():  # results are called as the video, which may end in a number
-        if [file.stem for _, file in own] == [video]:
-            own.clear()
-    of_name = {name: files for name, files in of_name.items() if files}
+    # Results are called as the video, which may end in a number.
+    of_name = {name: own for name, own in of_name.items() if [file.stem for _, file in own] != [video]}
     own_files = [files for (name, _), files in of_name.items() if name == f"{video}_"] or list(of_name.values())
     found = own_files[0] if len(own_files) == 1 else []
     if not found and (of_name or odd) and not results:
@@ -133,11 +140,11 @@ def _numbered_files(folder: Path, video: str) -> list[tuple[int, Path]]:
         expected = f"{video}_<12 digits>_keypoints.json, or any one name that ends in the frame's number"
         found_names = f"several: {', '.join(names[:3])}" if len(names) > 1 else names[0]
         do = FORMATS if all(Path(name).suffix.lower() in UNREAD for name in names) else ONE_VIDEO
-        raise RawDataError(folder, "keypoints", expected=expected, found=found_names, do=do)
+        raise label_error(folder, "keypoints", expected, found_names, do)
     numbers = Counter(number for number, _ in found)
     if twice := sorted(number for number, times in numbers.items() if times > 1):
-        do = "Keep the files of one run."
-        raise RawDataError(folder, "keypoints", expected="one file a frame", found=f"frame {twice[0]} twice", do=do)
+        found_numbers, do = f"frame {twice[0]} twice", "Keep the files of one run."
+        raise label_error(folder, "keypoints", "one file a frame", found_numbers, do)
     return sorted(found)
 
 
@@ -152,8 +159,8 @@ def _assemble(place: Path, content: LabelContent, file_of: Mapping[int, Path]) -
         lengths |= {0 if person.joints is None else len(person.joints) for person in persons}
         if len(lengths) > 1:
             of = ", ".join(f"{3 * n} numbers" if n else "a box alone" for n in sorted(lengths))
-            where, expected = file_of.get(frame, place), "one joint order in all frames"
-            raise RawDataError(where, "keypoints", expected=expected, found=f"{of} a person", do=FORMATS)
+            where = file_of.get(frame, place)
+            raise label_error(where, "keypoints", "one joint order in all frames", f"{of} a person")
     if lengths == {0}:
         points: Sequence[Doubles] = [np.stack([_corners(one) for one in by_frame[frame]]) for frame in frames]
         skeleton: Skeleton = CORNERS

@@ -33,6 +33,11 @@ BOXES: Final = {  # two points of a box as it is written -> its upper left and l
 LARGEST_SHARE: Final = 1.5  # of the image; a box that is cut off may reach out a little, one in pixels is far larger
 
 
+def label_error(file: Path, key: str, expected: str, found: str, do: str = FORMATS) -> RawDataError:
+    """The error for a label file with other content."""
+    return RawDataError(file, key, expected=expected, found=found, do=do)
+
+
 class FoundPerson(NamedTuple):
     """One person in one image."""
 
@@ -69,8 +74,8 @@ class LabelFormat:
         """The frame from 0. Raises RawDataError for one before the first."""
         number = whole(file, key, value, do=FORMATS)
         if number < self.first:
-            expected, do = f"frames from {self.first} on, as in {self.name}", f"Count frames from {self.first}."
-            raise RawDataError(file, key, expected=expected, found=str(number), do=do)
+            expected = f"frames from {self.first} on, as in {self.name}"
+            raise label_error(file, key, expected, str(number), f"Count frames from {self.first}.")
         return number - self.first
 
     def corners(self, file: Path, key: str, stored: object, size: tuple[int, int] = (1, 1)) -> Doubles:
@@ -78,19 +83,17 @@ class LabelFormat:
         values = arrays.numbers(file, key, stored, (4,), do=FORMATS)
         if not (np.abs(values) <= (LARGEST_SHARE if self.of_picture else LARGEST)).all():  # NaN, too
             expected = f"{self.box} in " + ("shares of the image, 0 to 1" if self.of_picture else "px")
-            raise RawDataError(file, key, expected=expected, found=f"{values.tolist()}", do=FORMATS)
+            raise label_error(file, key, expected, str(values.tolist()))
         low, high = (corner - self.pixel for corner in BOXES[self.box](values[:2], values[2:]))
         if (high <= low).any():
             expected = f"a box {self.box} with a width and a height above 0"
-            raise RawDataError(file, key, expected=expected, found=f"{values.tolist()}", do=FORMATS)
+            raise label_error(file, key, expected, str(values.tolist()))
         return np.array([low, high]) * size
 
 
 def joints_of(file: Path, key: str, numbers: object, n_joints: int | None = None) -> Doubles:
     """(J, 3) from a flat list of numbers: `n_joints` joints, or as many as in a known order."""
     lengths = NUMBERS if n_joints is None else (3 * n_joints,)
-    *most, last = map(str, lengths)
-    expected = f"{', '.join(most)} or {last} numbers a person" if most else f"{last} numbers a person"
     if not isinstance(numbers, list) or len(numbers) not in lengths:
-        raise RawDataError(file, key, expected=expected, found=kind(numbers), do=EXPORT)
+        raise label_error(file, key, f"{' or '.join(map(str, lengths))} numbers a person", kind(numbers), EXPORT)
     return arrays.numbers(file, key, numbers, (len(numbers),), do=FORMATS).reshape(-1, 3)

@@ -25,6 +25,7 @@ from pipeline.files.formats.labels.found import (
     LabelFormat,
     Size,
     joints_of,
+    label_error,
 )
 from pipeline.skeletons import Doubles
 
@@ -46,23 +47,24 @@ DEMO: Final = LabelFormat("MMPose's demo", first=1)  # counts a frame before it 
 def content_of(file: Path, size: Size | None = None) -> LabelContent:
     """A clip's people in one file, in pixels of an image of `size`. Raises RawDataError for any other file."""
     content = load_json(file, do=DAMAGED)
-    if isinstance(content, dict) and "instance_info" in content:
+    if _has(content, "instance_info"):
         return _mmpose(DEMO, file, "instance_info", content["instance_info"], content.get("meta_info"))
-    if isinstance(content, dict) and "images" in content:
+    if _has(content, "images"):
         return _coco(file, content, size)
-    if (
-        isinstance(content, list)
-        and content
-        and all(isinstance(e, list) or (isinstance(e, dict) and "instances" in e) for e in content)
-    ):
-        return _mmpose(INFERENCER, file, "frames", content, None)
-    if isinstance(content, list) and content and all(isinstance(e, dict) and "people" in e for e in content):
-        return openpose_content(((i, file, e) for i, e in enumerate(content)), size)
+    entries = content if isinstance(content, list) else []
+    if entries and all(isinstance(entry, list) or _has(entry, "instances") for entry in entries):
+        return _mmpose(INFERENCER, file, "frames", entries, None)
+    if entries and all(_has(entry, "people") for entry in entries):
+        return openpose_content(((i, file, entry) for i, entry in enumerate(entries)), size)
     if not isinstance(content, list) or not all(isinstance(entry, dict) for entry in content):
         expected = "a list of results, or an object with images or instance_info"
         found = f"an object with {', '.join(map(repr, content))[:80]}" if isinstance(content, dict) else kind(content)
-        raise RawDataError(file, "file", expected=expected, found=found, do=OTHER_TOOL)
+        raise label_error(file, "file", expected, found, OTHER_TOOL)
     return _results(file, content)
+
+
+def _has(entry: object, key: str) -> bool:
+    return isinstance(entry, dict) and key in entry
 
 
 def openpose_content(frames: Iterable[tuple[int, Path, object]], size: Size | None) -> LabelContent:
@@ -73,16 +75,10 @@ def openpose_content(frames: Iterable[tuple[int, Path, object]], size: Size | No
     looked_at, scaled = list[int](), 0
     read = LabelContent(frames=looked_at)
     for frame, file, content in frames:
-        people = content.get("people") if isinstance(content, dict) else None
-        if (
-            not isinstance(content, dict)
-            or not isinstance(people, list)
-            or not all(isinstance(p, dict) for p in people)
-        ):
-            raise RawDataError(file, "people", expected="a list of persons", found=kind(people), do=FORMATS)
-        scale = _scale(file, "canvas", (content.get("canvas_width"), content.get("canvas_height")), size)
+        page = content if isinstance(content, dict) else {}
+        scale = _scale(file, "canvas", (page.get("canvas_width"), page.get("canvas_height")), size)
         scaled += bool((scale != 1).any())
-        for person in people:
+        for person in records(file, "people", page.get("people"), do=FORMATS):
             key = "pose_keypoints" if "pose_keypoints" in person else "pose_keypoints_2d"  # 1.0's first
             read.found.append(FoundPerson(frame, joints_of(file, key, person.get(key)) * [*scale, 1]))
         looked_at.append(frame)
@@ -101,7 +97,7 @@ def _results(file: Path, results: Sequence[Mapping[str, Any]]) -> LabelContent:
         if name != before:
             expected = "pictures of one name but for the frame's number"
             both = f"{before[:40]!r} and {name[:40]!r} before it"
-            raise RawDataError(file, "image_id", expected=expected, found=both, do=ONE_VIDEO)
+            raise label_error(file, "image_id", expected, both, ONE_VIDEO)
         if "keypoints" in result or "bbox" not in result:
             joints = joints_of(file, "keypoints", result.get("keypoints"))
             found.append(FoundPerson(frame, joints, who=_identity(file, result)))
@@ -117,7 +113,7 @@ def _results(file: Path, results: Sequence[Mapping[str, Any]]) -> LabelContent:
 def _score(file: Path, result: Mapping[str, Any]) -> float:
     score = result.get("score", 1.0)
     if not isinstance(score, int | float) or score != score:
-        raise RawDataError(file, "score", expected="a number", found=kind(score), do=FORMATS)
+        raise label_error(file, "score", "a number", kind(score))
     return float(score)
 
 
@@ -127,8 +123,7 @@ def _picture_of(file: Path, result: Mapping[str, Any]) -> tuple[str, int]:
     match = _PICTURE.fullmatch(Path(str(image)).stem) if isinstance(image, str | int) else None
     if match is None:
         expected = "an image name that ends in the frame number, such as '35.jpg'"
-        do = OTHER_TOOL if image is None else NUMBERED
-        raise RawDataError(file, "image_id", expected=expected, found=kind(image), do=do)
+        raise label_error(file, "image_id", expected, kind(image), OTHER_TOOL if image is None else NUMBERED)
     return match["name"], RESULTS.frame(file, "image_id", int(match["number"]))
 
 
@@ -163,7 +158,7 @@ def _coco(file: Path, content: Mapping[str, Any], size: Size | None) -> LabelCon
             moved = numbers(file, f"images[{i}].camera", image["camera"], (8,), do=FORMATS)
             camera[frame_of[image_id]] = np.append(moved, 1).reshape(3, 3)
     if len(set(frame_of.values())) != len(images):
-        raise RawDataError(file, "images", expected="each frame once", found="one twice", do=ONE_VIDEO)
+        raise label_error(file, "images", "each frame once", "one twice", ONE_VIDEO)
     listed = records(file, "categories", content.get("categories") or [], do=FORMATS)
     named = [category for category in listed if category.get("keypoints")]
     persons = [c.get("id") for c in named or [c for c in listed if c.get("name") == "person"]]
@@ -173,8 +168,7 @@ def _coco(file: Path, content: Mapping[str, Any], size: Size | None) -> LabelCon
         key = f"annotations[{i}]"
         image_id = whole(file, f"{key}.image_id", entry.get("image_id"), do=FORMATS)
         if image_id not in frame_of:
-            expected = "the id of one of images"
-            raise RawDataError(file, f"{key}.image_id", expected=expected, found=str(image_id), do=FORMATS)
+            raise label_error(file, f"{key}.image_id", "the id of one of images", str(image_id))
         annotation = persons and "category_id" in entry and entry["category_id"] not in persons
         if annotation or entry.get("iscrowd") == 1:
             passed_over += 1
@@ -223,7 +217,7 @@ def _picture_frame(file: Path, i: int, image: Mapping[str, Any]) -> int:
     match = _PICTURE.fullmatch(Path(name).stem) if isinstance(name, str) else None
     if match is None:
         expected = "a name that ends in the frame's number"
-        raise RawDataError(file, f"images[{i}].file_name", expected=expected, found=kind(name), do=NUMBERED)
+        raise label_error(file, f"images[{i}].file_name", expected, kind(name), NUMBERED)
     return int(match["number"])
 
 
@@ -245,7 +239,7 @@ def _mmpose(form: LabelFormat, file: Path, key: str, frames: object, meta: objec
     per frame, have only the instances.
     """
     if not isinstance(frames, list):
-        raise RawDataError(file, key, expected="a list of frames", found=kind(frames), do=FORMATS)
+        raise label_error(file, key, "a list of frames", kind(frames))
     names = None
     if isinstance(meta, dict) and isinstance(by_id := meta.get("keypoint_id2name"), dict):
         names = _names(file, "meta_info.keypoint_id2name", [by_id.get(str(j)) for j in range(len(by_id))])
@@ -253,9 +247,9 @@ def _mmpose(form: LabelFormat, file: Path, key: str, frames: object, meta: objec
     for i, entry in enumerate(frames):
         where = f"{key}[{i}]"
         alone = isinstance(entry, list)
-        if not alone and not (isinstance(entry, dict) and "instances" in entry):
-            expected, do = "a frame's instances", "Run the detector on the video, not on an image."
-            raise RawDataError(file, where, expected=expected, found=kind(entry), do=do)
+        if not alone and not _has(entry, "instances"):
+            do = "Run the detector on the video, not on an image."
+            raise label_error(file, where, "a frame's instances", kind(entry), do)
         frame = i if alone else form.frame(file, f"{where}.frame_id", entry.get("frame_id"))
         looked_at.append(frame)
         people = records(file, f"{where}.instances", entry if alone else entry["instances"], do=FORMATS)
@@ -263,7 +257,7 @@ def _mmpose(form: LabelFormat, file: Path, key: str, frames: object, meta: objec
             FoundPerson(frame, **_instance(file, f"{where}.instances[{k}]", p, names)) for k, p in enumerate(people)
         ]
     if len(set(looked_at)) != len(looked_at):
-        raise RawDataError(file, key, expected="each frame once", found="one twice", do=ONE_VIDEO)
+        raise label_error(file, key, "each frame once", "one twice", ONE_VIDEO)
     return LabelContent(found, sorted(looked_at), names)
 
 
@@ -274,20 +268,18 @@ def _instance(file: Path, key: str, person: Mapping[str, Any], names: Sequence[s
         y = numbers(file, f"{key}.keypoints.y", joints.get("y"), (len(x),), do=FORMATS)
         scores, joints = joints.get("visible"), np.column_stack([x, y]).tolist()
     if not isinstance(scores, list):
-        expected = "keypoints with a score each"
-        raise RawDataError(file, f"{key}.keypoint_scores", expected=expected, found=kind(scores), do=OTHER_TOOL)
+        raise label_error(file, f"{key}.keypoint_scores", "keypoints with a score each", kind(scores), OTHER_TOOL)
     n_joints = len(names or scores)
     scores = numbers(file, f"{key}.keypoint_scores", scores, (n_joints,), do=FORMATS)
     points = numbers(file, f"{key}.keypoints", joints, (n_joints, 2), do=IN_PICTURE)
     if not names and 3 * n_joints not in NUMBERS:
         expected = f"{', '.join(str(n // 3) for n in NUMBERS)} joints, or meta_info with their names"
-        raise RawDataError(file, f"{key}.keypoints", expected=expected, found=str(n_joints), do=EXPORT)
+        raise label_error(file, f"{key}.keypoints", expected, str(n_joints), EXPORT)
     who = whole(file, f"{key}.track_id", person["track_id"], do=FORMATS) if "track_id" in person else None
     return {"joints": np.column_stack([points, scores]), "who": who}
 
 
 def _names(file: Path, key: str, names: object) -> list[str]:
-    """Joint names, each once."""
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
-        raise RawDataError(file, key, expected="the names of the joints, each once", found=kind(names), do=FORMATS)
+        raise label_error(file, key, "the names of the joints, each once", kind(names))
     return names
