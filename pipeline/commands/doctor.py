@@ -25,7 +25,7 @@ from pipeline.demo import demo_data, has_demo_data
 from pipeline.detect.clips import KEYPOINTS, labels_of, list_clips
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.formats import smpl_files
-from pipeline.files.formats.labels.detections import read_detections
+from pipeline.files.formats.detections import read_detections
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import listing
 from pipeline.files.raw.stand_in import MARKER

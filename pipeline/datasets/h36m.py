@@ -30,7 +30,7 @@ from pipeline.datasets.base import EXTRINSICS, UP, Dataset, Mistake, Origin, Rel
 from pipeline.datasets.pixels import frames_there, inputs, other_frames, pictures_or_video
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import numbers
-from pipeline.files.formats.labels.h36m import Metadata, SmplFit, load_cdf, load_fits, load_metadata, load_rotations
+from pipeline.files.formats.h36m import Metadata, SmplFit, load_cdf, load_fits, load_metadata, load_rotations
 from pipeline.files.pixels.frames import Pictures, Video
 from pipeline.files.pixels.sources import n_frames
 from pipeline.files.raw import RawVideo

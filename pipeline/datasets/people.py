@@ -23,7 +23,7 @@ from pipeline.datasets.base import Dataset, Origin, finite_joints
 from pipeline.datasets.pixels import DETECTED_OUTSIDE, require_frames, require_in_picture
 from pipeline.detect.clips import EXTENSIONS, KEYPOINTS, labels_of, read_info, require_own_labels
 from pipeline.errors import RawDataError
-from pipeline.files.formats.labels.detections import Detections, read_detections
+from pipeline.files.formats.detections import Detections, read_detections
 from pipeline.files.pixels.cuts import cuts_of
 from pipeline.files.pixels.frames import Video
 from pipeline.files.pixels.sources import n_frames

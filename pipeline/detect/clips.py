@@ -1,6 +1,6 @@
 """Clips in a folder, and their label files.  [pixels] -> raw keypoints -> tracks
 
-Labels of `<folders>/<clip>.mp4`, in any format of `pipeline.files.formats.labels.detections`:
+Labels of `<folders>/<clip>.mp4`, in any format of `pipeline.files.formats.detections`:
 
     keypoints/<folders>/<clip>.mp4.json     `python -m pipeline detect`; also .txt and .csv
     keypoints/<folders>/<clip>.mp4/         a file for each frame
@@ -17,7 +17,7 @@ A file of `detect` is in COCO's JSON format:
      "categories": [...]}           COCO's person
 
 v is 2 for a joint of confidence 0.3 or more, else 1. pycocotools reads these files, and here
-`pipeline.files.formats.labels.detections`. `.provenance` has the speed of the run over the most frames, for forecasts.
+`pipeline.files.formats.detections`. `.provenance` has the speed of the run over the most frames, for forecasts.
 `.detect/<fingerprint>` has the reason why a clip has no file.
 """
 
@@ -32,7 +32,7 @@ from pathlib import Path, PurePath
 from typing import Any, Final
 
 from pipeline.errors import RawDataError
-from pipeline.files.formats.labels.detections import SUFFIXES, UNREAD
+from pipeline.files.formats.detections import SUFFIXES, UNREAD
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import VIDEOS, is_folder
 

@@ -21,7 +21,7 @@ from pipeline import datasets
 from pipeline.body import Body
 from pipeline.conversion import convert
 from pipeline.files.formats import tfrecords
-from pipeline.files.formats.labels.h36m import load_cdf
+from pipeline.files.formats.h36m import load_cdf
 from pipeline.files.formats.pickles import load_pickle
 from vibe_extensions.contracts import datasets as contract
 from vibe_extensions.demo import RELEASES, files

@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.datasets.people import pixel_camera
 from pipeline.detect import Detect, Detector, People
-from pipeline.files.formats.labels.detections import read_results
+from pipeline.files.formats.detections import read_results
 from pipeline.homography import transfer
 from vibe_extensions.clips.detection.decoders import ClipDecoding
 from vibe_extensions.clips.detection.run import detect_clips

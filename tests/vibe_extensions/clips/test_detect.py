@@ -19,7 +19,7 @@ from pipeline.accounting import Accounting
 from pipeline.detect import Detect, DetectionResources, Detector, People
 from pipeline.detect.clips import PROVENANCE, list_clips
 from pipeline.errors import ConfigError, RawDataError
-from pipeline.files.formats.labels.detections import read_results
+from pipeline.files.formats.detections import read_results
 from pipeline.files.pixels.frames import Image, Video
 from pipeline.files.raw.stand_in import MARKER
 from tests.packages import install

@@ -24,7 +24,7 @@ from pipeline import detect
 from pipeline.__main__ import main
 from pipeline.detect import Detector, Image
 from pipeline.errors import ConfigError, MissingAssets, RawDataError
-from pipeline.files.formats.labels.detections import read_results
+from pipeline.files.formats.detections import read_results
 from vibe_extensions.clips.detectors import rtmpose, simcc
 from vibe_extensions.clips.detectors.rtmpose import Published, RTMPose
 from vibe_extensions.contracts import DetectorContract

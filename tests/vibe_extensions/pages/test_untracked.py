@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pipeline.__main__ import main
 from pipeline.accounting import VideoAccount
 from pipeline.datasets.people import people
-from pipeline.files.formats.labels.detections import CORNERS, Detections
+from pipeline.files.formats.detections import CORNERS, Detections
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import RawVideo
 from pipeline.linking import Cleaning

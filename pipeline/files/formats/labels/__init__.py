@@ -1,1 +1,0 @@
-"""Label files of the datasets and of detectors, as arrays.  [raw] -> tracks -> features -> windows"""
