@@ -21,6 +21,7 @@ from pipeline.cli.results import CommandResult, print_result
 from pipeline.cli.text import FEW, command, count, error_text, few
 from pipeline.commands.storage import tag
 from pipeline.conversion.committed import (
+    NOT_RECORDED,
     OTHER_SPLIT,
     harmless_of,
     missing_names,
@@ -104,8 +105,8 @@ def run(args: argparse.Namespace) -> int:
 def _too_many(rows: Sequence[Mapping[str, Any]], most: float) -> list[str]:
     texts = []
     for row in rows:
-        n, n_videos = sum(video["failed"] for video in row["videos"]), row["accounting"]["videos"]["found"]
-        if n > most / 100 * n_videos:
+        n = sum(video["failed"] for video in row["videos"])
+        if n and n > most / 100 * (n_videos := row["accounting"]["videos"]["found"]):
             texts.append(f"{row['split']}: {count(n, 'video')} of {n_videos:,} rejected, more than {most:g}%")
     return texts
 
@@ -135,7 +136,7 @@ def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[int]) -> Table:
     """Some of COLUMNS, one line for each split."""
     shown = table(*(COLUMNS[i] for i in columns))
     for row in rows:
-        dropped = _by_reason(row["accounting"]["frames"]["dropped"])
+        dropped = _by_reason(row["accounting"].get("frames", {}).get("dropped", {}))
         dropped += [f"{count(row['uncounted'], 'unreadable video')} not counted"] if row["uncounted"] else []
         cells = (
             plain(row["split"]) + (" [yellow](demo data)[/yellow]" if row["stand_in"] else ""),
@@ -149,6 +150,8 @@ def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[int]) -> Table:
 
 def _counts(accounting: Mapping[str, Any], what: str) -> str:
     """kept / found, and the number in the release."""
+    if not accounting:
+        return NOT_RECORDED
     counts, in_release = accounting[what], accounting.get("known", {}).get(what)
     release = "" if in_release is None else f" of {in_release:,} in the release"
     return f"{counts['kept']:,} / {counts['found']:,}{release}"
@@ -198,7 +201,7 @@ def split_status(split: cache.Split) -> dict[str, Any]:
     problems += [f"{split.name}: {gone['unlisted']}"] if gone["unlisted"] else why_empty(split)
     harmless, keys = harmless_of(split), ("name", "found", "kept", "dropped", "set_aside", "message", "notes")
     videos, without_track = [], {}
-    for account in (video.account for video in split.videos):
+    for account in (video.account for video in split.videos if "tracks_kept" in video.account):
         if why := why_without_track(account):
             without_track[account["name"]] = why
         if account["dropped"] or account["set_aside"] or account["notes"]:  # in reading order
@@ -207,8 +210,8 @@ def split_status(split: cache.Split) -> dict[str, Any]:
     return {
         "split": split.name,
         "tracks": len(split.tracks),
-        "accounting": split.manifest["accounting"],
-        "stand_in": split.manifest["stand_in"],
+        "accounting": split.manifest.get("accounting", {}),
+        "stand_in": bool(split.manifest.get("stand_in")),
         "imported": split.manifest.get("reader", {}).get("imported", {}).get("file"),
         "raw": split.provenance.get("raw"),
         "streams": [*streams.values()],
@@ -225,17 +228,18 @@ def split_status(split: cache.Split) -> dict[str, Any]:
 
 def _csv(splits: Sequence[cache.Split]) -> Iterator[str]:
     """A header, and a line for each video: found = kept + dropped by reason, in person-frames."""
-    reasons = sorted({name for split in splits for name in split.manifest["accounting"]["frames"]["dropped"]})
+    totals = [split.manifest.get("accounting", {}).get("frames", {}) for split in splits]
+    reasons = sorted({name for frames in totals for name in frames.get("dropped", {})})
     yield _line(["split", "video", "state", "reason", "tracks", "found", "kept", *reasons, "message"])
     for split in splits:
         harmless = harmless_of(split)
-        for account in (video.account for video in split.videos):
+        for video_name, account in ((video.name, video.account) for video in split.videos):
             state, because, message = video_state(account, harmless)
             if state == OTHER_SPLIT:
                 continue
-            dropped = [account["dropped"].get(name, 0) for name in reasons]
-            counts = [account["tracks_kept"], account["found"], account["kept"], *dropped]
-            yield _line([split.name, account["name"], state, because, *counts, message])
+            counts: list[object] = [account.get(key, "") for key in ("tracks_kept", "found", "kept")]
+            counts += [account["dropped"].get(name, 0) if "dropped" in account else "" for name in reasons]
+            yield _line([split.name, video_name, state, because, *counts, message])
 
 
 def _line(cells: Sequence[object]) -> str:

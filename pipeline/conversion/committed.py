@@ -24,6 +24,7 @@ from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import RawVideo, changes
 
 OTHER_SPLIT: Final = "of another split"  # a video's state, see `video_state`
+NOT_RECORDED: Final = "not recorded"  # the same, in a cache of another program
 DROP: Final = "--drop-removed"
 LET_GO: Final = f"{DROP}, or [convert] removed = drop in luigi.cfg"
 
@@ -163,6 +164,8 @@ def why_without_track(account: Mapping[str, Any]) -> str:
 
 def video_state(account: Mapping[str, Any], harmless: Collection[str]) -> tuple[str, str, str]:
     """State of a committed video, its reason, and a message. `harmless`: reasons that are no failure."""
+    if "tracks_kept" not in account:
+        return NOT_RECORDED, "", ""
     message = "; ".join(filter(None, [account["message"], *account["notes"]]))
     if why := why_without_track(account):
         return "without a track", max(account["dropped"], key=account["dropped"].get, default="no_person"), why

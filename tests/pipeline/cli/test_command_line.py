@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from pipeline import datasets
 from pipeline.__main__ import commands
 from pipeline.cli.console import plain
 from pipeline.datasets.penn_action import PennAction
+from tests.cache import toy
 from tests.cache.read.test_streams_of_bytes import digests, write_bytes_stream
 
 ROOT = Path(__file__).parents[3]
@@ -207,3 +209,16 @@ def test_a_stream_of_bytes_of_an_earlier_version_stops_no_other_command(penn: An
         ran(*words, *at)
     assert "stream 'crops' holds bytes" in ran("copy", penn.name, "--to", tmp_path / "all", *at, code=2).err
     assert digests(penn.root) == before
+
+
+def test_a_cache_of_another_program_has_no_accounts(ran: Any, tmp_path: Path) -> None:
+    with toy.writer(tmp_path, "plan") as split:
+        split.begin()
+        for video, tracks in toy.videos():
+            split.append(replace(video, account={}), tracks)
+        split.commit({})
+    shown = ran("status", "--cache", tmp_path, "--all").out
+    assert shown.splitlines()[1].split() == ["toy/train", *["not", "recorded"] * 3, "-", "-"]
+    (row,) = json.loads(ran("status", "--cache", tmp_path, "--json", "--max-rejected", "0").out)
+    assert (row["tracks"], row["accounting"], row["stand_in"], row["videos"]) == (7, {}, False, [])
+    assert "toy/train,a,not recorded,,,,,\n" in ran("status", "--cache", tmp_path, "--csv").out
