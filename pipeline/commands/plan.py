@@ -14,6 +14,7 @@ from pipeline.cli.options import json_option
 from pipeline.cli.results import CommandResult, print_result
 from pipeline.cli.text import FEW, command, count, few
 from pipeline.conversion.plan import ConversionPlan
+from pipeline.features.plan import IMPORTED
 from pipeline.files.raw.changes import what_differs
 from pipeline.recipe.forecast import Forecast, forecast_lines, forecasts_of
 from pipeline.recipe.overview import SplitPlan, StreamPlan, plan_splits
@@ -81,13 +82,18 @@ def lines(plan: SplitPlan, most: int | None, shown: Collection[str] = ()) -> Ite
         if stream.why:
             yield from (f"  {line}" for line in _extraction(plan, stream, because))
         elif because and not stream.differs and (todo is None or todo.append):
-            yield f"  extract  {plain(stream.stream)}: new rows of the conversion"
+            yield f"  {_verb(plan, stream.stream)}  {plain(stream.stream)}: new rows of the conversion"
         if stream.other_keys:
             yield "    no feature can be carried over: the stored keys are from another version"
     for spec in plan.recipe.streams if plan.committed is None and not plan.problems else ():
-        yield f"  extract  {plain(spec.name)}: all rows of the conversion"
+        yield f"  {_verb(plan, spec.name)}  {plain(spec.name)}: all rows of the conversion"
     for problem in (*plan.problems, *plan.refusals):
         yield f"  {WRONG} {plain(problem) if problem not in shown else 'not planned: see the last lines'}"
+
+
+def _verb(plan: SplitPlan, stream: str) -> str:
+    imported = {spec.name for spec in plan.recipe.streams if spec.stream.kind == IMPORTED}
+    return "import " if stream in imported else "extract"
 
 
 def _detection(plan: SplitPlan, most: int | None) -> Iterator[str]:

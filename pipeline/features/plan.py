@@ -99,10 +99,17 @@ def plan_extraction(root: cache.Root, split: str, spec: StreamSpec, *, replace: 
     plan = compare_stream(committed, spec, replace=replace)
     if plan.differs:
         raise PipelineError(f"{split}: stream {spec.name!r} was extracted differently: {plan.otherwise}. {OTHER_NAME}")
-    if plan.why and spec.stream.kind == IMPORTED:
-        do = f"Import it: import FILE {split} --format arrays --as {spec.name}"
-        raise PipelineError(f"{split}: stream {spec.name!r} is imported and cannot be extracted ({plan.why}). {do}")
+    if refusal := why_import(plan):
+        raise PipelineError(refusal)
     return plan
+
+
+def why_import(plan: ExtractionPlan) -> str:
+    """Message that missing rows must be imported, because nothing computes them; "" for other streams."""
+    if not plan.why or plan.spec.stream.kind != IMPORTED:
+        return ""
+    do = f"Import it: import FILE {plan.split} --format arrays --as {plan.spec.name}"
+    return f"{plan.split}: stream {plan.spec.name!r} is imported and cannot be extracted ({plan.why}). {do}"
 
 
 def missing_columns(committed: Split, spec: StreamSpec) -> str:

@@ -30,6 +30,7 @@ from pipeline.features.plan import (
     missing_rows,
     recorded_spec,
     refuse_untrained,
+    why_import,
 )
 from pipeline.features.spec import StreamSpec
 from pipeline.files.pixels import sources
@@ -66,7 +67,7 @@ class SplitPlan:
     extractions: list[StreamPlan] = field(default_factory=list)  # without rows that the conversion adds
     committed: cache.Split | None = None
     problems: list[str] = field(default_factory=list)  # errors that a run will meet
-    refusals: list[str] = field(default_factory=list)  # streams whose columns the split does not have
+    refusals: list[str] = field(default_factory=list)  # streams to import, or whose columns the split does not have
     behind: list[StreamPlan] = field(default_factory=list)  # streams with missing rows that no setting or option names
     undetected: tuple[str, ...] = ()  # clips in which [detect] finds people first
     detection: DetectionPlan | None = None  # of the whole raw folder; None also where its weights are not here yet
@@ -212,7 +213,9 @@ def _plan_stream(plan: SplitPlan, committed: cache.Split, spec: StreamSpec, raw:
             f"{committed.name}: stream {spec.name!r} was extracted differently: {compared.otherwise}. Use another "
             "stream name ([features] streams, --stream NAME), or recompute it with extract --replace."
         )
-    return StreamPlan(spec.name, compared.why, compared.lacks, form, compared.differs)
+    refusal = why_import(compared)
+    plan.refusals += [refusal] * bool(refusal)
+    return StreamPlan(spec.name, "" if refusal else compared.why, compared.lacks, form, compared.differs)
 
 
 def array_bytes(rows: float, row_bytes: int) -> float:

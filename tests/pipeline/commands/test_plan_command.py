@@ -171,3 +171,13 @@ def test_a_damaged_split_is_a_problem_of_its_own(file, penn, into, network, luig
     (train, test) = json.loads(ran("plan", "--config", luigi_cfg(), "--json", code=2).out)
     assert (len(train["problems"]), train["forecast"]) == (1, None)
     assert test["problems"] == []
+
+
+def test_a_stream_to_import_is_no_work_for_extract(penn: Any, plan: Any, as_json: Any, luigi_cfg: Any) -> None:
+    luigi_cfg(more="[features]\nstreams = mine\n[mine]\nkind = imported\ndim = 6")
+    assert "import   mine: all rows of the conversion" in plan()
+    penn.converted()
+    shown = plan(code=2)
+    assert "stream 'mine' is imported and cannot be extracted (not extracted before). Import it: import FILE" in shown
+    assert "extract " not in shown
+    assert as_json(code=2)["extract"][0]["why"] == ""
