@@ -36,16 +36,14 @@ COMMANDS: Final[Mapping[str, CommandEntry]] = {
         "pipeline.commands.status", "Show the contents of a cache: videos, tracks, kept and dropped frames, streams."
     ),
     "gc": CommandEntry(
-        "pipeline.commands.storage.gc",
+        "pipeline.commands.gc",
         "Delete files that no manifest references, such as those of killed runs and replaced data.",
     ),
     "copy": CommandEntry(
-        "pipeline.commands.storage.copy",
+        "pipeline.commands.copy",
         "Copy splits and their streams into another cache, without rows of replaced and removed videos.",
     ),
-    "tag": CommandEntry(
-        "pipeline.commands.storage.tag", "Tag the current state of splits and their streams, or list tags."
-    ),
+    "tag": CommandEntry("pipeline.commands.tag", "Tag the current state of splits and their streams, or list tags."),
 }
 SEE: Final = "Training, evaluation, prediction: python -m tasks --help. The whole pipeline by luigi.cfg: make help."
 
@@ -63,10 +61,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def complete(args: argparse.Namespace) -> None:
-    """Call `pipeline.settings.commands.complete`, imported late: --help does not need it."""
-    from pipeline.settings import commands
+    """Call `pipeline.settings.arguments.complete`, imported late: --help does not need it."""
+    from pipeline.settings import arguments
 
-    commands.complete(args)
+    arguments.complete(args)
 
 
 def user_errors() -> tuple[type[Exception], ...]:

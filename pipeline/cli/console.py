@@ -1,4 +1,4 @@
-"""Consoles, marks, tables, JSON, and numbers with units (docs/terminal.md)."""
+"""Consoles, marks, tables, JSON, results of commands, and numbers with units (docs/terminal.md)."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Final, NoReturn
 
 from rich.console import Console
@@ -136,6 +136,41 @@ def _as_json(value: Any) -> Any:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [_as_json(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@dataclass(slots=True)
+class CommandResult:
+    """A command's result as a document and as text."""
+
+    rows: Any  # the document: records (dicts, named tuples, dataclasses), or one of them
+    text: list[str | Table] = field(default_factory=list)  # in rich's markup, line by line
+    problems: list[str] = field(default_factory=list)  # printed last; with a document, on standard error
+    exit_code: int = 0
+
+    def line(self, text: str, mark: str = "", indent: int = 0) -> None:
+        """Add a line of untrusted text after its mark."""
+        self.text.append(" " * indent + f"{mark} " * bool(mark) + plain(text))
+
+    def lines(self, texts: Iterable[str], mark: str = "", indent: int = 0) -> None:
+        for text in texts:
+            self.line(text, mark, indent)
+
+
+def print_result(result: CommandResult, *, as_json: bool = False, instead: str | None = None) -> int:
+    """Print a command's result and return its exit code: 1 if there are problems.
+
+    as_json: print the rows as JSON. instead: print this document instead.
+    """
+    if as_json or instead is not None:
+        show_json(result.rows) if instead is None else show_text(instead)
+        to = err
+    else:
+        to = out
+        for part in result.text:
+            show(part) if isinstance(part, Table) else out.print(part)
+    for problem in result.problems:
+        to.print(f"{WRONG} {plain(problem)}")
+    return result.exit_code or int(bool(result.problems))
 
 
 def size(n_bytes: float) -> str:

@@ -9,18 +9,16 @@ from typing import Any, Final
 
 import cache
 from pipeline.accounting import NOT_NOW, reason
-from pipeline.cli.console import DOUBT, IDLE, err
+from pipeline.cli.console import DOUBT, IDLE, CommandResult, err, print_result
 from pipeline.cli.options import cores, shards_kept
 from pipeline.cli.progress import bar
-from pipeline.cli.results import CommandResult, print_result
 from pipeline.cli.text import FEW, command, count, few, not_counted
 from pipeline.conversion import convert
 from pipeline.conversion.committed import DROP
 from pipeline.conversion.plan import recorded_plan
 from pipeline.errors import PipelineError
 from pipeline.files.raw.stand_in import is_stand_in
-from pipeline.settings.arguments import check_own_folder, split_options
-from pipeline.settings.commands import body_of, dataset_of, setting_options
+from pipeline.settings.arguments import body_of, check_own_folder, setting_options, split_options
 
 REMOVED: Final = "convert.removed"
 kept_message = shards_kept
@@ -83,7 +81,7 @@ def _plan(args: argparse.Namespace) -> convert.ConversionPlan:
         return recorded_plan(split, args.raw, args.body, drop_removed=args.drop_removed, retry=True)
     if args.raw is None:
         raise PipelineError("name the dataset's raw folder: --raw DIR")
-    dataset = dataset_of(args, args.dataset)
+    dataset = args.cfg.dataset(args.dataset)
     check_own_folder(args.raw, dataset)
     body = body_of(args, dataset, demo=is_stand_in(args.raw))
     drop = args.drop_removed or args.cfg.convert.removed == "drop"

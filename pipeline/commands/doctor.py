@@ -16,9 +16,8 @@ from rich.table import Table
 
 from pipeline import datasets
 from pipeline.cli import console
-from pipeline.cli.console import DONE, DOUBT, err, plain
+from pipeline.cli.console import DONE, DOUBT, CommandResult, err, plain, print_result
 from pipeline.cli.options import json_option
-from pipeline.cli.results import CommandResult, print_result
 from pipeline.cli.text import command
 from pipeline.datasets.base import Dataset, Mistake, ReleasePart, describe_error, globs
 from pipeline.demo import demo_data, has_demo_data
@@ -29,7 +28,6 @@ from pipeline.files.formats.detections import read_detections
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import listing
 from pipeline.files.raw.stand_in import MARKER
-from pipeline.settings.commands import dataset_of
 from pipeline.settings.file import settings_file
 from pipeline.settings.sections import Settings, load
 
@@ -98,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
     broken = datasets.broken(enabled)
     for text in broken.values():
         err.print(f"{DOUBT} {plain(text)}: skipped")
-    readers = [dataset_of(args, name) for name in args.datasets or enabled if name not in broken or args.datasets]
+    readers = [args.cfg.dataset(name) for name in args.datasets or enabled if name not in broken or args.datasets]
     examined = [examine(reader, _own_folder(raw, reader.name)) for reader in readers]
     if demo:
         examined = [e.replace_missing(TO_BE_MADE) if has_demo_data(e.dataset) else e for e in examined]

@@ -22,12 +22,10 @@ from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import Stream
 from pipeline.features.streams.network import ResNet50
 from pipeline.features.weights import KINDS
-from pipeline.settings.arguments import split_options
-from pipeline.settings.commands import setting_options
+from pipeline.settings.arguments import setting_options, split_options
 from pipeline.settings.file import BY_SET, Section, parse_overrides
 from pipeline.settings.sections import KIND, configure, stream_of
 
-TAKES: Final = [field.name for field in fields(Resources)]  # settings that are also options
 KEPT: Final = "computed rows are kept; the same command continues from there"
 KEPT_ELSEWHERE: Final = "rows computed until a minute ago are kept; the same command continues from there"
 
@@ -43,7 +41,7 @@ def options(sub: argparse.ArgumentParser) -> None:
     help_ = "Arithmetic: exact is plain fp32 (default: as recorded, else from its section)"
     add("--precision", choices=["exact", "fast"], help=help_)
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="Set an option of the stream (repeatable)")
-    setting_options(sub, "features", *TAKES)
+    setting_options(sub, "features", *(field.name for field in fields(Resources)))
     setting_options(sub, "dask", "scheduler")
     add("--raw", type=Path, help="The dataset's raw folder, if it has moved")
     add("--replace", action="store_true", help="Recompute an existing stream from scratch")
@@ -75,9 +73,8 @@ def run(args: argparse.Namespace) -> int:
     todo = [plan for plan in plans if not plan.up_to_date]
     if not todo:
         return int(bool(refusals))
-    resources = Resources(**{key: getattr(args, key) for key in TAKES})
     with bar(f"extract {name}", err) as progress:
-        every = extract.extract_together(todo, resources, scheduler=args.scheduler, progress=progress)
+        every = extract.extract_together(todo, args.cfg.features, scheduler=args.scheduler, progress=progress)
     for extraction in every:
         stream = f"{extraction.plan.spec.name} " if len(specs) > 1 else ""
         did = f"{count(extraction.computed, 'row')} computed ({extraction.meter}), {extraction.carried:,} carried over"

@@ -9,9 +9,8 @@ from typing import Any
 
 import cache
 from pipeline import datasets
-from pipeline.cli.console import DONE, DOUBT, WRONG, err, plain, size
+from pipeline.cli.console import DONE, DOUBT, WRONG, CommandResult, err, plain, print_result, size
 from pipeline.cli.options import json_option
-from pipeline.cli.results import CommandResult, print_result
 from pipeline.cli.text import FEW, command, count, few
 from pipeline.conversion.plan import ConversionPlan
 from pipeline.features.plan import IMPORTED

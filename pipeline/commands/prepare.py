@@ -38,9 +38,8 @@ from pipeline.processes.devices import DeviceName
 from pipeline.recipe.forecast import forecast_lines, forecasts_of
 from pipeline.recipe.overview import SplitPlan, plan_splits
 from pipeline.recipe.recipe import LAYOUT, Recipe, StepResult, detect_again, missing_files, report_step
-from pipeline.settings.arguments import CACHE, check_own_folder
-from pipeline.settings.commands import body_of, dataset_of, from_settings, option_type
-from pipeline.settings.sections import Settings, detector_of
+from pipeline.settings.arguments import CACHE, body_of, check_own_folder, from_settings, option_type
+from pipeline.settings.sections import detector_of
 
 NO_DETECTOR: Final = "none"
 DEFAULTS: Final = {  # of the options, for other commands that prepare data
@@ -179,9 +178,11 @@ def resolve(args: argparse.Namespace, streams: Sequence[StreamSpec] = ()) -> Pre
 
     Raises PipelineError and ConfigError for missing and contradictory inputs.
     """
-    dataset = dataset_of(args, args.dataset)
+    dataset = args.cfg.dataset(args.dataset)
     check_own_folder(args.raw, dataset)
-    demo, settings = is_stand_in(args.raw), _on_device(args)
+    demo, settings = is_stand_in(args.raw), args.cfg
+    if args.device is not None:
+        settings = settings.override({"detect.device": args.device, "features.device": args.device})
     body = body_of(args, dataset, demo=demo)
     if dataset.uses_body and body is None:
         raise PipelineError(
@@ -207,14 +208,6 @@ def resolve(args: argparse.Namespace, streams: Sequence[StreamSpec] = ()) -> Pre
         common |= {"streams": tuple(specs), "by_any_detector": by_any}
         recipes.append(Recipe(dataset, split, args.raw, args.cache, settings, **common))
     return Preparation(args, dataset, recipes, without_weights)
-
-
-def _on_device(args: argparse.Namespace) -> Settings:
-    settings: Settings = args.cfg
-    if args.device is None:
-        return settings
-    on = {"device": args.device, "devices": None}
-    return replace(settings, detect=replace(settings.detect, **on), features=replace(settings.features, **on))
 
 
 def _detector(args: argparse.Namespace) -> Detector | None:

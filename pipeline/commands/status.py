@@ -15,11 +15,10 @@ from rich.table import Table
 import cache
 from pipeline import datasets
 from pipeline.accounting import VideoAccount, reason
-from pipeline.cli.console import DOUBT, IDLE, err, fits, plain, printable, size, table
+from pipeline.cli.console import DOUBT, IDLE, CommandResult, err, fits, plain, print_result, printable, size, table
 from pipeline.cli.options import json_option
-from pipeline.cli.results import CommandResult, print_result
 from pipeline.cli.text import FEW, command, count, error_text, few
-from pipeline.commands.storage import tag
+from pipeline.commands import tag
 from pipeline.conversion.committed import (
     NOT_RECORDED,
     OTHER_SPLIT,

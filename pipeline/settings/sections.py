@@ -87,7 +87,19 @@ class Settings:
         section, _, key = name.partition(".")
         return getattr(self.named_paths if section == "paths" else getattr(self, section), key, None)
 
+    def override(self, values: Mapping[str, Any]) -> Settings:
+        """Replace settings by SECTION.KEY, except those of [paths]. One of `device` and `devices` overrides both."""
+        changed: dict[str, dict[str, Any]] = {}
+        for name, value in values.items():
+            section, _, key = name.partition(".")
+            usual = {"device": "auto", "devices": None} if key in ("device", "devices") else {}
+            changed[section] = usual | changed.get(section, {}) | {key: value}
+        changed.pop("paths", None)
+        records = {section: replace(getattr(self, section), **keys) for section, keys in changed.items()}
+        return replace(self, **records) if records else self
+
     def dataset(self, name: str) -> Dataset:
+        """A dataset with the options of its section. Raises what `datasets.get` raises."""
         return self.readers.get(name) or datasets.get(name)
 
     def raw(self, name: str) -> Path:

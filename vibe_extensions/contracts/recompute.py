@@ -19,9 +19,8 @@ import numpy as np
 import cache
 from cache import Split
 from cache.format.manifest import shard_rows
-from pipeline.cli.console import DONE, DOUBT, IDLE, WRONG
+from pipeline.cli.console import DONE, DOUBT, IDLE, WRONG, CommandResult
 from pipeline.cli.progress import Bars, Progress, silent
-from pipeline.cli.results import CommandResult
 from pipeline.cli.text import count, few
 from pipeline.conversion.identity import describe
 from pipeline.errors import PipelineError

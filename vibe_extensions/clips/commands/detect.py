@@ -17,11 +17,10 @@ from pipeline.detect import DetectionResources, Detector
 from pipeline.detect.clips import list_images
 from pipeline.detect.plan import plan_detection, usual_detector
 from pipeline.settings import sections
-from pipeline.settings.commands import from_settings, setting_options
+from pipeline.settings.arguments import from_settings, setting_options
 from pipeline.settings.file import BY_SET, Section, SettingsFile
 from vibe_extensions.clips.detection.run import detect_planned
 
-RESOURCES: Final = [field.name for field in fields(DetectionResources)]  # settings with an option
 KEPT: Final = "finished clips are kept; the same command continues with the others"
 
 
@@ -40,7 +39,7 @@ def options(sub: argparse.ArgumentParser) -> None:
         help="option of the detector, such as min_score=0.5 (repeatable)",
     )
     every_option(sub)
-    setting_options(sub, "detect", *RESOURCES)
+    setting_options(sub, "detect", *(field.name for field in fields(DetectionResources)))
     setting_options(sub, "dask", "scheduler")
     from_settings(sub, detector="detect.detector")
     json_option(sub)
@@ -61,10 +60,9 @@ def run(args: argparse.Namespace) -> int:
     detector = detector_of(
         args.detector or usual_detector(args.raw), args.weights, args.set, args.cfg.source, args.every
     )
-    machine = DetectionResources(**{key: getattr(args, key) for key in RESOURCES})
     plan = plan_detection(args.raw, args.out, detector)
     with bar(f"detect {args.raw.name}", err, unit="frame") as progress:
-        report = detect_planned(plan, machine, scheduler=args.scheduler, progress=progress)
+        report = detect_planned(plan, args.cfg.detect, scheduler=args.scheduler, progress=progress)
     if args.json:
         show_json(report.as_dict() | {"stand_in": detector.stand_in})
         return 1 if report.problems else 0

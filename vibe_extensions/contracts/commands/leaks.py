@@ -21,10 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import cache
-from pipeline.cli.console import DONE, DOUBT, IDLE, WRONG, err
+from pipeline.cli.console import DONE, DOUBT, IDLE, WRONG, CommandResult, err, print_result
 from pipeline.cli.options import cores, json_option, whole, workers_option
 from pipeline.cli.progress import Progress, bar, silent
-from pipeline.cli.results import CommandResult, print_result
 from pipeline.cli.text import FEW, count, few
 from pipeline.datasets import find_installed
 from pipeline.datasets.base import Origin

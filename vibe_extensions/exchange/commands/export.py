@@ -14,8 +14,7 @@ from pipeline.cli.progress import bar
 from pipeline.cli.text import count
 from pipeline.datasets import find_installed
 from pipeline.errors import ConfigError
-from pipeline.settings.arguments import split_options
-from pipeline.settings.commands import body_of
+from pipeline.settings.arguments import body_of, split_options
 from pipeline.settings.file import BY_SET, Section
 from vibe_extensions.exchange.formats import export_formats
 

@@ -17,8 +17,7 @@ from pipeline.cli.text import count
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError
 from pipeline.files.raw.stand_in import is_stand_in
-from pipeline.settings.arguments import check_own_folder, split_arguments
-from pipeline.settings.commands import body_of, dataset_of
+from pipeline.settings.arguments import body_of, check_own_folder, split_arguments
 from vibe_extensions.pages import show
 from vibe_extensions.pages.show.tracks import PAGE_FRAMES
 
@@ -117,7 +116,7 @@ def _read_tracks(args: argparse.Namespace, choice: show.Choice) -> show.Shown:
         body = _body(args, datasets.get(args.dataset), demo=demo)
         return show.from_cache(args.cache, name, choice, raw=args.raw, body=body)
     if args.raw is not None:
-        dataset = dataset_of(args, args.dataset)
+        dataset = args.cfg.dataset(args.dataset)
         check_own_folder(args.raw, dataset)
         body = _body(args, dataset, demo=is_stand_in(args.raw))
         return show.from_raw(dataset, args.split, args.raw, choice, body=body)

@@ -6,9 +6,8 @@ import argparse
 from collections.abc import Iterator, Sequence
 
 import cache
-from pipeline.cli.console import DONE, IDLE, plain, size, table
+from pipeline.cli.console import DONE, IDLE, CommandResult, plain, print_result, size, table
 from pipeline.cli.options import json_option
-from pipeline.cli.results import CommandResult, print_result
 from pipeline.cli.text import command, count
 from pipeline.errors import PipelineError
 from pipeline.settings.arguments import cache_option, choose_splits, join_split_name

@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 
 import cache
-from pipeline.cli.console import DOUBT, IDLE, size
+from pipeline.cli.console import DOUBT, IDLE, CommandResult, print_result, size
 from pipeline.cli.options import json_option
-from pipeline.cli.results import CommandResult, print_result
 from pipeline.cli.text import count
 from pipeline.settings.arguments import cache_option
 

@@ -1,1 +1,0 @@
-"""Commands on the storage of a cache: tags, copies, garbage collection."""
