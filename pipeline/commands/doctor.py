@@ -39,27 +39,36 @@ MARKS: Final = {
     "missing": "[red]missing[/red]",
     "left out": "[dim]left out[/dim]",
 }
-BODY: Final = "body"  # name of the body model's files in the table
-BODY_PAGE: Final = "https://smpl.is.tue.mpg.de"
 SPIN: Final = "data of SPIN, by fetch_data.sh of github.com/nkolot/SPIN"
 ARCHIVE: Final = "SMPL_python_v.1.1.0.zip: smpl/models/basicmodel_{}_lbs_10_207_0_v1.1.0.pkl, renamed to {}.pkl"
-WITHOUT: Final = "bodies of {} actors in evaluation"
-BODY_PARTS: Final = (
-    ReleasePart("SMPL, neutral", ("SMPL_NEUTRAL.{pkl,npz}",), ARCHIVE.format("neutral", "SMPL_NEUTRAL")),
-    ReleasePart("joints for spin49", (smpl_files.REGRESSOR_EXTRA,), SPIN),
-    ReleasePart("Human3.6M's joints", (smpl_files.REGRESSOR_H36M,), SPIN),
-    ReleasePart("mean parameters", (smpl_files.MEAN_PARAMS,), SPIN),
-    *(
-        ReleasePart(
-            f"SMPL, {gender}", (f"{name}.{{pkl,npz}}",), ARCHIVE.format(gender[0], name), without=WITHOUT.format(gender)
-        )
-        for gender, name in (("male", "SMPL_MALE"), ("female", "SMPL_FEMALE"))
-    ),
-)
-BODY_MISTAKES: Final = tuple(
-    Mistake(f"{folder}basicmodel_<gender>_<version>.pkl", "has its name in SMPL's archive", "Rename it: see below.")
-    for folder in ("", "*/")
-)
+
+
+@dataclass(frozen=True)
+class BodyFiles:
+    """The body model's files, declared as those of a dataset."""
+
+    name: str = "body"
+    page: str = "https://smpl.is.tue.mpg.de"
+    splits: tuple[str, ...] = ()
+    parts: tuple[ReleasePart, ...] = (
+        ReleasePart("SMPL, neutral", ("SMPL_NEUTRAL.{pkl,npz}",), ARCHIVE.format("neutral", "SMPL_NEUTRAL")),
+        ReleasePart("joints for spin49", (smpl_files.REGRESSOR_EXTRA,), SPIN),
+        ReleasePart("Human3.6M's joints", (smpl_files.REGRESSOR_H36M,), SPIN),
+        ReleasePart("mean parameters", (smpl_files.MEAN_PARAMS,), SPIN),
+        *(
+            ReleasePart(
+                f"SMPL, {gender}",
+                (f"{name}.{{pkl,npz}}",),
+                ARCHIVE.format(gender[0], name),
+                without=f"bodies of {gender} actors in evaluation",
+            )
+            for gender, name in (("male", "SMPL_MALE"), ("female", "SMPL_FEMALE"))
+        ),
+    )
+    mistakes: tuple[Mistake, ...] = tuple(
+        Mistake(f"{folder}basicmodel_<gender>_<version>.pkl", "has its name in SMPL's archive", "Rename it: see below.")
+        for folder in ("", "*/")
+    )
 
 
 def options(sub: argparse.ArgumentParser) -> None:
@@ -101,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
     if demo:
         examined = [e.replace_missing(TO_BE_MADE) if has_demo_data(e.dataset) else e for e in examined]
     if body_folder is not None:
-        body = examine_body(body_folder)
+        body = examine(BodyFiles(), body_folder)
         if demo:
             body = body.replace_missing(TO_BE_MADE)
         elif not any(reader.uses_body for reader in readers) and args.body is None:
@@ -255,48 +264,32 @@ class Examination:
         return replace(self, parts=tuple(parts))
 
 
-def examine(dataset: Dataset, raw: Path) -> Examination:
-    """Examine a dataset's raw folder, whatever is in it."""
-    return _examine(dataset.name, dataset.page, raw, dataset.splits, dataset.parts, dataset.mistakes, dataset)
-
-
-def examine_body(folder: Path) -> Examination:
-    """Examine the body model's folder."""
-    return _examine(BODY, BODY_PAGE, folder, (), BODY_PARTS, BODY_MISTAKES)
-
-
-def _examine(
-    name: str,
-    page: str,
-    raw: Path,
-    splits: tuple[str, ...],
-    parts: Sequence[ReleasePart],
-    mistakes: Sequence[Mistake],
-    reader: Dataset | None = None,
-) -> Examination:
-    unreadable: listing.Unreadable = {}
+def examine(dataset: Dataset | BodyFiles, raw: Path) -> Examination:
+    """Examine a raw folder, or the body model's, whatever is in it."""
+    splits, parts, unreadable = dataset.splits, dataset.parts, listing.Unreadable()
     stand_in, counts, refused = listing.is_there(raw / MARKER), list[PartCount](), list[str]()
     for part in parts:
-        if reader is not None and part.patterns[0].startswith(KEYPOINTS):
-            n = _with_keypoints(reader, raw, part.splits[0], refused)
+        if isinstance(dataset, Dataset) and part.patterns[0].startswith(KEYPOINTS):
+            n = _with_keypoints(dataset, raw, part.splits[0], refused)
         else:
             n = sum(1 for glob in globs(part.patterns) for _ in listing.find(raw, glob, unreadable))
         counts.append(PartCount.from_part(part, splits, n, None if stand_in else part.known))
     packed = _find_archives(raw, parts)
     problems = [f"{place} cannot be read: {why}. Change its permissions." for place, why in sorted(unreadable.items())]
     problems += [*refused, *_misplaced_parts(raw, parts, counts, packed)]
-    for mistake in mistakes:
+    for mistake in dataset.mistakes:
         if paths := [path for glob in globs([mistake.pattern]) for path in listing.find(raw, glob, {})]:
             problems.append(f"{min(paths)} {mistake.what}. {mistake.do}")
-    if reader is not None and not parts:
-        counts, unlistable = _listed_videos(reader, raw, stand_in=stand_in)
+    if isinstance(dataset, Dataset) and not parts:
+        counts, unlistable = _listed_videos(dataset, raw, stand_in=stand_in)
         problems += unlistable
-        if not page:  # own clips need not be in every split
+        if not dataset.page:  # own clips need not be in every split
             counts = [part for part in counts if part.found] or counts
             splits = tuple(split for part in counts for split in part.splits)
     without = {split for part in counts if part.state == "missing" for split in part.splits}
     usable = tuple(split for split in splits if split not in without)
-    return Examination(name, page, raw, stand_in, splits, tuple(counts), tuple(problems), packed, usable)
+    found = (stand_in, splits, tuple(counts), tuple(problems), packed, usable)
+    return Examination(dataset.name, dataset.page, raw, *found)
 
 
 def _listed_videos(dataset: Dataset, raw: Path, *, stand_in: bool) -> tuple[list[PartCount], list[str]]:
