@@ -9,7 +9,6 @@ from typing import Final
 
 from pipeline.cli import command_line
 from pipeline.cli.command_line import CommandEntry
-from pipeline.errors import PipelineError
 from pipeline.plug_ins import COMMANDS as GROUP
 from pipeline.plug_ins import load_records
 
@@ -67,16 +66,9 @@ def complete(args: argparse.Namespace) -> None:
     arguments.complete(args)
 
 
-def user_errors() -> tuple[type[Exception], ...]:
-    """Errors with messages for users."""
-    import cache
-
-    return PipelineError, cache.CacheError, OSError
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code (EXIT_CODES)."""
-    return command_line.run(parser, argv, user_errors, "pipeline")
+    return command_line.run(parser, argv, "pipeline")
 
 
 if __name__ == "__main__":

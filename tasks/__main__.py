@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 from pipeline.cli import command_line
 from pipeline.cli.command_line import CommandEntry
@@ -12,9 +13,18 @@ from pipeline.plug_ins import COMMANDS as GROUP
 from pipeline.plug_ins import load_records
 from pipeline.settings import sections
 from pipeline.settings.file import settings_file
-from tasks.commands import COMMANDS
 from tasks.settings import settings, tolerating
-from tasks.terminal import USER_ERRORS
+
+COMMANDS: Final[Mapping[str, CommandEntry]] = {
+    "evaluate": CommandEntry(
+        "tasks.commands.evaluate",
+        "Evaluate a checkpoint on splits of the cache, by all protocols, beside the published figures.",
+    ),
+    "train": CommandEntry(
+        "tasks.commands.train",
+        "Train by luigi.cfg on what the cache holds; under torchrun, in several processes as one.",
+    ),
+}
 
 
 def commands() -> dict[str, CommandEntry]:
@@ -42,7 +52,7 @@ def _check_settings(args: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command, and return its exit code: `command_line.EXIT_CODES`."""
     with tolerating():
-        return command_line.run(parser, argv, lambda: USER_ERRORS, "tasks")
+        return command_line.run(parser, argv, "tasks")
 
 
 if __name__ == "__main__":

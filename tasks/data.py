@@ -93,17 +93,29 @@ class Detect(PipelineTask):
         self.report(result)
 
 
-class Convert(PipelineTask):
-    """raw -> tracks, for one split. Complete when the commit was made from what is there now."""
+class SplitTask(PipelineTask):
+    """A task about one split."""
 
-    verb, unit = "convert", "video"
-    priority = 2  # all conversions before the first extraction: a missing raw folder shows in minutes, not after days
     dataset = luigi.Parameter()
     split = luigi.Parameter()
 
     @property
     def what(self) -> str:
         return f"{self.dataset}/{self.split}"
+
+    @property
+    def flaw(self) -> str:
+        return _rejected_text(self.what)
+
+    def recipe(self) -> Recipe:
+        return recipe_of(settings(), self.dataset, self.split)
+
+
+class Convert(SplitTask):
+    """raw -> tracks, for one split. Complete when the commit was made from what is there now."""
+
+    verb, unit = "convert", "video"
+    priority = 2  # all conversions before the first extraction: a missing raw folder shows in minutes, not after days
 
     def requires(self) -> list[PipelineTask]:
         s = settings()
@@ -112,12 +124,11 @@ class Convert(PipelineTask):
         return [Synthesize()] if s.embedded.enabled else []
 
     def recipe(self) -> Recipe:
-        s = settings()
-        raw, recipe = s.raw(self.dataset), recipe_of(s, self.dataset, self.split)
-        if s.embedded.enabled and self.dataset not in s.embedded_datasets and not raw.is_dir():
+        s, recipe = settings(), super().recipe()
+        if s.embedded.enabled and self.dataset not in s.embedded_datasets and not recipe.raw.is_dir():
             raise ConfigError(
-                f"{raw}: there is no such folder, and [embedded] makes no data for {self.dataset}, which comes from "
-                f"another package. Put its raw files there, or take it out of [data] datasets in {s.file}."
+                f"{recipe.raw}: there is no such folder, and [embedded] makes no data for {self.dataset}, which comes "
+                f"from another package. Put its raw files there, or take it out of [data] datasets in {s.file}."
             )
         return recipe
 
@@ -134,10 +145,6 @@ class Convert(PipelineTask):
             self.say(new_times, mark=IDLE)
         return True
 
-    @property
-    def flaw(self) -> str:
-        return _rejected_text(self.what)
-
     def work(self) -> None:
         plan = self.plan()
         with self.progress() as progress:
@@ -147,31 +154,18 @@ class Convert(PipelineTask):
         self.report(result)
 
 
-class Extract(PipelineTask):
+class Extract(SplitTask):
     """tracks -> feature streams, for one split."""
 
     verb = "extract"
     priority = 1
     resources = NETWORK
-    dataset = luigi.Parameter()
-    split = luigi.Parameter()
-
-    @property
-    def what(self) -> str:
-        return f"{self.dataset}/{self.split}"
 
     def requires(self) -> list[PipelineTask]:
         return [Convert(dataset=self.dataset, split=self.split)]
 
-    def recipe(self) -> Recipe:
-        return recipe_of(settings(), self.dataset, self.split)
-
     def up_to_date(self) -> bool:
         return not self.recipe().plan_extraction()
-
-    @property
-    def flaw(self) -> str:
-        return _rejected_text(self.what)
 
     def work(self) -> None:
         recipe = self.recipe()

@@ -16,6 +16,7 @@ from pipeline.cli import text
 from pipeline.cli.console import ERROR, err, plain
 from pipeline.cli.options import override_settings, set_option
 from pipeline.cli.signals import NAMES, BrokenPipe, exit_code, listen, listening, signal_of
+from pipeline.errors import PipelineError
 
 EXIT_CODES: Final = (
     "exit codes: 0 done; 1 problems found; 2 error; 130 interrupted; 141 broken pipe; 143 terminated (docs/terminal.md)"
@@ -99,16 +100,8 @@ def parser_of(
     return top
 
 
-def run(
-    parser: Callable[[], argparse.ArgumentParser],
-    argv: Sequence[str] | None,
-    user_errors: Callable[[], tuple[type[Exception], ...]],
-    module: str,
-) -> int:
-    """Run one command and return its exit code (EXIT_CODES).
-
-    user_errors: returns the errors with messages for users; others are reported as bugs.
-    """
+def run(parser: Callable[[], argparse.ArgumentParser], argv: Sequence[str] | None, module: str) -> int:
+    """Run one command of `python -m MODULE` and return its exit code (EXIT_CODES)."""
     show_any_symbol()
     arguments = sys.argv[1:] if argv is None else list(argv)
     # In its own process to the very end: a second Ctrl-C may come while Python exits.
@@ -126,10 +119,12 @@ def run(
             _print_interruption(error, args, text.command(*arguments, module=module))
             return exit_code(error)
         except Exception as error:
+            from cache import CacheError  # --help does not need it
+
             if "--debug" in arguments:
                 traceback.print_exc()
             message = f"{type(error).__name__}: {error}. This is a bug in this program: --debug shows where."
-            if isinstance(error, user_errors()):
+            if isinstance(error, PipelineError | CacheError | OSError):
                 places = (getattr(args, key, None) for key in ("cache", "out"))
                 message = text.error_text(error, [place for place in places if place is not None])
             err.print(f"{ERROR} {plain(message)}")

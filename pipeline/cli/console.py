@@ -111,11 +111,6 @@ def show_json(value: Any) -> None:
     _machine.out(json.dumps(_as_json(value), indent=2, allow_nan=False, default=str), highlight=False)
 
 
-def show_text(text: str) -> None:
-    """Print text without markup."""
-    _machine.out(text, highlight=False, end="")
-
-
 @contextmanager
 def aside(wanted: bool) -> Iterator[None]:
     """If `wanted`, let `out` print to standard error: with `--json`, standard output has only the document."""
@@ -161,11 +156,12 @@ def print_result(result: CommandResult, *, as_json: bool = False, instead: str |
 
     as_json: print the rows as JSON. instead: print this document instead.
     """
-    if as_json or instead is not None:
-        show_json(result.rows) if instead is None else show_text(instead)
-        to = err
+    to = err if as_json or instead is not None else out
+    if instead is not None:
+        _machine.out(instead, highlight=False, end="")
+    elif as_json:
+        show_json(result.rows)
     else:
-        to = out
         for part in result.text:
             show(part) if isinstance(part, Table) else out.print(part)
     for problem in result.problems:
