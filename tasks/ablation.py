@@ -11,14 +11,12 @@ from typing import Any, Final, NamedTuple
 import luigi
 
 from pipeline.cli import console
-from pipeline.cli.text import count
+from pipeline.cli.text import count, from_here
 from pipeline.errors import ConfigError
-from tasks.base import PipelineTask
+from tasks.base import DEMO_DATA, PipelineTask, fact, warn
 from tasks.data import Data
-from tasks.run import read_metrics
 from tasks.settings import settings
-from tasks.terminal import DEMO_DATA, fact, short_path, warn
-from tasks.training import Train, train_config
+from tasks.training import Train, read_metrics, train_config
 from vibe_model import runs
 from vibe_model.evaluation import published
 from vibe_model.evaluation.protocols import by_protocol, table_metrics
@@ -104,7 +102,7 @@ class Ablation(PipelineTask):
         console.out.print(f"\n[dim]{UNITS}; {spread}[/dim]\n")
         if is_stand_in(by_variant):
             console.out.print(DEMO_DATA)
-        fact("numbers", f"{', '.join(short_path(folder / name) for name in FILES)} (all protocols)")
+        fact("numbers", f"{', '.join(from_here(folder / name) for name in FILES)} (all protocols)")
         for name, why in self._left_out().items():
             warn(f"left out {name}: {why}")
 

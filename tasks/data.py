@@ -19,9 +19,8 @@ from pipeline.errors import ConfigError
 from pipeline.files.raw.stand_in import is_stand_in
 from pipeline.plug_ins import PlugInError
 from pipeline.recipe.recipe import Recipe, detect_again, recipe_of, status_of
-from tasks.base import PipelineTask
+from tasks.base import UP_TO_DATE, PipelineTask, warn
 from tasks.settings import settings
-from tasks.terminal import UP_TO_DATE, warn
 
 # Tasks that fill the GPU, or every core: one at a time however many workers Luigi has ([resources] network to change).
 NETWORK: Final = {"network": 1}

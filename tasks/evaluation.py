@@ -10,12 +10,10 @@ import luigi
 from rich.table import Table
 
 from pipeline.cli import console
-from pipeline.cli.text import command, count
-from tasks.base import PipelineTask
-from tasks.run import read_metrics
+from pipeline.cli.text import command, count, from_here
+from tasks.base import DEMO_DATA, PipelineTask, fact, plain
 from tasks.settings import settings
-from tasks.terminal import DEMO_DATA, fact, plain, short_path
-from tasks.training import MODEL_NAMES, Train, model_config
+from tasks.training import MODEL_NAMES, Train, model_config, read_metrics
 from vibe_model import models, runs
 from vibe_model.evaluation import published
 from vibe_model.evaluation.protocols import LEFT_OUT, by_protocol, table_metrics
@@ -69,10 +67,10 @@ class Evaluate(PipelineTask):
             of_protocol = [row for row in rows if (row["split"], row["protocol"]) == (split, protocol)]
             console.show(table_of(f"{split}, {protocol}", of_protocol), least=WIDE)
         show_notes(read_metrics(folder))
-        where = short_path(folder)
+        where = from_here(folder)
         fact("numbers", f"{where}/{RESULTS}, {where}/{runs.METRICS} (all)")
-        fact("curves", command("--logdir", short_path(folder.parent), module="tensorboard.main"))
-        fact("status", command("status", "--cache", short_path(settings().paths.cache)))
+        fact("curves", command("--logdir", from_here(folder.parent), module="tensorboard.main"))
+        fact("status", command("status", "--cache", from_here(settings().paths.cache)))
 
     def _folder(self) -> Path:
         return runs.run_folder(model_config(self.record))

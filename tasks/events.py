@@ -19,9 +19,8 @@ from pipeline.cli.command_line import show_any_symbol
 from pipeline.cli.text import error_text, from_here
 from pipeline.files.raw.stand_in import is_stand_in
 from pipeline.settings.sections import Settings
-from tasks.base import PipelineTask, message_of
+from tasks.base import UP_TO_DATE, USER_ERRORS, PipelineTask, complain, fact, message_of, plain
 from tasks.settings import settings
-from tasks.terminal import UP_TO_DATE, USER_ERRORS, complain, fact, plain, short_path
 
 TYPED: Final = "TYPED_COMMAND"  # environment variable: what was typed where make started Luigi
 
@@ -62,13 +61,13 @@ def _unreadable_settings(task: luigi.Task, error: BaseException) -> None:
 def introduce() -> None:
     """Once in a process, before anything else: which data this is, and where."""
     fact("data", whose_data(settings()))
-    fact("cache", short_path(settings().paths.cache))
+    fact("cache", from_here(settings().paths.cache))
     console.out.print()
 
 
 def whose_data(s: Settings) -> str:
     """`demo data (seed 0), in data/embedded/raw: penn_action, amass`"""
-    raw, demo = short_path(s.paths.raw), s.embedded_datasets
+    raw, demo = from_here(s.paths.raw), s.embedded_datasets
     other_names = ", ".join(
         f"{name} ([yellow]demo data[/yellow])" if is_stand_in(s.raw(name)) else name
         for name in s.data.datasets
@@ -97,7 +96,7 @@ def _handle_interrupt(kind: type[BaseException], error: BaseException, trace: Tr
     if isinstance(error, signals.BrokenPipe):
         sys.exit(signals.exit_code(error))
     kept_text = "; ".join(["what is finished is kept", *getattr(error, "__notes__", ())])
-    typed = os.environ.get(TYPED) or shlex.join([from_here(sys.argv[0]), *sys.argv[1:]])
+    typed = os.environ.get(TYPED) or shlex.join([from_here(Path(sys.argv[0])), *sys.argv[1:]])
     name = signals.NAMES[signals.signal_of(error)]
     console.err.print(f"\n{name}: {plain(kept_text)}; the same command continues from there:\n  {plain(typed)}")
     if isinstance(error, signals.Terminated):

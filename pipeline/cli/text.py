@@ -62,9 +62,10 @@ def python() -> str:
 
 
 def from_here(place: str | Path) -> str:
-    """A path, relative to the working folder if it is below that."""
-    path = Path(place)
-    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+    """A path, relative to the working folder if it is below that; a URL (str) as it is."""
+    if isinstance(place, str):
+        return place
+    return str(place.relative_to(Path.cwd()) if place.is_relative_to(Path.cwd()) else place)
 
 
 def few(lines: Sequence[str], most: int, where: str) -> list[str]:

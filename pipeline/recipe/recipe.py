@@ -240,4 +240,4 @@ def _why(why: str) -> str:
 
 def status_of(root: cache.Root, *words: str) -> str:
     """The command that shows the contents of a cache."""
-    return command("status", *words, "--cache", root if isinstance(root, str) else from_here(root))
+    return command("status", *words, "--cache", from_here(root))

@@ -11,10 +11,11 @@ import cache
 from pipeline.cli import console
 from pipeline.cli.options import json_option, whole
 from pipeline.cli.progress import bar
+from pipeline.cli.text import from_here
 from pipeline.errors import PipelineError
 from tasks import evaluation
+from tasks.base import fact, plain
 from tasks.settings import require_settings, settings
-from tasks.terminal import fact, plain, short_path
 from vibe_model import models, runs
 from vibe_model.evaluation import protocols
 
@@ -135,7 +136,7 @@ def run(args: argparse.Namespace) -> int:
         console.out.print()
     evaluation.show_notes(metrics, f"; {NOTE}")
     if out is not None:
-        shown = plain(short_path(out))
+        shown = plain(from_here(out))
         fact("numbers", f"{shown}/{evaluation.RESULTS}, {shown}/{runs.METRICS} (all)")
     return 0
 

@@ -7,16 +7,19 @@ import ctypes
 import os
 import signal
 import sys
+from typing import Final
 
 from pipeline.cli import console
 from pipeline.cli.progress import bar
+from pipeline.cli.text import from_here
 from pipeline.processes import PR_SET_PDEATHSIG
-from tasks.run import progress_callback
+from tasks.base import fact, warn
 from tasks.settings import settings
-from tasks.terminal import fact, short_path, warn
-from tasks.training import model_config
+from tasks.training import model_config, progress_callback
 from vibe_model import models
 from vibe_model.sections import model_settings, not_small
+
+KEPT: Final = "the last checkpoint (last.pt) is kept; the same command continues from there"
 
 
 def options(sub: argparse.ArgumentParser) -> None:
@@ -38,11 +41,6 @@ def _model(name: str) -> str:
     return name
 
 
-def kept_message(_: argparse.Namespace) -> str:
-    """What of an interrupted training is kept."""
-    return "the last checkpoint (last.pt) is kept; the same command continues from there"
-
-
 def run(args: argparse.Namespace) -> int:
     """Train, or continue; of several processes, the first one prints."""
     from vibe_model import training
@@ -58,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     with bar("train", console.err, unit="step", quiet=not leads) as progress:
         folder = training.run(config, progress=progress_callback(progress, title) if leads else None)
     if leads:
-        fact("run", short_path(folder))
+        fact("run", from_here(folder))
     return 0
 
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Final
 import luigi
 
 from pipeline.cli import console
-from tasks.base import PipelineTask
+from pipeline.cli.text import from_here
+from tasks.base import DEMO_DATA, UNTRAINED_FEATURES, USER_ERRORS, PipelineTask, fact, plain
 from tasks.evaluation import Evaluate, baseline_config
 from tasks.settings import settings
-from tasks.terminal import DEMO_DATA, UNTRAINED_FEATURES, USER_ERRORS, fact, plain, short_path
 from tasks.training import model_config
 from vibe_model import models, runs
 from vibe_model.sections import VIBE, which_runs
@@ -58,7 +58,7 @@ def show(out: Path, mark: str) -> None:
     """Print where a page is, and whether it is about demo data or features of random weights."""
     if mark:
         console.out.print(DEMO_DATA if "demo" in mark else UNTRAINED_FEATURES)
-    fact("report", plain(f"{short_path(out)} (open it in a browser)"))
+    fact("report", plain(f"{from_here(out)} (open it in a browser)"))
 
 
 def page() -> Path:

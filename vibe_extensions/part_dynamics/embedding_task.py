@@ -10,9 +10,8 @@ import luigi
 from pipeline.errors import ConfigError
 from tasks.data import Convert
 from tasks.evaluation import Evaluate
-from tasks.run import CheckpointTask, best_of, progress_callback, read_metrics
 from tasks.settings import settings
-from tasks.training import Train
+from tasks.training import CheckpointTask, Train, best_of, progress_callback, read_metrics
 from vibe_extensions.part_dynamics.pr_vipe.config import PR_VIPE, PrVIPEConfig
 from vibe_extensions.part_dynamics.pr_vipe_stream import PrVipe
 from vibe_extensions.part_dynamics.sections import pr_vipe_settings

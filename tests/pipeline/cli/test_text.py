@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cli.text import error_text
+from pipeline.cli.text import error_text, from_here
 from pipeline.errors import MissingAssets, RawDataError
 
 
@@ -53,3 +53,9 @@ def test_other_errors_keep_their_message(error: OSError) -> None:
 def test_an_error_of_a_raw_file_names_it_once(found: str, shown: str) -> None:
     error = RawDataError(Path("raw/a b.json"), "file", expected="JSON", found=found, do="Get it again.")
     assert str(error) == f"raw/a b.json: 'file': expected JSON, found {shown}. Get it again."
+
+
+def test_a_path_is_shown_from_the_working_folder_and_a_url_as_it_is() -> None:
+    assert from_here(Path.cwd() / "cache") == "cache"
+    assert from_here(Path("/raw")) == "/raw"
+    assert from_here("s3://bucket/cache") == "s3://bucket/cache"

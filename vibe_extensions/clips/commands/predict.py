@@ -15,7 +15,7 @@ from pipeline import detect
 from pipeline.cli import console
 from pipeline.cli.options import every_option, json_option
 from pipeline.cli.progress import bar
-from pipeline.cli.text import FEW, count, few
+from pipeline.cli.text import FEW, count, few, from_here
 from pipeline.commands import prepare
 from pipeline.conversion.plan import committed_split
 from pipeline.datasets.videos import OwnVideos
@@ -23,8 +23,8 @@ from pipeline.errors import ConfigError, PipelineError
 from pipeline.features.plan import missing_columns
 from pipeline.settings import sections
 from pipeline.settings.file import settings_file
+from tasks.base import DEMO_DATA, fact, plain, say, warn
 from tasks.commands.evaluate import model_options, positive
-from tasks.terminal import DEMO_DATA, fact, plain, say, short_path, warn
 
 if TYPE_CHECKING:
     from vibe_extensions.clips.prediction.job import PredictionJob
@@ -54,11 +54,6 @@ def options(sub: argparse.ArgumentParser) -> None:
     )
     outputs.add_argument("--export", action="store_true", help="Also write motion files for SMPL's Blender add-ons")
     json_option(sub, ": predictions.json, and the folder")
-
-
-def kept_message(_: argparse.Namespace) -> str:
-    """Message about the results that an interrupted run keeps."""
-    return "keypoints, tracks and features are kept; the same command continues from there"
 
 
 def run(args: argparse.Namespace) -> int:
@@ -173,7 +168,7 @@ def _print_places(summary: dict[str, Any], out: Path) -> None:
     console.out.print()
     if summary["stand_in"]:
         console.out.print(DEMO_DATA)
-    shown = plain(short_path(out))
+    shown = plain(from_here(out))
     fact("bodies", f"{shown}/{predict.BODIES} (listed in {predict.SUMMARY})")
     if any("motion" in track for video in summary["videos"] for track in video["tracks"]):
         fact("motions", f"{shown}/{predict.MOTIONS} (interpolated to at least 30 frames per second)")

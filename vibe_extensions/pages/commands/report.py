@@ -9,7 +9,7 @@ from pathlib import Path
 from pipeline.cli import console
 from pipeline.cli.progress import bar
 from pipeline.errors import PipelineError
-from tasks.terminal import say
+from tasks.base import say
 from vibe_extensions.pages import report_task as report
 from vibe_extensions.pages.commands.show import check_page
 
