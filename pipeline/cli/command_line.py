@@ -27,8 +27,8 @@ NOTHING_HALF: Final = "no output is incomplete; the same command starts from the
 class Command(Protocol):
     """Module of a command.
 
-    Optional functions: `kept_message(args)`, about what an interrupted run keeps; `reads(args)`, sections and
-    SECTION.KEY of luigi.cfg that it reads besides those of its options (None: all except those of training).
+    Optional: `KEPT`, a message about what an interrupted run keeps; `reads(args)`, sections and SECTION.KEY of
+    luigi.cfg that it reads besides those of its options (None: all except those of training).
     """
 
     def options(self, sub: argparse.ArgumentParser, /) -> None:
@@ -71,8 +71,8 @@ class _CommandParser(_Parser):
         if not module:
             return
         command: Command = importlib.import_module(module)
-        of_command = {name: getattr(command, name, None) for name in ("kept_message", "reads")}
-        self.set_defaults(run=command.run, complete=self._complete, **of_command)
+        kept, reads = getattr(command, "KEPT", NOTHING_HALF), getattr(command, "reads", None)
+        self.set_defaults(run=command.run, complete=self._complete, kept=kept, reads=reads)
         self.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
         command.options(self)
         set_option(self)
@@ -134,10 +134,10 @@ def run(parser: Callable[[], argparse.ArgumentParser], argv: Sequence[str] | Non
 
 def _print_interruption(error: KeyboardInterrupt, args: argparse.Namespace, again: str) -> None:
     """Print what is kept, and the command to continue; under torch's launcher, in the first process only."""
-    rank, kept = os.environ.get("RANK"), getattr(args, "kept_message", None)
+    rank = os.environ.get("RANK")
     if rank not in (None, "0"):
         return
-    message = f"{NAMES[signal_of(error)]}: {plain(NOTHING_HALF if kept is None else kept(args))}"
+    message = f"{NAMES[signal_of(error)]}: {plain(getattr(args, 'kept', NOTHING_HALF))}"
     err.print(message if rank is not None else f"{message}:\n  {plain(again)}")
 
 

@@ -11,7 +11,7 @@ from typing import Final
 from pipeline.errors import ConfigError
 
 SET: Final = "PIPELINE_SET"  # environment variable for child processes: a line SECTION.KEY=VALUE for each --set
-KEPT: Final = "finished shards (8,192 rows each) are kept; the same command continues from there"
+SHARDS_KEPT: Final = "finished shards (8,192 rows each) are kept; the same command continues from there"
 
 
 def whole(least: int) -> Callable[[str], int]:
@@ -44,11 +44,6 @@ def every_option(sub: argparse.ArgumentParser) -> None:
     """Add --every."""
     help_ = "Find people in every N-th frame, and follow them by their joints in between (rtmpose; default: 1)"
     sub.add_argument("--every", type=whole(1), metavar="N", help=help_)
-
-
-def shards_kept(_: argparse.Namespace) -> str:
-    """What an interrupted conversion keeps."""
-    return KEPT
 
 
 def named_values(option: str, words: Iterable[str], example: str) -> dict[str, str]:

@@ -10,7 +10,7 @@ from typing import Any, Final
 import cache
 from pipeline.accounting import NOT_NOW, reason
 from pipeline.cli.console import DOUBT, IDLE, CommandResult, err, print_result
-from pipeline.cli.options import cores, shards_kept
+from pipeline.cli.options import SHARDS_KEPT, cores
 from pipeline.cli.progress import bar
 from pipeline.cli.text import FEW, command, count, few, not_counted
 from pipeline.conversion import convert
@@ -21,7 +21,7 @@ from pipeline.files.raw.stand_in import is_stand_in
 from pipeline.settings.arguments import body_of, check_own_folder, setting_options, split_options
 
 REMOVED: Final = "convert.removed"
-kept_message = shards_kept
+KEPT: Final = SHARDS_KEPT
 
 
 def options(sub: argparse.ArgumentParser) -> None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import argparse
+from typing import Final
 
 import cache
 from pipeline.cli.console import DOUBT, WRONG, err, out, plain
-from pipeline.cli.options import shards_kept
+from pipeline.cli.options import SHARDS_KEPT
 from pipeline.cli.progress import bar
 from pipeline.cli.text import command, count
 from pipeline.errors import PipelineError
 from pipeline.settings.arguments import cache_option, choose_splits, splits_argument
 
-kept_message = shards_kept
+KEPT: Final = SHARDS_KEPT
 
 
 def options(sub: argparse.ArgumentParser) -> None:

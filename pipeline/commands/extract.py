@@ -26,8 +26,7 @@ from pipeline.settings.arguments import setting_options, split_options
 from pipeline.settings.file import BY_SET, Section, parse_overrides
 from pipeline.settings.sections import KIND, configure, stream_of
 
-KEPT: Final = "computed rows are kept; the same command continues from there"
-KEPT_ELSEWHERE: Final = "rows computed until a minute ago are kept; the same command continues from there"
+KEPT: Final = "computed rows are kept (by other processes, until a minute ago); the same command continues from there"
 
 
 def options(sub: argparse.ArgumentParser) -> None:
@@ -45,11 +44,6 @@ def options(sub: argparse.ArgumentParser) -> None:
     setting_options(sub, "dask", "scheduler")
     add("--raw", type=Path, help="The dataset's raw folder, if it has moved")
     add("--replace", action="store_true", help="Recompute an existing stream from scratch")
-
-
-def kept_message(args: argparse.Namespace) -> str:
-    """What an interrupted extraction keeps. Other processes write a checkpoint twice a minute."""
-    return KEPT_ELSEWHERE if args.devices or args.scheduler else KEPT
 
 
 def run(args: argparse.Namespace) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final
 
 import cache
 from pipeline import datasets, detect
@@ -59,12 +59,6 @@ def options(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
     add("dataset", metavar="DATASET", help=f"{', '.join(datasets.names())} (videos: your own clips)")
     add("--raw", type=Path, required=True, help="The dataset's raw folder; for videos, the folder of the clips")
-    prepare_options(sub)
-
-
-def prepare_options(sub: argparse.ArgumentParser) -> None:
-    """Add the options of all commands that prepare data."""
-    add = sub.add_argument
     add("--cache", type=cache.place_of, required=True, help=CACHE)
     add("--pages", type=Path, metavar="DIR", help="Folder for CACHE-DATASET-SPLIT.html (default: next to the cache)")
     add("--plan", action="store_true", help="Print what would be done, and stop")
@@ -79,11 +73,6 @@ def prepare_options(sub: argparse.ArgumentParser) -> None:
     add("--device", type=option_type(DeviceName), help=help_)
     from_settings(sub, detector="detect.detector")
     sub.set_defaults(kind=None, precision=None, set=[], replace=False)  # of extract's options
-
-
-def kept_message(_: argparse.Namespace) -> str:
-    """What an interrupted run keeps."""
-    return KEPT
 
 
 def reads(args: argparse.Namespace) -> list[str]:
@@ -279,22 +268,9 @@ def _extract(prepared: Preparation, plan: SplitPlan) -> None:
         report_step("extract", recipe.name, result)
 
 
-class PageWriter(Protocol):
-    """Functions of the module of the command `show`."""
-
-    def split_of(self, page: Path) -> str:
-        """The digest of the committed split that a page shows; "" without such a page."""
-
-    def write_split(
-        self, root: cache.Root, name: str, page: Path, *, raw: Path, body: Path | None, progress: Progress
-    ) -> int:
-        """Write a page of some tracks of a split. Returns their number."""
-
-
-def _page_writer() -> PageWriter:
+def _page_writer() -> Any:
     """The module of the command `show`, which an extension adds."""
-    writer: Any = importlib.import_module(load_records(COMMANDS, CommandEntry)["show"].module)
-    return cast(PageWriter, writer)
+    return importlib.import_module(load_records(COMMANDS, CommandEntry)["show"].module)
 
 
 def _show(prepared: Preparation, plan: SplitPlan) -> None:

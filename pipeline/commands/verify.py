@@ -60,14 +60,12 @@ def run(args: argparse.Namespace) -> int:
         raise PipelineError(f"--{alone[0]} needs --recompute")
     weights = WeightsSpec.parse(args.weights) if args.weights else None
     result, splits = CommandResult({}), _splits(args)
-    report, repaired, again = _verify(args, splits), None, None
-    _report(result, report)
+    report, repaired, again = _verify(args, splits, result), None, None
     if args.repair:
         repaired = repair(args.cache, report)
         _add_repair(result, repaired)
         if repaired.cache.restored or repaired.cache.removed or repaired.dropped or repaired.refused:
-            report = _verify(args, splits)
-            _report(result, report)
+            report = _verify(args, splits, result)
     if args.recompute:
         where = {"splits": splits, "raw": args.raw, "weights": weights, "workers": cores(args.workers)}
         bars = functools.partial(bar, console=err, unit="row")
@@ -113,26 +111,24 @@ def _camera_problems(root: cache.Root, splits: Sequence[str] | None, damaged: Se
             yield f"{split.name}: '{column}': expected {expected}, found {found} ({tracks}). {do}"
 
 
-def _verify(args: argparse.Namespace, splits: Sequence[str] | None) -> cache.VerifyReport:
+def _verify(args: argparse.Namespace, splits: Sequence[str] | None, result: CommandResult) -> cache.VerifyReport:
+    """Verify the cache, and add what was found to the result."""
     with bar("verify", err) as progress:
-        return cache.verify(args.cache, fast=args.fast, progress=progress, splits=splits)
+        report = cache.verify(args.cache, fast=args.fast, progress=progress, splits=splits)
+    result.lines(report.problems, WRONG)
+    result.lines(report.notes, IDLE)
+    summary = f"{count(report.shards, 'shard')}, {size(report.bytes)}" + ", sizes and indexes only" * report.fast
+    if report.ok:
+        result.line(f"intact: {summary}", DONE)
+    else:
+        result.line(f"{count(len(report.problems), 'problem')} in {summary}")
+    return report
 
 
 def _as_dict(done: Repair) -> dict[str, Any]:
     dropped = [{"split": split, "videos": videos} for split, videos in done.dropped.items()]
     restored, removed = done.cache.restored, done.cache.removed
     return {"restored": restored, "removed": removed, "dropped": dropped, "fill": done.fill, "refused": done.refused}
-
-
-def _report(result: CommandResult, report: cache.VerifyReport) -> None:
-    result.lines(report.problems, WRONG)
-    result.lines(report.notes, IDLE)
-    summary = f"{count(report.shards, 'shard')}, {size(report.bytes)}"
-    summary += ", sizes and indexes only" * report.fast
-    if report.ok:
-        result.line(f"intact: {summary}", DONE)
-    else:
-        result.line(f"{count(len(report.problems), 'problem')} in {summary}")
 
 
 def _add_repair(result: CommandResult, done: Repair) -> None:

@@ -189,16 +189,12 @@ def load(file: Path, do: str | None = None, *, tolerant: bool = False, optional:
     return s
 
 
-def reader_of(source: SettingsFile, name: str) -> Dataset:
-    """A dataset with the options of its section. Raises ConfigError and what `datasets.get` raises."""
-    return configure([source.section(name)], type(datasets.get(name)), functools.partial(datasets.get, name))
-
-
 def readers_of(source: SettingsFile) -> dict[str, Dataset]:
-    """Datasets that have a section; one that cannot be loaded fails on use."""
+    """Datasets that have a section, with its options; one that cannot be loaded fails on use. Raises ConfigError."""
     names = [name for name in datasets.names() if name in source.sections]
     broken = datasets.broken(names)
-    return {name: reader_of(source, name) for name in names if name not in broken}
+    makers = {name: functools.partial(datasets.get, name) for name in names if name not in broken}
+    return {name: configure([source.section(name)], type(make()), make) for name, make in makers.items()}
 
 
 def dataclass_of(section: Section, spec: type[Any]) -> Any:
@@ -378,17 +374,12 @@ def _check_folders(paths: Paths, source: SettingsFile) -> None:
             raise ConfigError(f"{source.where('paths', sibling)}: {message}")
 
 
-def devices_of(source: SettingsFile, name: str, settings: Features | DetectSettings) -> tuple[str, ...]:
-    """The devices of a section's `devices`. Raises ConfigError."""
-    try:
-        return settings.processes
-    except ConfigError as error:
-        raise ConfigError(f"{source.where(name, 'devices')}: {error}") from error
-
-
 def _check_devices(s: Settings) -> None:
     for name, settings in (("features", s.features), ("detect", s.detect)):
-        key = "devices" if settings.devices and devices_of(s.source, name, settings) else "device"
+        try:
+            key = "devices" if settings.devices and settings.processes else "device"
+        except ConfigError as error:
+            raise ConfigError(f"{s.source.where(name, 'devices')}: {error}") from error
         line = f"{s.source.where(name, key)} = {getattr(settings, key)}"
         if s.dask.scheduler is not None and (key == "devices" or settings.device.startswith("cuda:")):
             raise ConfigError(f"{line}: with [dask] scheduler, each worker has its own GPU. Set cuda or auto.")

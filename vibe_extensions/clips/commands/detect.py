@@ -50,11 +50,6 @@ def reads(args: argparse.Namespace) -> list[str]:
     return [args.detector or usual_detector(args.raw)]
 
 
-def kept_message(_: argparse.Namespace) -> str:
-    """Message about the results that an interrupted run keeps."""
-    return KEPT
-
-
 def run(args: argparse.Namespace) -> int:
     """Write one file of COCO JSON per clip. Returns 1 if a clip has none."""
     detector = detector_of(
