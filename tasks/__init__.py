@@ -5,8 +5,7 @@ from tasks import settings  # noqa: F401 - first: it refuses a luigi.cfg that Lu
 from tasks.ablation import Ablation
 from tasks.data import Convert, Data, Extract, Synthesize
 from tasks.evaluation import Evaluate, EvaluateVIBE
-from tasks.events import take_over_from_luigi
-from tasks.luigi_command import prepare
+from tasks.luigi_command import prepare, take_over_from_luigi
 from tasks.training import ExtractBeside, Train, TrainMPoser, TrainVIBE
 
 __all__ = [

@@ -33,7 +33,7 @@ ORDER = {  # packages, and the folders and modules of each, from low to high: no
         training vibe api sections __init__
     """,
     "tasks": """
-        settings luigi_command terminal base events data run training evaluation ablation
+        settings base luigi_command data training evaluation ablation
         __init__
         commands __main__
     """,

@@ -22,7 +22,7 @@ from luigi.cmdline import luigi_run
 from pipeline import plug_ins
 from pipeline.cli.console import VERB
 from pipeline.features.streams.network import ResNet50
-from tasks import base, events, settings
+from tasks import base, luigi_command, settings
 from tasks.__main__ import main
 from vibe_extensions.demo import writing as synthetic
 
@@ -266,8 +266,8 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 def forget() -> None:
     """What this process knows of a project."""
     settings.settings.cache_clear()
-    events.introduce.cache_clear()
-    events.reported.clear()
+    luigi_command.introduce.cache_clear()
+    luigi_command.reported.clear()
     base.forget()
     getattr(plug_ins.entry_points, "cache_clear", lambda: None)()
 

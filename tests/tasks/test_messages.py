@@ -18,7 +18,7 @@ from luigi.rpc import RPCError
 from pipeline.cli.options import SET
 from pipeline.errors import ConfigError
 from tasks import Convert, luigi_command
-from tasks.events import whose_data
+from tasks.luigi_command import whose_data
 from tasks.settings import settings
 from tests.packages import BROKEN, install, install_page
 from tests.tasks.conftest import LUIGI, ROOT
