@@ -44,7 +44,7 @@ from pipeline.features.weights import WeightsSpec
 from vibe_extensions.part_dynamics.homography_stream import Homography
 from vibe_model import models
 from vibe_model.models import Model
-from vibe_model.settings.video_config import VideoConfig
+from vibe_model.settings import VideoConfig
 from vibe_model.training.parallel import ProcessGroup, join_processes
 from vibe_model.training.video import VideoRun
 

@@ -57,7 +57,7 @@ from vibe_extensions.part_dynamics.pr_vipe.training import STATE
 from vibe_model import TrainConfig, runs, training
 from vibe_model.checkpoints import read_checkpoint
 from vibe_model.models import variant_of
-from vibe_model.settings.video_config import VideoConfig
+from vibe_model.settings import VideoConfig
 from vibe_model.vibe import mposer_training as mposer
 from vibe_model.vibe.mposer_config import MPoserConfig
 

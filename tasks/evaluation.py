@@ -20,7 +20,7 @@ from vibe_model.evaluation.protocols import LEFT_OUT, by_protocol, table_metrics
 from vibe_model.metrics import METRICS, UNITS
 from vibe_model.models import Model
 from vibe_model.sections import VIBE, which_runs
-from vibe_model.settings.video_config import VideoConfig
+from vibe_model.settings import VideoConfig
 
 RESULTS: Final = "results.csv"
 WIDE: Final = 120  # columns that a table may take: a number that is cut is another number

@@ -12,8 +12,7 @@ from vibe_model.errors import ConfigError, DataError
 from vibe_model.evaluation.protocols import Labels, Protocol
 from vibe_model.metrics import METRICS, Metric
 from vibe_model.models import Model
-from vibe_model.settings.run_config import Reading
-from vibe_model.settings.video_config import EMBEDDED, VideoConfig
+from vibe_model.settings import EMBEDDED, Reading, VideoConfig
 
 if TYPE_CHECKING:
     from pipeline.body import Body

@@ -16,8 +16,7 @@ from pipeline import plug_ins
 from pipeline.errors import did_you_mean
 from pipeline.plug_ins import Registry
 from vibe_model.errors import ConfigError
-from vibe_model.settings.run_config import RunConfig
-from vibe_model.settings.video_config import VideoConfig
+from vibe_model.settings import RunConfig, VideoConfig
 
 if TYPE_CHECKING:
     from pipeline.body import Body

@@ -15,8 +15,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 
 from cache.storage.atomic import sync_folder
 from vibe_model.errors import ConfigError, DataError, StandInMixed
-from vibe_model.settings.run_config import RunConfig, split_of
-from vibe_model.settings.video_config import VideoConfig
+from vibe_model.settings import RunConfig, VideoConfig, split_of
 
 if TYPE_CHECKING:
     from cache import Split

@@ -14,8 +14,7 @@ from pipeline.settings.file import Section
 from pipeline.settings.sections import Declared, SectionValues, Settings
 from vibe_model import models
 from vibe_model.models import Model, Training
-from vibe_model.settings.run_config import RunConfig, split_of
-from vibe_model.settings.video_config import VideoConfig
+from vibe_model.settings import RunConfig, VideoConfig, split_of
 from vibe_model.vibe.mposer_config import MPOSER, OF_VIBE, UNLESS_SET, MPoserConfig
 
 C = TypeVar("C", bound=RunConfig)

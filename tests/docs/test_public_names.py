@@ -27,7 +27,7 @@ vibe_model.metrics.accel_error vibe_model.metrics.pck vibe_model.metrics.auc
 tasks.Data tasks.TrainVIBE tasks.EvaluateVIBE tasks.Report
 vibe_model.networks.video_model.VideoModel vibe_model.networks.video_model.Estimate vibe_model.vibe.generator.Regressor
 vibe_model.training.video.VideoTrainer vibe_model.training.data.TrainingBatch
-vibe_model.settings.video_config.VideoConfig
+vibe_model.settings.VideoConfig
 vibe_model.models.Model vibe_model.models.Training pipeline.features.weights.WeightsSpec pipeline.detect.Detector
 pipeline.detect.People pipeline.files.pixels.frames.Video pipeline.files.pixels.frames.FrameSource
 pipeline.datasets.base.Origin vibe_extensions.contracts.datasets.reader_problems cache.torch_windows

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pipeline.features.streams.base import Labels, Stream
     from pipeline.files.pixels.frames import Image
     from vibe_model.evaluation.protocols import Protocol
-    from vibe_model.settings.video_config import VideoConfig
+    from vibe_model.settings import VideoConfig
 
 OVERRIDE = "Override this fixture in your test class"
 

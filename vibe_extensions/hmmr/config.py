@@ -13,8 +13,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveIn
 from pydantic.dataclasses import dataclass
 
 from vibe_model.errors import ConfigError
-from vibe_model.settings.run_config import RunConfig, Share
-from vibe_model.settings.video_config import EMBEDDED, VideoConfig
+from vibe_model.settings import EMBEDDED, RunConfig, Share, VideoConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from vibe_model.networks.video_model import Estimate, VideoModel
 from vibe_model.prediction.predict import POSED_AT_ONCE, device_of
 from vibe_model.prediction.windows import NOTHING, read_inputs, select_tracks, streams_of
 from vibe_model.rotations import rotation_6d_to_matrix
-from vibe_model.settings.run_config import Reading
+from vibe_model.settings import Reading
 
 if TYPE_CHECKING:
     from cache import Split

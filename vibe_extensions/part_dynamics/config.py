@@ -15,8 +15,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from pydantic.dataclasses import dataclass
 
 from vibe_model.errors import ConfigError
-from vibe_model.settings.run_config import Reading
-from vibe_model.settings.video_config import EMBEDDED, VideoConfig
+from vibe_model.settings import EMBEDDED, Reading, VideoConfig
 from vibe_model.vibe.config import PUBLISHED_STRIDES
 
 HISTORY: Final = 14  # rows before a frame's own: 15 pairs of frames, half a second

@@ -16,7 +16,7 @@ from vibe_extensions.part_dynamics.pr_vipe.config import PR_VIPE, PrVIPEConfig
 from vibe_extensions.part_dynamics.pr_vipe_stream import PrVipe
 from vibe_extensions.part_dynamics.sections import pr_vipe_settings
 from vibe_model.sections import check_inputs
-from vibe_model.settings.video_config import VideoConfig
+from vibe_model.settings import VideoConfig
 
 
 def pr_vipe_config(seed: int = -1) -> PrVIPEConfig:

@@ -24,7 +24,7 @@ from vibe_model.evaluation.protocols import Protocol
 from vibe_model.networks.video_model import VideoModel
 from vibe_model.prediction.predict import TrackBodies, predict_tracks, save_npz
 from vibe_model.prediction.windows import select_tracks
-from vibe_model.settings.run_config import Reading
+from vibe_model.settings import Reading
 
 if TYPE_CHECKING:
     from cache import Split

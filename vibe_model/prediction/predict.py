@@ -21,7 +21,7 @@ from vibe_model.errors import DataError
 from vibe_model.networks.video_model import Estimate, VideoModel, step_name
 from vibe_model.prediction.smoothing import smooth, smooth_rotations
 from vibe_model.prediction.windows import NOTHING, EvalWindow, Present, read_inputs, select_tracks
-from vibe_model.settings.run_config import Reading
+from vibe_model.settings import Reading
 
 if TYPE_CHECKING:
     from cache import Split

@@ -15,7 +15,7 @@ from vibe_model.checkpoints import HMR2, kind_of, load_published, read_checkpoin
 from vibe_model.errors import CheckpointError, ConfigError, DataError
 from vibe_model.networks.hmr2_head import STREAM, TOKEN_SIZE, Hmr2Head
 from vibe_model.networks.video_model import VideoModel
-from vibe_model.settings.video_config import VideoConfig
+from vibe_model.settings import VideoConfig
 
 if TYPE_CHECKING:
     from cache import Split

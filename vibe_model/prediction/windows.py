@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vibe_model.errors import DataError
-from vibe_model.settings.run_config import Reading
+from vibe_model.settings import Reading
 
 if TYPE_CHECKING:
     from cache import Split

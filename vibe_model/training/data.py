@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from cache.mixture import Mixture, MixturePart
 from vibe_model.errors import ConfigError, DataError
 from vibe_model.prediction.windows import rows_of, stack_history
-from vibe_model.settings.run_config import RunConfig
+from vibe_model.settings import RunConfig
 from vibe_model.training.feature_table import NOT_IN_MEMORY, FeatureTable, TableProgress, load_feature_table
 
 if TYPE_CHECKING:

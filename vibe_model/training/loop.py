@@ -20,7 +20,7 @@ from cache.storage.atomic import WriterLock
 from vibe_model import runs
 from vibe_model.checkpoints import read_checkpoint, save
 from vibe_model.errors import CheckpointError, TrainingDiverged
-from vibe_model.settings.run_config import RunConfig
+from vibe_model.settings import RunConfig
 from vibe_model.training.curves import Curves
 from vibe_model.training.data import TrainingBatch
 from vibe_model.training.parallel import ProcessGroup, launched_processes

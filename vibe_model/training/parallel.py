@@ -19,7 +19,7 @@ from torch import Tensor, distributed, nn
 
 from vibe_model.errors import ConfigError
 from vibe_model.prediction.trained import device_of
-from vibe_model.settings.video_config import VideoConfig
+from vibe_model.settings import VideoConfig
 
 # The others wait while the first process validates and saves: longer than NCCL's default of ten minutes, yet bounded.
 PATIENCE: Final = datetime.timedelta(hours=6)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from vibe_model.errors import CheckpointError
-from vibe_model.settings.run_config import RunConfig
+from vibe_model.settings import RunConfig
 from vibe_model.training.data import TrainingBatch
 from vibe_model.training.parallel import ProcessGroup
 

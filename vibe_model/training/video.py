@@ -18,8 +18,7 @@ from vibe_model.evaluation.evaluate import SIGMAS, choose_sigma, evaluate_all, e
 from vibe_model.networks.video_model import VideoModel
 from vibe_model.prediction.trained import load_body
 from vibe_model.prediction.windows import select_tracks
-from vibe_model.settings.run_config import split_of
-from vibe_model.settings.video_config import VideoConfig
+from vibe_model.settings import VideoConfig, split_of
 from vibe_model.training.data import TrainingBatch, TrainingBatches, stream
 from vibe_model.training.feature_table import TableProgress
 from vibe_model.training.loop import TrainingLoop, TrainingProgress, run_once

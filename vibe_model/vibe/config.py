@@ -10,8 +10,7 @@ from typing import Any, ClassVar, Final, Literal, Self
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from pydantic.dataclasses import dataclass
 
-from vibe_model.settings.run_config import Share
-from vibe_model.settings.video_config import EMBEDDED, VideoConfig
+from vibe_model.settings import EMBEDDED, Share, VideoConfig
 
 # Frames from one window's start to the next, where it is not `stride`.
 PUBLISHED_STRIDES: Final = {"penn_action/train": 4, "posetrack/train": 4, "3dpw/train": 4}

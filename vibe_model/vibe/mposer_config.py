@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass
 
 from vibe_model.errors import ConfigError
 from vibe_model.models import Training
-from vibe_model.settings.run_config import RunConfig
+from vibe_model.settings import RunConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from vibe_model import runs
 from vibe_model.prediction.trained import device_of
 from vibe_model.prediction.windows import rows_of
 from vibe_model.rotations import nearest_rotations
-from vibe_model.settings.run_config import split_of
+from vibe_model.settings import split_of
 from vibe_model.training.data import TrainingBatch, TrainingBatches, stream
 from vibe_model.training.loop import TrainingLoop, TrainingProgress, run_once
 from vibe_model.training.parallel import ProcessGroup

@@ -20,7 +20,7 @@ from vibe_extensions.demo import writing as synthetic
 from vibe_model import models
 from vibe_model.networks.video_model import VideoModel
 from vibe_model.prediction.trained import Trained, load_trained
-from vibe_model.settings.video_config import VideoConfig
+from vibe_model.settings import VideoConfig
 from vibe_model.vibe.config import TrainConfig
 
 SEQLEN = 40  # longer than the video: all of a track is one window

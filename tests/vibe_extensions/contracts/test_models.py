@@ -18,7 +18,7 @@ from vibe_extensions.contracts import ModelContract, models
 from vibe_extensions.contracts.models import model_problems
 from vibe_model import models as registry
 from vibe_model.networks.video_model import Estimate
-from vibe_model.settings.video_config import VideoConfig
+from vibe_model.settings import VideoConfig
 
 
 @pytest.mark.parametrize("kind", ["vibe", "hmmr", "part_dynamics", "former"])

@@ -18,7 +18,7 @@ from vibe_extensions.hmmr.config import HMMRConfig
 from vibe_model import runs
 from vibe_model.errors import ConfigError, DataError
 from vibe_model.prediction.windows import select_tracks
-from vibe_model.settings.run_config import Reading
+from vibe_model.settings import Reading
 from vibe_model.training.data import TrainingBatch, TrainingBatches, stream
 from vibe_model.vibe.config import TrainConfig
 

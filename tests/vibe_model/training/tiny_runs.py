@@ -14,7 +14,7 @@ from vibe_extensions.hmmr.config import HMMRConfig
 from vibe_extensions.part_dynamics import PrVIPE
 from vibe_extensions.part_dynamics.config import PartDynamicsConfig
 from vibe_model import TrainConfig, models, runs
-from vibe_model.settings.video_config import VideoConfig
+from vibe_model.settings import VideoConfig
 from vibe_model.training import video
 from vibe_model.vibe import mposer_training as mposer
 from vibe_model.vibe.mposer_config import MPoserConfig

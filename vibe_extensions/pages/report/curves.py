@@ -12,7 +12,7 @@ from pipeline.cli.console import duration
 from vibe_extensions.pages.report.page import PageSection, Plot, brief, lines
 from vibe_extensions.pages.report.runs import VALIDATION, Curve, TrainingRun
 from vibe_model.metrics import METRICS, MM_PER_FRAME2
-from vibe_model.settings.run_config import split_of
+from vibe_model.settings import split_of
 
 MOST_POINTS: Final = 200  # per plotted curve
 MOST_TOGETHER: Final = 8  # runs per plot: the number of colours

@@ -22,7 +22,7 @@ from tensorboard.compat.proto import event_pb2
 from pipeline.errors import PipelineError
 from vibe_model import models, runs
 from vibe_model.runs import SEQUENCES, WORST_WINDOWS
-from vibe_model.settings.video_config import VideoConfig
+from vibe_model.settings import VideoConfig
 
 Metrics = Mapping[str, Any]
 

@@ -1,1 +1,0 @@
-"""Every setting of a training, typed; no torch.  settings -> training"""
