@@ -59,7 +59,7 @@ from vibe_model.checkpoints import read_checkpoint
 from vibe_model.models import variant_of
 from vibe_model.settings import VideoConfig
 from vibe_model.vibe import mposer_training as mposer
-from vibe_model.vibe.mposer_config import MPoserConfig
+from vibe_model.vibe.config import MPoserConfig
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
 

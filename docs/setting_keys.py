@@ -20,7 +20,7 @@ from vibe_extensions.part_dynamics.pr_vipe.config import PR_VIPE
 from vibe_model import models
 from vibe_model.models import Model, Training
 from vibe_model.sections import VIBE, WhichRuns
-from vibe_model.vibe.mposer_config import MPOSER
+from vibe_model.vibe.config import MPOSER
 
 
 class Field(NamedTuple):

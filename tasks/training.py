@@ -32,8 +32,7 @@ from vibe_model.errors import DataError
 from vibe_model.models import Model
 from vibe_model.sections import VIBE, check_inputs, model_settings, mposer_settings, not_small
 from vibe_model.settings import RunConfig, VideoConfig
-from vibe_model.vibe.config import TrainConfig
-from vibe_model.vibe.mposer_config import MPoserConfig
+from vibe_model.vibe.config import MPoserConfig, TrainConfig
 
 if TYPE_CHECKING:
     from pipeline.cli.progress import Progress

@@ -15,7 +15,7 @@ from pipeline.settings.sections import Declared, SectionValues, Settings
 from vibe_model import models
 from vibe_model.models import Model, Training
 from vibe_model.settings import RunConfig, VideoConfig, split_of
-from vibe_model.vibe.mposer_config import MPOSER, OF_VIBE, UNLESS_SET, MPoserConfig
+from vibe_model.vibe.config import MPOSER, OF_VIBE, UNLESS_SET, MPoserConfig
 
 C = TypeVar("C", bound=RunConfig)
 

@@ -28,7 +28,7 @@ from vibe_extensions.demo import RELEASES
 from vibe_extensions.part_dynamics.pr_vipe.config import PR_VIPE
 from vibe_model import models
 from vibe_model.models import Training
-from vibe_model.vibe.mposer_config import MPOSER
+from vibe_model.vibe.config import MPOSER
 
 ROOT = Path(__file__).parents[2]
 DOCS = [page for page in sorted((ROOT / "docs").rglob("*.md")) if "_build" not in page.parts]

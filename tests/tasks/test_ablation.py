@@ -13,8 +13,7 @@ from tasks import Ablation, Train, TrainMPoser, ablation
 from tasks.ablation import FILES, default_variants, left_out
 from tasks.training import mposer_config, train_config
 from vibe_model import runs
-from vibe_model.vibe.config import TrainConfig
-from vibe_model.vibe.mposer_config import MPoserConfig
+from vibe_model.vibe.config import MPoserConfig, TrainConfig
 
 MPOSER = {"hidden_size": "8", "latent_size": "4", "iterations": "5", "epochs": "2", "batch_size": "4"}
 

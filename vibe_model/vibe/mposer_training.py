@@ -21,9 +21,9 @@ from vibe_model.training.data import TrainingBatch, TrainingBatches, stream
 from vibe_model.training.loop import TrainingLoop, TrainingProgress, run_once
 from vibe_model.training.parallel import ProcessGroup
 from vibe_model.training.trainer import Learner, Trainer, weights_of
+from vibe_model.vibe.config import MPoserConfig
 from vibe_model.vibe.discriminator import MOTION
 from vibe_model.vibe.mposer import N_ROTATIONS, MPoser, geodesic_degrees, kl_divergence, matrices, reconstruction_error
-from vibe_model.vibe.mposer_config import MPoserConfig
 
 if TYPE_CHECKING:
     from cache import Split

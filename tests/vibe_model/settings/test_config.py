@@ -10,7 +10,6 @@ from vibe_extensions.part_dynamics.pr_vipe import config as pr_vipe
 from vibe_model import TrainConfig
 from vibe_model.errors import ConfigError
 from vibe_model.vibe import config as vibe
-from vibe_model.vibe import mposer_config as mposer
 
 
 def test_the_published_numbers():
@@ -34,7 +33,7 @@ PRESETS = [*vibe.PRESETS.values(), *hmmr.PRESETS.values(), *part_dynamics.PRESET
     "config",
     [
         *(make(pretrained=Path("spin.pt")) for make in PRESETS),
-        *(m() for m in (*mposer.PRESETS.values(), *pr_vipe.PRESETS.values())),
+        *(m() for m in (*vibe.MPOSER.presets.values(), *pr_vipe.PRESETS.values())),
     ],
 )
 def test_presets_survive_json(config):
@@ -63,7 +62,7 @@ WRONG = {
         {"tail": "keep"}, {"hold": "gpu"}, {"read_workers": -1}, {"processes": 33},
         {"datasets_2d": (), "datasets_3d": ()},
     ],
-    mposer.MPoserConfig: [
+    vibe.MPoserConfig: [
         {"latent_size": 0}, {"lr": float("nan")}, {"kl_weight": -1.0}, {"plateau_factor": 1.0},
         {"strides": {"m/train": 0}}, {"motion": ()}, {"tail": "wag"}, {"name": "a/b"},
     ],

@@ -17,7 +17,7 @@ from vibe_model import TrainConfig, models, runs
 from vibe_model.settings import VideoConfig
 from vibe_model.training import video
 from vibe_model.vibe import mposer_training as mposer
-from vibe_model.vibe.mposer_config import MPoserConfig
+from vibe_model.vibe.config import MPoserConfig
 
 EPOCHS, ITERATIONS = 2, 4
 SHORT = {"seqlen": 4, "batch_size": 4, "iterations": ITERATIONS, "epochs": EPOCHS, "checkpoint_every": 3}
