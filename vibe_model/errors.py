@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from pipeline.errors import ConfigError, PipelineError, StandInMixed
 
-__all__ = ["CheckpointError", "ConfigError", "DataError", "StandInMixed", "TrainingDiverged", "VibeModelError"]
-
-# Every error that a user can correct, those of settings and of demo data among them.
-VibeModelError = PipelineError
+__all__ = ["CheckpointError", "ConfigError", "DataError", "StandInMixed", "TrainingDiverged"]
 
 
 class CheckpointError(PipelineError, ValueError):

@@ -170,11 +170,9 @@ def run_folder(config: RunConfig, splits: Mapping[str, Split] | None = None) -> 
     return config.runs / f"{config.name}-{fingerprint(config, open_splits(config) if splits is None else splits)}"
 
 
-def is_complete(config: RunConfig, splits: Mapping[str, Split] | None = None) -> bool:
+def is_complete(config: RunConfig) -> bool:
     """Whether a run with this configuration on the current cache is finished."""
-    if splits is None and missing(config):
-        return False
-    return is_finished(run_folder(config, splits))
+    return not missing(config) and is_finished(run_folder(config))
 
 
 def is_finished(folder: Path) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib import import_module
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, Final
 
 from vibe_extensions.hmmr.config import PRESETS, VARIANTS, HMMRConfig
@@ -34,5 +34,4 @@ MODEL: Final = Model(
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, _, attribute = _HOMES[name].partition(":")
-    return getattr(import_module(module), attribute) if attribute else import_module(module)
+    return resolve_name(_HOMES[name])

@@ -16,7 +16,7 @@ import numpy as np
 
 from pipeline import plug_ins
 from vibe_model import runs
-from vibe_model.errors import ConfigError, DataError
+from vibe_model.errors import DataError
 from vibe_model.evaluation import protocols, results
 from vibe_model.evaluation.frame_errors import Means, Scorer, TrackErrors
 from vibe_model.evaluation.meshes import genders_of
@@ -34,7 +34,7 @@ Collect = Callable[[TrackBodies, TrackErrors], None]
 
 PREDICTIONS: Final = "predictions"  # a folder; below it one a split, and in it one npz a track
 SCORED_BY: Final = protocols.DEFAULT  # in validation
-SIGMAS: Final = (0.0, 1.0, 2.0, 4.0, 8.0)  # frames
+SIGMAS: Final = (1.0, 2.0, 4.0, 8.0)  # frames
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +100,7 @@ def evaluate_all(
     about = {**(about or {}), "smooth": EvalOptions(**options).smooth}
     by_split: dict[str, Metrics] = {}
     collected: list[results.SplitResults] = []
-    around = MeasuredDynamics(generator, training or {})
+    dynamics_of = functools.cache(lambda name: plug_ins.load(name)(generator, training or {}))
     for name, split in splits.items():
         chosen = EvalOptions(tracks=(tracks or {}).get(name, "*"), **options)
         recorded = {**about, "split": name, "stand_in": stand_in}
@@ -111,7 +111,10 @@ def evaluate_all(
         if not records:
             raise DataError(f"{name}: {'; '.join(left_out.values()) or 'no protocol is for this split: name one'}")
         by_protocol = _metrics(generator, split, chosen, records, collect, around=predictions)
-        around.add(by_protocol, split, chosen, records)
+        read = {"stream": chosen.stream, "extra_streams": chosen.extra_streams, "tracks": chosen.tracks}
+        for record in records if generator.steps else ():
+            if record.dynamics and (table := dynamics_of(record.dynamics)(split, **read)):
+                by_protocol[record.name]["dynamics"] = table
         first, *others = (by_protocol[record.name] | {"stand_in": stand_in} for record in records)
         if any(reading.of_keypoints for reading in chosen.extra_streams.values()):
             first[runs.KEYPOINTS] = str(split.manifest.get(runs.KEYPOINTS, "not recorded"))
@@ -138,24 +141,6 @@ def _collect(
     of_split.add(bodies, errors, **facts)
 
 
-class MeasuredDynamics:
-    """Adds "dynamics" to the metrics of protocols that name a class for it, if the model predicts past and future."""
-
-    def __init__(self, generator: VideoModel, training: Mapping[str, Split]) -> None:
-        self._generator, self._training = generator, training
-        self._measures: dict[str, Callable[..., Metrics]] = {}
-
-    def add(
-        self, by_protocol: Mapping[str, Metrics], split: Split, options: EvalOptions, records: Sequence[Protocol]
-    ) -> None:
-        chosen = {name: getattr(options, name) for name in ("stream", "extra_streams", "tracks")}
-        for record in records if self._generator.steps else ():
-            if record.dynamics and record.dynamics not in self._measures:
-                self._measures[record.dynamics] = plug_ins.load(record.dynamics)(self._generator, self._training)
-            if record.dynamics and (table := self._measures[record.dynamics](split, **chosen)):
-                by_protocol[record.name]["dynamics"] = table
-
-
 def choose_sigma(
     generator: VideoModel,
     splits: Mapping[str, Split],
@@ -167,10 +152,8 @@ def choose_sigma(
     """The sigma of smoothing with the best PA-MPJPE in validation, and each sigma's mean over splits, mm.
 
     Of equals the first candidate wins. tracks and options as in `evaluate_all`; splits without 3D labels do not count.
-    Raises DataError if none has any, ConfigError without a candidate and for an invalid one.
+    Raises DataError if none has any, ConfigError for an invalid candidate.
     """
-    if not candidates:
-        raise ConfigError("candidates: expected at least one sigma, found none")
     scores: dict[float, list[float]] = {sigma: [] for sigma in candidates}
     for name, split in splits.items():
         chosen = EvalOptions(tracks=(tracks or {}).get(name, "*"), vertices=False, keypoints=False, **options)

@@ -14,7 +14,7 @@ from vibe_model import models, runs
 from vibe_model.checkpoints import LoadReport, load_published, read_checkpoint
 from vibe_model.errors import ConfigError, DataError
 from vibe_model.evaluation import protocols
-from vibe_model.evaluation.evaluate import SIGMAS, choose_sigma, evaluate_all, evaluate_split
+from vibe_model.evaluation.evaluate import choose_sigma, evaluate_all, evaluate_split
 from vibe_model.networks.video_model import VideoModel
 from vibe_model.prediction.trained import load_body
 from vibe_model.prediction.windows import select_tracks
@@ -180,7 +180,7 @@ class VideoRun(TrainingLoop):
         if config.per_frame:  # smoothed as is best in validation, it is another baseline
             validation = {name: self.splits[split_of(name)] for name in config.validation}
             chosen = {**options, "tracks": {name: config.tracks_of(name) for name in validation}}
-            sigma, _ = choose_sigma(generator, validation, **chosen, candidates=SIGMAS[1:])
+            sigma, _ = choose_sigma(generator, validation, **chosen)
         return evaluate_all(
             generator,
             {name: self.splits[name] for name in config.evaluation},
