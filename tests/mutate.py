@@ -40,7 +40,7 @@ bedlam | vibe_extensions/world/bedlam.py vibe_extensions/world/bedlam_labels.py 
 steps | vibe_model/vibe/training.py vibe_model/networks/[gd]*.py | test_steps test_[gd]*r
 amass | pipeline/datasets/amass.py | test_amass
 formats | pipeline/files/formats/[ahp]*.py pipeline/datasets/pixels.py | test_matlab test_pickles test_pixels
-evaluation | vibe_model/evaluation/[ep]*.py vibe_model/prediction/[sw]*.py | test_evaluation test_prot* test_prediction
+evaluation | vibe_model/evaluation/[ep]*.py vibe_model/prediction/[pw]*.py | test_evaluation test_prot* test_prediction
 """  # group | files | tests
 SWAPS = "Add-Sub Sub-Add Mult-Div Div-Mult FloorDiv-Mult Mod-Mult And-Or Or-And Lt-LtE LtE-Lt Gt-GtE GtE-Gt Eq-NotEq "
 SWAPS += "NotEq-Eq Is-IsNot IsNot-Is In-NotIn NotIn-In"

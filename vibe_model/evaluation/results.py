@@ -11,8 +11,7 @@ from typing import Any, Final
 from vibe_model import runs
 from vibe_model.evaluation.frame_errors import Means, TrackErrors
 from vibe_model.evaluation.protocols import table_metrics
-from vibe_model.prediction.predict import TrackBodies
-from vibe_model.prediction.smoothing import segments
+from vibe_model.prediction.predict import TrackBodies, segments
 from vibe_model.prediction.windows import cover
 
 KEPT_WINDOWS: Final = 100  # of a split

@@ -1,37 +1,42 @@
-"""Predict the bodies of tracks, and write them as npz files.  windows -> [prediction] -> evaluation"""
+"""Predict the bodies of tracks, smooth them in time, write them as npz files.  windows -> [prediction] -> evaluation"""
 
 from __future__ import annotations
 
 import functools
 import hashlib
 import json
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.ndimage import correlate1d
 
 from vibe_model import models, runs
 from vibe_model.cameras import camera_in_picture, crop_to_image
-from vibe_model.errors import DataError
+from vibe_model.errors import ConfigError, DataError
 from vibe_model.networks.video_model import Estimate, VideoModel, step_name
-from vibe_model.prediction.smoothing import smooth, smooth_rotations
 from vibe_model.prediction.windows import NOTHING, EvalWindow, Present, read_inputs, select_tracks
+from vibe_model.rotations import nearest_rotations
 from vibe_model.settings import Reading
 
 if TYPE_CHECKING:
     from cache import Split
 
+Floats = NDArray[np.floating[Any]]
 Float32s = NDArray[np.float32]
 Ints = NDArray[np.int64]
 Seen = tuple[int, int, int, int]  # rows [start, stop), and how often the first and the last are repeated
 Plan = tuple[Any, list[list[EvalWindow]]]  # a track, and its windows by each way to cut it
 
 POSED_AT_ONCE: Final = 64  # bodies: their vertices are 5 MB
+REACH: Final = 4  # sigmas: beyond, a Gaussian weighs less than 1 / 2000 of its peak
 UNITS: Final[Mapping[str, str]] = {
     "theta": "(F, 85): camera 3, pose 72 (axis times angle, rad), betas 10",
     "rotmat": "(F, 24, 3, 3): rotations relative to parents, the first one in the camera's axes",
@@ -115,6 +120,47 @@ def predict_tracks(
         for track, cuts in group:
             steps = generator.steps if around else ()
             yield tuple(_assemble_track(split, track, cut, estimates, present, stream, steps) for cut in cuts)
+
+
+def smooth(values: Floats, run: Ints, sigma: float) -> Floats:
+    """Weighted means in time: (F, ...) and (F,) run numbers -> (F, ...) of the same dtype.
+
+    Only adjacent frames of equal run number mix. sigma: in frames; 0 changes nothing. Raises ConfigError for a sigma
+    that is negative or not finite.
+    """
+    if not (math.isfinite(sigma) and sigma >= 0):
+        raise ConfigError(f"smooth: expected a standard deviation in frames, 0 or more, found {sigma}")
+    if sigma == 0 or not len(values):
+        return values.copy()
+    out = np.empty_like(values)
+    for start, stop in segments(run):
+        n = stop - start
+        reach = min(math.ceil(REACH * sigma), n - 1)
+        kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+        flat = values[start:stop].reshape(n, -1).astype(np.float64)
+        # Frames beyond the ends weigh nothing, above the line and below it.
+        sums, weights = (correlate1d(part, kernel, axis=0, mode="constant") for part in (flat, np.ones((n, 1))))
+        out[start:stop] = (sums / weights).reshape(n, *values.shape[1:])
+    return out
+
+
+def smooth_rotations(rotmat: Floats, run: Ints, sigma: float) -> Floats:
+    """Weighted means of rotations: (F, ..., 3, 3) -> rotations of the same shape and dtype. Raises as `smooth` does.
+
+    The chordal mean: matrices' mean projected onto rotations (Moakher, SIAM J. Matrix Anal. Appl. 2002, prop. 3.3).
+    """
+    means = smooth(rotmat.astype(np.float64), run, sigma)
+    return rotmat.copy() if sigma == 0 else nearest_rotations(means).astype(rotmat.dtype)
+
+
+def segments(run: Ints) -> Iterator[tuple[int, int]]:
+    """[start, stop) of frames of equal run number, which are adjacent: (F,) -> pairs in order; none of no frames.
+
+    >>> list(segments(np.array([4, 4, 7])))
+    [(0, 2), (2, 3)]
+    """
+    edges = [0, *(np.flatnonzero(np.diff(run)) + 1).tolist(), len(run)] if len(run) else []
+    yield from pairwise(edges)
 
 
 def save_npz(

@@ -14,8 +14,7 @@ from cache import CropPolicy, Jitter
 from tests.vibe_model.builders import MemorySplit, Track, small_vibe
 from vibe_model.cameras import crop_to_image
 from vibe_model.errors import ConfigError, DataError
-from vibe_model.prediction.predict import TrackBodies, file_name, predict_tracks, save_npz
-from vibe_model.prediction.smoothing import smooth, smooth_rotations
+from vibe_model.prediction.predict import TrackBodies, file_name, predict_tracks, save_npz, smooth, smooth_rotations
 from vibe_model.prediction.windows import Present
 from vibe_model.vibe.generator import Estimate
 
