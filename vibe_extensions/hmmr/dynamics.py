@@ -6,7 +6,8 @@ PA-MPJPE of the bodies before and after a still image, compared with baselines w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -68,15 +69,9 @@ class KnownPoses:
         return metrics.procrustes_align(joints, self._template).reshape(-1, 42).astype(np.float32)
 
 
-class Dynamics:
-    """Callable for `Protocol.dynamics`: `dynamics` with the training splits' poses."""
-
-    def __init__(self, generator: VideoModel, training: Mapping[str, Split]) -> None:
-        self._generator = generator
-        self._known = KnownPoses(training, generator) if training else None
-
-    def __call__(self, split: Split, **chosen: Any) -> dict[str, Any]:
-        return dynamics(self._generator, split, **chosen, known=self._known)
+def with_known_poses(generator: VideoModel, training: Mapping[str, Split]) -> Callable[..., dict[str, Any]]:
+    """`dynamics` of a model, compared with the training splits' poses, for `Protocol.dynamics`."""
+    return functools.partial(dynamics, generator, known=KnownPoses(training, generator) if training else None)
 
 
 def dynamics(

@@ -93,7 +93,8 @@ def supervised(
     sums = dict.fromkeys(("kp", "joints", "smpl"), zero)
     for one in _pair_sets(sets, label):
         sums["kp"] = sums["kp"] + _keypoints(one, optimal_camera, limits)
-        sums["joints"] = sums["joints"] + _joints(one)
+        joints = keypoints_3d(one.pred["kp_3d"], one.label["kp_3d"], one.label["w_3d"])
+        sums["joints"] = sums["joints"] + 0.5 * joints
         sums["smpl"] = sums["smpl"] + _smpl(one)
     betas = sets.real["theta"][..., 75:]  # (B, T, 10)
     hallucinate = zero
@@ -151,10 +152,6 @@ def _keypoints(one: OneSet, method: str, limits: tuple[float, float]) -> Tensor:
         pred = camera[..., None, :1] * (pred + camera[..., None, 1:])
     error = torch.where(visible[..., None], pred - target, 0.0).abs().sum()
     return error / (2 * visible.sum()).clamp(min=1)
-
-
-def _joints(one: OneSet) -> Tensor:
-    return 0.5 * keypoints_3d(one.pred["kp_3d"], one.label["kp_3d"], one.label["w_3d"])
 
 
 def _smpl(one: OneSet) -> Tensor:

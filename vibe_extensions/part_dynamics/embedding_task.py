@@ -19,13 +19,6 @@ from vibe_model.sections import check_inputs
 from vibe_model.settings import VideoConfig
 
 
-def pr_vipe_config(seed: int = -1) -> PrVIPEConfig:
-    """The settings in [pose_embedding] of luigi.cfg. Raises ConfigError."""
-    config = pr_vipe_settings(settings(), seed)
-    check_inputs(settings(), config, PR_VIPE.section)
-    return config
-
-
 def embedding_in_settings() -> Path | None:
     """The embedding's file in a stream of [features], if there is one."""
     weights = [spec.stream.weights for spec in settings().streams if isinstance(spec.stream, PrVipe)]
@@ -52,7 +45,9 @@ class TrainPrVIPE(CheckpointTask):
     def config(self) -> PrVIPEConfig:
         if self.variant:
             raise ConfigError(f"--variant {self.variant}: Pr-VIPE has no variants")
-        return pr_vipe_config(self.seed)
+        config = pr_vipe_settings(settings(), self.seed)
+        check_inputs(settings(), config, PR_VIPE.section)
+        return config
 
     def requires(self) -> list[luigi.Task]:
         return [Convert(dataset=name.split("/")[0], split=name.split("/")[1]) for name in self.config().splits]

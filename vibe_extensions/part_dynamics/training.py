@@ -97,7 +97,8 @@ def load_embedding(checkpoint: Path) -> tuple[PrVIPE, bool]:
     try:
         state = dict(content[STATE])
         size, hidden = state["mean.weight"].shape
-        embedding = PrVIPE.like(size, hidden, state)
+        embedding = PrVIPE(size, hidden).requires_grad_(False).eval()
+        embedding.load_state_dict(state)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise CheckpointError(f"{checkpoint}: expected best.pt of TrainPrVIPE, found another file: {error}") from error
     return embedding, bool(content.get("stand_in", False))

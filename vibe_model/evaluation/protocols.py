@@ -71,8 +71,8 @@ class Protocol:
     mean: Literal["frames", "tracks", "videos"] = "frames"
     drop_last: bool = False  # is what does not fill a window at a track's end left out?
     round_labels: bool = False  # to float16
-    # "module:class", made of (generator, training splits by name) and called with (split, *, stream, extra_streams,
-    # tracks): measures the past and future that a model predicts.
+    # "module:name" of what is called with (generator, training splits by name), and its result with (split, *, stream,
+    # extra_streams, tracks): measures the past and future that a model predicts.
     dynamics: str = ""
     # Which published evaluation its numbers are of, where there are several of one name: printed beside them.
     compares_with: str = ""

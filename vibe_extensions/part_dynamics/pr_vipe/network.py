@@ -69,13 +69,6 @@ class PrVIPE(nn.Module):
         self.mean, self.spread = _he_normal(hidden, size), _he_normal(hidden, size)
         self.raw_a, self.b = nn.Parameter(torch.tensor(-0.65)), nn.Parameter(torch.tensor(-0.5))
 
-    @classmethod
-    def like(cls, size: int, hidden: int, state: dict[str, Tensor]) -> PrVIPE:
-        """A frozen network with these parameters, in evaluation mode. Raises RuntimeError if they do not fit."""
-        network = cls(size, hidden)
-        network.load_state_dict(state)
-        return network.requires_grad_(False).eval()
-
     @staticmethod
     def normalise(kp: Tensor) -> tuple[Tensor, Tensor]:
         """Keypoints (..., 13, 3) in any unit, with confidence -> inputs (..., 39), and (...) whether they are defined.
