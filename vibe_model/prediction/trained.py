@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
+from torch import Tensor, nn
 
 from pipeline.plug_ins import PlugInError
-from vibe_model import models, runs
+from vibe_model import cameras, models, runs
 from vibe_model.checkpoints import HMR2, kind_of, load_published, read_checkpoint
 from vibe_model.errors import CheckpointError, ConfigError, DataError
-from vibe_model.networks.hmr2_head import STREAM, TOKEN_SIZE, Hmr2Head
-from vibe_model.networks.video_model import VideoModel
+from vibe_model.networks.video_model import CAMERA_SIZE, SHAPE_SIZE, Estimate, VideoModel
 from vibe_model.settings import VideoConfig
 
 if TYPE_CHECKING:
     from cache import Split
     from pipeline.body import Body
+
+STREAM: Final = "hmr2"  # of HMR2.0's features, the token of its decoder
+TOKEN_SIZE: Final = 1024
+CROP_PX: Final = 256  # crop of HMR2.0's camera; its network sees its middle, 192 px wide
+POSE_SIZE: Final = 24 * 6
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,6 +155,46 @@ def _config(checkpoint: Path, content: Mapping[str, Any]) -> VideoConfig | None:
         raise CheckpointError(
             f"{checkpoint}: 'config': {error}. It is of another version of this project: use that one, or train again."
         ) from error
+
+
+class Hmr2Head(VideoModel):
+    """HMR2.0's heads (Goel et al., ICCV 2023, 3.1): one body a frame, each from its own token.
+
+    Names and shapes of tensors are the checkpoint's: `smpl_head.{decpose, decshape, deccam}` and means.
+    """
+
+    project = staticmethod(functools.partial(cameras.project, crop_px=CROP_PX))
+
+    def __init__(self, body: Body) -> None:
+        super().__init__()
+        self.smpl_head = _LinearHeads()
+        self.body = body
+
+    def regress(self, features: Tensor) -> Estimate:
+        """(B, T, 1024) -> bodies and cameras, (B, T, ...)."""
+        pose, shape, camera = self.smpl_head(features)
+        vectors = pose.unflatten(-1, (24, 2, 3))  # of each rotation, its first column and then its second
+        return Estimate.of_6d(vectors.mT.flatten(-3), shape, camera)
+
+
+class _LinearHeads(nn.Module):
+    """(..., 1024) -> pose (..., 144) 6D, shape (..., 10), camera (..., 3): each a mean and what a layer adds to it."""
+
+    init_body_pose: Tensor
+    init_betas: Tensor
+    init_cam: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.decpose = nn.Linear(TOKEN_SIZE, POSE_SIZE)
+        self.decshape = nn.Linear(TOKEN_SIZE, SHAPE_SIZE)
+        self.deccam = nn.Linear(TOKEN_SIZE, CAMERA_SIZE)
+        for name, size in (("body_pose", POSE_SIZE), ("betas", SHAPE_SIZE), ("cam", CAMERA_SIZE)):
+            self.register_buffer(f"init_{name}", torch.zeros(1, size))
+
+    def forward(self, token: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        pose = self.decpose(token) + self.init_body_pose
+        return pose, self.decshape(token) + self.init_betas, self.deccam(token) + self.init_cam
 
 
 def load_body(folder: Path | None) -> Body:
