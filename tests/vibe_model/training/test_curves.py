@@ -70,12 +70,3 @@ def test_settings_are_beside_the_curves_for_the_table_that_compares_runs(tmp_pat
     assert (begun["name"].string_value, begun["strides"].string_value) == ("a", "{'x/train': 4}")
     metrics = HParamsPluginData.FromString(tags["_hparams_/experiment"]).experiment.metric_infos
     assert [metric.name.tag for metric in metrics] == ["validation/x/pa_mpjpe"]
-
-
-def test_a_process_that_does_not_lead_writes_nothing(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with Curves(None, first_step=1, windows=8) as found:
-        found.step(1, GOOD, 0)
-        found.epoch(1, {"a/val": {"pa_mpjpe": 1.0}}, {"gen_optimizer": 1e-4})
-        found.flush()
-    assert list(tmp_path.iterdir()) == []
