@@ -19,7 +19,7 @@ from vibe_model.evaluation.published import DYNAMICS, FIGURES, figures_of
 from vibe_model.metrics import METRICS
 from vibe_model.networks.video_model import Estimate, VideoModel
 from vibe_model.prediction.predict import TrackBodies
-from vibe_model.rotations import axis_angle_to_matrix, rotation_6d_to_matrix
+from vibe_model.rotations import axis_angle_to_matrix, matrix_to_axis_angle, rotation_6d_to_matrix
 
 STREAM = {"stream": "resnet50", "seqlen": 4}
 
@@ -252,20 +252,18 @@ def test_smoothed_predictions_are_evaluated_beside_the_others():
         assert expected["sigma"] == 1.5
 
 
-class Trembling(VideoModel):
-    """In place of VIBE: the true, turning bodies with noise of their own in every frame."""
+class Bodies(VideoModel):
+    """In place of VIBE: the feature of a frame is its row number, and its pose and shape are looked up."""
 
-    def __init__(self, body, rotmat):
+    def __init__(self, body, theta):
         super().__init__()
-        self.body, self.rotmat = body, rotmat
-        self.scale = torch.nn.Parameter(torch.ones(1))
-        self.n_windows = 0
+        self.body, self.theta, self.n_windows = body, torch.nn.Parameter(torch.as_tensor(theta)), 0
 
     def regress(self, features):
         self.n_windows += len(features)
-        row = features[..., 0].long()
-        camera = torch.tensor([1.0, 0, 0]).expand(*row.shape, 3)
-        return Estimate(self.rotmat[row], torch.zeros(*row.shape, 10), camera)
+        theta = self.theta[features[..., 0].long()]
+        pose = axis_angle_to_matrix(theta[..., 3:75].reshape(*theta.shape[:-1], 24, 3))
+        return Estimate(pose, theta[..., 75:], theta[..., :3])
 
 
 def test_the_sigma_that_is_best_in_validation_removes_the_noise_and_keeps_the_motion():
@@ -277,7 +275,8 @@ def test_the_sigma_that_is_best_in_validation_removes_the_noise_and_keeps_the_mo
     verts = body(betas=torch.zeros(n, 10), rotmat=true).verts
     split.rows["kp_3d"][:, 25:39] = body.common14(verts).numpy()
     noise = torch.randn(n, 24, 3, generator=torch.Generator().manual_seed(3)) * 0.2
-    model = Trembling(body, true @ axis_angle_to_matrix(noise))
+    pose = matrix_to_axis_angle(true @ axis_angle_to_matrix(noise)).flatten(1)
+    model = Bodies(body, torch.cat((torch.ones(n, 3), pose, torch.zeros(n, 10)), dim=1))
     best, by_sigma = choose_sigma(model, {"a/val": split}, stream="resnet50", candidates=(0, 2, 30))
     assert best == 2
     assert model.n_windows == 4  # windows of 16

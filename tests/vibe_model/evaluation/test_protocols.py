@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from scipy.spatial.transform import Rotation
 
 from pipeline import plug_ins
@@ -15,7 +14,7 @@ from tasks.evaluation import as_csv, result_rows
 from tests.packages import install, install_page
 from tests.pipeline.test_body import smpl_paper
 from tests.vibe_model.builders import MemorySplit, TinyBody, small_vibe
-from tests.vibe_model.evaluation.test_evaluation import STREAM, Oracle
+from tests.vibe_model.evaluation.test_evaluation import STREAM, Bodies, Oracle
 from tests.vibe_model.evaluation.test_genders import stand_in
 from tests.vibe_model.training.tiny_runs import in_memory, like_vibe
 from vibe_extensions.contracts import ProtocolContract
@@ -29,22 +28,7 @@ from vibe_model.evaluation import protocols
 from vibe_model.evaluation.evaluate import evaluate_all, evaluate_split
 from vibe_model.evaluation.frame_errors import Scorer
 from vibe_model.metrics import METRICS
-from vibe_model.networks.video_model import Estimate, VideoModel
 from vibe_model.prediction.predict import predict_tracks
-from vibe_model.rotations import axis_angle_to_matrix
-
-
-class Bodies(VideoModel):
-    """In place of VIBE: the feature of a frame is its row number, and its pose and shape are looked up."""
-
-    def __init__(self, body, theta):
-        super().__init__()
-        self.body, self.theta = body, torch.nn.Parameter(torch.as_tensor(theta))
-
-    def regress(self, features):
-        theta = self.theta[features[..., 0].long()]
-        pose = axis_angle_to_matrix(theta[..., 3:75].reshape(*theta.shape[:-1], 24, 3))
-        return Estimate(pose, theta[..., 75:], theta[..., :3])
 
 
 @pytest.fixture

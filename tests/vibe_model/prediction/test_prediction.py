@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from cache import CropPolicy, Jitter
-from tests.vibe_model.builders import MemorySplit, Track, small_vibe
+from tests.vibe_model.builders import MemorySplit, small_vibe
 from vibe_model.cameras import crop_to_image
 from vibe_model.errors import ConfigError, DataError
-from vibe_model.prediction.predict import TrackBodies, file_name, predict_tracks, save_npz, smooth, smooth_rotations
+from vibe_model.prediction.predict import file_name, predict_tracks, save_npz, smooth, smooth_rotations
 from vibe_model.prediction.windows import Present
 from vibe_model.vibe.generator import Estimate
 
@@ -211,18 +211,10 @@ def test_an_npz_holds_everything_for_other_tools_and_no_pickle(model, split, tmp
 
 
 def test_a_track_of_many_frames_is_posed_in_parts(model, tmp_path):
-    n = 150
-    with torch.no_grad():
-        estimate = model.eval().regress(torch.randn(1, n, 6, generator=torch.Generator().manual_seed(0)))
-    rotmat, shape, camera = (array[0].numpy() for array in estimate)
-    rows = np.arange(n)
-    box = np.tile(np.float32([50, 50, 20, 20]), (n, 1))
-    track = Track("long", "long", 0, n, 25.0, 1, 1.0)
-    facts = {"track": track, "rows": rows, "frame_index": rows, "run": rows * 0, "bbox": box}
-    path = save_npz(tmp_path, TrackBodies(rotmat=rotmat, shape=shape, camera=camera, **facts), model)
-    with np.load(path) as held:
-        expected = model.pose(estimate)["kp_3d"][0].detach().numpy()
-        np.testing.assert_allclose(held["joints_3d"], expected, atol=1e-5)
+    found = predict(model, MemorySplit(0, [150]))["v0/0"]
+    posed = model.body(betas=torch.as_tensor(found.shape), rotmat=torch.as_tensor(found.rotmat))
+    with np.load(save_npz(tmp_path, found, model)) as held:
+        np.testing.assert_allclose(held["joints_3d"], posed.joints, atol=1e-5)
 
 
 names = st.text('aAbB0 /\\.-_~:*?"<>|\0\nÄäßİıſKﬁ漢😀', max_size=300)
