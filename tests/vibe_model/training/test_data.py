@@ -11,7 +11,7 @@ import torch
 import cache
 from cache import CacheChanged, CacheError
 from tests.vibe_model.builders import MemorySplit
-from tests.vibe_model.training.batches import assert_same, write
+from tests.vibe_model.training.conftest import assert_same, write
 from vibe_extensions.hmmr.config import HMMRConfig
 from vibe_model import runs
 from vibe_model.errors import ConfigError, DataError
@@ -69,14 +69,6 @@ def test_how_windows_are_cut_and_drawn_is_as_set(mixed, on_disk):
     batches = TrainingBatches(config, on_disk)
     assert batches.counts["datasets_3d"]["b/train"] == 2 + 5  # tracks of 5 and 17 frames
     assert batches.mixture.parts["datasets_3d"].weights == {"b/train": 4}
-
-
-def test_one_kind_of_dataset_fills_the_whole_batch(mixed, splits):
-    labels = TrainingBatches(replace(mixed, datasets_2d=()), splits).at(0).labels
-    assert (labels["theta"][..., 0] == 1).all()
-    labels = TrainingBatches(replace(mixed, datasets_3d=()), splits).at(0).labels
-    assert labels["features"].shape == (5, 4, 6)
-    assert not labels["theta"].any()
 
 
 def test_splits_that_cannot_be_trained_on_are_refused_by_name(mixed, splits):
@@ -270,15 +262,3 @@ def test_a_worker_that_starts_after_a_commit_raises_with_its_first_batch(mixed, 
     assert len(in_worker) == 15
     with pytest.raises(CacheChanged, match="b/train"):
         in_worker[0]
-
-
-# ---------------------------------------------------------------------------------------------- float16, in memory
-
-
-def test_parts_of_two_precisions_meet_in_the_wider_one(mixed, on_disk, tmp_path):
-    write(tmp_path, "d/train", [8], seed=5, dtype="float32")
-    precise = cache.open(tmp_path)["d/train"]
-    both = TrainingBatches(replace(mixed, datasets_3d=("d/train",)), {**on_disk, "d/train": precise})
-    stored = precise.read(precise.windows(4, 4, "resnet50"), fields=("features",))["features"]
-    drawn = both.at(0).labels["features"][3:]  # both windows
-    assert {window.tobytes() for window in drawn} == {window.tobytes() for window in stored}

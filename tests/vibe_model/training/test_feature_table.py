@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.vibe_model.training.batches import assert_same
+from tests.vibe_model.training.conftest import assert_same
 from vibe_model.errors import ConfigError
 from vibe_model.training import feature_table
 from vibe_model.training.data import TrainingBatches, on_device, stream
