@@ -264,7 +264,7 @@ class HMMR(VideoModel):
         hallucinated: Predict from `hallucinate`, each frame separately.
         """
         strip = self.hallucinate(features) if hallucinated else self.movie_strip(features)
-        return self._pose_all(self._states(strip), strip.shape[:2], eval_joints, vertices)
+        return self._pose_all(*self._states(strip, self.steps), eval_joints, vertices)
 
     def sets(self, features: Tensor, *, precision: str = "fp32") -> Sets:
         """`forward` with and without hallucination in one pass, without vertices.
@@ -278,8 +278,8 @@ class HMMR(VideoModel):
             else:
                 hallucination = self.hallucinate(features)
                 strips = torch.cat((strip, hallucination))  # (2 B, T, feature_size)
-            poses, shape, camera = (state.to(features.dtype) for state in self._states(strips))
-        out = self._pose_all((poses, shape, camera), strips.shape[:2], vertices=False)
+            poses, shape, camera = (state.to(features.dtype) for state in self._states(strips, self.steps))
+        out = self._pose_all(poses, shape, camera, vertices=False)
         strip, n = strip.to(features.dtype), len(strip)
         if hallucination is None:
             return Sets(strip, None, out, None)
@@ -287,10 +287,8 @@ class HMMR(VideoModel):
 
     def regress(self, features: Tensor) -> Estimate:
         """(B, T, feature_size) -> bodies and cameras of the frames themselves, (B, T, ...)."""
-        frames = features.shape[:2]
-        pose, shape, camera = self.regressor(self.movie_strip(features).flatten(0, 1))
-        rotmat = self._rotmat(pose).reshape(*frames, 24, 3, 3)
-        return Estimate(rotmat, shape.reshape(*frames, SHAPE_SIZE), camera.reshape(*frames, CAMERA_SIZE))
+        (pose,), shape, camera = self._states(self.movie_strip(features), ())
+        return Estimate(self._rotmat(pose), shape, camera)
 
     def regress_around(self, features: Tensor) -> dict[int, Estimate]:
         """`regress` for now, past and future, with the frame's shape and camera."""
@@ -301,37 +299,27 @@ class HMMR(VideoModel):
         return self.regress_around(features) if self.hallucinator is None else self._around(self.hallucinate(features))
 
     def _around(self, strip: Tensor) -> dict[int, Estimate]:
-        poses, shape, camera = self._states(strip)
-        frames = strip.shape[:2]
-        rotmat = self._rotmat(poses).reshape(len(poses), *frames, 24, 3, 3)
-        shape, camera = shape.reshape(*frames, SHAPE_SIZE), camera.reshape(*frames, CAMERA_SIZE)
-        return {step: Estimate(rotmat[i], shape, camera) for i, step in enumerate((0, *self.steps))}
+        poses, shape, camera = self._states(strip, self.steps)
+        rotmats = self._rotmat(poses)
+        return {step: Estimate(rotmat, shape, camera) for step, rotmat in zip((0, *self.steps), rotmats, strict=True)}
 
-    def _states(self, strip: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, T, feature_size) -> poses (D + 1, B T, P), the current one first; shape (B T, 10), camera (B T, 3)."""
-        rows = strip.flatten(0, 1)
+    def _states(self, strip: Tensor, steps: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, T, feature_size) -> poses (D + 1, B, T, P), the current one first; shape (B, T, 10), camera (B, T, 3)."""
+        rows, frames = strip.flatten(0, 1), strip.shape[:2]
         pose, shape, camera = self.regressor(rows)
-        moved = [self.deltas[step_name(dt)](rows, pose) for dt in self.steps]
-        return torch.stack((pose, *moved)), shape, camera
+        poses = torch.stack((pose, *(self.deltas[step_name(dt)](rows, pose) for dt in steps)))
+        return poses.view(len(poses), *frames, -1), shape.view(*frames, -1), camera.view(*frames, -1)
 
     def _pose_all(
-        self,
-        states: tuple[Tensor, Tensor, Tensor],
-        frames: torch.Size,
-        eval_joints: bool = False,
-        vertices: bool = True,
+        self, poses: Tensor, shape: Tensor, camera: Tensor, eval_joints: bool = False, vertices: bool = True
     ) -> Prediction:
-        """Predictions of frames (B, T); poses the bodies of all steps together."""
-        poses, shape, camera = states
+        """Predictions of `_states`; poses the bodies of all steps together."""
         n_sets = len(poses)
-        still = camera.new_tensor((1.0, 0.0, 0.0)).expand(n_sets - 1, len(camera), -1)
-        cameras = torch.cat((camera[None], still)).reshape(n_sets, *frames, CAMERA_SIZE)
-        rotmat = self._rotmat(poses).reshape(n_sets, *frames, 24, 3, 3)
-        shapes = shape.reshape(*frames, SHAPE_SIZE).expand(n_sets, *frames, SHAPE_SIZE)
-        every = self.pose(Estimate(rotmat, shapes, cameras), eval_joints, vertices)
+        still = camera.new_tensor((1.0, 0.0, 0.0)).expand(n_sets - 1, *camera.shape)
+        cameras, shapes = torch.cat((camera[None], still)), shape.expand(n_sets, *shape.shape)
+        every = self.pose(Estimate(self._rotmat(poses), shapes, cameras), eval_joints, vertices)
         if isinstance(self.regressor, HMRRegressor):  # the sum of corrections: angles may exceed pi
-            axis_angle = poses.reshape(n_sets, *frames, AXIS_ANGLE_SIZE)
-            every["theta"] = torch.cat((cameras, axis_angle, shapes), dim=-1)
+            every["theta"] = torch.cat((cameras, poses, shapes), dim=-1)
         current, *moved = ({name: value[i] for name, value in every.items()} for i in range(n_sets))
         return {**current, "deltas": dict(zip(self.steps, moved, strict=True))}
 

@@ -7,7 +7,7 @@ now, 5 frames before and after, and the same three from the hallucinated strip. 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -27,15 +27,8 @@ WEIGHTS: Final[Mapping[str, float]] = {
     "shape": 1.0,
     "adversarial": 1.0,
 }
+Body = Mapping[str, Tensor]  # predictions or labels of frames, (B, n, ...)
 TARGETS: Final = ("joint", "detached")  # of the hallucinator: with "joint", its loss trains the movie strip, too
-
-
-class OneSet(NamedTuple):
-    """A set of bodies and the labels of their frames."""
-
-    pred: Mapping[str, Tensor]  # (B, n, ...)
-    label: Mapping[str, Tensor]  # (B, n, ...)
-    by_optimal_camera: bool
 
 
 def terms(
@@ -91,11 +84,10 @@ def supervised(
     label = labels_of(batch, sets.strip)
     zero = sets.strip.new_zeros(())
     sums = dict.fromkeys(("kp", "joints", "smpl"), zero)
-    for one in _pair_sets(sets, label):
-        sums["kp"] = sums["kp"] + _keypoints(one, optimal_camera, limits)
-        joints = keypoints_3d(one.pred["kp_3d"], one.label["kp_3d"], one.label["w_3d"])
-        sums["joints"] = sums["joints"] + 0.5 * joints
-        sums["smpl"] = sums["smpl"] + _smpl(one)
+    for pred, true, is_moved in _pair_sets(sets, label):
+        sums["kp"] = sums["kp"] + _keypoints(pred, true, (optimal_camera, limits) if is_moved else None)
+        sums["joints"] = sums["joints"] + 0.5 * keypoints_3d(pred["kp_3d"], true["kp_3d"], true["w_3d"])
+        sums["smpl"] = sums["smpl"] + _smpl(pred, true)
     betas = sets.real["theta"][..., 75:]  # (B, T, 10)
     hallucinate = zero
     if sets.hallucination is not None:
@@ -115,7 +107,7 @@ def rotations(sets: Sets) -> Tensor:
     return torch.cat([pred["rotmat"][..., 1:, :, :].flatten(0, 1) for pred in bodies(sets)])
 
 
-def bodies(sets: Sets) -> list[Mapping[str, Tensor]]:
+def bodies(sets: Sets) -> list[Body]:
     """The predictions of every set, (B, T, ...)."""
     predictions = (pred for pred in (sets.real, sets.hallucinated) if pred is not None)
     return [body for pred in predictions for body in (pred, *pred["deltas"].values())]
@@ -131,31 +123,30 @@ def discriminator(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
     return (real_scores - 1).square().sum(-1).mean() + fake_scores.square().sum(-1).mean()
 
 
-def _pair_sets(sets: Sets, label: Mapping[str, Tensor]) -> Iterator[OneSet]:
-    """Yield the sets with their labels; for a step dt, frame t has the label of frame t + dt."""
+def _pair_sets(sets: Sets, label: Body) -> Iterator[tuple[Body, Body, bool]]:
+    """Yield each set, its labels, and whether it is of other frames: for a step dt, frame t has the label of t + dt."""
     n_frames = sets.strip.shape[1]
     for pred in (sets.real, sets.hallucinated):
         if pred is None:
             continue
-        yield OneSet(pred, label, by_optimal_camera=False)
+        yield pred, label, False
         for dt, step_pred in pred["deltas"].items():
             if abs(dt) < n_frames:  # else no frame has a label
-                yield OneSet(*pair_step(step_pred, label, dt), by_optimal_camera=True)
+                yield *pair_step(step_pred, label, dt), True
 
 
-def _keypoints(one: OneSet, method: str, limits: tuple[float, float]) -> Tensor:
-    """Mean absolute error of the visible keypoints."""
-    pred, target, visible = one.pred["kp_2d"], one.label["kp_2d"][..., :2], one.label["kp_2d"][..., 2] > 0
-    if one.by_optimal_camera:
-        camera = best_camera(pred, target, visible, method, limits)
-        visible = visible & has_optimal_camera(pred, visible)[..., None]
-        pred = camera[..., None, :1] * (pred + camera[..., None, 1:])
-    error = torch.where(visible[..., None], pred - target, 0.0).abs().sum()
+def _keypoints(pred: Body, true: Body, fit: tuple[str, tuple[float, float]] | None) -> Tensor:
+    """Mean absolute error of the visible keypoints. fit: method and limits of the optimal camera; None: as they are."""
+    points, target, visible = pred["kp_2d"], true["kp_2d"][..., :2], true["kp_2d"][..., 2] > 0
+    if fit is not None:
+        camera = best_camera(points, target, visible, *fit)
+        visible = visible & has_optimal_camera(points, visible)[..., None]
+        points = camera[..., None, :1] * (points + camera[..., None, 1:])
+    error = torch.where(visible[..., None], points - target, 0.0).abs().sum()
     return error / (2 * visible.sum()).clamp(min=1)
 
 
-def _smpl(one: OneSet) -> Tensor:
-    pose = (one.pred["rotmat"] - one.label["rotmat"]).square()
-    shape = (one.pred["theta"][..., 75:] - one.label["theta"][..., 75:]).square()
-    weight = one.label["w_smpl"]
-    return 0.5 * mean_where(pose, weight) + 0.5 * mean_where(shape, weight)
+def _smpl(pred: Body, true: Body) -> Tensor:
+    pose = (pred["rotmat"] - true["rotmat"]).square()
+    shape = (pred["theta"][..., 75:] - true["theta"][..., 75:]).square()
+    return 0.5 * mean_where(pose, true["w_smpl"]) + 0.5 * mean_where(shape, true["w_smpl"])
