@@ -50,6 +50,8 @@ def test_a_batch_is_the_2d_part_then_the_3d_part_and_motion(mixed, splits):
     assert motion.shape == (5, 4, 85)
     assert all(value.dtype == np.float32 for value in labels.values())
     assert TrainingBatches(replace(mixed, prior="none"), splits).at(0).real_theta is None
+    only_2d = TrainingBatches(replace(mixed, datasets_3d=()), splits).at(0).labels
+    assert (only_2d["features"].shape, only_2d["theta"].any()) == ((5, 4, 6), False)
 
 
 def test_a_batchs_rows_are_those_of_the_splits(mixed, splits):
