@@ -191,19 +191,6 @@ def test_a_split_without_a_single_window_has_counts_and_no_metric(tracks):
     assert result["baseline"] == {}
 
 
-def test_neither_the_batch_size_nor_joints_beside_common14_change_a_number():
-    model, split, wide = small_vibe(), MemorySplit(0, [9, 7, 3], joints=14), MemorySplit(0, [9, 7, 3])
-    split.rows |= wide.rows | {"kp_3d": wide.rows["kp_3d"][:, 25:39]}
-    one, few, of_wide = (
-        evaluate_split(model, s, **STREAM, batch_size=n) for s, n in ((split, 1), (split, 3), (wide, 3))
-    )
-    assert of_wide == few
-    assert {name: one[name] for name in METRICS if name in one} == pytest.approx(
-        {name: few[name] for name in METRICS if name in few}, rel=1e-5
-    )
-    assert model.training  # its mode is restored
-
-
 def test_demo_data_are_marked_and_never_meet_real_data():
     def run(body, *kinds):
         splits = {f"{i}/test": MemorySplit(i, [4], joints=14, stand_in=kind) for i, kind in enumerate(kinds)}
