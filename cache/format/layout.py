@@ -134,10 +134,6 @@ class Geometry:
         """
         return -(-extent // self.rows_per_shard)
 
-    def boundary(self, extent: int) -> int:
-        """The first row at which a new commit may start."""
-        return self.shards(extent) * self.rows_per_shard
-
 
 def check_names(split: str, stream: str | None = None) -> None:
     """Raise CacheError for names that leave the cache's folder or collide with its own files."""

@@ -14,7 +14,7 @@ import google_crc32c
 from cache.errors import CacheError
 from cache.format import layout, manifest
 from cache.format.layout import fingerprint
-from cache.format.manifest import Commit, Place, callers_entries, has_shards
+from cache.format.manifest import Commit, Place, has_shards
 from cache.format.references import places_of
 from cache.format.tags import keep_for_tags
 from cache.storage import store_at
@@ -90,11 +90,6 @@ class Writer(ABC):
 
     def __exit__(self, *_: object) -> None:
         self._lock.release()
-
-    @property
-    def entries(self) -> dict[str, Any]:
-        """The caller's own entries of the current manifest; empty when there is none."""
-        return {} if self._commit is None else callers_entries(self._commit.manifest, self.own_entries)
 
     @abstractmethod
     def _open(self) -> None:

@@ -110,7 +110,7 @@ class SplitWriter(Writer):
         self._other_columns = self._commit is not None and self._has_other_columns(self._commit.manifest)
         self._commits: list[list[int]] = list(earlier.get("commits", []))
         self._extent = int(earlier.get("extent", 0))
-        self._first = self._geometry.boundary(self._extent)
+        self._first = self._geometry.shards(self._extent) * self._geometry.rows_per_shard
 
     def _has_other_columns(self, committed: Mapping[str, Any]) -> bool:
         """Whether columns are new, or declared otherwise. Raises CacheError when some of the cache's own are gone."""
