@@ -90,10 +90,6 @@ class Model:
     def do(self, name: str, path: str, *rest: Any) -> None:
         getattr(self, f"_{name}")(path, *rest)
 
-    def live(self) -> Disk:
-        """What programs see."""
-        return self._disk(self.top, lambda folder: folder.live, File.new)
-
     def after_cut(self, rng: random.Random) -> Disk:
         """What may be there after a power cut at this moment: nothing that was not synced, all of it, or a part."""
         every, none = set(self.pending), set[Change]()
@@ -298,12 +294,9 @@ class Watched:
 
     def _write(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         fd, data = args
-        before = os.fstat(fd).st_size
         written = function(fd, data)
-        # Where the bytes went: behind all others in a file opened to append, else where the descriptor stood.
         end = os.lseek(fd, 0, os.SEEK_CUR)
-        offset = before if os.O_APPEND & int(_flags(fd), 8) else end - written
-        self._note("write", self._path(fd), offset, bytes(data)[:written])
+        self._note("write", self._path(fd), end - written, bytes(data)[:written])
         return written
 
     def _pwrite(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -366,12 +359,6 @@ def watching(watched: Watched) -> Iterator[Watched]:
 def _changes(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
     """Whether a call changes anything: opening a file to read it does not."""
     return name != "open" or bool(kwargs.get("flags", args[1] if len(args) > 1 else 0) & (os.O_CREAT | os.O_TRUNC))
-
-
-def _flags(fd: int) -> str:
-    """The descriptor's flags, octal."""
-    (line,) = (line for line in Path(f"/proc/self/fdinfo/{fd}").read_text().splitlines() if line.startswith("flags:"))
-    return line.split()[1]
 
 
 def on_disk(top: Path) -> Disk:

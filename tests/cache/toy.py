@@ -102,15 +102,6 @@ def write_stream(
         into.commit({"weights": "known", **entries})
 
 
-def write_crops(root: Path, *, bad_rows: Sequence[int] = ()) -> None:
-    """A second stream, `crops`; rows that it has already are carried over by their keys."""
-    with StreamWriter(root, SPLIT, "crops", dim=3, dtype="float32", plan="quality 95") as into:
-        for shard in into.pending:
-            rows = np.asarray(into.rows(shard))
-            into.write(shard, features(rows, 3), ~np.isin(rows, bad_rows), keys(rows))
-        into.commit({"quality": 95})
-
-
 def given(shards: StreamShards, shard: int) -> tuple[int, Any, np.ndarray, np.ndarray]:
     """What a writer takes for a shard in which every row has its features."""
     rows = np.asarray(shards.rows(shard))

@@ -163,13 +163,6 @@ class TestOpening:
             assert name not in opened
             assert opened.get(name) is None
 
-    def test_json_that_is_no_manifest_is_refused(self, tmp_path: Path, toy: Any) -> None:
-        toy.write(tmp_path, [toy.video("a", [3])])
-        file = tmp_path / "toy/train/manifest.json"
-        file.write_text("[1, 2]")
-        with pytest.raises(CacheError, match="manifest"):
-            cache.open(tmp_path)["toy/train"]
-
     def test_a_pickled_split_notices_a_commit(self, tmp_path: Path, toy: Any) -> None:
         toy.write(tmp_path, [toy.video("a", [3])])
         pickled = pickle.dumps(cache.open(tmp_path)["toy/train"])

@@ -5,10 +5,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -90,25 +89,17 @@ def open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-@pytest.fixture
-def in_child() -> Iterator[Callable[[Callable[[], bool]], bool]]:
-    """Runs a function in a forked child, which must come to an end."""
-    children: list[Any] = []
-
-    def run(function: Callable[[], bool]) -> bool:
-        child = multiprocessing.get_context("fork").Process(target=lambda: os._exit(0 if function() else 1))
-        children.append(child)
-        child.start()
-        child.join(60)
-        return child.exitcode == 0
-
-    yield run
-    for child in children:
-        child.kill()
-        child.join()
+def in_child(function: Callable[[], bool]) -> bool:
+    """Run a function in a forked child, which must come to an end."""
+    child = multiprocessing.get_context("fork").Process(target=lambda: os._exit(0 if function() else 1))
+    child.start()
+    child.join(60)
+    ended = child.exitcode == 0
+    child.kill()
+    return ended
 
 
-def test_forked_children_and_threads_read_at_the_same_time(root: Path, in_child: Any) -> None:
+def test_forked_children_and_threads_read_at_the_same_time(root: Path) -> None:
     split = cache.open(root)["toy/train"]
     assert is_right(split, random_windows(0))  # maps and checked chunks that a child takes over
     stop = time.monotonic() + 0.5

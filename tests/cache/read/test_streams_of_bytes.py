@@ -51,16 +51,6 @@ def digests(root: Path) -> dict[str, str]:
     return {str(file.relative_to(root)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
-def test_labels_and_other_streams_are_read_as_before(old: Path, made: Path) -> None:
-    split, before = cache.open(old)[SPLIT], cache.open(made)[SPLIT]
-    assert split.streams == ("crops", "resnet50")
-    windows = before.windows(4, 4, stream="resnet50")
-    np.testing.assert_array_equal(split.windows(4, 4, stream="resnet50"), windows)
-    assert split.windows(4, 4).tobytes() == before.windows(4, 4).tobytes()
-    read, expected = (s.read(windows, "resnet50", ["features", "kp_2d"]) for s in (split, before))
-    assert {name: a.tobytes() for name, a in read.items()} == {name: a.tobytes() for name, a in expected.items()}
-
-
 def test_reading_its_rows_says_to_delete_it_or_to_use_an_earlier_version(old: Path) -> None:
     split = cache.open(old)[SPLIT]
     windows = split.windows(4, 4, stream="crops")

@@ -26,43 +26,6 @@ def url(memory: None) -> str:
     return f"s3://memory/{next(_numbers)}"
 
 
-def begun(root: str, videos: Any, plan: str) -> SplitWriter:
-    """A writer that has everything appended."""
-    writer = SplitWriter(root, SPLIT, plan=plan, **NARROW)
-    writer.__enter__()
-    writer.begin()
-    for video in videos:
-        writer.append(*narrow(video))
-    return writer
-
-
-def test_of_two_writers_the_second_one_is_refused_at_its_first_shard(url: str, toy: Any) -> None:
-    first = begun(url, [toy.video("a", [40])], "a")
-    with pytest.raises(CacheError, match="of another writer, or of one that was killed") as refused:
-        begun(url, [toy.video("b", [40])], "b")
-    assert f"{url}/{SPLIT}/" in str(refused.value)
-    assert f"--cache {url}" in str(refused.value)
-    first.commit({})
-    assert cache.verify(url).ok
-    assert cache.open(url)[SPLIT].videos.names == ["a"]
-
-
-def test_a_commit_made_between_anothers_staging_and_its_put_stands_and_its_files_stay(url: str, toy: Any) -> None:
-    write_narrow(url, toy.video("a", [5]), toy.video("b", [9]))
-    slow: Any = cache.store_at(url)
-    before = slow.replace
-
-    def later(key: str, data: bytes, *, expected: Any) -> Any:  # everything of the slow one is staged
-        write_narrow(url, toy.video("x", [9]), plan="quick")
-        return before(key, data, expected=expected)
-
-    slow.replace = later
-    with pytest.raises(CacheError, match="another writer has committed meanwhile"):
-        write_narrow(slow, plan="slow", drop=["a"])
-    assert cache.open(url)[SPLIT].videos.names == ["a", "b", "x"]
-    assert cache.verify(url).problems == ()
-
-
 def test_a_writer_that_puts_its_files_into_place_too_late_costs_the_newer_commit_nothing(url: str, toy: Any) -> None:
     write_narrow(url, *(toy.video(name, [5]) for name in "abe"))
     seen = []

@@ -269,6 +269,9 @@ def test_a_cache_whose_own_group_is_lost_is_read_and_repaired(whole: Path) -> No
     assert (whole / "zarr.json").read_bytes() == group and cache.verify(whole).ok
 
 
-def test_a_manifest_of_brackets_is_damage(whole: Path) -> None:
-    (whole / SPLIT / "manifest.json").write_text("[" * 100_000)
+@pytest.mark.parametrize("text", ["[" * 100_000, "[1, 2]"], ids=["brackets", "a list"])
+def test_json_that_is_no_manifest_is_damage(whole: Path, text: str) -> None:
+    (whole / SPLIT / "manifest.json").write_text(text)
     assert not cache.verify(whole).ok
+    with pytest.raises(CacheError, match="a manifest in JSON"):
+        cache.open(whole)[SPLIT]
