@@ -12,7 +12,8 @@ import pytest
 import zarr
 
 import cache
-from cache import CacheError, SplitWriter
+from cache import CacheError, SplitWriter, StreamWriter, store_at
+from cache.write.base import Journal
 
 
 def column_of(videos: Any, name: str) -> np.ndarray:
@@ -93,6 +94,24 @@ def test_provenance_has_a_note_for_every_commit(tmp_path: Path, toy: Any) -> Non
     assert notes[first["digest"]]["software"]["numpy"] == np.__version__
 
 
+def test_damaged_or_lost_notes_count_as_none_and_are_replaced_by_the_next_commit(root: Path, toy: Any) -> None:
+    for notes in (b'{"commits": {', b"[1, 2]", b'{"commits": {"a": 7}}', b"\xff\xfe", None):
+        for file in (root / toy.SPLIT / home / "provenance.json" for home in ("", "features/resnet50")):
+            file.unlink() if notes is None else file.write_bytes(notes)
+        split = cache.open(root)[toy.SPLIT]
+        assert (split.provenance, split.stream_provenance("resnet50")) == ({}, {})
+        assert cache.verify(root).ok
+    (root / toy.SPLIT / "provenance.json").write_bytes(b"{")
+    for plan in ("second", "third"):
+        with toy.writer(root, plan, provenance={"raw": plan}) as writer:
+            writer.begin(["a"] if plan == "second" else ["b"])
+            writer.commit({})
+        assert cache.open(root)[toy.SPLIT].provenance["raw"] == plan
+    assert len(json.loads((root / toy.SPLIT / "provenance.json").read_text())["commits"]) == 2
+    toy.write_stream(root)
+    assert cache.verify(root).notes == ()
+
+
 def with_columns(toy: Any, **columns: Any) -> Any:
     """A video of 3 rows with other columns; None: without it."""
     entry, (track,) = toy.video("a", [3])
@@ -138,3 +157,48 @@ def test_a_writer_that_does_not_fit_the_split_is_refused(tmp_path: Path, toy: An
 def test_names_that_lead_elsewhere_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(CacheError, match="no split's name"):
         SplitWriter(tmp_path, name, columns=["bbox"], plan="p")
+
+
+# ----------------------------------------------------------------------------- what a killed writer has finished
+
+
+def spoil(root: Path, name: str) -> None:
+    """One file that a killed writer left: gone, or with a changed number in it."""
+    (file,) = root.glob(name.removesuffix(" lost"))
+    data = bytearray(file.read_bytes())
+    data[40] ^= 1
+    file.unlink() if name.endswith("lost") else file.write_bytes(data)
+
+
+RECORDS = [f".writing/journal/*/0000000{number}.json" for number in range(3)]
+
+
+@pytest.mark.parametrize("name", ["bbox/c/0/0 lost", "bbox/c/1/0 lost", "bbox/c/1/0", *RECORDS])
+def test_what_is_lost_or_damaged_since_is_written_again(tmp_path: Path, toy: Any, name: str) -> None:
+    toy.write(tmp_path / "calm", toy.videos())
+    toy.unfinished(tmp_path / "killed", toy.videos()[:4], "plan")
+    spoil(tmp_path / "killed" / toy.SPLIT, name)
+    toy.write(tmp_path / "killed", toy.videos())
+    assert toy.tree(tmp_path / "killed") == toy.tree(tmp_path / "calm")
+
+
+def test_an_extraction_with_other_weights_does_not_take_over_journalled_shards(tracks: Path, toy: Any) -> None:
+    with StreamWriter(tracks, "toy/train", "resnet50", dim=4, plan="old") as writer:
+        writer.write(*toy.given(writer, 1))
+    with StreamWriter(tracks, "toy/train", "resnet50", dim=4, plan="old") as writer:
+        assert writer.pending == [0, 2, 3, 4]
+    with StreamWriter(tracks, "toy/train", "resnet50", dim=4, plan="new") as writer:
+        assert writer.pending == [0, 1, 2, 3, 4]
+
+
+def test_records_behind_a_damaged_one_do_not_come_back(tmp_path: Path) -> None:
+    def begun() -> tuple[Journal, list[dict[str, Any]]]:
+        journal = Journal(store_at(tmp_path), "journal")
+        return journal, journal.start({"plan": "p"})
+
+    for number in range(3):
+        begun()[0].add({"old": number})
+    (damaged,) = tmp_path.glob("journal/*/00000001.json")
+    damaged.write_bytes(b"torn")
+    begun()[0].add({"new": 1})
+    assert begun()[1] == [{"old": 0}, {"new": 1}]
