@@ -120,8 +120,8 @@ class OpenSplit:
     @cached_property
     def known_columns(self) -> frozenset[str]:
         """`columns`, and fields of tracks that every track has: `image_size` and `intrinsics` may be unknown."""
-        known = {name for name, values in self._of_tracks.items() if np.isfinite(values).all()}
-        if "image_size" not in self.extra and (self._of_tracks["image_size"] == 0).any():
+        known = {name for name, values in self._track_fields.items() if np.isfinite(values).all()}
+        if "image_size" not in self.extra and (self._track_fields["image_size"] == 0).any():
             known.remove("image_size")
         return frozenset({*self.columns, *known})
 
@@ -131,7 +131,7 @@ class OpenSplit:
         return extras_of(self.manifest)
 
     @cached_property
-    def _of_tracks(self) -> dict[str, Array]:
+    def _track_fields(self) -> dict[str, Array]:
         """(N, ...) of each track, by field: of OF_TRACKS and the dataset's own, without columns of rows."""
         tables, video = self._tables, self._tables["track_video"]
         genders = [GENDERS.index(name) for name in decode_texts(tables["track_gender"])]
@@ -241,7 +241,7 @@ class OpenSplit:
                 batch[name] = buffer(name, reader.trailing, reader.dtype)
                 reader.read(starts, seqlen, batch[name])
             else:
-                of_tracks = self._of_tracks[name]
+                of_tracks = self._track_fields[name]
                 batch[name] = buffer(name, of_tracks.shape[1:], of_tracks.dtype)
                 batch[name][...] = of_tracks[track][:, None]
             if crop is None or not (name in mirrors or name in labels.IN_CROP):

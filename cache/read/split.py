@@ -234,7 +234,7 @@ class Split(OpenSplit):
             track = self.track_of(np.arange(start, stop))
             if (track < 0).any():
                 raise CacheError(f"{self.name}: {name} of rows [{start}, {stop}): some are in no committed track")
-            return self._of_tracks[name][track]
+            return self._track_fields[name][track]
         rows: Array = self._read_rows(name, np.array([start]), stop - start)[0]
         return rows
 
