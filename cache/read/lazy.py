@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, Any
 
 import zarr
 from zarr.storage import StorePath, WrapperStore
@@ -41,24 +41,9 @@ class StrictStore(WrapperStore[Any]):
         super().__init__(store)
         self._location, self._named, self._check_current = location, frozenset(named), check_current
 
-    def _with_store(self, store: ZarrStore) -> Self:
-        return type(self)(store, self._location, self._named, self._check_current)
-
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         data = await super().get(key, prototype, byte_range)
-        self._check(key, data)
-        return data
-
-    async def get_partial_values(
-        self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
-    ) -> list[Buffer | None]:
-        ranges = list(key_ranges)
-        parts = await super().get_partial_values(prototype, ranges)
-        for (key, _), data in zip(ranges, parts, strict=True):
-            self._check(key, data)
-        return parts
-
-    def _check(self, key: str, data: Buffer | None) -> None:
         self._check_current()  # first: a shard that is missing because its split was replaced is no damage
         if data is None and key in self._named:
             raise shards.missing(f"{self._location}/{key}")
+        return data
