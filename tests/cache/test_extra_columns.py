@@ -3,7 +3,7 @@
 import json
 import math
 import pickle
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -200,14 +200,8 @@ def find_negated(dataset: str, column: str) -> Any:
     return {("toy", "up"): negated}.get((dataset, column))
 
 
-@pytest.fixture
-def no_finders(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def test_mirrored_rows_are_read_mirrored_and_a_function_that_is_not_here_is_missed(tmp_path, monkeypatch):
     monkeypatch.setattr(extra, "_FINDERS", [])
-    yield
-
-
-@pytest.mark.usefixtures("no_finders")
-def test_mirrored_rows_are_read_mirrored_and_a_function_that_is_not_here_is_missed(tmp_path: Path) -> None:
     declared = (CONTACT, replace(UP, mirror=negated))
     write(tmp_path, [video("a", [10, 40], declared)], declared)
     for stream, policy in (("j", FLIPPED), ("plain", CropPolicy())):

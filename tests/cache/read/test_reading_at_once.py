@@ -61,14 +61,9 @@ def random_windows(seed: int, count: int = 20) -> np.ndarray:
     return np.stack([starts, starts + T], axis=1)
 
 
-@pytest.fixture
-def few_open(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_that_share_a_split_all_read_what_they_asked_for(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three shards may be open: nearly every window has to close one that another thread has just opened."""
     monkeypatch.setattr(mapped, "_shard_limit", lambda: 3)
-
-
-@pytest.mark.usefixtures("few_open")
-def test_threads_that_share_a_split_all_read_what_they_asked_for(root: Path) -> None:
     split = cache.open(root)["toy/train"]  # nothing is open yet: the threads open shards at the same time
     with ThreadPoolExecutor(8) as threads:
         assert all(threads.map(lambda seed: is_right(split, random_windows(seed)), range(8)))
