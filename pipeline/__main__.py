@@ -12,37 +12,23 @@ from pipeline.cli.command_line import CommandEntry
 from pipeline.plug_ins import COMMANDS as GROUP
 from pipeline.plug_ins import load_records
 
+_SUMMARIES: Final = {  # of the modules in pipeline.commands
+    "init": "Write a luigi.cfg for the demo data, or with --real for your downloads.",
+    "config": "Print the settings that differ from their defaults, or all.",
+    "doctor": "Check the raw folders: what is complete, what is missing, and how to get it.",
+    "prepare": "Prepare a dataset or your own clips: detect missing keypoints, convert all splits, extract features, "
+    "draw a page of tracks. Run it again to resume, or after adding videos.",
+    "plan": "Show what `make data` would convert and extract, how much, and why.",
+    "convert": "Convert one split of a raw dataset into the cache.",
+    "extract": "Compute the missing rows of feature streams.",
+    "verify": "Check every byte of a cache against its manifests.",
+    "status": "Show the contents of a cache: videos, tracks, kept and dropped frames, streams.",
+    "gc": "Delete files that no manifest references, such as those of killed runs and replaced data.",
+    "copy": "Copy splits and their streams into another cache, without rows of replaced and removed videos.",
+    "tag": "Tag the current state of splits and their streams, or list tags.",
+}
 COMMANDS: Final[Mapping[str, CommandEntry]] = {
-    "init": CommandEntry(
-        "pipeline.commands.init", "Write a luigi.cfg for the demo data, or with --real for your downloads."
-    ),
-    "config": CommandEntry("pipeline.commands.config", "Print the settings that differ from their defaults, or all."),
-    "doctor": CommandEntry(
-        "pipeline.commands.doctor", "Check the raw folders: what is complete, what is missing, and how to get it."
-    ),
-    "prepare": CommandEntry(
-        "pipeline.commands.prepare",
-        "Prepare a dataset or your own clips: detect missing keypoints, convert all splits, extract features, draw a "
-        "page of tracks. Run it again to resume, or after adding videos.",
-    ),
-    "plan": CommandEntry(
-        "pipeline.commands.plan", "Show what `make data` would convert and extract, how much, and why."
-    ),
-    "convert": CommandEntry("pipeline.commands.convert", "Convert one split of a raw dataset into the cache."),
-    "extract": CommandEntry("pipeline.commands.extract", "Compute the missing rows of feature streams."),
-    "verify": CommandEntry("pipeline.commands.verify", "Check every byte of a cache against its manifests."),
-    "status": CommandEntry(
-        "pipeline.commands.status", "Show the contents of a cache: videos, tracks, kept and dropped frames, streams."
-    ),
-    "gc": CommandEntry(
-        "pipeline.commands.gc",
-        "Delete files that no manifest references, such as those of killed runs and replaced data.",
-    ),
-    "copy": CommandEntry(
-        "pipeline.commands.copy",
-        "Copy splits and their streams into another cache, without rows of replaced and removed videos.",
-    ),
-    "tag": CommandEntry("pipeline.commands.tag", "Tag the current state of splits and their streams, or list tags."),
+    name: CommandEntry(f"pipeline.commands.{name}", summary) for name, summary in _SUMMARIES.items()
 }
 SEE: Final = "Training, evaluation, prediction: python -m tasks --help. The whole pipeline by luigi.cfg: make help."
 

@@ -170,7 +170,6 @@ class Accounting:
 
 
 def _by_reason(counts: Iterable[Counter[str]]) -> dict[str, int]:
-    """Sums by reason, sorted by name."""
     total: Counter[str] = Counter()
     for count in counts:
         total.update(count)

@@ -43,9 +43,7 @@ class PosedJoints(nn.Module):
     by_depth: Tensor  # (24,) SMPL's joints such that parents come first, level by level; below, bones are in this order
     parent: Tensor  # (24,) where in the level before it each bone's parent stands
     rest: Tensor  # (11, 24 * 3) joints at rest, of (1, betas), m
-    points: (
-        Tensor  # (11 + 207, 24 * 3 * K) each bone's point of each joint, from its own joint, of (1, betas, R - I), m
-    )
+    points: Tensor  # (11 + 207, 24 * 3 * K) each bone's point of each joint, from its own, of (1, betas, R - I), m
     share: Tensor  # (K, 24) how much of each joint moves with each bone
     take: Tensor  # (J,) into SMPL's joints by depth and the regressed ones
 
@@ -54,9 +52,8 @@ class PosedJoints(nn.Module):
         levels, parent = _levels(arrays.parents.tolist())
         self._levels = [len(level) for level in levels]
         by_depth = np.concatenate(levels)
-        rest = np.einsum(
-            "jv,vci->jci", arrays.J_regressor[by_depth], _rest_vertices(arrays, slice(None))
-        )  # (24, 3, 11)
+        surface = _rest_vertices(arrays, slice(None))
+        rest = np.einsum("jv,vci->jci", arrays.J_regressor[by_depth], surface)  # (24, 3, 11)
         points, share = _points(arrays, np.asarray(regressors, np.float64), by_depth, rest)
         places = np.append(np.argsort(by_depth), np.arange(N_JOINTS, N_JOINTS + len(share)))
         buffers = {
@@ -159,23 +156,20 @@ class Body(nn.Module):
         self.digest = arrays.digest  # sha256: part of the fingerprint of whatever is derived through this body
         self.smpl = _smpl(arrays)
         take = correspondence("smpl54", "spin49")[0]
+        common14 = correspondence("h36m", "common14")[0]
         buffers = {
             "faces": torch.tensor(arrays.faces),
-            "mean_pose": _float32(arrays.mean_pose),
-            "mean_shape": _float32(arrays.mean_shape),
-            "mean_cam": _float32(arrays.mean_cam),
-            "J_regressor_extra": _float32(arrays.J_regressor_extra),
-            "J_regressor_h36m": _float32(arrays.J_regressor_h36m),
             "spin49_index": torch.tensor(take),
-            "common14_index": torch.tensor(correspondence("h36m", "common14")[0]),
+            "common14_index": torch.tensor(common14),
         }
+        for name in ("mean_pose", "mean_shape", "mean_cam", "J_regressor_extra", "J_regressor_h36m"):
+            buffers[name] = torch.from_numpy(np.ascontiguousarray(getattr(arrays, name), np.float32))
         for name, value in buffers.items():
             self.register_buffer(name, value, persistent=False)
         picked = self.smpl.vertex_joint_selector.extra_joints_idxs.numpy()[:, None] == np.arange(smpl_files.N_VERTICES)
-        self._spin49 = PosedJoints(
-            arrays, *_select_regressors(np.concatenate([picked, arrays.J_regressor_extra]), take)
-        )
-        h36m = [smpl_files.N_JOINTS + row for row in correspondence("h36m", "common14")[0]]
+        regressors = np.concatenate([picked, arrays.J_regressor_extra])
+        self._spin49 = PosedJoints(arrays, *_select_regressors(regressors, take))
+        h36m = [smpl_files.N_JOINTS + row for row in common14]
         self._common14 = PosedJoints(arrays, *_select_regressors(arrays.J_regressor_h36m, h36m))
         self._smpl = PosedJoints(arrays, arrays.J_regressor_h36m[:0], range(smpl_files.N_JOINTS))
 
@@ -273,10 +267,6 @@ def _select_regressors(regressors: Floats, take: list[int]) -> tuple[Floats, lis
     used = sorted({joint for joint in take if joint >= smpl_files.N_JOINTS})
     new = {joint: smpl_files.N_JOINTS + place for place, joint in enumerate(used)}
     return regressors[[joint - smpl_files.N_JOINTS for joint in used]], [new.get(joint, joint) for joint in take]
-
-
-def _float32(array: Floats) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array, np.float32))
 
 
 def _smpl(arrays: SmplArrays) -> _Smpl:

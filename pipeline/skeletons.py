@@ -187,12 +187,9 @@ def _correspondence(source: Skeleton, target: Skeleton) -> tuple[tuple[int, ...]
     """`correspondence`, cached."""
     names = joint_names(source)
     position = {name: i for i, name in enumerate(names)}
-    model_points = any(name.startswith("smpl_") for name in names)
-    pairs = [
-        (position[_SMPL_POINT.get(name, name) if model_points else name], put)
-        for put, name in enumerate(joint_names(target))
-        if (_SMPL_POINT.get(name, name) if model_points else name) in position
-    ]
+    point_of = _SMPL_POINT if any(name.startswith("smpl_") for name in names) else {}
+    points = [point_of.get(name, name) for name in joint_names(target)]
+    pairs = [(position[point], put) for put, point in enumerate(points) if point in position]
     return tuple(take for take, _ in pairs), tuple(put for _, put in pairs)
 
 

@@ -19,7 +19,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
 
@@ -148,14 +148,14 @@ class Human36M(Dataset):
         return sorted((v for subject in subjects for v in _sequences(raw, subject)), key=lambda video: video.name)
 
     def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None) -> Sequence[Track]:
-        poses = _poses(raw, video, account)
+        kp_2d, joints, n_labelled = _poses(raw, video, account)
         source = _source(raw, video, account.found, account)
         has_picture = frames_there(source, account.found, account)
-        bbox, empty, degenerate = tight_boxes(poses.kp_2d, BOX_FACTOR)
+        bbox, empty, degenerate = tight_boxes(kp_2d, BOX_FACTOR)
         row = np.arange(account.found)
         reasons = {
             "not_sampled": row % STEP != 0,
-            "no_label": row >= poses.n_labelled,
+            "no_label": row >= n_labelled,
             "no_picture": ~has_picture,
             "no_visible_joint": empty,
             "degenerate_box": degenerate,
@@ -163,7 +163,8 @@ class Human36M(Dataset):
         rows = account.keep_rows(reasons)
         if not len(rows):
             return []
-        joints, has_3d = poses.joints[rows], np.isfinite(poses.joints[rows]).all(axis=(1, 2))
+        joints = joints[rows]
+        has_3d = np.isfinite(joints).all(axis=(1, 2))
         if not has_3d.all():
             account.notes.append(f"{int((~has_3d).sum())} of the kept frames are not finite in 3D: without kp_3d")
         kp_3d = convert(with_ones(joints), source="h36m", target="spin49")
@@ -185,7 +186,7 @@ class Human36M(Dataset):
             fps=FPS,
             frame_index=rows,
             bbox=bbox[rows],
-            kp_2d=convert(poses.kp_2d[rows], source="h36m", target="spin49").astype(np.float32),
+            kp_2d=convert(kp_2d[rows], source="h36m", target="spin49").astype(np.float32),
             kp_3d=kp_3d.astype(np.float32),
             kp_3d_eval=common14 if split == "val" else None,
             has_3d=has_3d,
@@ -249,16 +250,12 @@ def _source(raw: Path, video: RawVideo, n_labels: int, account: VideoAccount) ->
     return source
 
 
-class _SequencePoses(NamedTuple):
-    """The labels of a sequence, F frames at 50 fps, joints in the order of JOINTS["h36m"]."""
+def _poses(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[Doubles, Doubles, int]:
+    """The poses of F frames at 50 fps, in the order of JOINTS["h36m"], and how many first frames are in both files.
 
-    kp_2d: Doubles  # (F, 17, 3) px px, 1; 0 0 0 where it is not finite
-    joints: Doubles  # (F, 17, 3) m, camera axes, the pelvis at 0; NaN in frames in which one is not finite
-    n_labelled: int  # the first so many frames are in both files
-
-
-def _poses(raw: Path, video: RawVideo, account: VideoAccount) -> _SequencePoses:
-    """Poses of both files; frames in only one of them are counted, too."""
+    Returns (F, 17, 3) px px, 1, or 0 0 0 where it is not finite; (F, 17, 3) m, camera axes, the pelvis at 0, or NaN in
+    frames in which one is not finite.
+    """
     files = [raw / file for file in video.files[:2]]
     present = [file.is_file() for file in files]
     stored = []
@@ -281,7 +278,7 @@ def _poses(raw: Path, video: RawVideo, account: VideoAccount) -> _SequencePoses:
     kp_2d = np.pad(finite_joints(with_ones(stored[0]), account, " in 2D"), missing_2d)
     millimetres = np.pad(stored[1], missing_3d, constant_values=np.nan)
     millimetres[~(np.abs(millimetres) < LARGEST).all(axis=(1, 2))] = np.nan  # comparisons with NaN are false
-    return _SequencePoses(kp_2d, (millimetres - millimetres[:, PELVIS : PELVIS + 1]) * METRES, min(lengths))
+    return kp_2d, (millimetres - millimetres[:, PELVIS : PELVIS + 1]) * METRES, min(lengths)
 
 
 def _smpl_labels(

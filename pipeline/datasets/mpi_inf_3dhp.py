@@ -222,7 +222,6 @@ def _places(sequence: str, camera: int) -> tuple[tuple[Path, ...], tuple[Path, .
 
 
 def _train(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[CameraLabels, _Filmed]:
-    """Labels and frames of a sequence from one camera."""
     sequence, _, number = video.name.rpartition("/video_")
     camera = int(number)
     labels = load_annot(raw / video.files[0], camera)
@@ -247,7 +246,6 @@ def _train(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[CameraLab
 
 
 def _test(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[CameraLabels, _Filmed]:
-    """Labels and frames of a test video."""
     labels = load_annot_data(raw / video.files[0])
     account.found = len(labels.kp_2d)
     source = Pictures(raw, f"{video.folders[0].as_posix()}/img_{{:06d}}.jpg", first=1)

@@ -44,6 +44,7 @@ MAX_PX: Final = 1e5  # ten times any picture: some of the release's boxes begin 
 MAX_NAME: Final = 4096  # characters: as long as a path can be
 # The last number of a name counts the frames. Braces would be taken for a number in an image pattern.
 _NUMBERED: Final = re.compile(r"(?P<before>[^{}]*?)(?P<digits>[0-9]{1,12})(?P<after>\.[A-Za-z]+)")
+MISSING: Final[tuple[object, ...]] = (None, [])  # how the release writes an unknown value
 OURS: Final[Mapping[str, str]] = {  # the release's names of joints -> spin49's
     "nose": "nose",
     "head_bottom": "neck",
@@ -247,7 +248,7 @@ class Coco:
     @property
     def has_keypoints(self) -> bool:
         """Whether any annotation has keypoints; those of a test set have none."""
-        return not all(_is_empty(annotation.get("keypoints")) for annotation in self.annotations.values())
+        return not all(annotation.get("keypoints") in MISSING for annotation in self.annotations.values())
 
     def joint_names(self) -> list[str]:
         """The file's J joint names in order, each once."""
@@ -277,7 +278,7 @@ class Coco:
 
     def _numbers(self, name: str, absent: list[Any]) -> Doubles:
         stored = [annotation.get(name) for annotation in self.annotations.values()]
-        rows = [absent if _is_empty(row) else row for row in stored]
+        rows = [absent if row in MISSING else row for row in stored]
         return table(self.file, [f"{key}.{name}" for key in self.annotations], rows, len(absent))
 
 
@@ -321,8 +322,3 @@ def load_coco(file: Path) -> Coco:
         categories=content.get("categories"),
         notes=notes,
     )
-
-
-def _is_empty(stored: object) -> bool:
-    """The release marks missing values by an empty list, or no entry."""
-    return stored is None or stored == []

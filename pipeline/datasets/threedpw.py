@@ -157,7 +157,6 @@ class ThreeDPW(Dataset):
 
 
 def _rows(actor: ActorLabels, has_picture: Bools, account: VideoAccount) -> tuple[Ints, NDArray[np.float32]]:
-    """Kept frames and their boxes."""
     n_frames = len(actor.pose)
     boxes, first, stop = smooth_boxes(actor.kp_18, MIN_CONFIDENCE)
     if not len(boxes):

@@ -86,9 +86,8 @@ class OwnVideos(Dataset):
         top, slash, _ = clip.partition("/")
         if slash and top.lower() in FOLDERS:
             return FOLDERS[top.lower()]
-        drawn = (
-            int.from_bytes(hashlib.sha256(f"{self.seed}\0{clip}".encode(errors="surrogateescape")).digest()[:8]) % 100
-        )
+        digest = hashlib.sha256(f"{self.seed}\0{clip}".encode(errors="surrogateescape")).digest()
+        drawn = int.from_bytes(digest[:8]) % 100
         return "test" if drawn < self.test else "val" if drawn < self.test + self.val else "train"
 
     def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None) -> Sequence[Track]:

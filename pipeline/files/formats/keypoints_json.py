@@ -92,7 +92,7 @@ def _results(file: Path, results: Sequence[Mapping[str, Any]]) -> LabelContent:
     people = [result for result in results if result.get("category_id", 1) == 1]
     found, before = [], ""
     for i, result in enumerate(people):
-        name, frame = _picture_of(file, result)
+        name, frame = _split_name(file, "image_id", result.get("image_id"))
         before = name if i == 0 else before
         if name != before:
             expected = "pictures of one name but for the frame's number"
@@ -117,14 +117,13 @@ def _score(file: Path, result: Mapping[str, Any]) -> float:
     return float(score)
 
 
-def _picture_of(file: Path, result: Mapping[str, Any]) -> tuple[str, int]:
+def _split_name(file: Path, key: str, image: object) -> tuple[str, int]:
     """The part of an image name before the frame number, and the number: "35.jpg" is frame 35."""
-    image = result.get("image_id")
     match = _PICTURE.fullmatch(Path(str(image)).stem) if isinstance(image, str | int) else None
     if match is None:
         expected = "an image name that ends in the frame number, such as '35.jpg'"
-        raise label_error(file, "image_id", expected, kind(image), OTHER_TOOL if image is None else NUMBERED)
-    return match["name"], RESULTS.frame(file, "image_id", int(match["number"]))
+        raise label_error(file, key, expected, kind(image), OTHER_TOOL if image is None else NUMBERED)
+    return match["name"], int(match["number"])
 
 
 def _identity(file: Path, result: Mapping[str, Any]) -> int | None:
@@ -211,14 +210,8 @@ def _scale(file: Path, key: str, stated: tuple[object, object], size: Size | Non
 
 def _picture_frame(file: Path, i: int, image: Mapping[str, Any]) -> int:
     if "frame_index" in image:
-        key = f"images[{i}].frame_index"
-        return COCO.frame(file, key, image["frame_index"])
-    name = image.get("file_name")
-    match = _PICTURE.fullmatch(Path(name).stem) if isinstance(name, str) else None
-    if match is None:
-        expected = "a name that ends in the frame's number"
-        raise label_error(file, f"images[{i}].file_name", expected, kind(name), NUMBERED)
-    return int(match["number"])
+        return COCO.frame(file, f"images[{i}].frame_index", image["frame_index"])
+    return _split_name(file, f"images[{i}].file_name", image.get("file_name"))[1]
 
 
 def _score_joints(file: Path, key: str, joints: Doubles, scores: object) -> Doubles:

@@ -11,6 +11,7 @@ from typing import BinaryIO, Final
 from pipeline.files.raw.files import open_regular
 
 MAX_MOOV: Final = 1 << 28  # bytes of an MP4's header
+MP4: Final = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")  # one of these boxes is the first
 EBML, SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"  # of Matroska and WebM
 
 
@@ -29,7 +30,7 @@ def missing_bytes(file: Path) -> tuple[int, int]:
                 return size, size if end == 8 or end >= 1 << 32 else max(end, size)
             if head.startswith(EBML):
                 return size, max(_segment_end(head), size)
-            if head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot"):
+            if head[4:8] in MP4:
                 ends = [stream.tell() + n for _, n in _boxes_of(stream) if n != MAX_MOOV]  # that: to the file's end
                 return size, max([size, *ends])
     except (OSError, OverflowError, ValueError):  # whether it decodes is found by decoding

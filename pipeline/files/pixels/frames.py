@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from pipeline.accounting import NOT_NOW
 from pipeline.errors import PipelineError, RawDataError
-from pipeline.files.pixels.containers import missing_bytes
+from pipeline.files.pixels.containers import EBML, MP4, missing_bytes
 from pipeline.files.pixels.decode import MAX_BYTES, MAX_PIXELS, PictureError, decode, picture_size
 from pipeline.files.raw.files import cached, file_digest, folder_digest, names_in, note_fault, open_regular, passes
 from pipeline.processes import alive
@@ -329,9 +329,8 @@ _NUMBER: Final = re.compile(r"\{:0(\d{1,2})d\}")
 
 
 def _is_video(start: bytes) -> bool:
-    mp4 = start[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")
     avi = start.startswith(b"RIFF") and start[8:12] == b"AVI "
-    return mp4 or avi or start.startswith((b"\x1a\x45\xdf\xa3", b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3", b"FLV\x01"))
+    return start[4:8] in MP4 or avi or start.startswith((EBML, b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3", b"FLV\x01"))
 
 
 def _read_bytes(path: Path) -> bytes:
