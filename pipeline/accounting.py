@@ -142,11 +142,9 @@ class Accounting:
         Frames, and tracks of usable videos: found = kept + dropped by reason. Videos: found = kept + rejected by reason
         (`set_aside`) + without tracks. Videos of other splits are not counted.
         """
-        used = [account for account in self if account.tracks_kept and not account.set_aside]
-        rejected = Counter(account.set_aside for account in self if account.set_aside)
-        of_other_splits = sum(
-            account.other_split and not (account.tracks_kept or account.set_aside) for account in self
-        )
+        used = [a for a in self if a.tracks_kept and not a.set_aside]
+        rejected = Counter(a.set_aside for a in self if a.set_aside)
+        of_other_splits = sum(a.other_split and not (a.tracks_kept or a.set_aside) for a in self)
         tracks_kept, tracks_dropped = sum(a.tracks_kept for a in self), _by_reason(a.tracks_dropped for a in self)
         return {
             "frames": {

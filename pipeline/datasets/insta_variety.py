@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.accounting import Totals, VideoAccount
-from pipeline.datasets.base import Dataset, Mistake, Origin, ReleasePart, finite_joints
-from pipeline.datasets.people import ANY_CLIP, clip_origin, clip_tracks
+from pipeline.datasets.base import Mistake, Origin, ReleasePart, finite_joints
+from pipeline.datasets.people import ANY_CLIP, ClipDataset, clip_tracks
 from pipeline.detect.clips import EXTENSIONS, ClipLabels, list_clips
 from pipeline.errors import RawDataError
 from pipeline.files.formats import fits, tfrecords
@@ -42,7 +42,7 @@ ARCHIVE: Final = "the preprocessed tfrecords (doc/insta_variety.md of the projec
 
 
 @dataclass(frozen=True)
-class InstaVariety(Dataset):
+class InstaVariety(ClipDataset):
     """One track per record, without a frame rate; for videos, one per person and stretch.
 
     `fits`: bodies that 4D-Humans or CameraHMR fitted to the images, from `fits.sqlite` in the raw folder, which `python
@@ -55,8 +55,6 @@ class InstaVariety(Dataset):
     splits: ClassVar[tuple[str, ...]] = ("train", "test")
     version: ClassVar[int] = 3  # 3: people are linked by their motion, across a second; boxes without joints are tracks
     page: ClassVar[str] = "https://github.com/akanazawa/human_dynamics"
-    keypoints_from: ClassVar[str] = "detected"
-    harmless: ClassVar[frozenset[str]] = frozenset({"no_keypoints"})  # of videos: no detector was run on them
     parts: ClassVar[tuple[ReleasePart, ...]] = (
         ReleasePart("training shards", ("train/<shard>.tfrecord",), ARCHIVE, ("train",), known=273),
         ReleasePart("test shards", ("test/<shard>.tfrecord",), ARCHIVE, ("test",)),
@@ -65,7 +63,6 @@ class InstaVariety(Dataset):
         Mistake("*/*.h5", "is one of VIBE's converted parts, which lack the pictures", f"Download {ARCHIVE}."),
         Mistake("InstaVariety[._]*", "belongs to the list of videos: labels without pictures", f"Download {ARCHIVE}."),
     )
-    recording: ClassVar[str] = "video"
     # Counted by a user in the 273 files (issue 67 of the page). It fits the authors' script: 50 a file.
     totals: ClassVar[Mapping[str, Totals]] = {"train": Totals(videos=13_601)}
 
@@ -80,7 +77,7 @@ class InstaVariety(Dataset):
 
     def origin(self, video: str) -> Origin:
         """A video of the release's list by its file name; records do not name their video."""
-        return clip_origin(video) if video.lower().endswith(EXTENSIONS) else Origin()
+        return super().origin(video) if video.lower().endswith(EXTENSIONS) else Origin()
 
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
         # By names only; unreadable shards are reported by `read`. A Mac leaves ._ files.

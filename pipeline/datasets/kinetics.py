@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from pipeline.accounting import Totals, VideoAccount
-from pipeline.datasets.base import Dataset, Mistake, Origin, ReleasePart
-from pipeline.datasets.people import Rules, clip_origin, clip_tracks
+from pipeline.datasets.base import Mistake, ReleasePart
+from pipeline.datasets.people import ClipDataset, Rules, clip_tracks
 from pipeline.detect.clips import KEYPOINTS, ClipLabels, entries
 from pipeline.errors import RawDataError
 from pipeline.files.pixels.frames import Video
@@ -49,15 +49,13 @@ def _parts(split: str, n_clips: int | None) -> tuple[ReleasePart, ...]:
 
 
 @dataclass(frozen=True)
-class Kinetics(Dataset):
+class Kinetics(ClipDataset):
     """One track per person, linked over time unless the detector tracked."""
 
     name: ClassVar[str] = "kinetics"
     splits: ClassVar[tuple[str, ...]] = ("train", "val")
     version: ClassVar[int] = 7  # 7: people are linked by their motion, across a second; boxes without joints are tracks
     page: ClassVar[str] = "https://github.com/cvdfoundation/kinetics-dataset"
-    keypoints_from: ClassVar[str] = "detected"
-    harmless: ClassVar[frozenset[str]] = frozenset({"no_keypoints"})  # the detector need not have run on every clip
     parts: ClassVar[tuple[ReleasePart, ...]] = (*_parts("train", None), *_parts("val", 19_906))
     mistakes: ClassVar[tuple[Mistake, ...]] = (
         Mistake(
@@ -66,15 +64,10 @@ class Kinetics(Dataset):
             "Move the clips in replacement/ over those of the same names in train/.",
         ),
     )
-    recording: ClassVar[str] = "video"
     totals: ClassVar[Mapping[str, Totals]] = {  # videos: rows of the release's list
         "train": Totals(about=61_500_000),
         "val": Totals(19_906, about=5_000_000),
     }
-
-    def origin(self, video: str) -> Origin:
-        """YouTube's video name, the beginning of the clip's name."""
-        return clip_origin(video)
 
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
         clips, detected = raw / split, raw / "keypoints" / split

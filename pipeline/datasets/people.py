@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
-from typing import Any, Final, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,15 +52,24 @@ class Rules:
     bridge: bool = False  # add the frames in which a person was missed, with boxes in between
 
 
-def clip_origin(clip: str) -> Origin:
-    """The published video of a clip: its file's stem without the seconds that Kinetics appends.
+@dataclass(frozen=True)
+class ClipDataset(Dataset):
+    """Clips in which a detector finds the people, if it was run on them."""
 
-    >>> clip_origin("train/abseiling/jB8CPlU9xjA_000012_000022").recording
-    'jB8CPlU9xjA'
-    """
-    path = PurePath(clip)
-    name = path.stem if path.suffix.lower() in EXTENSIONS else path.name
-    return Origin(recording=re.sub(r"_[0-9]{6}_[0-9]{6}$", "", name))
+    keypoints_from: ClassVar[str] = "detected"
+    harmless: ClassVar[frozenset[str]] = frozenset({"no_keypoints"})
+    recording: ClassVar[str] = "video"
+
+    def origin(self, video: str) -> Origin:
+        """The published video of a clip: its file's stem, in any folder, without the seconds that Kinetics appends.
+
+        >>> from pipeline import datasets
+        >>> datasets.get("kinetics").origin("train/abseiling/jB8CPlU9xjA_000012_000022").recording
+        'jB8CPlU9xjA'
+        """
+        path = PurePath(video)
+        name = path.stem if path.suffix.lower() in EXTENSIONS else path.name
+        return Origin(recording=re.sub(r"_[0-9]{6}_[0-9]{6}$", "", name))
 
 
 ANY_CLIP: Final = Rules(Cleaning().min_frames, cleaning=Cleaning())  # HMMR's, for InstaVariety and VLOG-people
@@ -178,12 +187,8 @@ def bridge_gaps(persons: Iterable[PersonTrack], max_gap: int, account: VideoAcco
 
 def _bridge_person(person: PersonTrack, max_gap: int) -> PersonTrack:
     frames = person.frame_index
-    short = np.diff(frames) <= max_gap + 1
-    between = [np.arange(a + 1, b) for a, b in zip(frames[:-1][short], frames[1:][short], strict=True)]
-    added = np.concatenate([*between, np.empty(0, np.int64)]).astype(np.int64)
-    if not len(added):
-        return person
-    every = np.sort(np.concatenate([frames, added]))
+    stops = np.where(np.diff(frames) <= max_gap + 1, frames[1:], frames[:-1] + 1)
+    every = np.concatenate([*map(np.arange, frames[:-1], stops), frames[-1:]])
     bbox = np.column_stack([np.interp(every, frames, column) for column in person.bbox.T]).astype(np.float32)
     kp_2d = np.zeros((len(every), *person.kp_2d.shape[1:]), np.float32)
     kp_2d[np.searchsorted(every, frames)] = person.kp_2d
@@ -288,8 +293,7 @@ def clip_tracks(
     persons = people(detections, account, rules.min_frames, max_gap=max_gap, cuts=cuts, cleaning=rules.cleaning)
     if rules.bridge:
         persons = bridge_gaps(persons, max_gap, account)
-    about = {"fps": header.fps, "frames": source}
-    return [dataset.track(split, video, **person._asdict(), **about) for person in persons]
+    return [dataset.track(split, video, fps=header.fps, frames=source, **person._asdict()) for person in persons]
 
 
 def pixel_camera(camera: Mapping[int, Doubles], width: int, height: int) -> dict[int, Doubles]:

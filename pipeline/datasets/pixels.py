@@ -36,9 +36,7 @@ FROM_0: Final = "Count frames from 0: the first frame is 0."
 CUT_AGAIN: Final = "Encode the video again (ffmpeg without -c copy), and make labels of the result."
 
 
-def inputs(
-    raw: Path, folders: Sequence[Path], videos: Sequence[Path]
-) -> tuple[tuple[Path, ...], tuple[Path, ...]]:  # fmt: skip
+def inputs(raw: Path, folders: Sequence[Path], videos: Sequence[Path]) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
     """(files, folders) below `raw` that decide where the pixels are, for a `RawVideo`. Opens nothing.
 
     `folders` and `videos` are the candidates, the preferred one first. Video files are ignored if a folder has images.

@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from pipeline.accounting import VideoAccount
-from pipeline.datasets.base import Dataset, Origin
-from pipeline.datasets.people import Rules, clip_origin, clip_tracks
+from pipeline.datasets.people import ClipDataset, Rules, clip_tracks
 from pipeline.detect.clips import EXTENSIONS, KEYPOINTS, ClipLabels, images_hint, list_clips
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.raw import RawVideo
@@ -32,7 +31,7 @@ FOLDERS: Final = {"train": "train", "val": "val", "validation": "val", "test": "
 
 
 @dataclass(frozen=True)
-class OwnVideos(Dataset):
+class OwnVideos(ClipDataset):
     """One track per person and uninterrupted stretch of visibility.
 
     `val` and `test` are percentages of clips, drawn by a hash of `seed` and the clip's path; clips in a top folder with
@@ -53,9 +52,6 @@ class OwnVideos(Dataset):
     splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
     version: ClassVar[int] = 4  # 4: people are linked by their motion, across a second; boxes without joints are tracks
     page: ClassVar[str] = ""
-    keypoints_from: ClassVar[str] = "detected"
-    harmless: ClassVar[frozenset[str]] = frozenset({"no_keypoints"})  # the detector need not have run on every clip
-    recording: ClassVar[str] = "video"
 
     def __post_init__(self) -> None:
         if not (self.val >= 0 and self.test >= 0 and self.val + self.test <= 100):
@@ -67,10 +63,6 @@ class OwnVideos(Dataset):
     def cleaning(self) -> Cleaning:
         """The filter. Raises ConfigError."""
         return Cleaning(min_frames=self.min_frames, max_frames=self.max_frames, face_only=self.face_only)
-
-    def origin(self, video: str) -> Origin:
-        """A video by its file name, in any folder."""
-        return clip_origin(video)
 
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
         clips = [clip for clip in list_clips(raw) if not clip.startswith(f"{KEYPOINTS}/")]
