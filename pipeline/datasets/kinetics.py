@@ -60,7 +60,7 @@ class Kinetics(ClipDataset):
     mistakes: ClassVar[tuple[Mistake, ...]] = (
         Mistake(
             "replacement/*",
-            "is one of the clips that replace those of train that were clip_origin corrupted",
+            "is one of the clips that replace those of train that were published corrupted",
             "Move the clips in replacement/ over those of the same names in train/.",
         ),
     )
