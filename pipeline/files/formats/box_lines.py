@@ -70,7 +70,7 @@ def _csv(file: Path, lines: Sequence[tuple[str, str]]) -> LabelContent:
             found = f"track {track!r} a second time in frame {frame}"
             raise label_error(file, key, "one box a frame", found, HEADER)
         seen.add((track, frame))
-        people.append(FoundPerson(frame, box=CSV.corners(file, key, _floats(file, key, box)), who=track))
+        people.append(FoundPerson(frame, CSV.corners(file, key, _floats(file, key, box)), track))
     return LabelContent(people)
 
 
@@ -84,11 +84,12 @@ def _mot(file: Path, lines: Sequence[tuple[str, str]]) -> LabelContent:
             do = "Write MOT's columns, or a first line that names yours."
             raise label_error(file, key, "frame,id,x,y,w,h,conf,x,y,z", found, do)
         frame, who = MOT.frame(file, key, values[0]), whole(file, key, values[1], do=FORMATS)
-        box, score = MOT.corners(file, key, values[2:6]), values[6] if len(values) > 6 else 1.0
+        score = values[6] if len(values) > 6 else 1.0
+        box = MOT.corners(file, key, values[2:6], score if 0 < score <= 1 else 1.0)
         if score == 0 or (len(values) == 9 and values[7] not in MOT_PEOPLE):
             passed_over += 1
             continue
-        people.append(FoundPerson(frame, box=box, score=score if 0 < score <= 1 else 1.0, who=None if who < 0 else who))
+        people.append(FoundPerson(frame, box, None if who < 0 else who))
     return LabelContent(people, passed_over=passed_over)
 
 
@@ -98,7 +99,7 @@ def yolo_content(files: Sequence[tuple[int, Path]], size: tuple[int, int]) -> La
     Numbers after the box and joints: two are confidence and identity; one is an identity if it is a whole number above
     0 in all lines, else a confidence.
     """
-    rows: list[tuple[int, Doubles, Doubles | None, list[float]]] = []
+    rows: list[tuple[int, Doubles, list[float]]] = []
     passed_over, n_keypoints = 0, set[int]()
     for number, file in files:
         frame = YOLO.frame(file, "name", number)
@@ -116,29 +117,27 @@ def yolo_content(files: Sequence[tuple[int, Path]], size: tuple[int, int]) -> La
                 raise label_error(file, key, "keypoints in all lines", "lines with them and lines without")
             if len(values) == 7 + n:
                 whole(file, key, values[-1], do=FORMATS)
-            box = YOLO.corners(file, key, values[1:5], size)
-            rows.append((frame, box, _joints(values[5 : 5 + n], size), values[5 + n :]))
+            box = YOLO.corners(file, key, values[1:5], size=size)
+            rows.append((frame, _joints(values[5 : 5 + n], size) if n else box, values[5 + n :]))
     return LabelContent(list(_people(rows)), passed_over=passed_over)
 
 
-def _joints(values: Sequence[float], size: tuple[int, int]) -> Doubles | None:
+def _joints(values: Sequence[float], size: tuple[int, int]) -> Doubles:
     """(17, 3) px px score; 1 if the format has no score, 0 at (0, 0), where there is no joint."""
-    if not values:
-        return None
     joints = np.array(values).reshape(JOINTS, -1)
     actual = (joints[:, :2] != 0).any(axis=1)
     score = np.where(actual, joints[:, 2] if joints.shape[1] == 3 else 1, 0)
     return np.column_stack([joints[:, :2] * size, score])
 
 
-def _people(rows: Sequence[tuple[int, Doubles, Doubles | None, list[float]]]) -> Iterator[FoundPerson]:
+def _people(rows: Sequence[tuple[int, Doubles, list[float]]]) -> Iterator[FoundPerson]:
     """Persons with confidence and identity from the numbers after box and joints."""
     single = [more[0] for *_, more in rows if len(more) == 1]
     identities = bool(single) and all(value >= 1 and value % 1 == 0 for value in single)
-    for frame, box, joints, more in rows:
+    for frame, points, more in rows:
         conf = more[0] if len(more) == 2 or (more and not identities) else 1.0
         who = int(more[-1]) if len(more) == 2 or (more and identities) else None
-        yield FoundPerson(frame, joints, None if joints is not None else box, conf, who)
+        yield FoundPerson(frame, points if len(points) == JOINTS else points * [1, 1, conf], who)
 
 
 def _floats(file: Path, key: str, texts: Sequence[str]) -> list[float]:

@@ -156,16 +156,14 @@ def _assemble(place: Path, content: LabelContent, file_of: Mapping[int, Path]) -
     frames = sorted(by_frame)
     lengths = set[int]()
     for frame, persons in by_frame.items():
-        lengths |= {0 if person.joints is None else len(person.joints) for person in persons}
+        lengths |= {len(person.points) for person in persons}
         if len(lengths) > 1:
-            of = ", ".join(f"{3 * n} numbers" if n else "a box alone" for n in sorted(lengths))
+            of = ", ".join(f"{3 * n} numbers" if n > len(CORNERS) else "a box alone" for n in sorted(lengths))
             where = file_of.get(frame, place)
             raise label_error(where, "keypoints", "one joint order in all frames", f"{of} a person")
-    if lengths == {0}:
-        points: Sequence[Doubles] = [np.stack([_corners(one) for one in by_frame[frame]]) for frame in frames]
-        skeleton: Skeleton = CORNERS
-    else:
-        points = [np.stack([one.joints for one in by_frame[frame] if one.joints is not None]) for frame in frames]
+    points: Sequence[Doubles] = [np.stack([one.points for one in by_frame[frame]]) for frame in frames]
+    skeleton: Skeleton = CORNERS
+    if lengths != {len(CORNERS)} or len(content.joints or ()) == len(CORNERS):
         skeleton, points = _order_joints(place, points, content.joints)
     notes = [*content.notes]
     if content.passed_over:
@@ -182,12 +180,6 @@ def _assemble(place: Path, content: LabelContent, file_of: Mapping[int, Path]) -
         notes=notes,
         camera=content.camera,
     )
-
-
-def _corners(person: FoundPerson) -> Doubles:
-    """(2, 3) a box as two joints."""
-    assert person.box is not None
-    return np.column_stack([person.box, np.full(2, person.score)])
 
 
 def _order_joints(

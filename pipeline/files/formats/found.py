@@ -27,7 +27,6 @@ FORMATS: Final = "docs/datasets/videos.md has the formats that are read: write i
 EXPORT: Final = "Export one of the joint orders in docs/datasets/kinetics.md: x, y and score of each joint in pixels."
 BOXES: Final = {  # two points of a box as it is written -> its upper left and lower right corner
     "x y w h": lambda a, b: (a, a + b),
-    "x0 y0 x1 y1": lambda a, b: (a, b),
     "cx cy w h": lambda a, b: (a - b / 2, a + b / 2),
 }
 LARGEST_SHARE: Final = 1.5  # of the image; a box that is cut off may reach out a little, one in pixels is far larger
@@ -42,9 +41,7 @@ class FoundPerson(NamedTuple):
     """One person in one image."""
 
     frame: int  # from 0; or an image's number, which may begin anywhere
-    joints: Doubles | None = None  # (J, 3) px px score
-    box: Doubles | None = None  # (2, 2) px, upper left and lower right corner; where there are no joints
-    score: float = 1.0  # of the box
+    points: Doubles  # (J, 3) px px score; of a box alone (2, 3), its upper left and lower right corner
     who: int | str | None = None
 
 
@@ -78,8 +75,10 @@ class LabelFormat:
             raise label_error(file, key, expected, str(number), f"Count frames from {self.first}.")
         return number - self.first
 
-    def corners(self, file: Path, key: str, stored: object, size: tuple[int, int] = (1, 1)) -> Doubles:
-        """(2, 2) px of a box. Raises RawDataError unless it is 4 finite numbers with an extent."""
+    def corners(
+        self, file: Path, key: str, stored: object, score: float = 1.0, size: tuple[int, int] = (1, 1)
+    ) -> Doubles:
+        """(2, 3) px px score of a box. Raises RawDataError unless it is 4 finite numbers with an extent."""
         values = arrays.numbers(file, key, stored, (4,), do=FORMATS)
         if not (np.abs(values) <= (LARGEST_SHARE if self.of_picture else LARGEST)).all():  # NaN, too
             expected = f"{self.box} in " + ("shares of the image, 0 to 1" if self.of_picture else "px")
@@ -88,7 +87,7 @@ class LabelFormat:
         if (high <= low).any():
             expected = f"a box {self.box} with a width and a height above 0"
             raise label_error(file, key, expected, str(values.tolist()))
-        return np.array([low, high]) * size
+        return np.column_stack([np.array([low, high]) * size, (score, score)])
 
 
 def joints_of(file: Path, key: str, numbers: object, n_joints: int | None = None) -> Doubles:

@@ -99,12 +99,10 @@ def _results(file: Path, results: Sequence[Mapping[str, Any]]) -> LabelContent:
             both = f"{before[:40]!r} and {name[:40]!r} before it"
             raise label_error(file, "image_id", expected, both, ONE_VIDEO)
         if "keypoints" in result or "bbox" not in result:
-            joints = joints_of(file, "keypoints", result.get("keypoints"))
-            found.append(FoundPerson(frame, joints, who=_identity(file, result)))
+            points = joints_of(file, "keypoints", result.get("keypoints"))
         else:
-            box = RESULTS.corners(file, "bbox", result["bbox"])
-            score = _score(file, result)
-            found.append(FoundPerson(frame, box=box, score=score, who=_identity(file, result)))
+            points = RESULTS.corners(file, "bbox", result["bbox"], _score(file, result))
+        found.append(FoundPerson(frame, points, _identity(file, result)))
     if not any(person.who for person in found):  # where it did not track, all are 0; its trackers count from 1
         found = [person._replace(who=None) for person in found]
     return LabelContent(found, passed_over=len(results) - len(people))
@@ -162,7 +160,8 @@ def _coco(file: Path, content: Mapping[str, Any], size: Size | None) -> LabelCon
     named = [category for category in listed if category.get("keypoints")]
     persons = [c.get("id") for c in named or [c for c in listed if c.get("name") == "person"]]
     names = _names(file, "categories.keypoints", named[0]["keypoints"]) if named else None
-    found, boxes, passed_over = list[FoundPerson](), list[tuple[str, Mapping[str, Any], Doubles]](), 0
+    found, boxes = list[FoundPerson](), list[tuple[str, Mapping[str, Any], list[float]]]()
+    passed_over = n_shown = 0
     for i, entry in enumerate(records(file, "annotations", content.get("annotations"), do=FORMATS)):
         key = f"annotations[{i}]"
         image_id = whole(file, f"{key}.image_id", entry.get("image_id"), do=FORMATS)
@@ -172,18 +171,19 @@ def _coco(file: Path, content: Mapping[str, Any], size: Size | None) -> LabelCon
         if annotation or entry.get("iscrowd") == 1:
             passed_over += 1
             continue
-        scale, joints = scale_of[image_id], None
+        scale = [*scale_of[image_id], 1]
         who = whole(file, f"{key}.track_id", entry["track_id"], do=FORMATS) if "track_id" in entry else None
         if "keypoints" in entry or "bbox" not in entry:
-            joints = joints_of(file, f"{key}.keypoints", entry.get("keypoints"), len(names) if names else None)
-            joints = _score_joints(file, key, joints, entry.get("keypoint_scores")) * [*scale, 1]
-        found.append(FoundPerson(frame_of[image_id], joints, who=who))
+            points = joints_of(file, f"{key}.keypoints", entry.get("keypoints"), len(names) if names else None)
+            points = _score_joints(file, key, points, entry.get("keypoint_scores"))
+            n_shown += np.count_nonzero(points[:, 2])
+        else:
+            points = COCO.corners(file, f"{key}.bbox", entry["bbox"], _score(file, entry))
+        found.append(FoundPerson(frame_of[image_id], points * scale, who))
         boxes += [(f"{key}.bbox", entry, scale)] if "bbox" in entry else []
-    if len(boxes) == len(found) and not any(one.joints is not None and one.joints[:, 2].any() for one in found):
-        found = [
-            one._replace(joints=None, box=COCO.corners(file, where, entry["bbox"]) * scale, score=_score(file, entry))
-            for one, (where, entry, scale) in zip(found, boxes, strict=True)
-        ]
+    if len(boxes) == len(found) and not n_shown:
+        corners = [COCO.corners(file, where, entry["bbox"], _score(file, entry)) * s for where, entry, s in boxes]
+        found = [one._replace(points=points) for one, points in zip(found, corners, strict=True)]
     people = LabelContent(found, sorted(frame_of.values()), names, passed_over=passed_over, camera=camera)
     if scaled := [image for image in images if (scale_of[int(image["id"])] != 1).any()]:
         shape = f"{scaled[0]['width']:.0f} x {scaled[0]['height']:.0f} px"
@@ -246,15 +246,16 @@ def _mmpose(form: LabelFormat, file: Path, key: str, frames: object, meta: objec
         frame = i if alone else form.frame(file, f"{where}.frame_id", entry.get("frame_id"))
         looked_at.append(frame)
         people = records(file, f"{where}.instances", entry if alone else entry["instances"], do=FORMATS)
-        found += [
-            FoundPerson(frame, **_instance(file, f"{where}.instances[{k}]", p, names)) for k, p in enumerate(people)
-        ]
+        for k, person in enumerate(people):
+            found.append(FoundPerson(frame, *_instance(file, f"{where}.instances[{k}]", person, names)))
     if len(set(looked_at)) != len(looked_at):
         raise label_error(file, key, "each frame once", "one twice", ONE_VIDEO)
     return LabelContent(found, sorted(looked_at), names)
 
 
-def _instance(file: Path, key: str, person: Mapping[str, Any], names: Sequence[str] | None) -> dict[str, Any]:
+def _instance(
+    file: Path, key: str, person: Mapping[str, Any], names: Sequence[str] | None
+) -> tuple[Doubles, int | None]:
     scores, joints = person.get("keypoint_scores"), person.get("keypoints")
     if isinstance(joints, dict):  # Ultralytics' to_json
         x = numbers(file, f"{key}.keypoints.x", joints.get("x"), (None,), do=FORMATS)
@@ -269,7 +270,7 @@ def _instance(file: Path, key: str, person: Mapping[str, Any], names: Sequence[s
         expected = f"{', '.join(str(n // 3) for n in NUMBERS)} joints, or meta_info with their names"
         raise label_error(file, f"{key}.keypoints", expected, str(n_joints), EXPORT)
     who = whole(file, f"{key}.track_id", person["track_id"], do=FORMATS) if "track_id" in person else None
-    return {"joints": np.column_stack([points, scores]), "who": who}
+    return np.column_stack([points, scores]), who
 
 
 def _names(file: Path, key: str, names: object) -> list[str]:
