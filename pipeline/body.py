@@ -56,16 +56,15 @@ class PosedJoints(nn.Module):
         rest = np.einsum("jv,vci->jci", arrays.J_regressor[by_depth], surface)  # (24, 3, 11)
         points, share = _points(arrays, np.asarray(regressors, np.float64), by_depth, rest)
         places = np.append(np.argsort(by_depth), np.arange(N_JOINTS, N_JOINTS + len(share)))
-        buffers = {
-            "by_depth": torch.tensor(by_depth),
-            "parent": torch.tensor(parent),
-            "rest": torch.tensor(rest.reshape(-1, rest.shape[-1]).T.copy(), dtype=torch.float32),
-            "points": torch.tensor(points, dtype=torch.float32),
-            "share": torch.tensor(share, dtype=torch.float32),
-            "take": torch.tensor(places[list(take)]),
-        }
-        for name, value in buffers.items():
-            self.register_buffer(name, value, persistent=False)
+        _register(
+            self,
+            by_depth=torch.tensor(by_depth),
+            parent=torch.tensor(parent),
+            rest=torch.tensor(rest.reshape(-1, rest.shape[-1]).T.copy(), dtype=torch.float32),
+            points=torch.tensor(points, dtype=torch.float32),
+            share=torch.tensor(share, dtype=torch.float32),
+            take=torch.tensor(places[list(take)]),
+        )
 
     def forward(self, betas: Tensor, rotmat: Tensor) -> Tensor:
         """betas (B, 10), rotmat (B, 24, 3, 3) relative to parents -> (B, J, 3) m."""
@@ -157,15 +156,10 @@ class Body(nn.Module):
         self.smpl = _smpl(arrays)
         take = correspondence("smpl54", "spin49")[0]
         common14 = correspondence("h36m", "common14")[0]
-        buffers = {
-            "faces": torch.tensor(arrays.faces),
-            "spin49_index": torch.tensor(take),
-            "common14_index": torch.tensor(common14),
-        }
+        indices = {"faces": arrays.faces, "spin49_index": take, "common14_index": common14}
+        _register(self, **{name: torch.tensor(values) for name, values in indices.items()})
         for name in ("mean_pose", "mean_shape", "mean_cam", "J_regressor_extra", "J_regressor_h36m"):
-            buffers[name] = torch.from_numpy(np.ascontiguousarray(getattr(arrays, name), np.float32))
-        for name, value in buffers.items():
-            self.register_buffer(name, value, persistent=False)
+            _register(self, **{name: torch.tensor(getattr(arrays, name), dtype=torch.float32)})
         picked = self.smpl.vertex_joint_selector.extra_joints_idxs.numpy()[:, None] == np.arange(smpl_files.N_VERTICES)
         regressors = np.concatenate([picked, arrays.J_regressor_extra])
         self._spin49 = PosedJoints(arrays, *_select_regressors(regressors, take))
@@ -283,6 +277,11 @@ def _smpl(arrays: SmplArrays) -> _Smpl:
     ours = {f"create_{name}": False for name in ("betas", "global_orient", "body_pose", "transl")}
     smpl = _Smpl(model_path="", data_struct=data, num_betas=smpl_files.N_BETAS, **ours)
     for module in smpl.modules():
-        for name, value in list(module.named_buffers(recurse=False)):
-            module.register_buffer(name, value, persistent=False)
+        _register(module, **dict(module.named_buffers(recurse=False)))
     return smpl
+
+
+def _register(module: nn.Module, **buffers: Tensor) -> None:
+    """Set buffers that are not in its state_dict."""
+    for name, value in buffers.items():
+        module.register_buffer(name, value, persistent=False)

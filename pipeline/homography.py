@@ -143,16 +143,15 @@ def fit(source: Doubles, target: Doubles) -> tuple[Doubles, bool]:
     from_source, from_target = hartley(source), hartley(target)
     to_target = np.linalg.inv(from_target)
     system = System(transfer(from_source, source), transfer(from_target, target))
-    singular, solution = system.solve(np.ones(len(source)))
-    homography = to_target @ solution @ from_source
-    homogeneous = np.concatenate([source, np.ones((len(source), 1))], axis=1)
-    for _ in range(ROUNDS):
+    homogeneous, weights = np.concatenate([source, np.ones((len(source), 1))], axis=1), np.ones(len(source))
+    for _ in range(ROUNDS + 1):
+        singular, solution = system.solve(weights)
+        homography = to_target @ solution @ from_source
         mapped = homogeneous @ homography.T
         depth = mapped[:, 2:]  # 1 / (1 + (r / 0.01)^2), times its square above and below: it may be 0
         squared = np.square((mapped[:, :2] - target * depth) / RESIDUAL).sum(axis=1)
         near = np.square(depth[:, 0]) + np.finfo(float).tiny
-        singular, solution = system.solve(near / (near + squared))
-        homography = to_target @ solution @ from_source
+        weights = near / (near + squared)
     last = abs(homography[2, 2])
     if singular[1] < SMALLEST_SINGULAR * singular[-1] or last < SMALLEST_LAST * np.linalg.norm(homography):
         return np.eye(3), False

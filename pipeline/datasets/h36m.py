@@ -32,7 +32,6 @@ from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import numbers
 from pipeline.files.formats.h36m import Metadata, SmplFit, load_cdf, load_fits, load_metadata, load_rotations
 from pipeline.files.pixels.frames import Pictures, Video
-from pipeline.files.pixels.sources import n_frames
 from pipeline.files.raw import RawVideo
 from pipeline.rotations import is_rotation, pose_in_camera
 from pipeline.skeletons import JOINTS, LARGEST, Doubles, Ints, convert, with_ones
@@ -242,7 +241,7 @@ def _source(raw: Path, video: RawVideo, n_labels: int, account: VideoAccount) ->
     if isinstance(source, Video):
         source.require_decodable()
         fps = source.header().fps
-    n_there = n_frames(source)
+    n_there = source.count_frames()
     if n_there < LEAST_SHARE * n_labels or fps < LEAST_SHARE * FPS:  # comparisons with NaN are false
         expected = f"about {n_labels} at {FPS:.0f} fps, as there are labels"
         actual = f"{n_there}" + (f" at {fps:.4g} fps" if fps != FPS else "")

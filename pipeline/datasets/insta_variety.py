@@ -161,7 +161,7 @@ class _Label:
         stored = self.values(key, kind, n_values)
         if len(stored) != n_values:
             keys = f"only {', '.join(sorted(self.example.features))[:300]}"
-            actual = str(len(stored)) if key in self.example else keys
+            actual = str(len(stored)) if key in self.example.features else keys
             raise self.error(key, f"{n_values} numbers: {shape}", actual)
         return np.array(stored, np.float64).reshape(shape)
 
@@ -213,7 +213,7 @@ def _keypoints(label: _Label, n_frames: int, sizes: Doubles, account: VideoAccou
     toes = optional("image/toe_pts", (n_frames, 3, N_TOES))
     body = np.concatenate([xys, visible[:, None]], axis=1)
     kp_2d = np.concatenate([body, face, toes], axis=2).transpose(0, 2, 1)
-    if PHIS in label.example:  # [-1, 1] across the image, as `crops.normalise_keypoints` makes it
+    if PHIS in label.example.features:  # [-1, 1] across the image, as `crops.normalise_keypoints` makes it
         annotated = kp_2d.any(axis=-1, keepdims=True)
         kp_2d[..., :2] = np.where(annotated, (kp_2d[..., :2] + 1) * sizes[:, None] / 2, 0)
     kp_2d[np.isnan(sizes[:, 0])] = 0

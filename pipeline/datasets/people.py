@@ -26,7 +26,6 @@ from pipeline.errors import RawDataError
 from pipeline.files.formats.detections import Detections, read_detections
 from pipeline.files.pixels.cuts import cuts_of
 from pipeline.files.pixels.frames import Video
-from pipeline.files.pixels.sources import n_frames
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import file_digest
 from pipeline.linking import SECOND, Cleaning, clean, link, split_at_gaps
@@ -317,7 +316,7 @@ def scene_cuts(info: Mapping[str, Any], source: Video, account: VideoAccount, *,
     if isinstance(stored, list) and all(type(cut) is int for cut in stored):
         cuts = sorted({cut for cut in stored if cut > 0})  # the file may have been edited
     else:
-        cuts = cuts_of(source, n_frames(source)) if decode else []
+        cuts = cuts_of(source, source.count_frames()) if decode else []
     if cuts:
         first = ", ".join(map(str, cuts[:5])) + (", ..." if len(cuts) > 5 else "")
         account.notes.append(f"{len(cuts) + 1} scenes, from the frames 0, {first}: no one is linked across")

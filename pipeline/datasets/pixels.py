@@ -17,7 +17,7 @@ from pipeline.boxes import extents
 from pipeline.errors import RawDataError, refuse
 from pipeline.files.pixels.containers import edit_list_start
 from pipeline.files.pixels.frames import MOST_LOST, Pictures, Video
-from pipeline.files.pixels.sources import match_numbered, n_frames, picture_pattern
+from pipeline.files.pixels.sources import match_numbered, picture_pattern
 from pipeline.files.raw.listing import scan_folder
 from pipeline.skeletons import Bools, Floats
 
@@ -75,13 +75,13 @@ def frames_there(source: Pictures | Video, n_labels: int, account: VideoAccount,
     checked for images of the release, `extracted` False), or if labelled frames that the video's header states do not
     decode.
     """
+    n_reached = source.count_frames()
     if isinstance(source, Pictures):
         indices = source.indices()
         n_there, n_beyond = len(indices), int((indices >= n_labels).sum())
-        n_reached = n_frames(source)
         has_picture = np.isin(np.arange(n_labels), indices)
     else:
-        n_there = n_reached = n_frames(source)
+        n_there = n_reached
         hidden = (source.header().n_frames or 0) - n_there
         if n_there < n_labels and hidden > (0 if edit_list_start(source.place) else MOST_LOST):
             refuse(_hidden(source.place, source, n_there, f"{n_labels} labels"))
@@ -141,7 +141,7 @@ def require_frames(
     """
     if not len(frames):
         return
-    n_decoded, first, last = n_frames(source), int(frames[0]), int(frames[-1])
+    n_decoded, first, last = source.count_frames(), int(frames[0]), int(frames[-1])
     steps, times = np.unique(np.diff(frames), return_counts=True)
     if len(frames) >= FEWEST and steps[0] > 1 and times[0] > len(frames) / 2:
         account.notes.append(f"labels of one frame in {steps[0]}, from {first} to {last}")

@@ -71,9 +71,11 @@ def unlabelled_clips(raw: Path, *, by_any_detector: bool = False) -> list[str]:
 
 
 def _is_labelled(raw: Path, labels: ClipLabels, clip: str, by_any_detector: bool) -> bool:
+    if clip.startswith(f"{KEYPOINTS}/"):
+        return True
     folder, _, name = clip.rpartition("/")
-    if clip.startswith(f"{KEYPOINTS}/") or not any(labels.find(name, folder)):
-        return clip.startswith(f"{KEYPOINTS}/")
+    if not any(labels.find(name, folder)):
+        return False
     info = read_info(raw / KEYPOINTS / f"{clip}.json")
     by_detect = info.get("description") == MADE_BY
     return not by_detect or (by_any_detector and info.get("clip_digest") == file_digest(raw / clip))

@@ -176,7 +176,7 @@ def _coco(file: Path, content: Mapping[str, Any], size: Size | None) -> LabelCon
         if "keypoints" in entry or "bbox" not in entry:
             points = joints_of(file, f"{key}.keypoints", entry.get("keypoints"), len(names) if names else None)
             points = _score_joints(file, key, points, entry.get("keypoint_scores"))
-            n_shown += np.count_nonzero(points[:, 2])
+            n_shown += int(np.count_nonzero(points[:, 2]))
         else:
             points = COCO.corners(file, f"{key}.bbox", entry["bbox"], _score(file, entry))
         found.append(FoundPerson(frame_of[image_id], points * scale, who))

@@ -140,9 +140,6 @@ class Example:
         except DecodeError as error:
             raise ExampleError(f"{len(data)} bytes that are no message: {error}") from error
 
-    def __contains__(self, name: str) -> bool:
-        return name in self.features
-
     def values(self, name: str, kind: str, most: int) -> Sequence[Any]:
         """A feature's values: bytes, float32 or int64 numbers.
 

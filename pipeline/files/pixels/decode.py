@@ -37,25 +37,20 @@ class PictureError(ValueError):
         return PictureError, (self.kind, str(self))
 
 
-def picture_size(data: bytes) -> tuple[int, int]:
-    """(width, height) px from a JPEG's or PNG's header. Raises PictureError."""
-    return _size(data, whole=False)
-
-
 def decode(data: bytes) -> NDArray[np.uint8]:
     """JPEG or PNG bytes -> (H, W, 3) uint8 RGB. Raises PictureError for damaged, truncated or too large data.
 
     EXIF rotation is not applied: labels count the stored pixels.
     """
-    width, height = _size(data, whole=True)
+    width, height = picture_size(data, whole=True)
     rgb = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
     if rgb is None or rgb.shape != (height, width, 3):
         raise PictureError("picture_damaged", f"cannot be decoded, though its header claims {width} x {height}")
     return np.asarray(rgb, np.uint8)
 
 
-def _size(data: bytes, *, whole: bool) -> tuple[int, int]:
-    """(width, height) px; `whole`: require a complete image."""
+def picture_size(data: bytes, *, whole: bool = False) -> tuple[int, int]:
+    """(width, height) px from a JPEG's or PNG's header. `whole`: require a complete image. Raises PictureError."""
     if data.startswith(_JPEG):
         return _walk_jpeg(data, whole=whole)
     if not data:

@@ -148,6 +148,10 @@ class Pictures:
         numbers = [int(text) for text in there if len(text) == padded or (len(text) > padded and text[0] != "0")]
         return np.array(sorted({n - self.first for n in numbers if n >= self.first}), np.int64)
 
+    def count_frames(self) -> int:
+        """Number of frames up to the last image."""
+        return int(self.indices().max(initial=-1)) + 1
+
     @cached
     def size(self) -> tuple[int, int]:
         problem = "no such picture"
@@ -216,7 +220,7 @@ class Video:
         )
 
     @cached
-    def n_decodable(self) -> int:
+    def count_frames(self) -> int:
         """Number of frames that decode, 0 if the video cannot be opened.
 
         Counting packets would be 50 times as fast, but damaged packets give no frames. One thread needs the least work
@@ -239,7 +243,7 @@ class Video:
         """Raise RawDataError for a truncated file that loses frames. Decodes only truncated files."""
         if not (cut := self._cut_off()):
             return
-        stated, there = self.header().n_frames or 0, self.n_decodable()
+        stated, there = self.header().n_frames or 0, self.count_frames()
         if stated > there + MOST_LOST:
             expected, found = f"the {stated} frames that its header states", f"{there} that decode: {cut}"
             do, reason = "Copy or download it again, or encode the frames as a new file.", "frame_count_mismatch"

@@ -190,11 +190,6 @@ def picture_pattern(raw: Path, folder: Path) -> Pictures | None:
     return Pictures(raw, f"{folder.as_posix()}/{before}{{:0{digits}d}}{after}", first)
 
 
-def n_frames(source: Pictures | Video) -> int:
-    """Number of frames: of images up to the last one, of a video those that decode."""
-    return source.n_decodable() if isinstance(source, Video) else int(source.indices().max(initial=-1)) + 1
-
-
 def match_numbered(name: str) -> re.Match[str] | None:
     """The parts of a numbered image's name; None for others and hidden files."""
     # A name that is not printable (bytes that are no UTF-8 among it) could not be a line of the cache.

@@ -19,7 +19,7 @@ from pipeline.datasets.pixels import (
 from pipeline.errors import RawDataError, reading_refused
 from pipeline.files.pixels.containers import edit_list_start
 from pipeline.files.pixels.frames import Pictures, Video
-from pipeline.files.pixels.sources import n_frames, picture_pattern
+from pipeline.files.pixels.sources import picture_pattern
 from tests.pipeline.datasets.by_hand import standing, touch, write_video
 
 FOLDER = Path("S1/video_0")
@@ -149,10 +149,10 @@ def video(tmp_path: Path) -> Video:
 
 
 def test_frames_that_an_edit_list_hides_are_not_counted(video: Video) -> None:
-    assert (n_frames(video), edit_list_start(video.place)) == (60, 0)
+    assert (video.count_frames(), edit_list_start(video.place)) == (60, 0)
     cut_at_start(video.place, 20)
     assert video.header().n_frames == 60
-    assert (n_frames(video), edit_list_start(video.place)) == (40, 0.8)
+    assert (video.count_frames(), edit_list_start(video.place)) == (40, 0.8)
     shown = next(video.read([0])).image
     assert shown is not None
     assert abs(float(shown.mean()) - 5 * 20) < 4  # frame 0 is what was frame 20

@@ -12,7 +12,6 @@ from pipeline import datasets
 from pipeline.accounting import Accounting
 from pipeline.files.pixels.containers import edit_list_start
 from pipeline.files.pixels.frames import Video
-from pipeline.files.pixels.sources import n_frames
 from pipeline.track import Track
 from tests.pipeline.datasets.by_hand import read_one, touch
 from vibe_extensions.contracts.datasets import reader_problems
@@ -114,7 +113,7 @@ def test_the_edit_list_of_a_clip_with_b_frames_hides_nothing(name: str) -> None:
     video = Video(SAMPLES / "kinetics/clips", name)
     assert b"ctts" in video.place.read_bytes()  # frames are shown in another order than they are decoded
     assert edit_list_start(video.place) == 0
-    assert n_frames(video) == video.header().n_frames
+    assert video.count_frames() == video.header().n_frames
 
 
 @pytest.mark.slow

@@ -57,7 +57,7 @@ def test_numbers_may_be_stored_one_by_one() -> None:
 
 def test_a_feature_that_is_not_there_is_empty() -> None:
     parsed = Example.parse(b"")
-    assert "floats" not in parsed
+    assert "floats" not in parsed.features
     assert [len(read(parsed, key)) for key in STORED] == [0, 0, 0]
 
 

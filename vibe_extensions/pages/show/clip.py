@@ -18,7 +18,6 @@ import numpy as np
 from pipeline.cli.progress import Progress, silent
 from pipeline.errors import PipelineError
 from pipeline.files.pixels.frames import Frame, FrameSource, Image, Pictures, Video
-from pipeline.files.pixels.sources import n_frames
 from vibe_extensions.pages.show.bodies import COLOURS, LabelledBodies, SeenBody
 from vibe_extensions.pages.show.drawing import SIDE_COLOURS, Skeleton, flat
 from vibe_extensions.pages.show.tracks import Shown, ShownTrack
@@ -41,7 +40,7 @@ def frames_of(source: FrameSource, first: int = 0, step: int = 1, stop: int = 0)
     """
     width, height = source.size()
     shown = np.zeros((height, width, 3), np.uint8)
-    end = n_frames(source) if isinstance(source, Pictures) else stop
+    end = source.count_frames() if isinstance(source, Pictures) else stop
     indices = itertools.count(first, step) if isinstance(source, Video) else range(first, end, step)
     for frame in itertools.takewhile(lambda frame: frame.kind not in OVER, source.read(indices)):
         if frame.image is not None:
