@@ -7,10 +7,7 @@ A file is a sequence of frames, all little-endian, with nothing else:
 Damaged data costs one record, a damaged length all that follow.
 https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details
 
-The data is a tf.train.Example: names -> lists of bytes, floats or integers, read by protobuf without TensorFlow:
-
-    Example   { Features features = 1 }            Feature   { one of BytesList 1, FloatList 2, Int64List 3 }
-    Features  { map<string, Feature> feature = 1 } each list { repeated value = 1 }
+The data is a tf.train.Example: names -> lists of bytes, floats or integers, read by protobuf without TensorFlow.
 """
 
 from __future__ import annotations
@@ -25,7 +22,6 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 import google_crc32c
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
 from pipeline.files.formats.arrays import other_format
@@ -38,7 +34,35 @@ MAX_RECORDS: Final = 100_000  # in a file: what five digits can name. InstaVarie
 
 Span = tuple[int, int]  # bytes [start, stop) of a file
 
-LISTS: Final = {"bytes_list": ".pipeline.Bytes", "float_list": ".pipeline.Floats", "int64_list": ".pipeline.Integers"}
+EXAMPLE: Final = """
+name: "pipeline_example.proto"  package: "pipeline"  syntax: "proto3"
+message_type { name: "Bytes"     field { name: "value" number: 1 type: TYPE_BYTES label: LABEL_REPEATED } }
+message_type { name: "Floats"    field { name: "value" number: 1 type: TYPE_FLOAT label: LABEL_REPEATED } }
+message_type { name: "Integers"  field { name: "value" number: 1 type: TYPE_INT64 label: LABEL_REPEATED } }
+message_type {
+  name: "Feature"
+  oneof_decl { name: "kind" }
+  field { name: "bytes_list" number: 1 type: TYPE_MESSAGE type_name: ".pipeline.Bytes" oneof_index: 0 }
+  field { name: "float_list" number: 2 type: TYPE_MESSAGE type_name: ".pipeline.Floats" oneof_index: 0 }
+  field { name: "int64_list" number: 3 type: TYPE_MESSAGE type_name: ".pipeline.Integers" oneof_index: 0 }
+}
+message_type {
+  name: "Features"
+  field {
+    name: "feature" number: 1 label: LABEL_REPEATED type: TYPE_MESSAGE type_name: ".pipeline.Features.FeatureEntry"
+  }
+  nested_type {
+    name: "FeatureEntry"
+    options { map_entry: true }
+    field { name: "key" number: 1 type: TYPE_STRING }
+    field { name: "value" number: 2 type: TYPE_MESSAGE type_name: ".pipeline.Feature" }
+  }
+}
+message_type {
+  name: "Example"
+  field { name: "features" number: 1 type: TYPE_MESSAGE type_name: ".pipeline.Features" }
+}
+"""
 
 
 class TFRecordError(ValueError):
@@ -143,7 +167,8 @@ class Example:
     def values(self, name: str, kind: str, most: int) -> Sequence[Any]:
         """A feature's values: bytes, float32 or int64 numbers.
 
-        kind: a key of LISTS. Raises ExampleError for a feature of another kind, or with more than `most` values.
+        kind: bytes_list, float_list or int64_list. Raises ExampleError for a feature of another kind, or with more than
+        `most` values.
         """
         found = self.features[name].WhichOneof("kind") if name in self.features else None
         if found is None:
@@ -158,27 +183,11 @@ class Example:
 
 @cache
 def _message() -> Any:
-    """The class of a tf.train.Example, from its description above."""
-    kinds = descriptor_pb2.FieldDescriptorProto
-    file = descriptor_pb2.FileDescriptorProto(name="pipeline_example.proto", package="pipeline", syntax="proto3")
+    """The class of a tf.train.Example."""
+    # Takes 0.02 s, and only InstaVariety needs it.
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 
-    def add(message: Any, name: str, number: int, kind: int | str, *, repeated: bool = False) -> Any:
-        of = {"type": kinds.TYPE_MESSAGE, "type_name": kind} if isinstance(kind, str) else {"type": kind}
-        label = kinds.LABEL_REPEATED if repeated else kinds.LABEL_OPTIONAL
-        return message.field.add(name=name, number=number, label=label, **of)
-
-    for name, kind in (("Bytes", kinds.TYPE_BYTES), ("Floats", kinds.TYPE_FLOAT), ("Integers", kinds.TYPE_INT64)):
-        add(file.message_type.add(name=name), "value", 1, kind, repeated=True)
-    feature = file.message_type.add(name="Feature")
-    feature.oneof_decl.add(name="kind")
-    for number, (name, of) in enumerate(LISTS.items(), 1):
-        add(feature, name, number, of).oneof_index = 0
-    features = file.message_type.add(name="Features")
-    entry = features.nested_type.add(name="FeatureEntry", options={"map_entry": True})
-    add(entry, "key", 1, kinds.TYPE_STRING)
-    add(entry, "value", 2, ".pipeline.Feature")
-    add(features, "feature", 1, ".pipeline.Features.FeatureEntry", repeated=True)
-    add(file.message_type.add(name="Example"), "features", 1, ".pipeline.Features")
+    file = text_format.Parse(EXAMPLE, descriptor_pb2.FileDescriptorProto())
     pool = descriptor_pool.DescriptorPool()  # its own: TensorFlow, where it is imported, has these messages too
     pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("pipeline.Example"))
