@@ -208,12 +208,8 @@ def _collect_detections(keypoints: Sequence[Floats]) -> _SeenDetections:
     if (keys[order[1:]] == keys[order[:-1]]).all(axis=1).any():
         order = np.lexsort(np.concatenate([keys, points.reshape(n, points.shape[1] * 3)], axis=1).T[::-1])
     start = np.searchsorted(rows[:, 0], np.arange(len(counts) + 1))
-    return _SeenDetections(rows[order], points[order], pad_boxes(corners[order]), start)
-
-
-def pad_boxes(corners: Doubles) -> Doubles:
-    """(N, 2, 2) with the margin, so that joints in line have a box with an area."""
-    return np.stack([corners[:, 0] - MARGIN_PX, corners[:, 1] + MARGIN_PX], axis=1)
+    boxes = corners[order] + [[-MARGIN_PX], [MARGIN_PX]]
+    return _SeenDetections(rows[order], points[order], boxes, start)
 
 
 # Joints of face and shoulders in all joint orders; all others are the body's.
