@@ -104,8 +104,8 @@ def run(args: argparse.Namespace) -> int:
 def _too_many(rows: Sequence[Mapping[str, Any]], most: float) -> list[str]:
     texts = []
     for row in rows:
-        n = sum(video["failed"] for video in row["videos"])
-        if n and n > most / 100 * (n_videos := row["accounting"]["videos"]["found"]):
+        n_videos = row["accounting"].get("videos", {}).get("found", 0)
+        if (n := sum(video["failed"] for video in row["videos"])) > most / 100 * n_videos:
             texts.append(f"{row['split']}: {count(n, 'video')} of {n_videos:,} rejected, more than {most:g}%")
     return texts
 

@@ -22,7 +22,7 @@ from pipeline.files.raw.stand_in import is_stand_in
 from pipeline.settings import sections
 from pipeline.settings.file import LUIGI, parse_overrides, settings_file, value_of
 from pipeline.settings.schema import TYPES
-from pipeline.settings.sections import FORMERLY, declared_names
+from pipeline.settings.sections import declared_names
 
 CACHE: Final = "Folder or URL (s3://bucket/prefix) of the cache"
 
@@ -177,8 +177,7 @@ def complete(args: argparse.Namespace) -> None:
 
 def _refuse_unread(args: argparse.Namespace, reads: Collection[str] | None) -> None:
     """Raise ConfigError for a `--set` that this command does not read. reads: None: all but those of training."""
-    for old, key, _ in parse_overrides(args.settings):
-        section = FORMERLY.get(old, old)
+    for section, key, _ in parse_overrides(args.settings):
         if reads is None and section not in (*LUIGI, *declared_names()):
             continue
         if reads is None or not {section, f"{section}.{key}"} & set(reads):

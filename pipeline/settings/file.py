@@ -36,6 +36,7 @@ from pipeline.errors import ConfigError, did_you_mean, expected
 LUIGI: Final = frozenset(
     {"core", "scheduler", "worker", "retcode", "logging", "email", "smtp", "resources", "task_history", "task"}
 )
+FORMERLY: Final = {"train": "vibe"}  # old names of sections, which are read until the next version
 _adapter: Final[Callable[[Any], TypeAdapter[Any]]] = functools.cache(TypeAdapter)
 BY_SET: Final = Path("--set")  # the "file" of settings on the command line
 
@@ -143,23 +144,17 @@ def settings_file() -> Path:
     return Path(os.environ.get("LUIGI_CONFIG_PATH", "luigi.cfg"))
 
 
-def apply_overrides(source: SettingsFile, formerly: Mapping[str, str]) -> SettingsFile:
-    """Override the file with `--set`. Raises ConfigError for an invalid `--set`.
-
-    formerly: old -> new names of sections; the old ones are read with a warning.
-    """
+def apply_overrides(source: SettingsFile) -> SettingsFile:
+    """Override the file with `--set`, and rename sections with a warning. Raises ConfigError for an invalid `--set`."""
     sections: dict[str, Section] = {}
     for old, section in source.sections.items():
-        name = formerly.get(old, old)
+        name = FORMERLY.get(old, old)
         if name != old and name in source.sections:
             raise ConfigError(f"{section.where()}: renamed to [{name}], which is there, too. Delete one.")
         if name != old:
             note(f"{section.where()}: renamed to [{name}]. The next version does not read the old name.")
         sections[name] = Section(source.path, name, section, old=old)
-    for old, key, text in parse_overrides():
-        name = formerly.get(old, old)
-        if name != old:
-            note(f"--set {old}.{key}: [{old}] is renamed to [{name}]. The next version does not read the old name.")
+    for name, key, text in parse_overrides():
         below = sections.get(name, Section(source.path, name))
         sections[name] = Section(source.path, name, {**below, key: text}, {*below.by_set, key}, below.heading)
     return SettingsFile(source.path, sections)
@@ -175,9 +170,12 @@ def parse_overrides(lines: Sequence[str] | None = None) -> Iterator[tuple[str, s
     """(section, key, value) of each `--set`; lines: None: those of the environment. Raises ConfigError."""
     for line in os.environ.get(SET, "").splitlines() if lines is None else lines:
         name, value = line.partition("=")[::2]
-        section, _, key = name.strip().rpartition(".")
-        if not (section and key and "=" in line):
+        old, _, key = name.strip().rpartition(".")
+        if not (old and key and "=" in line):
             raise ConfigError(f"--set {line}: expected SECTION.KEY=VALUE, such as --set vibe.epochs=5")
+        section = FORMERLY.get(old, old)
+        if section != old:
+            note(f"--set {old}.{key}: [{old}] is renamed to [{section}]. The next version does not read the old name.")
         yield section, key, value.strip()
 
 

@@ -41,7 +41,6 @@ from pipeline.settings.schema import (
 T = TypeVar("T")
 
 KIND: Final = "kind"  # key of a stream's section; default: the section's name
-FORMERLY: Final = {"train": "vibe"}  # old names of sections, which are read until the next version
 DEMO: Final = "demo"  # detector for demo data only
 FILE: Final = Path("luigi.cfg")  # optional
 
@@ -164,7 +163,7 @@ def load(file: Path, do: str | None = None, *, tolerant: bool = False, optional:
     """
     absent = optional and not file.exists()
     source = SettingsFile(file, {}) if absent else read(file) if do is None else read(file, do)
-    source = migrate_streams(apply_overrides(source, FORMERLY))
+    source = migrate_streams(apply_overrides(source))
     check_sections(source, tolerant=tolerant)
     required = ("paths", "data") if absent else ()  # that have no defaults
     values = {name: dataclass_of(source.section(name), spec) for name, spec in TYPES.items() if name not in required}
