@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
         for problem in problems:
             out.print(f"{WRONG} {plain(problem)}")
         return 1
-    specs = specs_of(args, name, committed, stand_in=bool(committed.manifest["stand_in"]))
+    specs = specs_of(args, name, committed, stand_in=bool(committed.manifest.get("stand_in")))
     refusals = {spec.name: text for spec in specs if (text := missing_columns(committed, spec))}
     for text in refusals.values():
         out.print(f"{WRONG} {plain(text)}")

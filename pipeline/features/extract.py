@@ -143,7 +143,7 @@ class _StreamExtraction:
         pending = self.writer.pending
         assert not pending, f"{self.plan.split}: shards {pending} were not computed"
         backbone = dict(provenance or self.recorded or self._provenance())
-        stand_in = bool(backbone.get("stand_in")) or self._split.manifest["stand_in"]
+        stand_in = bool(backbone.get("stand_in") or self._split.manifest.get("stand_in"))
         software = {name: version(name) for name in ("opencv-python", "torch", "torchvision")}
         file = self.plan.spec.stream.weights_file
         named = {} if file is None else {"weights_file": str(file.resolve())}

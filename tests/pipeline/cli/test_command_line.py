@@ -211,14 +211,17 @@ def test_a_stream_of_bytes_of_an_earlier_version_stops_no_other_command(penn: An
     assert digests(penn.root) == before
 
 
-def test_a_cache_of_another_program_has_no_accounts(ran: Any, tmp_path: Path) -> None:
+def test_a_cache_of_another_program_has_no_accounts(ran: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(toy, "SPLIT", "penn_action/train")
     with toy.writer(tmp_path, "plan") as split:
         split.begin()
         for video, tracks in toy.videos():
             split.append(replace(video, account={}), tracks)
         split.commit({})
     shown = ran("status", "--cache", tmp_path, "--all").out
-    assert shown.splitlines()[1].split() == ["toy/train", *["not", "recorded"] * 3, "-", "-"]
+    assert shown.splitlines()[1].split() == ["penn_action/train", *["not", "recorded"] * 3, "-", "-"]
     (row,) = json.loads(ran("status", "--cache", tmp_path, "--json", "--max-rejected", "0").out)
     assert (row["tracks"], row["accounting"], row["stand_in"], row["videos"]) == (7, {}, False, [])
-    assert "toy/train,a,not recorded,,,,,\n" in ran("status", "--cache", tmp_path, "--csv").out
+    assert "penn_action/train,a,not recorded,,,,,\n" in ran("status", "--cache", tmp_path, "--csv").out
+    extract = ("extract", "penn_action/train", "--cache", tmp_path, "--weights", "untrained:0")
+    assert "its raw folder is unknown" in ran(*extract, code=2).err

@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         texts["body"] = str(args.body)
     elif "body" not in texts and dataset is not None and "body" in _names(options_class):
         split = cache.open(args.cache)[name]
-        body = body_of(args, dataset, demo=bool(split.manifest["stand_in"]), needed="pose" in split.columns)
+        body = body_of(args, dataset, demo=bool(split.manifest.get("stand_in")), needed="pose" in split.columns)
         texts |= {"body": str(body)} if body is not None and body.is_dir() else {}
     format_options = _format_options(args.format, texts, options_class)
     stream = {} if args.stream is None else {"stream": args.stream}
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     for what, rows in exported.left_out.items():
         out.print(f"  {DOUBT} {count(rows, 'row')} not exported: {plain(what)}")
     if exported.stand_in:
-        demo = bool(cache.open(args.cache)[name].manifest["stand_in"])
+        demo = bool(cache.open(args.cache)[name].manifest.get("stand_in"))
         what = f"{STAND_IN} demo data" if demo else f"{UNTRAINED} features of random weights"
         out.print(f"  {what}: use only to try the pipeline")
     return 0
