@@ -22,8 +22,7 @@ import luigi
 from luigi import configuration, lock
 
 from pipeline.cli import console, signals
-from pipeline.cli.command_line import show_any_symbol
-from pipeline.cli.options import SET
+from pipeline.cli.command_line import SET, show_any_symbol
 from pipeline.cli.text import error_text, from_here
 from pipeline.errors import ConfigError
 from pipeline.files.raw.stand_in import is_stand_in

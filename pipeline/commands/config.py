@@ -10,8 +10,8 @@ from typing import Any, Final, NamedTuple
 
 from pipeline import datasets
 from pipeline.cli import console
+from pipeline.cli.command_line import json_option
 from pipeline.cli.console import err, out, plain
-from pipeline.cli.options import json_option
 from pipeline.errors import ConfigError, did_you_mean
 from pipeline.recipe.recipe import by_settings, missing_files
 from pipeline.settings import sections

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import cache
 from pipeline.accounting import NOT_NOW, reason
+from pipeline.cli.command_line import SHARDS_KEPT
 from pipeline.cli.console import DOUBT, IDLE, CommandResult, err, print_result
-from pipeline.cli.options import SHARDS_KEPT, cores
 from pipeline.cli.progress import bar
 from pipeline.cli.text import FEW, command, count, few, not_counted
 from pipeline.conversion import convert
@@ -18,6 +18,7 @@ from pipeline.conversion.committed import DROP
 from pipeline.conversion.plan import recorded_plan
 from pipeline.errors import PipelineError
 from pipeline.files.raw.stand_in import is_stand_in
+from pipeline.processes import cores
 from pipeline.settings.arguments import body_of, check_own_folder, setting_options, split_options
 
 REMOVED: Final = "convert.removed"

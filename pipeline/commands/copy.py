@@ -6,8 +6,8 @@ import argparse
 from typing import Final
 
 import cache
+from pipeline.cli.command_line import SHARDS_KEPT
 from pipeline.cli.console import DOUBT, WRONG, err, out, plain
-from pipeline.cli.options import SHARDS_KEPT
 from pipeline.cli.progress import bar
 from pipeline.cli.text import command, count
 from pipeline.errors import PipelineError

@@ -16,8 +16,8 @@ from rich.table import Table
 
 from pipeline import datasets
 from pipeline.cli import console
+from pipeline.cli.command_line import json_option
 from pipeline.cli.console import DONE, DOUBT, CommandResult, err, plain, print_result
-from pipeline.cli.options import json_option
 from pipeline.cli.text import command
 from pipeline.datasets.base import Dataset, Mistake, ReleasePart, describe_error, globs
 from pipeline.demo import demo_data, has_demo_data

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import cache
+from pipeline.cli.command_line import named_values
 from pipeline.cli.console import DOUBT, STAND_IN, UNTRAINED, WRONG, err, out, plain
-from pipeline.cli.options import named_values
 from pipeline.cli.progress import bar
 from pipeline.cli.text import count
 from pipeline.conversion.committed import why_empty

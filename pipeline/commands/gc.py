@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 
 import cache
+from pipeline.cli.command_line import json_option
 from pipeline.cli.console import DOUBT, IDLE, CommandResult, print_result, size
-from pipeline.cli.options import json_option
 from pipeline.cli.text import count
 from pipeline.settings.arguments import cache_option
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import cache
 from pipeline import datasets
+from pipeline.cli.command_line import json_option
 from pipeline.cli.console import DONE, DOUBT, WRONG, CommandResult, err, plain, print_result, size
-from pipeline.cli.options import json_option
 from pipeline.cli.text import FEW, command, count, few
 from pipeline.conversion.plan import ConversionPlan
 from pipeline.features.plan import IMPORTED

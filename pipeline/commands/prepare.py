@@ -14,9 +14,8 @@ from typing import Any, Final
 
 import cache
 from pipeline import datasets, detect
-from pipeline.cli.command_line import CommandEntry
+from pipeline.cli.command_line import CommandEntry, every_option
 from pipeline.cli.console import DOUBT, STAND_IN, UNTRAINED, VERB, WRONG, err, line, out, plain, size
-from pipeline.cli.options import every_option
 from pipeline.cli.progress import Progress, bar
 from pipeline.cli.text import FEW, command, count, error_text, few, from_here
 from pipeline.commands import extract as extract_command

@@ -15,8 +15,8 @@ from rich.table import Table
 import cache
 from pipeline import datasets
 from pipeline.accounting import VideoAccount, reason
+from pipeline.cli.command_line import json_option
 from pipeline.cli.console import DOUBT, IDLE, CommandResult, err, fits, plain, print_result, printable, size, table
-from pipeline.cli.options import json_option
 from pipeline.cli.text import FEW, command, count, error_text, few
 from pipeline.commands import tag
 from pipeline.conversion.committed import (

@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Iterator, Sequence
 
 import cache
+from pipeline.cli.command_line import json_option
 from pipeline.cli.console import DONE, IDLE, CommandResult, plain, print_result, size, table
-from pipeline.cli.options import json_option
 from pipeline.cli.text import command, count
 from pipeline.errors import PipelineError
 from pipeline.settings.arguments import cache_option, choose_splits, join_split_name

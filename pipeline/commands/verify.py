@@ -16,8 +16,8 @@ from typing import Any, Final
 import numpy as np
 
 import cache
+from pipeline.cli.command_line import json_option, whole, workers_option
 from pipeline.cli.console import DONE, ERROR, IDLE, WRONG, CommandResult, err, plain, print_result, size
-from pipeline.cli.options import cores, json_option, whole
 from pipeline.cli.progress import bar
 from pipeline.cli.text import FEW, command, count, few
 from pipeline.conversion.convert import convert
@@ -28,6 +28,7 @@ from pipeline.features.pixel_sources import pixels
 from pipeline.features.plan import missing_rows
 from pipeline.features.weights import WeightsSpec
 from pipeline.plug_ins import service
+from pipeline.processes import cores
 from pipeline.settings.arguments import cache_option, choose_splits, join_split_name
 from pipeline.track import other_units
 
@@ -50,7 +51,7 @@ def options(sub: argparse.ArgumentParser) -> None:
     add("--seed", type=whole(0), default=0, help="Seed of the drawn rows, with --recompute (default: 0)")
     add("--weights", metavar="KIND:FILE", help="Weights of streams that were computed with a file, with --recompute")
     add("--raw", type=Path, help="The dataset's raw folder, with --recompute, if it has moved")
-    add("--workers", type=whole(0), default=0, help="Number of processes, with --recompute (default: one per core)")
+    workers_option(sub, "processes, with --recompute")
     json_option(sub)
 
 

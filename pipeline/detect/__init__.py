@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 from pydantic import Field, NonNegativeInt, PositiveFloat
 from pydantic.dataclasses import dataclass as validated
 
-from pipeline.cli.options import cores
 from pipeline.errors import PipelineError
 from pipeline.files.pixels.frames import Image
 from pipeline.plug_ins import Registry
-from pipeline.processes import TIMEOUT
+from pipeline.processes import TIMEOUT, cores
 from pipeline.processes.devices import DeviceName, DeviceNames, device_names
 
 __all__ = ["Detect", "Detector", "Image", "People", "find", "flaw", "get", "identity", "load", "names", "terms"]

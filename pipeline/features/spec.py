@@ -9,9 +9,9 @@ from typing import Annotated
 from pydantic import Field, NonNegativeInt, PositiveFloat
 from pydantic.dataclasses import dataclass as validated
 
-from pipeline.cli.options import cores
 from pipeline.features.streams.base import MOST_CROPS, Machine, Stream
 from pipeline.features.streams.network import ResNet50
+from pipeline.processes import cores
 from pipeline.processes.devices import DeviceName, DeviceNames, device_names
 
 

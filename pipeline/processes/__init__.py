@@ -13,6 +13,7 @@ RLIMIT_AS, it does not count mapped files and reserved address space.
 
 from __future__ import annotations
 
+import os
 import pickle
 import signal
 import traceback
@@ -28,6 +29,11 @@ OUT_OF_MEMORY: Final = 86  # exit code of a process at its memory limit
 IDLE: Final = -2  # the place of a process without a task
 
 pulse = memoryview(bytearray(16)).cast("q")  # of this process: signs of life so far, and its place
+
+
+def cores(workers: int) -> int:
+    """Number of processes; 0 means one per core."""
+    return workers or len(os.sched_getaffinity(0))
 
 
 def alive(place: int | None = None) -> None:

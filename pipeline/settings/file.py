@@ -28,8 +28,8 @@ from typing import Annotated, Any, Final, get_args, get_origin, get_type_hints
 from pydantic import TypeAdapter
 
 import cache
+from pipeline.cli.command_line import SET
 from pipeline.cli.console import DOUBT, err, plain
-from pipeline.cli.options import SET
 from pipeline.errors import ConfigError, did_you_mean, expected
 
 # Sections that Luigi reads itself.

@@ -19,13 +19,13 @@ from cache import CacheError
 from cache.format.layout import check_names
 from pipeline import datasets, detect, plug_ins
 from pipeline.cli.console import DOUBT, err, plain
-from pipeline.cli.options import cores
 from pipeline.datasets.base import Dataset
 from pipeline.demo import has_demo_data
 from pipeline.detect import Detector
 from pipeline.errors import ConfigError, PipelineError, did_you_mean
 from pipeline.features import streams
 from pipeline.features.spec import StreamSpec
+from pipeline.processes import cores
 from pipeline.settings.file import BY_SET, LUIGI, Section, SettingsFile, apply_overrides, note, read
 from pipeline.settings.schema import (
     TYPES,

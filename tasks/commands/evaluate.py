@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import cache
 from pipeline.cli import console
-from pipeline.cli.options import json_option, whole
+from pipeline.cli.command_line import json_option, whole
 from pipeline.cli.progress import bar
 from pipeline.cli.text import from_here
 from pipeline.errors import PipelineError

@@ -15,7 +15,7 @@ import pytest
 from luigi import configuration, lock
 from luigi.rpc import RPCError
 
-from pipeline.cli.options import SET
+from pipeline.cli.command_line import SET
 from pipeline.errors import ConfigError
 from tasks import Convert, luigi_command
 from tasks.luigi_command import whose_data

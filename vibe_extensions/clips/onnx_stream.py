@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pipeline.cli.options import cores
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features.streams.base import Labels, Machine, NumberStream, region_of
 from pipeline.features.weights import NOT_KNOWN
+from pipeline.processes import cores
 from vibe_extensions.clips.detectors import graphs
 from vibe_extensions.clips.detectors.graphs import Session
 

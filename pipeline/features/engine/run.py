@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache import Split, StreamShards
-from pipeline.cli.options import cores
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features.computing import compute_labels, device_of, load, numbers_of, region_slices
 from pipeline.features.engine.meter import Meter
@@ -29,7 +28,7 @@ from pipeline.features.engine.worker import AHEAD, CropDecoding, Filling, Proble
 from pipeline.features.pixel_sources import Pixels, label_batch
 from pipeline.features.spec import Resources
 from pipeline.features.streams.base import Computer, Labels, Machine, Stream
-from pipeline.processes import Failed
+from pipeline.processes import Failed, cores
 from pipeline.processes.pool import TRIALS, VIDEO_THREADS, Pool
 
 MOST_WORKERS: Final = 16  # decoding processes for each core: more would only slow each other down

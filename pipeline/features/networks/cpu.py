@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pipeline.cli.options import cores
 from pipeline.features.networks.base import Loaded, Network, PlainNetwork
 from pipeline.features.streams.base import Machine
+from pipeline.processes import cores
 
 BATCH_SIZE: Final = 16  # larger ones are not faster, and intermediate results still fit the caches
 SMALL_BATCH: Final = 8  # of networks that compute a crop at a time, which may take seconds

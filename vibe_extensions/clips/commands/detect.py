@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from pipeline import detect
+from pipeline.cli.command_line import every_option, json_option, named_values
 from pipeline.cli.console import DOUBT, STAND_IN, err, out, plain, show_json
-from pipeline.cli.options import every_option, json_option, named_values
 from pipeline.cli.progress import bar
 from pipeline.cli.text import FEW, count
 from pipeline.detect import DetectionResources, Detector

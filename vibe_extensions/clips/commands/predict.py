@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import cache
 from pipeline import detect
 from pipeline.cli import console
-from pipeline.cli.options import every_option, json_option
+from pipeline.cli.command_line import every_option, json_option
 from pipeline.cli.progress import bar
 from pipeline.cli.text import FEW, count, few, from_here
 from pipeline.commands import prepare

@@ -21,7 +21,6 @@ import numpy as np
 
 from cache.storage.atomic import WriterLock, write_atomic
 from pipeline.cli.console import DONE, DOUBT, plain, rate
-from pipeline.cli.options import cores
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import FEW, count, few
 from pipeline.detect import DetectionResources, Detector, People, load
@@ -31,7 +30,7 @@ from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.pixels.cuts import LEAST, Histogram, cuts, difference
 from pipeline.files.pixels.frames import Image, Video
 from pipeline.files.raw.files import file_digest
-from pipeline.processes import cluster
+from pipeline.processes import cluster, cores
 from pipeline.processes.devices import Devices
 from pipeline.recipe.recipe import StepResult, detect_again
 from vibe_extensions.clips.detection.decoders import DecodedBatch, Decoders

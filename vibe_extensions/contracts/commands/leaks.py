@@ -21,15 +21,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 import cache
+from pipeline.cli.command_line import json_option, whole, workers_option
 from pipeline.cli.console import DONE, DOUBT, IDLE, WRONG, CommandResult, err, print_result
-from pipeline.cli.options import cores, json_option, whole, workers_option
 from pipeline.cli.progress import Progress, bar, silent
 from pipeline.cli.text import FEW, count, few
 from pipeline.datasets import find_installed
 from pipeline.datasets.base import Origin
 from pipeline.errors import PipelineError
 from pipeline.files.pixels import sources
-from pipeline.processes import Failed
+from pipeline.processes import Failed, cores
 from pipeline.processes.pool import ordered_map
 from pipeline.settings.arguments import cache_option
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from pipeline.cli.command_line import whole, workers_option
 from pipeline.cli.console import err, out, plain
-from pipeline.cli.options import cores, whole, workers_option
 from pipeline.cli.progress import bar
+from pipeline.processes import cores
 
 
 def options(sub: argparse.ArgumentParser) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import cache
+from pipeline.cli.command_line import named_values
 from pipeline.cli.console import DOUBT, STAND_IN, UNTRAINED, err, out, plain, size
-from pipeline.cli.options import named_values
 from pipeline.cli.progress import bar
 from pipeline.cli.text import count
 from pipeline.datasets import find_installed

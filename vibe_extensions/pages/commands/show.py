@@ -10,8 +10,8 @@ from typing import Final
 
 import cache
 from pipeline import datasets
+from pipeline.cli.command_line import whole
 from pipeline.cli.console import DOUBT, STAND_IN, err, out, plain, size
-from pipeline.cli.options import whole
 from pipeline.cli.progress import Progress, bar
 from pipeline.cli.text import count
 from pipeline.datasets.base import Dataset
