@@ -177,11 +177,6 @@ class Extract(SplitTask):
         self.report(result)
 
 
-def streams_of_data() -> set[str]:
-    """The streams that `Data` makes."""
-    return {spec.name for spec in settings().streams}
-
-
 class Data(PipelineTask):
     """Everything before training, for every enabled dataset."""
 

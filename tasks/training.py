@@ -25,7 +25,7 @@ from pipeline.features.spec import StreamSpec
 from pipeline.recipe.recipe import extract
 from pipeline.settings.sections import stream_of
 from tasks.base import PipelineTask, fact, plain, say, warn
-from tasks.data import NETWORK, Data, Extract, streams_of_data
+from tasks.data import NETWORK, Data, Extract
 from tasks.settings import settings
 from vibe_model import models, runs
 from vibe_model.errors import DataError
@@ -227,7 +227,8 @@ class Train(TrainingTask):
         config, tasks = as_set(self.record, self.variant, self.seed), list[luigi.Task]([Data()])
         for name in config.lacks:
             tasks += checkpoint_task(config.MADE_BY[name][0]).required_tasks(self.variant, self.seed)
-        extra = {extra_stream.stream for extra_stream in config.extra_streams.values()} - streams_of_data()
+        of_data = {spec.name for spec in settings().streams}
+        extra = {extra_stream.stream for extra_stream in config.extra_streams.values()} - of_data
         for split, read in config.streams.items():
             tasks += [ExtractBeside(split=split, stream=stream) for stream in read if stream in extra]
         return tasks

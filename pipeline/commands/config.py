@@ -29,11 +29,7 @@ def options(sub: argparse.ArgumentParser) -> None:
     json_option(sub)
     add("--check", action="store_true", help="Only check the file. Exits with 1 if training would be refused")
     add("--config", type=Path, metavar="FILE", help="Settings file (default: LUIGI_CONFIG_PATH, else ./luigi.cfg)")
-    sub.set_defaults(complete=complete)
-
-
-def complete(_: argparse.Namespace) -> None:
-    """Do nothing: `run` reads and checks every `--set`."""
+    sub.set_defaults(complete=lambda _: None)  # `run` reads and checks every `--set`
 
 
 class Setting(NamedTuple):

@@ -37,19 +37,15 @@ def run(args: argparse.Namespace) -> int:
         own = None if streams is None else [stream for stream in streams if stream in opened[name].streams]
         with bar(f"copy {name}", err, unit="row") as progress:
             copied = cache.copy_split(args.cache, name, args.to, streams=own, progress=progress, tag=args.tag)
-        _print(copied, args)
+        wrote = [count(copied.rows, "row")] if copied.wrote_rows else []
+        wrote += [", ".join(copied.streams)] if copied.streams else []
+        out.print(plain(f"{name}: copied {' with '.join(wrote)}" if wrote else f"{name}: up to date"))
+        for stream, rows in copied.missing.items():
+            extract = command("extract", name, "--cache", str(args.cache), "--stream", stream)
+            missing = f"{stream} of {name} is incomplete: {count(rows, 'row')} missing in {args.cache} and the copy"
+            out.print(f"{DOUBT} {plain(f'{missing}. To add them: {extract}')}, then copy again")
     with bar("verify", err) as progress:
         report = cache.verify(args.to, fast=True, progress=progress, splits=names)
     for problem in report.problems:
         out.print(f"{WRONG} {plain(problem)}")
     return 0 if report.ok else 1
-
-
-def _print(done: cache.Copied, args: argparse.Namespace) -> None:
-    wrote = [count(done.rows, "row")] if done.wrote_rows else []
-    wrote += [", ".join(done.streams)] if done.streams else []
-    out.print(plain(f"{done.split}: copied {' with '.join(wrote)}" if wrote else f"{done.split}: up to date"))
-    for stream, rows in done.missing.items():
-        extract = command("extract", done.split, "--cache", str(args.cache), "--stream", stream)
-        missing = f"{stream} of {done.split} is incomplete: {count(rows, 'row')} missing in {args.cache} and the copy"
-        out.print(f"{DOUBT} {plain(f'{missing}. To add them: {extract}')}, then copy again")

@@ -50,7 +50,11 @@ def run(args: argparse.Namespace) -> int:
     if args.real:
         text = set_values(ABOUT_REAL + text[text.index("\n\n") + 1 :], {**REAL, **given})
     args.folder.mkdir(parents=True, exist_ok=True)
-    _write_new(file, text)
+    try:
+        with file.open("x", encoding="utf-8") as stream:
+            stream.write(text)
+    except FileExistsError as error:
+        raise PipelineError(f"{file} exists. Name another folder, or move the file.") from error
     luigi = f"{_tool('luigi')} --module tasks"
     steps = [
         *([] if args.folder.resolve() == Path.cwd() else [f"cd {shlex.quote(str(args.folder))}"]),
@@ -61,15 +65,6 @@ def run(args: argparse.Namespace) -> int:
     for i, step in enumerate(steps):
         out.print(plain(f"{'' if i else 'next':<10} {step}"))
     return 0
-
-
-def _write_new(file: Path, text: str) -> None:
-    """Raises PipelineError if the file exists."""
-    try:
-        with file.open("x", encoding="utf-8") as stream:
-            stream.write(text)
-    except FileExistsError as error:
-        raise PipelineError(f"{file} exists. Name another folder, or move the file.") from error
 
 
 def set_values(text: str, values: Mapping[tuple[str, str], str]) -> str:
