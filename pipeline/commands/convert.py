@@ -21,7 +21,6 @@ from pipeline.files.raw.stand_in import is_stand_in
 from pipeline.processes import cores
 from pipeline.settings.arguments import body_of, check_own_folder, setting_options, split_options
 
-REMOVED: Final = "convert.removed"
 KEPT: Final = SHARDS_KEPT
 
 
@@ -42,7 +41,7 @@ def options(sub: argparse.ArgumentParser) -> None:
 
 def reads(args: argparse.Namespace) -> list[str]:
     """The dataset's section, [paths] body, [convert] removed. --retry uses the recorded options."""
-    return [] if args.retry else [args.dataset, "paths.body", REMOVED]
+    return [] if args.retry else [args.dataset, "paths.body", "convert.removed"]
 
 
 def run(args: argparse.Namespace) -> int:

@@ -16,7 +16,7 @@ from pipeline.conversion.plan import ConversionPlan
 from pipeline.features.plan import IMPORTED
 from pipeline.files.raw.changes import what_differs
 from pipeline.recipe.forecast import Forecast, forecast_lines, forecasts_of
-from pipeline.recipe.overview import SplitPlan, StreamPlan, plan_splits
+from pipeline.recipe.overview import SplitPlan, plan_splits
 from pipeline.recipe.recipe import NO_SETTINGS, by_settings, missing_files
 from pipeline.settings.arguments import CACHE, join_split_name
 from pipeline.settings.file import settings_file
@@ -78,8 +78,11 @@ def lines(plan: SplitPlan, most: int | None, shown: Collection[str] = ()) -> Ite
         yield from (f"  {line}" for line in _conversion(plan, todo, most))
     yield from (f"  {line}" for line in _notes(plan))
     for stream in () if plan.up_to_date else plan.extractions:
-        if stream.why:
-            yield from (f"  {line}" for line in _extraction(plan, stream, because))
+        if stream.why and plan.committed is not None:
+            lacks, n_rows = stream.lacks, count(plan.committed.manifest["rows"], "row")
+            rows = f"{lacks.rows:,} of {n_rows} in {count(len(lacks.shards), 'shard')}, {size(stream.n_bytes)}"
+            yield f"  extract  {plain(stream.stream)}: {rows}{because}"
+            yield f"    why    {plain(stream.why)}"
         elif because and not stream.differs and (todo is None or todo.append):
             yield f"  {_verb(plan, stream.stream)}  {plain(stream.stream)}: new rows of the conversion"
         if stream.other_keys:
@@ -125,14 +128,6 @@ def _conversion(plan: SplitPlan, todo: ConversionPlan, most: int | None) -> Iter
 def _changed_videos(todo: ConversionPlan) -> dict[str, list[str]]:
     recorded = todo.recorded_stamps()
     return {name: what_differs(recorded.get(name), todo.stamps[name]) for name in todo.changed}
-
-
-def _extraction(plan: SplitPlan, todo: StreamPlan, more: str) -> Iterator[str]:
-    lacks, n_rows = todo.lacks, plan.committed.manifest["rows"] if plan.committed is not None else 0
-    shards = count(len(lacks.shards), "shard")
-    line = f"extract  {plain(todo.stream)}: {lacks.rows:,} of {count(n_rows, 'row')} in {shards}, {size(todo.n_bytes)}"
-    yield line + more
-    yield f"  why    {plain(todo.why)}"
 
 
 def _notes(plan: SplitPlan) -> Iterator[str]:

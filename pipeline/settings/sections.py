@@ -73,8 +73,16 @@ class Settings:
 
     @functools.cached_property
     def streams(self) -> tuple[StreamSpec, ...]:
-        """The streams of [features] streams. Those of pixels share a pass over them. Raises ConfigError."""
-        return streams_of(self.source, self.features.streams)
+        """The streams of [features] streams, with the options of their sections. Raises ConfigError, with the line."""
+        where, names = self.source.where("features", "streams"), self.features.streams
+        if not names or len(set(names)) < len(names):
+            raise ConfigError(f"{where}: expected different names of streams, found {' '.join(names) or 'none'}")
+        for name in names:
+            try:
+                check_names("dataset/split", name)
+            except CacheError as error:
+                raise ConfigError(f"{where}: {error}") from error
+        return tuple(stream_of(self.source, name) for name in names)
 
     @property
     def stream(self) -> StreamSpec:
@@ -257,19 +265,6 @@ def migrate_streams(source: SettingsFile) -> SettingsFile:
     where = features.where(next(iter(old)))
     note(f"{where}: moved to sections of streams: {text}. The next version does not read the old keys.")
     return SettingsFile(source.path, {of: section for of, section in sections.items() if section})
-
-
-def streams_of(source: SettingsFile, names: Sequence[str]) -> tuple[StreamSpec, ...]:
-    """The streams of [features] streams with the options of their sections. Raises ConfigError, with the line."""
-    where = source.section("features").where("streams")
-    if not names or len(set(names)) < len(names):
-        raise ConfigError(f"{where}: expected different names of streams, found {' '.join(names) or 'none'}")
-    for name in names:
-        try:
-            check_names("dataset/split", name)
-        except CacheError as error:
-            raise ConfigError(f"{where}: {error}") from error
-    return tuple(stream_of(source, name) for name in names)
 
 
 def stream_of(source: SettingsFile, name: str, kind: str = "", options: Section | None = None) -> StreamSpec:
