@@ -19,13 +19,14 @@ from pipeline.conversion.plan import recorded_plan
 from pipeline.errors import PipelineError
 from pipeline.files.raw.stand_in import is_stand_in
 from pipeline.processes import cores
-from pipeline.settings.arguments import body_of, check_own_folder, setting_options, split_options
+from pipeline.settings.arguments import body_of, cache_option, check_own_folder, setting_options, split_arguments
 
 KEPT: Final = SHARDS_KEPT
 
 
 def options(sub: argparse.ArgumentParser) -> None:
-    split_options(sub, new_rows=True)
+    split_arguments(sub)
+    cache_option(sub, required=True)
     sub.add_argument("--raw", type=Path, help="The dataset's raw folder (with --retry: as recorded)")
     sub.add_argument(
         "--body", type=Path, help="Folder of SMPL's files, for datasets that need them (default: [paths] body)"

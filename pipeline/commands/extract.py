@@ -22,7 +22,7 @@ from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import Stream
 from pipeline.features.streams.network import ResNet50
 from pipeline.features.weights import KINDS
-from pipeline.settings.arguments import setting_options, split_options
+from pipeline.settings.arguments import cache_option, setting_options, split_arguments
 from pipeline.settings.file import BY_SET, Section, parse_overrides
 from pipeline.settings.sections import KIND, configure, stream_of
 
@@ -30,7 +30,8 @@ KEPT: Final = "computed rows are kept (by other processes, until a minute ago); 
 
 
 def options(sub: argparse.ArgumentParser) -> None:
-    split_options(sub)
+    split_arguments(sub)
+    cache_option(sub)
     weights = "; ".join(KINDS.values())
     add = sub.add_argument
     add("--stream", help="Name of the stream in the cache (default: [features] streams)")

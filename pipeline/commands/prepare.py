@@ -37,7 +37,7 @@ from pipeline.processes.devices import DeviceName
 from pipeline.recipe.forecast import forecast_lines, forecasts_of
 from pipeline.recipe.overview import SplitPlan, plan_splits
 from pipeline.recipe.recipe import LAYOUT, Recipe, StepResult, detect_again, missing_files, report_step
-from pipeline.settings.arguments import CACHE, body_of, check_own_folder, from_settings, option_type
+from pipeline.settings.arguments import body_of, cache_option, check_own_folder, from_settings, option_type
 from pipeline.settings.sections import detector_of
 
 NO_DETECTOR: Final = "none"
@@ -58,7 +58,7 @@ def options(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
     add("dataset", metavar="DATASET", help=f"{', '.join(datasets.names())} (videos: your own clips)")
     add("--raw", type=Path, required=True, help="The dataset's raw folder; for videos, the folder of the clips")
-    add("--cache", type=cache.place_of, required=True, help=CACHE)
+    cache_option(sub, required=True)
     add("--pages", type=Path, metavar="DIR", help="Folder for CACHE-DATASET-SPLIT.html (default: next to the cache)")
     add("--plan", action="store_true", help="Print what would be done, and stop")
     add("--all", action="store_true", help="Name every video in the plan instead of the first few")

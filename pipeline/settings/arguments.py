@@ -54,22 +54,11 @@ def split_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("split", action=_SplitName, help="Split of the dataset: train, val, test, ...")
 
 
-def split_options(sub: argparse.ArgumentParser, *, new_rows: bool = False) -> None:
-    """Add DATASET SPLIT --cache.
-
-    new_rows: require --cache for commands that add rows; the cache of luigi.cfg is for the datasets of luigi.cfg.
-    """
-    split_arguments(sub)
-    if new_rows:
-        sub.add_argument("--cache", type=cache.place_of, required=True, help=CACHE)
-    else:
-        cache_option(sub)
-
-
-def cache_option(sub: argparse.ArgumentParser) -> None:
-    """Add `--cache`, with [paths] cache as its default."""
-    sub.add_argument("--cache", type=cache.place_of, help=CACHE)
-    from_settings(sub, cache="paths.cache")
+def cache_option(sub: argparse.ArgumentParser, *, required: bool = False) -> None:
+    """Add `--cache`; required to add rows, since [paths] cache, else the default, is for the datasets of luigi.cfg."""
+    sub.add_argument("--cache", type=cache.place_of, required=required, help=CACHE)
+    if not required:
+        from_settings(sub, cache="paths.cache")
 
 
 def join_split_name(names: Sequence[str]) -> list[str]:

@@ -14,14 +14,15 @@ from pipeline.cli.progress import bar
 from pipeline.cli.text import count
 from pipeline.datasets import find_installed
 from pipeline.errors import ConfigError
-from pipeline.settings.arguments import body_of, split_options
+from pipeline.settings.arguments import body_of, cache_option, split_arguments
 from pipeline.settings.file import BY_SET, Section
 from vibe_extensions.exchange.formats import export_formats
 
 
 def options(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
-    split_options(sub)
+    split_arguments(sub)
+    cache_option(sub)
     formats = export_formats()
     about = "; ".join(f"{name}: {form.about}" for name, form in formats.items())
     add("--format", required=True, choices=formats, help=about)

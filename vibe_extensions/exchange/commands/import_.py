@@ -10,7 +10,7 @@ from pipeline.cli.progress import bar
 from pipeline.cli.text import count
 from pipeline.commands.convert import accounting_lines
 from pipeline.errors import ConfigError
-from pipeline.settings.arguments import split_options
+from pipeline.settings.arguments import cache_option, split_arguments
 from pipeline.skeletons import JOINTS
 
 
@@ -22,7 +22,8 @@ def options(sub: argparse.ArgumentParser) -> None:
         help="database file, joblib (.pt) or HDF5 (.h5); with --format arrays npy, npz, safetensors "
         "or Parquet; no code in it is run",
     )
-    split_options(sub, new_rows=True)
+    split_arguments(sub)
+    cache_option(sub, required=True)
     formats = "vibe: a database file becomes a split; arrays: an array becomes a stream of an existing split"
     add("--format", choices=("vibe", "arrays"), default="vibe", help=f"{formats} (default: vibe)")
     add("--as", "--stream", dest="stream", metavar="NAME", help="stream name of its features (default: resnet50)")
