@@ -179,7 +179,7 @@ def resolve(args: argparse.Namespace, streams: Sequence[StreamSpec] = ()) -> Pre
         )
     detector = _detector(args)
     common: dict[str, Any] = {"body": body, "drop_removed": settings.convert.removed == "drop", "detector": detector}
-    by_any = detector is not None and _keeps_other_keypoints(args, detector.name)
+    common["by_any_detector"] = detector is not None and _keeps_other_keypoints(args, detector.name)
     recipes, without_weights = [], False
     committed = {split: committed_split(args.cache, f"{dataset.name}/{split}") for split in dataset.splits}
     first = next((split for split in committed.values() if split is not None and split.streams), None)
@@ -193,8 +193,7 @@ def resolve(args: argparse.Namespace, streams: Sequence[StreamSpec] = ()) -> Pre
             if args.stream is not None:
                 raise
             without_weights = dataset.has_pixels
-        common |= {"streams": tuple(specs), "by_any_detector": by_any}
-        recipes.append(Recipe(dataset, split, args.raw, args.cache, settings, **common))
+        recipes.append(Recipe(dataset, split, args.raw, args.cache, settings, streams=tuple(specs), **common))
     return Preparation(args, dataset, recipes, without_weights)
 
 

@@ -193,11 +193,15 @@ def split_status(split: cache.Split) -> dict[str, Any]:
             undecodable[name] = split.undecodable(name)
         except cache.CacheError as error:
             problems.append(f"{split.name}: {name} is damaged: {error}")
-    gone = _missing(split)
-    if gone["missing"]:
-        n = count(len(gone["missing"]), "video")
+    missing, unlisted = dict[str, str](), ""  # committed video -> its missing file ("": all); why they are unknown
+    try:
+        missing = missing_now(split)
+    except (PipelineError, OSError) as error:
+        unlisted = error_text(error)
+    if missing:
+        n = count(len(missing), "video")
         problems.append(f"{split.name}: {n} missing from {recorded_raw(split)}; the rows are kept")
-    problems += [f"{split.name}: {gone['unlisted']}"] if gone["unlisted"] else why_empty(split)
+    problems += [f"{split.name}: {unlisted}"] if unlisted else why_empty(split)
     harmless, keys = harmless_of(split), ("name", "found", "kept", "dropped", "set_aside", "message", "notes")
     videos, without_track = [], {}
     for account in (video.account for video in split.videos if "tracks_kept" in video.account):
@@ -214,7 +218,8 @@ def split_status(split: cache.Split) -> dict[str, Any]:
         "imported": split.manifest.get("reader", {}).get("imported", {}).get("file"),
         "raw": split.provenance.get("raw"),
         "streams": [*streams.values()],
-        **gone,
+        "missing": missing,
+        "unlisted": unlisted,
         "weights": weights,
         "undecodable": undecodable,
         "set_aside": [f"{video['set_aside']}: {video['message']}" for video in videos if video["failed"]],
@@ -245,14 +250,6 @@ def _line(cells: Sequence[object]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerow([printable(str(cell)) for cell in cells])
     return text.getvalue()
-
-
-def _missing(split: cache.Split) -> dict[str, Any]:
-    """`missing`: committed video that is missing -> its missing files ("": all); `unlisted`: why they are unknown."""
-    try:
-        return {"missing": missing_now(split), "unlisted": ""}
-    except (PipelineError, OSError) as error:
-        return {"missing": {}, "unlisted": error_text(error)}
 
 
 def incomplete_downloads(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
