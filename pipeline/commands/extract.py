@@ -7,7 +7,7 @@ import functools
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import cache
 from pipeline.cli.command_line import named_values
@@ -122,27 +122,20 @@ def specs_of(args: argparse.Namespace, name: str, committed: cache.Split | None,
         if kind == network and (twice := sorted(for_first.keys() & of_network.keys())):
             raise ConfigError(f"{stream}: {twice[0]} is set by --{twice[0]} and by --set. Delete one.")
         options |= of_network if kind == network else {}
-        requested = RequestedStream(stream, kind, options)
-        specs.append(replace(_spec(args, name, committed, requested, stand_in=stand_in), raw=args.raw))
+        requested = Section(BY_SET, kind, options)
+        specs.append(replace(_spec(args, name, committed, stream, requested, stand_in=stand_in), raw=args.raw))
     return specs
 
 
-class RequestedStream(NamedTuple):
-    """A stream that the arguments or luigi.cfg name."""
-
-    name: str
-    kind: str
-    options: Mapping[str, str]  # set by the command
-
-
-def _recorded_manifest(committed: cache.Split | None, stream: str) -> Mapping[str, Any]:
-    """A stream's manifest; empty without such a stream or split."""
-    return committed.stream_manifest(stream) if committed is not None and stream in committed.streams else {}
+def _recorded_kind(committed: cache.Split | None, stream: str) -> Any:
+    """The kind in a stream's manifest; None without such a stream or split."""
+    has = committed.stream_manifest(stream) if committed is not None and stream in committed.streams else {}
+    return has.get("identity", {}).get("kind")
 
 
 def _kind(args: argparse.Namespace, committed: cache.Split | None, stream: str) -> str:
     """A stream's kind: of the command, as recorded, of its section, or its name. Raises PipelineError if unknown."""
-    recorded = _recorded_manifest(committed, stream).get("identity", {}).get("kind")
+    recorded = _recorded_kind(committed, stream)
     by_section = args.cfg.source.section(stream).get(KIND, stream)
     is_kept = recorded in streams.names() and not (args.replace and recorded == IMPORTED)
     kind = args.kind or (recorded if is_kept else by_section)
@@ -150,22 +143,21 @@ def _kind(args: argparse.Namespace, committed: cache.Split | None, stream: str) 
 
 
 def _spec(
-    args: argparse.Namespace, name: str, committed: cache.Split | None, stream: RequestedStream, *, stand_in: bool
+    args: argparse.Namespace, name: str, committed: cache.Split | None, stream: str, options: Section, *, stand_in: bool
 ) -> StreamSpec:
-    """An existing stream as recorded, a new one by luigi.cfg, with the command's options.
+    """An existing stream as recorded, a new one by luigi.cfg, with the command's options for a stream of its kind.
 
     Raises PipelineError if its weights are missing, NoWeights if no weights are named for real data.
     """
-    options = Section(BY_SET, stream.kind, stream.options)
-    recorded_kind = _recorded_manifest(committed, stream.name).get("identity", {}).get("kind")
-    before = committed if recorded_kind == stream.kind and not args.replace else None
-    if before is not None and (recorded := recorded_spec(before, stream.name)) is not None:
-        found = streams.find(stream.kind)
+    kind = options.name
+    before = committed if _recorded_kind(committed, stream) == kind and not args.replace else None
+    if before is not None and (recorded := recorded_spec(before, stream)) is not None:
+        found = streams.find(kind)
         return replace(recorded, stream=configure([options], found, functools.partial(replace, recorded.stream)))
-    spec = stream_of(args.cfg.source, stream.name, stream.kind, options)
-    if before is not None and not {"weights", "checkpoint"} & stream.options.keys():
+    spec = stream_of(args.cfg.source, stream, kind, options)
+    if before is not None and not {"weights", "checkpoint"} & options.keys():
         _refuse_other_file(before, stream, spec.stream)
-    if isinstance(spec.stream, ResNet50) and spec.stream.stand_in and "weights" not in stream.options and not stand_in:
+    if isinstance(spec.stream, ResNet50) and spec.stream.stand_in and "weights" not in options and not stand_in:
         raise NoWeights(
             f"{name} is real data: name the network's weights, for example --weights spin:FILE, or --weights "
             "untrained:0 for a trial run with random weights"
@@ -173,13 +165,13 @@ def _spec(
     return spec
 
 
-def _refuse_other_file(committed: cache.Split, stream: RequestedStream, made: Stream) -> None:
+def _refuse_other_file(committed: cache.Split, stream: str, made: Stream) -> None:
     """Raise PipelineError if a stream was computed with another file of weights than `made`."""
-    weights: Mapping[str, str] = committed.stream_manifest(stream.name)["identity"].get("weights") or {}
+    weights: Mapping[str, str] = committed.stream_manifest(stream)["identity"].get("weights") or {}
     digest = weights.get("file_sha256") if isinstance(weights, Mapping) else None
     if digest and (made.identity().get("weights") or {}).get("file_sha256") != digest:
-        was = committed.stream_provenance(stream.name).get("weights_file", "an unrecorded file")
+        was = committed.stream_provenance(stream).get("weights_file", "an unrecorded file")
         raise PipelineError(
-            f"{committed.name}: stream {stream.name!r} was computed with the weights {was} (sha256 {digest[:12]}), "
+            f"{committed.name}: stream {stream!r} was computed with the weights {was} (sha256 {digest[:12]}), "
             f"which are missing or changed. Name the original file: --weights {weights['kind']}:FILE"
         )
