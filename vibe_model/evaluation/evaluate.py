@@ -33,7 +33,6 @@ Metrics = dict[str, Any]
 Collect = Callable[[TrackBodies, TrackErrors], None]
 
 PREDICTIONS: Final = "predictions"  # a folder; below it one a split, and in it one npz a track
-SCORED_BY: Final = protocols.DEFAULT  # in validation
 SIGMAS: Final = (1.0, 2.0, 4.0, 8.0)  # frames
 
 
@@ -157,9 +156,8 @@ def choose_sigma(
     scores: dict[float, list[float]] = {sigma: [] for sigma in candidates}
     for name, split in splits.items():
         chosen = EvalOptions(tracks=(tracks or {}).get(name, "*"), vertices=False, keypoints=False, **options)
-        for sigma, means in zip(
-            candidates, _means(generator, split, chosen, [SCORED_BY], candidates)[SCORED_BY.name], strict=True
-        ):
+        of_protocols = _means(generator, split, chosen, [protocols.DEFAULT], candidates)
+        for sigma, means in zip(candidates, of_protocols[protocols.DEFAULT.name], strict=True):
             scores[sigma] += [means.by_error()["pa_mpjpe"]] if means.counted else []
     if not all(scores.values()):
         raise DataError(f"{', '.join(splits)}: expected frames with 3D labels to choose a sigma by, found none")

@@ -25,7 +25,7 @@ from vibe_model.prediction.predict import POSED_AT_ONCE, TrackBodies, device_of
 from vibe_model.rotations import rotation_6d_to_matrix
 
 if TYPE_CHECKING:
-    from cache import Split, TrackRecord
+    from cache import Split
 
 Floats = NDArray[np.floating[Any]]
 Float64s = NDArray[np.float64]
@@ -167,7 +167,11 @@ class Scorer:
         shapes: dict[str, tuple[int, int]] = {order: (len(JOINTS[order]), 3) for order in orders}
         shapes["keypoints"] = (49, 2)
         out: dict[str, Floats] = {name: np.zeros((len(predicted), *s), np.float32) for name, s in shapes.items()}
-        groups = self._by_label_body(truths, predicted.track)
+        groups: dict[tuple[str, bool], list[Truth]] = {}  # that read the labels' body, by its gender and rounding
+        for truth in truths:
+            if genders := self._genders.get(truth.protocol.name):
+                gender = label_gender(predicted.track, genders)
+                groups.setdefault((gender, truth.protocol.round_labels), []).append(truth)
         with_mesh = {key: any(_reads_vertices(truth.protocol) for truth in of) for key, of in groups.items()}
         needed = np.flatnonzero(np.any([truth.with_joints | truth.with_keypoints for truth in truths], axis=0))
         for start in range(0, len(needed), POSED_AT_ONCE):
@@ -190,15 +194,6 @@ class Scorer:
                     label = label.with_vertices() if with_mesh[key] else label
                     self._compare_bodies(group, own.take(np.isin(part, labelled)), label, labelled)
         return out
-
-    def _by_label_body(self, truths: Sequence[Truth], track: TrackRecord) -> dict[tuple[str, bool], list[Truth]]:
-        """Truths that read the body of a track's labels, by its gender and whether labels are rounded."""
-        groups: dict[tuple[str, bool], list[Truth]] = {}
-        for truth in truths:
-            if genders := self._genders.get(truth.protocol.name):
-                gender = label_gender(track, genders)
-                groups.setdefault((gender, truth.protocol.round_labels), []).append(truth)
-        return groups
 
     def _predicted_joints(self, order: Order, bodies: Estimate, mesh: Mesh) -> Tensor:
         """(N, J, 3) m."""
