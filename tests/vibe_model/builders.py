@@ -9,7 +9,7 @@ from torch import nn
 
 import cache
 from cache.windows import windows_of
-from vibe_model import VIBE, TrainConfig
+from vibe_model import VIBE
 
 FEATURE_SIZE = 6
 SMALL = {"hidden_size": 5, "feature_size": FEATURE_SIZE, "regressor_size": 7}
@@ -154,14 +154,10 @@ class MemorySplit:
         return found | (out or {})
 
 
-def write_split(
-    root, split, lengths, *, seed=0, with_3d=True, evaluation=False, stream="tiny", dtype="float16", undecodable=(),
-    **sizes,
-):  # fmt: skip
+def write_split(root, split, lengths, *, seed=0, stream="tiny", dtype="float16", undecodable=(), **sizes):
     """A split on disk of random labels around a standing person; `undecodable` rows have no features."""
     random = np.random.default_rng([seed, len(split)])
-    names = ["frame_index", "bbox", "kp_2d", "pose", "betas", "has_smpl", "valid"]
-    names += ["kp_3d_eval"] if evaluation else ["kp_3d", "has_3d"]
+    names = ["frame_index", "bbox", "kp_2d", "pose", "betas", "has_smpl", "valid", "kp_3d", "has_3d"]
     with cache.SplitWriter(root, split, columns=names, plan="test", **sizes) as writer:
         writer.begin()
         for number, n in enumerate(lengths):
@@ -171,48 +167,18 @@ def write_split(
                 "kp_2d": np.float32(random.uniform(60, 140, (n, 49, 3)) * [1, 1, 0.005]),
                 "pose": np.float32(random.normal(size=(n, 72)) * 0.2),
                 "betas": np.float32(random.normal(size=(n, 10)) * 0.2),
-                "has_smpl": np.full(n, with_3d),
+                "has_smpl": np.ones(n, np.uint8),
                 "valid": np.ones(n, np.uint8),
                 "kp_3d": np.concatenate([random.normal(size=(n, 49, 3)), np.ones((n, 49, 1))], 2).astype(np.float32),
-                "has_3d": np.full(n, with_3d),
-                "kp_3d_eval": np.float32(random.normal(size=(n, 14, 3)) * 0.3),
+                "has_3d": np.ones(n, np.uint8),
             }
             facts = {"name": f"v{number}/0", "video": f"v{number}", "step": 1, "fps": 25.0, "crop_scale": 1.3}
-            track = cache.TrackRows(**facts, columns={name: columns[name] for name in names})
+            track = cache.TrackRows(**facts, columns=columns)
             writer.append(cache.VideoEntry(name=f"v{number}"), [track])
         writer.commit({"stand_in": True})
-    if stream:
-        with cache.StreamWriter(root, split, stream, dim=FEATURE_SIZE, plan="test", dtype=dtype) as features:
-            for shard in features.pending:
-                n = len(features.rows(shard))
-                ok = ~np.isin(np.arange(n), undecodable)
-                features.write(shard, random.normal(size=(n, FEATURE_SIZE)), ok, np.zeros((n, 2), np.uint64))
-            features.commit({"stand_in": True})
-
-
-def write_splits(root):
-    """Splits for `small_config`."""
-    write_split(root, "penn_action/train", [9, 7], with_3d=False)
-    write_split(root, "3dpw/train", [8, 6])
-    write_split(root, "amass/train", [12], stream="")
-    write_split(root, "3dpw/validation", [6, 3], evaluation=True)
-    write_split(root, "3dpw/test", [9], evaluation=True, undecodable=[5])
-
-
-def small_config(root, runs):
-    return TrainConfig.embedded(
-        cache=root,
-        runs=runs,
-        stream="tiny",
-        datasets_2d=("penn_action/train",),
-        datasets_3d=("3dpw/train",),
-        evaluation=("3dpw/test",),
-        seqlen=4,
-        stride=2,
-        strides={},
-        batch_size=4,
-        iterations=2,
-        epochs=1,
-        disc_size=4,
-        **SMALL,
-    )
+    with cache.StreamWriter(root, split, stream, dim=FEATURE_SIZE, plan="test", dtype=dtype) as features:
+        for shard in features.pending:
+            n = len(features.rows(shard))
+            ok = ~np.isin(np.arange(n), undecodable)
+            features.write(shard, random.normal(size=(n, FEATURE_SIZE)), ok, np.zeros((n, 2), np.uint64))
+        features.commit({"stand_in": True})

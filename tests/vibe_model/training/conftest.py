@@ -12,6 +12,13 @@ def write(root, name, lengths, seed=0, dtype="float16"):
     write_split(root, name, lengths, seed=seed, stream="resnet50", dtype=dtype, rows_per_shard=16, rows_per_chunk=8)
 
 
+def drop_a_video(root, name):
+    """Commit a split without its first video."""
+    with cache.SplitWriter(root, name, columns=cache.open(root)[name].columns, plan="new") as writer:
+        writer.begin(drop=["v0"])
+        writer.commit({"stand_in": True})
+
+
 def assert_same(ours, theirs):
     assert ours.labels.keys() == theirs.labels.keys()
     for name, value in theirs.labels.items():

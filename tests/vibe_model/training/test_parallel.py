@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.vibe_model.builders import TinyBody, small_config
+from tests.vibe_model.builders import TinyBody
 from tests.vibe_model.training.tiny_runs import in_memory, vibe_config, vibe_splits
 from vibe_model import TrainConfig, training
 from vibe_model.errors import ConfigError
@@ -133,9 +133,10 @@ def launch(code, config, folder):
     return subprocess.run([*command, json.dumps(config.as_dict())], capture_output=True, text=True, env=environment)
 
 
-def config_of(root, folder, **changes):
-    few = {"batch_size": 5, "iterations": 3, "epochs": 2, "lr_generator": 1e-3, "processes": 0}
-    return replace(small_config(root, folder / "runs"), **few | changes)
+@pytest.fixture
+def few(mixed, of_windows, tmp_path):
+    places = {"cache": of_windows, "runs": tmp_path / "runs", "device": "cpu", "processes": 0}
+    return replace(mixed, iterations=3, epochs=2, lr_generator=1e-3, **places)
 
 
 def state(folder):
@@ -143,18 +144,17 @@ def state(folder):
 
 
 @pytest.mark.slow
-def test_two_launched_processes_train_as_one_and_do_not_train_again(root, tmp_path, without_dropout):
-    config = config_of(root, tmp_path)
+def test_two_launched_processes_train_as_one_and_do_not_train_again(few, tmp_path, without_dropout):
     earlier = set()
     for _ in range(2):
-        answer = launch(WITHOUT_DROPOUT, config, tmp_path)
+        answer = launch(WITHOUT_DROPOUT, few, tmp_path)
         assert answer.returncode == 0, answer.stdout + answer.stderr
-        (both,) = config.runs.iterdir()
+        (both,) = few.runs.iterdir()
         assert {line for line in answer.stdout.splitlines() if line.startswith("FOLDER")} == {f"FOLDER {both}"}
         written = {path: path.stat().st_mtime_ns for path in both.rglob("*")}
         assert len({frozenset(written.items()), *earlier}) == 1
         earlier = {frozenset(written.items())}
-    alone = state(training.run(replace(config, runs=tmp_path / "alone")))
+    alone = state(training.run(replace(few, runs=tmp_path / "alone")))
     assert_close(state(both), alone)
     for found, expected in zip(state(both)["training"]["history"], alone["training"]["history"], strict=True):
         assert found["losses"] == pytest.approx(expected["losses"], rel=1e-5)
@@ -164,12 +164,11 @@ def test_two_launched_processes_train_as_one_and_do_not_train_again(root, tmp_pa
 
 
 @pytest.mark.slow
-def test_the_last_good_state_is_saved_before_any_process_gives_up(root, tmp_path):
-    config = config_of(root, tmp_path, max_non_finite=2)
-    answer = launch(GIVES_UP, config, tmp_path)
+def test_the_last_good_state_is_saved_before_any_process_gives_up(few, tmp_path):
+    answer = launch(GIVES_UP, replace(few, max_non_finite=2), tmp_path)
     assert answer.returncode != 0
     assert "losses were not finite in 2 steps in a row" in answer.stderr
-    (last,) = config.runs.glob("*/last.pt")
+    (last,) = few.runs.glob("*/last.pt")
     assert (state(last.parent)["training"]["step"], state(last.parent)["training"]["skipped"]) == (2, 2)
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-import cache
-from tests.vibe_model.builders import MemorySplit, small_config, write_split
+from tests.vibe_model.builders import MemorySplit
+from tests.vibe_model.training.conftest import drop_a_video, write
 from tests.vibe_model.training.tiny_runs import EPOCHS
 from vibe_model import runs
 from vibe_model.errors import DataError
@@ -79,25 +79,23 @@ def test_a_new_run_knows_what_differs_from_the_newest_of_its_name(config, splits
     assert runs.what_differs(config) == f"{folder.name}: other splits: m/train"
 
 
-def test_a_new_commit_of_a_split_is_a_new_run(root, tmp_path):
-    write_split(root, "h36m/train", [8])
-    config = replace(small_config(root, tmp_path), datasets_3d=("h36m/train",))
+def test_a_new_commit_of_a_split_is_a_new_run(mixed, tmp_path):
+    for name in ("a/train", "b/train", "c/train", "m/train"):
+        write(tmp_path, name, [8])
+    config = replace(mixed, cache=tmp_path)
     before = runs.run_folder(config)
-    write_split(root, "posetrack/val", [5])  # which the run does not read
+    write(tmp_path, "d/train", [5])  # which the run does not read
     assert runs.run_folder(config) == before
-    columns = cache.open(root)["h36m/train"].columns
-    with cache.SplitWriter(root, "h36m/train", columns=columns, plan="new") as writer:
-        writer.begin(drop=["v0"])
-        writer.commit({"stand_in": True})
+    drop_a_video(tmp_path, "b/train")
     assert runs.run_folder(config) != before
 
 
-def test_what_is_missing_is_named(root, tmp_path):
-    config = small_config(root, tmp_path)
-    lacking = replace(config, evaluation=("h36m/val",), motion=("3dpw/train",), datasets_3d=("amass/train",))
-    assert runs.missing(lacking) == ["h36m/val", "amass/train/features/tiny"]
+def test_what_is_missing_is_named(mixed, of_windows, tmp_path):
+    lacking = replace(mixed, cache=of_windows, datasets_2d=(), evaluation=("x/val", "m/train"), stream="other")
+    streams = [f"{name}/features/other" for name in ("a/train", "b/train", "m/train")]
+    assert runs.missing(lacking) == ["x/val", *streams]
     assert not runs.is_complete(lacking)
-    with pytest.raises(DataError, match=r"h36m/val, amass/train/features/tiny, .* in datasets_3d, evaluation"):
+    with pytest.raises(DataError, match=rf"{', '.join(streams)}, .* in motion, validation, datasets_3d, evaluation"):
         training.run(lacking)
-    nowhere = replace(config, cache=tmp_path / "none")
+    nowhere = replace(lacking, cache=tmp_path / "none")
     assert set(runs.missing(nowhere)) == set(nowhere.splits)
