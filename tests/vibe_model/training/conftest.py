@@ -48,9 +48,17 @@ def mixed():
 
 @pytest.fixture(scope="module")
 def of_windows(tmp_path_factory):
+    """A cache of three streams: features, `resnet50.j1` in place of a copy of them, and `pairs` of three numbers."""
     root = tmp_path_factory.mktemp("cache")
     for seed, (name, lengths) in enumerate({"a": [9, 4, 23], "b": [5, 17], "c": [12], "m": [20]}.items()):
         write(root, f"{name}/train", lengths, seed)
+        for stream, dim in (("resnet50.j1", 6), ("pairs", 3)):
+            with cache.StreamWriter(root, f"{name}/train", stream, dim=dim, dtype="float32", plan="p") as writer:
+                for shard in writer.pending:
+                    rows = np.asarray(writer.rows(shard))
+                    keys = np.stack([rows, rows], axis=1).astype(np.uint64)
+                    writer.write(shard, np.float32(rows[:, None] + np.arange(dim)), np.ones(len(rows), np.uint8), keys)
+                writer.commit({})
     return root
 
 

@@ -88,34 +88,16 @@ def test_splits_that_cannot_be_trained_on_are_refused_by_name(mixed, splits):
 # ------------------------------------------------------------------------------------- several streams and copies
 
 
-@pytest.fixture(scope="module")
-def many(tmp_path_factory):
-    """The same splits with two more streams: a copy, and one of three numbers."""
-    root = tmp_path_factory.mktemp("many")
-    lengths = {"a": [9, 4, 23], "b": [5, 17], "c": [12], "m": [20]}
-    for seed, (name, of_tracks) in enumerate(lengths.items()):
-        write(root, f"{name}/train", of_tracks, seed)
-        for stream_name, dim in (("resnet50.j1", 6), ("pairs", 3)):
-            with cache.StreamWriter(root, f"{name}/train", stream_name, dim=dim, dtype="float32", plan="p") as writer:
-                for shard in writer.pending:
-                    rows = np.asarray(writer.rows(shard))
-                    keys = np.stack([rows, rows], axis=1).astype(np.uint64)
-                    writer.write(shard, np.float32(rows[:, None] + np.arange(dim)), np.ones(len(rows), np.uint8), keys)
-                writer.commit({})
-    opened = cache.open(root)
-    return {name: opened[name] for name in opened.splits}
-
-
 class WithPairs(TrainConfig):
     @property
     def extra_streams(self):
         return {"motion_of": Reading("pairs", 3, history=3)}
 
 
-def test_what_a_model_reads_beside_its_features_is_in_the_batches_by_its_name(mixed, many):
+def test_what_a_model_reads_beside_its_features_is_in_the_batches_by_its_name(mixed, on_disk):
     mixed = WithPairs(**vars(mixed))
     assert mixed.streams == dict.fromkeys(("c/train", "a/train", "b/train"), ("resnet50", "pairs"))
-    batches, plain = TrainingBatches(mixed, many), TrainingBatches(TrainConfig(**vars(mixed)), many)
+    batches, plain = TrainingBatches(mixed, on_disk), TrainingBatches(TrainConfig(**vars(mixed)), on_disk)
     for step in (0, 3):
         labels, expected = batches.at(step).labels, plain.at(step).labels
         pairs, flags = labels.pop("motion_of"), labels.pop("motion_of_ok")
@@ -131,34 +113,34 @@ def test_what_a_model_reads_beside_its_features_is_in_the_batches_by_its_name(mi
             for frame in range(4):
                 np.testing.assert_array_equal(window[frame].reshape(4, 3), every[frame : frame + 4])
         assert_same(TrainingBatch(labels, None), TrainingBatch(expected, None))
-    held = TrainingBatches(mixed, many)
+    held = TrainingBatches(mixed, on_disk)
     table = held.load_features("ram", CPU)  # the features; the others come with each batch
     assert table.table.dtype == torch.float16
     assert_same(next(stream(held, 1, device=CPU, table=table)), batches.at(1))
 
 
-def test_columns_that_a_model_names_are_in_its_batches_and_a_split_without_them_is_refused(mixed, many):
+def test_columns_that_a_model_names_are_in_its_batches_and_a_split_without_them_is_refused(mixed, on_disk):
     class WithColumns(WithPairs):
         fields = ("frame_index", "crop_scale", "kp_2d")
 
-    batches = TrainingBatches(WithColumns(**vars(mixed)), many)
+    batches = TrainingBatches(WithColumns(**vars(mixed)), on_disk)
     labels = next(stream(batches, 0, device=CPU)).labels
     at = batches.mixture.draw(0)
     starts = [
         (pick.split, start) for part in ("datasets_2d", "datasets_3d") for pick in at[part] for start in pick.starts
     ]
-    frames = [many[name].rows("frame_index", start, start + 4) for name, start in starts]
+    frames = [on_disk[name].rows("frame_index", start, start + 4) for name, start in starts]
     np.testing.assert_array_equal(labels["frame_index"], np.stack(frames))
-    scales = [many[name].tracks.crop_scale[many[name].track_of(np.array([start]))] for name, start in starts]
+    scales = [on_disk[name].tracks.crop_scale[on_disk[name].track_of(np.array([start]))] for name, start in starts]
     np.testing.assert_array_equal(labels["crop_scale"], np.repeat(scales, 4, axis=1))
-    plain = TrainingBatches(WithPairs(**vars(mixed)), many).at(0).labels
+    plain = TrainingBatches(WithPairs(**vars(mixed)), on_disk).at(0).labels
     np.testing.assert_array_equal(labels["kp_2d"], plain["kp_2d"])
     WithColumns.fields = ("frame_index", "intrinsics")
     with pytest.raises(DataError, match=r"c/train: expected intrinsics for every track.*datasets_2d"):
-        TrainingBatches(WithColumns(**vars(mixed)), many)
+        TrainingBatches(WithColumns(**vars(mixed)), on_disk)
 
 
-def test_jittered_copies_of_a_part_take_the_streams_place_and_are_part_of_the_run(many):
+def test_jittered_copies_of_a_part_take_the_streams_place_and_are_part_of_the_run(on_disk):
     data = {"datasets_2d": ("a/train",), "datasets_3d": ("b/train", "c/train"), "motion": ("m/train",)}
     data |= {"validation": ("b/train",), "evaluation": (), "body": None, "tracks": {}}
     plain = HMMRConfig(**data, seqlen=4, stride=2, feature_size=6, width=32)
@@ -169,11 +151,11 @@ def test_jittered_copies_of_a_part_take_the_streams_place_and_are_part_of_the_ru
         "c/train": ("resnet50.j1",),
     }
     of_copies = {"b/train/resnet50.j1", "c/train/resnet50.j1"}
-    assert runs.inputs(mixed, many)["streams"].keys() == {"a/train", "b/train"} | of_copies
-    assert runs.fingerprint(mixed, many) != runs.fingerprint(plain, many)
-    runs.check_streams(mixed, many)
+    assert runs.inputs(mixed, on_disk)["streams"].keys() == {"a/train", "b/train"} | of_copies
+    assert runs.fingerprint(mixed, on_disk) != runs.fingerprint(plain, on_disk)
+    runs.check_streams(mixed, on_disk)
     for step in range(3):
-        features = TrainingBatches(mixed, many).at(step).labels["features"]
+        features = TrainingBatches(mixed, on_disk).at(step).labels["features"]
         of_copy = (np.diff(features, axis=2) == 1).all(axis=(1, 2))
         assert of_copy.tolist() == 4 * [False] + 4 * [True]
         assert features.dtype == np.float32  # float16 and float32: the wider one
@@ -183,7 +165,7 @@ def test_jittered_copies_of_a_part_take_the_streams_place_and_are_part_of_the_ru
         def streams_of(self, part):
             return ("resnet50", "resnet50.j1")
 
-    batches = TrainingBatches(OfEither(**vars(plain)), many)
+    batches = TrainingBatches(OfEither(**vars(plain)), on_disk)
     with pytest.raises(ConfigError, match="hold = ram: expected features without copies"):
         batches.load_features("ram", CPU)
     assert batches.load_features("auto", CPU) is None
