@@ -8,7 +8,7 @@ split of persons in them in a cache. In every case, round after round, each in a
 
 - usual: person by person cv2.imread (of a video: the video once more), crop, normalisation in NumPy in one thread, and
   torchvision's ResNet-50 in fp32 in batches of 200. Its first `--usual` crops are timed, without start-up.
-- ours (`pipeline.features.extract.extract`, precision fast): `--frames` crops. Its rate is that of the rows from 20% to
+- ours (`pipeline.features.extract`, precision fast): `--frames` crops. Its rate is that of the rows from 20% to
   80%, where nothing starts or ends.
 - decode: the same extraction of a stream that costs nothing to compute; model: the network alone, on noise.
 
@@ -46,7 +46,7 @@ from torchvision.models import resnet50
 import cache
 from pipeline import crops, homography
 from pipeline.features import networks
-from pipeline.features.extract import extract
+from pipeline.features.extract import extract_together
 from pipeline.features.networks import backbones
 from pipeline.features.networks.base import IMAGENET_MEAN, IMAGENET_STD
 from pipeline.features.plan import plan_extraction
@@ -268,7 +268,9 @@ def ours(args: argparse.Namespace, stream: NumberStream | None = None) -> Found:
 def run_extraction(args: argparse.Namespace, spec: StreamSpec, progress: Any = lambda *_: None) -> Any:
     """An extraction without problems."""
     resources = Resources(device=args.device, workers=args.workers)
-    done = extract(plan_extraction(args.at / "cache", f"{args.case}/train", spec), resources, progress=progress)
+    done = extract_together(
+        [plan_extraction(args.at / "cache", f"{args.case}/train", spec)], resources, progress=progress
+    )[0]
     if done.problems:
         raise SystemExit(f"{args.case}: {done.problems}: {done.examples}")
     return done

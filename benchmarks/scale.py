@@ -272,7 +272,7 @@ def write_template(root: Path, name: str, n_rows: int) -> dict[str, dict[str, st
         for shard in stream.pending:
             n = len(stream.rows(shard))
             stream.write(shard, np.zeros((n, DIM), np.float16), np.ones(n), np.zeros((n, 2), np.uint64))
-        identity = StreamSpec(stream=ResNet50(weights=WeightsSpec("untrained", "0"))).stream.identity()
+        identity = ResNet50(weights=WeightsSpec("untrained", "0")).identity()
         stream.commit({"identity": identity, "backbone": {"stand_in": True}, "stand_in": True})
     split = cache.open(root)[name]
     return {**split.manifest["shards"], **split.stream_manifest("resnet50")["shards"]}

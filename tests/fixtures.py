@@ -237,7 +237,9 @@ class Into:
         cls, root: Path, split: str = "penn_action/train", *, replace: bool = False, **spec: Any
     ) -> features.Extraction:
         resources = {key: spec.pop(key) for key in ("device", "batch_size", "workers", "timeout") if key in spec}
-        return features.extract(plan_extraction(root, split, cls.spec(**spec), replace=replace), Resources(**resources))
+        return features.extract_together(
+            [plan_extraction(root, split, cls.spec(**spec), replace=replace)], Resources(**resources)
+        )[0]
 
     @staticmethod
     def rows(root: Path, split: str, name: str) -> dict[str, np.ndarray]:

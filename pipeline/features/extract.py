@@ -32,14 +32,6 @@ class Extraction(Counts):
     meter: Meter  # where the time went
 
 
-def extract(
-    plan: ExtractionPlan, resources: Resources = HERE, *, scheduler: str | None = None, progress: Progress = silent
-) -> Extraction:
-    """Extract one stream as `extract_together`."""
-    (extraction,) = extract_together([plan], resources, scheduler=scheduler, progress=progress)
-    return extraction
-
-
 def extract_together(
     plans: Sequence[ExtractionPlan],
     resources: Resources = HERE,

@@ -19,7 +19,7 @@ from pipeline import detect
 from pipeline.detect import DetectionResources
 from pipeline.detect.plan import plan_detection
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.features.extract import extract, extract_together
+from pipeline.features.extract import extract_together
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.files.pixels.frames import Video
@@ -174,7 +174,7 @@ def test_streams_of_every_kind_together_give_the_same_bytes_as_one_after_the_oth
     for root in (alone, shared):
         into.convert(root, raw)
     for spec in specs:
-        extract(plan_extraction(alone, PENN, spec), resources)
+        extract_together([plan_extraction(alone, PENN, spec)], resources)
     plans = [plan_extraction(shared, PENN, spec) for spec in specs]
     done = extract_together(plans, resources, scheduler=two.address, progress=kill_one)
     assert len(two.workers) == 1
@@ -189,7 +189,7 @@ def test_streams_of_every_kind_together_give_the_same_bytes_as_one_after_the_oth
     savemat(raw / "labels/0003.mat", label)
     for root, options in ((alone, {}), (shared, {"scheduler": two.address})):
         into.convert(root, raw)
-        again = extract(plan_extraction(root, PENN, specs[0]), resources, **options)
+        again = extract_together([plan_extraction(root, PENN, specs[0])], resources, **options)[0]
         assert (again.computed, again.carried) == (3, 5)
     assert into.tree(shared) == into.tree(alone)
 

@@ -17,7 +17,7 @@ from cache import CropPolicy, Jitter
 from pipeline.errors import ConfigError
 from pipeline.features import streams
 from pipeline.features.engine import run
-from pipeline.features.extract import Extraction, extract
+from pipeline.features.extract import Extraction, extract_together
 from pipeline.features.networks.base import Loaded, Normalisation
 from pipeline.features.pixel_sources import label_batch
 from pipeline.features.plan import plan_extraction
@@ -153,7 +153,7 @@ class Plain(Conditioned):
 
 
 def extracted(root: Path, stream: Any, resources: Resources = ONE_WORKER) -> Extraction:
-    return extract(plan_extraction(root, SPLIT, StreamSpec(stream.kind, stream)), resources)
+    return extract_together([plan_extraction(root, SPLIT, StreamSpec(stream.kind, stream))], resources)[0]
 
 
 def expected(boxes: Mapping[str, np.ndarray] = NOTHING, focal: float = 510.0) -> np.ndarray:

@@ -209,7 +209,7 @@ def main(folder, n_rows):
     source = Pixels(made_up.Source(folder), "", "", "")
     extract.pixels = lambda *_, **__: lambda video: source
     plan = plan_extraction(folder / "cache", made_up.SPLIT, StreamSpec("colour", made_up.Colour()))
-    done = extract.extract(plan, Resources(batch_size=16, workers=2))
+    done = extract.extract_together([plan], Resources(batch_size=16, workers=2))[0]
     peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
     print(done.computed, peak.split()[1])
 

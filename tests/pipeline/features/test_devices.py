@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.features.extract import extract, extract_together
+from pipeline.features.extract import extract_together
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import Machine
@@ -40,7 +40,9 @@ def test_two_devices_share_the_shards_and_give_the_same_bytes_as_one(roots, into
     ]
     reported: list[tuple[int, int]] = []
     done = [
-        extract(plan_extraction(root, PENN, spec), resources, progress=lambda n, total, _: reported.append((n, total)))
+        extract_together(
+            [plan_extraction(root, PENN, spec)], resources, progress=lambda n, total, _: reported.append((n, total))
+        )[0]
         for root, spec, resources in zip((alone, shared), specs, (Resources(workers=1), TWO), strict=True)
     ]
     assert into.tree(shared) == into.tree(alone)
@@ -55,7 +57,7 @@ def test_two_devices_share_the_shards_and_give_the_same_bytes_as_one(roots, into
 def test_two_processes_that_die_at_the_same_shards_end_it(roots, made_up, tmp_path):
     spec = StreamSpec("means", made_up.Logged(folder=str(tmp_path), dies="always"))
     with pytest.raises(PipelineError, match=r"cpu: 2 processes ended at the same task, the last one was killed"):
-        extract(plan_extraction(roots[0], PENN, spec), TWO)
+        extract_together([plan_extraction(roots[0], PENN, spec)], TWO)
 
 
 def test_what_a_job_raises_comes_with_its_device() -> None:

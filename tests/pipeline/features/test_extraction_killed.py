@@ -57,7 +57,8 @@ if sys.argv[3:] == ["dies"]:  # when three checkpoints are written
         len(written) < 3 or os.kill(os.getpid(), signal.SIGKILL)
     cache.StreamShards.checkpoint = checkpoint
 plan = plan_extraction(Path(sys.argv[1]), "penn_action/train", StreamSpec("colour", made_up.Colour()))
-done = features.extract(plan, resources, progress=lambda rows, total, message="": print(rows, total, flush=True))
+report = lambda rows, total, message="": print(rows, total, flush=True)
+(done,) = features.extract_together([plan], resources, progress=report)
 print("computed", done.computed, done.carried, sum(done.problems.values()))
 """
 
@@ -195,7 +196,9 @@ def colours(small: Path, made_up: Any, tmp_path: Path) -> Callable[[str], featur
         if not (tmp_path / name).exists():
             shutil.copytree(small, tmp_path / name)
         spec = StreamSpec("colour", made_up.Colour())
-        return features.extract(plan_extraction(tmp_path / name, SPLIT, spec), Resources(batch_size=4, workers=1))
+        return features.extract_together(
+            [plan_extraction(tmp_path / name, SPLIT, spec)], Resources(batch_size=4, workers=1)
+        )[0]
 
     return extract
 

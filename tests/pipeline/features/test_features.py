@@ -147,7 +147,7 @@ def test_a_stream_keeps_its_weights_and_others_go_beside_it(penn: Any, root: Pat
     replacing = plan_extraction(root, PENN, spec, replace=True)
     assert (replacing.replace, replacing.why) == (True, "--replace")
     network.batches.clear()
-    assert (extract.extract(replacing).computed, len(network.batches)) == (24, 2)
+    assert (extract.extract_together([replacing])[0].computed, len(network.batches)) == (24, 2)
     assert penn.split.stream_manifest("resnet50")["identity"]["weights"]["argument"] == "1"
     assert cache.verify(root).ok
 

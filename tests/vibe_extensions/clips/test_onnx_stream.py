@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 import cache
 from cache import CropPolicy
 from pipeline.errors import ConfigError, MissingAssets, PipelineError, RawDataError
-from pipeline.features.extract import extract
+from pipeline.features.extract import extract_together
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import Machine
@@ -127,7 +127,9 @@ def test_a_shuffled_conditioning_of_any_kind_is_found(tmp_path: Path, monkeypatc
 
         with monkeypatch.context() as patch:
             patch.setattr(Onnx, "condition", wrong)
-            extract(plan_extraction(root, SPLIT, StreamSpec(shuffled, stream)), Resources(device="cpu", workers=1))
+            extract_together(
+                [plan_extraction(root, SPLIT, StreamSpec(shuffled, stream))], Resources(device="cpu", workers=1)
+            )
     done = recompute(root, 100)
     assert {one.stream: one.ok for one in done.compared} == {"none": True, **dict.fromkeys(GIVEN.values(), False)}
 

@@ -412,7 +412,7 @@ def test_extraction_refuses_a_split_whose_pictures_are_not_known(tmp_path: Path,
     imported(posetrack(img_name=None), "posetrack/train", tmp_path)
     with pytest.raises(PipelineError):
         spec = StreamSpec("more", raw=tmp_path)
-        extract.extract(plan_extraction(tmp_path / "cache", "posetrack/train", spec))
+        extract.extract_together([plan_extraction(tmp_path / "cache", "posetrack/train", spec)])
     assert network.batches == []
 
 
