@@ -54,6 +54,7 @@ def load(
     statistics: Mapping[str, list[float]] | None = None
     if weights.stand_in:  # before the network is loaded: one at a time in memory
         statistics = (recorded or {}).get("standardisation") or _statistics(fold())
+        provenance["standardisation"] = dict(statistics)
     running: Network
     if device.type == "cuda":
         running = CudaNetwork(fold(), device, machine, fast=fast and multiplies_bf16(device))
@@ -61,8 +62,6 @@ def load(
         running = CpuNetwork(fold(), machine, fast=fast)
     if statistics is not None:
         running.mean, running.std = (np.array(statistics[name], np.float32) for name in ("mean", "std"))
-        provenance["standardisation"] = dict(statistics)
-    running.provenance = {**provenance, "arithmetic": running.arithmetic, "device": running.device}
     return running
 
 
@@ -89,7 +88,6 @@ def run(load: Callable[[], Loaded], precision: str, machine: Machine) -> Network
         exact, loaded = running, replace(loaded, network=copy.deepcopy(loaded.network).cpu())
         running = on_device(loaded, fast=True)
         _check_fast(exact, running, str(loaded.provenance["network"]))
-    running.provenance = {**loaded.provenance, "arithmetic": running.arithmetic, "device": running.device}
     return running
 
 

@@ -37,12 +37,17 @@ class Network(ABC):
 
     device: str
     arithmetic: str
-    provenance: Mapping[str, Any]  # weights, their source, and the arithmetic
     mean: NDArray[np.float32] | float = 0.0
     std: NDArray[np.float32] | float = 1.0
 
-    def __init__(self, batch_size: int, lanes: int, region: tuple[int, int] = WHOLE) -> None:
-        self.batch_size, self.lanes, self.region, self._threads = batch_size, lanes, region, torch_threads(lanes)
+    def __init__(self, loaded: Loaded, batch_size: int, lanes: int) -> None:
+        self.batch_size, self.lanes, self.region = batch_size, lanes, loaded.region
+        self._of_weights, self._threads = loaded.provenance, torch_threads(lanes)
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """Weights, their source, and the arithmetic."""
+        return {**self._of_weights, "arithmetic": self.arithmetic, "device": self.device}
 
     def adopt(self, memory: NDArray[np.uint8]) -> None:  # noqa: B027 - a CPU reads any memory
         """Prepare the memory of all crops."""

@@ -32,7 +32,7 @@ class CpuNetwork(Network):
     device = "cpu"
 
     def __init__(self, loaded: Loaded, machine: Machine, *, fast: bool) -> None:
-        super().__init__((machine.batch_size if fast else 0) or BATCH_SIZE, cores(machine.threads), loaded.region)
+        super().__init__(loaded, (machine.batch_size if fast else 0) or BATCH_SIZE, cores(machine.threads))
         self._forward: FusedNetwork | PlainNetwork
         if fused_available():
             fast = fast and bf16_is_native()
@@ -54,7 +54,7 @@ class OneByOne(Network):
     device = "cpu"
 
     def __init__(self, loaded: Loaded, machine: Machine, *, fast: bool) -> None:
-        super().__init__(machine.batch_size or SMALL_BATCH, cores(machine.threads), loaded.region)
+        super().__init__(loaded, machine.batch_size or SMALL_BATCH, cores(machine.threads))
         self.arithmetic = f"{'bf16' if fast else 'fp32'}, layer by layer"
         self._forward = PlainNetwork(loaded, fast=fast)
 

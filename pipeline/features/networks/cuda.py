@@ -30,7 +30,7 @@ class CudaNetwork(Network):
     """
 
     def __init__(self, loaded: Loaded, device: torch.device, machine: Machine, *, fast: bool) -> None:
-        super().__init__((machine.batch_size or FAST_BATCH) if fast else EXACT_BATCH, 2 if fast else 1, loaded.region)
+        super().__init__(loaded, (machine.batch_size or FAST_BATCH) if fast else EXACT_BATCH, 2 if fast else 1)
         self.device = str(torch.cuda.get_device_name(device))
         compiled = machine.compile and fast
         self.arithmetic = "fp32 without TF32, deterministic"
