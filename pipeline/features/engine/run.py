@@ -293,9 +293,9 @@ class Run(Generic[T]):
         return any(out.batches.full for out in self._outputs)
 
     def _begin_to_write(self, writer: ThreadPoolExecutor) -> None:
-        comparing = {place for job in self._comparing.values() for place in job.shards}
         for output, out in enumerate(self._outputs):
-            for shard in out.open.take_finished({number for of, number in comparing if of == output}):
+            comparing = {shard for job in self._comparing.values() for of, shard in job.shards if of == output}
+            for shard in out.open.take_finished(comparing):
                 self._writing.append((output, writer.submit(self._write, out, shard)))
                 out.writing += 1
 

@@ -236,7 +236,7 @@ class Tasks:
 
     def split_job(self, job: DecodingJob) -> Iterator[Task | None]:
         """Yield the tasks of a job; None while no slots are free."""
-        start = 0
+        start, kept = 0, deque[int](maxlen=job.n_kept)  # the last frames so far
         while start < len(job.rows):
             stop = min(start + MOST_ROWS, len(job.frame))
             stop = int(np.searchsorted(job.frame, job.frame[stop - 1], side="right"))  # whole frames
@@ -251,9 +251,9 @@ class Tasks:
                 places.append((job.rows[at], slots, within))
                 for i, slot in zip(at, slots.tolist(), strict=True):
                     requests[frames[i - start]].append(job.requests[output][i]._replace(slot=slot))
-            before = tuple(_kept_frames(job, start))
             first = start == 0 and bool(job.shards)
-            task = Task(self._next, job.number, job.pixels, requests, job.n_kept, before, first)
+            task = Task(self._next, job.number, job.pixels, requests, job.n_kept, tuple(kept), first)
+            kept.extend(requests)
             self._running[task.number] = _Running(job, places)
             self._next += 1
             start = stop
@@ -271,11 +271,3 @@ class Tasks:
             different = dict.fromkeys(filter(None, of_rows))
             lost += [(output, rows[[of_row == problem for of_row in of_rows]], problem) for problem in different]
         return running.job, lost
-
-
-def _kept_frames(job: DecodingJob, start: int) -> list[int]:
-    frames: list[int] = []
-    while start and len(frames) < job.n_kept:
-        frames.insert(0, int(job.frame[start - 1]))
-        start = int(np.searchsorted(job.frame, frames[0]))
-    return frames

@@ -14,11 +14,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.crops import CROP_SIZE
 from pipeline.demo import calibration_crops
 from pipeline.errors import ConfigError
 from pipeline.features.networks import backbones
 from pipeline.features.networks.backbones import fold_batch_norms
-from pipeline.features.networks.base import WHOLE, Loaded, Network, Normalisation, chosen_device, compute
+from pipeline.features.networks.base import Loaded, Network, Normalisation, chosen_device, compute
 from pipeline.features.networks.cpu import CpuNetwork, OneByOne, bf16_is_native
 from pipeline.features.networks.cuda import CudaNetwork, multiplies_bf16
 from pipeline.features.streams.base import Machine
@@ -36,7 +37,7 @@ def load(
     precision: str,
     machine: Machine,
     recorded: Mapping[str, Any] | None,
-    region: tuple[int, int] = WHOLE,
+    region: tuple[int, int] = (CROP_SIZE, CROP_SIZE),
 ) -> Network:
     """Load a ResNet-50 on its device, for crops of `region` (height, width) px. recorded: provenance of existing rows.
 

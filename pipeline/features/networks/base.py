@@ -23,7 +23,6 @@ from pipeline.features.streams.base import Labels
 
 IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)  # of RGB in [0, 1]
 IMAGENET_STD: Final = (0.229, 0.224, 0.225)
-WHOLE: Final = (CROP_SIZE, CROP_SIZE)  # (height, width) px of the usual crop
 NOTHING: Final[Labels] = MappingProxyType({})
 
 _SETTING: Final = threading.Lock()
