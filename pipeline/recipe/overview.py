@@ -114,16 +114,13 @@ class SplitPlan:
 
 
 def plan_splits(recipes: Sequence[Recipe]) -> list[SplitPlan]:
-    """Plan splits; those of one raw folder share the plan of its detection."""
+    """Plan splits; those of one raw folder share the plan of its detection. Errors become `SplitPlan.problems`."""
     detections: dict[Path, DetectionPlan] = {}
-    return [plan_split(recipe, detections) for recipe in recipes]
+    return [_plan_split(recipe, detections) for recipe in recipes]
 
 
-def plan_split(recipe: Recipe, detections: dict[Path, DetectionPlan] | None = None) -> SplitPlan:
-    """Plan one split. Errors that the user can correct become its `problems`.
-
-    detections: raw folder -> plan, to which this one's is added.
-    """
+def _plan_split(recipe: Recipe, detections: dict[Path, DetectionPlan]) -> SplitPlan:
+    """detections: raw folder -> plan, to which this one's is added."""
     plan = SplitPlan(recipe)
     if recipe.not_made:
         return plan
@@ -132,7 +129,7 @@ def plan_split(recipe: Recipe, detections: dict[Path, DetectionPlan] | None = No
         where: dict[str, Any] = {"raw": recipe.raw, "root": recipe.root, "body": recipe.body}
         where["drop_removed"] = recipe.drop_removed
         plan.conversion = compare(plan.committed, recipe.dataset, recipe.split, **where)
-        _plan_detection(plan, plan.conversion, {} if detections is None else detections)
+        _plan_detection(plan, plan.conversion, detections)
     except (PipelineError, cache.CacheError) as error:
         plan.problems.append(str(error))
     try:

@@ -93,8 +93,7 @@ class Recipe:
 
     def detect(self, plan: DetectionPlan, progress: Progress) -> StepResult:
         """Find people in clips. Raises PipelineError if the extension `clips` is missing."""
-        detect = service(DETECTION)
-        s = self.settings
+        s, detect = self.settings, service(DETECTION)
         result: StepResult = detect(plan, s.detect, scheduler=s.dask.scheduler, progress=progress)
         return result
 

@@ -13,7 +13,7 @@ from pipeline.conversion.committed import rejected_videos
 from pipeline.datasets.penn_action import PennAction
 from pipeline.features.spec import StreamSpec
 from pipeline.files.raw import changes
-from pipeline.recipe.overview import plan_split, stored_bytes, stream_bytes
+from pipeline.recipe.overview import plan_splits, stored_bytes, stream_bytes
 from tests.packages import BROKEN, install
 
 
@@ -79,7 +79,8 @@ def test_rows_and_shards_that_a_stream_lacks_are_counted(penn, into, network, sm
     into.extract(penn.root)
     penn.remove("0005")
     penn.convert()
-    assert plan_split(penn.recipe(StreamSpec())).up_to_date, "a commit that only removes leaves a stream complete"
+    (plan,) = plan_splits([penn.recipe(StreamSpec())])
+    assert plan.up_to_date, "a commit that only removes leaves a stream complete"
 
 
 @pytest.fixture
