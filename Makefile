@@ -4,7 +4,8 @@ BIN := .venv/bin
 LUIGI := $(BIN)/luigi --module tasks
 EMBEDDED := penn_action posetrack insta_variety kinetics mpi_inf_3dhp h36m 3dpw emdb bedlam amass videos
 # The tests start hundreds of processes: with bytecode, whatever the environment says about it, these compile nothing.
-TESTS := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+# They also wait for these, so there is one test process more than cores.
+TESTS := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses $$(($$(nproc) + 1)) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help setup data train report test test-slow test-all coverage gpu-check lint types check hooks docs docs-links clean
