@@ -121,19 +121,16 @@ class CropPolicy:
 
         `crop_scale`, `keys` (of each row's track) and `frame` broadcast to (...).
         """
-        if self.follows_box:
-            return bbox, np.zeros(bbox.shape[:-1], bool)
-        box = np.asarray(bbox, np.float64).copy()
+        box, mirrored = bbox.astype(np.float64), np.zeros(bbox.shape[:-1], bool)
         box[..., 2:] *= self.scale
-        if self.jitter is None:
-            return box.astype(np.float32), np.zeros(bbox.shape[:-1], bool)
-        per_frame = _mix_bits(keys + np.asarray(frame).astype(np.uint64) * _GOLDEN)
-        u = [2 * _uniform(per_frame, i) - 1 for i in range(3)]
-        box[..., 2:] *= (2.0 ** (-self.jitter.scale_log2 * u[2]))[..., None]
-        side = box[..., 2:] * np.asarray(crop_scale)[..., None]
-        box[..., :2] -= np.stack(u[:2], axis=-1) * (self.jitter.trans_px / SIZE) * side
-        mirrored = np.broadcast_to(_uniform(keys, 0) < self.jitter.flip, bbox.shape[:-1])
-        return box.astype(np.float32), np.array(mirrored)
+        if self.jitter is not None:
+            per_frame = _mix_bits(keys + np.asarray(frame).astype(np.uint64) * _GOLDEN)
+            u = [2 * _uniform(per_frame, i) - 1 for i in range(3)]
+            box[..., 2:] *= (2.0 ** (-self.jitter.scale_log2 * u[2]))[..., None]
+            side = box[..., 2:] * np.asarray(crop_scale)[..., None]
+            box[..., :2] -= np.stack(u[:2], axis=-1) * (self.jitter.trans_px / SIZE) * side
+            mirrored[...] = _uniform(keys, 0) < self.jitter.flip
+        return box.astype(np.float32), mirrored
 
 
 def _region(text: str) -> tuple[int, int]:
