@@ -203,30 +203,27 @@ class _Verification:
         if place.stream is None and not place.tag:
             self.counts["splits"] += 1
             self.groups(place.split, groups_of(place.split)[2:])
-        columns = columns_of(commit.manifest)
-        unknown = sorted(commit.manifest["shards"].keys() - columns.keys())
+        unknown = sorted(commit.manifest["shards"].keys() - columns_of(commit.manifest).keys())
         if unknown and commit.manifest.get("dtype") == BYTES:
             self.notes.append(f"{self._store.location(place.home)}: holds bytes, which this version does not check")
         elif unknown:
             state = f"columns that this version does not know: {unknown}"
             message = self._error(place.manifest, "known columns", state, "Use the version that wrote it.")
             self._damage(place, place.manifest, message)
-        for array in (name for name in columns if name in commit.manifest["shards"]):
-            try:
-                files = shard_files(commit.manifest, place, array)
-            except CacheError as error:
-                message = f"{self._store.location(place.array(array))}: {error}"
-                self._damage(place, place.manifest, message, array)
-                continue
-            checks = self._threads.map(partial(check, self._store, fast=self._fast), files)
-            for file, problem in zip(files, checks, strict=True):
-                if problem:
-                    self._damage(place, file.key, problem, array, file.number)
-                self.counts.update(shards=1, bytes=file.size)
-                if self._progress is not None:
-                    rate = self.counts["bytes"] / 1e6 / max(time.monotonic() - self._started, 1e-3)
-                    done = self.counts["shards"]
-                    self._progress(done, max(self._total, done), f"{rate:,.0f} MB/s")
+        try:
+            files = shard_files(commit.manifest, place)
+        except CacheError as error:
+            self._damage(place, place.manifest, f"{self._store.location(place.manifest)}: {error}")
+            return
+        checks = self._threads.map(partial(check, self._store, fast=self._fast), files)
+        for file, problem in zip(files, checks, strict=True):
+            if problem:
+                self._damage(place, file.key, problem, file.array, file.number)
+            self.counts.update(shards=1, bytes=file.size)
+            if self._progress is not None:
+                n_shards, seconds = self.counts["shards"], max(time.monotonic() - self._started, 1e-3)
+                rate = f"{self.counts['bytes'] / 1e6 / seconds:,.0f} MB/s"
+                self._progress(n_shards, max(self._total, n_shards), rate)
 
     def _commit(self, place: Place) -> Commit | None:
         """The commit in force with its intact small files; None where there is none."""
@@ -352,8 +349,7 @@ def _remove_shards(place: Place, reported: Collection[int], repaired: Repaired) 
         message = f"{place.store.location(place.home)}: nothing is committed there"
         raise CacheError(manifest.lost_manifest(place) or message)
     named = commit.manifest["shards"]
-    files_of = (shard_files(commit.manifest, place, name) for name in columns_of(commit.manifest) if name in named)
-    suspects = (file for file in itertools.chain.from_iterable(files_of) if file.number in reported)
+    suspects = [file for file in shard_files(commit.manifest, place) if file.number in reported]
     numbers = {file.number for file in suspects if check(place.store, file, fast=False)}
     if place.stream is None:
         live = set(live_shards(Tables.from_files(commit.files), Geometry(**commit.manifest["geometry"])))

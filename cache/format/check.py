@@ -51,15 +51,15 @@ class ShardFile:
         return shards.index_bytes(self.geometry.chunks)
 
 
-def shard_files(manifest: Mapping[str, Any], place: Place, name: str) -> list[ShardFile]:
-    """The shards that a manifest names of an array, ascending. Raises CacheError for one without a commit."""
-    spec = columns_of(manifest)[name]
-    geometry, array = Geometry(**manifest["geometry"]), place.array(name)
+def shard_files(manifest: Mapping[str, Any], place: Place) -> list[ShardFile]:
+    """The shards that a manifest names, by column and number. Raises CacheError for one without a commit."""
+    geometry, shards_of = Geometry(**manifest["geometry"]), manifest["shards"]
     files = []
-    for number, record in sorted((int(shard), text) for shard, text in manifest["shards"][name].items()):
-        n_rows = len(shard_rows(manifest, number))
-        key = layout.shard_key(array, number, spec.trailing)
-        files.append(ShardFile(name, key, number, record, n_rows, spec, geometry))
+    for name, spec in columns_of(manifest).items():
+        for number, record in sorted((int(shard), record) for shard, record in shards_of.get(name, {}).items()):
+            n_rows = len(shard_rows(manifest, number))
+            key = layout.shard_key(place.array(name), number, spec.trailing)
+            files.append(ShardFile(name, key, number, record, n_rows, spec, geometry))
     return files
 
 

@@ -16,7 +16,6 @@ from cache.format import layout
 from cache.format.check import check, shard_files
 from cache.format.layout import TAGS, fingerprint
 from cache.format.manifest import Place, has_shards, read_manifest, read_provenance
-from cache.format.references import columns_of
 from cache.format.shard import size_of
 from cache.storage.base import Store
 
@@ -97,9 +96,7 @@ def keep_for_tags(place: Place, before: Mapping[str, Any] | None, after: Mapping
             read = read_manifest(tagged)
         if read is None or has_shards({"shards": after}, read[0]["shards"]):
             continue
-        arrays = [array for array in columns_of(read[0]) if array in read[0]["shards"]]
-        files = [file for array in arrays for file in shard_files(read[0], tagged, array)]
-        for own in files:
+        for own in shard_files(read[0], tagged):
             file = replace(own, key=f"{place.base}{own.key.removeprefix(tagged.base)}")
             named = None if before is None else before["shards"].get(own.array, {}).get(str(own.number))
             if (before is not None and named != own.record) or store.size(file.key) is None:
