@@ -38,7 +38,7 @@ ByteRange = tuple[memoryview, int, int]  # a shard's bytes; first, last + 1 of t
 class MappedShard:
     """One mapped shard and its index."""
 
-    __slots__ = ("__weakref__", "_chunk_bytes", "_map", "data", "file_size", "offsets", "size")
+    __slots__ = ("_chunk_bytes", "_map", "data", "file_size", "offsets", "size")
 
     def __init__(self, file: Path, layout: ArrayLayout, record: str | None) -> None:
         try:
@@ -80,7 +80,7 @@ class OpenFileLimit:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._opened: deque[tuple[weakref.ref[MappedShard], weakref.ref[MappedRows], int]] = deque()
+        self._opened: deque[tuple[weakref.ref[MappedRows], int]] = deque()
 
     def open(self, make: Callable[[], MappedShard]) -> MappedShard:
         """Make room, then return `make()`. Without a free descriptor, close every shard and try again."""
@@ -93,8 +93,8 @@ class OpenFileLimit:
         self._make_room(0)  # other code uses the remaining descriptors: close every shard
         return make()
 
-    def remember(self, reader: MappedRows, shard: int, opened: MappedShard) -> None:
-        self._opened.append((weakref.ref(opened), weakref.ref(reader), shard))
+    def remember(self, reader: MappedRows, shard: int) -> None:
+        self._opened.append((weakref.ref(reader), shard))
 
     def _make_room(self, limit: int) -> None:
         """Close the oldest shards until fewer than `limit` are open, or none is."""
@@ -102,9 +102,9 @@ class OpenFileLimit:
             return
         with self._lock:
             while self._opened and len(self._opened) >= limit:
-                opened, reader, shard = self._opened.popleft()
-                if (owner := reader()) is not None and (held := opened()) is not None:
-                    owner.close_shard(shard, held)
+                reader, shard = self._opened.popleft()
+                if (owner := reader()) is not None:
+                    owner.close_shard(shard)
 
     def reset_after_fork(self) -> None:
         self._lock = threading.Lock()  # another thread of the parent may have held it
@@ -220,13 +220,12 @@ class MappedRows:
                 # Also after an error: a shard that is missing because the split was replaced is no damage.
                 self._check_current()
             self._held[shard] = opened
-            _OPEN_FILES.remember(self, shard, opened)
+            _OPEN_FILES.remember(self, shard)
         return opened
 
-    def close_shard(self, shard: int, opened: MappedShard) -> None:
+    def close_shard(self, shard: int) -> None:
         """Drop the reference to a shard. It is unmapped when the last view of it is deleted."""
-        if self._held.get(shard) is opened:
-            self._held.pop(shard, None)
+        self._held.pop(shard, None)
 
     def _check(self, opened: MappedShard, shard: int, number: int) -> None:
         """Check a chunk's checksum, and record its state. Raises CacheError when the chunk is missing or damaged."""
