@@ -44,17 +44,17 @@ def require_cache(root: Root) -> Store:
         reason = "no zarr.json" if isinstance(store.root, str) or store.root.is_dir() else "no such folder"
         do = "Convert a dataset into it first."
         raise CacheError.at(store.location(""), expected="a feature cache", found=reason, do=do)
-    if isinstance(store, LocalStore):
+    is_inner, inner, do = store.exists(MANIFEST), "one split", "the folder or URL that holds <dataset>/<split>."
+    if isinstance(store, LocalStore):  # looking around in an object store would cost requests
         folder = top = store.root.resolve()
         while (top.parent / "zarr.json").exists():
             top = top.parent
-        if store.exists(MANIFEST) or (top != folder and not FeatureCache(root)):
-            found = f"{folder.relative_to(top)} of one" if top != folder else "one split of one"
-            do = f"Open the whole: cache.open({str(top)!r})." if top != folder else "Open the folder above."
-            raise CacheError.at(store.location(""), expected="a feature cache", found=found, do=do)
-    elif store.exists(MANIFEST):  # looking around would cost requests
-        do = "Open the whole: the address up to <dataset>/<split>."
-        raise CacheError.at(store.location(""), expected="a feature cache", found="one split of one", do=do)
+        if top != folder:
+            is_inner = is_inner or not FeatureCache(root)
+            inner, do = str(folder.relative_to(top)), f"cache.open({str(top)!r})."
+    if is_inner:
+        found, do = f"{inner} of one", f"Open the whole: {do}"
+        raise CacheError.at(store.location(""), expected="a feature cache", found=found, do=do)
     return store
 
 
