@@ -10,9 +10,7 @@ from numpy.typing import NDArray
 
 from cache.errors import CacheError
 from cache.format.layout import ColumnSpec, Geometry
-from cache.windows import spread
-
-Ints = NDArray[np.int64]
+from cache.windows import Ints, spread
 
 
 class Rows(Protocol):

@@ -83,9 +83,10 @@ def copy_split(
     written = [name for name in names if _write_stream(copied, source, opened[name], shift, progress)]
     copied = FeatureCache(store.root)[split]
     live = copied.rows_by_shard()
+    n_rows = int(live.sum())
     has = {name: int(live[copied.stream_shards(name)].sum()) for name in names if name in copied.streams}
-    missing = {name: int(live.sum()) - has.get(name, 0) for name in names}
-    return Copied(split, int(live.sum()), not is_there, tuple(written), {k: n for k, n in missing.items() if n})
+    missing = {name: n_rows - has.get(name, 0) for name in names if has.get(name, 0) < n_rows}
+    return Copied(split, n_rows, not is_there, tuple(written), missing)
 
 
 def _open_stream(source: Split, name: str) -> OpenStream:
@@ -99,8 +100,8 @@ def _open_stream(source: Split, name: str) -> OpenStream:
 
 def _states(split: Split) -> set[str]:
     """Digests of the manifests with these rows: its own, and its source's."""
-    digest: str = split.provenance.get(COPIED, {}).get("digest", "")
-    return {str(split.manifest["digest"]), digest} - {""}
+    own = split.manifest["digest"]
+    return {own, split.provenance.get(COPIED, {}).get("digest", own)}
 
 
 def _is_copy(source: Split, store: Store) -> bool:
