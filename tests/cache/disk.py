@@ -20,6 +20,7 @@ import os
 import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partialmethod
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -305,38 +306,19 @@ class Watched:
         self._note("write", self._path(fd), offset, bytes(data)[:written])
         return written
 
-    def _truncate(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        function(*args)
-        self._note("truncate", self._path(args[0]), args[1])
-
-    _ftruncate = _truncate
-
-    def _fsync(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        function(*args)
-        self._note("sync", self._path(args[0]))
-
-    def _rename(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        paths = [self._path(path) for path in args]
-        function(*args)
-        self._note("rename", paths[0], paths[1][len(str(self.top)) + 1 :])
-
-    _replace = _rename
-
-    def _link(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        paths = [self._path(path) for path in args]
-        function(*args)
-        self._note("link", paths[0], paths[1][len(str(self.top)) + 1 :])
-
-    def _mkdir(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _changed(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], does: str) -> None:
+        """A call of one path or descriptor, or of two paths."""
+        paths = [self._path(path, kwargs.get("dir_fd")) for path in (args if does in ("rename", "link") else args[:1])]
         function(*args, **kwargs)
-        self._note("mkdir", self._path(args[0], kwargs.get("dir_fd")))
+        to = [path[len(str(self.top)) + 1 :] for path in paths[1:]]
+        self._note(does, paths[0], *(args[1:] if does == "truncate" else to))
 
-    def _unlink(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        path = self._path(args[0], kwargs.get("dir_fd"))
-        function(*args, **kwargs)
-        self._note("remove", path)
-
-    _remove = _rmdir = _unlink
+    _fsync = partialmethod(_changed, does="sync")
+    _ftruncate = partialmethod(_changed, does="truncate")
+    _replace = partialmethod(_changed, does="rename")
+    _link = partialmethod(_changed, does="link")
+    _mkdir = partialmethod(_changed, does="mkdir")
+    _unlink = _rmdir = partialmethod(_changed, does="remove")
 
 
 @contextlib.contextmanager

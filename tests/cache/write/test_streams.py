@@ -30,9 +30,13 @@ def test_rows_with_nothing_to_compute_from_have_a_value_wherever_rows_go(tmp_pat
     # Carried over by their keys, and copied into another cache.
     toy.write(tmp_path, [toy.video("b", [7, 20], seed=3)], drop=["b"])  # b was in rows 10-37, is appended from 160
     with writer_of(tmp_path) as writer:
-        _, features, ok = writer.carried(toy.keys(np.arange(10, 37)))
+        assert writer.pending == [5]
+        others = np.array([[99, 99], [5, 0], [1, 5]], np.uint64)
+        mask, features, ok = writer.carried(np.concatenate([toy.keys(np.arange(10, 37)), others]))
+        assert mask.tolist() == [True] * 27 + [False] * 3  # one word alone makes no key equal
+        features, ok = features[:27], ok[:27]
         assert ok.tolist() == [2, 1, 0, 1, 1, 1, 1, 2, *[1] * 19]
-        assert not features[[0, 7]].any()
+        np.testing.assert_array_equal(features, np.where(ok[:, None] == 1, toy.features(np.arange(10, 37), 4), 0))
         writer.write(5, features, ok, toy.keys(np.arange(10, 37)))
         writer.commit({})
     copy = tmp_path / "copy"
@@ -43,24 +47,6 @@ def test_rows_with_nothing_to_compute_from_have_a_value_wherever_rows_go(tmp_pat
     assert [flags["b/1"][0], flags["d/0"][0], flags["d/0"][27]] == [2, 2, 2]
     assert sum(n == 2 for of_track in flags.values() for n in of_track) == 4
     assert cache.verify(copy).ok
-
-
-def test_unchanged_rows_are_carried_over_by_their_keys(tracks: Path, toy: Any) -> None:
-    toy.write_stream(tracks, bad_rows=[12])
-    toy.write(tracks, [toy.video("b", [7, 20], seed=3)], drop=["b"])  # b was in rows 10-37, is appended from 160
-    with writer_of(tracks) as writer:
-        assert writer.pending == [5]
-        old = np.arange(10, 37)
-        keys = toy.keys(old)
-        keys[-3:] = [[99, 99], [5, 0], [1, 5]]  # one word alone makes no key equal
-        mask, features, ok = writer.carried(keys)
-        assert mask.tolist() == [True] * 24 + [False] * 3
-        assert ok.tolist() == [1, 1, 0] + [1] * 21 + [0] * 3
-        np.testing.assert_array_equal(features[ok == 1], toy.features(old, 4)[ok == 1])
-        writer.write(5, features, ok, keys)
-        writer.commit({"weights": "known"})
-    found = cache.open(tracks)["toy/train"].read([[163, 167]], "resnet50", fields=["features"])["features"]
-    np.testing.assert_array_equal(found[0], toy.features(np.arange(13, 17), 4))
 
 
 def test_keys_are_found_in_every_sorted_run(tmp_path: Path, toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
