@@ -1,5 +1,6 @@
 """Small splits with known numbers: the same seed gives the same rows. Tests have it as the fixture `toy`."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 
 import cache
 from cache import UNDEFINED, SplitWriter, StreamShards, StreamWriter, TrackRows, VideoEntry
+from cache.format.layout import json_file
 
 columns = ("frame_index", "bbox", "kp_2d", "kp_3d", "pose", "betas", "has_3d", "has_smpl", "valid")
 rows_per_shard, rows_per_chunk = 32, 8
@@ -118,6 +120,13 @@ def split_of(root: Path, rows: dict[str, Any], crop_scale: float = 1.3, **sizes:
         split.append(VideoEntry(name="a"), [one])
         split.commit({})
     return cache.open(root)[SPLIT]
+
+
+def rewrite(manifest: Path, **changes: Any) -> None:
+    """A manifest with other entries, and a digest that matches them."""
+    held = json.loads(manifest.read_text()) | changes
+    body = {key: value for key, value in held.items() if key != "digest"}
+    manifest.write_bytes(json_file({**body, "digest": cache.fingerprint(body)}))
 
 
 def tree(root: Path) -> dict[str, bytes]:

@@ -19,8 +19,6 @@ import pytest
 import cache
 from cache import CacheError
 from cache.format import shard as shards
-from cache.format.layout import canonical, json_file
-from cache.format.manifest import sha256
 from tests.cache.made_up import SPLIT
 
 STREAM = "resnet50"
@@ -207,13 +205,6 @@ def test_a_shard_that_shrinks_under_a_reader_is_an_error_and_not_the_end_of_the_
     assert again is True
 
 
-def rewrite(file: Path, **changes: Any) -> None:
-    """A manifest with other entries, and a digest that matches them."""
-    held = json.loads(file.read_text()) | changes
-    body = {key: value for key, value in held.items() if key != "digest"}
-    file.write_bytes(json_file({**body, "digest": sha256(canonical(body))}))
-
-
 @pytest.fixture
 def whole(tmp_path: Path, root: Path) -> Path:
     """A cache with two splits, streams and a tag that has shards of its own. May be changed."""
@@ -229,7 +220,7 @@ def whole(tmp_path: Path, root: Path) -> Path:
     "name", ["../../../out/evil.txt", "../x/y", "/etc/x", "a/../b/zarr.json", "kp_2d/c/../0", ".x"]
 )
 @pytest.mark.parametrize("place", [SPLIT, f"{SPLIT}/features/{STREAM}", ".tags/v1"])
-def test_names_in_a_manifest_from_elsewhere_stay_within_the_cache(whole: Path, name: str, place: str) -> None:
+def test_names_in_a_manifest_from_elsewhere_stay_within_the_cache(whole: Path, name: str, place: str, toy: Any) -> None:
     shutil.rmtree(whole / SPLIT)
     shutil.copytree(whole / "toy/other", whole / SPLIT)
     outside = whole.parent / "out"
@@ -238,7 +229,7 @@ def test_names_in_a_manifest_from_elsewhere_stay_within_the_cache(whole: Path, n
         manifest = whole / place / "manifest.json"
         intact = manifest.read_bytes()
         held = json.loads(intact).get(entry, {})
-        rewrite(manifest, **{entry: {**held, name: "0" * 64 if entry == "files" else {"0": "8:0"}}})
+        toy.rewrite(manifest, **{entry: {**held, name: "0" * 64 if entry == "files" else {"0": "8:0"}}})
         assert not cache.verify(whole).ok
         cache.gc(whole, unfinished=True)
         cache.repair(whole, cache.verify(whole))
