@@ -36,11 +36,11 @@ NEXT_BEST: Final = "best.next.pt"  # the weights of a new best epoch, until last
 
 @dataclass(frozen=True, slots=True)
 class TrainingProgress:
-    """A step or an epoch that is done, for a progress bar."""
+    """A finished step or epoch, for a progress bar."""
 
     epoch: int  # from 0
     epochs: int
-    iteration: int  # done in this epoch
+    iteration: int  # steps done in this epoch
     iterations: int
     # The step's weighted losses; None when it was skipped, or at an epoch's end.
     terms: Mapping[str, float] | None = None
@@ -50,9 +50,9 @@ class TrainingProgress:
 def run_once(config: RunConfig, joined: AbstractContextManager[ProcessGroup], prepare: Prepare) -> Path:
     """Train, or resume training, unless the run is finished. Returns the run's folder.
 
-    joined: this process's place among those that train together. prepare: checks the open splits before anything is
-    written, and returns what makes the run. Raises DataError for missing splits, CacheError when another process
-    trains in the same folder, and as `TrainingLoop.carry_out` does.
+    joined: this process among those that train together. prepare: checks the open splits before anything is written,
+    and returns a function that makes the run. Raises DataError for missing splits, CacheError if another process trains
+    in the same folder, and as `TrainingLoop.carry_out` does.
     """
     splits = runs.open_splits(config)
     folder = runs.run_folder(config, splits)
@@ -67,11 +67,10 @@ def run_once(config: RunConfig, joined: AbstractContextManager[ProcessGroup], pr
 
 
 class TrainingLoop(ABC):
-    """One training run; a subclass has batches, validation and results. report: called with every step and epoch."""
+    """A training run; a subclass adds batches, validation and results. report: called with every step and epoch."""
 
-    advice: ClassVar[str]  # where losses stay non-finite
-    score: ClassVar[str]  # what metrics.json calls the best epoch's score
-    software: ClassVar[tuple[str, ...]] = ("numpy", "torch")  # whose versions are recorded
+    advice: ClassVar[str]  # for losses that stay non-finite
+    score: ClassVar[str]  # name of the best epoch's score in metrics.json
 
     def __init__(
         self,
@@ -86,10 +85,10 @@ class TrainingLoop(ABC):
         self.group = trainer.group
         self.folder = runs.run_folder(config, splits)
         self.fingerprint = runs.fingerprint(config, splits)
-        self.identity: dict[str, Any] = {"fingerprint": self.fingerprint}  # that a saved state must have to be resumed
-        # That config.json and metrics.json begin with.
-        self.facts: dict[str, Any] = {"fingerprint": self.fingerprint, "stand_in": stand_in}
-        self.facts["software"] = {name: version(name) for name in self.software}
+        self.identity: dict[str, Any] = {"fingerprint": self.fingerprint}  # a saved state needs it to be resumed
+        software = {name: version(name) for name in ("numpy", "smplx", "torch")}
+        # Beginning of config.json and metrics.json.
+        self.facts: dict[str, Any] = {"fingerprint": self.fingerprint, "stand_in": stand_in, "software": software}
         self._report = report if self.group.leads else None
 
     def inputs(self) -> dict[str, Any]:
@@ -128,9 +127,8 @@ class TrainingLoop(ABC):
                 Curves(log, first_step=state.step + 1, windows=config.batch_size) as curves,
             ):
                 if not state.step:
-                    curves.settings(
-                        config.as_dict(), [f"validation/{split}/{self.score}" for split in config.validation]
-                    )
+                    scores = [f"validation/{split}/{self.score}" for split in config.validation]
+                    curves.settings(config.as_dict(), scores)
                 for epoch in range(len(state.history), config.epochs):
                     self._train_epoch(epoch, ready, curves)
                     self._end_epoch(epoch, curves)

@@ -97,7 +97,6 @@ class VideoRun(TrainingLoop):
 
     advice = "lower lr_generator and lr_discriminator, or look at the labels"
     score = "pa_mpjpe"
-    software = ("numpy", "smplx", "torch")
     config: VideoConfig
     trainer: VideoTrainer
 
