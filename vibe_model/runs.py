@@ -9,7 +9,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
@@ -44,8 +44,7 @@ _ABOUT_VIDEOS: Final = ("video_fingerprint/", "video_pixels/", "video_account") 
 def naming(config: RunConfig, names: Sequence[str]) -> list[str]:
     """The settings that name one of these splits, for messages."""
     splits = {name.partition("/features/")[0] for name in names}
-    values = {field.name: getattr(config, field.name) for field in fields(config)}
-    lists = {k: v for k, v in values.items() if isinstance(v, tuple) and all(isinstance(name, str) for name in v)}
+    lists = {key: value for key, value in config.as_dict().items() if isinstance(value, list)}
     return [key for key, value in lists.items() if splits & {*map(split_of, value)}]
 
 
@@ -99,35 +98,30 @@ def check_streams(config: VideoConfig, splits: Mapping[str, Split]) -> bool:
 
     Raises DataError for features of a wrong size, or of different networks where streams record them (`identity`).
     """
-    streams = {
-        (name, s): {**splits[name].stream_manifest(s), "seen": replace(splits[name].crop_policy(s), jitter=None)}
-        for name, read in config.streams.items()
-        for s in read
-    }
-    extra = {extra_stream.stream: extra_stream for extra_stream in config.extra_streams.values()}
-    for (name, s), stream in streams.items():
-        size = extra[s].size if s in extra else config.feature_size
-        if stream["dim"] != size:
-            do = "Extract it with other options." if s in extra else f"Name another stream, or set dim in [{s}]."
-            raise DataError(f"{name}: stream {s}: expected features of {size} numbers, found {stream['dim']}. {do}")
-    # Imported streams each come from a file of their own: that may differ. So may the crops of jittered copies.
-    identities = {
-        f"{name}/{s}": {k: v for k, v in identity.items() if k != "file_sha256" or identity.get("kind") != "imported"}
-        | {"crop": stream["seen"]}
-        for (name, s), stream in streams.items()
-        if (identity := stream.get("identity")) is not None
-    }
-    firsts: dict[str, str] = {}  # of each stream that is read beside the features, and of these
-    for name, identity in identities.items():
-        first = firsts.setdefault(s if (s := name.rpartition("/")[2]) in extra else "", name)
-        expected = identities[first]
+    sizes = {reading.stream: reading.size for reading in config.extra_streams.values()}
+    firsts: dict[str, tuple[str, dict[str, Any]]] = {}  # first identity of the features (""), and of each extra stream
+    stand_in = False
+    for name, stream in ((name, stream) for name, read in config.streams.items() for stream in read):
+        manifest, size = splits[name].stream_manifest(stream), sizes.get(stream, config.feature_size)
+        stand_in |= bool(manifest.get("stand_in", False))
+        if manifest["dim"] != size:
+            do = "Extract it with other options." if stream in sizes else f"Name another one, or set dim in [{stream}]."
+            message = f"stream {stream}: expected features of {size} numbers, found {manifest['dim']}"
+            raise DataError(f"{name}: {message}. {do}")
+        if manifest.get("identity") is None:
+            continue
+        # Jittered copies may differ in their crops, and imported streams in the file that each comes from.
+        identity = {**manifest["identity"], "crop": replace(splits[name].crop_policy(stream), jitter=None)}
+        if identity.get("kind") == "imported":
+            identity.pop("file_sha256", None)
+        first, expected = firsts.setdefault(stream if stream in sizes else "", (f"{name}/{stream}", identity))
         if keys := sorted(key for key in expected.keys() | identity.keys() if expected.get(key) != identity.get(key)):
             differ = "; ".join(f"{key} {expected.get(key)} and {identity.get(key)}" for key in keys)
             raise DataError(
-                f"expected features of one network, found different ones in {first} and {name}: {differ}. Extract one "
-                "of them again with the other's settings (--replace), or name another stream."
+                f"expected features of one network, found different ones in {first} and {name}/{stream}: {differ}. "
+                "Extract one of them again with the other's settings (--replace), or name another stream."
             )
-    return any(bool(stream.get("stand_in", False)) for stream in streams.values())
+    return stand_in
 
 
 def inputs(config: RunConfig, splits: Mapping[str, Split]) -> dict[str, Any]:

@@ -230,11 +230,6 @@ class VideoConfig(RunConfig):
                 "Use a larger batch, another share, or only one kind of dataset."
             )
 
-    @classmethod
-    def published(cls, **changes: Any) -> Self:
-        """The authors' configuration, with changes."""
-        return cls(**changes)
-
     @property
     def weights(self) -> dict[str, float]:
         """The factors of the loss terms, by the terms' names."""
@@ -314,13 +309,11 @@ class VideoConfig(RunConfig):
         """The feature streams of every split that is trained on, validated on or evaluated."""
         by_split: dict[str, tuple[str, ...]] = {}
         read = [(split, self.streams_of(part)) for part in self.parts for split in self.part(part)]
-        for split, names in (
-            *read,
-            *((split, (self.stream,)) for split in (*map(split_of, self.validation), *self.evaluation)),
-        ):
+        read += [(split, (self.stream,)) for split in (*map(split_of, self.validation), *self.evaluation)]
+        extra = [reading.stream for reading in self.extra_streams.values()]
+        for split, names in read:
             if names:
-                extra_streams = (extra.stream for extra in self.extra_streams.values())
-                by_split[split] = tuple(dict.fromkeys((*by_split.get(split, ()), *names, *extra_streams)))
+                by_split[split] = tuple(dict.fromkeys((*by_split.get(split, ()), *names, *extra)))
         return by_split
 
     @property

@@ -13,7 +13,7 @@ from vibe_model.vibe import config as vibe
 
 
 def test_the_published_numbers():
-    config = TrainConfig.published()
+    config = TrainConfig()
     sizes = (config.batch_size, config.windows_2d, config.iterations, config.epochs, config.seqlen)
     assert sizes == (32, 19, 500, 30, 16)
     assert (config.lr_generator, config.lr_discriminator) == (5e-5, 1e-4)
@@ -32,7 +32,7 @@ PRESETS = [*vibe.PRESETS.values(), *hmmr.PRESETS.values(), *part_dynamics.PRESET
 @pytest.mark.parametrize(
     "config",
     [
-        *(make(pretrained=Path("spin.pt")) for make in PRESETS),
+        *(replace(make(), pretrained=Path("spin.pt")) for make in PRESETS),
         *(m() for m in (*vibe.MPOSER.presets.values(), *pr_vipe.PRESETS.values())),
     ],
 )

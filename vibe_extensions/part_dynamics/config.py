@@ -6,7 +6,7 @@ ours.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal, Self
@@ -102,7 +102,10 @@ class PartDynamicsConfig(VideoConfig):
         return replace(small, **changes)
 
 
-PRESETS: Final = {"partdyn": PartDynamicsConfig.published, "embedded": PartDynamicsConfig.embedded}
+PRESETS: Final[Mapping[str, Callable[..., PartDynamicsConfig]]] = {
+    "partdyn": PartDynamicsConfig,
+    "embedded": PartDynamicsConfig.embedded,
+}
 VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "per-frame": {"temporal": False, "delta": 0, "uncertainty_weight": 0.0},
     "no-u": {"uses_pr_vipe": False},

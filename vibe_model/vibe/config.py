@@ -69,18 +69,17 @@ class TrainConfig(VideoConfig):
     attention_dropout: Share = 0.2  # in the attention's layers
 
     @classmethod
-    def paper(cls, **changes: Any) -> Self:
-        """The paper's own mixture of datasets and dropout, where the published configuration differs."""
-        mixture = cls(
+    def paper(cls) -> Self:
+        """The paper's mixture of datasets and dropout, which the published configuration changes."""
+        return cls(
             attention_dropout=0.1,
             datasets_2d=("penn_action/train", "posetrack/train", "insta_variety/train", "kinetics/train"),
             datasets_3d=("mpi_inf_3dhp/train", "h36m/train", "3dpw/train"),
         )
-        return replace(mixture, **changes)
 
     @classmethod
     def embedded(cls, **changes: Any) -> Self:
-        """A short run on the embedded demo data, minutes on two CPU cores. It shows that all works, not accuracy."""
+        """A short functional test on the embedded demo data, minutes on two CPU cores."""
         small = cls(
             **EMBEDDED,
             name="embedded",
@@ -95,7 +94,7 @@ class TrainConfig(VideoConfig):
 
     @property
     def uses_motion(self) -> bool:
-        """Does the motion discriminator read real motion? What `TrainMPoser` reads is not this run's."""
+        """Whether the motion discriminator reads real motion."""
         return self.prior == "discriminator"
 
     @property
@@ -108,8 +107,9 @@ class TrainConfig(VideoConfig):
 
     @property
     def parts(self) -> dict[str, int]:
-        """How many windows of a batch each part gives: as many of real motion as of videos."""
-        return {**super().parts, **({"motion": self.batch_size} if self.part("motion") else {})}
+        """Number of windows from each part in a batch: as many of real motion as of videos."""
+        motion = {"motion": self.batch_size} if self.part("motion") else {}
+        return {**super().parts, **motion}
 
 
 def _attention(layers: int, size: int) -> dict[str, Any]:
@@ -132,7 +132,7 @@ VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
 }
 """What each changes of the configuration that it is a variant of."""
 
-PRESETS: Final = {"published": TrainConfig.published, "paper": TrainConfig.paper, "embedded": TrainConfig.embedded}
+PRESETS: Final = {"published": TrainConfig, "paper": TrainConfig.paper, "embedded": TrainConfig.embedded}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -161,7 +161,7 @@ def test_the_neighbours_term_compares_with_the_frames_that_it_is_for(config, spl
 
 
 def test_presets_are_the_specifications():
-    usual, small = PartDynamicsConfig.published(), PartDynamicsConfig.embedded()
+    usual, small = PartDynamicsConfig(), PartDynamicsConfig.embedded()
     assert (usual.seqlen, usual.batch_size, usual.lr_generator) == (16, 32, 5e-5)
     assert (usual.iterations, usual.epochs) == (500, 30)
     assert usual.weights == {

@@ -57,7 +57,7 @@ def make_run(
     row = {"split": SPLIT, "track": track, "first_frame": 3, "last_frame": 18, "frames": 16, **ERRORS}
     for file, content in {
         "config": {
-            "config": TrainConfig.published(iterations=ITERATIONS).as_dict(),
+            "config": TrainConfig(iterations=ITERATIONS).as_dict(),
             "stand_in": stand_in,
             "fingerprint": "0123",
             "software": {"torch": "2.0"},
