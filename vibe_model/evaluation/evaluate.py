@@ -1,7 +1,7 @@
 """Evaluate a model on splits, by protocols.  features -> windows -> training -> [evaluation]
 
-Two stages, a track at a time: windows -> estimates (`predict_tracks`), then smoothing, then bodies and errors
-(`frame_errors`). Predictions are of the neutral body; each frame with features is predicted once.
+For each track: windows -> estimates (`predict_tracks`), then smoothing, bodies and errors (`frame_errors`). Predictions
+use the neutral body; each frame with features is predicted once.
 """
 
 from __future__ import annotations
@@ -32,37 +32,36 @@ if TYPE_CHECKING:
 Metrics = dict[str, Any]
 Collect = Callable[[TrackBodies, TrackErrors], None]
 
-PREDICTIONS: Final = "predictions"  # a folder; below it one a split, and in it one npz a track
+PREDICTIONS: Final = "predictions"  # a folder with one per split, which has an npz per track
 SIGMAS: Final = (1.0, 2.0, 4.0, 8.0)  # frames
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvalOptions:
-    """How a split is predicted and what is compared."""
+    """How to predict a split, and what to compare."""
 
     stream: str  # of features
-    extra_streams: Mapping[str, Reading] = field(default_factory=dict)  # what the model reads beside them
-    seqlen: int = 16  # frames of a window; 0: whole stretches of a track without a gap, each at once
-    tracks: str = "*"  # a pattern of track names
+    extra_streams: Mapping[str, Reading] = field(default_factory=dict)
+    seqlen: int = 16  # frames per window; 0: one window for each stretch without a gap
+    tracks: str = "*"  # pattern of track names
     batch_size: int = 16  # windows
     vertices: bool = True  # measure PVE, which costs a second body
     keypoints: bool = True  # measure the 2D PCK
     smooth: float = 0.0  # sigma of a Gaussian over the predictions in time, frames; 0: none
-    smoothed_too: float = 0.0  # sigma of another one, whose errors are added as "smoothed"; 0: none
+    smoothed_too: float = 0.0  # another sigma, whose errors are added as "smoothed"; 0: none
 
 
 def evaluate_split(generator: VideoModel, split: Split, *, protocol: str = "default", **options: Any) -> Metrics:
     """Metrics of one split, those of the constant mean body ("baseline"), and counts of frames.
 
-    The protocol's metrics are means over the counted frames, of some protocols over tracks or videos; pck_2d: over the
-    labelled keypoints of valid frames. A metric without a labelled frame is missing. frames: counted, with 3D labels;
-    frames_2d: with 2D labels; frames_total: of the selected tracks; frames_not_predicted: without features, or in no
-    window; frames_not_counted: predicted, but without 3D labels or not valid. label_body: "neutral", or the genders of
-    the labels' bodies.
+    Metrics are means over the counted frames (some protocols: over tracks or videos); pck_2d is over the labelled
+    keypoints of valid frames. A metric without a labelled frame is missing. frames: counted, with 3D labels; frames_2d:
+    with 2D labels; frames_total: of the selected tracks; frames_not_predicted: without features, or in no window;
+    frames_not_counted: predicted, but invalid or without 3D labels. label_body: "neutral", or the genders of the
+    labels' bodies.
 
     options: fields of `EvalOptions`. Raises PipelineError for an unknown protocol, ConfigError for an invalid sigma,
-    DataError for predictions that are not finite and a split without what the protocol compares, MissingAssets for a
-    missing body of a gender.
+    DataError for non-finite predictions and missing columns, MissingAssets if a gender's body is missing.
     """
     records, left_out = protocols.choose(split, [protocol])
     if left_out:
@@ -83,17 +82,20 @@ def evaluate_all(
     named: Sequence[str] | None = None,
     **options: Any,
 ) -> dict[str, Metrics]:
-    """Metrics of every split, by one pass of the network: of the first protocol, and below them the others by name.
+    """Metrics of every split by the first protocol, and nested in them those of the other protocols by name.
 
-    named: these protocols, in this order; None: all that are for the split, "default" first. "left_out" has the reasons
-    of protocols that cannot evaluate a split. Of a model that reads streams of 2D keypoints, "keypoints" says whether
-    the split's are labels or detected. Of a model of past and future, protocols such as "hmmr" have "dynamics"
-    (`Protocol.dynamics`), with the nearest poses of the `training` splits.
-    tracks: by split, a pattern of track names; options: other fields of `EvalOptions`; `smoothed_too` adds "smoothed".
-    folder: write results by track and worst windows by the first protocol (`results.write`) here, and with
-    `predictions` one npz a track in predictions/<split>/. about: facts for these files, as the run's fingerprint.
-    stand_in: features are an untrained network's. Raises StandInMixed when splits and body are partly demo data,
-    DataError for a split that no protocol can evaluate, and as `evaluate_split` does.
+    The network runs once. "left_out" has the protocols that cannot evaluate a split, with reasons. For a model that
+    reads streams of 2D keypoints, "keypoints" says whether the split's are labels or detected. For a model of past and
+    future, protocols such as "hmmr" add "dynamics" (`Protocol.dynamics`), with the nearest poses of the `training`
+    splits.
+
+    tracks: pattern of track names by split. folder: for results by track and worst windows by the first protocol
+    (`results.write`), and with `predictions` one npz per track in predictions/<split>/. about: facts for these files,
+    such as the run's fingerprint. stand_in: the features are from random weights. named: protocols in this order;
+    None: all for the split, "default" first. options: other fields of `EvalOptions`.
+
+    Raises StandInMixed if splits and body are partly demo data, DataError for a split that no protocol can evaluate,
+    and as `evaluate_split` does.
     """
     stand_in = runs.require_one_kind(splits, the_body=generator.body.is_stand_in) | stand_in
     about = {**(about or {}), "smooth": EvalOptions(**options).smooth}
@@ -148,9 +150,9 @@ def choose_sigma(
     candidates: Sequence[float] = SIGMAS,
     **options: Any,
 ) -> tuple[float, dict[float, float]]:
-    """The sigma of smoothing with the best PA-MPJPE in validation, and each sigma's mean over splits, mm.
+    """The smoothing sigma with the best PA-MPJPE, and each sigma's mean over splits, mm.
 
-    Of equals the first candidate wins. tracks and options as in `evaluate_all`; splits without 3D labels do not count.
+    Of equals the first candidate wins. tracks, options: as in `evaluate_all`. Splits without 3D labels do not count.
     Raises DataError if none has any, ConfigError for an invalid candidate.
     """
     scores: dict[float, list[float]] = {sigma: [] for sigma in candidates}
@@ -174,15 +176,15 @@ def _metrics(
     *,
     around: bool = False,
 ) -> dict[str, Metrics]:
-    """Metrics by protocol. `collect` gets every track by the first protocol; `around`: with past and future bodies."""
+    """Metrics by protocol. collect: gets every track by the first protocol; around: predict past and future bodies."""
     sigmas = (options.smooth, options.smoothed_too) if options.smoothed_too else (options.smooth,)
     total = sum(track.stop - track.start for track in select_tracks(split, options.tracks))
     by_protocol = {}
     by_name = _means(generator, split, options, records, sigmas, collect, around=around)
     for record in records:
-        protocol, (means, *of_other_sigmas) = record.name, by_name[record.name]
-        by_protocol[protocol] = {
-            "protocol": protocol,
+        means, *of_other_sigmas = by_name[record.name]
+        metrics = by_protocol[record.name] = {
+            "protocol": record.name,
             runs.LABEL_BODY: ", ".join(sorted(genders_of(record, split))),
             **({runs.COMPARES_WITH: record.compares_with} if record.compares_with else {}),
             "frames_total": total,
@@ -194,9 +196,9 @@ def _metrics(
             "baseline": means.by_error("baseline"),
         }
         if options.smooth:
-            by_protocol[protocol]["sigma"] = options.smooth
+            metrics["sigma"] = options.smooth
         for smoothed in of_other_sigmas:
-            by_protocol[protocol]["smoothed"] = {"sigma": options.smoothed_too, **smoothed.by_error()}
+            metrics["smoothed"] = {"sigma": options.smoothed_too, **smoothed.by_error()}
     return by_protocol
 
 
@@ -210,22 +212,19 @@ def _means(
     *,
     around: bool = False,
 ) -> dict[str, list[Means]]:
+    """By protocol, the means of each sigma. Protocols with the same windows share the predictions."""
     compared = {"vertices": options.vertices, "keypoints": options.keypoints}
-    by_cut: dict[bool, list[Protocol]] = {}  # is what does not fill a window left out? -> of those protocols
-    for record in records:
-        by_cut.setdefault(record.drop_last, []).append(record)
-    scorers = {
-        drop_last: [Scorer(generator, split, protocols=of_cut, smooth=sigma, **compared) for sigma in sigmas]
-        for drop_last, of_cut in by_cut.items()
-    }
+    cuts = list(dict.fromkeys(record.drop_last for record in records))  # the first record's windows first
+    scorers = []
+    for cut in cuts:
+        sharing = [record for record in records if record.drop_last == cut]
+        scorers.append([Scorer(generator, split, protocols=sharing, smooth=sigma, **compared) for sigma in sigmas])
     chosen = {name: getattr(options, name) for name in ("stream", "extra_streams", "seqlen", "tracks", "batch_size")}
-    for of_cuts in predict_tracks(generator, split, drop_last=list(scorers), around=around, **chosen):
-        for (drop_last, of_sigmas), bodies in zip(scorers.items(), of_cuts, strict=True):
-            scored = [scorer.add(bodies) for scorer in of_sigmas]
-            if collect is not None and drop_last == records[0].drop_last:
-                collect(*scored[0])
+    for of_cuts in predict_tracks(generator, split, drop_last=cuts, around=around, **chosen):
+        scored = [[scorer.add(b) for scorer in of_cut] for of_cut, b in zip(scorers, of_cuts, strict=True)]
+        if collect is not None:
+            collect(*scored[0][0])
     return {
-        record.name: [scorer.means[record.name] for scorer in scorers[cut]]
-        for cut, of_cut in by_cut.items()
-        for record in of_cut
+        record.name: [scorer.means[record.name] for scorer in scorers[cuts.index(record.drop_last)]]
+        for record in records
     }
