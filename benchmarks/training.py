@@ -242,7 +242,7 @@ def vibe(root: Path, args: argparse.Namespace) -> list[str]:
     compared = list(usual_batches(args.agree))
     steps: dict[str, Callable[[int], Terms]] = {USUAL: lambda i: usual.train_step(*compared[i])}
     for way, trainer in ours.items():
-        steps[way] = lambda i, t=trainer: t.train_step(on_device(batches.at(i), device)).terms  # type: ignore[misc]
+        steps[way] = lambda i, t=trainer: t.train_step(on_device(batches[i], device)).terms  # type: ignore[misc]
     trainers: list[Any] = [usual, *ours.values()]
     networks = [network for trainer in trainers for network in (trainer.generator, trainer.discriminator)]
     differences = agreement(steps, networks, args.agree)

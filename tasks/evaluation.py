@@ -137,7 +137,7 @@ def table_of(title: str, rows: Rows, *, protocols: bool = False) -> Table:
     measured = [name for name in metrics if any(row.get(name, "") != "" for row in rows)]
     minor = {"pck", "auc", "pck_2d"} if "pve" in measured else {"pck_2d"} if "mpjpe" in measured else set()
     shown = [name for name in measured if name not in minor]
-    table = Table(title, *(["protocol"] if protocols else []), box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table = console.table(title, *(["protocol"] if protocols else []))
     for name in (*(metrics[name].title for name in shown), "frames"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
@@ -181,7 +181,7 @@ def _show_dynamics(metrics: Mapping[str, Any]) -> None:
             continue
         published_rows = {} if metrics["stand_in"] else published.DYNAMICS.get(split, {})
         rows = {**dynamics["pa_mpjpe"], **published_rows}
-        table = Table(f"{split}, past and future", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        table = console.table(f"{split}, past and future")
         steps = list(next(iter(rows.values())))
         for step in steps:
             table.add_column("now" if step == "0" else f"{int(step):+d} frames", justify="right", no_wrap=True)

@@ -12,7 +12,6 @@ import shlex
 import socket
 import sys
 import tempfile
-from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Final
@@ -42,7 +41,7 @@ EXIT_CODES: Final = {
 SCHEDULER_TIMEOUT: Final = 5.0  # s
 TYPED: Final = "TYPED_COMMAND"  # environment variable: what was typed where make started Luigi
 
-reported: Final[set[str]] = set()  # messages of failures that were printed, within this process
+reported: Final[set[str]] = set()  # messages of printed failures: one missing folder fails all splits of a dataset
 
 
 class SettingsOver(luigi.Config):
@@ -57,8 +56,8 @@ class SettingsOver(luigi.Config):
 
 
 def luigi_defaults(file: Path) -> dict[tuple[str, str], str]:
-    """(section, key) -> what we set where luigi.cfg does not: Luigi's own defaults are loud, and exit with 0."""
-    # Luigi knows a running command by its words alone, and those are the same in every clone.
+    """Defaults by (section, key): with Luigi's own, it logs much and exits with 0."""
+    # Luigi finds running commands by their words only, which are the same in every clone.
     digest = hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:16]
     core = {"log_level": "WARNING", "lock_pid_dir": str(Path(tempfile.gettempdir()) / f"luigi-{digest}")}
     codes = {("retcode", name): str(code) for name, code in EXIT_CODES.items()}
@@ -66,7 +65,7 @@ def luigi_defaults(file: Path) -> dict[tuple[str, str], str]:
 
 
 def prepare() -> None:
-    """Apply defaults and `--set` before Luigi reads its settings; exit if it cannot run. Called on import."""
+    """On import: apply defaults and `--set` before Luigi reads its settings; exit if it cannot run."""
     by_luigi = "luigi" in Path(sys.argv[0]).parts[-2:]  # bin/luigi, or luigi/__main__.py
     options = _options(sys.argv[1:] if by_luigi else [])
     if by_luigi:
@@ -99,7 +98,7 @@ def _options(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--set", action="append", default=[])
     for name in ("--local-scheduler", "--help", "--help-all"):
         parser.add_argument(name, action="store_true")
-    for name in ("--no-lock", "--take-lock", "--lock-size"):  # Luigi's own: whatever they say, it decides
+    for name in ("--no-lock", "--take-lock", "--lock-size"):  # with these, Luigi's own lock decides
         parser.add_argument(name, dest="own_lock", action="append_const", const=name)
     for name in ("--scheduler-url", "--scheduler-host", "--scheduler-port"):
         parser.add_argument(name)
@@ -107,27 +106,18 @@ def _options(words: list[str]) -> argparse.Namespace:
 
 
 def already_running(pids: str) -> str:
-    """That the same command runs, where and since when; "" where it does not. `pids`: Luigi's folder of such files."""
+    """Message about a running process of the same command; "" without one. pids: Luigi's folder of lock files."""
     _, words, file = lock.get_info(pids)
-    try:
-        pids_running = [int(pid) for pid in Path(file).read_text().split()]
-        since = datetime.fromtimestamp(Path(file).stat().st_mtime).astimezone()
-    except (OSError, ValueError):
-        return ""
-    for pid in pids_running:
+    running = Path(file).read_text().split() if Path(file).is_file() else []
+    for pid in map(int, filter(str.isdecimal, running)):
         if pid != os.getpid() and lock.getpcmd(pid) == words:
-            try:
-                folder = Path(f"/proc/{pid}/cwd").readlink()
-            except OSError:  # another user's
-                folder = Path.cwd()
             typed = shlex.join(["luigi", *sys.argv[1:]])
-            where = f"process {pid}, in {folder}, since {since:%Y-%m-%d %H:%M}"
-            return f"another `{typed}` runs here already ({where}): wait for it, or end it"
+            return f"another `{typed}` runs here already (process {pid}): wait for it, or end it"
     return ""
 
 
 def check_scheduler(url: str) -> None:
-    """Raise ConfigError where nothing answers there: Luigi itself would ask for a minute, then end with a traceback."""
+    """Raise ConfigError if no scheduler answers: Luigi itself would retry for a minute, and end with a traceback."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https"):  # a Unix socket
         return
@@ -139,9 +129,6 @@ def check_scheduler(url: str) -> None:
             f"[core] local_scheduler is false, and no luigid answers at {url} ({error.strerror or error}). Start one "
             "(luigid), name it ([core] scheduler_url), or run without: --local-scheduler"
         ) from None
-
-
-# ----------------------------------------------------------------------------------------------------------- events
 
 
 @luigi.Task.event_handler(luigi.Event.DEPENDENCY_DISCOVERED)
@@ -162,7 +149,6 @@ def _up_to_date(task: luigi.Task) -> None:
 @luigi.Task.event_handler(luigi.Event.FAILURE)
 def _report_failure(task: luigi.Task, error: BaseException) -> None:
     if isinstance(task, PipelineTask) and isinstance(error, USER_ERRORS):  # Luigi itself logs others
-        # One missing folder fails all of a dataset's splits.
         message = "the same error" if str(error) in reported else message_of(error)
         reported.add(str(error))
         complain(console.line(task.verb, task.what, message))
@@ -176,7 +162,7 @@ def _unreadable_settings(task: luigi.Task, error: BaseException) -> None:
 
 @functools.cache
 def introduce() -> None:
-    """Once in a process, before anything else: which data this is, and where."""
+    """Print which data this is and where, once per process."""
     fact("data", whose_data(settings()))
     fact("cache", from_here(settings().paths.cache))
     console.out.print()
@@ -198,10 +184,10 @@ def whose_data(s: Settings) -> str:
 
 
 def _not_printed_by_us(record: logging.LogRecord) -> bool:
-    """Keep Luigi from logging, with a traceback, what `complain` prints; with [core] log_level = INFO it logs it."""
+    """Filter: keep Luigi from logging what `complain` prints, unless [core] log_level = INFO."""
     if logging.getLogger(record.name).isEnabledFor(logging.INFO):
         return True
-    # Errors in `requires` Luigi logs as text, while it handles them.
+    # Luigi logs errors in `requires` as text, while it handles them.
     error = record.exc_info[1] if record.exc_info else sys.exc_info()[1]
     return not isinstance(error, USER_ERRORS)
 
@@ -221,17 +207,17 @@ def _handle_interrupt(kind: type[BaseException], error: BaseException, trace: Tr
 
 
 def _end_where_output_was_lost() -> None:
-    """Luigi drops what is raised while it reports a task: what could not be printed must not end with 0."""
+    """Exit with 2 if output was lost: Luigi drops exceptions that are raised while it reports a task."""
     if console.out.failure is not None:
         console.err.print(f"{console.ERROR} {plain(error_text(console.out.failure))}")
         os._exit(2)
 
 
 def take_over_from_luigi() -> None:
-    """Called once, when the tasks are imported."""
+    """On import: install the log filter, the exception hook and the signal handlers."""
     show_any_symbol()
     logging.getLogger("luigi-interface").addFilter(_not_printed_by_us)
     sys.excepthook = _handle_interrupt
-    if Path(sys.argv[0]).name == "luigi":  # a program of its own that imports the tasks handles its signals
+    if Path(sys.argv[0]).name == "luigi":  # other programs handle their signals themselves
         signals.listen()
         atexit.register(_end_where_output_was_lost)

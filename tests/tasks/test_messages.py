@@ -101,8 +101,8 @@ def test_the_same_command_that_runs_already_is_named_with_its_process_and_folder
         assert prepared(*words) == ""
         running = "luigi Data"
         shown = prepared(*words, code=10)
-        assert shown.startswith("error: another `luigi --module tasks Data --local-scheduler` runs here already (")
-        assert f"process {os.getppid()}, in {Path(f'/proc/{os.getppid()}/cwd').readlink()}, since 2" in shown
+        command = "luigi --module tasks Data --local-scheduler"
+        assert f"another `{command}` runs here already (process {os.getppid()})" in shown
         assert prepared(*words, "--no-lock") == ""
     finally:
         shutil.rmtree(Path(file).parent)

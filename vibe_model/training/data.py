@@ -1,7 +1,7 @@
 """Windows of several splits as batches on the device.  features -> [windows] -> training -> evaluation
 
-The windows of step k follow from the seed and k: a resumed run continues with the same batches. Features stay as stored
-(float16) until they are on the device.
+The windows of step k depend on the seed and k only: a resumed run continues with the same batches. Features stay as
+stored (float16) until they are on the device.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ if TYPE_CHECKING:
 
 Arrays = dict[str, NDArray[Any]]
 
-FIELDS: Final = {  # of each part
-    "datasets_2d": ("features", "kp_2d"),  # only their 2D labels, even if these splits have others
+FIELDS: Final = {  # by part
+    "datasets_2d": ("features", "kp_2d"),  # only 2D labels, even if these splits have others
     "datasets_3d": ("features", "kp_2d", "kp_3d", "theta", "w_3d", "w_smpl"),
     "motion": ("theta",),
 }
 OF_TRACKS: Final = ("kp_2d", "frame_index")
-ROWS: Final = "rows"  # instead of `features` where a table has these: (B,) int64, each window's first row in the table
+ROWS: Final = "rows"  # instead of `features` in a table: (B,) int64, each window's first row in the table
 
 
 class TrainingBatch(NamedTuple):
     """One step's windows: the 2D part first, then the 3D part; and real motion."""
 
-    # As `Split.read` returns them, arrays or tensors; w_3d = w_smpl = 0 in the 2D part; also the configuration's
-    # `fields`. Extra streams have its names, (B, T, (history + 1) * size), with flags `<name>_ok`, (B, T).
+    # Arrays or tensors as of `Split.read`, with the configuration's `fields`; w_3d = w_smpl = 0 in the 2D part. Extra
+    # streams: (B, T, (history + 1) * size) by the configuration's name, with flags `<name>_ok`, (B, T).
     labels: Mapping[str, Any]
-    real_theta: Any  # (B, T, 85) float32; None where the configuration has no real motion
+    real_theta: Any  # (B, T, 85) float32; None without real motion
 
 
 class TrainingBatches(Dataset[TrainingBatch]):
@@ -52,16 +52,16 @@ class TrainingBatches(Dataset[TrainingBatch]):
 
         DataLoader(batches, batch_size=None, sampler=range(step, len(batches)), num_workers=2)
 
-    Workers give the same batches, forked or spawned; spawned ones open the splits again, and raise CacheChanged if
-    there has been a commit since. With `world_size` ranks, each has its share of every batch (`cache.mixture.Mixture`).
+    Workers give the same batches, forked or spawned; spawned ones open the splits again, and raise CacheChanged after
+    a commit. Each of `world_size` ranks has its share of every batch (`cache.mixture.Mixture`).
 
-    splits: every split of the configuration, open. Raises CacheError for a part without a window, DataError for splits
-    that cannot be trained on.
+    splits: all splits of the configuration. Raises CacheError for a part without a window, DataError for splits that
+    cannot be trained on.
     """
 
     def __init__(self, config: RunConfig, splits: Mapping[str, Split], *, rank: int = 0, world_size: int = 1) -> None:
         self._n_steps = config.epochs * config.iterations
-        if config.batch_size < world_size:  # a mean over no window is none
+        if config.batch_size < world_size:
             raise ConfigError(
                 f"batch_size: expected a window for each of {world_size} processes, found {config.batch_size}"
             )
@@ -74,8 +74,7 @@ class TrainingBatches(Dataset[TrainingBatch]):
         self._names |= {part.streams[0]: "features" for part in parts if part.streams}
         self._mixture: Mixture | bytes = mixture
         self._rows: StreamRows | None = None
-        self.where = NOT_IN_MEMORY
-        """Where features are, as text."""
+        self.where = NOT_IN_MEMORY  # where features are, as text
         for name, fields in mixture.fields.items():
             if "kp_3d" in fields and fields["kp_3d"][0] != (49, 3):
                 raise DataError(
@@ -91,20 +90,15 @@ class TrainingBatches(Dataset[TrainingBatch]):
         return self._mixture
 
     def __getstate__(self) -> dict[str, Any]:
-        # As bytes: a worker that cannot open the splits raises with its first batch, instead of dying silently.
+        # As bytes: a worker that cannot open the splits raises with its first batch instead of dying silently.
         return self.__dict__ | {"_mixture": pickle.dumps(self.mixture)}
-
-    @property
-    def counts(self) -> dict[str, dict[str, int]]:
-        """The number of windows of each split, by part."""
-        return self.mixture.counts
 
     def load_features(
         self, hold: str, device: torch.device, report: Callable[[TableProgress], None] | None = None
     ) -> FeatureTable | None:
-        """Load all features into memory; batches then have their rows (`ROWS`) instead. None if they stay in batches.
+        """Load all features into memory; batches then have `ROWS` instead. None if they stay in batches.
 
-        Raises ConfigError when they do not fit where `hold` puts them.
+        Raises ConfigError if they do not fit where `hold` puts them.
         """
         table, self.where = load_feature_table(self.mixture, hold, device, report)
         self._rows = None if table is None else table.rows
@@ -116,10 +110,6 @@ class TrainingBatches(Dataset[TrainingBatch]):
     def __getitem__(self, step: int) -> TrainingBatch:
         if not 0 <= step < self._n_steps:
             raise IndexError(f"step {step} of {self._n_steps}")
-        return self.at(step)
-
-    def at(self, step: int) -> TrainingBatch:
-        """Read the batch of step `step`, from 0. Steps after the last epoch are valid, too."""
         mixture = self.mixture
         picks = mixture.draw(step)
         sizes = {part: size for part, size in mixture.sizes.items() if part != "motion"}  # of windows of videos
@@ -168,14 +158,14 @@ def _part(config: RunConfig, name: str, splits: Mapping[str, Split]) -> MixtureP
                 f"{split}: expected {', '.join(unknown)} for every track, since the model's configuration names it "
                 f"(fields); found tracks without. Remove the split from {name}."
             )
-    extra_fields = [field for one in extra for field in (one.stream, f"{one.stream}_ok")]
+    extra_fields = [field for reading in extra for field in (reading.stream, f"{reading.stream}_ok")]
     return MixturePart(
         name=name,
         splits={split: splits[split] for split in config.part(name)},
         count=config.parts[name],
         fields=[read[0] if field == "features" else field for field in FIELDS[name]] + extra_fields + columns,
-        streams=(*read[:1], *(one.stream for one in extra)),
-        history={one.stream: one.history for one in extra if one.history},
+        streams=(*read[:1], *(reading.stream for reading in extra)),
+        history={reading.stream: reading.history for reading in extra if reading.history},
         copies={read[0]: read} if len(read) > 1 else {},
         stride=config.stride,
         strides=config.strides,
@@ -191,18 +181,17 @@ def stream(
     """Batches from step `start` to the end of the run, on the device; features as stored.
 
     A thread prepares the next batch. workers: processes that read several steps ahead; 0: the thread reads. table: the
-    features, when `batches` has rows instead.
+    features, if `batches` has rows instead.
     """
-    steps = range(start, len(batches))
     # Not forked: this process has threads, and maybe a GPU. Not spawned: such workers sometimes abort while they send.
     context = "forkserver" if workers else None
     loader = DataLoader(
         batches,
         batch_size=None,
-        sampler=steps,
+        sampler=range(start, len(batches)),
         num_workers=workers,
         multiprocessing_context=context,
-        generator=torch.Generator(),  # its workers' seeds must not be drawn from the state that dropout draws from
+        generator=torch.Generator(),  # of its own: dropout draws from the default one
     )
     source = iter(loader)
 
@@ -218,7 +207,7 @@ def stream(
 
 
 def on_device(batch: TrainingBatch, device: torch.device, table: FeatureTable | None = None) -> TrainingBatch:
-    """A batch of tensors on the device, with features in place of rows of a table. Features stay as stored."""
+    """A batch of tensors on the device, with features instead of rows of a table. Features stay as stored."""
     labels = {name: torch.as_tensor(value) for name, value in batch.labels.items()}
     if table is not None:
         labels["features"] = table.windows(labels.pop(ROWS))
@@ -229,18 +218,18 @@ def on_device(batch: TrainingBatch, device: torch.device, table: FeatureTable | 
 def _to_device(tensor: Tensor, device: torch.device) -> Tensor:
     if tensor.device == device or (tensor.device.type == device.type and device.index is None):
         return tensor
-    # From locked memory a GPU copies by itself, while the CPU continues.
+    # From pinned memory a GPU copies while the CPU continues.
     return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
 
 
 class Tracks(Dataset[dict[str, Any]]):
-    """One item a track of F frames; F varies, so a batch of several needs padding or packing (`collate_fn`).
+    """Whole tracks: an item is a track of F frames. F varies: batches need padding or packing (`collate_fn`).
 
-    `<stream>` (F, dim) float32 of each of `streams`, and `<stream>_ok` (F,) bool: False for undecodable frames, with
-    features 0. Of `fields`, those of the split, as `Split.read` returns them: `kp_2d` (F, 49, 3) in [-1, 1] over the
-    crop of the first stream, `frame_index` (F,) int64, strictly increasing, with gaps. `track` and `video`: names.
+    For each of `streams`: `<stream>` (F, dim) float32, and `<stream>_ok` (F,) bool: False for undecodable frames, with
+    features 0. The split's columns among `fields`, as of `Split.read`: `kp_2d` (F, 49, 3) in [-1, 1] over the crop of
+    the first stream, `frame_index` (F,) int64, strictly increasing, with gaps. `track` and `video`: names.
 
-    Workers of a `DataLoader` open the split again. Raises CacheError for a stream that the split does not have.
+    Workers of a `DataLoader` open the split again. Raises CacheError for a missing stream.
     """
 
     def __init__(self, split: Split, streams: Sequence[str] = ("resnet50",), fields: Sequence[str] = OF_TRACKS) -> None:

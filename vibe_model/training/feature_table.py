@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from cache.windows import StreamRows
 
 NOT_IN_MEMORY: Final = "read with each batch"
-SHARE_OF_FREE: Final = 0.8  # of the memory that is free, what features may take: the rest is for other processes
+SHARE_OF_FREE: Final = 0.8  # of free memory that features may take; the rest is for other processes
 
 
 @dataclass(frozen=True, slots=True)
 class TableProgress:
-    """How many features have been read into memory, for a progress bar."""
+    """Number of features in memory so far, for a progress bar."""
 
-    where: str  # as text: where they are, or why they are not in memory
+    where: str  # where features are, or why they are not in memory
     done: int = 0  # rows
     total: int = 0
 
@@ -37,7 +37,7 @@ class FeatureTable:
     def __init__(self, table: Tensor, rows: StreamRows) -> None:
         self.table, self.rows = table, rows
         self._frames = torch.arange(rows.seqlen)
-        self._every = None  # window, as a view: NumPy copies each in one piece, ten times as fast as torch's rows
+        self._every = None  # view of all windows: NumPy copies each in one piece, ten times faster than torch's rows
         if table.device.type == "cpu":
             view = np.lib.stride_tricks.sliding_window_view(table.numpy(), rows.seqlen, axis=0)
             self._every = np.moveaxis(view, -1, 1)
@@ -49,7 +49,7 @@ class FeatureTable:
         return self.table[(rows[:, None] + self._frames).to(self.table.device)]
 
     def fill(self, mixture: Mixture, where: str, report: Callable[[TableProgress], None]) -> None:
-        """Read every row, many at once, and report how many there are by then. where: the table is, as text."""
+        """Read all rows, and report progress. where: place of the table, as text."""
         parts = _feature_parts(mixture)
         sources = {name: (split, part.streams[0]) for part in parts for name, split in part.splits.items()}
         _, dtype = field_type(mixture)
@@ -65,10 +65,10 @@ class FeatureTable:
 def load_feature_table(
     mixture: Mixture, hold: str, device: torch.device, report: Callable[[TableProgress], None] | None = None
 ) -> tuple[FeatureTable | None, str]:
-    """Read all features into memory; None: they are read with each batch. Also returns where they are, as text.
+    """Read all features into memory. Returns None if they are read with each batch, and where they are, as text.
 
-    hold: "none"; "ram"; "device"; "auto": the first of device, RAM and none that they fit into. report: called with the
-    progress. Raises ConfigError when they do not fit where `hold` puts them.
+    hold: "none"; "ram"; "device"; "auto": the first of device, RAM and none with enough free memory. report: called
+    with the progress. Raises ConfigError if they do not fit where `hold` puts them.
     """
     if hold == "none":
         return None, NOT_IN_MEMORY
@@ -86,7 +86,7 @@ def load_feature_table(
     (size,), dtype = field_type(mixture)
     needed = rows.total * size * dtype.itemsize
     cpu = torch.device("cpu")
-    sharing = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # processes of one machine have a table each in its RAM
+    sharing = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # each process of a machine has a table in its RAM
     tight: list[str] = []
     for place in dict.fromkeys({"ram": [cpu], "device": [device], "auto": [device, cpu]}[hold]):
         room = int(SHARE_OF_FREE * free_memory(place) / (sharing if place.type == "cpu" else 1))
@@ -109,13 +109,13 @@ def load_feature_table(
 
 
 def field_type(mixture: Mixture) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """(what follows (B, T) in the features, the dtype that holds them exactly in all parts)."""
+    """Shape of a frame's features, and the dtype that holds those of all parts exactly."""
     types = [mixture.fields[part.name][part.streams[0]] for part in _feature_parts(mixture)]
     return types[0][0], np.result_type(*(dtype for _, dtype in types))
 
 
 def _feature_parts(mixture: Mixture) -> list[MixturePart]:
-    """The parts that have features: those of their first stream. The streams beside it are not held."""
+    """Parts with features, which are of their first stream."""
     return [part for part in mixture.parts.values() if part.streams]
 
 
@@ -132,7 +132,7 @@ def free_memory(device: torch.device) -> int:
 
 
 def free_in_cgroups(own: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> list[int]:
-    """Bytes that the control groups (version 2) of this process leave it, cached files counted as free."""
+    """Free bytes within each limit of this process's control groups (version 2); cached files count as free."""
     try:
         name = next(line[3:] for line in own.read_text().splitlines() if line.startswith("0::"))
     except (OSError, StopIteration):
@@ -154,7 +154,4 @@ def _name(place: torch.device) -> str:
 
 
 def _size(n_bytes: int) -> str:
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if n_bytes >= scale:
-            return f"{n_bytes / scale:.3g} {unit}"
-    return f"{n_bytes} bytes"
+    return f"{n_bytes / 1e6:,.1f} MB"

@@ -119,7 +119,11 @@ class VideoRun(TrainingLoop):
         self._table = self._batches.load_features(config.hold, group.device, report if group.leads else None)
 
     def inputs(self) -> dict[str, Any]:
-        read = {"windows": self._batches.counts, "features": self._batches.where, "pretrained": self._pretrained}
+        read = {
+            "windows": self._batches.mixture.counts,
+            "features": self._batches.where,
+            "pretrained": self._pretrained,
+        }
         return {**super().inputs(), **read, "of_model": self.config.MODEL}
 
     def batches(self, start: int) -> Generator[TrainingBatch, None, None]:

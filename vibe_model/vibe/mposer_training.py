@@ -101,7 +101,7 @@ def mean_rotations(batches: TrainingBatches, n_steps: int) -> Tensor:
     """(23, 3, 3), on the CPU: the rotations nearest to the mean of the finite matrices in the first batches."""
     total = torch.zeros(N_ROTATIONS, 3, 3, dtype=torch.float64)
     for step in range(n_steps):
-        rotmat = matrices(torch.as_tensor(batches.at(step).real_theta)).double()  # (B, T, 23, 3, 3)
+        rotmat = matrices(torch.as_tensor(batches[step].real_theta)).double()  # (B, T, 23, 3, 3)
         total = total + rotmat.nan_to_num(nan=0.0).mean(dim=(0, 1))
     return torch.from_numpy(nearest_rotations(total.numpy())).float()
 

@@ -62,7 +62,7 @@ def test_real_poses_are_single_frames_as_many_as_bodies(config, splits):
     assert batch.real_theta.shape == (6 * n_windows * n_frames, 1, 85)
     drawn, every = (np.unique(a.reshape(-1, 85), axis=0) for a in (batch.real_theta, splits["m/train"].rows["theta"]))
     np.testing.assert_array_equal(drawn, every)  # all of them
-    expected = TrainingBatches(config.poses(), splits).at(0).real_theta
+    expected = TrainingBatches(config.poses(), splits)[0].real_theta
     np.testing.assert_array_equal(batch.real_theta, expected)
     assert real_poses(TrainingBatch({}, batch.real_theta)).shape == (len(expected), 23, 3, 3)
 

@@ -39,9 +39,9 @@ def splits():
 def test_a_batch_is_the_2d_part_then_the_3d_part_and_motion(mixed, splits):
     batches = TrainingBatches(mixed, splits)
     # c: 3 windows of 12 frames; a: rows 0, 2, 4 of the first track (9 frames), 9 of the second; b: row 0.
-    assert batches.counts["datasets_2d"] == {"c/train": 3, "a/train": 4}
-    assert batches.counts["datasets_3d"] == {"a/train": 4, "b/train": 1}
-    labels, motion = batches.at(0)
+    assert batches.mixture.counts["datasets_2d"] == {"c/train": 3, "a/train": 4}
+    assert batches.mixture.counts["datasets_3d"] == {"a/train": 4, "b/train": 1}
+    labels, motion = batches[0]
     assert mixed.windows_2d == 3
     assert {name: value.shape[0] for name, value in labels.items()} == dict.fromkeys(labels, 5)
     for name in ("w_3d", "w_smpl", "kp_3d", "theta"):  # also of a split that has 3D labels
@@ -49,14 +49,14 @@ def test_a_batch_is_the_2d_part_then_the_3d_part_and_motion(mixed, splits):
         assert labels[name][3:].any()
     assert motion.shape == (5, 4, 85)
     assert all(value.dtype == np.float32 for value in labels.values())
-    assert TrainingBatches(replace(mixed, prior="none"), splits).at(0).real_theta is None
-    only_2d = TrainingBatches(replace(mixed, datasets_3d=()), splits).at(0).labels
+    assert TrainingBatches(replace(mixed, prior="none"), splits)[0].real_theta is None
+    only_2d = TrainingBatches(replace(mixed, datasets_3d=()), splits)[0].labels
     assert (only_2d["features"].shape, only_2d["theta"].any()) == ((5, 4, 6), False)
 
 
 def test_a_batchs_rows_are_those_of_the_splits(mixed, splits):
     for step in range(7):
-        labels, motion = TrainingBatches(mixed, splits).at(step)
+        labels, motion = TrainingBatches(mixed, splits)[step]
         for part, here in (("datasets_2d", slice(0, 3)), ("datasets_3d", slice(3, 5))):
             rows = np.concatenate([splits[name].rows["features"] for name in getattr(mixed, part)])
             for window in labels["features"][here]:
@@ -69,7 +69,7 @@ def test_a_batchs_rows_are_those_of_the_splits(mixed, splits):
 def test_how_windows_are_cut_and_drawn_is_as_set(mixed, on_disk):
     config = replace(mixed, window_weights={"b/train": 4}, tail="cover")
     batches = TrainingBatches(config, on_disk)
-    assert batches.counts["datasets_3d"]["b/train"] == 2 + 5  # tracks of 5 and 17 frames
+    assert batches.mixture.counts["datasets_3d"]["b/train"] == 2 + 5  # tracks of 5 and 17 frames
     assert batches.mixture.parts["datasets_3d"].weights == {"b/train": 4}
 
 
@@ -99,7 +99,7 @@ def test_what_a_model_reads_beside_its_features_is_in_the_batches_by_its_name(mi
     assert mixed.streams == dict.fromkeys(("c/train", "a/train", "b/train"), ("resnet50", "pairs"))
     batches, plain = TrainingBatches(mixed, on_disk), TrainingBatches(TrainConfig(**vars(mixed)), on_disk)
     for step in (0, 3):
-        labels, expected = batches.at(step).labels, plain.at(step).labels
+        labels, expected = batches[step].labels, plain[step].labels
         pairs, flags = labels.pop("motion_of"), labels.pop("motion_of_ok")
         assert (pairs.shape, flags.shape) == ((5, 4, 4 * 3), (5, 4))
         assert flags.all()
@@ -116,7 +116,7 @@ def test_what_a_model_reads_beside_its_features_is_in_the_batches_by_its_name(mi
     held = TrainingBatches(mixed, on_disk)
     table = held.load_features("ram", CPU)  # the features; the others come with each batch
     assert table.table.dtype == torch.float16
-    assert_same(next(stream(held, 1, device=CPU, table=table)), batches.at(1))
+    assert_same(next(stream(held, 1, device=CPU, table=table)), batches[1])
 
 
 def test_columns_that_a_model_names_are_in_its_batches_and_a_split_without_them_is_refused(mixed, on_disk):
@@ -133,7 +133,7 @@ def test_columns_that_a_model_names_are_in_its_batches_and_a_split_without_them_
     np.testing.assert_array_equal(labels["frame_index"], np.stack(frames))
     scales = [on_disk[name].tracks.crop_scale[on_disk[name].track_of(np.array([start]))] for name, start in starts]
     np.testing.assert_array_equal(labels["crop_scale"], np.repeat(scales, 4, axis=1))
-    plain = TrainingBatches(WithPairs(**vars(mixed)), on_disk).at(0).labels
+    plain = TrainingBatches(WithPairs(**vars(mixed)), on_disk)[0].labels
     np.testing.assert_array_equal(labels["kp_2d"], plain["kp_2d"])
     WithColumns.fields = ("frame_index", "intrinsics")
     with pytest.raises(DataError, match=r"c/train: expected intrinsics for every track.*datasets_2d"):
@@ -155,7 +155,7 @@ def test_jittered_copies_of_a_part_take_the_streams_place_and_are_part_of_the_ru
     assert runs.fingerprint(mixed, on_disk) != runs.fingerprint(plain, on_disk)
     runs.check_streams(mixed, on_disk)
     for step in range(3):
-        features = TrainingBatches(mixed, on_disk).at(step).labels["features"]
+        features = TrainingBatches(mixed, on_disk)[step].labels["features"]
         of_copy = (np.diff(features, axis=2) == 1).all(axis=(1, 2))
         assert of_copy.tolist() == 4 * [False] + 4 * [True]
         assert features.dtype == np.float32  # float16 and float32: the wider one
@@ -210,8 +210,8 @@ def test_batches_from_a_step_on_are_those_of_the_steps(mixed, splits):
     ready = list(stream(batches, 4, device=CPU))
     assert len(ready) == len(batches) - 4 == 11  # to the end of the last epoch
     for step, batch in enumerate(ready, start=4):
-        assert_same(batch, TrainingBatches(mixed, splits).at(step))
-    assert_same(batches[14], batches.at(14))
+        assert_same(batch, TrainingBatches(mixed, splits)[step])
+    assert_same(batches[14], batches[14])
     for step in (15, -1):
         with pytest.raises(IndexError, match=f"step {step} of 15"):
             batches[step]
@@ -229,7 +229,7 @@ def test_training_reads_with_workers_what_it_reads_without(mixed, on_disk):
     table = in_memory.load_features("ram", CPU)
     state = torch.get_rng_state()
     for step, batch in enumerate(stream(in_memory, 12, device=CPU, table=table, workers=1), start=12):
-        assert_same(batch, batches.at(step))
+        assert_same(batch, batches[step])
     assert step == 14
     assert torch.equal(torch.get_rng_state(), state)  # dropout draws from it: a resumed run must find it as it was
 

@@ -21,12 +21,12 @@ def test_features_in_memory_give_the_same_batches(mixed, on_disk):
     n = 8 + 4 + 22 + 4 + 16 + 12
     assert (len(table.table), table.table.dtype) == (n, torch.float16)
     for step in range(15):
-        batch = batches.at(step)
+        batch = batches[step]
         assert "features" not in batch.labels
-        assert_same(on_device(batch, CPU, table), plain.at(step))
+        assert_same(on_device(batch, CPU, table), plain[step])
     done = [report.done for report in reports]
     assert done == sorted(done)
-    assert reports[-1] == TableProgress(f"held in RAM: {table.table.nbytes} bytes", n, n)
+    assert reports[-1] == TableProgress("held in RAM: 0.0 MB", n, n)
 
 
 NEEDED = 66 * 6 * 2  # bytes, of the rows above
@@ -36,14 +36,14 @@ NEEDED = 66 * 6 * 2  # bytes, of the rows above
     ("hold", "free", "where"),
     [
         ("none", {}, "read with each batch"),
-        ("ram", {"cpu": NEEDED / 0.8}, "held in RAM: 792 bytes"),
+        ("ram", {"cpu": NEEDED / 0.8}, "held in RAM: 0.0 MB"),
         ("ram", {"cpu": NEEDED}, None),  # all of what is free is more than may be taken
         ("device", {"meta": NEEDED}, None),
-        ("auto", {"meta": 10**9, "cpu": 0}, "held in meta: 792 bytes"),
-        ("auto", {"meta": 100, "cpu": 10**9}, "held in RAM: 792 bytes (meta has 80 bytes for them)"),
+        ("auto", {"meta": 10**9, "cpu": 0}, "held in meta: 0.0 MB"),
+        ("auto", {"meta": 100, "cpu": 10**9}, "held in RAM: 0.0 MB (meta has 0.0 MB for them)"),
         (
             *("auto", {"meta": 100, "cpu": 0}),
-            "read with each batch: they need 792 bytes (meta has 80 bytes for them, RAM has 0 bytes for them)",
+            "read with each batch: they need 0.0 MB (meta has 0.0 MB for them, RAM has 0.0 MB for them)",
         ),
     ],
 )
@@ -51,13 +51,13 @@ def test_features_are_held_in_the_first_place_that_they_fit_into(mixed, on_disk,
     monkeypatch.setattr(feature_table, "free_memory", lambda device: free[device.type])
     reports, batches = [], TrainingBatches(mixed, on_disk)
     if where is None:
-        with pytest.raises(ConfigError, match=rf"hold = {hold}: .*792 bytes \(66 rows of 6 float16\).* 633 bytes"):
+        with pytest.raises(ConfigError, match=rf"hold = {hold}: .*\(66 rows of 6 float16\).*80% of what is free"):
             batches.load_features(hold, torch.device("meta"))
         return
     table = batches.load_features(hold, torch.device("meta"), reports.append)  # a device that keeps nothing
     assert batches.where == where
     assert {report.where for report in reports} == (set() if hold == "none" else {where})
-    assert (table is None) == where.startswith("read") == ("features" in batches.at(0).labels)
+    assert (table is None) == where.startswith("read") == ("features" in batches[0].labels)
 
 
 def test_the_tightest_group_that_a_process_is_in_limits_its_memory(tmp_path):
@@ -91,4 +91,4 @@ def test_on_a_gpu_features_in_memory_give_the_same_batches(mixed, on_disk):
             assert batch.labels["features"].device.type == "cuda"
             labels = {name: value.cpu() for name, value in batch.labels.items()}
             on_cpu = batch._replace(labels=labels, real_theta=batch.real_theta.cpu())
-            assert_same(on_cpu, TrainingBatches(mixed, on_disk).at(step))
+            assert_same(on_cpu, TrainingBatches(mixed, on_disk)[step])

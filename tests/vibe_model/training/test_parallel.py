@@ -65,7 +65,7 @@ def test_two_ranks_have_the_losses_and_the_weights_of_one_process(tmp_path, monk
         exchange.rank.number = rank
         trainer = trainers[rank, size]
         batches = TrainingBatches(config, splits, rank=rank, world_size=size)
-        steps = [trainer.train_step(on_device(batches.at(step), CPU)) for step in range(4)]
+        steps = [trainer.train_step(on_device(batches[step], CPU)) for step in range(4)]
         return steps, trainer.group.from_first(rank + 3.5)
 
     ranks = [(0, 1), (0, 2), (1, 2)]
@@ -81,7 +81,7 @@ def test_two_ranks_have_the_losses_and_the_weights_of_one_process(tmp_path, monk
                 assert found.terms == pytest.approx(expected.terms, rel=1e-4)
                 assert found.norms == pytest.approx(expected.norms, rel=1e-3)
                 assert all(expected.terms[name] > 0 for name in ("kp_2d", "kp_3d", "pose", "shape", "adversarial"))
-    whole, *shares = (TrainingBatches(config, splits, rank=r, world_size=n).at(3).labels for r, n in ranks)
+    whole, *shares = (TrainingBatches(config, splits, rank=r, world_size=n)[3].labels for r, n in ranks)
     assert sorted(len(share["features"]) for share in shares) == [2, 3]
     for name in ("features", "kp_2d", "theta", "w_3d"):
         together = np.concatenate([share[name] for share in shares])

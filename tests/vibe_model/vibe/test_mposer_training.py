@@ -33,7 +33,7 @@ def test_a_few_steps_reconstruct_periodic_motion_better_than_its_mean_pose(confi
 
 def test_the_mean_pose_is_the_rotation_nearest_to_the_mean_matrix(config, splits):
     batches = TrainingBatches(config, splits)
-    theta = np.concatenate([batches.at(step).real_theta for step in range(3)])
+    theta = np.concatenate([batches[step].real_theta for step in range(3)])
     rotations = Rotation.from_rotvec(theta[..., 6:75].reshape(-1, 3))
     by_joint = [rotations[joint::23].mean().as_matrix() for joint in range(23)]
     np.testing.assert_allclose(mean_rotations(batches, 3), by_joint, atol=1e-5)
