@@ -1,13 +1,11 @@
 """Clips without keypoints: detected, converted and extracted by one task."""
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import cache
-from pipeline.errors import ConfigError
 from pipeline.files.raw.stand_in import MARKER
 from pipeline.settings import sections
 from tests.tasks.conftest import Project
@@ -95,32 +93,8 @@ def test_real_clips_are_not_given_to_the_detector_of_the_demo_data(own_clips: Pr
     assert "[detect] detector = demo: finds people only in demo data" in message
 
 
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"detect": {"detector": "demos"}}, "known: demo, rtmpose"),
-        ({"rtmpose": {"min_scor": "0.4"}, "detect": {"detector": "rtmpose"}}, "min_score"),
-        ({"detect": {"datasets": "video"}}, "'videos'"),
-        ({"detect": {"device": "gpu"}}, "cuda:1"),
-    ],
-)
-def test_mistakes_in_the_settings_are_errors_of_a_line(changes, said, own_clips):
-    own_clips.configure(changes)
-    with pytest.raises(ConfigError, match=said) as error:
-        sections.load(own_clips.cfg)
-    assert str(own_clips.cfg) in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("section", "detector"),
-    [
-        (
-            {"weights": "w.pth", "detector": "yolox-m", "max_overlap": "0.5"},
-            RTMPose(weights="w.pth", detector="yolox-m", max_overlap=0.5),
-        ),
-    ],
-    ids=lambda value: getattr(value, "name", ""),
-)
-def test_the_detectors_weights_are_below_the_folder_of_the_settings(section, detector, own_clips):
-    own_clips.configure({"detect": {"detector": detector.name}, detector.name: section})
-    assert sections.load(own_clips.cfg).detector == replace(detector, weights=str(own_clips.folder / "w.pth"))
+def test_the_detectors_weights_are_below_the_folder_of_the_settings(own_clips):
+    own = {"weights": "w.pth", "detector": "yolox-m", "max_overlap": "0.5"}
+    own_clips.configure({"detect": {"detector": "rtmpose"}, "rtmpose": own})
+    weights = str(own_clips.folder / "w.pth")
+    assert sections.load(own_clips.cfg).detector == RTMPose(weights=weights, detector="yolox-m", max_overlap=0.5)
