@@ -20,10 +20,13 @@ WHOLE: Final = (FOLDER, "video")  # keys that say no more than the path does
 
 
 class RawDataError(PipelineError, ValueError):
-    """A raw file is not in its dataset's format. `reason`: the accounting's name for it ("bad_label_file")."""
+    """A raw file is not in its dataset's format. Its arguments are in the message's order.
+
+    `reason`: the accounting's name for it ("bad_label_file").
+    """
 
     def __init__(
-        self, file: Path, key: str, *, expected: str, found: str, do: str, reason: str = "bad_label_file"
+        self, file: Path, key: str, expected: str, found: str, do: str, reason: str = "bad_label_file"
     ) -> None:
         within = "" if key in WHOLE else f"{key!r}: "  # what is wrong is the file itself
         super().__init__(f"{file}: {within}expected {expected}, found {_strip_name(file, found)}. {do}")
@@ -31,7 +34,7 @@ class RawDataError(PipelineError, ValueError):
         self.reason = reason
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Keyword-only arguments are lost when an exception is pickled between processes.
+        # By default an exception is pickled with its message as its only argument.
         return RawDataError.__new__, (RawDataError, str(self)), vars(self)
 
 

@@ -117,11 +117,11 @@ class Amass(Dataset):
 
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
         if not raw.is_dir():
-            raise RawDataError(raw, "folder", expected=LAYOUT, found="no folder", do=UNPACK)
+            raise RawDataError(raw, "folder", LAYOUT, "no folder", UNPACK)
         files = (path for path in _files(raw) if path.suffix == ".npz" and not re.search("^shape$|_stagei$", path.stem))
         listed = [RawVideo(file.with_suffix("").as_posix(), files=(file,)) for file in files]
         if not listed:
-            raise RawDataError(raw, "folder", expected=LAYOUT, found="no motion below it", do=UNPACK)
+            raise RawDataError(raw, "folder", LAYOUT, "no motion below it", UNPACK)
         return sorted(listed, key=lambda video: video.name)  # paths sort otherwise: blanks come before slashes
 
     def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None) -> Sequence[Track]:
@@ -200,17 +200,15 @@ def load_motion(file: Path) -> StoredMotion:
     data = load_npz(file, ("poses", "betas", "trans"), ("gender", "mocap_framerate", "mocap_frame_rate"))
     width = data["poses"].shape[-1] if data["poses"].ndim else 0
     if width not in SMPL_JOINTS:
-        actual = str(data["poses"].shape)
-        raise RawDataError(file, "poses", expected="(N, 156) SMPL-H or (N, 165) SMPL-X", found=actual, do=OTHER_BODY)
+        raise RawDataError(file, "poses", "(N, 156) SMPL-H or (N, 165) SMPL-X", str(data["poses"].shape), OTHER_BODY)
     poses = numbers(file, "poses", data["poses"], (None, width)).reshape(-1, width // 3, 3)[:, SMPL_JOINTS[width]]
     trans = numbers(file, "trans", data["trans"], (len(poses), 3))
     betas = numbers(file, "betas", data["betas"], (None,))
     if len(betas) < N_BETAS:
-        raise RawDataError(file, "betas", expected=f"at least {N_BETAS}", found=str(len(betas)), do=AGAIN)
+        raise RawDataError(file, "betas", f"at least {N_BETAS}", str(len(betas)), AGAIN)
     for key, values in (("poses", poses), ("trans", trans), ("betas", betas[:N_BETAS])):
         if not (np.abs(values) < LARGEST).all():  # comparisons with NaN are false
-            actual = f"NaN, infinity or numbers over {LARGEST:.0e}"
-            raise RawDataError(file, key, expected="finite numbers", found=actual, do=AGAIN)
+            raise RawDataError(file, key, "finite numbers", f"NaN, infinity or numbers over {LARGEST:.0e}", AGAIN)
     stored = data.get("gender", np.empty(0)).reshape(-1)
     gender = stored[0] if stored.size == 1 else ""
     gender = gender.decode("latin1") if isinstance(gender, bytes) else str(gender)
@@ -221,8 +219,8 @@ def load_motion(file: Path) -> StoredMotion:
 def _rate(file: Path, data: dict[str, NDArray[Any]]) -> float:
     keys = [key for key in ("mocap_framerate", "mocap_frame_rate") if key in data]
     if not keys:
-        raise RawDataError(file, "mocap_framerate", expected="frames per second", found="no such key", do=AGAIN)
+        raise RawDataError(file, "mocap_framerate", "frames per second", "no such key", AGAIN)
     rate = float(numbers(file, keys[0], data[keys[0]].reshape(-1), (1,))[0])
     if not 1 <= rate <= 10_000:
-        raise RawDataError(file, keys[0], expected="1 to 10,000 frames per second", found=str(rate), do=AGAIN)
+        raise RawDataError(file, keys[0], "1 to 10,000 frames per second", str(rate), AGAIN)
     return rate

@@ -196,7 +196,7 @@ class Dataset(ABC):
         for track in tracks:
             for column, expected, actual in other_units(track.columns | dict(track.extra)):
                 found, do = f"{actual} in {track.name}", CONVERT_UNITS
-                refuse(RawDataError(labels, column, expected=expected, found=found, do=do, reason="other_unit"))
+                refuse(RawDataError(labels, column, expected, found, do, reason="other_unit"))
         if isinstance(source, Video):
             last = max(int(track.frame_index[-1]) for track in tracks)
             require_frames(labels, source, [0, last], VideoAccount(video.name))

@@ -143,7 +143,7 @@ class Human36M(Dataset):
         if not subjects:
             expected = f"{' '.join(SUBJECTS[split])}, or some of them"
             do = "Point the raw folder at the one that holds the subjects' folders."
-            raise RawDataError(raw, "folders", expected=expected, found="none of them", do=do)
+            raise RawDataError(raw, "folders", expected, "none of them", do)
         return sorted((v for subject in subjects for v in _sequences(raw, subject)), key=lambda video: video.name)
 
     def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None) -> Sequence[Track]:
@@ -234,8 +234,7 @@ def _source(raw: Path, video: RawVideo, n_labels: int, account: VideoAccount) ->
     videos = [file for file in video.files if file.suffix == ".mp4"]
     if not videos and not video.folders:
         expected, do = f"{video.name}.mp4, or a folder of images", "Unpack the subject's Videos archive again."
-        actual = "only poses"
-        raise RawDataError(raw / video.name, "video", expected=expected, found=actual, do=do, reason="video_missing")
+        raise RawDataError(raw / video.name, "video", expected, "only poses", do, reason="video_missing")
     source = pictures_or_video(raw, video.folders, videos, account)
     fps = FPS
     if isinstance(source, Video):
@@ -266,11 +265,11 @@ def _poses(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[Doubles, 
     if not all(present):
         absent, expected = files[present.index(False)], "poses in 2D and in 3D"
         actual = "3D alone" if present[1] else "2D alone" if present[0] else "neither"
-        raise RawDataError(absent, "file", expected=expected, found=actual, do=UNPACK, reason="no_label")
+        raise RawDataError(absent, "file", expected, actual, UNPACK, reason="no_label")
     lengths = [len(pose) for pose in stored]
     if min(lengths) < LEAST_SHARE * max(lengths):
         expected, actual = f"about {lengths[0]} frames, as in 2D", f"{lengths[1]}"
-        raise RawDataError(files[1], "Pose", expected=expected, found=actual, do=UNPACK, reason="frame_count_mismatch")
+        raise RawDataError(files[1], "Pose", expected, actual, UNPACK, reason="frame_count_mismatch")
     if lengths[0] != lengths[1]:
         account.notes.append(f"poses of {lengths[0]} frames in 2D, of {lengths[1]} in 3D")
     missing_2d, missing_3d = (((0, max(lengths) - n), (0, 0), (0, 0)) for n in lengths)
@@ -315,14 +314,13 @@ def _fit(raw: Path, video: RawVideo, metadata: Metadata | None) -> tuple[SmplFit
     if action is None or CAMERAS_OF_FITS not in files:
         key, expected = ("mapping", METADATA) if action is None else ("camera", f"Human36M_subject*{CAMERAS_OF_FITS}")
         do = "See docs/datasets/h36m.md for its place."
-        raise RawDataError(files[FITS], key, expected=f"{expected} to go with it", found="nothing that fits", do=do)
+        raise RawDataError(files[FITS], key, f"{expected} to go with it", "nothing that fits", do)
     rotation = load_rotations(files[CAMERAS_OF_FITS]).get(camera)
     fit = load_fits(files[FITS]).get(action)
     if rotation is None or fit is None:
         key, expected = ("camera", camera) if rotation is None else ("action/subaction", f"{action[0]}/{action[1]}")
-        raise RawDataError(files[FITS], key, expected=expected, found="none", do="Nothing, if it has no fits.")
+        raise RawDataError(files[FITS], key, expected, "none", "Nothing, if it has no fits.")
     if not is_rotation(rotation[None])[0]:
         found = str(rotation.tolist())
-        do = "Download the fits again."
-        raise RawDataError(files[CAMERAS_OF_FITS], camera, expected="a rotation", found=found, do=do)
+        raise RawDataError(files[CAMERAS_OF_FITS], camera, "a rotation", found, "Download the fits again.")
     return fit, rotation

@@ -88,7 +88,7 @@ class InstaVariety(ClipDataset):
         if not shards and not clips:
             actual = "none" if (raw / split).is_dir() else "no such folder"
             do = "Point the raw folder at the unpacked tfrecords."
-            raise RawDataError(raw / split, "folder", expected="<shard>.tfrecord files", found=actual, do=do)
+            raise RawDataError(raw / split, "folder", "<shard>.tfrecord files", actual, do)
         records = [
             RawVideo(f"{split}/{shard.stem}/{i:05d}", files=(Path(split, shard.name),), span=span)
             for shard in shards
@@ -173,9 +173,7 @@ class _Label:
             raise self.error(key, f"a {kind} of at most {most}", str(error)) from error
 
     def error(self, key: str, expected: str, found: str, reason: str = "bad_label_file") -> RawDataError:
-        return RawDataError(
-            self.file, f"{key} of record {self.record}", expected=expected, found=found, do=AGAIN, reason=reason
-        )
+        return RawDataError(self.file, f"{key} of record {self.record}", expected, found, AGAIN, reason=reason)
 
 
 def _picture_sizes(label: _Label, pictures: Sequence[bytes], n_frames: int, account: VideoAccount) -> Doubles:

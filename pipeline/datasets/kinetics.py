@@ -74,7 +74,7 @@ class Kinetics(ClipDataset):
         if not clips.is_dir() and not detected.is_dir():
             expected = f"{split}/<class>/<clip>.mp4 and keypoints/{split}/<clip>/"
             do = "Point the raw folder at the downloaded clips."
-            raise RawDataError(clips, "folder", expected=expected, found="no such folder", do=do)
+            raise RawDataError(clips, "folder", expected, "no such folder", do)
         files: dict[str, list[str]] = {}
         for file in _clips(clips, split):
             files.setdefault(file.rpartition(".")[0], []).append(file)
@@ -120,7 +120,7 @@ def _source(raw: Path, video: RawVideo, account: VideoAccount) -> Video:
         files = sorted(_files_by_stem(raw / split).get(clip, ()))
         do = "Convert it to MP4." if files else "Download it again, if YouTube still has it."
         expected, actual = f"{video.name} with one of {', '.join(EXTENSIONS)}", ", ".join(files) or "only keypoints"
-        raise RawDataError(raw / video.name, "video", expected=expected, found=actual, do=do, reason="video_missing")
+        raise RawDataError(raw / video.name, "video", expected, actual, do, reason="video_missing")
     first, *unused = clips
     account.notes.extend(f"{clip_file.name} is not used: {first.name} is the same clip" for clip_file in unused)
     return Video(raw, first.as_posix())

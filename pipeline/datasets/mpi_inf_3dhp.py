@@ -129,8 +129,7 @@ class MpiInf3dhp(Dataset):
         listed = list(_train_videos(raw) if split == "train" else _test_videos(raw))
         if not listed:
             expected = f"{SEQUENCE}/" if split == "train" else f"{TEST_SETS[0]}/TS<1..6>/"
-            do = "Point the raw folder at the unpacked download."
-            raise RawDataError(raw, "folder", expected=expected, found="none", do=do)
+            raise RawDataError(raw, "folder", expected, "none", "Point the raw folder at the unpacked download.")
         return sorted(listed, key=lambda video: video.name)
 
     def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None) -> Sequence[Track]:
@@ -291,7 +290,7 @@ def load_annot_data(file: Path) -> CameraLabels:
     )
     counts = {key: array.size if key == "valid_frame" else len(array) for key, array in stored.items()}
     if len(set(counts.values())) != 1:
-        raise RawDataError(file, "annot2", expected="one row a frame everywhere", found=f"{counts} rows", do=AGAIN)
+        raise RawDataError(file, "annot2", "one row a frame everywhere", f"{counts} rows", AGAIN)
     valid = stored["valid_frame"].reshape(-1) > 0
     return CameraLabels(TEST, stored["annot2"][:, 0], stored["univ_annot3"][:, 0] / 1000, valid)
 
@@ -305,8 +304,7 @@ def _cells(file: Path, state: tuple[int, int]) -> Mapping[str, Mapping[int, NDAr
         variables = load_mat(file, (key,), optional=("cameras",))
         stored = variables[key]
         if stored.dtype != object or stored.size != N_CAMERAS:
-            expected, actual = f"a cell of {N_CAMERAS} cameras", f"{stored.shape} {stored.dtype}"
-            raise RawDataError(file, key, expected=expected, found=actual, do=AGAIN)
+            raise RawDataError(file, key, f"a cell of {N_CAMERAS} cameras", f"{stored.shape} {stored.dtype}", AGAIN)
         _require_order(file, variables.get("cameras"))
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is dropped as not finite
             arrays = {camera: np.asarray(stored.reshape(-1)[camera]) for camera in CAMERAS}
@@ -320,13 +318,12 @@ def _require_order(file: Path, cameras: NDArray[Any] | None) -> None:
         return
     order = cameras.reshape(-1).astype(np.float64)
     if order[0] not in (0, 1) or (np.diff(order) != 1).any():
-        expected, actual = f"cameras 0 to {N_CAMERAS - 1} in order", str(order.tolist())
-        raise RawDataError(file, "cameras", expected=expected, found=actual, do=AGAIN)
+        raise RawDataError(file, "cameras", f"cameras 0 to {N_CAMERAS - 1} in order", str(order.tolist()), AGAIN)
 
 
 def _require_file(file: Path) -> None:
     if not file.is_file():
-        raise RawDataError(file, "file", expected="labels", found="no file", do=AGAIN, reason="no_label")
+        raise RawDataError(file, "file", "labels", "no file", AGAIN, reason="no_label")
 
 
 def read_calibration(
@@ -340,7 +337,7 @@ def read_calibration(
     lines = [line.split() for line in text.splitlines()]
     start = next((i for i, words in enumerate(lines) if words == ["name", str(camera)]), None)
     if not text.startswith(FIRST_LINE) or start is None:
-        raise RawDataError(file, "name", expected=f"a block of camera {camera}", found="none", do=AGAIN)
+        raise RawDataError(file, "name", f"a block of camera {camera}", "none", AGAIN)
     block = {words[0]: words[1:] for words in lines[start : start + 7] if words}
 
     def values_of(key: str, n: int) -> list[float]:
@@ -350,7 +347,7 @@ def read_calibration(
         except ValueError:
             values = []
         if len(values) != n or not (np.abs(values) < MOST_CALIBRATED).all():  # comparisons with NaN are false
-            raise RawDataError(file, key, expected=f"{n} numbers", found=" ".join(words)[:80] or "none", do=AGAIN)
+            raise RawDataError(file, key, f"{n} numbers", " ".join(words)[:80] or "none", AGAIN)
         return values
 
     matrix = np.array(values_of("intrinsic", 16)).reshape(4, 4)[:3, :3]

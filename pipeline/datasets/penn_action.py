@@ -61,7 +61,7 @@ class PennAction(Dataset):
         for folder, content in ((labels, "<0001>.mat label files"), (frames, "<0001>/<000001>.jpg pictures")):
             if not folder.is_dir():
                 do = f"Point the raw folder at the unpacked {ARCHIVE}."
-                raise RawDataError(folder, "folder", expected=f"a folder with {content}", found="none", do=do)
+                raise RawDataError(folder, "folder", f"a folder with {content}", "none", do)
         names = {file.stem for file in labels.glob("*.mat")} | {entry.name for entry in frames.iterdir()}
         return [
             RawVideo(name, files=(Path(f"labels/{name}.mat"),), folders=(Path(f"frames/{name}"),))
@@ -72,11 +72,11 @@ class PennAction(Dataset):
     def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None) -> Sequence[Track]:
         file = raw / video.files[0]
         if not file.is_file():
-            raise RawDataError(file, "file", expected="labels", found="only images", do=UNPACK, reason="no_label")
+            raise RawDataError(file, "file", "labels", "only images", UNPACK, reason="no_label")
         label = load_mat(file, ("x", "y", "visibility", "train"), optional=("nframes", "dimensions"))
         train = numbers(file, "train", label["train"].reshape(-1), (1,))[0]
         if train not in SPLIT_OF:
-            raise RawDataError(file, "train", expected="1 or -1", found=str(train), do=UNPACK)
+            raise RawDataError(file, "train", "1 or -1", str(train), UNPACK)
         if SPLIT_OF[train] != split:
             account.other_split = True
             return []

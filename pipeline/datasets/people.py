@@ -306,7 +306,7 @@ def info_of(labels: Path, source: Video) -> Mapping[str, Any]:
     info = {} if labels.is_dir() else read_info(labels)
     if "clip_digest" in info and info["clip_digest"] != file_digest(source.place):
         expected, do = f"keypoints of {source.place}", "Run `python -m pipeline detect` again."
-        raise RawDataError(labels, "clip_digest", expected=expected, found="another clip's, or an older one's", do=do)
+        raise RawDataError(labels, "clip_digest", expected, "another clip's, or an older one's", do)
     return info
 
 

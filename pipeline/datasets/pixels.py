@@ -61,7 +61,7 @@ def pictures_or_video(
         places = " or ".join(path.as_posix() for path in (*folders, *videos))
         expected, do = f"numbered jpg or png files, or a video: {places}", "Extract the images, or unpack the videos."
         place = raw / folders[0] if folders else raw
-        raise RawDataError(place, "pictures", expected=expected, found="neither", do=do, reason="no_picture")
+        raise RawDataError(place, "pictures", expected, "neither", do, reason="no_picture")
     used, *unused = [found.place.relative_to(raw) for found in pictures] + files
     account.notes.extend(f"{other.as_posix()} is not used: {used.as_posix()} is" for other in unused)
     return pictures[0] if pictures else Video(raw, files[0].as_posix())
@@ -90,7 +90,7 @@ def frames_there(source: Pictures | Video, n_labels: int, account: VideoAccount,
         has_picture = np.arange(n_labels) < n_there
     if not n_there:
         expected, do = f"{n_labels} images", "Unpack the images again."
-        raise RawDataError(source.place, "pictures", expected=expected, found="none", do=do, reason="no_picture")
+        raise RawDataError(source.place, "pictures", expected, "none", do, reason="no_picture")
     if extracted and _other_rate(n_reached, n_labels):
         expected, actual = f"one for each of {n_labels} labels", f"{n_reached}: frames at another rate"
         refuse(other_frames(source.place, expected, actual, "Extract every frame of the video, without a frame rate."))
@@ -117,12 +117,11 @@ def require_size(
     there, reason = source.size(), "other_picture_size"
     expected = f"{size[0]} x {size[1]} px, as in {labels.name}"
     if there != size:
-        found = f"{there[0]} x {there[1]}"
-        raise RawDataError(source.place, "size", expected=expected, found=found, do=do, reason=reason)
+        raise RawDataError(source.place, "size", expected, f"{there[0]} x {there[1]}", do, reason=reason)
     centre = np.divide(size, 2) if intrinsics is None else intrinsics[:2, 2]
     if (np.abs(centre / size - 0.5) > OFF_CENTRE).any():
         found = f"a principal point at {centre.tolist()}"
-        raise RawDataError(labels, "intrinsics", expected=f"a camera of {expected}", found=found, do=do, reason=reason)
+        raise RawDataError(labels, "intrinsics", f"a camera of {expected}", found, do, reason=reason)
 
 
 def require_frames(
@@ -187,7 +186,7 @@ def _hidden(labels: Path, video: Video, there: int, found: str) -> RawDataError:
 
 def other_frames(place: Path, expected: str, found: str, do: str) -> RawDataError:
     """The error for labels of other frames."""
-    return RawDataError(place, "frames", expected=expected, found=found, do=do, reason="frame_count_mismatch")
+    return RawDataError(place, "frames", expected, found, do, reason="frame_count_mismatch")
 
 
 def require_in_picture(
@@ -240,8 +239,7 @@ def require_in_picture(
         cause = f"{outside:.0%} of them far outside: persons of {side:.2g} px"
     expected = f"{kind} in pixels of the {size[0]} x {size[1]} image"
     actual = f"{kind} up to ({reach[0]:.4g}, {reach[1]:.4g}), {cause}"
-    key = kind if boxes else "keypoints"
-    refuse(RawDataError(labels, key, expected=expected, found=actual, do=do, reason="keypoints_outside"))
+    refuse(RawDataError(labels, kind if boxes else "keypoints", expected, actual, do, reason="keypoints_outside"))
 
 
 def _other_rate(n_there: int, n_labels: int) -> bool:

@@ -99,13 +99,13 @@ class PoseTrack(Dataset):
         pictures = raw / "images" / split
         if not pictures.is_dir():
             expected = "a folder with <seq>/<000000>.jpg pictures"
-            raise RawDataError(pictures, "folder", expected=expected, found="none", do=f"Unpack {PICTURES}.")
+            raise RawDataError(pictures, "folder", expected, "none", f"Unpack {PICTURES}.")
         files: dict[str, list[Path]] = {entry.name: [] for entry in pictures.iterdir() if entry.is_dir()}
         folders = [Path(folder, split) for folder in ANNOTATIONS]
         annotated = [f / file.name for f in folders for file in sorted((raw / f).glob("[!.]*.json"))]
         if not annotated:
             expected = " or ".join(f"{folder}/{split}/<seq>.json" for folder in ANNOTATIONS)
-            raise RawDataError(raw, "annotations", expected=expected, found="neither", do=f"Unpack {LABELS}.")
+            raise RawDataError(raw, "annotations", expected, "neither", f"Unpack {LABELS}.")
         for file in annotated:
             files.setdefault(file.stem, []).append(file)
         return [
@@ -167,8 +167,7 @@ def _joints(coco: Coco, account: VideoAccount) -> tuple[tuple[str, ...], Doubles
     names = coco.joint_names()
     if unknown := [name for name in names if name not in OURS]:
         expected = f"none but {', '.join(OURS)}"
-        key = "categories[0].keypoints"
-        raise RawDataError(coco.file, key, expected=expected, found=kind(unknown[0]), do=UNPACK)
+        raise RawDataError(coco.file, "categories[0].keypoints", expected, kind(unknown[0]), UNPACK)
     joints = coco.keypoints(len(names))
     joints[..., 2] = (joints[..., :2] != 0).any(axis=-1)  # the third number that is stored adds nothing
     return tuple(OURS[name] for name in names), finite_joints(joints, account)
@@ -185,7 +184,7 @@ def _pictures(
     patterns = Counter(pattern for pattern, _ in numbered if pattern)
     if not patterns:
         expected, actual = "names with a number at the end, such as 000000.jpg", kind(file_names[0])
-        raise RawDataError(file, "file_name", expected=expected, found=actual, do=UNPACK)
+        raise RawDataError(file, "file_name", expected, actual, UNPACK)
     pattern, n_alike = patterns.most_common(1)[0]
     pictures = Pictures(raw, pattern)
     frame_index = np.array([number for _, number in numbered], np.int64)
@@ -193,15 +192,12 @@ def _pictures(
         indices = pictures.indices()
     except OSError as error:  # no permission, or a name that no file system takes
         expected, actual = "a folder that can be read", str(error.strerror)
-        raise RawDataError(
-            pictures.place, "pictures", expected=expected, found=actual, do=UNPACK, reason="no_picture"
-        ) from error
+        raise RawDataError(pictures.place, "pictures", expected, actual, UNPACK, reason="no_picture") from error
     misnamed = np.array([p != pattern for p, _ in numbered])
     absent = ~misnamed & ~np.isin(frame_index, indices)
     if absent.sum() == n_alike:
         expected = f"{len(file_names)} labelled images"
-        actual = "none of them"
-        raise RawDataError(pictures.place, "pictures", expected=expected, found=actual, do=UNPACK, reason="no_picture")
+        raise RawDataError(pictures.place, "pictures", expected, "none of them", UNPACK, reason="no_picture")
     for applies, problem in ((misnamed, f"are not called {pattern}"), (absent, "are not there")):
         if applies.any():
             first = kind(file_names[int(applies.argmax())])
@@ -223,8 +219,7 @@ def _parse_name(raw: Path, file: Path, name: str) -> tuple[str, int]:
     except RawDataError as error:
         expected = f"a path below {raw}, without '..' or '\\'"
         do = "Trust nothing in this file: download the annotations from the official page."
-        actual = kind(name)
-        raise RawDataError(file, "file_name", expected=expected, found=actual, do=do, reason="path_outside") from error
+        raise RawDataError(file, "file_name", expected, kind(name), do, reason="path_outside") from error
     match = _NUMBERED.fullmatch(str(PurePosixPath(name))) if name.isprintable() else None
     if match is None:
         return "", 0
@@ -256,10 +251,10 @@ class Coco:
         categories = records(self.file, "categories", self.categories, do=UNPACK)
         names = categories[0].get("keypoints") if categories else None
         if not isinstance(names, list) or not names:
-            raise RawDataError(self.file, key, expected="the names of the joints", found=kind(names), do=UNPACK)
+            raise RawDataError(self.file, key, "the names of the joints", kind(names), UNPACK)
         for i, name in enumerate(names):
             if not isinstance(name, str) or name in names[:i]:
-                raise RawDataError(self.file, key, expected="names, each once", found=kind(name), do=UNPACK)
+                raise RawDataError(self.file, key, "names, each once", kind(name), UNPACK)
         return names
 
     def track_ids(self) -> Ints:
@@ -286,7 +281,7 @@ def load_coco(file: Path) -> Coco:
     """Read a video's labels. Raises RawDataError for a file that is not COCO's JSON."""
     content = load_json(file, do=UNPACK)
     if not isinstance(content, dict):
-        raise RawDataError(file, "file", expected="an object", found=kind(content), do=UNPACK)
+        raise RawDataError(file, "file", "an object", kind(content), UNPACK)
     file_names: list[str] = []
     place_of: dict[int, int | None] = {}  # image's id -> place among the labelled ones, None for any other
     n_twice = 0
@@ -294,14 +289,13 @@ def load_coco(file: Path) -> Coco:
         image_id = whole(file, f"images[{i}].id", image.get("id"), do=UNPACK)
         labelled, name = image.get("is_labeled"), image.get("file_name")
         if not isinstance(labelled, bool) and labelled not in (0, 1):
-            expected = "true or false"
-            raise RawDataError(file, f"images[{i}].is_labeled", expected=expected, found=kind(labelled), do=UNPACK)
+            raise RawDataError(file, f"images[{i}].is_labeled", "true or false", kind(labelled), UNPACK)
         if image_id in place_of:
             n_twice += 1
         elif not labelled:
             place_of[image_id] = None
         elif not isinstance(name, str):
-            raise RawDataError(file, f"images[{i}].file_name", expected="text", found=kind(name), do=UNPACK)
+            raise RawDataError(file, f"images[{i}].file_name", "text", kind(name), UNPACK)
         else:
             place_of[image_id] = len(file_names)
             file_names.append(name)

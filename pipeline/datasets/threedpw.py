@@ -113,8 +113,7 @@ class ThreeDPW(Dataset):
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
         folder = raw / "sequenceFiles" / split
         if not folder.is_dir():
-            do = f"Unpack {LABELS}."
-            raise RawDataError(folder, "folder", expected="<seq>.pkl files", found="no folder", do=do)
+            raise RawDataError(folder, "folder", "<seq>.pkl files", "no folder", f"Unpack {LABELS}.")
         names = sorted(file.stem for file in folder.glob("[!.]*.pkl"))  # a Macintosh leaves ._ files
         return [
             RawVideo(name, files=(Path(f"sequenceFiles/{split}/{name}.pkl"),), folders=(Path(f"imageFiles/{name}"),))
@@ -205,11 +204,11 @@ def load_sequence(file: Path) -> tuple[list[ActorLabels], list[str]]:
     sequence, notes = load_labels(file), list[str]()
     for key in (*PER_ACTOR, "cam_poses", "cam_intrinsics"):
         if key not in sequence:
-            raise RawDataError(file, key, expected="this key", found=f"only {sorted(sequence)}", do=UNPACK)
+            raise RawDataError(file, key, "this key", f"only {sorted(sequence)}", UNPACK)
     counts = {key: len(sequence[key]) if isinstance(sequence[key], list) else -1 for key in PER_ACTOR}
     n_actors = counts["poses"]
     if n_actors < 1 or set(counts.values()) != {n_actors}:
-        raise RawDataError(file, "poses", expected="lists with one entry an actor", found=str(counts), do=UNPACK)
+        raise RawDataError(file, "poses", "lists with one entry an actor", str(counts), UNPACK)
     to_camera = numbers(file, "cam_poses", sequence["cam_poses"], (None, 4, 4))
     stored = numbers(file, "cam_intrinsics", sequence["cam_intrinsics"], (3, 3))
     intrinsics = stored if (np.abs(stored) < LARGEST).all() else None  # no other label depends on them
@@ -224,11 +223,10 @@ def load_sequence(file: Path) -> tuple[list[ActorLabels], list[str]]:
     for p in range(n_actors):
         gender = str(sequence["genders"][p])
         if gender not in GENDERS:
-            raise RawDataError(file, f"genders[{p}]", expected="m or f", found=repr(gender), do=UNPACK)
+            raise RawDataError(file, f"genders[{p}]", "m or f", repr(gender), UNPACK)
         betas = array("betas", p, None)
         if len(betas) < N_BETAS or not (np.abs(betas[:N_BETAS]) < LARGEST).all():
-            expected = f"at least {N_BETAS} finite numbers"
-            raise RawDataError(file, f"betas[{p}]", expected=expected, found=str(betas[:N_BETAS]), do=UNPACK)
+            raise RawDataError(file, f"betas[{p}]", f"at least {N_BETAS} finite numbers", str(betas[:N_BETAS]), UNPACK)
         kp_18, n_bad = without_non_finite(array("poses2d", p, n_frames, 3, 18).transpose(0, 2, 1))
         if n_bad:
             notes.append(f"poses2d[{p}]: {n_bad} joints are not finite: not used")

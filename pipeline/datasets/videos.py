@@ -69,7 +69,7 @@ class OwnVideos(ClipDataset):
         if not clips:
             actual = f"none{images_hint(raw)}" if raw.is_dir() else "a file" if raw.is_file() else "no such folder"
             expected = f"files that end in {', '.join(EXTENSIONS)}"
-            raise RawDataError(raw, "folder", expected=expected, found=actual, do="Name the folder of the clips.")
+            raise RawDataError(raw, "folder", expected, actual, "Name the folder of the clips.")
         labels = ClipLabels(raw, clips)
         return [labels.video(clip) for clip in clips if self.split_of(clip) == split]
 

@@ -147,7 +147,7 @@ def require_own_labels(video: RawVideo, labels: Path) -> None:
         own = PurePath(KEYPOINTS, video.name)
         actual = f"{', '.join(sorted(map(str, clips)))}, which share this name"
         do = f"Name each clip's labels by its whole file name: {own}.json (.txt, .csv), or the folder {own}/."
-        raise RawDataError(labels, "name", expected="labels of one clip", found=actual, do=do)
+        raise RawDataError(labels, "name", "labels of one clip", actual, do)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +177,7 @@ class ClipFiles:
         info = read_info(self.file)
         if info.get("description") != MADE_BY and self.file.exists():
             actual, do = "another one, which is left as it is", "Move it, or name another folder."
-            expected = f"a file that `{MADE_BY}` has written"
-            raise RawDataError(self.file, "description", expected=expected, found=actual, do=do)
+            raise RawDataError(self.file, "description", f"a file that `{MADE_BY}` has written", actual, do)
         return info.get("fingerprint") == self.fingerprint and _is_whole(self.file)
 
 

@@ -139,7 +139,7 @@ def _files(out: Path, video: Video, kind: Mapping[str, Any]) -> ClipFiles:
     """Raises RawDataError for a clip that can have no file."""
     if utf8(video.path) != video.path:
         do = "Rename it, for example with convmv."
-        raise RawDataError(video.root / utf8(video.path), "name", expected="UTF-8", found="other bytes", do=do)
+        raise RawDataError(video.root / utf8(video.path), "name", "UTF-8", "other bytes", do)
     video.require_whole()
     return ClipFiles(out, video.path, fingerprint({**kind, "pixels": video.digest()}))
 

@@ -45,7 +45,7 @@ def reading(file: Path, expected: str, *, key: str = "file", do: str = AGAIN) ->
         raise
     except Exception as error:
         problem = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
-        raise RawDataError(file, key, expected=expected, found=problem[:300], do=do) from error
+        raise RawDataError(file, key, expected, problem[:300], do) from error
 
 
 def state_of(file: Path) -> tuple[int, int]:
@@ -81,7 +81,7 @@ def load_mat(file: Path, keys: Collection[str], optional: Collection[str] = ()) 
     content = {name: value for name, value in variables.items() if not name.startswith("__")}
     for key in keys:
         if key not in content:
-            raise RawDataError(file, key, expected="a variable of this name", found=f"only {sorted(content)}", do=AGAIN)
+            raise RawDataError(file, key, "a variable of this name", f"only {sorted(content)}", AGAIN)
     return content
 
 
@@ -121,8 +121,7 @@ def numbers(file: Path, key: str, stored: Any, shape: Shape, *, do: str = AGAIN)
         array = np.empty(0, object)
     if not fits(array.shape, shape) or array.dtype.kind not in "biuf":
         shape_text = "(" + ", ".join("any" if n is None else str(n) for n in shape) + ")"
-        actual = f"{array.shape} {array.dtype}"
-        raise RawDataError(file, key, expected=f"numbers of shape {shape_text}", found=actual, do=do)
+        raise RawDataError(file, key, f"numbers of shape {shape_text}", f"{array.shape} {array.dtype}", do)
     return array.astype(np.float64)
 
 

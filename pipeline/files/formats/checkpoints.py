@@ -48,7 +48,7 @@ def load_checkpoint(file: Path, *, settings: bool = False, mapped: bool = False)
 
 def not_a_checkpoint(file: Path, key: str, expected: str, found: str) -> RawDataError:
     """The error for another file than the requested checkpoint."""
-    return RawDataError(file, key, expected=expected, found=found, do=DO, reason="bad_checkpoint")
+    return RawDataError(file, key, expected, found, DO, reason="bad_checkpoint")
 
 
 def _safetensors(file: Path) -> dict[str, Any]:

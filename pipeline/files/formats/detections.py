@@ -194,7 +194,7 @@ def _order_joints(
     if len(used) < FEWEST:
         expected = f"{FEWEST} or more of {', '.join(DECLARED)}"
         actual = f"{len(used)} among {', '.join(names)[:200]}"
-        raise RawDataError(place, "joints", expected=expected, found=actual, do=EXPORT, reason="unknown_joint_order")
+        raise RawDataError(place, "joints", expected, actual, EXPORT, reason="unknown_joint_order")
     skeleton = tuple(str(ours[j]) for j in used)
     return "coco" if skeleton == joint_names("coco") else skeleton, [persons[:, used] for persons in points]
 
@@ -220,5 +220,5 @@ def _order(place: Path, keypoints: Sequence[Doubles]) -> str:
     )
     expected = f"a joint order in which bones are at most {LONGEST} of a person's size, and midpoints {MIDPOINT} off"
     found = f"{keypoints[0].shape[1]} joints in an order that is not known: {tried}"
-    refuse(RawDataError(place, "joints", expected=expected, found=found, do=EXPORT, reason="unknown_joint_order"))
+    refuse(RawDataError(place, "joints", expected, found, EXPORT, reason="unknown_joint_order"))
     return fits[0].order

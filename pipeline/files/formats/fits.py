@@ -65,7 +65,7 @@ class FitStore:
         """Open for reading. Raises RawDataError for a missing or invalid file."""
         do = "Make it of 4D-Humans' tars or CameraHMR's npz: python -m pipeline fits FILE... --raw DIR"
         if not file.is_file():
-            raise RawDataError(file, "file", expected="fits to images", found="no such file", do=do)
+            raise RawDataError(file, "file", "fits to images", "no such file", do)
         database = sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)
         with reading(file, "fits to images", do=do):
             database.execute("SELECT tar, name, fit FROM fits LIMIT 1").fetchone()
@@ -89,8 +89,7 @@ class FitStore:
         fits = []
         for (stored,) in rows:
             if len(stored) != SIZE:
-                expected = f"{SIZE} bytes"
-                raise RawDataError(self._file, name, expected=expected, found=str(len(stored)), do="Make it again.")
+                raise RawDataError(self._file, name, f"{SIZE} bytes", str(len(stored)), "Make it again.")
             values = np.frombuffer(stored, "<f4").astype(np.float64)
             pose, betas, kp_2d = np.split(values, [N_POSE, N_POSE + N_BETAS])
             fits.append(Fit(pose, betas, kp_2d.reshape(N_JOINTS, 3)))

@@ -34,7 +34,7 @@ LARGEST_SHARE: Final = 1.5  # of the image; a box that is cut off may reach out 
 
 def label_error(file: Path, key: str, expected: str, found: str, do: str = FORMATS) -> RawDataError:
     """The error for a label file with other content."""
-    return RawDataError(file, key, expected=expected, found=found, do=do)
+    return RawDataError(file, key, expected, found, do)
 
 
 class FoundPerson(NamedTuple):

@@ -74,17 +74,17 @@ def _load_metadata(file: Path, state: tuple[int, int]) -> Metadata:  # noqa: ARG
     def section(key: str) -> Element:
         if (element := root.find(key)) is None:
             tags = sorted({child.tag for child in root})[:20]
-            raise RawDataError(file, key, expected="this element", found=f"only {tags}", do=XML_AGAIN)
+            raise RawDataError(file, key, "this element", f"only {tags}", XML_AGAIN)
         return element
 
     cameras = [_text(cell) for cell in section("dbcameras/index2id")]
     if tuple(cameras) != CAMERAS:
-        raise RawDataError(file, "index2id", expected=", ".join(CAMERAS), found=", ".join(cameras), do=XML_AGAIN)
+        raise RawDataError(file, "index2id", ", ".join(CAMERAS), ", ".join(cameras), XML_AGAIN)
     words = _text(section("w0")).removeprefix("[").removesuffix("]").split()
     with reading(file, "numbers", key="w0", do=XML_AGAIN):
         numbers = np.array([float(word) for word in words])
     if len(numbers) != N_NUMBERS or not np.isfinite(numbers).all():
-        raise RawDataError(file, "w0", expected=f"{N_NUMBERS} finite numbers", found=f"{len(numbers)}", do=XML_AGAIN)
+        raise RawDataError(file, "w0", f"{N_NUMBERS} finite numbers", f"{len(numbers)}", XML_AGAIN)
     intrinsics = {}
     by_camera = numbers[len(CAMERAS) * N_SUBJECTS * N_EXTRINSIC :].reshape(len(CAMERAS), N_INTRINSIC)
     for camera, (fx, fy, cx, cy, *_distortion) in zip(CAMERAS, by_camera, strict=True):
@@ -93,7 +93,7 @@ def _load_metadata(file: Path, state: tuple[int, int]) -> Metadata:  # noqa: ARG
     header, *rows = [[_text(cell) for cell in row] for row in section("mapping")] or [[]]
     subjects = header[2:]
     if "S1" not in subjects:
-        raise RawDataError(file, "mapping", expected="a first row with S1, S2, ...", found=str(header), do=XML_AGAIN)
+        raise RawDataError(file, "mapping", "a first row with S1, S2, ...", str(header), XML_AGAIN)
     actions: dict[tuple[str, str], tuple[int, int]] = {}
     for action, subaction, *names in (row for row in rows if len(row) == len(header)):
         if is_number(action) and is_number(subaction):
@@ -180,7 +180,7 @@ def _frames(file: Path, stream: IO[bytes]) -> Iterator[tuple[int, int, int, dict
             if len(path) == 3 and any(values.values()):
                 if not all(map(is_number, path)):
                     expected = "action, subaction and frame as numbers"
-                    raise RawDataError(file, "/".join(path), expected=expected, found="other keys", do=FITS_AGAIN)
+                    raise RawDataError(file, "/".join(path), expected, "other keys", FITS_AGAIN)
                 _require_whole(file, path, values)
                 action, subaction, frame = map(int, path)
                 yield action, subaction, frame, values
@@ -188,15 +188,13 @@ def _frames(file: Path, stream: IO[bytes]) -> Iterator[tuple[int, int, int, dict
         elif event in ("start_array", "end_array"):
             n_lists += 1 if event == "start_array" else -1
         if len(path) + n_lists > MAX_DEPTH or (n_lists and not path):
-            where = "/".join(path[:3])
-            raise RawDataError(file, where, expected="maps, and lists of numbers", found="other lists", do=FITS_AGAIN)
+            raise RawDataError(file, "/".join(path[:3]), "maps, and lists of numbers", "other lists", FITS_AGAIN)
 
 
 def _require_whole(file: Path, path: list[str], values: Mapping[str, list[float]]) -> None:
     for name, n in LENGTHS.items():
         if len(values[name]) != n:
-            key, found = "/".join([*path[:3], name]), f"{len(values[name])}"
-            raise RawDataError(file, key, expected=f"{n} numbers", found=found, do=FITS_AGAIN)
+            raise RawDataError(file, "/".join([*path[:3], name]), f"{n} numbers", f"{len(values[name])}", FITS_AGAIN)
 
 
 def load_rotations(file: Path) -> Mapping[str, Doubles]:
@@ -206,7 +204,7 @@ def load_rotations(file: Path) -> Mapping[str, Doubles]:
     for number, camera in enumerate(CAMERAS, start=1):
         entry = stored.get(str(number)) if isinstance(stored, dict) else None
         if not isinstance(entry, dict) or "R" not in entry:
-            raise RawDataError(file, f"{number}/R", expected="a rotation", found="none", do=FITS_AGAIN)
+            raise RawDataError(file, f"{number}/R", "a rotation", "none", FITS_AGAIN)
         rotations[camera] = numbers(file, f"{number}/R", entry["R"], (3, 3))
     return rotations
 
@@ -228,7 +226,7 @@ def load_cdf(file: Path, key: str) -> Floats:
         names = [*info.zVariables, *info.rVariables]
         values = np.asarray(cdf.varget(key)) if key in names else None
     if values is None:
-        raise RawDataError(file, key, expected="a variable of this name", found=f"only {names}", do=AGAIN)
+        raise RawDataError(file, key, "a variable of this name", f"only {names}", AGAIN)
     if values.dtype.kind != "f":
-        raise RawDataError(file, key, expected="floating-point numbers", found=str(values.dtype), do=AGAIN)
+        raise RawDataError(file, key, "floating-point numbers", str(values.dtype), AGAIN)
     return np.ascontiguousarray(values, values.dtype.newbyteorder("="))

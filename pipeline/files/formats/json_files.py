@@ -29,16 +29,16 @@ def whole(file: Path, key: str, value: object, *, do: str) -> int:
             pass
         case int() | float() if abs(value) <= LARGEST_WHOLE and value % 1 == 0:  # comparisons with NaN are false
             return int(value)
-    raise RawDataError(file, key, expected="a whole number", found=kind(value), do=do)
+    raise RawDataError(file, key, "a whole number", kind(value), do)
 
 
 def records(file: Path, key: str, value: object, *, do: str) -> list[dict[str, Any]]:
     """A list of objects. Raises RawDataError for other values."""
     if not isinstance(value, list):
-        raise RawDataError(file, key, expected="a list of objects", found=kind(value), do=do)
+        raise RawDataError(file, key, "a list of objects", kind(value), do)
     for i, entry in enumerate(value):
         if not isinstance(entry, dict):
-            raise RawDataError(file, f"{key}[{i}]", expected="an object", found=kind(entry), do=do)
+            raise RawDataError(file, f"{key}[{i}]", "an object", kind(entry), do)
     return value
 
 

@@ -205,7 +205,7 @@ def _scale(file: Path, key: str, stated: tuple[object, object], size: Size | Non
     expected = f"the clip's width and height, {clip[0]:.0f} x {clip[1]:.0f}, or both times one number"
     actual = f"{shape[0]:.0f} x {shape[1]:.0f}"
     do = "Run the detector on the clip as it is decoded (turned as its rotation flag says, nothing cut or padded)."
-    raise RawDataError(file, key, expected=expected, found=actual, do=do, reason="keypoints_outside")
+    raise RawDataError(file, key, expected, actual, do, reason="keypoints_outside")
 
 
 def _picture_frame(file: Path, i: int, image: Mapping[str, Any]) -> int:

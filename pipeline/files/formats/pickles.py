@@ -65,7 +65,7 @@ def load_labels(file: Path) -> dict[str, Any]:
     except UnsafePickle as error:
         expected, do = HOLDS["sequence"], "Do not open it; download it from the official page."
         problem = f"that it asks for {error.asks_for}: not read"
-        raise RawDataError(file, "pickle", expected=expected, found=problem, do=do, reason="unsafe_pickle") from error
+        raise RawDataError(file, "pickle", expected, problem, do, reason="unsafe_pickle") from error
 
 
 def entry(file: Path, stored: Any, *keys: str) -> Any:
@@ -73,7 +73,7 @@ def entry(file: Path, stored: Any, *keys: str) -> Any:
     for n, key in enumerate(keys, start=1):
         if not isinstance(stored, dict) or key not in stored:
             found = f"only {sorted(map(str, stored))}" if isinstance(stored, dict) else type(stored).__name__
-            raise RawDataError(file, "/".join(keys[:n]), expected="this key", found=found, do=AGAIN)
+            raise RawDataError(file, "/".join(keys[:n]), "this key", found, AGAIN)
         stored = stored[key]
     return stored
 

@@ -108,7 +108,7 @@ def _require_sides(file: Path, key: str, names: Sequence[str], joints: Floats) -
     if wrong:
         expected = "left joints at x > 0, right ones at x < 0, and ankles below knees, hips and neck, on the template"
         do = "Take the file of SPIN's fetch_data.sh or SMPL's own; files of the same name and shape have other orders."
-        raise RawDataError(file, key, expected=expected, found="; ".join(wrong[:3]), do=do)
+        raise RawDataError(file, key, expected, "; ".join(wrong[:3]), do)
 
 
 def digest(folder: Path | str, gender: str = "neutral") -> tuple[str, bool]:
@@ -162,7 +162,7 @@ def _read_arrays(file: Path) -> dict[str, Any]:
             return dict(content) if isinstance(content, NpzFile) else {file.name: content}
     except Exception as error:  # of a damaged file also MemoryError: its header may claim anything
         arrays, do = f"{type(error).__name__}: {error}", "Download it again, or save it again without Python objects."
-        raise RawDataError(file, file.suffix, expected="plain NumPy arrays", found=arrays, do=do) from error
+        raise RawDataError(file, file.suffix, "plain NumPy arrays", arrays, do) from error
 
 
 def _array(
@@ -185,8 +185,7 @@ def _array(
             return np.ascontiguousarray(value, dtype)
         actual += "" if value.shape != shape else " with nan or inf"
     do = "Take the file as its authors distribute it (SMPL v1.0 or v1.1, 10 or 300 shape components)."
-    actual = "nothing" if value is None else actual
-    raise RawDataError(file, key, expected=f"finite numbers of shape {shape}", found=actual, do=do)
+    raise RawDataError(file, key, f"finite numbers of shape {shape}", "nothing" if value is None else actual, do)
 
 
 def _shapedirs(file: Path, model: Mapping[str, Any]) -> Floats:
@@ -202,7 +201,7 @@ def _parents(file: Path, model: Mapping[str, Any]) -> Ints:
     parents[0] = -1
     if (parents[1:] < 0).any() or (parents[1:] >= np.arange(1, N_JOINTS)).any():
         do = "Take the file as its authors distribute it."
-        raise RawDataError(file, "kintree_table", expected="parents before children", found=f"{parents}", do=do)
+        raise RawDataError(file, "kintree_table", "parents before children", f"{parents}", do)
     return parents
 
 
@@ -210,5 +209,5 @@ def _faces(file: Path, model: Mapping[str, Any]) -> Ints:
     faces: Ints = _array(file, model, "f", (N_FACES, 3)).astype(np.int64)
     if faces.min() < 0 or faces.max() >= N_VERTICES:
         actual, do = f"{faces.min()}..{faces.max()}", "Take the file as its authors distribute it."
-        raise RawDataError(file, "f", expected=f"vertex indices 0..{N_VERTICES - 1}", found=actual, do=do)
+        raise RawDataError(file, "f", f"vertex indices 0..{N_VERTICES - 1}", actual, do)
     return faces

@@ -92,7 +92,7 @@ def below(root: Path, relative: str) -> Path:
     path = PurePosixPath(relative)
     if not relative or path.is_absolute() or ".." in path.parts or "\0" in relative or "\\" in relative:
         expected, do = f"a path: it must be below {root}, without '..' or '\\'", "Rename it."
-        raise RawDataError(root, "name", expected=expected, found=repr(relative), do=do)
+        raise RawDataError(root, "name", expected, repr(relative), do)
     return root / path
 
 
@@ -113,7 +113,7 @@ class Pictures:
         folder, _, name = self.pattern.rpartition("/")
         if len(_NUMBER.findall(name)) != 1 or _NUMBER.search(folder):
             expected = "a pattern that needs one number like {:06d}, in the file's name"
-            raise RawDataError(self.root, "pictures", expected=expected, found=repr(self.pattern), do="Rename them.")
+            raise RawDataError(self.root, "pictures", expected, repr(self.pattern), "Rename them.")
 
     @property
     def spec(self) -> str:
@@ -161,7 +161,7 @@ class Pictures:
             except PictureError as error:
                 problem = str(error)
         file, expected, do = self.root / self.pattern, "a readable image", "Unpack the images again."
-        raise RawDataError(file, "size", expected=expected, found=problem, do=do, reason="no_picture")
+        raise RawDataError(file, "size", expected, problem, do, reason="no_picture")
 
     def digest(self) -> str:
         """Digest of names and sizes, and of the content of three images: uncompressed images all have one size."""
@@ -247,7 +247,7 @@ class Video:
         if stated > there + MOST_LOST:
             expected, found = f"the {stated} frames that its header states", f"{there} that decode: {cut}"
             do, reason = "Copy or download it again, or encode the frames as a new file.", "frame_count_mismatch"
-            raise RawDataError(self.place, "video", expected=expected, found=found, do=do, reason=reason)
+            raise RawDataError(self.place, "video", expected, found, do, reason=reason)
 
     def _cut_off(self) -> str:
         """Message about missing bytes at the file's end; "" if none are known."""
@@ -324,7 +324,7 @@ class Video:
 
     def _unreadable(self, problem: str) -> RawDataError:
         expected, do = "a video that can be decoded", "Download it again, or remove it."
-        return RawDataError(self.place, "video", expected=expected, found=problem, do=do, reason="video_unreadable")
+        return RawDataError(self.place, "video", expected, problem, do, reason="video_unreadable")
 
 
 MOST_LOST: Final = 2  # frames that a decoder may lose at a video's end

@@ -92,8 +92,7 @@ class RecordPictures:
                 return picture_size(picture)
             except PictureError as error:
                 problem = f"one that {error}"
-        expected = "a readable image"
-        raise RawDataError(self.place, PICTURES, expected=expected, found=problem, do=AGAIN, reason="no_picture")
+        raise RawDataError(self.place, PICTURES, "a readable image", problem, AGAIN, reason="no_picture")
 
     def digest(self) -> str:
         content = span_digest(self.place, self.start, self.start + self.length)
@@ -126,13 +125,10 @@ class RecordPictures:
             data = tfrecords.read(self.place, self.start, stop)
         except tfrecords.NoTFRecord as error:
             do = f"{AGAIN} Shards must not be compressed."
-            expected, reason = "a TFRecord file", "no_tfrecord"
-            raise RawDataError(self.place, "file", expected=expected, found=str(error), do=do, reason=reason) from error
+            raise RawDataError(self.place, "file", "a TFRecord file", str(error), do, reason="no_tfrecord") from error
         except (tfrecords.TFRecordError, OSError) as error:
             problem = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-            raise RawDataError(
-                self.place, key, expected="an intact record", found=problem, do=AGAIN, reason="record_damaged"
-            ) from error
+            raise RawDataError(self.place, key, "an intact record", problem, AGAIN, reason="record_damaged") from error
         with reading(self.place, "a tf.train.Example", key=key, do=AGAIN):
             return Example.parse(data)
 
