@@ -24,9 +24,10 @@ from pipeline.datasets.people import ANY_CLIP, ClipDataset, clip_tracks
 from pipeline.detect.clips import EXTENSIONS, ClipLabels, list_clips
 from pipeline.errors import RawDataError
 from pipeline.files.formats import fits, tfrecords
-from pipeline.files.formats.tfrecords import Example, ExampleError
+from pipeline.files.formats.arrays import reading
+from pipeline.files.formats.tfrecords import AGAIN, feature_values
 from pipeline.files.pixels.decode import PictureError, picture_size
-from pipeline.files.pixels.sources import AGAIN, MAX_PICTURES, PICTURES, RecordPictures
+from pipeline.files.pixels.sources import MAX_PICTURES, PICTURES, RecordPictures
 from pipeline.files.raw import RawVideo
 from pipeline.skeletons import Doubles, convert
 from pipeline.track import Track
@@ -102,7 +103,7 @@ class InstaVariety(ClipDataset):
             return [replace(t, **fits.none(len(t.frame_index))) for t in tracks] if self.fits else tracks
         start, stop = video.span
         source = RecordPictures(raw, video.files[0].as_posix(), start, stop - start)
-        label = _Label(raw / video.files[0], video.name.rpartition("/")[2], source.example())
+        label = _Label(raw / video.files[0], video.name.rpartition("/")[2], source.features())
         n_frames = label.n_frames()
         account.found = n_frames
         sizes = _picture_sizes(label, source.pictures(), n_frames, account)
@@ -140,7 +141,7 @@ class _Label:
 
     file: Path
     record: str  # its number in the shard
-    example: Example
+    features: Mapping[str, Any]
 
     def n_frames(self) -> int:
         stored = self.values("meta/N", "int64_list", 1)
@@ -160,20 +161,21 @@ class _Label:
         n_values = math.prod(shape)
         stored = self.values(key, kind, n_values)
         if len(stored) != n_values:
-            keys = f"only {', '.join(sorted(self.example.features))[:300]}"
-            actual = str(len(stored)) if key in self.example.features else keys
+            keys = f"only {', '.join(sorted(self.features))[:300]}"
+            actual = str(len(stored)) if key in self.features else keys
             raise self.error(key, f"{n_values} numbers: {shape}", actual)
         return np.array(stored, np.float64).reshape(shape)
 
     def values(self, key: str, kind: str, most: int) -> Sequence[Any]:
-        """`Example.values`. Raises RawDataError."""
-        try:
-            return self.example.values(key, kind, most)
-        except ExampleError as error:
-            raise self.error(key, f"a {kind} of at most {most}", str(error)) from error
+        """`feature_values`. Raises RawDataError."""
+        with reading(self.file, f"a {kind} of at most {most}", key=self.key(key), do=AGAIN):
+            return feature_values(self.features, key, kind, most)
+
+    def key(self, name: str) -> str:
+        return f"{name} of record {self.record}"
 
     def error(self, key: str, expected: str, found: str, reason: str = "bad_label_file") -> RawDataError:
-        return RawDataError(self.file, f"{key} of record {self.record}", expected, found, AGAIN, reason=reason)
+        return RawDataError(self.file, self.key(key), expected, found, AGAIN, reason=reason)
 
 
 def _picture_sizes(label: _Label, pictures: Sequence[bytes], n_frames: int, account: VideoAccount) -> Doubles:
@@ -211,7 +213,7 @@ def _keypoints(label: _Label, n_frames: int, sizes: Doubles, account: VideoAccou
     toes = optional("image/toe_pts", (n_frames, 3, N_TOES))
     body = np.concatenate([xys, visible[:, None]], axis=1)
     kp_2d = np.concatenate([body, face, toes], axis=2).transpose(0, 2, 1)
-    if PHIS in label.example.features:  # [-1, 1] across the image, as `crops.normalise_keypoints` makes it
+    if PHIS in label.features:  # [-1, 1] across the image, as `crops.normalise_keypoints` makes it
         annotated = kp_2d.any(axis=-1, keepdims=True)
         kp_2d[..., :2] = np.where(annotated, (kp_2d[..., :2] + 1) * sizes[:, None] / 2, 0)
     kp_2d[np.isnan(sizes[:, 0])] = 0

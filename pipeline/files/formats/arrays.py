@@ -34,7 +34,9 @@ OTHERS: Final = {  # what people have instead of the file that they meant to dow
 
 
 @contextmanager
-def reading(file: Path, expected: str, *, key: str = "file", do: str = AGAIN) -> Iterator[None]:
+def reading(
+    file: Path, expected: str, *, key: str = "file", do: str = AGAIN, reason: str = "bad_label_file"
+) -> Iterator[None]:
     """Turn any exception of a library on a damaged file into RawDataError.
 
     Our own errors, and MemoryError, which ends the process, are raised unchanged.
@@ -45,7 +47,7 @@ def reading(file: Path, expected: str, *, key: str = "file", do: str = AGAIN) ->
         raise
     except Exception as error:
         problem = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
-        raise RawDataError(file, key, expected, problem[:300], do) from error
+        raise RawDataError(file, key, expected, problem[:300], do, reason=reason) from error
 
 
 def state_of(file: Path) -> tuple[int, int]:

@@ -16,21 +16,21 @@ import os
 import struct
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 import google_crc32c
-from google.protobuf.message import DecodeError
 
-from pipeline.files.formats.arrays import other_format
+from pipeline.errors import RawDataError
+from pipeline.files.formats.arrays import other_format, reading, refuse
 from pipeline.files.raw.files import open_regular, open_unbuffered
 
 HEADER: Final = 12  # bytes before the data
 FOOTER: Final = 4  # bytes behind it
 MAX_BYTES: Final = 1 << 27  # of data: a record is read as a whole. InstaVariety's longest clips take about 2^24
 MAX_RECORDS: Final = 100_000  # in a file: what five digits can name. InstaVariety has 50
+AGAIN: Final = "Unpack or download this file again."
 
 Span = tuple[int, int]  # bytes [start, stop) of a file
 
@@ -65,14 +65,6 @@ message_type {
 """
 
 
-class TFRecordError(ValueError):
-    """A record cannot be read. The message tells whether others are lost, too."""
-
-
-class NoTFRecord(TFRecordError):
-    """The file has another format."""
-
-
 def masked_crc(data: bytes) -> int:
     """CRC-32C (Castagnoli), rotated right by 15 bits, plus a constant modulo 2^32.
 
@@ -92,10 +84,10 @@ def spans(file: Path) -> list[Span]:
     records: list[Span] = []
     start = size = 0
     # What goes wrong here is reported by `read` of the last span. A buffer would read 8 KiB for 12.
-    with suppress(OSError, TFRecordError), open_unbuffered(file) as stream:
+    with suppress(OSError, ValueError), open_unbuffered(file) as stream:
         size = os.fstat(stream.fileno()).st_size
         while start < size and len(records) < MAX_RECORDS:
-            stop = _stop(stream, start, size)
+            stop = _stop(file, stream, start, size)
             records.append((start, stop))
             start = stop
     if start < size or not records:
@@ -106,79 +98,66 @@ def spans(file: Path) -> list[Span]:
 def read(file: Path, start: int, stop: int) -> bytes:
     """The data of the record in [start, stop), both CRCs checked. The length is checked before memory is allocated.
 
-    Raises TFRecordError for a damaged record, NoTFRecord for another file format, and OSError.
+    Raises RawDataError: `record_damaged`, or `no_tfrecord` for another file format.
     """
-    with open_regular(file) as stream:
-        size = os.fstat(stream.fileno()).st_size
-        actual = _stop(stream, start, size)
+    key = f"bytes {start} to {stop}"
+    with reading(file, "an intact record", key=key, do=AGAIN, reason="record_damaged"), open_regular(file) as stream:
+        actual = _stop(file, stream, start, os.fstat(stream.fileno()).st_size)
         if actual != stop:
-            why = f"the file was changed, or has over {MAX_RECORDS} records"
-            raise TFRecordError(f"the record at byte {start} ends at {actual}, expected {stop}: {why}")
+            refuse(f"one that ends at byte {actual}: the file was changed, or has over {MAX_RECORDS} records")
         data = stream.read(stop - start - HEADER - FOOTER)
         footer = stream.read(FOOTER)
-    if len(footer) != FOOTER or masked_crc(data) != struct.unpack("<I", footer)[0]:
-        raise TFRecordError(
-            f"the data of the record at byte {start} have a wrong checksum; the other records are intact"
-        )
+        if len(footer) != FOOTER or masked_crc(data) != struct.unpack("<I", footer)[0]:
+            refuse("data with a wrong checksum; the other records are intact")
     return data
 
 
-def _stop(stream: BinaryIO, start: int, size: int) -> int:
+def _stop(file: Path, stream: BinaryIO, start: int, size: int) -> int:
     """The end of the record at `start`, from its header, in a file of `size` bytes.
 
-    Raises TFRecordError if the header is damaged or the length impossible.
+    Raises ValueError if the header is damaged or the length impossible, RawDataError for another file format.
     """
     stream.seek(start)
     header = stream.read(HEADER)
     lost = f"everything from byte {start} on is lost"
     intact = len(header) == HEADER and masked_crc(header[:8]) == int.from_bytes(header[8:], "little")
     if start == 0 and not intact and (other := other_format(header)):  # a length may begin like another format
-        raise NoTFRecord(f"the file is {other}")
+        do = f"{AGAIN} Shards must not be compressed."
+        raise RawDataError(file, "file", "a TFRecord file", f"the file is {other}", do, reason="no_tfrecord")
     if len(header) < HEADER:
-        raise TFRecordError(f"the file ends at byte {start + len(header)}, within a header: {lost}")
+        refuse(f"the end of the file at byte {start + len(header)}, within a header: {lost}")
     if not intact:
-        raise TFRecordError(f"the length of the record at byte {start} has a wrong checksum: {lost}")
+        refuse(f"a length with a wrong checksum: {lost}")
     (length,) = struct.unpack_from("<Q", header)
     if length > MAX_BYTES:
-        raise TFRecordError(f"the record at byte {start} claims {length} bytes, expected at most {MAX_BYTES}: {lost}")
+        refuse(f"{length} bytes, more than {MAX_BYTES}: {lost}")
     stop = start + HEADER + int(length) + FOOTER
     if stop > size:
-        raise TFRecordError(f"the record at byte {start} ends at {stop}, the file at {size}: {lost}")
+        refuse(f"one that ends at byte {stop}, in a file of {size} bytes: {lost}")
     return stop
 
 
-class ExampleError(ValueError):
-    """The bytes are no tf.train.Example, or a feature is of another kind or too long."""
+def parse_example(data: bytes) -> Mapping[str, Any]:
+    """The features of a tf.train.Example by name. Raises protobuf's DecodeError for other bytes."""
+    features: Mapping[str, Any] = _message().FromString(data).features.feature
+    return features
 
 
-@dataclass(frozen=True, slots=True)
-class Example:
-    """Features by name; a missing feature is an empty list of any kind."""
+def feature_values(features: Mapping[str, Any], name: str, kind: str, most: int) -> Sequence[Any]:
+    """A feature's values: bytes, float32 or int64 numbers; empty for a missing feature.
 
-    features: Mapping[str, Any]
-
-    @classmethod
-    def parse(cls, data: bytes) -> Example:
-        try:
-            return cls(_message().FromString(data).features.feature)
-        except DecodeError as error:
-            raise ExampleError(f"{len(data)} bytes that are no message: {error}") from error
-
-    def values(self, name: str, kind: str, most: int) -> Sequence[Any]:
-        """A feature's values: bytes, float32 or int64 numbers.
-
-        kind: bytes_list, float_list or int64_list. Raises ExampleError for a feature of another kind, or with more than
-        `most` values.
-        """
-        found = self.features[name].WhichOneof("kind") if name in self.features else None
-        if found is None:
-            return ()
-        if found != kind:
-            raise ExampleError(f"{name!r} is a {found}, expected a {kind}")
-        values: Sequence[Any] = getattr(self.features[name], kind).value
-        if len(values) > most:
-            raise ExampleError(f"{name!r} has {len(values)} values, expected at most {most}")
-        return values
+    kind: bytes_list, float_list or int64_list. Raises ValueError for a feature of another kind, or with more than
+    `most` values.
+    """
+    stored_kind = features[name].WhichOneof("kind") if name in features else None
+    if stored_kind is None:
+        return ()
+    if stored_kind != kind:
+        refuse(f"{name!r} is a {stored_kind}, expected a {kind}")
+    values: Sequence[Any] = getattr(features[name], kind).value
+    if len(values) > most:
+        refuse(f"{name!r} has {len(values)} values, expected at most {most}")
+    return values
 
 
 @cache

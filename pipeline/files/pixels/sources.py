@@ -8,14 +8,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 
 from pipeline.errors import PipelineError, RawDataError
-from pipeline.files.formats import tfrecords
 from pipeline.files.formats.arrays import reading
-from pipeline.files.formats.tfrecords import Example
+from pipeline.files.formats.tfrecords import AGAIN, feature_values, parse_example, read
 from pipeline.files.pixels.decode import PictureError, decode, picture_size
 from pipeline.files.pixels.frames import Frame, FrameSource, Pictures, Video, below, increasing
 from pipeline.files.raw.files import cached, span_digest
@@ -23,7 +22,6 @@ from pipeline.files.raw.listing import scan_folder
 
 PICTURES: Final = "image/encoded"
 MAX_PICTURES: Final = 1 << 16  # in an example. InstaVariety's longest has 500
-AGAIN: Final = "Unpack or download this file again."
 
 _PLACE: Final = re.compile(r"(?P<path>.+)@(?P<start>[0-9]{1,18})\+(?P<length>[0-9]{1,18})", re.DOTALL)
 
@@ -114,29 +112,20 @@ class RecordPictures:
                 yield self._frame(index, pictures[index])
 
     @cached
-    def example(self) -> Example:
-        """The example, both CRCs checked; keeps the record in memory.
+    def features(self) -> Mapping[str, Any]:
+        """The example's features by name; keeps the record in memory.
 
-        Raises RawDataError: `no_tfrecord` for another file format, `record_damaged` for an unreadable record.
+        Raises RawDataError as `tfrecords.read`, and for a record that is no example.
         """
         stop = self.start + self.length
-        key = f"bytes {self.start} to {stop}"
-        try:
-            data = tfrecords.read(self.place, self.start, stop)
-        except tfrecords.NoTFRecord as error:
-            do = f"{AGAIN} Shards must not be compressed."
-            raise RawDataError(self.place, "file", "a TFRecord file", str(error), do, reason="no_tfrecord") from error
-        except (tfrecords.TFRecordError, OSError) as error:
-            problem = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-            raise RawDataError(self.place, key, "an intact record", problem, AGAIN, reason="record_damaged") from error
-        with reading(self.place, "a tf.train.Example", key=key, do=AGAIN):
-            return Example.parse(data)
+        with reading(self.place, "a tf.train.Example", key=f"bytes {self.start} to {stop}", do=AGAIN):
+            return parse_example(read(self.place, self.start, stop))
 
     @cached
     def pictures(self) -> list[bytes]:
-        """The compressed images. Raises RawDataError as `example`, and if there are none."""
+        """The compressed images. Raises RawDataError as `features`, and if there are none."""
         with reading(self.place, "a list of pictures", key=PICTURES, do=AGAIN):
-            return [*self.example().values(PICTURES, "bytes_list", MAX_PICTURES)]
+            return [*feature_values(self.features(), PICTURES, "bytes_list", MAX_PICTURES)]
 
     def _frame(self, index: int, picture: bytes) -> Frame:
         try:

@@ -136,7 +136,7 @@ def in_tfrecord(file: Path, spoil: Poison, which: int) -> None:
     records = []
     for start, stop in tfrecords.spans(file):
         data = tfrecords.read(file, start, stop)
-        before = np.float32(tfrecords.Example.parse(data).values(key, "float_list", 1 << 20))
+        before = np.float32(tfrecords.feature_values(tfrecords.parse_example(data), key, "float_list", 1 << 20))
         after = spoil(before).astype(np.float32) if len(before) else before
         assert data.count(before.tobytes()) >= 1
         records.append(files.tfrecord(data.replace(before.tobytes(), after.tobytes()) if len(before) else data))

@@ -54,7 +54,7 @@ def test_a_record_damaged_since_costs_all_its_frames_and_changes_its_digest(tmp_
     assert source.digest() != before
     frames = list(source.read([0, 4]))
     assert [(one.index, one.image, one.kind) for one in frames] == [(t, None, "record_damaged") for t in (0, 4)]
-    assert "have a wrong checksum" in str(frames[0].problem)
+    assert "a wrong checksum" in str(frames[0].problem)
     with pytest.raises(RawDataError) as caught:
         source.size()
     assert caught.value.reason == "record_damaged"
@@ -73,7 +73,7 @@ def test_a_record_without_a_readable_picture_has_no_size(tmp_path: Path, picture
 def test_a_record_that_is_no_example_is_told(tmp_path: Path) -> None:
     (tmp_path / "x.tfrecord").write_bytes(framed(b"\x0b no example"))
     with pytest.raises(RawDataError, match=r"expected a tf\.train\.Example") as caught:
-        RecordPictures(tmp_path, "x.tfrecord", 0, 28).example()
+        RecordPictures(tmp_path, "x.tfrecord", 0, 28).features()
     assert caught.value.reason == "bad_label_file"
     numbers = framed(example({"image/encoded": np.array([1])}))
     (tmp_path / "x.tfrecord").write_bytes(numbers)

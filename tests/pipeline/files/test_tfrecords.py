@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from pipeline.errors import RawDataError
 from pipeline.files.formats import tfrecords
-from pipeline.files.formats.tfrecords import FOOTER, HEADER, MAX_BYTES, NoTFRecord, TFRecordError, read, spans
+from pipeline.files.formats.tfrecords import FOOTER, HEADER, MAX_BYTES, read, spans
 from vibe_extensions.demo.files import tfrecord as framed
 
 MIB = 1 << 20
@@ -54,7 +55,7 @@ def readable(file: Path) -> tuple[list[bytes], list[str]]:
     for start, stop in spans(file):
         try:
             data.append(read(file, start, stop))
-        except TFRecordError as error:
+        except RawDataError as error:
             problems.append(str(error))
     return data, problems
 
@@ -97,7 +98,7 @@ def test_a_byte_changed_anywhere_never_passes_for_data(file: Path) -> None:
                 assert data == []
             elif place < data_end + FOOTER:  # the data or their checksum: the others are untouched
                 assert data == THREE[1:]
-                assert "have a wrong checksum; the other records are intact" in problems[0]
+                assert "data with a wrong checksum; the other records are intact" in problems[0]
 
 
 def test_every_shorter_file_gives_the_whole_records_and_a_problem(file: Path) -> None:
@@ -115,7 +116,7 @@ def test_an_impossible_length_is_refused_without_allocation(tmp_path: Path, leng
     file.write_bytes(record(b"good") + header(length) + bytes(100))
     tracemalloc.start()
     assert spans(file) == [(0, 20), (20, 132)]
-    with pytest.raises(TFRecordError, match="expected at most" if length > MAX_BYTES else "the file at 132"):
+    with pytest.raises(RawDataError, match=f"more than {MAX_BYTES}" if length > MAX_BYTES else "a file of 132"):
         read(file, 20, 132)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -130,7 +131,7 @@ def test_a_file_of_endless_empty_records_ends_in_one_span(tmp_path: Path, monkey
     found = spans(file)
     assert len(found) == 11
     assert found[-1] == (160, 800)
-    with pytest.raises(TFRecordError, match=r"ends at 176, expected 800: .* has over 10 records"):
+    with pytest.raises(RawDataError, match=r"to 800.*ends at byte 176: .* has over 10 records"):
         read(file, *found[-1])
 
 
@@ -152,8 +153,9 @@ def test_a_file_that_is_something_else_is_named(tmp_path: Path, content: bytes, 
     file.write_bytes(content)
     (span,) = spans(file)
     assert span == (0, len(content))
-    with pytest.raises(NoTFRecord, match=words):
+    with pytest.raises(RawDataError, match=words) as caught:
         read(file, *span)
+    assert caught.value.reason == "no_tfrecord"
 
 
 @pytest.mark.parametrize("begins", [b"\x1f\x8b", b"x\x9c", b"x\x01", b"x\xda"])
@@ -167,16 +169,16 @@ def test_what_cannot_be_opened_is_one_span_and_told_when_it_is_read(tmp_path: Pa
     os.mkfifo(tmp_path / "pipe.tfrecord")
     for name in ("missing.tfrecord", "pipe.tfrecord"):
         assert spans(tmp_path / name) == [(0, 0)]
-        with pytest.raises(OSError, match=r"No such file|no regular file"):
+        with pytest.raises(RawDataError, match=r"No such file|no regular file"):
             read(tmp_path / name, 0, 0)
 
 
 def test_a_file_that_changed_since_it_was_listed_is_noticed(file: Path) -> None:
     (_, second, _) = spans(file)
     file.write_bytes(record(b"x") + file.read_bytes())
-    with pytest.raises(TFRecordError):
+    with pytest.raises(RawDataError):
         read(file, *second)
-    with pytest.raises(TFRecordError, match="ends at 17, expected 25: the file was changed"):
+    with pytest.raises(RawDataError, match=r"to 25.*ends at byte 17: the file was changed"):
         read(file, 0, 25)
 
 
