@@ -136,9 +136,10 @@ class MpiInf3dhp(Dataset):
         labels, filmed = _train(raw, video, account) if split == "train" else _test(raw, video, account)
         used = correspondence(labels.skeleton, "spin49")[0]  # 17 joints: no hands and toes
         kp_2d, kp_3d = labels.kp_2d[:, used], labels.kp_3d[:, used]
+        size = filmed.source.size()
         # Comparisons with NaN are false. An image reaches from 0 to its width here, as usual with this dataset.
         finite = np.asarray((np.abs(kp_2d) < LARGEST).all(axis=(1, 2)) & (np.abs(kp_3d) < LARGEST).all(axis=(1, 2)))
-        inside = np.asarray(((kp_2d >= 0) & (kp_2d < filmed.size)).all(axis=(1, 2)))
+        inside = np.asarray(((kp_2d >= 0) & (kp_2d < size)).all(axis=(1, 2)))
         bbox, _, degenerate = tight_boxes(with_ones(np.where(inside[:, None, None], kp_2d, 0)), BOX_FACTOR)
         reasons = {
             "no_picture": ~frames_there(filmed.source, len(finite), account),
@@ -178,7 +179,6 @@ class _Filmed:
     """Frames and camera of a video."""
 
     source: Pictures | Video
-    size: tuple[int, int]  # width, height px
     fps: float = math.nan  # nan where the release does not say
     intrinsics: NDArray[np.float32] | None = None  # (3, 3) px
     extrinsics: NDArray[np.float32] | None = None  # (4, 4) world to camera, m
@@ -230,25 +230,23 @@ def _train(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[CameraLab
     if isinstance(source, Video):
         source.require_decodable()
         fps = source.header().fps
-    size = source.size()
     try:
         calibrated, intrinsics, extrinsics = read_calibration(raw / video.files[1], camera)
     except (OSError, RawDataError) as error:  # labels do not need it
         account.notes.append(f"no camera intrinsics: {error}")
-        return labels, _Filmed(source, size, fps)
+        return labels, _Filmed(source, fps)
     # The labels count the pixels of the calibrated images.
     do = "Extract the videos' frames as they are: all of them, at their own size."
     require_size(source, calibrated, raw / video.files[1], do)
     if extrinsics is None:
         account.notes.append("camera.calibration: extrinsic is no rotation and shift: not used")
-    return labels, _Filmed(source, size, fps, intrinsics, extrinsics)
+    return labels, _Filmed(source, fps, intrinsics, extrinsics)
 
 
 def _test(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[CameraLabels, _Filmed]:
     labels = load_annot_data(raw / video.files[0])
     account.found = len(labels.kp_2d)
-    source = Pictures(raw, f"{video.folders[0].as_posix()}/img_{{:06d}}.jpg", first=1)
-    return labels, _Filmed(source, source.size())
+    return labels, _Filmed(Pictures(raw, f"{video.folders[0].as_posix()}/img_{{:06d}}.jpg", first=1))
 
 
 def _to_spin49(places: Doubles, skeleton: str) -> NDArray[np.float32]:
