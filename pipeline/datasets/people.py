@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.accounting import VideoAccount
-from pipeline.boxes import smooth_boxes
+from pipeline.boxes import smooth_boxes, tight_boxes
 from pipeline.cli.text import count
 from pipeline.datasets.base import Dataset, Origin, finite_joints
 from pipeline.datasets.pixels import DETECTED_OUTSIDE, require_frames, require_in_picture
@@ -119,7 +119,7 @@ def people(
         for k, rows in enumerate(parts):
             frames, points = frame_index[rows], kp_2d[rows]
             if detections.boxes_alone:
-                kept, bbox, crop_scale = np.arange(len(rows)), _squares(points), BOX_SCALE
+                kept, bbox, crop_scale = np.arange(len(rows)), tight_boxes(points)[0], BOX_SCALE
                 in_spin49 = np.zeros((len(rows), len(joint_names("spin49")), 3))
             else:
                 enough = np.full(len(rows), True) if cleaning else (points[..., 2] > 0).sum(axis=1) >= MIN_VISIBLE
@@ -156,13 +156,6 @@ def _smooth_person_boxes(
     reasons = {"no_box": (dense < first) | (dense >= stop), "too_few_visible_joints": ~enough}
     kept = account.drop_rows(reasons, frame_index, kp_2d)
     return np.flatnonzero(kept), boxes[dense[kept] - first] * np.array([1, 1, BOX_FACTOR, BOX_FACTOR], np.float32)
-
-
-def _squares(corners: Doubles) -> NDArray[np.float32]:
-    """(T, 2, 3) -> (T, 4) boxes, square by the larger side."""
-    low, high = corners[:, 0, :2], corners[:, 1, :2]
-    side = (high - low).max(axis=1, keepdims=True)
-    return np.concatenate([(low + high) / 2, side, side], axis=1).astype(np.float32)
 
 
 def bridge_gaps(persons: Iterable[PersonTrack], max_gap: int, account: VideoAccount) -> Iterator[PersonTrack]:
