@@ -109,7 +109,11 @@ class RecordPictures:
             elif index >= len(pictures):
                 yield Frame(index, None, f"{self.place}: its example has {len(pictures)} pictures", "picture_missing")
             else:
-                yield self._frame(index, pictures[index])
+                try:
+                    yield Frame(index, decode(pictures[index]), None)
+                except PictureError as error:
+                    problem = f"{self.place}: picture {index} of the record {error}"
+                    yield Frame(index, None, problem, error.kind)
 
     @cached
     def features(self) -> Mapping[str, Any]:
@@ -126,12 +130,6 @@ class RecordPictures:
         """The compressed images. Raises RawDataError as `features`, and if there are none."""
         with reading(self.place, "a list of pictures", key=PICTURES, do=AGAIN):
             return [*feature_values(self.features(), PICTURES, "bytes_list", MAX_PICTURES)]
-
-    def _frame(self, index: int, picture: bytes) -> Frame:
-        try:
-            return Frame(index, decode(picture), None)
-        except PictureError as error:
-            return Frame(index, None, f"{self.place}: picture {index} of the record {error}", error.kind)
 
 
 SOURCES: Final[Mapping[str, Callable[[Path, str], FrameSource]]] = {
