@@ -1,8 +1,8 @@
 """Text lines with one person in one frame each: CSV and MOT in one file, YOLO in one file per frame.  [raw] -> tracks
 
-CSV    a header line with the columns track, frame, x, y, w, h; frames from 0, upper left corner and size in px MOT
-frame,id,x,y,w,h,conf,...: no header; frames and pixels from 1 (motchallenge.net/instructions) YOLO   class cx cy w h [x
-y conf per joint] [conf] [id], in shares of the image, as Ultralytics' save_txt writes it
+CSV    a header with the columns track, frame, x, y, w, h; frames from 0, upper left corner and size in px
+MOT    frame,id,x,y,w,h,conf,... without a header; frames and pixels from 1 (motchallenge.net/instructions)
+YOLO   class cx cy w h [x y conf per joint] [conf] [id], in shares of the image (Ultralytics' save_txt)
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """All people that a detector found in one video, from any format.  [raw] -> tracks -> features -> windows
 
-a file     detect's and COCO's JSON, lists of results (AlphaPose's, COCO's), MMPose's JSON, MOT's text, CSV a folder   a
-file for each frame: OpenPose's JSON, YOLO's text; or one such file
+a file     detect's and COCO's JSON, lists of results (AlphaPose's, COCO's), MMPose's JSON, MOT's text, CSV
+a folder   a file for each frame: OpenPose's JSON, YOLO's text; or one file as above
 """
 
 from __future__ import annotations
