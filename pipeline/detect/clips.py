@@ -71,9 +71,9 @@ def images_hint(raw: Path) -> str:
 def _list_files(raw: Path) -> list[str]:
     files: list[str] = []
     for folder, folders, names in os.walk(raw, followlinks=True):
-        here = os.path.realpath(folder)
-        kept = (name for name in folders if not name.startswith("."))
-        folders[:] = sorted(name for name in kept if not here.startswith(os.path.realpath(f"{folder}/{name}")))
+        resolved = Path(folder).resolve()
+        shown = (name for name in folders if not name.startswith("."))
+        folders[:] = sorted(name for name in shown if not resolved.is_relative_to(os.path.realpath(f"{folder}/{name}")))
         files += [(Path(folder) / name).relative_to(raw).as_posix() for name in names if not name.startswith(".")]
     return sorted(files)
 

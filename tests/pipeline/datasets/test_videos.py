@@ -19,7 +19,7 @@ from pipeline.errors import RawDataError
 from pipeline.files.raw.stand_in import MARKER
 from pipeline.skeletons import convert
 from pipeline.track import Track
-from tests.pipeline.datasets.by_hand import standing, write_video
+from tests.pipeline.datasets.by_hand import standing, touch, write_video
 from vibe_extensions.contracts import datasets as contract
 from vibe_extensions.demo.files import mp4_writer
 
@@ -114,6 +114,15 @@ def test_labels_that_may_be_of_two_clips_are_taken_for_neither(tmp_path: Path) -
     (after,) = (video.files for video in reader.videos(tmp_path, "train") if video.name == "a/same.mp4")
     assert (before, after) == ((Path("a/same.mp4"), Path("a/same.mov")), (Path("a/same.mp4"),))
     assert [track.name for track in read(tmp_path)[0]] == ["a/same.mp4/0", "b/same.mp4/0", "same.mp4/0"]
+
+
+def test_linked_folders_are_searched_and_circles_left(tmp_path: Path) -> None:
+    raw = tmp_path / "clips 2"
+    touch(tmp_path / "clips", "a.mp4")  # whose path begins that of the raw folder
+    touch(raw, "b.MOV", ".c.mp4", "d.txt")
+    (raw / "linked").symlink_to(tmp_path / "clips")
+    (raw / "circle").symlink_to(raw)
+    assert [video.name for video in datasets.get("videos").videos(raw, "train")] == ["b.MOV", "linked/a.mp4"]
 
 
 def test_every_clip_is_in_one_split(tmp_path: Path) -> None:
