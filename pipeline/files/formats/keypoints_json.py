@@ -147,10 +147,11 @@ def _coco(file: Path, content: Mapping[str, Any], size: Size | None) -> LabelCon
     frame_of, scale_of, camera = dict[int, int](), dict[int, Doubles](), dict[int, Doubles]()
     for i, image in enumerate(images):
         image_id = whole(file, f"images[{i}].id", image.get("id"), do=FORMATS)
-        frame_of[image_id], scale_of[image_id] = (
-            _picture_frame(file, i, image),
-            _scale(file, f"images[{i}]", (image.get("width"), image.get("height")), size),
-        )
+        if "frame_index" in image:
+            frame_of[image_id] = COCO.frame(file, f"images[{i}].frame_index", image["frame_index"])
+        else:
+            frame_of[image_id] = _split_name(file, f"images[{i}].file_name", image.get("file_name"))[1]
+        scale_of[image_id] = _scale(file, f"images[{i}]", (image.get("width"), image.get("height")), size)
         if "camera" in image:
             moved = numbers(file, f"images[{i}].camera", image["camera"], (8,), do=FORMATS)
             camera[frame_of[image_id]] = np.append(moved, 1).reshape(3, 3)
@@ -175,7 +176,10 @@ def _coco(file: Path, content: Mapping[str, Any], size: Size | None) -> LabelCon
         who = whole(file, f"{key}.track_id", entry["track_id"], do=FORMATS) if "track_id" in entry else None
         if "keypoints" in entry or "bbox" not in entry:
             points = joints_of(file, f"{key}.keypoints", entry.get("keypoints"), len(names) if names else None)
-            points = _score_joints(file, key, points, entry.get("keypoint_scores"))
+            points[:, 2] = points[:, 2] > 0  # COCO's visibility
+            if (scores := entry.get("keypoint_scores")) is not None:
+                stored = numbers(file, f"{key}.keypoint_scores", scores, (len(points),), do=FORMATS)
+                points[:, 2] = np.where(points[:, 2], stored, 0)
             n_shown += int(np.count_nonzero(points[:, 2]))
         else:
             points = COCO.corners(file, f"{key}.bbox", entry["bbox"], _score(file, entry))
@@ -206,23 +210,6 @@ def _scale(file: Path, key: str, stated: tuple[object, object], size: Size | Non
     actual = f"{shape[0]:.0f} x {shape[1]:.0f}"
     do = "Run the detector on the clip as it is decoded (turned as its rotation flag says, nothing cut or padded)."
     raise RawDataError(file, key, expected, actual, do, reason="keypoints_outside")
-
-
-def _picture_frame(file: Path, i: int, image: Mapping[str, Any]) -> int:
-    if "frame_index" in image:
-        return COCO.frame(file, f"images[{i}].frame_index", image["frame_index"])
-    return _split_name(file, f"images[{i}].file_name", image.get("file_name"))[1]
-
-
-def _score_joints(file: Path, key: str, joints: Doubles, scores: object) -> Doubles:
-    """(J, 3) with the joints' scores instead of COCO's visibility."""
-    labelled = joints[:, 2] > 0
-    if scores is None:
-        joints[:, 2] = labelled
-    else:
-        stored = numbers(file, f"{key}.keypoint_scores", scores, (len(joints),), do=FORMATS)
-        joints[:, 2] = np.where(labelled, stored, 0)
-    return joints
 
 
 def _mmpose(form: LabelFormat, file: Path, key: str, frames: object, meta: object) -> LabelContent:
