@@ -14,7 +14,6 @@ Natural Environments, PAMI 2014.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from pipeline.files.formats.arrays import numbers
 from pipeline.files.formats.h36m import Metadata, SmplFit, load_cdf, load_fits, load_metadata, load_rotations
 from pipeline.files.pixels.frames import Pictures, Video
 from pipeline.files.raw import RawVideo
+from pipeline.files.raw.listing import scan_folder
 from pipeline.rotations import is_rotation, pose_in_camera
 from pipeline.skeletons import JOINTS, LARGEST, Doubles, Ints, convert, with_ones
 from pipeline.track import Track
@@ -223,10 +223,7 @@ def _sequences(raw: Path, subject: str) -> Iterator[RawVideo]:
 
 
 def _names(folder: Path) -> list[str]:
-    try:
-        return os.listdir(folder)  # noqa: PTH208 - names only
-    except OSError:  # missing content is reported later
-        return []
+    return [entry.name for entry in scan_folder(folder, {})]  # missing content is reported later
 
 
 def _source(raw: Path, video: RawVideo, n_labels: int, account: VideoAccount) -> Pictures | Video:
