@@ -21,6 +21,7 @@ EXIT_CODES: Final = (
     "exit codes: 0 done; 1 problems found; 2 error; 130 interrupted; 141 broken pipe; 143 terminated (docs/terminal.md)"
 )
 NOTHING_HALF: Final = "no output is incomplete; the same command starts from the beginning"
+SETTING: Final = "SECTION.KEY=VALUE"
 SET: Final = "PIPELINE_SET"  # environment variable for child processes: a line SECTION.KEY=VALUE for each --set
 SHARDS_KEPT: Final = "finished shards (8,192 rows each) are kept; the same command continues from there"
 
@@ -76,7 +77,9 @@ class _CommandParser(_Parser):
         self.set_defaults(run=command.run, complete=self._complete, kept=kept, reads=reads)
         self.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
         command.options(self)
-        set_option(self)
+        if "--set" not in self._option_string_actions:  # else the command's own option takes both forms
+            help_ = "Override a luigi.cfg setting for this run (repeatable)"
+            self.add_argument("--set", action="append", default=[], type=_setting, metavar=SETTING, help=help_)
 
 
 def parser_of(
@@ -192,16 +195,9 @@ def named_values(option: str, words: Iterable[str], example: str) -> dict[str, s
     return values
 
 
-def set_option(sub: argparse.ArgumentParser) -> None:
-    """Add `--set SECTION.KEY=VALUE`, unless the command has its own `--set NAME=VALUE`, which takes both."""
-    if "--set" not in sub._option_string_actions:
-        help_ = "Override a luigi.cfg setting for this run (repeatable)"
-        sub.add_argument("--set", action="append", default=[], type=_setting, metavar="SECTION.KEY=VALUE", help=help_)
-
-
 def _setting(text: str) -> str:
     if not _is_setting(text):
-        raise argparse.ArgumentTypeError(f"expected SECTION.KEY=VALUE, such as vibe.epochs=5, found {text!r}")
+        raise argparse.ArgumentTypeError(f"expected {SETTING}, such as vibe.epochs=5, found {text!r}")
     return text
 
 
@@ -218,11 +214,9 @@ def override_settings(args: argparse.Namespace) -> Iterator[None]:
     """
     given: list[str] = getattr(args, "set", [])
     args.settings, args.set = list(filter(_is_setting, given)), [text for text in given if not _is_setting(text)]
-    before = os.environ.get(SET)
+    before = os.environ.get(SET, "")
     os.environ[SET] = "\n".join([*filter(None, [before]), *args.settings])
     try:
         yield
     finally:
-        del os.environ[SET]
-        if before is not None:
-            os.environ[SET] = before
+        os.environ[SET] = before
