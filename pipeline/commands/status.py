@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
     result.problems = [problem for row in result.rows for problem in row["problems"]]
     result.problems += _too_many(rows, args.max_rejected)
     if args.csv:
-        return print_result(result, instead="".join(_csv([opened[row["split"]] for row in rows])))
+        return print_result(result, instead=_csv([opened[row["split"]] for row in rows]))
     if not result.rows:
         result.line("no split is committed yet")
         result.lines(cache.verify(args.cache, fast=True).notes, IDLE)
@@ -230,25 +230,23 @@ def split_status(split: cache.Split) -> dict[str, Any]:
     }
 
 
-def _csv(splits: Sequence[cache.Split]) -> Iterator[str]:
+def _csv(splits: Sequence[cache.Split]) -> str:
     """A header, and a line for each video: found = kept + dropped by reason, in person-frames."""
     totals = [split.manifest.get("accounting", {}).get("frames", {}) for split in splits]
     reasons = sorted({name for frames in totals for name in frames.get("dropped", {})})
-    yield _line(["split", "video", "state", "reason", "tracks", "found", "kept", *reasons, "message"])
+    lines: list[list[object]] = [["split", "video", "state", "reason", "tracks", "found", "kept", *reasons, "message"]]
     for split in splits:
         harmless = harmless_of(split)
-        for video_name, account in ((video.name, video.account) for video in split.videos):
+        for video in split.videos:
+            account = video.account
             state, because, message = video_state(account, harmless)
             if state == OTHER_SPLIT:
                 continue
-            counts: list[object] = [account.get(key, "") for key in ("tracks_kept", "found", "kept")]
+            counts = [account.get(key, "") for key in ("tracks_kept", "found", "kept")]
             counts += [account["dropped"].get(name, 0) if "dropped" in account else "" for name in reasons]
-            yield _line([split.name, video_name, state, because, *counts, message])
-
-
-def _line(cells: Sequence[object]) -> str:
+            lines.append([split.name, video.name, state, because, *counts, message])
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow([printable(str(cell)) for cell in cells])
+    csv.writer(text, lineterminator="\n").writerows([printable(str(cell)) for cell in line] for line in lines)
     return text.getvalue()
 
 
