@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -169,17 +169,19 @@ def compare(
         videos = tuple(_list_videos(dataset, split, raw))
         reader = reader_parts(dataset, split, raw, body)
         stamps = {video.name: changes.stamp(raw, video) for video in videos}
-    of_all: dict[str, Any] = {"append": videos, "listed": videos, "stamps": stamps, "drop": ()}
-    plan = ConversionPlan(dataset, split, raw, root, body, reader, committed, why="not converted before", **of_all)
+    new = (videos, (), stamps, "not converted before")
+    plan = ConversionPlan(dataset, split, raw, root, body, reader, committed, *new, listed=videos)
     if committed is None:
         return plan
-    _refuse_loss(f"{root}/{committed.name}", committed, dataset, raw, videos, reader)
-    _refuse_other_kind(committed, reader, raw, root)
+    _refuse_loss(plan, committed)
+    _refuse_other_kind(plan, committed)
     before = committed.manifest["reader"]
     differs = tuple(differing(before, reader))
     moved = recorded_raw(committed) not in ("", str(raw.resolve()))
     contents = moved or not differs
-    unread = _to_read_again(committed, None if retry else {NOT_NOW}, dataset.harmless)
+    rejected = set(committed.manifest["accounting"]["videos"]["set_aside"]) - dataset.harmless
+    again = rejected if retry else rejected & {NOT_NOW}
+    unread = {video.name for video in committed.videos if video.account["set_aside"] in again} if again else set()
     update = _plan_update(plan, committed, unread, contents=contents, drop_removed=drop_removed)
     if moved and not drop_removed:
         n_same = update.kept + len(update.renamed) - len(update.missing)
@@ -247,13 +249,6 @@ def _plan_update(
     )
 
 
-def _to_read_again(committed: cache.Split, reasons: Collection[str] | None, harmless: Collection[str]) -> set[str]:
-    """Videos rejected for one of these reasons; None: because of any error."""
-    rejected = set(committed.manifest["accounting"]["videos"]["set_aside"]) - set(harmless)
-    again = rejected if reasons is None else rejected & set(reasons)
-    return {video.name for video in committed.videos if video.account["set_aside"] in again} if again else set()
-
-
 def read_again(plan: ConversionPlan, names: Collection[str]) -> ConversionPlan:
     """The plan to read only these committed videos again, even if their raw files have not changed.
 
@@ -307,34 +302,27 @@ def _list_videos(dataset: Dataset, split: str, raw: Path) -> list[RawVideo]:
     return [video if video.name == name else replace(video, name=name) for video, name in listed]
 
 
-def _refuse_other_kind(committed: cache.Split, reader: Mapping[str, Any], raw: Path, root: cache.Root) -> None:
+def _refuse_other_kind(plan: ConversionPlan, committed: cache.Split) -> None:
     """Raise StandInMixed if demo data would replace real data, or the reverse."""
-    before = committed.manifest["reader"]
+    before, reader, root = committed.manifest["reader"], plan.reader, plan.root
     if before["stand_in"] == reader["stand_in"]:
         return
     raise StandInMixed(
-        f"{root}/{committed.name}: was made from {kind_of(before)}, and {raw} is {kind_of(reader)}, which would "
+        f"{root}/{plan.name}: was made from {kind_of(before)}, and {plan.raw} is {kind_of(reader)}, which would "
         f"replace it. Use another cache: --cache {root}-{'demo' if reader['stand_in'] else 'real'}, or [paths] cache "
         "in luigi.cfg."
     )
 
 
-def _refuse_loss(
-    folder: str,
-    committed: cache.Split,
-    dataset: Dataset,
-    raw: Path,
-    videos: Sequence[RawVideo],
-    reader: Mapping[str, Any],
-) -> None:
+def _refuse_loss(plan: ConversionPlan, committed: cache.Split) -> None:
     """Raise PipelineError if a conversion would destroy committed data instead of updating it."""
-    before = committed.manifest["reader"]
+    folder, before, reader = f"{plan.root}/{plan.name}", committed.manifest["reader"], plan.reader
     if "imported" in before:
         raise PipelineError(
             f"{folder}: was imported from {before['imported']['file']}: a conversion would replace the rows of its "
             "features. Convert into another cache, or delete that split and its features."
         )
-    columns = dataset.columns(reader["split"], body=reader["body"] is not None)
+    columns = plan.dataset.columns(plan.split, body=reader["body"] is not None)
     stored = set(committed.columns) - committed.extra.keys()
     added = set(columns) - stored if (before["body"] is None) != (reader["body"] is None) else set()
     if other_columns := sorted((stored - set(columns)) | added):
@@ -344,9 +332,9 @@ def _refuse_loss(
             "columns of a split cannot change. Convert into another cache (--cache, or [paths] cache in luigi.cfg), or "
             "delete that folder with its features and convert the split again."
         )
-    n_known = len(committed.videos)
-    if n_known and not videos:
+    n_videos = len(committed.videos)
+    if n_videos and not plan.listed:
         raise PipelineError(
-            f"{raw}: expected videos of {committed.name}, found none; the cache has {count(n_known, 'video')}. Check "
+            f"{plan.raw}: expected videos of {plan.name}, found none; the cache has {count(n_videos, 'video')}. Check "
             f"that this is the raw folder and complete. To delete all of them, delete {folder}; tags lose it, too."
         )
