@@ -27,7 +27,7 @@ from pipeline.files.raw.stand_in import is_stand_in
 
 NOT_RECORDED: Final = "not recorded"  # by an earlier version
 CHANGED: Final = "the split has changed"  # why an existing stream is extended
-OTHER_NAME: Final = "Use another stream name (--stream NAME, [features] streams), or recompute it with --replace."
+OTHER_NAME: Final = "Use another stream name (--stream NAME, [features] streams), or recompute it: extract --replace."
 IMPORTED: Final = "imported"  # kind of streams that come from a file, and its entry in their manifests
 
 
@@ -97,19 +97,20 @@ def plan_extraction(root: cache.Root, split: str, spec: StreamSpec, *, replace: 
     if spec.stream.reads.crops and (refusal := missing_columns(committed, spec)):
         raise PipelineError(refusal)
     plan = compare_stream(committed, spec, replace=replace)
-    if plan.differs:
-        raise PipelineError(f"{split}: stream {spec.name!r} was extracted differently: {plan.otherwise}. {OTHER_NAME}")
-    if refusal := why_import(plan):
+    if refusal := why_refused(plan):
         raise PipelineError(refusal)
     return plan
 
 
-def why_import(plan: ExtractionPlan) -> str:
-    """Message that missing rows must be imported, because nothing computes them; "" for other streams."""
+def why_refused(plan: ExtractionPlan) -> str:
+    """Message that the stream differs from the recorded one, or that missing rows must be imported; else ""."""
+    stream = f"{plan.split}: stream {plan.spec.name!r}"
+    if plan.differs:
+        return f"{stream} was extracted differently: {plan.otherwise}. {OTHER_NAME}"
     if not plan.why or plan.spec.stream.kind != IMPORTED:
         return ""
     do = f"Import it: import FILE {plan.split} --format arrays --as {plan.spec.name}"
-    return f"{plan.split}: stream {plan.spec.name!r} is imported and cannot be extracted ({plan.why}). {do}"
+    return f"{stream} is imported and cannot be extracted ({plan.why}). {do}"
 
 
 def missing_columns(committed: Split, spec: StreamSpec) -> str:

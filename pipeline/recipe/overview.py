@@ -30,7 +30,7 @@ from pipeline.features.plan import (
     missing_rows,
     recorded_spec,
     refuse_untrained,
-    why_import,
+    why_refused,
 )
 from pipeline.features.spec import StreamSpec
 from pipeline.files.pixels import sources
@@ -205,14 +205,13 @@ def _plan_stream(plan: SplitPlan, committed: cache.Split, spec: StreamSpec, raw:
     form = (spec.stream.dim, spec.stream.dtype)
     compared = compare_stream(committed, replace(spec, raw=raw))
     assert compared.lacks is not None, "a split with boxes has pixels"
+    refusal = why_refused(compared)
     if compared.differs:
-        plan.problems.append(
-            f"{committed.name}: stream {spec.name!r} was extracted differently: {compared.otherwise}. Use another "
-            "stream name ([features] streams, --stream NAME), or recompute it with extract --replace."
-        )
-    refusal = why_import(compared)
-    plan.refusals += [refusal] * bool(refusal)
-    return StreamPlan(spec.name, "" if refusal else compared.why, compared.lacks, form, compared.differs)
+        plan.problems.append(refusal)
+    elif refusal:
+        plan.refusals.append(refusal)
+    why = "" if refusal and not compared.differs else compared.why
+    return StreamPlan(spec.name, why, compared.lacks, form, compared.differs)
 
 
 def array_bytes(rows: float, row_bytes: int) -> float:
@@ -222,7 +221,7 @@ def array_bytes(rows: float, row_bytes: int) -> float:
     return chunks * (ROWS_PER_CHUNK * row_bytes + CHECKSUM) + index
 
 
-def columns_bytes(rows: float, columns: tuple[str, ...], extra: Iterable[cache.ExtraColumn] = ()) -> float:
+def columns_bytes(rows: float, columns: tuple[str, ...], extra: Iterable[cache.ExtraColumn]) -> float:
     """Bytes of a split's columns."""
     specs = [*(COLUMNS[name] for name in columns), *(column.spec for column in extra if column.per == "row")]
     return sum(array_bytes(rows, math.prod(spec.trailing) * spec.dtype.itemsize) for spec in specs)
