@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -12,7 +11,7 @@ import torch
 from torch import nn
 from torchvision import models
 
-from pipeline.errors import ConfigError, MissingAssets, PipelineError
+from pipeline.errors import ConfigError, MissingAssets, PipelineError, did_you_mean
 from pipeline.features.networks.backbones import fetch, fill, library_terms, tensor_digest
 from pipeline.features.networks.base import IMAGENET_MEAN, IMAGENET_STD, Loaded, Normalisation
 from pipeline.features.weights import NetworkWeights
@@ -105,11 +104,9 @@ def _torchvision(named: Named, pretrained: NetworkWeights | None) -> Built:
     """Up to the input of the last linear layer, which is the classifier."""
     networks = [name for name in models.list_models(module=models) if name not in RESCALING]
     if named.name not in networks:
-        close = difflib.get_close_matches(named.name, networks, 3)
-        raise ConfigError(
-            f"torchvision has no network {named.name!r} that gives a vector of features"
-            f"{_did_you_mean(close) or '; known: ' + ', '.join(networks)}"
-        )
+        close = did_you_mean(named.name, networks)
+        others = f" known: {', '.join(networks)}" if close == ";" else ""
+        raise ConfigError(f"torchvision has no network {named.name!r} that gives a vector of features{close}{others}")
     size = {"image_size": named.region[0]} if named.name.startswith("vit_") else {}
     weights = None
     if pretrained is not None:
@@ -144,8 +141,8 @@ def _timm(named: Named, pretrained: NetworkWeights | None) -> Built:
     name = f"{named.name}.{pretrained.argument}" if pretrained and pretrained.argument else named.name
     about = timm.get_pretrained_cfg(name)
     if about is None:
-        close = difflib.get_close_matches(named.name, timm.list_models(), 3)
-        raise ConfigError(f"timm {version('timm')} has no network {name!r}{_did_you_mean(close)}")
+        close = did_you_mean(named.name, timm.list_models()).rstrip(";")
+        raise ConfigError(f"timm {version('timm')} has no network {name!r}{close}")
     size, source = dict[str, Any](), f"{HUB}/{about.hf_hub_id}"
     if about.fixed_input_size and tuple(about.input_size[1:]) != named.region:
         size["img_size"] = named.region
@@ -161,7 +158,3 @@ def _timm(named: Named, pretrained: NetworkWeights | None) -> Built:
     model = f"{named.name.partition('.')[0]}.{about.tag}" if pretrained else ""
     terms = {"licence": about.license or "not recorded by timm", "source": source} if pretrained else {}
     return Built(network, "pooled, num_classes=0", classifier, about.mean, about.std, model, terms)
-
-
-def _did_you_mean(close: Sequence[str]) -> str:
-    return f": did you mean {' or '.join(close)}?" if close else ""
