@@ -110,8 +110,7 @@ def text_of(value: Any) -> str:
         value = [f"{name}:{number}" for name, number in value.items()]
     if isinstance(value, tuple | list):
         return " ".join(map(str, value)) or "(empty)"
-    words = {True: "true", False: "false", None: "none"}
-    return words[value] if value is None or isinstance(value, bool) else str(value)
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
 def effective(s: Settings) -> Iterator[Setting]:

@@ -48,6 +48,3 @@ class StreamSpec:
     name: str = ResNet50.kind
     stream: Stream = field(default_factory=ResNet50)
     raw: Path | None = None  # the raw folder now; None: as recorded
-
-    def __str__(self) -> str:
-        return str(self.stream)

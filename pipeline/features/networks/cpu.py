@@ -116,8 +116,8 @@ class _FusedConvolution:
 
     def __init__(self, layer: nn.Conv2d, shape: Shape) -> None:
         where = [list(layer.padding), list(layer.stride), list(layer.dilation), layer.groups]
-        self._weight = torch.ops.mkldnn._reorder_convolution_weight(layer.weight.detach(), *where, list(shape))
-        self._rest = [self._weight, layer.bias if layer.bias is None else layer.bias.detach(), *where]
+        weight = torch.ops.mkldnn._reorder_convolution_weight(layer.weight.detach(), *where, list(shape))
+        self._rest = [weight, layer.bias if layer.bias is None else layer.bias.detach(), *where]
         self.output = (shape[0], layer.out_channels, *_output_shape(layer, shape)[2:])
 
     def __call__(self, pixels: Tensor, activation: str) -> Tensor:
