@@ -18,23 +18,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 import cache
+from pipeline.cli.text import error_text
 from pipeline.crops import crop_person
 from pipeline.errors import PipelineError
 from pipeline.features.pixel_sources import raw_folder
 from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import Image
-from vibe_extensions.pages.report.data import UNREADABLE, OpenedCache, problem
+from vibe_extensions.pages.report.data import UNREADABLE, OpenedCache
 from vibe_extensions.pages.report.page import PageSection
 from vibe_extensions.pages.report.runs import TrainingRun, badness, select_split
-from vibe_extensions.pages.show.bodies import COLOURS, Painter, SeenBody
-from vibe_extensions.pages.show.page import jpeg_uri
+from vibe_extensions.pages.show.bodies import COLOURS, DISTANCE_M, LabelledBodies, SeenBody
 
 TILE_PX: Final = 160  # side of a frame
 N_FRAMES: Final = 6  # per window
 MOST_WORST: Final = 3  # windows per split
 GREY: Final = 96  # for a missing frame
-QUALITY: Final = 80
-DEPTH_M: Final = 10.0  # arbitrary, since the camera is weak perspective
 _MOVED: Final = re.compile(r"pose_(minus|plus)(\d+)")
 BROKEN: Final = (*UNREADABLE, PipelineError, ValueError, KeyError, zipfile.BadZipFile)
 
@@ -45,9 +43,7 @@ class Strip(NamedTuple):
     """Frames side by side."""
 
     label: str
-    source: str  # a data: URI
-    width: int
-    height: int = TILE_PX
+    image: Image
 
 
 class TrackWindow(NamedTuple):
@@ -58,13 +54,6 @@ class TrackWindow(NamedTuple):
     first: int  # frames of the source, both included
     last: int
     why: str
-
-
-class DrawnWindow(NamedTuple):
-    """A window and its drawings."""
-
-    window: TrackWindow
-    strips: Sequence[Strip]
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,19 +99,19 @@ def bodies_section(
     """
     predicted = [run for run in runs if any("predictions" in row for row in run.sequences)]
     problems: list[str] = []
-    drawn: list[DrawnWindow] = []
+    drawn: list[tuple[TrackWindow, list[Strip]]] = []
     splits = {split.name: split for split in opened.splits}
     try:
-        artist = BodyArtist(body) if body is not None and predicted else None
+        bodies = LabelledBodies(body) if body is not None and predicted else None
     except BROKEN as error:
-        artist = None
+        bodies = None
         problems.append(f"Bodies are not drawn: {error}")
-    for window in windows_of(predicted) if artist is not None else ():
-        assert artist is not None
+    for window in windows_of(predicted) if bodies is not None else ():
+        assert bodies is not None
         try:
-            drawn.append(_draw(window, splits[window.split], predicted, artist, raw, problems))
+            drawn.append((window, _draw(window, splits[window.split], predicted, bodies, raw, problems)))
         except BROKEN as error:
-            problems.append(problem(f"{window.split}, {window.track}", error))
+            problems.append(f"{window.split}, {window.track}: {error_text(error)}")
     without = [run.name for run in runs if run not in predicted]
     return PageSection("bodies", "Bodies", "bodies.html", {"drawn": drawn, "without": without, "problems": problems})
 
@@ -146,41 +135,31 @@ def windows_of(runs: Sequence[TrainingRun]) -> Iterator[TrackWindow]:
             yield bad._replace(why=f"{bad.why} {', '.join(run_names)}")
 
 
-class BodyArtist:
-    """Poses and draws the body model in a folder. Raises what `Body.load` raises."""
-
-    def __init__(self, folder: Path) -> None:
-        from pipeline.body import Body  # imports torch
-
-        self._body = Body.load(folder)
-        self._painter = Painter(self._body.faces.numpy())
-
-    def paint(
-        self, predicted: PredictedTrack, rows: NDArray[np.intp], tiles: Sequence[Image], colour: Colour, step: int = 0
-    ) -> list[Image]:
-        """Draw the bodies of `step` frames later over the crops of rows, with their weak perspective cameras."""
-        import torch
-
-        from vibe_model.rotations import axis_angle_to_matrix
-
-        with torch.no_grad():
-            rotmat = axis_angle_to_matrix(torch.as_tensor(predicted.pose[step][rows]).reshape(-1, 24, 3))
-            bodies = np.asarray(self._body(betas=torch.as_tensor(predicted.betas[rows]), rotmat=rotmat).verts)
-        painted = []
-        for tile, verts, camera in zip(tiles, bodies, predicted.camera[rows], strict=True):
-            pixels = (camera[0] * (verts[:, :2] + camera[1:]) + 1) * (TILE_PX / 2)
-            painted.append(self._painter.paint(tile, [SeenBody(verts, pixels, verts[:, 2] + DEPTH_M, colour)]))
-        return painted
+def _paint(
+    bodies: LabelledBodies,
+    predicted: PredictedTrack,
+    rows: NDArray[np.intp],
+    tiles: Sequence[Image],
+    colour: Colour,
+    step: int = 0,
+) -> list[Image]:
+    """Draw the bodies of `step` frames later over the crops of rows, with their weak perspective cameras."""
+    painted = []
+    skinned = bodies.skin(predicted.pose[step][rows], predicted.betas[rows]).verts.numpy()
+    for tile, verts, camera in zip(tiles, skinned, predicted.camera[rows], strict=True):
+        pixels = (camera[0] * (verts[:, :2] + camera[1:]) + 1) * (TILE_PX / 2)
+        painted.append(bodies.painter.paint(tile, [SeenBody(verts, pixels, verts[:, 2] + DISTANCE_M, colour)]))
+    return painted
 
 
 def _draw(
     window: TrackWindow,
     split: cache.Split,
     runs: Sequence[TrainingRun],
-    artist: BodyArtist,
+    bodies: LabelledBodies,
     raw: Path | None,
     problems: list[str],
-) -> DrawnWindow:
+) -> list[Strip]:
     predicted = {run.name: track for run in runs if (track := PredictedTrack.read(run, window)) is not None}
     window_frames = np.arange(window.first, window.last + 1)
     common = functools.reduce(np.intersect1d, (track.frame_index for track in predicted.values()), window_frames)
@@ -196,7 +175,7 @@ def _draw(
         """A run's crops of the chosen frames, with bodies if a colour is given."""
         rows = np.searchsorted(track.frame_index, chosen)
         tiles = [track.tile(row, images.get(frame)) for row, frame in zip(rows, chosen.tolist(), strict=True)]
-        return tiles if colour is None else artist.paint(track, rows, tiles, colour)
+        return tiles if colour is None else _paint(bodies, track, rows, tiles, colour)
 
     first = next(iter(predicted.values()))
     strips = [_strip("frames", crops(first))]
@@ -205,9 +184,9 @@ def _draw(
         if len(track.pose) > 1:  # past and future at one frame, drawn over past and future frames
             rows = np.searchsorted(track.frame_index, [middle])
             tiles = {later: track.tile(rows[0], images.get(middle + step * later)) for later in track.pose}
-            bodies = [artist.paint(track, rows, [tile], colour, later)[0] for later, tile in tiles.items()]
-            strips.append(_strip(f"{name} at frame {middle}: {', '.join(map(_time_label, track.pose))}", bodies))
-    return DrawnWindow(window, strips)
+            painted = [_paint(bodies, track, rows, [tile], colour, later)[0] for later, tile in tiles.items()]
+            strips.append(_strip(f"{name} at frame {middle}: {', '.join(map(_time_label, track.pose))}", painted))
+    return strips
 
 
 def _images(
@@ -231,4 +210,4 @@ def _time_label(step: int) -> str:
 
 
 def _strip(label: str, tiles: Sequence[Image]) -> Strip:
-    return Strip(label, jpeg_uri(np.concatenate([*tiles], axis=1), QUALITY), TILE_PX * len(tiles))
+    return Strip(label, np.concatenate([*tiles], axis=1))

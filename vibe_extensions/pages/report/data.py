@@ -129,7 +129,7 @@ def open_splits(root: cache.Root) -> OpenedCache:
                 not_installed = datasets.not_installed(name.partition("/")[0])
                 opened.problems += [f"{name}: split of {not_installed}"] if not_installed else []
         except UNREADABLE as error:
-            opened.problems.append(problem(name, error))
+            opened.problems.append(f"{name}: {error_text(error)}")
     return opened
 
 
@@ -141,11 +141,6 @@ def is_demo(split: cache.Split) -> bool:
 def n_rows(split: cache.Split) -> int:
     """Number of rows in committed tracks."""
     return int((split.tracks.stop - split.tracks.start).sum())
-
-
-def problem(name: str, error: BaseException) -> str:
-    """A problem of a split, with the error's message."""
-    return f"{name}: {error_text(error)}"
 
 
 # ----------------------------------------------------------------------------------------------- datasets and splits
@@ -349,15 +344,14 @@ def examples_section(opened: OpenedCache, *, raw: Path | None, body: Path | None
             folder = None if raw is None else raw / dataset
             if folder is not None and not (folder.is_dir() and is_stand_in(folder) == is_demo(split)):
                 folder = None  # use the recorded folder
-            folders = {"raw": folder}
-            folders["body"] = body if split in needs_body else None
+            posed_by = body if split in needs_body else None
             try:
                 clips = list_clips(split) if dataset == OwnVideos.name else []
                 names = [max(tracks, key=lambda t: t[2] - t[1])[0] for _, tracks in clips if tracks]
                 choice = replace(choice, names=tuple(names[i] for i in spread(len(names), DRAWN_CLIPS)))
-                shown = from_cache(opened.root, split.name, choice, **folders)
+                shown = from_cache(opened.root, split.name, choice, raw=folder, body=posed_by)
             except (*UNREADABLE, PipelineError) as error:
-                problems.append(problem(split.name, error))
+                problems.append(f"{split.name}: {error_text(error)}")
                 continue
             portraits = (portrait(track, body) for track in shown.tracks)
             more = command("show", *shown.name.split("/"), "--cache", str(opened.root), "--out", "tracks.html")

@@ -21,7 +21,7 @@ from vibe_extensions.pages.show.drawing import load_body
 from vibe_extensions.pages.show.tracks import ShownTrack
 
 if TYPE_CHECKING:
-    from pipeline.body import Body
+    from pipeline.body import BodyOutput
 
 Array = NDArray[Any]
 Floats = NDArray[np.floating[Any]]
@@ -116,21 +116,25 @@ class LabelledBodies:
     def painter(self) -> Painter:
         return Painter(self.faces)
 
-    def pose(self, track: ShownTrack, row: int) -> PosedBody | None:
-        """The body of the track's gender in a row; None if the row has no pose or betas."""
+    def skin(self, pose: Array, betas: Array, gender: str = "neutral") -> BodyOutput:
+        """Bodies in poses (N, 72) rad with betas (N, 10), without translation."""
         import torch
         from scipy.spatial.transform import Rotation
 
+        rotmat = torch.from_numpy(Rotation.from_rotvec(pose.reshape(-1, 3)).as_matrix()).float().view(-1, 24, 3, 3)
+        with torch.no_grad():
+            output: BodyOutput = self._neutral.of(gender)(betas=torch.from_numpy(betas).float(), rotmat=rotmat)
+        return output
+
+    def pose(self, track: ShownTrack, row: int) -> PosedBody | None:
+        """The body of the track's gender in a row; None if the row has no pose or betas."""
         rows = track.rows
         if "pose" not in rows or "betas" not in rows or ("has_smpl" in rows and rows["has_smpl"][row] != 1):
             return None
         pose, betas = rows["pose"][row], rows["betas"][row]
         if not (np.isfinite(pose).all() and np.isfinite(betas).all()):
             return None
-        body: Body = self._neutral.of(track.record.gender)
-        rotmat = torch.from_numpy(Rotation.from_rotvec(pose.reshape(-1, 3)).as_matrix()[None]).float()
-        with torch.no_grad():
-            out = body(betas=torch.from_numpy(betas[None]).float(), rotmat=rotmat)
+        out = self.skin(pose, betas[None], track.record.gender)
         return PosedBody(out.verts[0].double().numpy(), out.joints[0].double().numpy())
 
     def project(self, track: ShownTrack, row: int, colour: Colour) -> list[SeenBody]:

@@ -1,17 +1,15 @@
 """Bodies of several models over the same frames, drawn from files of predictions that were written by hand."""
 
-import base64
 import json
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 
 from tests.vibe_extensions.pages.report.runs_by_hand import make_run
 from vibe_extensions.demo import writing as synthetic
-from vibe_extensions.pages.report.bodies import TILE_PX, Strip, bodies_section
+from vibe_extensions.pages.report.bodies import TILE_PX, bodies_section
 from vibe_extensions.pages.report.data import open_splits
 from vibe_extensions.pages.report.runs import read_run
 
@@ -42,21 +40,16 @@ def run(parent: Path, name: str, *, file: str = "predictions.npz", steps: tuple[
     return read_run(folder, name)
 
 
-def pixels(strip: Strip) -> np.ndarray[Any, Any]:
-    jpeg = np.frombuffer(base64.b64decode(strip.source.partition(",")[2]), np.uint8)
-    return cv2.cvtColor(cv2.imdecode(jpeg, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
-
-
 def test_every_model_is_drawn_over_the_same_frames_with_past_and_future_where_it_has_them(root, tmp_path, body):
     runs = [run(tmp_path, "VIBE"), run(tmp_path, "HMMR", steps=("minus5", "plus5"))]
     data = bodies_section(open_splits(root), runs, raw=root.parent / "raw", body=body).data
     assert (data["problems"], data["without"]) == ([], [])
-    middle, worst = data["drawn"]
-    assert middle.window.why == "median track by VIBE's errors"
-    assert worst.window.why == "the worst window of VIBE (70 mm), HMMR (70 mm)"
+    (median, _), (worst, strips) = data["drawn"]
+    assert median.why == "median track by VIBE's errors"
+    assert worst.why == "the worst window of VIBE (70 mm), HMMR (70 mm)"
     around = "HMMR at frame 13: 5 frames before, now, 5 frames later"
-    assert [strip.label for strip in worst.strips] == ["frames", "VIBE", "HMMR", around]
-    frames, vibe, _, three = (pixels(strip) for strip in worst.strips)
+    assert [strip.label for strip in strips] == ["frames", "VIBE", "HMMR", around]
+    frames, vibe, _, three = (strip.image for strip in strips)
     half = TILE_PX // 2
     for i, frame in enumerate((4, 7, 10, 13, 16, 19)):
         assert np.abs(frames[half, i * TILE_PX + half].astype(int) - GREY * frame).max() <= 4
