@@ -49,9 +49,9 @@ class Report(PipelineTask):
 
     def show(self) -> None:
         """Print where the page is, and whether it is about demo data."""
-        from vibe_extensions.pages.report.assembly import mark_of
+        from vibe_extensions.pages.report.data import open_splits
 
-        show(page(), mark_of(settings().paths.cache))
+        show(page(), open_splits(settings().paths.cache).mark)
 
 
 def show(out: Path, mark: str) -> None:

@@ -61,15 +61,10 @@ class ReportContent:
 
     def fingerprint(self) -> str:
         """16 hex digits over the page's sources: commits of the cache, sizes and times of the runs' files."""
-        raw = [path.name for path in (self.raw.iterdir() if self.raw is not None and self.raw.is_dir() else ())]
-        other_runs = [path.name for path in self.other_runs()]
+        raw = self.raw.iterdir() if self.raw is not None and self.raw.is_dir() else ()
         state: dict[str, Any] = {"version": VERSION, "software": _software(), "notes": self.notes}
-        state |= {
-            "raw": sorted(raw),
-            "other runs": sorted(other_runs),
-            "stream": self.stream,
-            "training": self.training,
-        }
+        state |= {"stream": self.stream, "training": self.training}
+        state |= {"raw": sorted(path.name for path in raw), "other runs": sorted(p.name for p in self.other_runs())}
         try:
             opened = cache.open(self.root)
             state["splits"] = {name: _commits(opened, name) for name in opened.splits}
@@ -200,11 +195,6 @@ def recorded_fingerprint(page: Path) -> str:
     """The fingerprint that a page records; "" if there is no such page."""
     marks = _RECORDED.findall(page.read_text(encoding="utf-8", errors="replace")) if page.is_file() else []
     return str(marks[-1]) if marks else ""
-
-
-def mark_of(root: cache.Root) -> str:
-    """See `OpenedCache.mark`."""
-    return open_splits(root).mark
 
 
 def read_ablation(folder: Path) -> tuple[dict[str, Any], list[str]]:

@@ -6,8 +6,6 @@ Events that a killed run logged after the state from which it resumed are droppe
 from __future__ import annotations
 
 import json
-import math
-import re
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,7 +29,6 @@ PATTERN: Final = "events.out.tfevents.*"
 VALIDATION: Final = "validation/"
 SCORE: Final = "/pa_mpjpe"
 _FRAME: Final = 16  # bytes around each record
-_HOST: Final = re.compile(r"events\.out\.tfevents\.\d+\.(.+)\.\d+\.\d+")
 
 
 @dataclass(slots=True)
@@ -40,11 +37,6 @@ class Curve:
 
     steps: array[int] = field(default_factory=lambda: array("q"))
     values: array[float] = field(default_factory=lambda: array("d"))
-
-    def add(self, step: int, value: float) -> None:
-        """Append a point."""
-        self.steps.append(step)
-        self.values.append(value)
 
     def cut(self, first: int) -> None:
         """Drop the points from step `first` on."""
@@ -59,8 +51,6 @@ class LoggedEvents:
 
     curves: dict[str, Curve] = field(default_factory=dict)  # by tag, such as train/total
     seconds: float = 0.0  # sum over files of the time from the first to the last event
-    began: float | None = None  # time of the first event, s since 1970
-    hosts: tuple[str, ...] = ()  # from the files' names
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -83,7 +73,9 @@ class LoggedEvents:
                 curve.cut(event.step)
         for value in event.summary.value:
             if value.WhichOneof("value") == "simple_value":
-                self.curves.setdefault(value.tag, Curve()).add(event.step, value.simple_value)
+                curve = self.curves.setdefault(value.tag, Curve())
+                curve.steps.append(event.step)
+                curve.values.append(value.simple_value)
 
 
 def read_events(folder: Path) -> LoggedEvents:
@@ -104,13 +96,11 @@ def read_events(folder: Path) -> LoggedEvents:
             events.problems.append(f"{file}: {error}")
         if times:
             events.seconds += max(times[-1] - times[0], 0.0)
-            events.began = min(times[0], events.began or math.inf)
         if read < size:
             events.problems.append(
                 f"{file}: its last {size - read:,} of {size:,} bytes cannot be read: the file is damaged or being "
                 "written. The curves end there."
             )
-    events.hosts = tuple(dict.fromkeys(match[1] for file in files if (match := _HOST.fullmatch(file.name))))
     return events
 
 
@@ -164,12 +154,11 @@ def read_run(folder: Path, name: str = "") -> TrainingRun:
     """Read a run's folder. Errors are reported in `problems`."""
     problems: list[str] = []
     metrics = read_json(folder / runs.METRICS, problems, AGAIN)
-    splits = {split: errors for split, errors in metrics.items() if "/" in split}
-    if wrong := [
-        split for split, errors in splits.items() if not (isinstance(errors, Mapping) and "baseline" in errors)
-    ]:
-        problems.append(f"{folder / runs.METRICS}: {wrong[0]}: expected metrics with a baseline. {AGAIN}")
-        metrics = {}
+    for split, errors in metrics.items():
+        if "/" in split and not (isinstance(errors, Mapping) and "baseline" in errors):
+            problems.append(f"{folder / runs.METRICS}: {split}: expected metrics with a baseline. {AGAIN}")
+            metrics = {}
+            break
     about = read_json(folder / runs.CONFIG, problems, "The run's settings cannot be shown.")
     if not_installed := models.not_installed(about.get("of_model", "vibe")):
         problems.append(f"{folder}: run of {not_installed}: its settings cannot be shown.")
