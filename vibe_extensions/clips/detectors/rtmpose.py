@@ -1,12 +1,13 @@
 """RTMPose (17 COCO joints) on people found by YOLOX or RTMDet, in ONNX Runtime.  [pixels -> keypoints] -> tracks
 
 Jiang et al.: RTMPose, 2023 (arXiv 2303.07399); Ge et al.: YOLOX, 2021 (arXiv 2107.08430); Lyu et al.: RTMDet, 2022
-(arXiv 2212.07784). OpenMMLab publishes them as ONNX graphs.
+(arXiv 2212.07784). OpenMMLab publishes them as ONNX graphs, which are downloaded once into torch's cache folder.
 """
 
 from __future__ import annotations
 
 import os
+import urllib.request
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -16,14 +17,16 @@ from typing import Any, ClassVar, Final, Literal, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.cli.console import err, plain, size
 from pipeline.errors import ConfigError, MissingAssets
 from pipeline.features.weights import DATA_TERMS, NOT_KNOWN
 from pipeline.files.pixels.frames import Image
 from vibe_extensions.clips.detectors import graphs, simcc
-from vibe_extensions.clips.detectors.downloads import PRETRAINED, download, file_of, option
 from vibe_extensions.clips.detectors.graphs import Graph, GraphNetwork
 from vibe_extensions.clips.detectors.two_parts import Boxes, Networks, TwoPartDetector
 
+PRETRAINED: Final = "pretrained"  # option value that names the default published weights
+TIMEOUT: Final = 60  # s, until the server answers
 ADDRESS: Final = "https://download.openmmlab.com/mmpose/v1/projects/rtmposev1/onnx_sdk/"
 
 
@@ -32,6 +35,16 @@ class Published(NamedTuple):
 
     file: str
     sha256: str  # of the graph in it, as recorded by projects that use it (OpenMMLab states none)
+
+    @property
+    def url(self) -> str:
+        return ADDRESS + self.file
+
+    @property
+    def local(self) -> Path:
+        """Path of the download in torch's cache folder."""
+        home = os.environ.get("TORCH_HOME") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "torch")
+        return Path(home).expanduser() / "hub/checkpoints" / self.file
 
 
 DETECTORS: Final[Mapping[str, Published]] = {
@@ -61,10 +74,7 @@ JOINTS: Final = 17
 
 @dataclass(frozen=True)
 class RTMPose(TwoPartDetector):
-    """`weights` of RTMPose and a `detector` of persons: ONNX files, zips with one, or names of published ones.
-
-    Published ones are downloaded once.
-    """
+    """`weights` of RTMPose and a `detector` of persons: ONNX files, zips with one, or names of published ones."""
 
     weights: str = PRETRAINED  # of RTMPose: an ONNX file, a zip with one, rtmpose-s, or pretrained (rtmpose-m)
     detector: str = PRETRAINED  # of persons: an ONNX file, a zip with one, yolox-m, or pretrained (yolox-tiny)
@@ -90,7 +100,7 @@ class RTMPose(TwoPartDetector):
     @property
     def downloads(self) -> bool:
         published = (DETECTORS.get(_full(self.detector, "yolox-tiny")), POSES.get(_full(self.weights, "rtmpose-m")))
-        return any(one is not None and not file_of(ADDRESS + one.file).is_file() for one in published)
+        return any(release is not None and not release.local.is_file() for release in published)
 
     def identity(self) -> dict[str, Any]:
         detector, pose = self.files()
@@ -98,11 +108,15 @@ class RTMPose(TwoPartDetector):
         return super().identity() | digests | {"family": self.family_of(detector)}
 
     def terms(self) -> list[dict[str, str]]:
-        known = {ADDRESS + one.file: one.sha256 for one in (*DETECTORS.values(), *POSES.values())}
-        sources = {digest: (LICENCE, address) for address, digest in known.items()}
-        digests = (graph.digest for graph in self.files())
-        facts = ((digest, *sources.get(digest, (NOT_KNOWN, "a file"))) for digest in digests)
-        return [dict(zip(("sha256", "licence", "source"), one, strict=True)) for one in facts]
+        urls = {release.sha256: release.url for release in (*DETECTORS.values(), *POSES.values())}
+        return [
+            {
+                "sha256": graph.digest,
+                "licence": LICENCE if graph.digest in urls else NOT_KNOWN,
+                "source": urls.get(graph.digest, "a file"),
+            }
+            for graph in self.files()
+        ]
 
     def below(self, folder: Path) -> Self:
         paths = {"weights": POSES, "detector": DETECTORS}
@@ -149,17 +163,39 @@ def _graph(name: str, published: Mapping[str, Published], key: str) -> Graph:
     """Read the graph of a file or of published weights. Raises as `RTMPose.files`."""
     if name not in published:
         if not Path(name).is_file():
-            known = ", ".join((PRETRAINED, *published))
-            raise MissingAssets(f"{key} {name!r}: file not found. Set {option(key)}FILE, or one of {known}.")
+            names, option = ", ".join((PRETRAINED, *published)), "--weights " if key == "weights" else f"--set {key}="
+            raise MissingAssets(f"{key} {name!r}: file not found. Set {option}FILE, or one of {names}.")
         return graphs.read(Path(name))
-    file = download(ADDRESS + published[name].file, name, LICENCE)
-    graph = graphs.read(file)
-    if graph.digest != published[name].sha256:
+    release = published[name]
+    if not release.local.is_file():
+        _download(release, name)
+    graph = graphs.read(release.local)
+    if graph.digest != release.sha256:
         raise MissingAssets(
-            f"{file}: it does not contain {name}: expected SHA-256 {published[name].sha256}, found {graph.digest}. "
+            f"{release.local}: it does not contain {name}: expected SHA-256 {release.sha256}, found {graph.digest}. "
             "Delete the file to download it again."
         )
     return graph
+
+
+def _download(release: Published, name: str) -> None:
+    """Print size and licence of published weights, and download them. Raises MissingAssets if this fails."""
+    import torch
+
+    url, file = release.url, release.local
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT) as answer:  # noqa: S310 - an address of OpenMMLab's
+            length = answer.headers.get("Content-Length")
+        stated = size(int(length)) if length else "size not stated"
+        err.print(plain(f"downloading {name} ({stated}, licence {LICENCE}) from {url} to {file}"))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(file), progress=False)
+    except OSError as error:  # urllib's errors are OSErrors, too
+        raise MissingAssets(
+            f"{name}: {url} cannot be downloaded ({getattr(error, 'reason', error)}). Without this download: "
+            "--detector blaze_pose, whose weights are in a wheel for pip (docs/adding-a-detector.md). Or download the "
+            f"file elsewhere and copy it to {file}, or name your files: --weights FILE --set detector=FILE."
+        ) from error
 
 
 class _PersonFinder:
