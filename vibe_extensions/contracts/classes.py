@@ -6,6 +6,7 @@
             return MyStream()
 
 A test fails with the list of broken promises. The functions behind them return this list: `reader_problems`, ...
+Fixtures that a docstring names must be defined; others have a default.
 """
 
 from __future__ import annotations
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from vibe_model.evaluation.protocols import Protocol
     from vibe_model.settings import VideoConfig
 
-OVERRIDE = "Override this fixture in your test class"
-
 
 def fail_on(problems: list[str]) -> None:
     """Fail the test with one line for each broken promise."""
@@ -35,17 +34,7 @@ def fail_on(problems: list[str]) -> None:
 
 
 class DatasetContract:
-    """Tests of a dataset's reader: `datasets.reader_problems`."""
-
-    @pytest.fixture
-    def dataset(self) -> Dataset:
-        """The reader."""
-        raise NotImplementedError(OVERRIDE)
-
-    @pytest.fixture
-    def raw(self) -> Path:
-        """The dataset's raw folder, with a few videos."""
-        raise NotImplementedError(OVERRIDE)
+    """Tests of a dataset's reader (`datasets.reader_problems`): fixtures `dataset` and `raw`, its raw folder."""
 
     @pytest.fixture
     def split(self, dataset: Dataset) -> str:
@@ -64,12 +53,7 @@ class DatasetContract:
 
 
 class StreamContract:
-    """Tests of a stream: `streams.stream_problems`."""
-
-    @pytest.fixture
-    def stream(self) -> Stream:
-        """The stream, with the options to test."""
-        raise NotImplementedError(OVERRIDE)
+    """Tests of a stream (`streams.stream_problems`): fixture `stream`, with the options to test."""
 
     @pytest.fixture
     def labels(self) -> Labels | None:
@@ -88,12 +72,7 @@ class StreamContract:
 
 
 class DetectorContract:
-    """Tests of a detector: `detectors.detector_problems`."""
-
-    @pytest.fixture
-    def detector(self) -> Detector:
-        """The detector, with the options to test."""
-        raise NotImplementedError(OVERRIDE)
+    """Tests of a detector (`detectors.detector_problems`): fixture `detector`, with the options to test."""
 
     @pytest.fixture
     def images(self) -> Sequence[Image] | None:
@@ -114,12 +93,7 @@ class DetectorContract:
 
 
 class ProtocolContract:
-    """Tests of an evaluation protocol: `protocols.protocol_problems`."""
-
-    @pytest.fixture
-    def protocol(self) -> Protocol:
-        """The protocol."""
-        raise NotImplementedError(OVERRIDE)
+    """Tests of an evaluation protocol (`protocols.protocol_problems`): fixture `protocol`."""
 
     def test_protocol_keeps_its_promises(self, protocol: Protocol) -> None:
         from vibe_extensions.contracts.protocols import protocol_problems
@@ -128,12 +102,10 @@ class ProtocolContract:
 
 
 class ModelContract:
-    """Tests of a model: `models.model_problems`."""
+    """Tests of a model (`models.model_problems`): fixture `config`.
 
-    @pytest.fixture
-    def config(self) -> VideoConfig:
-        """A small configuration whose `cache` holds its training splits, for example of demo data."""
-        raise NotImplementedError(OVERRIDE)
+    Its value is a small configuration whose `cache` holds its training splits, for example of demo data.
+    """
 
     def test_model_keeps_its_promises(self, config: VideoConfig) -> None:
         from vibe_extensions.contracts.models import model_problems
