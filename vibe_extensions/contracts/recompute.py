@@ -192,7 +192,7 @@ def _compare(split: Split, spec: StreamSpec, n: int, seed: int, workers: int, pr
             compared.problem = compared.problem or result.problem
             continue
         row = int(rows[result.number])
-        difference = part_difference(result.numbers, _stored_numbers(split, spec, row), parts)
+        difference = relative_difference(result.numbers, _stored_numbers(split, spec, row), parts)
         compared.rows += 1
         compared.ways[result.decoder] += 1
         compared.largest = max(compared.largest, difference)
@@ -225,7 +225,7 @@ def _compare_neighbours(
     best: dict[int, tuple[float, int]] = {}
     for result in single.numbers(requests):
         row = int(requests.row[result.number])
-        own, difference = suspicious[row], part_difference(result.numbers, stored[row], parts)
+        own, difference = suspicious[row], relative_difference(result.numbers, stored[row], parts)
         best[row] = min(best.get(row, (MOST, row)), (difference, int(requests.labels[result.number])))
         moves = own.computed is not None and relative_difference(result.numbers, own.computed) >= SUSPICIOUS
         if moves and own.difference >= max(NOISE, difference):
@@ -258,18 +258,23 @@ def _stored_numbers(split: Split, spec: StreamSpec, row: int) -> Numbers:
     return numbers
 
 
-def relative_difference(computed: Numbers | None, stored: Numbers) -> float:
-    """|computed - stored| / max(|computed|, |stored|) of (n,) numbers, 0 to 2; missing numbers count as 0.
+def relative_difference(computed: Numbers | None, stored: Numbers, parts: Sequence[slice] = (slice(None),)) -> float:
+    """The largest |computed - stored| / max(|computed|, |stored|) of parts of two rows, 0 to 2.
+
+    Missing numbers count as 0; a part counts as at least LEAST_PART of the row in size.
 
     >>> relative_difference(np.array([3.0, 4.0]), np.array([3.0]))
     0.8
     """
     if computed is None:
         return MOST
-    padded = np.zeros((2, max(len(computed), len(stored))))
-    padded[0, : len(computed)], padded[1, : len(stored)] = computed, stored
-    size = float(np.linalg.norm(padded, axis=1).max())
-    return float(np.linalg.norm(padded[0] - padded[1])) / size if size else 0.0
+    both = np.zeros((2, max(len(computed), len(stored))))
+    both[0, : len(computed)], both[1, : len(stored)] = computed, stored
+    least, differences = LEAST_PART * np.sqrt(np.mean(both**2)), []
+    for values in (both[:, part] for part in parts):
+        size = max(*np.linalg.norm(values, axis=1), least * values.shape[1] ** 0.5)
+        differences.append(float(np.linalg.norm(values[0] - values[1]) / size) if size else 0.0)
+    return max(differences)
 
 
 def _parts(split: Split, spec: StreamSpec) -> list[slice]:
@@ -277,18 +282,6 @@ def _parts(split: Split, spec: StreamSpec) -> list[slice]:
     parts = (split.stream_manifest(spec.name)["backbone"] or {}).get("parts") or [{"offset": 0}]
     starts = [int(part["offset"]) for part in parts]
     return [slice(start, stop) for start, stop in zip(starts, [*starts[1:], None], strict=True)]
-
-
-def part_difference(computed: Numbers | None, stored: Numbers, parts: Sequence[slice]) -> float:
-    """The largest `relative_difference` of parts of a row; a part counts as at least LEAST_PART of the row in size."""
-    if computed is None or len(parts) == 1:
-        return relative_difference(computed, stored)
-    both = np.stack([computed, stored]).astype(np.float64)
-    least = LEAST_PART * float(np.sqrt(np.mean(both**2)))
-    values = [both[:, part] for part in parts]
-    sizes = [max(*np.linalg.norm(v, axis=1), least * v.shape[1] ** 0.5) for v in values]
-    apart = [float(np.linalg.norm(v[0] - v[1])) for v in values]
-    return max(difference / size if size else 0.0 for difference, size in zip(apart, sizes, strict=True))
 
 
 def _add_lines(result: CommandResult, done: Recomputed) -> None:
