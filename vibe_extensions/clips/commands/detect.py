@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Final
@@ -13,12 +12,12 @@ from pipeline.cli.command_line import every_option, json_option, named_values
 from pipeline.cli.console import DOUBT, STAND_IN, err, out, plain, show_json
 from pipeline.cli.progress import bar
 from pipeline.cli.text import FEW, count
-from pipeline.detect import DetectionResources, Detector
+from pipeline.detect import DetectionResources
 from pipeline.detect.clips import list_images
 from pipeline.detect.plan import plan_detection, usual_detector
 from pipeline.settings import sections
 from pipeline.settings.arguments import from_settings, setting_options
-from pipeline.settings.file import BY_SET, Section, SettingsFile
+from pipeline.settings.file import BY_SET, Section
 from vibe_extensions.clips.detection.run import detect_planned
 
 KEPT: Final = "finished clips are kept; the same command continues with the others"
@@ -52,9 +51,10 @@ def reads(args: argparse.Namespace) -> list[str]:
 
 def run(args: argparse.Namespace) -> int:
     """Write one file of COCO JSON per clip. Returns 1 if a clip has none."""
-    detector = detector_of(
-        args.detector or usual_detector(args.raw), args.weights, args.set, args.cfg.source, args.every
-    )
+    name = args.detector or usual_detector(args.raw)
+    weights = {} if args.weights is None else {"weights": args.weights}
+    given = Section(BY_SET, name, named_values("--set", args.set, "min_score=0.5") | weights)
+    detector = sections.detector_of(args.cfg.source, name, given, args.every)
     plan = plan_detection(args.raw, args.out, detector)
     with bar(f"detect {args.raw.name}", err, unit="frame") as progress:
         report = detect_planned(plan, args.cfg.detect, scheduler=args.scheduler, progress=progress)
@@ -75,11 +75,3 @@ def run(args: argparse.Namespace) -> int:
     for message in (*report.doubts, *report.problems.values()):
         out.print(f"  {DOUBT} {plain(message)}")
     return 1 if report.problems else 0
-
-
-def detector_of(
-    name: str, weights: str | None, pairs: Sequence[str], source: SettingsFile, every: int | None = None
-) -> Detector:
-    """The detector with `NAME=VALUE` options, which override luigi.cfg. Raises ConfigError for an unknown option."""
-    options = named_values("--set", pairs, "min_score=0.5") | ({} if weights is None else {"weights": weights})
-    return sections.detector_of(source, name, Section(BY_SET, name, options), every)
