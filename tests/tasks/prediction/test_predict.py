@@ -131,7 +131,7 @@ def test_the_overlay_has_the_frames_and_the_size_of_the_video_and_shows_bodies_w
     shown, plain = frames_of(job.out / "overlay.mp4"), frames_of(world.video)
     assert len(shown) == len(plain)
     assert shown[0].shape == plain[0].shape
-    bodies, drawing = bodies_of(job), BodyDrawing.create(job.trained.generator)
+    bodies, drawing = bodies_of(job), BodyDrawing(job.trained.generator)
     differs = inside = outside = 0.0
     for i, (with_bodies, without) in enumerate(zip(shown, plain, strict=True)):
         records = bodies.read_frames(i, i + 1)
@@ -167,7 +167,7 @@ def test_near_bodies_are_painted_over_far_ones(job) -> None:
     both = np.concatenate([record, record])
     both["track"] = (0, 1)
     both["camera"][1, 0] *= 0.8  # the second one is smaller, so further away, within the first one's outline
-    drawing = BodyDrawing.create(job.trained.generator, opacity=1.0)
+    drawing = BodyDrawing(job.trained.generator, opacity=1.0)
     verts = drawing.vertices(both)
     canvas = np.zeros((256, 340, 3), np.uint8)
     one, other = drawing.paint(canvas, both, verts), drawing.paint(canvas, both[::-1], verts[::-1])

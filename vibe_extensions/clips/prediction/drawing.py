@@ -11,7 +11,6 @@ import math
 import tempfile
 import weakref
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -97,17 +96,12 @@ class PredictedBodies:
         return np.asarray(records[order[first:last]])
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class BodyDrawing:
     """Poses bodies and draws them into the source's images."""
 
-    generator: VideoModel
-    painter: Painter
-    opacity: float = OPACITY
-
-    @classmethod
-    def create(cls, generator: VideoModel, opacity: float = OPACITY) -> BodyDrawing:
-        return cls(generator, Painter(generator.body.faces.cpu().numpy()), opacity)
+    def __init__(self, generator: VideoModel, opacity: float = OPACITY) -> None:
+        self.generator, self.opacity = generator, opacity
+        self.painter = Painter(generator.body.faces.cpu().numpy())
 
     def vertices(self, records: NDArray[Any], moved: int | None = None) -> NDArray[np.float32]:
         """Records (N,) -> (N, V, 3) m in camera axes, without translation. `moved`: index of a step, None: now."""

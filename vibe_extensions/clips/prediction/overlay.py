@@ -43,7 +43,7 @@ def write_overlay(
         PipelineError: the file cannot be written.
     """
     rate = rate_of(source)
-    images = _draw_frames(source, bodies, BodyDrawing.create(generator), rate)
+    images = _draw_frames(source, bodies, BodyDrawing(generator), rate)
     first = next(images, None)
     if first is None:
         raise PipelineError(f"{source.place}: no frame can be decoded, so there is no overlay")
