@@ -74,15 +74,20 @@ class PrVipe(LabelStream):
         return self.weights.stand_in or bool(_checkpoint(self.weights, str(self.weights.identity())).get("stand_in"))
 
     def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> Embedding:  # noqa: ARG002
-        """Load the embedding on its device.
+        """Load the embedding on its device. Raises as `load_network`, and ConfigError for an unavailable device."""
+        from pipeline.features.networks import chosen_device
+        from pipeline.features.networks.backbones import tensor_digest
 
-        Raises MissingAssets for a missing checkpoint, RawDataError for an invalid one, ConfigError for an
-        unavailable device.
-        """
+        network = self.load_network()
+        about = {"weights": self.weights.identity(), "sha256": tensor_digest(network), "stand_in": self.stand_in}
+        about |= self.weights.terms()
+        return Embedding(network.to(chosen_device(machine.device)), about)
+
+    def load_network(self) -> PrVIPE:
+        """Load the frozen embedding. Raises MissingAssets for a missing checkpoint, RawDataError for an invalid one."""
         import torch
 
-        from pipeline.features.networks import chosen_device
-        from pipeline.features.networks.backbones import fill, tensor_digest
+        from pipeline.features.networks.backbones import fill
         from pipeline.files.formats.checkpoints import not_a_checkpoint
         from vibe_extensions.part_dynamics.pr_vipe.network import PrVIPE
 
@@ -94,13 +99,11 @@ class PrVipe(LabelStream):
             file, state = self.weights.file(), _checkpoint(self.weights, str(self.weights.identity())).get(STATE, {})
             hidden: tuple[int, ...] = getattr(state.get("stem.linear.bias"), "shape", ())
             if len(hidden) != 1:
-                raise not_a_checkpoint(file, STATE, "an embedding's tensors", ", ".join(sorted(state)[:3]) or "none")
+                names = ", ".join(sorted(state)[:3]) or "none"
+                raise not_a_checkpoint(file, STATE, "the tensors of TrainPrVIPE's best.pt", names)
             network = PrVIPE(SIZE, hidden[0])
             fill(network, file, state, of="Pr-VIPE")
-        network.requires_grad_(False).eval()
-        about = {"weights": self.weights.identity(), "sha256": tensor_digest(network), "stand_in": self.stand_in}
-        about |= self.weights.terms()
-        return Embedding(network.to(chosen_device(machine.device)), about)
+        return network.requires_grad_(False).eval()
 
 
 class Embedding:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -15,10 +14,9 @@ from vibe_extensions.part_dynamics import losses
 from vibe_extensions.part_dynamics.config import PartDynamicsConfig
 from vibe_extensions.part_dynamics.generator import PartDynamics, pose_neighbours
 from vibe_extensions.part_dynamics.pr_vipe.network import PrVIPE
-from vibe_extensions.part_dynamics.pr_vipe.training import STATE
+from vibe_extensions.part_dynamics.pr_vipe_stream import EmbeddingWeights, PrVipe
 from vibe_model import runs
-from vibe_model.checkpoints import read_checkpoint
-from vibe_model.errors import CheckpointError, DataError
+from vibe_model.errors import DataError
 from vibe_model.losses import generator_losses
 from vibe_model.training.data import TrainingBatch
 from vibe_model.training.parallel import ProcessGroup
@@ -38,14 +36,14 @@ class PartDynamicsTrainer(VideoTrainer):
     config: PartDynamicsConfig
 
     def __init__(self, config: PartDynamicsConfig, body: Body, group: ProcessGroup | None = None) -> None:
-        """Raises CheckpointError for an unreadable embedding, StandInMixed for one trained on other kind of data."""
+        """Raises RawDataError for an invalid embedding, StandInMixed if only one of embedding and body is demo data."""
         super().__init__(config, body, group)
         self.learners = {"generator": self.learner(self.generator, "gen", lr=config.lr_generator)}
         self.embedding: PrVIPE | None = None
         if config.uncertainty_weight and config.embedding is not None:
-            self.embedding, stand_in = load_embedding(config.embedding)
-            runs.one_kind({f"the embedding {config.embedding}": stand_in, "the body": body.is_stand_in})
-            self.embedding.to(self.group.device)
+            stream = PrVipe(weights=EmbeddingWeights("file", str(config.embedding)))
+            self.embedding = stream.load_network().to(self.group.device)
+            runs.one_kind({f"the embedding {config.embedding}": stream.stand_in, "the body": body.is_stand_in})
 
     def prepare(self, splits: Mapping[str, Split]) -> None:
         """Set the generator's sigma. Raises DataError if the splits' embeddings have other weights."""
@@ -86,22 +84,6 @@ class PartDynamicsTrainer(VideoTrainer):
             terms["uncertainty"] = weights["uncertainty"] * uncertainty
         torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
         return {name: term.detach() for name, term in terms.items()}
-
-
-def load_embedding(checkpoint: Path) -> tuple[PrVIPE, bool]:
-    """Load the frozen embedding of a best.pt of TrainPrVIPE; also return whether it was trained on demo data.
-
-    Raises CheckpointError.
-    """
-    content = read_checkpoint(checkpoint)
-    try:
-        state = dict(content[STATE])
-        size, hidden = state["mean.weight"].shape
-        embedding = PrVIPE(size, hidden).requires_grad_(False).eval()
-        embedding.load_state_dict(state)
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise CheckpointError(f"{checkpoint}: expected best.pt of TrainPrVIPE, found another file: {error}") from error
-    return embedding, bool(content.get("stand_in", False))
 
 
 def motion_deviations(config: PartDynamicsConfig, splits: Mapping[str, Split]) -> Tensor:

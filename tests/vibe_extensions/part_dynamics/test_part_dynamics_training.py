@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.errors import RawDataError
 from tests.vibe_model.builders import TinyBody, small_vibe
 from tests.vibe_model.training.tiny_runs import first_batch, ready, tensors
 from vibe_extensions.part_dynamics import PrVIPE
@@ -16,7 +17,7 @@ from vibe_extensions.part_dynamics.losses import keypoints_13, neighbours, uncer
 from vibe_extensions.part_dynamics.training import PartDynamicsTrainer, motion_deviations
 from vibe_model import losses, models, runs
 from vibe_model.cameras import optimal_camera
-from vibe_model.errors import CheckpointError, ConfigError, DataError, StandInMixed
+from vibe_model.errors import ConfigError, DataError, StandInMixed
 from vibe_model.training.data import TrainingBatch, on_device
 
 TERMS = {"kp_2d", "kp_3d", "pose", "shape", "neighbours", "uncertainty"}
@@ -112,7 +113,7 @@ def test_an_embedding_of_other_data_or_another_one_is_refused(config, splits, tm
     with pytest.raises(StandInMixed, match=r"real\.pt"):
         PartDynamicsTrainer(replace(config, embedding=tmp_path / "real.pt"), TinyBody())
     torch.save({"model": {}}, tmp_path / "spin.pt")
-    with pytest.raises(CheckpointError, match="TrainPrVIPE"):
+    with pytest.raises(RawDataError, match="TrainPrVIPE"):
         PartDynamicsTrainer(replace(config, embedding=tmp_path / "spin.pt"), TinyBody())
     with pytest.raises(ConfigError, match="embedding"):
         PartDynamicsTrainer(replace(config, embedding=None), TinyBody())

@@ -13,7 +13,6 @@ from pipeline.features import streams
 from pipeline.features.streams import Machine
 from vibe_extensions.part_dynamics.pr_vipe.network import PrVIPE
 from vibe_extensions.part_dynamics.pr_vipe_stream import EmbeddingWeights
-from vibe_extensions.part_dynamics.training import load_embedding
 
 CPU = Machine(device="cpu")
 NAMES = [skeletons.joint_names("spin49").index(name) for name in skeletons.KEYPOINTS_13]
@@ -42,7 +41,7 @@ def test_a_row_is_the_embedding_of_its_keypoints_wherever_and_however_large(best
     kp = labels(300)
     values, known = of(best).load(CPU, None)({"kp_2d": kp})
     assert (values.shape, values.dtype, known.all()) == ((300, 64), np.float32, True)
-    network, _ = load_embedding(best)
+    network = of(best).load_network()
     normalised, _ = PrVIPE.normalise(torch.from_numpy(kp[:, NAMES]))
     np.testing.assert_allclose(values, torch.cat(network(normalised), dim=1), atol=1e-4)
     kp[..., :2] = kp[..., :2] * 2 + 100
