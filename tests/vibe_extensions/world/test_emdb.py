@@ -1,7 +1,6 @@
 """EMDB's reader: files of exactly the release's form by hand, and each trap of the format."""
 
 import pickle
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -124,16 +123,11 @@ def test_the_camera_takes_the_labels_back_into_the_world(tmp_path: Path, body: B
     assert ((extrinsics[:, :3, :3] @ up)[:, 1] < -0.9).all()
 
 
-def test_boxes_are_corners(tmp_path: Path) -> None:
-    data = changed("bboxes", "bboxes", to=np.tile([100.0, 200, 300, 700], (N, 1)))
-    write(tmp_path, data)
-    np.testing.assert_array_equal(read(tmp_path)[0].bbox, np.tile([200.0, 450, 500, 500], (N, 1)))
-
-
 def test_what_is_left_out_is_counted_and_the_numbers_stay_the_pictures(tmp_path: Path) -> None:
     data = sequence()
     data["good_frames_mask"][[0, 1]] = False
     data["bboxes"]["invalid_idxs"] = np.array([1, 4])
+    data["bboxes"]["bboxes"][2] = (100, 200, 300, 700)  # corners
     data["bboxes"]["bboxes"][5] = (300, 300, 200, 400)  # the right edge is left of the left one
     data["camera"]["extrinsics"][7, 0] *= -1  # a mirror
     data["camera"]["extrinsics"][8, :3, :3] *= 1.2
@@ -144,6 +138,7 @@ def test_what_is_left_out_is_counted_and_the_numbers_stay_the_pictures(tmp_path:
     reasons = {"not_good": 2, "no_box": 2, "no_picture": 1, "bad_camera": 2, "label_not_finite": 1}
     assert (account["found"], account["kept"], account["dropped"]) == (N, 4, reasons)
     np.testing.assert_array_equal(track.extra["extrinsics"], data["camera"]["extrinsics"][[2, 3, 10, 11]].astype("f4"))
+    np.testing.assert_array_equal(track.bbox[0], (200, 450, 500, 500))
 
 
 def test_the_flags_decide_the_split_and_both_may_be_set(tmp_path: Path) -> None:
@@ -161,54 +156,28 @@ def test_a_sequence_of_another_size_goes_by_its_own_camera(tmp_path: Path) -> No
     assert (track.frames.size(), track.intrinsics[0].tolist()) == ((720, 960), [750, 0, 360])
 
 
-TRAPS: dict[str, tuple[str, str, Callable[[Path], Any]]] = {  # -> reason, word of the message, what is written
-    "pictures of another size": (
-        "other_picture_size",
-        "720 x 960",
-        lambda raw: write(raw, sequence(), size=(720, 960)),
-    ),
-    "a camera of another size": (
-        "other_picture_size",
-        "principal point",
-        lambda raw: write(raw, changed("camera", to=lambda c: c | {"width": 720, "height": 960}), size=(720, 960)),
-    ),
-    "pictures from 1": (
-        "frame_count_mismatch",
-        "00001.jpg",
-        lambda raw: write(raw, sequence(), pictures=range(1, N + 1)),
-    ),
-    "no pictures": ("no_picture", "none", lambda raw: write(raw, sequence(), pictures=())),
-    "no label": ("no_label", "images only", lambda raw: write(raw, sequence()).unlink()),
-    "a gender that has no body": (
-        "bad_label_file",
-        "expected male or female, found 'neutral'. Remove this sequence",
-        lambda raw: write(raw, changed("gender", to="neutral")),
-    ),
-    "a missing key": ("bad_label_file", "camera/width", lambda raw: write(raw, changed("camera", to={}))),
-    "another length": ("bad_label_file", "kp2d", lambda raw: write(raw, changed("kp2d", to=lambda k: k[:-1]))),
-    "boxes without invalid ones": (
-        "bad_label_file",
-        "bboxes/bboxes",
-        lambda raw: write(raw, changed("bboxes", to=lambda b: b["bboxes"])),
-    ),
-    "betas that are none": (
-        "bad_label_file",
-        "betas",
-        lambda raw: write(raw, changed("smpl", "betas", to=np.full(10, np.nan))),
-    ),
-    "frames that are none": (
-        "bad_label_file",
-        "invalid_idxs",
-        lambda raw: write(raw, changed("bboxes", "invalid_idxs", to=[-1])),
-    ),
-    "code": ("unsafe_pickle", "print", lambda raw: write(raw, {"gender": print})),
-}
+HALF = {"size": (720, 960)}
+TRAPS: list[tuple[str, str, Any, dict[str, Any]]] = [  # reason, word of the message, labels, how they are written
+    ("other_picture_size", "720 x 960", sequence(), HALF),
+    ("other_picture_size", "principal point", changed("camera", to=lambda c: c | {"width": 720, "height": 960}), HALF),
+    ("frame_count_mismatch", "00001.jpg", sequence(), {"pictures": range(1, N + 1)}),
+    ("no_picture", "none", sequence(), {"pictures": ()}),
+    ("bad_label_file", "found 'neutral'. Remove this sequence", changed("gender", to="neutral"), {}),
+    ("bad_label_file", "camera/width", changed("camera", to={}), {}),
+    ("bad_label_file", "kp2d", changed("kp2d", to=lambda k: k[:-1]), {}),
+    ("bad_label_file", "bboxes/bboxes", changed("bboxes", to=lambda b: b["bboxes"]), {}),
+    ("bad_label_file", "betas", changed("smpl", "betas", to=np.full(10, np.nan)), {}),
+    ("bad_label_file", "invalid_idxs", changed("bboxes", "invalid_idxs", to=[-1]), {}),
+    ("unsafe_pickle", "print", {"gender": print}, {}),
+    ("no_label", "images only", None, {}),
+]
 
 
-@pytest.mark.parametrize("trap", TRAPS)
-def test_traps_are_refused_by_name(trap: str, tmp_path: Path) -> None:
-    reason, word, plant = TRAPS[trap]
-    plant(tmp_path)
+@pytest.mark.parametrize(("reason", "word", "data", "options"), TRAPS, ids=[trap[1] for trap in TRAPS])
+def test_traps_are_refused_by_name(reason: str, word: str, data: Any, options: dict[str, Any], tmp_path: Path) -> None:
+    file = write(tmp_path, data, **options)
+    if data is None:
+        file.unlink()
     error = refusal(EMDB, tmp_path, "emdb1")
     assert (error.reason, word in str(error)) == (reason, True), str(error)
 
