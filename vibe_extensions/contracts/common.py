@@ -8,8 +8,6 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pipeline.errors import PipelineError
-
 T = TypeVar("T")
 
 
@@ -61,11 +59,9 @@ def _texts(values: Any) -> Iterator[str]:
 
 
 def run_in_new_process(function: Callable[..., T], *arguments: Any) -> T:
-    """Return the function's result in a freshly spawned process."""
+    """Return the function's result in a freshly spawned process. A script needs a `__main__` guard."""
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
 
-    if getattr(multiprocessing.current_process(), "_inheriting", False):  # set while a script runs again
-        raise PipelineError("a second process imports this script: call this below `if __name__ == '__main__':`")
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
         return process.submit(function, *arguments).result()

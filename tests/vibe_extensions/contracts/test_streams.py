@@ -1,8 +1,6 @@
 """The streams' contract: every promise, once broken, is named; ours keep it."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,16 +151,3 @@ class TestOurs(StreamContract):
     @pytest.fixture
     def another_process(self) -> bool:
         return False
-
-
-def test_a_script_without_a_main_guard_is_told_so(tmp_path: Path) -> None:
-    script = tmp_path / "check.py"
-    script.write_text(
-        "from vibe_extensions.contracts.streams import stream_problems\n"
-        "from vibe_extensions.part_dynamics.homography_stream import Homography\n"
-        "print(stream_problems(Homography()))\n"
-    )
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
-    of_second, of_first = done.stdout.splitlines()
-    assert "call this below `if __name__ == '__main__':`" in of_second
-    assert of_first == "[]"
