@@ -1,24 +1,31 @@
-"""What reports of benchmarks share: tables, medians of rounds, and the command, date and machine to begin with."""
+"""Reports of benchmarks, their tables and options, and made-up caches."""
 
 from __future__ import annotations
 
 import argparse
 import datetime
+import multiprocessing
 import os
 import platform
+import re
 import statistics
-import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+import cache
 
 ROOT: Final = Path(__file__).parents[1]
 
 
 def report(about: str, title: str, lines: Iterable[str], args: argparse.Namespace) -> None:
-    """Print the lines with their command, date and machine, and write them to `args.out` where that is set."""
+    """Print the lines below their command, date and machine, and write them to `args.out` if set."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     software = f"Python {platform.python_version()}, NumPy {version('numpy')}, torch {version('torch')}"
     machine = f"{len(os.sched_getaffinity(0))} cores ({platform.machine()}), {memory:.0f} GiB, {gpu_of(args)}"
@@ -31,7 +38,7 @@ def report(about: str, title: str, lines: Iterable[str], args: argparse.Namespac
 
 
 def gpu_of(args: argparse.Namespace) -> str:
-    """The name of the GPU that `--device` names, if any."""
+    """The name of the GPU of `--device`, if any."""
     if not getattr(args, "device", "").startswith("cuda"):
         return "no GPU used"
     import torch
@@ -40,7 +47,7 @@ def gpu_of(args: argparse.Namespace) -> str:
 
 
 def parser(about: str | None, *, at: str) -> argparse.ArgumentParser:
-    """One with what all of them have: --at, a folder for `at`, and --out."""
+    """A parser with the options of all benchmarks: --at, a folder for `at`, and --out."""
     made = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--at", type=Path, help=f"folder for {at}; a temporary one by default")
     made.add_argument("--out", type=Path, help="write the report here, for example benchmarks/<name>.md")
@@ -48,7 +55,7 @@ def parser(about: str | None, *, at: str) -> argparse.ArgumentParser:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[str]:
-    """A table of Markdown, a line at a time."""
+    """The lines of a Markdown table."""
     yield f"| {' | '.join(header)} |"
     yield "|---" * len(header) + "|"
     yield from (f"| {' | '.join(map(str, row))} |" for row in rows)
@@ -68,12 +75,42 @@ def paired(ours: Sequence[float], theirs: Sequence[float]) -> float:
     return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
 
 
-def pipeline(*words: object) -> str:
-    """What a command of `python -m pipeline` prints. Ends the benchmark where it fails."""
-    command = [sys.executable, "-m", "pipeline", *map(str, words)]
-    done = subprocess.run(
-        command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, text=True
-    )
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command[2:])} ended with {done.returncode}")
-    return done.stdout
+def in_a_process(function: Callable[..., Any], *arguments: object) -> Any:
+    """The result of a function in a fresh process, whose memory and caches are its own."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+        return process.submit(function, *arguments).result()
+
+
+def peak_mib() -> float:
+    """The largest resident set of this process; getrusage would count its parent's too."""
+    return int(re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[0]) / 1024
+
+
+def write_split(root: Path, name: str, columns: Sequence[str], tracks: Iterable[Mapping[str, NDArray[Any]]]) -> None:
+    """Write a split with one track per video; of each track's arrays, these columns."""
+    with cache.SplitWriter(root, name, columns=columns, plan="made up") as writer:
+        writer.begin()
+        for number, rows in enumerate(tracks):
+            video, labels = f"{number:06d}", {column: rows[column] for column in columns}
+            track = cache.TrackRows(name=f"{video}/0", video=video, step=1, fps=25.0, crop_scale=1.3, columns=labels)
+            writer.append(cache.VideoEntry(name=video), [track])
+        writer.commit({"stand_in": True})
+
+
+def write_stream(
+    root: Path,
+    split: str,
+    stream: str,
+    dim: int,
+    values: Callable[[NDArray[np.int64]], NDArray[Any]],
+    flags: NDArray[np.bool_] | None = None,
+    dtype: str = "float16",
+) -> None:
+    """Write a stream. values: row numbers (n,) -> (n, dim); flags: of all rows, whether they are known."""
+    with cache.StreamWriter(root, split, stream, dim=dim, dtype=dtype, plan="made up") as writer:
+        for shard in writer.pending:
+            rows = np.asarray(writer.rows(shard))
+            keys = np.stack([rows, rows], axis=1).astype(np.uint64)
+            known = np.ones(len(rows), bool) if flags is None else flags[rows]
+            writer.write(shard, values(rows).astype(dtype), known, keys)
+        writer.commit({"stand_in": True})

@@ -1,11 +1,11 @@
-"""What a GPU does with this code: does it work there, how fast, and what limits it? `make gpu-check` runs all of it:
+"""Does this code work on a GPU, how fast, and what limits it? `make gpu-check` runs:
 
     .venv/bin/python benchmarks/gpu_check.py --out benchmarks/gpu_check.md
 
-In turn, and no further than the first thing that fails, with what to do: the GPU; the tests that need one; the networks
-alone; extraction of images, videos and several streams; the same by two processes; a training step of
-every model at its published sizes; a step shared by two processes, over NCCL where there are two GPUs. With 8 cores or
-more it takes under 10 minutes. `--tiny` is the dry run: small sizes, on the CPU with `--device cpu`.
+In order: the GPU; the tests that need one; the network without decoding; extraction of images, videos and several
+streams; extraction by two processes; a training step of every model at its published sizes; a step shared by two
+processes, over NCCL if there are two GPUs. It stops at the first failure and says what to do. With 8 cores or more it
+takes under 10 minutes. `--device cpu` measures the same on a CPU; `--tiny` makes all sizes small, for a trial run.
 """
 
 from __future__ import annotations
@@ -33,10 +33,7 @@ from torchvision.models import resnet50
 import cache
 from pipeline.body import Body
 from pipeline.features import networks
-from pipeline.features.engine.meter import Meter
-from pipeline.features.extract import extract_together
 from pipeline.features.networks.cuda import multiplies_bf16
-from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import Machine
 from pipeline.features.streams.network import ResNet50
@@ -51,8 +48,8 @@ from vibe_model.training.video import VideoRun
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
 
 from benchmarks import features
-from benchmarks.common import ROOT, parser, report
-from benchmarks.training import SPLITS, make_cache
+from benchmarks.common import ROOT, parser, report, table, write_stream
+from benchmarks.training import SPLITS, TRACK, make_cache
 
 LEAST_COSINE: Final = 0.999  # of fast and exact features, both rounded to float16
 AGREE: Final = {"fp32": 0.01, "bf16": 0.05}  # relative: a step's losses with the CPU's; on a GPU, GRUs round to TF32
@@ -69,10 +66,10 @@ TINY_VIDEO: Final = features.Case("64 x 48 MPEG-4, 1 person", (64, 48), 1, video
 
 
 def main() -> None:
-    """Check and measure, print, write the page. Exits with what failed, and what to do, where something did."""
+    """Check and measure, print, write the page. Exits with the failure and what to do, if any."""
     options = parser(__doc__, at="the files, 2 GB")
-    options.add_argument("--device", default="cuda", help="cuda, cuda:1, ...; cpu for a dry run")
-    options.add_argument("--tiny", action="store_true", help="small sizes: to see that it works")
+    options.add_argument("--device", default="cuda", help="cuda, cuda:1, ..., or cpu")
+    options.add_argument("--tiny", action="store_true", help="small sizes, for a trial run")
     options.add_argument("--rows", type=int, default=12_000, help="crops of each extraction")
     options.add_argument("--steps", type=int, default=30, help="of each training")
     options.add_argument("--share", type=Path, help=argparse.SUPPRESS)  # of the processes that share a step
@@ -83,10 +80,10 @@ def main() -> None:
         shared_step(args)
         return
     if args.device != "cpu" and not torch.cuda.is_available():
-        raise SystemExit("gpu-check: torch finds no CUDA GPU here (`nvidia-smi`?). A dry run: --tiny --device cpu")
+        raise SystemExit("gpu-check: torch finds no CUDA GPU here (`nvidia-smi`?). A trial run: --tiny --device cpu")
     lines, failed, began = [], "", time.monotonic()
-    if args.device == "cpu":
-        lines += ["**A dry run on the CPU: its figures mean nothing.**", ""]
+    if args.tiny:
+        lines += ["**A trial run at small sizes: its figures mean nothing.**", ""]
     with tempfile.TemporaryDirectory(dir=args.at) as folder:
         for title, part, do in PARTS:
             print(f"{title} ...", file=sys.stderr, flush=True)
@@ -99,7 +96,7 @@ def main() -> None:
                 lines += [f"**Failed, and nothing after it was done.** {failed}", ""]
                 break
     lines.append(f"All of it took {time.monotonic() - began:.0f} s.")
-    about = f"Machine: {socket.gethostname()}. Random weights, labels and pictures: no result about any model."
+    about = f"Machine: {socket.gethostname()}. Random weights, labels and images: no result about any model."
     report(about, "What a GPU does with this code", lines, args)
     if failed:
         raise SystemExit(failed)
@@ -109,15 +106,15 @@ def main() -> None:
 
 
 def the_gpu(root: Path, args: argparse.Namespace) -> Iterator[str]:
-    """What there is."""
+    """Its properties, and whether it computes."""
     del root
-    device = networks.chosen_device(args.device)
-    if device.type == "cpu":
-        yield f"None: {device}, {len(os.sched_getaffinity(0))} cores."
+    if not on_gpu(args):
+        yield f"None: {args.device}, {len(os.sched_getaffinity(0))} cores."
         return
-    found, n = torch.cuda.get_device_properties(device), torch.cuda.device_count()
+    device = networks.chosen_device(args.device)
+    gpu, n = torch.cuda.get_device_properties(device), torch.cuda.device_count()
     cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
-    yield f"{n} x {found.name}, {found.total_memory / 2**30:.0f} GiB, compute capability {found.major}.{found.minor}; "
+    yield f"{n} x {gpu.name}, {gpu.total_memory / 2**30:.0f} GiB, compute capability {gpu.major}.{gpu.minor}; "
     yield f"CUDA {torch.version.cuda}, cuDNN {cudnn}; bf16: {'yes' if multiplies_bf16(device) else 'no, fast is fp32'}."
     x = torch.ones(512, 512, device=device)
     if float((x @ x).sum()) != 512.0**3:
@@ -125,9 +122,9 @@ def the_gpu(root: Path, args: argparse.Namespace) -> Iterator[str]:
 
 
 def tests(root: Path, args: argparse.Namespace) -> Iterator[str]:
-    """Those that are skipped without a GPU."""
+    """The tests that are skipped without a GPU."""
     del root
-    if networks.chosen_device(args.device).type == "cpu":
+    if not on_gpu(args):
         yield "Not run: they need a GPU."
         return
     command = [sys.executable, "-m", "pytest", "-m", "gpu", "tests"]
@@ -145,27 +142,26 @@ def alone(root: Path, args: argparse.Namespace) -> Iterator[str]:
     """The network on noise."""
     torch.manual_seed(0)
     torch.save(resnet50(weights=None).state_dict(), root / "random.pt")
-    yield "ResNet-50 by itself, on noise in memory that it may pin. Memory: the most that torch had allocated.\n"
-    yield "| precision | arithmetic | crops at once | crops a second | memory, GiB |"
-    yield "|---|---|---|---|---|"
+    yield "Only ResNet-50, on noise in memory that it may pin. Memory: the most that torch had allocated.\n"
+    rows = []
     for precision in ("fast", "exact"):
         forget_peak(args)
-        computer = weights(root, precision).load(machine(args), None)
+        computer = weights(root, precision).load(Machine(device_of(args)), None)
         rate = features.rate_of(computer, 0.1 if args.tiny else features.SECONDS)
-        cells = [precision, computer.arithmetic, str(computer.batch_size), f"{rate:,.0f}", peak(args)]
-        yield f"| {' | '.join(cells)} |"
+        rows.append((precision, computer.arithmetic, computer.batch_size, f"{rate:,.0f}", peak(args)))
+    yield from table(("precision", "arithmetic", "crops at once", "crops a second", "memory, GiB"), rows)
 
 
 def extraction(root: Path, args: argparse.Namespace) -> Iterator[str]:
-    """Each kind of pixels, alone by a stream that costs nothing, and with the network in either precision."""
+    """Each kind of pixels, by a stream that costs nothing, and by the network in either precision."""
     yield f"{args.rows:,} crops each. Decode: a stream that costs nothing. Least cosine: of fast and exact features.\n"
-    yield "| pixels | decode, rows/s | fast | exact, rows/s | least cosine | memory, GiB |\n|---|---|---|---|---|---|"
+    on, rows = Resources(device=device_of(args)), []
     for key, case in cases(args).items():
         features.make(root, key, case, args.rows)
         forget_peak(args)
         made = {"decode": features.MeanColours(), "fast": weights(root, "fast"), "exact": weights(root, "exact")}
         specs = {name: StreamSpec(name, stream) for name, stream in made.items()}
-        meters = {name: run(root, key, resources(args), spec) for name, spec in specs.items()}
+        meters = {name: features.extract(root, key, on, spec).meter for name, spec in specs.items()}
         split = cache.open(root / "cache")[f"{key}/train"]
         fast, exact = (np.asarray(split.column(f"features/{name}"), np.float64) for name in ("fast", "exact"))
         lengths = np.linalg.norm(fast, axis=1) * np.linalg.norm(exact, axis=1)
@@ -173,23 +169,21 @@ def extraction(root: Path, args: argparse.Namespace) -> Iterator[str]:
         if not least >= LEAST_COSINE:
             raise RuntimeError(f"{case.name}: fast features differ from exact ones: the least cosine is {least:.5f}")
         rates = {name: f"{meter.rows / meter.elapsed:,.0f}" for name, meter in meters.items()}
-        cells = [rates["decode"], str(meters["fast"]), rates["exact"], f"{least:.6f}", peak(args)]
-        yield f"| {case.name} | {' | '.join(cells)} |"
-    key, on = next(iter(cases(args))), resources(args)
-    both = [StreamSpec("one", weights(root, "fast"))]
-    both.append(StreamSpec("pairs", Homography()))
-    yield f"\n`resnet50` and `homography` of {cases(args)[key].name} in one pass: {run(root, key, on, *both)}."
+        rows.append((case.name, rates["decode"], meters["fast"], rates["exact"], f"{least:.6f}", peak(args)))
+    yield from table(("pixels", "decode, rows/s", "fast", "exact, rows/s", "least cosine", "memory, GiB"), rows)
+    key, both = next(iter(cases(args))), (StreamSpec("one", weights(root, "fast")), StreamSpec("pairs", Homography()))
+    meter = features.extract(root, key, on, *both).meter
+    yield f"\n`resnet50` and `homography` of {cases(args)[key].name} in one pass: {meter}."
 
 
 def two_processes(root: Path, args: argparse.Namespace) -> Iterator[str]:
     """The shards of a split by two processes, each with a device."""
-    on_gpu = networks.chosen_device(args.device).type == "cuda"
-    if on_gpu and torch.cuda.device_count() < 2:
+    if on_gpu(args) and torch.cuda.device_count() < 2:
         yield "Not run: there is one GPU."
         return
     key = next(iter(cases(args)))
-    two = Resources(devices="0,1" if on_gpu else "cpu,cpu")
-    meter = run(root, key, two, StreamSpec("two", weights(root, "exact")))
+    two = Resources(devices="0,1" if on_gpu(args) else "cpu,cpu")
+    meter = features.extract(root, key, two, StreamSpec("two", weights(root, "exact"))).meter
     split = cache.open(root / "cache")[f"{key}/train"]
     one, shared = (np.asarray(split.column(f"features/{name}")) for name in ("exact", "two"))
     if one.tobytes() != shared.tobytes():
@@ -208,32 +202,23 @@ def weights(root: Path, precision: Any) -> ResNet50:
     return ResNet50(weights=WeightsSpec.parse(f"file:{root / 'random.pt'}"), precision=precision)
 
 
-def machine(args: argparse.Namespace) -> Machine:
-    return Machine(str(networks.chosen_device(args.device)))
+def device_of(args: argparse.Namespace) -> str:
+    return str(networks.chosen_device(args.device))
 
 
-def resources(args: argparse.Namespace) -> Resources:
-    return Resources(device=machine(args).device)
-
-
-def run(root: Path, key: str, resources: Resources, *specs: StreamSpec) -> Meter:
-    """An extraction without problems. Returns its meter."""
-    plans = [plan_extraction(root / "cache", f"{key}/train", spec) for spec in specs]
-    done = extract_together(plans, resources)
-    if done[0].problems:
-        raise RuntimeError(f"{key}: {done[0].problems}: {done[0].examples}")
-    return done[0].meter
+def on_gpu(args: argparse.Namespace) -> bool:
+    return device_of(args) != "cpu"
 
 
 def forget_peak(args: argparse.Namespace) -> None:
-    if networks.chosen_device(args.device).type == "cuda":
+    if on_gpu(args):
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(args.device)
 
 
 def peak(args: argparse.Namespace) -> str:
     """The most memory of the GPU that torch has had allocated, GiB."""
-    if networks.chosen_device(args.device).type == "cpu":
+    if not on_gpu(args):
         return "-"
     return f"{torch.cuda.max_memory_allocated(args.device) / 2**30:.2f}"
 
@@ -242,11 +227,10 @@ def peak(args: argparse.Namespace) -> str:
 
 
 def training(root: Path, args: argparse.Namespace) -> Iterator[str]:
-    """A step of every model there is: speed, memory, and its losses beside the CPU's."""
+    """A step of each model: speed, memory, and its losses compared with the CPU's."""
     make_training_data(root / "windows", 4 if args.tiny else 128)
     yield "Difference: the largest of a loss in the second step, dropout off, from the CPU's in fp32, relative.\n"
-    yield "| model | windows | precision | steps/s | windows/s | waits for data | difference | memory, GiB |"
-    yield "|---|---|---|---|---|---|---|---|"
+    rows = []
     for model in models.every():
         expected = second_losses(config_of(model, root, args, device="cpu"))
         for precision in ("fp32", "bf16"):
@@ -257,37 +241,34 @@ def training(root: Path, args: argparse.Namespace) -> Iterator[str]:
             forget_peak(args)
             rate, waits = steps_a_second(config, args)
             sizes = f"{config.batch_size} of {config.seqlen} frames"
-            cells = [model.title, sizes, precision, f"{rate:.1f}", f"{rate * config.batch_size:,.0f}", f"{waits:.0%}"]
-            yield f"| {' | '.join([*cells, f'{worst:.0e}', peak(args)])} |"
+            figures = (f"{rate:.2f}", f"{rate * config.batch_size:,.0f}", f"{waits:.0%}", f"{worst:.0e}", peak(args))
+            rows.append((model.title, sizes, precision, *figures))
+    header = ("model", "windows", "precision", "steps/s", "windows/s", "waits for data", "difference", "memory, GiB")
+    yield from table(header, rows)
 
 
 def make_training_data(root: Path, n_tracks: int) -> None:
-    """Random labels and features, with every stream that a model reads."""
+    """Random labels and features, with all streams that models read."""
     make_cache(root, n_tracks)
     rng = np.random.default_rng(0)
     for part, split in SPLITS.items():
         for name, dim in BESIDE.items() if part != "motion" else ():
-            with cache.StreamWriter(root, split, name, dim=dim, dtype="float32", plan="random") as writer:
-                for shard in writer.pending:
-                    rows = np.asarray(writer.rows(shard))
-                    values = rng.standard_normal((len(rows), dim), np.float32) * np.float32(0.01)
-                    keys = np.stack([rows, rows], axis=1).astype(np.uint64)
-                    writer.write(shard, values, np.ones(len(rows), np.uint8), keys)
-                writer.commit({"stand_in": True})
+            values = rng.standard_normal((n_tracks * TRACK, dim), np.float32) * np.float32(0.01)
+            write_stream(root, split, name, dim, values.__getitem__, dtype="float32")
 
 
 def config_of(model: Model, root: Path, args: argparse.Namespace, **changes: Any) -> VideoConfig:
-    """A model's settings by its registry, on the made-up data. Losses that compare by another network are left out."""
+    """A model's default settings, on the made-up data, without losses that need a second network."""
     config = model.presets[model.preset]()
-    known = {field.name for field in fields(config)}
+    names = {field.name for field in fields(config)}
     ours: dict[str, Any] = {part: (name,) for part, name in SPLITS.items()}
     ours |= {"validation": ("body/train",), "evaluation": (), "leave_out": (), "strides": {}, "tracks": {}}
     ours |= {"cache": root / "windows", "runs": root / "runs", "iterations": 10**6, "uncertainty_weight": 0.0}
-    ours |= {"device": str(networks.chosen_device(args.device))} | (SMALL if args.tiny else {})
-    return replace(config, **{name: value for name, value in (ours | changes).items() if name in known})
+    ours |= {"device": device_of(args)} | (SMALL if args.tiny else {})
+    return replace(config, **{name: value for name, value in (ours | changes).items() if name in names})
 
 
-def trained(config: VideoConfig, group: ProcessGroup | None = None) -> VideoRun:
+def prepare(config: VideoConfig, group: ProcessGroup | None = None) -> VideoRun:
     """A training run, ready for its first step."""
     splits, model = cache.open(config.cache), models.model_of(config)
     trainer = model.load_trainer()(config, Body.stand_in(), group or ProcessGroup(device=torch.device(config.device)))
@@ -296,8 +277,8 @@ def trained(config: VideoConfig, group: ProcessGroup | None = None) -> VideoRun:
 
 
 def second_losses(config: VideoConfig, group: ProcessGroup | None = None) -> dict[str, float]:
-    """Of a second step without dropout: after one update."""
-    ready = trained(config, group)
+    """Losses of a second step without dropout, after one update."""
+    ready = prepare(config, group)
     for learner in ready.trainer.learners.values():
         for module in learner.network.modules():
             if isinstance(module, nn.Dropout):
@@ -307,19 +288,19 @@ def second_losses(config: VideoConfig, group: ProcessGroup | None = None) -> dic
         return ready.trainer.train_step(next(batches)).terms
 
 
-def difference(found: Mapping[str, float], expected: Mapping[str, float]) -> float:
-    """The largest of a loss, relative to it; of one that hardly counts, to 1% of the largest loss."""
+def difference(losses: Mapping[str, float], expected: Mapping[str, float]) -> float:
+    """The largest relative difference of a loss; losses below 1% of the largest one are compared with that 1%."""
     least = 0.01 * max(map(abs, expected.values()))
-    return max(abs(found[name] - value) / max(abs(value), least) for name, value in expected.items())
+    return max(abs(losses[name] - value) / max(abs(value), least) for name, value in expected.items())
 
 
 def steps_a_second(
     config: VideoConfig, args: argparse.Namespace, group: ProcessGroup | None = None
 ) -> tuple[float, float]:
     """Steps a second, and the share of the time that they wait for their windows."""
-    ready, waited = trained(config, group), 0.0
+    ready, waited = prepare(config, group), 0.0
     with closing(ready.batches(0)) as batches:
-        for _ in range(min(3, args.steps)):  # what is done only once
+        for _ in range(min(3, args.steps)):  # start-up
             ready.trainer.train_step(next(batches))
         synchronise(config)
         began = time.perf_counter()
@@ -340,23 +321,28 @@ def synchronise(config: VideoConfig) -> None:
 
 def shared(root: Path, args: argparse.Namespace) -> Iterator[str]:
     """A step by two processes, started by torch's launcher."""
-    on_gpu = networks.chosen_device(args.device).type == "cuda"
-    if on_gpu and torch.cuda.device_count() < 2:
+    if on_gpu(args) and torch.cuda.device_count() < 2:
         yield "Not run: there is one GPU."
         return
-    words = ["--device", "cuda" if on_gpu else "cpu", "--steps", str(args.steps), *(["--tiny"] if args.tiny else [])]
+    words = [
+        "--device",
+        "cuda" if on_gpu(args) else "cpu",
+        "--steps",
+        str(args.steps),
+        *(["--tiny"] if args.tiny else []),
+    ]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [*launcher, __file__, "--share", str(root), *words]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     ran = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if ran.returncode:
         raise RuntimeError(ran.stderr[-4000:])
-    found = json.loads((root / "shared.json").read_text())
-    worst = difference(found["losses"], second_losses(config_of(shareable(), root, args)))
+    result = json.loads((root / "shared.json").read_text())
+    worst = difference(result["losses"], second_losses(config_of(shareable(), root, args)))
     if not worst <= AGREE["fp32"]:
         raise RuntimeError(f"losses of two processes differ from those of one by {worst:.1e}, relative")
-    title, backend = shareable().title, "NCCL" if on_gpu else "gloo"
-    yield f"{title}, two processes over {backend}: {found['rate']:.1f} steps/s; losses differ by {worst:.0e}."
+    title, backend = shareable().title, "NCCL" if on_gpu(args) else "gloo"
+    yield f"{title}, two processes over {backend}: {result['rate']:.1f} steps/s; losses differ by {worst:.0e}."
 
 
 def shareable() -> Model:
@@ -365,7 +351,7 @@ def shareable() -> Model:
 
 
 def shared_step(args: argparse.Namespace) -> None:
-    """What each of the two processes does."""
+    """The step of each of the two processes."""
     with join_processes(args.device, 2) as group:
         config = config_of(shareable(), args.share, args, device=str(group.device))
         losses = second_losses(config, group)
