@@ -1,53 +1,41 @@
-"""How fast are people found on a CPU? `detect` with RTMPose, on one clip in one run.
+"""How fast does `detect` find people with RTMPose on a CPU?
 
     .venv/bin/python benchmarks/detection.py --out benchmarks/detection.md
 
-rtmpose: ONNX graphs of the layers and sizes that are published (`GRAPHS`), with random weights; one person is planted
-in YOLOX's output, and joints in RTMPose's. Their parameters and products are counted, beside the published numbers.
-
---every N: the same clip with N = 1, 2, 4 and 8. Equal rows: demo clips, people found by their clothes' colours in whole
-images, joints in crops of them; of each row of N = 1, the best overlap with a row of that frame, of the boxes, and of
-the extents of the joints, from which readers make boxes.
-
-Without --clip, the clip is noise on all scales, 640 x 480. Decoding is timed, and so is loading of `detect`.
+ONNX graphs with the published layers and sizes (`GRAPHS`) and random weights; one person is planted in YOLOX's output,
+and joints in RTMPose's. Their parameters and products are counted and compared with the published numbers. The clip is
+noise on all scales, 640 x 480, with `--every` 1, 2, 4 and 8. Times include decoding and loading.
 """
 
 from __future__ import annotations
 
 import argparse
-import functools
 import itertools
 import math
 import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
-import cv2
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from pipeline.boxes import extents
-from pipeline.detect import DetectionResources, People, get
-from pipeline.detect.clips import list_clips
-from pipeline.files.pixels.frames import Image, Video
+from pipeline.detect import DetectionResources, get
 from vibe_extensions.clips.detection.run import detect_clips
-from vibe_extensions.clips.detectors.two_parts import Boxes, Networks, TwoPartDetector
-from vibe_extensions.demo.writing import write_dataset
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
 
 from benchmarks.common import parser, report, table
-from benchmarks.features import write_video
+from benchmarks.features import textured, write_video
 
 EVERY: Final = (1, 2, 4, 8)
-GRAPHS: Final = {  # name: width and depth of the layers; published M parameters and G products of one picture
+GRAPHS: Final = {  # name: width, depth and input px; published M parameters and G products per image
     "yolox-tiny": ((0.375, 0.33, 416), (5.06, 6.45 / 2)),  # Ge et al., table 4, with 80 classes; 2 FLOPs a product
     "yolox-m": ((0.75, 0.67, 640), (25.3, 73.8 / 2)),
     "rtmpose-m": ((0.75, 0.67, 0), (13.59, 1.93)),  # Jiang et al.; their FLOPs are products
@@ -56,7 +44,7 @@ GRAPHS: Final = {  # name: width and depth of the layers; published M parameters
 
 @dataclass
 class Layers:
-    """Nodes of an ONNX graph with random weights, a layer at a time: a tensor is its name, its size is counted here."""
+    """Nodes of an ONNX graph with random weights. A tensor is its name; `sizes` has its size."""
 
     rng: np.random.Generator
     nodes: list[Any] = field(default_factory=list)
@@ -135,7 +123,7 @@ class Layers:
         return self("MatMul", x, self.random(*features))
 
     def write(self, file: Path, shape: list[Any], outputs: list[str]) -> tuple[float, float]:
-        """Write the graph; M parameters, G products of a picture."""
+        """Write the graph. Return M parameters and G products per image."""
         pixels = helper.make_tensor_value_info("input", TensorProto.FLOAT, shape)
         made = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs]
         graph = helper.make_graph(self.nodes, file.stem, [pixels], made, self.weights)
@@ -192,7 +180,7 @@ def rtmpose(file: Path, width: float, depth: float, _: int) -> tuple[float, floa
     attended = g("MatMul", g("Mul", kernel, kernel), v)
     x = g("Add", x, g.linear(g("Mul", u, attended), (512, 256), 17))
     outputs = []
-    for bins in (384, 512):  # every joint is sure, and in its place in the crop: people can be followed
+    for bins in (384, 512):  # all joints are certain and inside the crop, so that people can be followed
         planted = np.zeros((1, 17, bins), np.float32)
         planted[0, range(17), np.linspace(0.2 * bins, 0.8 * bins, 17).astype(int)] = 0.9
         outputs.append(g("Add", g("Mul", g.linear(x, (256, bins), 17), np.float32(1e-20)), planted))
@@ -202,124 +190,40 @@ def rtmpose(file: Path, width: float, depth: float, _: int) -> tuple[float, floa
 # ------------------------------------------------------------------------------------------------------------- report
 
 
-def timed(work: Callable[[], Any]) -> tuple[Any, float, float]:
-    """What it returns, seconds, and seconds of CPU of this process and its children."""
-    began, cpu = time.perf_counter(), sum(os.times()[:4])
-    result = work()
-    return result, time.perf_counter() - began, sum(os.times()[:4]) - cpu
-
-
-def shorten(clip: Path, to: Path, n_frames: int) -> Path:
-    """The first frames of a clip, without loss, so that all decode the same."""
-    to.parent.mkdir(parents=True)
-    images = [frame.image for frame in Video(clip.parent, clip.name).read(range(n_frames))]
-    writer = cv2.VideoWriter(str(to), cv2.VideoWriter.fourcc(*"FFV1"), 25, images[0].shape[1::-1])  # type: ignore[union-attr]
-    for image in images:
-        assert image is not None
-        writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    writer.release()
-    return to
-
-
 def measured(args: argparse.Namespace) -> Iterator[str]:
-    """Every way over the first frames of the clip."""
-    clip = args.clip or args.at / "noise.mp4"
-    if args.clip is None:
-        write_video(clip, (640, 480))
+    """Both person detectors, with each N."""
+    clips, size = args.at / "clips", (640, 480)
+    clips.mkdir()
+    write_video(clips / "noise.mp4", size, args.frames)
     files = {name: args.at / f"{name}.onnx" for name in GRAPHS}
     sizes = []
     for name, ((width, depth, side), published) in GRAPHS.items():
         counted = (yolox if side else rtmpose)(files[name], width, depth, side)
         sizes.append((name, *(f"{ours:.2f} ({theirs:.2f})" for ours, theirs in zip(counted, published, strict=True))))
-    short = shorten(clip, args.at / "short/a.avi", args.frames)
-    first = next(Video(short.parent, short.name).read([0])).image
-    assert first is not None
-    rows, persons, once = list[tuple[Any, ...]](), 0, 0.0
+    rows, n, cpu_of_all = list[tuple[Any, ...]](), args.frames, 0.0
     for yolo, every in itertools.product(("yolox-tiny", "yolox-m"), EVERY):
         detector = get("rtmpose", weights=str(files["rtmpose-m"]), detector=str(files[yolo]), every=every)
-        detector.load("cpu")([first])
-        out = args.at / f"out/{yolo}-{every}"
-        work = functools.partial(detect_clips, short.parent, out, detector, DetectionResources(device="cpu"))
-        found, seconds, cpu = timed(work)
-        persons, n = persons or found.persons, args.frames
-        assert found.persons == persons, "people are lost in between"
-        once = cpu if every == 1 else once
-        figures = (f"{cpu / n:.3f}", f"{seconds / n:.3f}", f"{n / seconds:.2f}", f"{once / cpu:.2f}")
+        detector.load("cpu")([textured(size, 0)])  # start-up
+        began, cpu_before = time.perf_counter(), sum(os.times()[:4])
+        result = detect_clips(clips, args.at / f"out/{yolo}-{every}", detector, DetectionResources(device="cpu"))
+        seconds, cpu = time.perf_counter() - began, sum(os.times()[:4]) - cpu_before  # also of its processes
+        assert result.persons == n, "one person in each frame"
+        cpu_of_all = cpu if every == 1 else cpu_of_all
+        figures = (f"{cpu / n:.3f}", f"{seconds / n:.3f}", f"{n / seconds:.2f}", f"{cpu_of_all / cpu:.2f}")
         rows.append((f"`rtmpose`, {yolo}", every, n, *figures))
     yield from table(("", "N", "frames", "CPU s a frame", "s a frame", "frames/s", "CPU time of N = 1 by this"), rows)
-    yield from ("", *equal_rows(args.at / "rendered"), "")
-    yield f"\n`rtmpose` found {persons} persons in {args.frames} frames.\n"
+    yield f"\n`rtmpose` found one person in each of {n} frames.\n"
     yield from table(("graph, random weights", "M parameters (published)", "G products an image (published)"), sizes)
-
-
-@dataclass(frozen=True)
-class Coloured(TwoPartDetector):
-    """The demo detector in two parts: boxes by whole images, joints by crops around the boxes."""
-
-    name: ClassVar[str] = "coloured"
-
-    def load_networks(self, device: str) -> Networks:
-        whole = get("demo").load(device)
-
-        def look(images: Sequence[Image], boxes: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
-            return [
-                np.stack([crop_joints(image, box) for box in one]) if len(one) else np.zeros((0, 17, 3), np.float32)
-                for image, one in zip(images, boxes, strict=True)
-            ]
-
-        def crop_joints(image: Image, box: NDArray[np.float32]) -> NDArray[np.float32]:
-            centre, half = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) * 1.25 / 2
-            x0, y0 = np.maximum(centre - half, 0).astype(int)
-            x1, y1 = np.ceil(centre + half).astype(int)
-            people = whole([np.ascontiguousarray(image[y0:y1, x0:x1])])[0]
-            if not len(people.boxes):
-                return np.zeros((17, 3), np.float32)
-            off = np.linalg.norm((people.boxes[:, :2] + people.boxes[:, 2:]) / 2 + [x0, y0] - centre, axis=1)
-            joints = people.keypoints[off.argmin()]
-            return np.asarray(joints + np.array([x0, y0, 0]) * (joints[:, 2:] > 0), np.float32)
-
-        return Networks(lambda images: [Boxes(*one[:2]) for one in whole(images)], look)
-
-
-def equal_rows(folder: Path) -> Iterator[str]:
-    """Shares of the rows of N = 1 that overlap one of the same frame, on rendered clips."""
-    write_dataset("videos", folder, n_videos=4, n_frames=100)
-    found = dict[int, list[People]]()
-    for every, clip in itertools.product(EVERY, list_clips(folder)):
-        images = [frame.image for frame in Video(folder, clip).read(range(100)) if frame.image is not None]
-        keys = [t % every == 0 for t in range(len(images))]
-        found.setdefault(every, []).extend(Coloured(every=every).load("cpu")(images, keys))
-    n = sum(len(people.boxes) for people in found[1])
-    rows = []
-    for every in EVERY[1:]:
-        figures: list[str] = []
-        for corners in (lambda people: people.boxes, lambda people: extents(people.keypoints)[0].reshape(-1, 4)):
-            pairs = zip(found[1], found[every], strict=True)
-            best = np.concatenate([iou(corners(a), corners(b)).max(axis=1, initial=0) for a, b in pairs])
-            figures += [f"{(best >= least).mean():.1%}" for least in (0.9, 0.5)]
-        rows.append((every, n, *figures))
-    yield from table(
-        ("N", "rows of N = 1", "boxes, IoU >= 0.9", ">= 0.5", "joints' extents, IoU >= 0.9", ">= 0.5"), rows
-    )
-
-
-def iou(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
-    """(P, 4) and (Q, 4) corners -> (P, Q)."""
-    low, high = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
-    shared = np.clip(high - low, 0, None).prod(axis=-1)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (a, b)]
-    return np.asarray(shared / (areas[0][:, None] + areas[1][None] - shared), np.float64)
 
 
 def main() -> None:
     """Make the graphs, measure, print, write the report."""
     options = parser(__doc__, at="the files, 400 MB")
-    options.add_argument("--clip", type=Path, help="default: made up")
     options.add_argument("--frames", type=int, default=100, help="of the clip")
     args = options.parse_args()
     with tempfile.TemporaryDirectory(dir=args.at) as folder:
         args.at = Path(folder)
-        report("People in pictures.", "How fast are people found?", measured(args), args)
+        report("People in images.", "How fast are people found?", measured(args), args)
 
 
 if __name__ == "__main__":

@@ -159,12 +159,12 @@ def write_images(folder: Path, size: tuple[int, int]) -> None:
         cv2.imwrite(str(folder / f"{number:06d}.jpg"), textured(size, number), [cv2.IMWRITE_JPEG_QUALITY, 90])
 
 
-def write_video(file: Path, size: tuple[int, int]) -> None:
+def write_video(file: Path, size: tuple[int, int], n_frames: int = FRAMES) -> None:
     """A camera that moves over a still image, by 4 px a frame, with some noise."""
     (width, height), rng = size, np.random.default_rng(0)
-    scene = textured((width + 4 * FRAMES, height), 0)
+    scene = textured((width + 4 * n_frames, height), 0)
     writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*"mp4v"), 30.0, size)
-    for number in range(FRAMES):
+    for number in range(n_frames):
         frame = scene[:, 4 * number : 4 * number + width] + rng.integers(-4, 5, (height, width, 3), np.int16)
         writer.write(np.clip(frame, 0, 255).astype(np.uint8))
     writer.release()

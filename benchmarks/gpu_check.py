@@ -324,13 +324,8 @@ def shared(root: Path, args: argparse.Namespace) -> Iterator[str]:
     if on_gpu(args) and torch.cuda.device_count() < 2:
         yield "Not run: there is one GPU."
         return
-    words = [
-        "--device",
-        "cuda" if on_gpu(args) else "cpu",
-        "--steps",
-        str(args.steps),
-        *(["--tiny"] if args.tiny else []),
-    ]
+    device, tiny = "cuda" if on_gpu(args) else "cpu", ["--tiny"] if args.tiny else []
+    words = ["--device", device, "--steps", str(args.steps), *tiny]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [*launcher, __file__, "--share", str(root), *words]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

@@ -1,11 +1,11 @@
-"""How fast are windows read? Against np.memmap, h5py and zarr-python, in one run.
+"""How fast are windows read, compared with np.memmap, h5py and zarr-python in the same run?
 
     .venv/bin/python benchmarks/windows.py --out benchmarks/windows.md
 
-Writes a split (2D labels, features float16, 2048 numbers a row) and its features again as .npy and as HDF5, then reads
-random windows of 16 frames from all of them into a given buffer, a batch at a time, `--passes` times as many windows as
-there are rows / 16. Every way opens its files again in every round, so page faults, and our checksums, are in the
-figures; slow ways read fewer. Rounds are interleaved: A B C A B C. `--small` makes it tiny, to see that it works.
+Writes a split (2D labels, float16 features of 2048 numbers) and its features again as .npy and HDF5. Then reads random
+windows of 16 frames into a given buffer, a batch at a time, `--passes` times as many windows as rows / 16. All ways
+open their files again in each round, so that page faults and our checksums count; slow ways read fewer windows. Rounds
+are interleaved: A B C A B C. `--small` makes everything tiny, for a trial run.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -27,17 +28,17 @@ import cache
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
 
-from benchmarks.common import paired, parser, report, spread, table
+from benchmarks.common import paired, parser, report, spread, table, write_split, write_stream
 
 SEQLEN: Final = 16
 STREAM: Final = "resnet50"
 TRACK: Final = 256  # rows
 SPLIT: Final = "flat/train"
-OURS, OURS_32 = "cache, float16", "cache, float32"
+OURS = "cache, float16"
 SLICES, ROWS, TAKE = "memmap, a slice a window", "memmap, [rows]", "memmap, np.take into the buffer"
-H5_OPEN, H5_ITEM = "h5py, kept open", "h5py, opened per window"
+H5 = "h5py, opened per window"
 ZARR, ZARR_ROWS = (f"zarr-python {version('zarr')}, {way}" for way in ("a window at a time", "oindex of a batch"))
-SLOW: Final = {OURS_32: 64_000, H5_OPEN: 2_000, H5_ITEM: 400, ZARR: 300, ZARR_ROWS: 600}  # windows a round at most
+SLOW: Final = {H5: 400, ZARR: 300, ZARR_ROWS: 600}  # windows a round at most
 
 Starts = NDArray[np.int64]  # (B,) first rows
 Read = Callable[[Starts, NDArray[Any]], object]  # fills (B, SEQLEN, dim)
@@ -45,7 +46,7 @@ Read = Callable[[Starts, NDArray[Any]], object]  # fills (B, SEQLEN, dim)
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """A cache, and the first split's features as .npy and as HDF5."""
+    """A cache, and its split's features as .npy and HDF5."""
 
     folder: Path
     rows: int
@@ -64,78 +65,51 @@ class Data:
 
 
 def make(folder: Path, *, rows: int, dim: int) -> Data:
-    """Write it all. The numbers are random, so that nothing can be guessed or compressed."""
+    """Write the cache and the copies. The numbers are random, so that nothing can be compressed."""
     data, rng = Data(folder, rows, dim), np.random.default_rng(0)
-    with cache.SplitWriter(folder / "cache", SPLIT, columns=("frame_index", "bbox"), plan="random") as writer:
-        writer.begin()
-        for number in range(rows // TRACK):
-            labels: dict[str, NDArray[Any]] = {
-                "frame_index": np.arange(TRACK),
-                "bbox": rng.uniform(50, 300, (TRACK, 4)).astype(np.float32),
-            }
-            video = f"{number:06d}"
-            facts: Any = {"name": f"{video}/0", "video": video, "step": 1, "fps": 25.0, "crop_scale": 1.3}
-            writer.append(cache.VideoEntry(name=video), [cache.TrackRows(**facts, columns=labels)])
-        writer.commit({})
-    with cache.StreamWriter(folder / "cache", SPLIT, STREAM, dim=dim, plan="random") as stream:
-        for shard in stream.pending:
-            numbers = np.asarray(stream.rows(shard))
-            # All patterns below infinity's: every finite float16 that is not negative.
-            features = rng.integers(0, 0x7C00, (len(numbers), dim), np.uint16).view(np.float16)
-            keys = np.stack([numbers, numbers], axis=1).astype(np.uint64)
-            stream.write(shard, features, np.ones(len(numbers), bool), keys)
-        stream.commit({})
+    frames = np.arange(TRACK)
+    boxes = (rng.uniform(50, 300, (TRACK, 4)).astype(np.float32) for _ in range(rows // TRACK))
+    tracks: Iterator[Any] = ({"frame_index": frames, "bbox": bbox} for bbox in boxes)
+    write_split(folder / "cache", SPLIT, ("frame_index", "bbox"), tracks)
+
+    def random_floats(numbers: NDArray[np.int64]) -> NDArray[np.float16]:
+        """(n, dim): bit patterns below infinity's are the finite float16 numbers that are not negative."""
+        return rng.integers(0, 0x7C00, (len(numbers), dim), np.uint16).view(np.float16)
+
+    write_stream(folder / "cache", SPLIT, STREAM, dim, random_floats)
     column: Any = data.open()[SPLIT].column(f"features/{STREAM}")
     copy = np.lib.format.open_memmap(data.npy, "w+", np.float16, (rows, dim))
     with h5py.File(data.h5, "w") as file:
         stored = file.create_dataset("features", (rows, dim), np.float16)
         for start in range(0, rows, cache.ROWS_PER_SHARD):
-            some = slice(start, min(start + cache.ROWS_PER_SHARD, rows))
-            copy[some] = stored[some] = column[some]
+            shard = slice(start, min(start + cache.ROWS_PER_SHARD, rows))
+            copy[shard] = stored[shard] = column[shard]
     copy.flush()
     return data
 
 
-def oindex_of(rows: Any) -> Read:
-    """A batch's windows by one selection of rows of a zarr array."""
-
-    def read(starts: Starts, out: NDArray[Any]) -> None:
-        out[...] = rows.oindex[(starts[:, None] + np.arange(SEQLEN)).ravel()].reshape(out.shape)
-
-    return read
-
-
 def ways(data: Data) -> dict[str, Callable[[], Read]]:
-    """What opens a way of reading windows, by its name."""
+    """By name, a function that opens a way of reading windows."""
     frames = np.arange(SEQLEN)
 
-    def ours(dtype: str) -> Read:
+    def ours() -> Read:
         split = data.open()[SPLIT]
 
         def read(starts: Starts, out: NDArray[Any]) -> None:
             windows = np.stack([starts, starts + SEQLEN], axis=1)
-            split.read(windows, STREAM, fields=("features",), dtype=dtype, out={"features": out})
+            split.read(windows, STREAM, fields=("features",), dtype="float16", out={"features": out})
 
         return read
 
-    def mapped(read: Callable[[Any, Starts, NDArray[Any]], object]) -> Callable[[], Read]:
-        def opened() -> Read:
-            rows = np.load(data.npy, mmap_mode="r")
-            return lambda starts, out: read(rows, starts, out)
+    def whole(source: Callable[[], Any], read: Callable[[Any, Starts, NDArray[Any]], object]) -> Callable[[], Read]:
+        return lambda: partial(read, source())
 
-        return opened
+    def each(source: Callable[[], Any], window: Callable[[Any, slice], NDArray[Any]]) -> Callable[[], Read]:
+        def read(rows: Any, starts: Starts, out: NDArray[Any]) -> None:
+            for number, start in enumerate(starts.tolist()):
+                out[number] = window(rows, slice(start, start + SEQLEN))
 
-    def each(window: Callable[[Any, slice], NDArray[Any]], source: Callable[[], Any]) -> Callable[[], Read]:
-        def opened() -> Read:
-            rows = source()
-
-            def read(starts: Starts, out: NDArray[Any]) -> None:
-                for number, start in enumerate(starts.tolist()):
-                    out[number] = window(rows, slice(start, start + SEQLEN))
-
-            return read
-
-        return opened
+        return whole(source, read)
 
     def from_h5(_: None, rows: slice) -> NDArray[Any]:
         with h5py.File(data.h5) as file:
@@ -144,20 +118,24 @@ def ways(data: Data) -> dict[str, Callable[[], Read]]:
     def gather(rows: Any, starts: Starts, out: NDArray[Any]) -> None:
         out[...] = rows[starts[:, None] + frames]
 
+    def gather_by_oindex(rows: Any, starts: Starts, out: NDArray[Any]) -> None:
+        out[...] = rows.oindex[(starts[:, None] + frames).ravel()].reshape(out.shape)
+
+    def mapped() -> Any:
+        return np.load(data.npy, mmap_mode="r")
+
     def column() -> Any:
         return data.open()[SPLIT].column(f"features/{STREAM}")
 
     return {
-        OURS: lambda: ours("float16"),
-        SLICES: each(lambda rows, window: rows[window], lambda: np.load(data.npy, mmap_mode="r")),
-        ROWS: mapped(gather),
-        # With any other mode, NumPy fills a buffer of its own first.
-        TAKE: mapped(lambda rows, starts, out: rows.take(starts[:, None] + frames, axis=0, out=out, mode="clip")),
-        OURS_32: lambda: ours("float32"),
-        H5_OPEN: each(lambda rows, window: rows[window], lambda: h5py.File(data.h5)["features"]),
-        H5_ITEM: each(from_h5, lambda: None),
-        ZARR: each(lambda rows, window: rows[window], column),
-        ZARR_ROWS: lambda: oindex_of(column()),
+        OURS: ours,
+        SLICES: each(mapped, lambda rows, window: rows[window]),
+        ROWS: whole(mapped, gather),
+        # With any other mode, NumPy first fills a buffer of its own.
+        TAKE: whole(mapped, lambda rows, starts, out: rows.take(starts[:, None] + frames, 0, out, mode="clip")),
+        H5: each(lambda: None, from_h5),
+        ZARR: each(column, lambda rows, window: rows[window]),
+        ZARR_ROWS: whole(column, gather_by_oindex),
     }
 
 
@@ -168,19 +146,19 @@ def draw(data: Data, n_windows: int, seed: int) -> Starts:
     return first + rng.integers(0, TRACK - SEQLEN + 1, n_windows)
 
 
-def buffer(way: str, batch: int, dim: int) -> NDArray[Any]:
-    out = np.empty((batch, SEQLEN, dim), np.float32 if way == OURS_32 else np.float16)
-    out.fill(0)  # so that no page of it is touched for the first time while the clock runs
+def buffer(batch: int, dim: int) -> NDArray[np.float16]:
+    out = np.empty((batch, SEQLEN, dim), np.float16)
+    out.fill(0)  # touches each page before the clock runs
     return out
 
 
 def compare(data: Data, starts: Starts, batch: int) -> None:
-    """End the benchmark unless all ways read the same numbers."""
+    """Check that all ways read the same numbers."""
     expected = np.load(data.npy, mmap_mode="r")[starts[:, None] + np.arange(SEQLEN)]
     for way, opened in ways(data).items():
-        out = buffer(way, batch, data.dim)
+        out = buffer(batch, data.dim)
         opened()(starts, out)
-        if out.tobytes() != expected.astype(out.dtype).tobytes():
+        if out.tobytes() != expected.tobytes():
             raise SystemExit(f"{way} reads other numbers than the .npy file has")
 
 
@@ -200,7 +178,7 @@ def windows(
         starts = draw(data, one_pass * passes, turn)
         compare(data, starts[:batch], batch)
         for way, opened in ways(data).items():
-            out = buffer(way, batch, data.dim)
+            out = buffer(batch, data.dim)
             count = min(SLOW[way], len(starts) // 20) if way in SLOW else len(starts)
             count = max(count // batch, 1) * batch
             early = min(one_pass, count)
