@@ -1,11 +1,11 @@
 """How fast is conversion, and does its memory stay flat?
 
-    .venv/bin/python benchmarks/convert.py
+    .venv/bin/python benchmarks/convert.py --out benchmarks/convert.md
 
-Demo data of each dataset in two sizes, N videos and 4 N, and for each of them, every time in a fresh process and into a
-fresh cache on the same disk: `python -m pipeline convert` with one process and with two, and the same command again,
-which has nothing to do. For two datasets a plain script that holds all rows in lists, as published code does; both must
-have the same number of rows. Writes benchmarks/convert.md.
+Demo data of each dataset in two sizes, N videos and 4 N. For each, in a fresh process and into a fresh cache on the
+same disk: `python -m pipeline convert` with one process and with two, and the same command again with nothing to do.
+For two datasets also a plain script that holds all rows in lists, as published code does; both must have the same
+number of rows.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -42,27 +41,25 @@ SIZES: Final = {  # 4 N: videos of the split train; frames of each
     "3dpw": (8, 250),
     "amass": (200, 1500),
 }
-EVERY: Final = 0.05  # s between two looks at the memory of a process
+EVERY: Final = 0.05  # s between two samples of memory
 WAYS: Final = ("one process", "two processes", "nothing to do")
 PLAINLY: Final = "plain script"
 
 
-@dataclass(frozen=True, slots=True)
-class Measurement:
+class Measurement(NamedTuple):
     """One process from its start to its end."""
 
     seconds: float
-    peak: float  # MiB: the largest sum of proportional set sizes of the process and those that it started
+    peak: float  # MiB: the largest sum of proportional set sizes of the process and its children
 
 
-@dataclass(slots=True)
-class Measured:
+class Measured(NamedTuple):
     """A dataset at one size."""
 
     name: str
     n_videos: int
-    rows: int = 0
-    runs: dict[str, Measurement] = field(default_factory=dict)
+    rows: int
+    runs: dict[str, Measurement]  # by way
 
 
 def main() -> None:
@@ -78,41 +75,35 @@ def main() -> None:
         PLAIN[name](Path(raw), Path(out))
         return
     with tempfile.TemporaryDirectory(dir=args.at) as folder:
-        synthetic.write_body(Path(folder) / "body")
-        pairs = [
-            tuple(measure(Path(folder), name, share, args.scale, args.frames) for share in (1, 4))
-            for name in args.datasets
-        ]
+        work = Path(folder)
+        synthetic.write_body(work / "body")
+        pairs = [tuple(measure(work, name, share, args) for share in (1, 4)) for name in args.datasets]
     about = "Demo data in the official layouts: no result about the datasets."
     report(about, "How fast is conversion, and does its memory stay flat?", tables(pairs), args)
 
 
-def measure(work: Path, name: str, share: int, scale: float, frames: int | None) -> Measured:
-    """A dataset at `share` times N videos."""
-    n_videos, n_frames = SIZES[name]
-    measured = Measured(name, max(1, round(n_videos * scale / 4)) * share)
+def measure(work: Path, name: str, share: int, args: argparse.Namespace) -> Measured:
+    """Measure a dataset at `share` times N videos."""
+    largest, n_frames = SIZES[name]
+    n_videos, runs = max(1, round(largest * args.scale / 4)) * share, dict[str, Measurement]()
     raw, root, plain = work / "raw" / name, work / "cache", work / "plain.npz"
-    synthetic.write_dataset(
-        name, raw, n_videos=measured.n_videos, n_frames=frames or n_frames, workers=os.cpu_count() or 1
-    )
+    n_processes = os.cpu_count() or 1
+    synthetic.write_dataset(name, raw, n_videos=n_videos, n_frames=args.frames or n_frames, workers=n_processes)
     if name in PLAIN:
-        measured.runs[PLAINLY] = run([sys.executable, __file__, "--plain", name, str(raw), str(plain)])
+        runs[PLAINLY] = run([sys.executable, __file__, "--plain", name, str(raw), str(plain)])
     for way in WAYS:
-        measured.runs[way] = convert(name, raw, root, work, way)
+        runs[way] = convert(name, raw, root, work, way)
     split = cache.open(root)[f"{name}/train"]
-    measured.rows = split.manifest["rows"]
     if name in PLAIN:
         compare(plain, split)
     for folder in (root, raw):
-        shutil.rmtree(folder, ignore_errors=True)
-    print(
-        f"{name} {measured.n_videos} videos: " + ", ".join(f"{w} {r.seconds:.1f} s" for w, r in measured.runs.items())
-    )
-    return measured
+        shutil.rmtree(folder)
+    print(f"{name} {n_videos} videos: " + ", ".join(f"{way} {result.seconds:.1f} s" for way, result in runs.items()))
+    return Measured(name, n_videos, split.manifest["rows"], runs)
 
 
 def convert(name: str, raw: Path, root: Path, work: Path, way: str) -> Measurement:
-    """The command, into an empty cache unless there is to be nothing to do."""
+    """Run the command, into an empty cache unless `way` is to have nothing to do."""
     if way != "nothing to do":
         shutil.rmtree(root, ignore_errors=True)
     words = [sys.executable, "-m", "pipeline", "convert", name, "train", "--raw", str(raw), "--cache", str(root)]
@@ -122,7 +113,7 @@ def convert(name: str, raw: Path, root: Path, work: Path, way: str) -> Measureme
 
 
 def run(words: Sequence[str]) -> Measurement:
-    """Start a command, and look at its memory until it ends. Raises SystemExit when it fails."""
+    """Run a command and watch its memory. Raises SystemExit if it fails."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     began, peak = time.perf_counter(), 0.0
     process = subprocess.Popen(words, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
@@ -135,19 +126,19 @@ def run(words: Sequence[str]) -> Measurement:
 
 
 def family(pid: int) -> Iterator[int]:
-    """A process and all that it started."""
+    """A process and its descendants."""
     yield pid
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         try:
             children = task.read_text().split()
-        except OSError:  # it has just ended
+        except OSError:  # the process has ended
             continue
         for child in children:
             yield from family(int(child))
 
 
 def proportional_set(pid: int) -> float:
-    """MiB; a page that several processes share counts for each of them in part."""
+    """MiB, of which each process gets its share of shared pages."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:
@@ -159,7 +150,7 @@ def proportional_set(pid: int) -> float:
 
 
 def plain_penn_action(raw: Path, out: Path) -> None:
-    """Labels into lists, boxes from the labelled boxes, as published scripts do."""
+    """Collect labels in lists, with the labelled boxes, as published scripts do."""
     from scipy.io import loadmat
 
     frames, boxes = [], []
@@ -167,15 +158,15 @@ def plain_penn_action(raw: Path, out: Path) -> None:
         label = loadmat(file)
         if int(label["train"].item()) != 1:
             continue
-        n_pictures = len(list((raw / "frames" / file.stem).iterdir()))
-        for frame in range(min(int(label["nframes"].item()), n_pictures)):
+        n_images = len(list((raw / "frames" / file.stem).iterdir()))
+        for frame in range(min(int(label["nframes"].item()), n_images)):
             frames.append(frame)
             boxes.append(np.asarray(label["bbox"][min(frame, len(label["bbox"]) - 1)], np.float64))
     np.savez(out, frame_index=np.array(frames), bbox=np.array(boxes))
 
 
 def plain_amass(raw: Path, out: Path) -> None:
-    """Every motion at 25 poses a second, the nearest one each, all in one list."""
+    """Collect all motions at 25 poses a second, by the nearest pose, in a list."""
     poses, trans = [], []
     for file in sorted(raw.rglob("*_poses.npz")):
         motion = np.load(file)
@@ -192,7 +183,7 @@ PLAIN: Final = {"penn_action": plain_penn_action, "amass": plain_amass}
 
 
 def compare(plain: Path, split: cache.Split) -> None:
-    """Raise SystemExit unless the plain script has as many rows, within one a motion for its plain resampling."""
+    """Raise SystemExit if the plain script has another number of rows; its resampling may differ by one per motion."""
     rows, theirs = split.manifest["rows"], len(np.load(plain)["frame_index"])
     if abs(rows - theirs) > (len(split.tracks) if "pose" in split.columns else 0):
         raise SystemExit(f"{split.name}: {theirs} rows by the plain script, {rows} by the pipeline")
@@ -202,22 +193,18 @@ def compare(plain: Path, split: cache.Split) -> None:
 
 
 def tables(pairs: Sequence[tuple[Measured, ...]]) -> Iterator[str]:
-    """What was measured, of N and of 4 N videos of each dataset."""
-    yield "One run each: wall time of the whole command, its start included; the files are in memory. Memory is the"
-    yield "largest sum of proportional set sizes (PSS) of all its processes, looked at every "
-    yield f"{EVERY * 1000:.0f} ms.\n\n## Speed at 4 N videos\n"
+    """Speed and memory for N and 4 N videos of each dataset."""
+    yield "One run each: wall time of the whole command with its start; the files are in memory. Memory is the largest"
+    yield f"sum of proportional set sizes (PSS) of all its processes, sampled every {EVERY * 1000:.0f} ms."
+    yield "\n## Speed at 4 N videos\n"
     header = ("dataset", "videos", "person-frames", "one process/s", "two/s", "plain script/s", "nothing to do")
-    speeds = [
-        (
-            *(large.name, f"{large.n_videos:,}", f"{large.rows:,}"),
-            *(
-                f"{large.rows / large.runs[way].seconds:,.0f}" if way in large.runs else "-"
-                for way in (*WAYS[:2], PLAINLY)
-            ),
-            f"{large.runs[WAYS[2]].seconds:.1f} s",
+    speeds = []
+    for _, large in pairs:
+        rates = {way: f"{large.rows / result.seconds:,.0f}" for way, result in large.runs.items()}
+        cells = (rates.get(way, "-") for way in (*WAYS[:2], PLAINLY))
+        speeds.append(
+            (large.name, f"{large.n_videos:,}", f"{large.rows:,}", *cells, f"{large.runs[WAYS[2]].seconds:.1f} s")
         )
-        for _, large in pairs
-    ]
     yield from table(header, speeds)
     yield "\n## Memory from N to 4 N videos\n"
     memory = [

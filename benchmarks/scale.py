@@ -1,18 +1,17 @@
-"""How does the work grow: up to a million tracks; and from a clone to the report?
+"""How do times and memory grow, up to a million tracks? How long does it take from a clone to the report?
 
     .venv/bin/python benchmarks/scale.py --out benchmarks/scale.md
     .venv/bin/python benchmarks/scale.py clone
 
-tracks, the default: opening, windows, `plan`, a run with nothing to do and `verify`. For 10^4, 10^5 and 10^6 tracks of
-128 rows, four to a video (Kinetics-400 has 250,000 videos): a raw folder in its layout, and a cache that was made from
-it. What is made up: all clips are one file under many names, and so are all shards of a column, so that ten terabytes
-take seconds and no room. What is true: every name, size, digest, checksum and record in manifests, tables and shards; a
-small cache is verified to show it. Nothing is decoded or converted. Each figure is of a fresh process that finds all
-files in memory, since they were just written. `verify` reads a cache of `--rows` rows, all of them on the disk, and so
-does `cat`: with the files in memory, and with them dropped from it before (posix_fadvise).
+tracks, the default: opening, windows, `plan`, a run with nothing to do, and `verify`. For 10^4, 10^5 and 10^6 tracks of
+128 rows, four per video (Kinetics-400 has 250,000 videos): a raw folder and a cache made from it. Made up: all clips
+are one file under many names, and so are all shards of a column; so ten terabytes take seconds and no space. True: all
+names, sizes, digests, checksums and records in manifests, tables and shards, which verifying a small cache shows.
+Nothing is decoded or converted. Each figure is of a fresh process, with all files in memory. `verify` and `cat` read a
+cache of `--rows` rows: with the files in memory, and after dropping them from it (posix_fadvise).
 
-clone: this repository's last commit in a folder of its own, and there the README's commands, one after the other: what
-a new user waits for. How long pip takes depends on the network.
+clone: this repository's last commit in its own folder, and the README's commands there. The speed of pip depends on the
+network.
 """
 
 from __future__ import annotations
@@ -20,17 +19,15 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import multiprocessing
 import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -40,6 +37,8 @@ from cache.format.manifest import Place
 from pipeline import datasets
 from pipeline.accounting import Accounting, VideoAccount
 from pipeline.conversion.identity import reader_parts
+from pipeline.conversion.plan import plan_conversion
+from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.network import ResNet50
 from pipeline.features.weights import WeightsSpec
@@ -48,7 +47,7 @@ from pipeline.files.raw.stand_in import MARKER
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
 
-from benchmarks.common import ROOT, parser, report, table
+from benchmarks.common import ROOT, in_a_process, parser, peak_mib, report, table, write_split
 
 SIZES: Final = (10_000, 100_000, 1_000_000)  # tracks
 ROWS: Final = 128  # a track: five seconds at 25 a second, and a whole number of tracks a shard
@@ -60,58 +59,60 @@ SPLITS: Final = {"train": 1.0, "val": 0.01}  # of the number of tracks; Luigi wa
 NAME: Final = "kinetics/train"
 GOAL: Final = 10.0  # s: "in seconds"
 
-# What is measured in one process each, in order.
-CALLS: Final = (
-    "cache.open(root)[name]",
-    "split.windows(16, 16)",
-    'split.windows(16, 16, stream="resnet50")',
-    "plan_conversion(...)",
-    "plan_extraction(...)",
-)
+RESNET50: Final = ResNet50(weights=WeightsSpec("untrained", "0"))
+KINETICS: Final = datasets.get("kinetics")
+
+# Each is measured in its own process: the cache and the raw folder -> what to call.
+CALLS: Final[Mapping[str, Callable[[Path, Path], Callable[[], Any]]]] = {
+    "cache.open(root)[name]": lambda root, _: lambda: cache.open(root)[NAME],
+    "split.windows(16, 16)": lambda root, _: partial(cache.open(root)[NAME].windows, 16, 16),
+    'split.windows(16, 16, stream="resnet50")': lambda root, _: partial(
+        cache.open(root)[NAME].windows, 16, 16, stream="resnet50"
+    ),
+    "plan_conversion(...)": lambda root, raw: partial(plan_conversion, KINETICS, "train", raw=raw, root=root),
+    "plan_extraction(...)": lambda root, _: partial(plan_extraction, root, NAME, StreamSpec(stream=RESNET50)),
+}
 COMMANDS: Final = ("python -m pipeline plan", "luigi Data, nothing to do")
 
 
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """One thing that was done once."""
+class Figure(NamedTuple):
+    """Cost of one call or command."""
 
     seconds: float
-    cpu: float  # s, of this process alone: other people's work does not count
+    cpu: float  # s, of this process only: other programs do not count
     peak: float  # MiB: the largest resident set, mapped tables included
 
 
-@dataclass(slots=True)
-class Size:
-    """One number of tracks, and everything that was measured of it."""
-
-    n_tracks: int
-    made: str  # what there is
-    figures: dict[str, Figure] = field(default_factory=dict)
-
-
-def measure(folder: Path, n_tracks: int) -> Size:
-    """Make a cache of one size, and ask it everything."""
-    for split, share in SPLITS.items():  # in another process: a command's peak begins with that of its parent
-        arguments = (folder, split, max(TRACKS, int(n_tracks * share)))
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-            process.submit(make, *arguments).result()
+def measure(folder: Path, n_tracks: int) -> tuple[str, dict[str, Figure]]:
+    """Make a cache of one size. Return its size in words, and the figures of all calls and commands."""
+    for split, share in SPLITS.items():  # in its own process: a command's peak begins with its parent's
+        in_a_process(make, folder, split, max(TRACKS, int(n_tracks * share)))
     root, raw = folder / "cache", folder / "raw/kinetics"
-    held = cache.open(root)[NAME].manifest
-    size = Size(n_tracks, f"{held['rows']:,} rows, {held['videos']:,} videos, {len(held['shards']['bbox']):,} shards")
-    for call in CALLS:
-        command = [sys.executable, __file__, "--measure", call, str(root), str(raw)]
-        size.figures[call] = Figure(**json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout))
+    counts = cache.open(root)[NAME].manifest
+    size = f"{counts['rows']:,} rows, {counts['videos']:,} videos, {len(counts['shards']['bbox']):,} shards"
+    figures = {call: in_a_process(call_figure, call, root, raw) for call in CALLS}
     plan = [sys.executable, "-m", "pipeline", "plan", NAME]
     luigi = [str(Path(sys.executable).with_name("luigi")), "--module", "tasks", "Data"]
-    size.figures[COMMANDS[0]] = command_figure(plan, "up to date", folder)
-    size.figures[COMMANDS[1]] = command_figure(luigi, "up to date", folder)
-    for call, figure in size.figures.items():
+    for name, command in zip(COMMANDS, (plan, luigi), strict=True):
+        figures[name] = command_figure(command, "up to date", folder)
+    for call, figure in figures.items():
         print(f"{n_tracks:>9,} tracks  {call:<41} {figure.seconds:8.2f} s {figure.peak:7.0f} MiB", flush=True)
-    return size
+    return size, figures
+
+
+def call_figure(call: str, root: Path, raw: Path) -> Figure:
+    """Time one of CALLS in this process."""
+    work = CALLS[call](root, raw)
+    began, cpu = time.perf_counter(), time.process_time()
+    result = work()
+    figure = Figure(time.perf_counter() - began, time.process_time() - cpu, peak_mib())
+    if call.startswith("plan") and not result.up_to_date:
+        raise SystemExit(f"{call}: expected nothing to do, found: {result.why}")
+    return figure
 
 
 def command_figure(command: Sequence[str], expected: str, folder: Path) -> Figure:
-    """A whole command, its start included. Ends the benchmark when it does anything but report nothing to do."""
+    """Time a whole command with its start. Ends the benchmark unless the command has nothing to do."""
     environment = {**os.environ, "LUIGI_CONFIG_PATH": str(folder / "luigi.cfg"), "PYTHONPATH": str(ROOT)}
     with tempfile.TemporaryFile("w+") as output:
         started = time.perf_counter()
@@ -125,36 +126,11 @@ def command_figure(command: Sequence[str], expected: str, folder: Path) -> Figur
     return Figure(seconds, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
 
 
-def measured_here(call: str, root: str, raw: str) -> dict[str, float]:
-    """One of CALLS in this process: the fields of a `Figure`."""
-    from pipeline.conversion import plan
-    from pipeline.features.plan import plan_extraction
-
-    split = cache.open(root)[NAME] if call.startswith("split") else None
-    spec = StreamSpec(stream=ResNet50(weights=WeightsSpec("untrained", "0")))
-    kinetics = datasets.get("kinetics")
-    calls: tuple[Callable[[], Any], ...] = (
-        lambda: cache.open(root)[NAME],
-        lambda: split.windows(16, 16) if split else None,
-        lambda: split.windows(16, 16, stream="resnet50") if split else None,
-        lambda: plan.plan_conversion(kinetics, "train", raw=Path(raw), root=Path(root)),
-        lambda: plan_extraction(Path(root), NAME, spec),
-    )
-    started, worked = time.perf_counter(), time.process_time()
-    found = calls[CALLS.index(call)]()
-    seconds, cpu = time.perf_counter() - started, time.process_time() - worked
-    if call.startswith("plan") and not found.up_to_date:
-        raise SystemExit(f"{call}: expected nothing to do, found: {found.why}")
-    lines = Path("/proc/self/status").read_text().splitlines()
-    (peak,) = (int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:"))
-    return {"seconds": seconds, "cpu": cpu, "peak": peak}
-
-
-# ---------------------------------------------------------------------------------------- what is measured on
+# ------------------------------------------------------------------------------------------ raw folder and cache
 
 
 def make(folder: Path, split: str, n_tracks: int) -> None:
-    """raw/kinetics with the clips of one split, and a cache made from it, complete with features."""
+    """Write raw/kinetics with the clips of one split, and a cache made from it, with features."""
     raw, root = folder / "raw/kinetics", folder / "cache"
     make_cache(root, raw, split, list(make_raw(raw, split, n_tracks // TRACKS)))
     (folder / "luigi.cfg").write_text(
@@ -164,7 +140,7 @@ def make(folder: Path, split: str, n_tracks: int) -> None:
 
 
 def make_raw(raw: Path, split: str, n_videos: int) -> Iterator[str]:
-    """Clips and AlphaPose's files, one each a video. Gives the videos' names, ascending."""
+    """Write a clip and AlphaPose's file for each video. Yield the videos' names, ascending."""
     raw.mkdir(parents=True, exist_ok=True)
     (raw / MARKER).write_text("{}\n")
     per_class = -(-n_videos // min(CLASSES, n_videos))
@@ -186,13 +162,12 @@ def make_raw(raw: Path, split: str, n_videos: int) -> Iterator[str]:
 
 
 def make_cache(root: Path, raw: Path, split: str, videos: Sequence[str]) -> None:
-    """A committed split with one stream: one full shard and the last one written, the others linked to the first."""
+    """A committed split with one stream: a full shard and the last one are written, the others linked to the first."""
     name = f"kinetics/{split}"
     extent, geometry = len(videos) * TRACKS * ROWS, layout.Geometry()
     full, rest = divmod(extent, layout.ROWS_PER_SHARD)
     written = write_template(root, name, min(full, 1) * layout.ROWS_PER_SHARD + rest)
-    dataset = datasets.get("kinetics")
-    listed = dataset.videos(raw, split)
+    listed = KINETICS.videos(raw, split)
     if [video.name for video in listed] != list(videos):
         raise SystemExit(f"{raw}: the reader lists other videos than were made")
     digests = [inputs.video_digest(raw, video) for video in listed]
@@ -205,7 +180,7 @@ def make_cache(root: Path, raw: Path, split: str, videos: Sequence[str]) -> None
         video_record(video, digest, account, number * TRACKS * ROWS)
         for number, (video, digest, account) in enumerate(zip(videos, digests, accounts, strict=True))
     ]
-    own = {column: layout.COLUMNS[column] for column in dataset.columns(split, body=False)}
+    own = {column: layout.COLUMNS[column] for column in KINETICS.columns(split, body=False)}
     sealed = publish(
         Place(cache.store_at(root), name),
         {
@@ -215,7 +190,7 @@ def make_cache(root: Path, raw: Path, split: str, videos: Sequence[str]) -> None
             "extent": extent,
             "commits": [[0, extent]],
             "shards": {column: linked(root / name / column, full, rest, written, spec) for column, spec in own.items()},
-            "reader": reader_parts(dataset, split, raw, None),
+            "reader": reader_parts(KINETICS, split, raw, None),
             "stand_in": True,
             "accounting": Accounting(accounts).totals(),
         },
@@ -237,12 +212,12 @@ def make_cache(root: Path, raw: Path, split: str, videos: Sequence[str]) -> None
         },
         {f"{array}/zarr.json": layout.column_metadata(spec, extent, geometry) for array, spec in arrays.items()},
     )
-    seen = {video.name: (inputs.stamp(raw, video), digest) for video, digest in zip(listed, digests, strict=True)}
-    inputs.write_stamps(root, name, seen)
+    stamps = {video.name: (inputs.stamp(raw, video), digest) for video, digest in zip(listed, digests, strict=True)}
+    inputs.write_stamps(root, name, stamps)
 
 
 def video_record(video: str, digest: str, account: VideoAccount, start: int) -> dict[str, Any]:
-    """What a conversion would record of one video."""
+    """The record that a conversion writes for a video."""
     track = {"step": 1, "fps": 25.0, "crop_scale": 1.3, "gender": "neutral", "intrinsics": None}
     starts = range(start, start + TRACKS * ROWS, ROWS)
     tracks = [
@@ -255,25 +230,20 @@ def video_record(video: str, digest: str, account: VideoAccount, start: int) -> 
 
 
 def write_template(root: Path, name: str, n_rows: int) -> dict[str, dict[str, str]]:
-    """A small cache written as every cache is. Returns its records, by array and shard."""
-    columns = datasets.get("kinetics").columns("train", body=False)
+    """Write a small cache in the usual way. Return its records, by array and shard."""
+    columns = KINETICS.columns("train", body=False)
     rows: dict[str, Any] = {}
     for column in columns:
         spec = layout.COLUMNS[column]
         one_shard = np.arange(layout.ROWS_PER_SHARD, dtype=spec.dtype).reshape(-1, *[1] * len(spec.trailing))
         rows[column] = np.resize(one_shard, (n_rows, *spec.trailing))
     rows["frame_index"] = np.arange(n_rows)
-    track = cache.TrackRows(name="a/0", video="a", step=1, fps=25.0, crop_scale=1.3, columns=rows)
-    with cache.SplitWriter(root, name, columns=columns, plan="template") as writer:
-        writer.begin()
-        writer.append(cache.VideoEntry(name="a"), [track])
-        writer.commit({})
+    write_split(root, name, columns, [rows])
     with cache.StreamWriter(root, name, "resnet50", dim=DIM, plan="template") as stream:
         for shard in stream.pending:
             n = len(stream.rows(shard))
             stream.write(shard, np.zeros((n, DIM), np.float16), np.ones(n), np.zeros((n, 2), np.uint64))
-        identity = ResNet50(weights=WeightsSpec("untrained", "0")).identity()
-        stream.commit({"identity": identity, "backbone": {"stand_in": True}, "stand_in": True})
+        stream.commit({"identity": RESNET50.identity(), "backbone": {"stand_in": True}, "stand_in": True})
     split = cache.open(root)[name]
     return {**split.manifest["shards"], **split.stream_manifest("resnet50")["shards"]}
 
@@ -281,35 +251,35 @@ def write_template(root: Path, name: str, n_rows: int) -> dict[str, dict[str, st
 def linked(
     array: Path, full: int, rest: int, written: Mapping[str, Mapping[str, str]], spec: layout.ColumnSpec
 ) -> dict[str, str]:
-    """The records of an array's shards; those from 1 to `full` - 1 become links to the first, the last moves behind."""
+    """Link an array's shards from 1 to `full` - 1 to the first one; the last moves behind. Return their records."""
 
     def file(shard: int) -> Path:
-        found = Path(layout.shard_key(str(array), shard, spec.trailing))
-        found.parent.mkdir(parents=True, exist_ok=True)
-        return found
+        path = Path(layout.shard_key(str(array), shard, spec.trailing))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
 
     of_array = written[array.name]
     if full > 1 and rest:
         file(1).rename(file(full))
     for shard in range(1, full):
         os.link(file(0), file(shard))
-    found = {str(shard): of_array["0"] for shard in range(full)}
-    return found | ({str(full): of_array["1" if full else "0"]} if rest else {})
+    full_shards = {str(shard): of_array["0"] for shard in range(full)}
+    return full_shards | ({str(full): of_array["1" if full else "0"]} if rest else {})
 
 
 def publish(place: Place, entries: Mapping[str, Any], files: Mapping[str, bytes]) -> dict[str, Any]:
-    """Commit other entries and small files in the place of those that are there, as a writer does."""
+    """Commit other entries and small files, as a writer does."""
     before = manifest.load(place)
     assert before is not None
-    kept = {key: value for key, value in before.manifest.items() if key != "digest"}
-    return manifest.publish(place, {**kept, **entries}, files, before=before, note={}, started=time.time())
+    unchanged = {key: value for key, value in before.manifest.items() if key != "digest"}
+    return manifest.publish(place, {**unchanged, **entries}, files, before=before, note={}, started=time.time())
 
 
-# ------------------------------------------------------------------------------------------------ verify beside cat
+# ------------------------------------------------------------------------------------------------- verify and cat
 
 
 def verify_speeds(root: Path, times: int) -> dict[tuple[str, str], float]:
-    """(what, "in memory" or "on the disk") -> MB/s, the best of some times."""
+    """(way, "in memory" or "on the disk") -> MB/s, the best of several times."""
     files = [file for file in sorted(root.rglob("*")) if file.is_file() and file.name != "provenance.json"]
     n_bytes = sum(file.stat().st_size for file in files)
     ways: dict[str, Callable[[], object]] = {
@@ -321,8 +291,8 @@ def verify_speeds(root: Path, times: int) -> dict[tuple[str, str], float]:
         for file in files:
             with file.open("rb") as stream:
                 os.fsync(stream.fileno())
-                keep = os.POSIX_FADV_WILLNEED if state == "in memory" else os.POSIX_FADV_DONTNEED
-                os.posix_fadvise(stream.fileno(), 0, 0, keep)
+                advice = os.POSIX_FADV_WILLNEED if state == "in memory" else os.POSIX_FADV_DONTNEED
+                os.posix_fadvise(stream.fileno(), 0, 0, advice)
         if state == "in memory":
             ways["cat"]()
         started = time.perf_counter()
@@ -332,34 +302,34 @@ def verify_speeds(root: Path, times: int) -> dict[tuple[str, str], float]:
 
 
 def tracks(args: argparse.Namespace, work: Path) -> Iterator[str]:
-    """Measure every size, and `verify` beside `cat`."""
+    """All sizes, and `verify` compared with `cat`."""
     sizes = [measure(work / str(n), n) for n in args.tracks]
     write_template(work / "verified", NAME, args.rows)
     speeds = verify_speeds(work / "verified", 3)
-    slow = [call for call, figure in sizes[-1].figures.items() if figure.cpu > GOAL]
+    slow = [call for call, figure in sizes[-1][1].items() if figure.cpu > GOAL]
     yield "SIMULATED data: clips and shards are each one file under many names; names, sizes, digests, tables and"
     yield "manifests are true. One run each, in a fresh process, with all files in memory. Seconds of a call are"
     yield "without Python's start and imports, those of a command with them.\n"
-    yield f"The goal, at most {GOAL:.0f} s of CPU time at {sizes[-1].n_tracks:,} tracks, is reached by "
-    yield f"{'all but ' + ', '.join(slow) if slow else 'all of it'}.\n"
-    yield "Seconds by the clock; in brackets those of CPU time, which leaves out what else ran on the machine; MiB of "
-    yield "the largest resident set, mapped tables included.\n"
-    rows: list[tuple[str, ...]] = [("", *(size.made for size in sizes), "")]
+    yield f"The goal, at most {GOAL:.0f} s of CPU time at {args.tracks[-1]:,} tracks, is reached by "
+    yield f"{'all but ' + ', '.join(slow) if slow else 'all of them'}.\n"
+    yield "Seconds by the clock; in brackets those of CPU time, without other programs; MiB of the largest resident"
+    yield "set, mapped tables included.\n"
+    rows: list[tuple[str, ...]] = [("", *(size for size, _ in sizes), "")]
     for call in (*CALLS, *COMMANDS):
-        figures = [size.figures[call] for size in sizes]
+        figures = [of_size[call] for _, of_size in sizes]
         growth = ", ".join(f"{later.cpu / earlier.cpu:.1f}" for earlier, later in itertools.pairwise(figures))
         cells = (f"{figure.seconds:.3g} ({figure.cpu:.3g}), {figure.peak:,.0f} MiB" for figure in figures)
         rows.append((f"`{call}`", *cells, growth))
-    yield from table(("", *(f"{size.n_tracks:,} tracks" for size in sizes), "CPU time, times as much"), rows)
+    yield from table(("", *(f"{n:,} tracks" for n in args.tracks), "CPU time, times as much"), rows)
     yield f"\n## Verify\n\n{args.rows:,} rows.\n"
-    beside = [(state, speeds["cat", state], speeds["verify", state]) for state in ("in memory", "on the disk")]
-    ratios = ((state, f"{cat:,.0f}", f"{ours:,.0f}", f"**{ours / cat:.2f}**") for state, cat, ours in beside)
+    both = [(state, speeds["cat", state], speeds["verify", state]) for state in ("in memory", "on the disk")]
+    ratios = ((state, f"{cat:,.0f}", f"{ours:,.0f}", f"**{ours / cat:.2f}**") for state, cat, ours in both)
     yield from table(("files", "cat MB/s", "verify MB/s", "verify : cat"), ratios)
 
 
-# ------------------------------------------------------------------------------------------- from a clone to the report
+# ---------------------------------------------------------------------------------------- from a clone to the report
 
-STEPS: Final = (  # a command, and what it is to a new user
+STEPS: Final = (  # a command, and its effect
     ("make setup", "packages"),
     ("make data", "data, converted and extracted"),
     ("make data", "again: nothing to do"),
@@ -370,22 +340,22 @@ STEPS: Final = (  # a command, and what it is to a new user
 
 
 def clone(_: argparse.Namespace, work: Path) -> Iterator[str]:
-    """Run each step in a clone. Raises CalledProcessError for one that fails."""
+    """Run all steps in a clone. Raises CalledProcessError if one fails."""
     rows, after = list[tuple[str, str, str]](), 0.0
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(work / "clone")], check=True)
     for command, what in STEPS:
         began = time.monotonic()
-        subprocess.run(command.split(), cwd=work / "clone", check=True, stdout=sys.stderr)  # one sees how far it is
+        subprocess.run(command.split(), cwd=work / "clone", check=True, stdout=sys.stderr)  # shows the progress
         seconds = time.monotonic() - began
         rows.append((f"`{command}`", what, f"{seconds:.0f}"))
         after += 0 if command == "make setup" or "again" in what else seconds
     yield from table(("command", "what", "seconds"), rows)
     size = (work / "clone/runs/report.html").stat().st_size / 1e6
-    yield f"\nFrom data to report, once the packages are there: {after / 60:.1f} minutes. The report has {size:.1f} MB."
+    yield f"\nFrom data to report, with the packages installed: {after / 60:.1f} minutes. The report has {size:.1f} MB."
 
 
 PARTS: Final[Mapping[str, tuple[str, Callable[[argparse.Namespace, Path], Iterator[str]]]]] = {
-    "tracks": ("How does the work grow, up to a million tracks?", tracks),
+    "tracks": ("How do times and memory grow, up to a million tracks?", tracks),
     "clone": ("How long does it take from a clone to the report?", clone),
 }
 
@@ -396,11 +366,7 @@ def main() -> None:
     options.add_argument("part", nargs="?", choices=list(PARTS), default="tracks")
     options.add_argument("--tracks", type=int, nargs="+", default=list(SIZES))
     options.add_argument("--rows", type=int, default=262_144, help="of the cache that is verified")
-    options.add_argument("--measure", nargs=3, metavar=("CALL", "ROOT", "RAW"), help=argparse.SUPPRESS)
     args = options.parse_args()
-    if args.measure:
-        print(json.dumps(measured_here(*args.measure)))
-        return
     title, part = PARTS[args.part]
     with tempfile.TemporaryDirectory(dir=args.at) as folder:
         report("DEMO or simulated data: no result about a dataset.", title, list(part(args, Path(folder))), args)
