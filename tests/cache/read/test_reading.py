@@ -133,11 +133,10 @@ def test_what_comes_out_of_a_split_is_the_readers_own_or_cannot_be_written_to(ma
 
 
 class TestOpening:
-    def test_no_cache_is_a_clear_error(self, tmp_path: Path) -> None:
-        with pytest.raises(CacheError, match="no such folder"):
-            cache.open(tmp_path / "nowhere")
-        with pytest.raises(CacheError, match=r"no zarr\.json"):
-            cache.open(tmp_path)
+    @pytest.mark.parametrize(("folder", "found"), [("nowhere", "no such folder"), ("", r"no zarr\.json")])
+    def test_no_cache_is_a_clear_error(self, tmp_path: Path, folder: str, found: str) -> None:
+        with pytest.raises(CacheError, match=found):
+            cache.open(tmp_path / folder)
 
     @pytest.mark.parametrize("folder", ["toy", "toy/train", "toy/train/kp_2d", "toy/train/features"])
     def test_a_folder_within_a_cache_is_refused_with_what_to_open(self, folder, tmp_path, toy, monkeypatch):

@@ -59,27 +59,23 @@ def test_every_bit_of_a_small_shard_counts(tmp_path: Path, toy: Any) -> None:
             assert bit % 48 or found(tmp_path, shard), bit  # of every sixth byte
 
 
-def test_intact_bytes_in_the_wrong_place_are_found(root: Path) -> None:
-    boxes, others, features = (root / SPLIT / name for name in ("bbox/c/0/0", "bbox/c/1/0", f"features/{STREAM}/c/0/0"))
-    whole, size = boxes.read_bytes(), 8 * 4 * 4 + 4  # of a chunk: 8 rows of 4 float32, and the checksum
-    for file, data in (
-        (boxes, others.read_bytes()),  # of other rows
-        (features, (root / SPLIT / f"features/{STREAM}/c/1/0").read_bytes()),  # of a stream's other rows
-        (boxes, whole[size : 2 * size] + whole[:size] + whole[2 * size :]),  # of other chunks
-    ):
-        assert file.stat().st_size == len(data)
-        with damaged(file, data):
-            assert found(root, file), file
-
-
-def test_an_index_with_its_own_checksum_that_points_elsewhere_is_found(root: Path) -> None:
-    shard = root / SPLIT / "bbox/c/0/0"
-    data = shard.read_bytes()
+def test_intact_chunks_in_the_wrong_place_are_found(root: Path) -> None:
+    boxes, features = (root / SPLIT / name for name in ("bbox/c/0/0", f"features/{STREAM}/c/0/0"))
+    data, size = boxes.read_bytes(), 8 * 4 * 4 + 4  # of a chunk: 8 rows of 4 float32, and the checksum
     first, *others = np.frombuffer(data[-68:-4], "<u8").reshape(4, 2)
-    for wrong in ([*others, first], [first, *others[:2], [2**64 - 1] * 2], [first, first, *others[1:]]):
-        packed = np.array(wrong, "<u8").tobytes()  # exchanged, absent, overlapping
-        with damaged(shard, data[:-68] + packed + shards.crc32c(packed)):
-            assert found(root, shard), wrong
+    indexes = [
+        np.array(index, "<u8").tobytes()
+        for index in ([*others, first], [first, *others[:2], [2**64 - 1] * 2], [first, first, *others[1:]])
+    ]  # exchanged, absent, overlapping
+    for file, wrong in (
+        (boxes, (root / SPLIT / "bbox/c/1/0").read_bytes()),  # of other rows
+        (features, (root / SPLIT / f"features/{STREAM}/c/1/0").read_bytes()),
+        (boxes, data[size : 2 * size] + data[:size] + data[2 * size :]),
+        *((boxes, data[:-68] + index + shards.crc32c(index)) for index in indexes),
+    ):
+        assert file.stat().st_size == len(wrong)
+        with damaged(file, wrong):
+            assert found(root, file), file
 
 
 def test_a_report_has_counts_progress_and_every_damage_by_split_stream_array_and_shard(root: Path) -> None:

@@ -14,7 +14,6 @@ import pytest
 
 import cache
 from cache import CacheError
-from cache.storage.local import LocalStore
 from tests.cache import made_up
 from tests.cache.made_up import SPLIT, State, Video, differences
 
@@ -208,28 +207,6 @@ def test_what_a_killed_process_has_left_of_a_tag_goes_with_gc(tagged: tuple[Path
     assert cache.gc(root, unfinished=True).removed == [".tags/half/0123456789abcdef"]
     assert [path.name for path in (root / ".tags").iterdir()] == ["v1"]
     assert differences(root, first, "v1") == []
-
-
-@pytest.mark.parametrize("n_removals", [1, 2])
-def test_a_tag_whose_deletion_was_interrupted_is_whole_or_gone_and_no_damage(tagged, n_removals, monkeypatch) -> None:
-    root, first = tagged
-    cache.delete_stream(root, SPLIT, "crops")  # its shards are the tag's own now
-    remove, calls = LocalStore.remove, iter(range(n_removals))
-
-    def interrupted(store: LocalStore, keys: Any) -> None:
-        if next(calls, None) is None:
-            raise KeyboardInterrupt
-        remove(store, keys)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(LocalStore, "remove", interrupted)
-        cache.delete_tag(root, "v1")
-    assert cache.verify(root).ok
-    for _ in cache.tags(root):
-        assert differences(root, first, "v1") == []
-        cache.delete_tag(root, "v1")
-    cache.gc(root, unfinished=True)
-    assert not [*root.glob(".tags/*")]
 
 
 @pytest.mark.parametrize("code", [errno.EOPNOTSUPP, errno.EXDEV], ids=["no hard links", "another disk"])
