@@ -6,7 +6,7 @@ import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeVar, overload
 
 import numpy as np
@@ -55,13 +55,6 @@ class TrackRows:
     intrinsics: NDArray[Any] | None = None  # (3, 3) px
     columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # name in COLUMNS -> (T, *trailing)
     extra: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # name -> (T, *shape), or of the track
-
-    @classmethod
-    def from_record(
-        cls, track: TrackRecord, columns: Mapping[str, NDArray[Any]], extra: Mapping[str, NDArray[Any]] | None = None
-    ) -> TrackRows:
-        names = [column.name for column in fields(cls) if column.name not in ("columns", "extra")]
-        return cls(**{name: getattr(track, name) for name in names}, columns=columns, extra=extra or {})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

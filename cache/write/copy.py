@@ -195,8 +195,12 @@ def _as_appended(source: Split, track: TrackRecord) -> TrackRows:
     for label, flag in NEEDS_FLAG.items():
         if flag not in arrays:
             arrays.pop(label, None)
-    columns = {name: values for name, values in arrays.items() if name in COLUMNS}
-    return TrackRows.from_record(track, columns, {name: arrays[name] for name in source.extra if name in arrays})
+    names = ("name", "video", "step", "fps", "crop_scale", "gender", "intrinsics")
+    return TrackRows(
+        **{name: getattr(track, name) for name in names},
+        columns={name: values for name, values in arrays.items() if name in COLUMNS},
+        extra={name: values for name, values in arrays.items() if name in source.extra},
+    )
 
 
 def _write_stream(
