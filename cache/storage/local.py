@@ -72,18 +72,18 @@ class LocalStore(Store):
             os.close(fd)
 
     def size(self, key: str) -> int | None:
-        try:
-            status = self.path(key).stat()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        return status.st_size if stat.S_ISREG(status.st_mode) else None
+        status = self._stat(key)
+        return status.st_size if status and stat.S_ISREG(status.st_mode) else None
 
     def etag(self, key: str) -> Etag | None:
+        status = self._stat(key)
+        return status and (status.st_ino, status.st_size, status.st_mtime_ns)
+
+    def _stat(self, key: str) -> os.stat_result | None:
         try:
-            status = self.path(key).stat()
+            return self.path(key).stat()
         except (FileNotFoundError, NotADirectoryError):
             return None
-        return status.st_ino, status.st_size, status.st_mtime_ns
 
     def list_names(self, folder: str) -> list[str]:
         try:
