@@ -32,7 +32,8 @@ class TorchWindows(Dataset[Item]):
         starts: list[Ints] = [split.windows(seqlen, stride, tail=tail, **by)[:, 0] for split in self._splits]
         self._starts = np.concatenate(starts) if starts else np.zeros(0, np.int64)
         self._stops = np.cumsum([len(rows) for rows in starts], dtype=np.int64)
-        self._require_equal_shapes()
+        if len(starts) > 1:
+            self._require_equal_shapes([(number, rows[:1]) for number, rows in enumerate(starts) if len(rows)])
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _again, (self._splits, *self._arguments, self._identity)
@@ -70,20 +71,17 @@ class TorchWindows(Dataset[Item]):
         windows = np.stack([starts, starts + self.seqlen], axis=1)
         return self._splits[number].read(windows, **self._reading)
 
-    def _require_equal_shapes(self) -> None:
-        first: tuple[str, dict[str, Any]] | None = None
-        for number, (split, stop) in enumerate(zip(self._splits, self._stops.tolist(), strict=True)):
-            start = int(self._stops[number - 1]) if number else 0
-            if start == stop or len(self._splits) == 1:
-                continue
-            window = self._read(number, self._starts[start : start + 1])
-            shapes = {name: array.shape[1:] for name, array in window.items()}
-            first = first or (split.name, shapes)
-            if shapes != first[1]:
-                differ = {name for name, _ in shapes.items() ^ first[1].items()}
+    def _require_equal_shapes(self, first_windows: Sequence[tuple[int, Ints]]) -> None:
+        """Compare the shapes of a window of each split, by its number."""
+        shapes: dict[int, set[tuple[str, tuple[int, ...]]]] = {}
+        for number, starts in first_windows:
+            shapes[number] = {(name, array.shape[1:]) for name, array in self._read(number, starts).items()}
+            first = next(iter(shapes))
+            if differ := {name for name, _ in shapes[number] ^ shapes[first]}:
+                names = f"{self._splits[first].name} and {self._splits[number].name}"
                 raise CacheError(
-                    f"{first[0]} and {split.name}: expected the same shape of each field, found others of "
-                    f"{', '.join(sorted(differ))}. They cannot be in one batch: name other `fields`, or leave one out."
+                    f"{names}: expected the same shape of each field, found others of {', '.join(sorted(differ))}. "
+                    "They cannot be in one batch: name other `fields`, or leave one out."
                 )
 
 
