@@ -57,7 +57,7 @@ class CropPolicy:
 
     @property
     def follows_box(self) -> bool:
-        """Whether the track's own box is cut out, unmoved."""
+        """Whether the crop is the track's own box."""
         return self.jitter is None and self.scale == 1
 
     @classmethod

@@ -58,7 +58,7 @@ class MixturePart:
 
     @cached_property
     def alternatives(self) -> list[dict[str, str]]:
-        """Which streams are read in the place of the part's own: one of these, by name, for each window."""
+        """Streams to read instead of the part's own, by name. Each window uses one of these."""
         names = self.streams if self.stream is None else (self.stream,)
         n_copies = max(map(len, self.copies.values()), default=1)
         return [{name: self.copies.get(name, [name] * n_copies)[k] for name in names} for k in range(n_copies)]
@@ -105,9 +105,9 @@ class Mixture:
         before = np.cumsum([0, *(part.count for part in parts)])
         self._first = {part.name: int(rank - n) % world_size for part, n in zip(parts, before, strict=False)}
         self.sizes = {part.name: len(range(self._first[part.name], part.count, world_size)) for part in parts}
-        """Windows of a step that this rank takes, by part."""
+        """Windows per step of this rank, by part."""
         self.fields = {part.name: self._fields_of(part) for part in parts}
-        """What follows (B, T) in each field, and its dtype, by part. Features are as stored: no digit is lost."""
+        """Shape after (B, T) and dtype of each field, by part. Features keep their stored dtype."""
 
     @property
     def counts(self) -> dict[str, dict[str, int]]:
@@ -115,7 +115,7 @@ class Mixture:
         return {part: {name: len(rows) for name, rows in splits.items()} for part, splits in self._starts.items()}
 
     def draw(self, step: int) -> dict[str, list[Pick]]:
-        """Which windows step `step`, from 0, takes, by part."""
+        """The windows of a step (from 0), by part."""
         picks: dict[str, list[Pick]] = {}
         for name, part in self.parts.items():
             drawn = self._draws[name].take(step * part.count, part.count)
@@ -131,7 +131,7 @@ class Mixture:
         return picks
 
     def _copies(self, part: MixturePart, step: int) -> Ints:
-        """(count,) which of the part's alternatives each draw of a step takes."""
+        """(count,) the alternative of each draw of a step."""
         draws = np.arange(step * part.count, (step + 1) * part.count, dtype=np.uint64)
         digest = hashlib.shake_256(repr((self._seed, part.name, "copy")).encode()).digest(8)
         return (hash_bits(draws ^ np.frombuffer(digest, "<u8")) % np.uint64(len(part.alternatives))).astype(np.int64)
@@ -157,7 +157,7 @@ class Mixture:
         return dict(out)
 
     def stream_rows(self) -> StreamRows:
-        """The rows that the windows of all parts need of `stream`, its copies, or `streams` without their history."""
+        """The stream rows that the windows of all parts need, without history."""
         starts: dict[str, list[Ints]] = {}
         for name, part in self.parts.items():
             if part.stream is not None or part.streams:

@@ -47,7 +47,7 @@ _ATTEMPTS: Final = 3  # at a split that is written meanwhile
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """One file that is not what it must be."""
+    """One damaged or missing file."""
 
     split: str  # "" for a group above the splits
     stream: str | None  # None: of the split itself
@@ -59,7 +59,7 @@ class Damage:
 
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
-    """What `verify` found. `notes` are about files that killed writers have left, which do no harm."""
+    """Result of `verify`. `notes` name harmless files of killed writers."""
 
     damaged: tuple[Damage, ...] = ()
     notes: tuple[str, ...] = ()
@@ -117,7 +117,7 @@ def verify(
 
 
 class _Verification:
-    """One pass over a cache, and what it has found."""
+    """One pass over a cache, and its results."""
 
     def __init__(
         self, store: Store, fast: bool, threads: ThreadPoolExecutor, progress: Progress | None, places: Iterable[Place]
@@ -160,7 +160,7 @@ class _Verification:
             self.counts = counts
 
     def tag(self, name: str, splits: Collection[str] | None) -> None:
-        """Check what a tag has of its own: manifests, small files, and shards that the cache has removed."""
+        """Check a tag's own files: manifests, small files, and shards that the cache has removed."""
         home = place_of_tag(self._store, name)
         try:
             tag = read_tag(self._store, name)
@@ -278,13 +278,13 @@ class _Verification:
 
 @dataclass(slots=True)
 class Repaired:
-    """What a repair did. Keys are below the cache."""
+    """Result of `repair`. Keys are below the cache."""
 
     restored: list[str] = field(default_factory=list)  # small files that were written again
     removed: list[str] = field(default_factory=list)  # files and folders of damaged shards
     streams: dict[tuple[str, str], tuple[int, ...]] = field(default_factory=dict)  # shards to be extracted again
-    rows: dict[str, tuple[int, ...]] = field(default_factory=dict)  # split -> shards whose videos must be read again
-    refused: list[str] = field(default_factory=list)  # messages: what could not be done, and what to do instead
+    rows: dict[str, tuple[int, ...]] = field(default_factory=dict)  # split -> shards to be converted again
+    refused: list[str] = field(default_factory=list)  # messages: remaining damage, and what to do
 
 
 def repair(root: Root, report: VerifyReport) -> Repaired:
@@ -313,7 +313,7 @@ def repair(root: Root, report: VerifyReport) -> Repaired:
             if (split, stream) in small:
                 _restore_small_files(place, repaired)
             _remove_shards(place, damaged_shards.get((split, stream), ()), repaired)
-        except CacheError as error:  # it must not keep other splits and streams from being repaired
+        except CacheError as error:  # still repair the other splits and streams
             repaired.refused.append(str(error))
     return repaired
 

@@ -93,7 +93,7 @@ def join_adjacent(ranges: Ranges) -> Ranges:
 
 
 class StreamRows:
-    """The rows that windows need, each once, in one table. starts: first rows of windows, by split."""
+    """A table with every row that the windows need, once. starts: first rows of windows, by split."""
 
     def __init__(self, starts: Mapping[str, Ints], seqlen: int) -> None:
         self.seqlen = seqlen
@@ -110,13 +110,13 @@ class StreamRows:
             self.total += int(lengths.sum())
 
     def place(self, split: str, starts: Ints) -> Ints:
-        """Where windows are in the table: (b,) first rows in the split -> (b,) first rows in the table."""
+        """Windows' (b,) first rows in the split -> (b,) first rows in the table."""
         first, _, place = self._segments[split]
         segment = np.searchsorted(first, starts, side="right") - 1
         return place[segment] + starts - first[segment]
 
     def batches(self, n_windows: int = 512) -> Iterator[tuple[str, Ints]]:
-        """(split, first rows of at most `n_windows` windows) that together cover the table, to fill it."""
+        """Windows that cover the table, to fill it: (split, first rows of at most `n_windows` windows)."""
         for name, (first, stop, _) in self._segments.items():
             segment, within = spread(-(-(stop - first) // self.seqlen))
             # The last one of a segment ends where the segment does.

@@ -1,4 +1,4 @@
-"""Extra columns, which a dataset's reader declares: in the split's manifest, under `extra`.  [cache]"""
+"""Extra columns, declared by a dataset's reader and stored in the split's manifest under `extra`.  [cache]"""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ class ExtraColumn:
         return {key: value for key, value in self.as_json().items() if key not in ("about", "unit")}
 
     def problem(self, array: Any, n_rows: int) -> str:
-        """Why an array cannot be this column of a track of `n_rows` rows; "" if it can."""
+        """Why an array does not fit this column of a track with `n_rows` rows; "" if it does."""
         shape = (n_rows, *self.shape) if self.per == "row" else self.shape
         if problem := array_problem(array, self.spec, shape):
             return problem
@@ -143,7 +143,7 @@ class ExtraColumn:
 
 
 def array_problem(array: Any, spec: ColumnSpec, shape: tuple[int, ...]) -> str:
-    """Why an array cannot be rows of a column; "" if it can. Only floats may be rounded."""
+    """Why an array does not fit a column; "" if it does. Only floats may be rounded."""
     if not isinstance(array, np.ndarray | np.generic) or array.shape != shape:
         return f"is {getattr(array, 'shape', type(array).__name__)}, expected {shape}"
     if array.dtype.kind not in {"f": "fiu", "i": "iu", "u": "bu"}[spec.dtype.kind]:

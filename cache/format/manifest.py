@@ -1,4 +1,4 @@
-"""The commit: one small file that names everything that exists, replaced atomically.  [cache]
+"""The commit: a manifest that names every committed file, replaced atomically.  [cache]
 
 Shards are written once. The small files of a commit (tables, `zarr.json`) are staged, then the manifest with their
 digests is replaced, which is the commit, then they are copied into place. A reader that opens in between takes each
@@ -45,7 +45,7 @@ class Place:
     store: Store
     split: str
     stream: str | None = None
-    tag: str = ""  # the folder of the tag that it is of; "": it is what the cache holds now
+    tag: str = ""  # folder of its tag; "": the current state
 
     @property
     def base(self) -> str:
@@ -120,7 +120,7 @@ class Commit:
     manifest: Mapping[str, Any]
     files: Mapping[str, Bytes]
     etag: Etag | None  # of the manifest's file; of a tag, of the one at `shards_at`
-    current: Place | None = None  # of a tag: what the cache holds now, while that names all of the tag's shards
+    current: Place | None = None  # of a tag: the cache's own place, while its manifest names all of the tag's shards
 
     @property
     def digest(self) -> str:
@@ -128,7 +128,7 @@ class Commit:
 
     @property
     def shards_at(self) -> Place:
-        """Where the shards are: of a tag, those of the cache as long as it has them, then the tag's own."""
+        """Where the shards are. A tag uses the cache's shards while they exist, then its own copies."""
         return self.current or self.place
 
 
@@ -181,7 +181,7 @@ def parse_manifest(text: bytes, place: Place) -> dict[str, Any]:
 
 
 def _problem_of(manifest: Mapping[str, Any], place: Place) -> str:
-    """Why a manifest, which may come from anywhere, cannot be that of a place; "" if it can."""
+    """Why an untrusted manifest cannot be that of a place; "" if it can."""
     if missing := [name for name in _ENTRIES[place.kind] if name not in manifest]:
         return f"no {missing[0]!r}"
     if manifest.get("stream") != place.stream:
@@ -355,7 +355,7 @@ _SOFTWARE: Final = ("vibe-pipeline", "numpy", "zarr", "google-crc32c")
 
 
 def add_provenance(place: Place, digest: str, facts: Mapping[str, Any], started: float) -> None:
-    """Note how the commit `digest` is made. Called before the commit: a note without its commit does no harm."""
+    """Add a note on a commit before it is made: a note without its commit does no harm."""
     software = {}
     for name in _SOFTWARE:
         with suppress(metadata.PackageNotFoundError):

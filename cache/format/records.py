@@ -20,7 +20,7 @@ _R = TypeVar("_R")
 
 
 class WrittenTrack(Protocol):
-    """What a writer takes: `TrackRows`, or any object with these attributes."""
+    """A track to write: `TrackRows`, or any object with these attributes."""
 
     @property
     def name(self) -> str: ...
@@ -44,7 +44,7 @@ class WrittenTrack(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)  # eq=False: == of arrays is ambiguous
 class TrackRows:
-    """One person through one video, T rows, as a writer takes it. Leave out missing columns."""
+    """One person in one video, T rows, to write. Leave out missing columns."""
 
     name: str  # <video>/<person>, unique within the split
     video: str
@@ -59,7 +59,7 @@ class TrackRows:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VideoEntry:
-    """One raw video: where its pixels are, what it was made from, and what became of its frames."""
+    """One raw video: its pixel source, fingerprints and frame accounting."""
 
     name: str  # unique within the split
     source: str = ""  # the pixel source below the raw folder, in one line; "" without pixels
@@ -93,7 +93,7 @@ class TrackRecord(_TrackFields):
 
 
 class _Table(Sequence[_R], ABC):
-    """Records of a table, each made when it is asked for."""
+    """Records of a table, created on access."""
 
     def __init__(self, tables: Tables) -> None:
         self.tables = tables
@@ -127,7 +127,7 @@ class TrackTable(_Table[TrackRecord]):
         self.video: NDArray[np.int32] = tables["track_video"]  # (N,) number in `Split.videos`
         extra = [name for name in tables if name.startswith("track_") and name not in {*TABLES, *TEXTS}]
         self.extra = {name.removeprefix("track_"): tables[name] for name in extra}
-        """Columns of tracks that the dataset's reader brings, by name: (N, ...)."""
+        """Extra track columns by name: (N, ...)."""
 
     def __len__(self) -> int:
         return len(self.tables["track_start"])
@@ -216,7 +216,7 @@ def find_runs(frame_index: NDArray[Any], step: int, first_row: int) -> list[tupl
 def video_record(
     entry: VideoEntry, tracks: Sequence[WrittenTrack], start: int, extra: Collection[ExtraColumn] = ()
 ) -> dict[str, Any]:
-    """What the journal and the tables keep of a video whose tracks take the rows from `start` on. JSON holds it."""
+    """The JSON record of a video, for journal and tables. Its tracks take the rows from `start` on."""
     of_tracks = [column.name for column in extra if column.per == "track"]
     rows, stop = [], start
     for track in tracks:
@@ -243,7 +243,7 @@ def video_record(
 
 
 def tables_of(videos: Sequence[Mapping[str, Any]], extra: Collection[ExtraColumn] = ()) -> Tables:
-    """The tables of videos that `video_record` has described, with those of a dataset's own columns of tracks."""
+    """Build the tables from records of `video_record`, with extra track columns."""
     tracks = [track for video in videos for track in video["tracks"]]
     accounts = [canonical(video["account"]) for video in videos]
     runs = [run for track in tracks for run in track["runs"]]

@@ -1,4 +1,4 @@
-"""Which files belong to a cache, and which are unreferenced.  [cache]"""
+"""Find the files of a cache, referenced and unreferenced.  [cache]"""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def create_groups(place: Place) -> None:
 
 
 def columns_of(manifest: Mapping[str, Any]) -> Mapping[str, ColumnSpec]:
-    """The columns that a manifest's arrays may be: a split's, or a stream's."""
+    """The columns that a manifest may name: a split's, or a stream's."""
     if "stream" in manifest:
         return stream_columns(manifest["stream"], manifest["dim"], manifest["dtype"])
     return {**COLUMNS, **{c.name: c.spec for c in extras_of(manifest).values() if c.per == "row"}}
@@ -76,18 +76,18 @@ def places_of(store: Store, split: str) -> list[Place]:
 
 
 def shards_on_disk(store: Store, array: str) -> list[int]:
-    """Numbers of the shards of one array that exist, named by a manifest or not."""
+    """Numbers of an array's existing shards, committed or not."""
     return sorted(int(name) for name in store.list_names(f"{array}/c") if name.isdigit())
 
 
 def remove_shards(store: Store, array: str, keep: Collection[int]) -> None:
-    """Remove the shards of one array whose numbers are not in `keep`, where they can only be a dead writer's."""
+    """Remove an array's shards that are not in `keep`, unless they may belong to a running writer."""
     if store.exclusive:
         store.remove([f"{array}/c/{number}" for number in shards_on_disk(store, array) if number not in keep])
 
 
 def find_unreferenced(place: Place, commit: Commit | None, *, unfinished: bool) -> Iterator[str]:
-    """Keys of the cache's own files that no manifest names; `unfinished`: also finished work with its journal."""
+    """Keys of the cache's files that no manifest names; `unfinished`: also uncommitted work with its journal."""
     store, is_split = place.store, place.stream is None
     names, writing = store.list_names(place.home), store.list_names(place.writing)
     yield from (f"{place.writing}/{name}" for name in writing if name.startswith("."))  # of a killed write
@@ -118,7 +118,7 @@ def find_unreferenced(place: Place, commit: Commit | None, *, unfinished: bool) 
 
 
 def _columns_on_disk(place: Place, commit: Commit | None) -> list[str]:
-    """The columns that a split may have, and folders of nothing but shards: a killed writer's extra columns."""
+    """The columns that a split may have, and folders that hold only shards: extra columns of a killed writer."""
     store, known = place.store, {*COLUMNS, *TABLE_NAMES, *({} if commit is None else columns_of(commit.manifest))}
     strange = [name for name in store.list_names(place.home) if name not in known]
     shards_alone = [name for name in strange if store.list_names(place.array(name)) == ["c"]]

@@ -126,7 +126,7 @@ class Tables(dict[str, Array]):
 
 
 def narrow(texts: Array) -> Array:
-    """Drop columns that are zero in every text."""
+    """Drop trailing padding that no text needs."""
     used = np.flatnonzero(texts.any(axis=0))
     return texts[:, : used[-1] + 1 if len(used) else 1]
 
@@ -141,7 +141,7 @@ def track_of(tables: Tables, rows: Array) -> NDArray[np.int64]:
 
 
 def live_by_shard(tables: Tables, geometry: Geometry, extent: int) -> NDArray[np.int64]:
-    """(shards,) how many rows of committed tracks each shard of a split with `extent` rows holds."""
+    """(shards,) number of rows of committed tracks in each shard of a split with `extent` rows."""
     starts, stops = tables["track_start"], tables["track_stop"]
     n_shards = geometry.shards(extent)
     if not len(starts):

@@ -28,7 +28,7 @@ class Tag:
     created: str  # when, as ISO 8601 in UTC; "" when the note on it is lost
     splits: Mapping[str, Mapping[str, Any]]  # split -> `digest` of its manifest, `rows`, `tracks`, `streams`: digests
     folder: str  # key of the folder with its manifests
-    held: int = 0  # bytes of shards that it names and the cache does not any more; only `cache.tags` looks
+    held: int = 0  # bytes of shards that only the tag still references; set by `cache.tags` alone
 
 
 def place_of_tag(store: Store, name: str) -> Place:
@@ -39,7 +39,7 @@ def place_of_tag(store: Store, name: str) -> Place:
 
 
 def folder_of(name: str, splits: Mapping[str, Any]) -> str:
-    """The folder with a tag's copies: it names their content, so that nothing else can get into it."""
+    """The folder with a tag's copies, named by their content."""
     return f"{TAGS}/{name}/{fingerprint(splits)[:16]}"
 
 
@@ -61,14 +61,14 @@ def tag_names(store: Store) -> list[str]:
 
 
 def places_of_tag(store: Store, tag: Tag) -> Iterator[Place]:
-    """Where the manifests of its splits and streams are."""
+    """Places of the manifests of its splits and streams."""
     for split, state in tag.splits.items():
         for stream in (None, *state["streams"]):
             yield Place(store, split, stream, tag.folder)
 
 
 def held_back(store: Store, tag: Tag) -> int:
-    """Bytes of the shards that a tag names and the cache does not any more. Raises CacheError for a damaged one."""
+    """Bytes of shards that the tag references and the cache no longer does. Raises CacheError for a damaged tag."""
     n_bytes = 0
     for place in places_of_tag(store, tag):
         named, current = (read_manifest(of) or ({"shards": {}}, None) for of in (place, replace(place, tag="")))

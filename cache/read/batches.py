@@ -96,7 +96,7 @@ def _buffer(buffers: Mapping[str, Array], name: str, shape: tuple[int, ...], dty
 
 
 class OpenSplit:
-    """What `Split` reads: one commit's tables, and columns and streams, opened when they are first used."""
+    """One commit's tables, columns and streams, opened on first use."""
 
     def __init__(self, commit: Commit) -> None:
         self.store, self.name, self._commit = commit.place.store, commit.place.split, commit
@@ -111,7 +111,7 @@ class OpenSplit:
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
-        """Names of the columns that this split has in every row, its dataset's own among them."""
+        """Names of the columns of rows, extra columns included."""
         return (
             *(name for name in COLUMNS if name in self.manifest["shards"]),
             *(name for name, column in self.extra.items() if column.per == "row"),
@@ -127,7 +127,7 @@ class OpenSplit:
 
     @cached_property
     def extra(self) -> dict[str, ExtraColumn]:
-        """The columns that the dataset's reader brought, of rows and of tracks, by name."""
+        """Extra columns of rows and tracks, by name."""
         return extras_of(self.manifest)
 
     @cached_property
@@ -152,7 +152,7 @@ class OpenSplit:
         return tuple(name for name in names if self.store.exists(f"{home}/{name}/{MANIFEST}"))
 
     def place(self, stream: str | None = None) -> Place:
-        """Where the manifest that it was opened by is, or that of one of its streams."""
+        """The place of its manifest, or of a stream's."""
         return replace(self._commit.place, stream=stream)
 
     def _read_rows(self, name: str, starts: NDArray[np.int64], seqlen: int) -> Array:

@@ -69,7 +69,7 @@ def open_column(commit: Commit, array: str, check_current: Callable[[], None]) -
 
 
 class OpenStream:
-    """One committed state of a feature stream, and the shards that it has. `rows`: the manifest of its split."""
+    """One committed state of a feature stream. `rows`: the manifest of its split."""
 
     def __init__(self, commit: Commit, rows: Mapping[str, Any]) -> None:
         self.commit, self._name = commit, str(commit.place.stream)
@@ -84,7 +84,7 @@ class OpenStream:
 
     @cached_property
     def crop(self) -> CropPolicy:
-        """The crop that its network saw. Raises CacheError for a crop policy that this version does not know."""
+        """The crop policy of its network. Raises CacheError for one that this version does not know."""
         identity = self.commit.manifest.get("identity")
         policy = identity.get("crop", {}) if isinstance(identity, Mapping) else {}
         try:

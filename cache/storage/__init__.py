@@ -28,5 +28,5 @@ def store_at(root: Root | Store) -> Store:
 
 
 def place_of(text: str) -> Root:
-    """A cache's place as a user writes it: the URL of an object store stays text, anything else is a path."""
+    """Parse a cache location: the URL of an object store stays text, anything else becomes a path."""
     return text if "://" in text and not text.startswith("file://") else Path(text.removeprefix("file://"))

@@ -25,7 +25,7 @@ Root = Path | str  # a folder, or a URL as s3://bucket/prefix
 
 
 class Lock:
-    """A writer's lock, held until `release` or the end of `with`. This one keeps nobody out."""
+    """A writer's lock, held until `release` or the end of `with`. This base class excludes nobody."""
 
     def require(self) -> None:
         """Raise CacheError when the lock has been lost: another process may be writing by now."""

@@ -44,7 +44,7 @@ class ObjectStore(Store):
             do = "pip install 'vibe-pipeline[s3]'"
             raise CacheError(f"{url}: a cache in an object store needs obstore: {do}") from error
         self._api = obstore
-        self._bucket_exists = False  # whether that is known
+        self._bucket_exists = False  # not checked yet
         with self._errors(""):
             self._objects = self._connect("")
 
@@ -242,7 +242,7 @@ def _message(error: Exception) -> str:
 
 
 def map_parallel(job: Callable[[_T], _R], items: Collection[_T]) -> list[_R]:
-    """The job's answers for all items, in order, several items at a time. The first error is raised."""
+    """Run the job on all items, several at a time. Returns results in order, and raises the first error."""
     if len(items) < 2:
         return [job(item) for item in items]
     with ThreadPoolExecutor(min(_IN_FLIGHT, len(items))) as threads:

@@ -22,7 +22,7 @@ from cache.storage.base import Lock, Root, Store
 
 
 class Journal:
-    """Finished, uncommitted work, which the next writer continues: records, each in a small file with a checksum."""
+    """Finished, uncommitted work for the next writer to continue: records, each in a small file with a checksum."""
 
     def __init__(self, store: Store, folder: str) -> None:
         self._store, self._folder = store, folder
@@ -115,7 +115,7 @@ class Writer(ABC):
 
 
 def _publish(place: Place, entries: Mapping[str, Any], *args: Any, before: Commit | None, **options: Any) -> None:
-    """As `manifest.publish`. Shards that are not named any more stay in the tags that name them."""
+    """As `manifest.publish`. Shards that the manifest no longer names stay in the tags that name them."""
     if before is None or has_shards(entries, before.manifest["shards"]):
         manifest.publish(place, entries, *args, before=before, **options)
         return

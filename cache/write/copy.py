@@ -28,18 +28,18 @@ from cache.write.stream_writer import StreamWriter
 
 Progress = Callable[[int, int, str], None]  # rows written, rows in all, what is written
 
-COPIED: Final = "copied"  # in the notes on a commit: of which cache and state it is the copy
+COPIED: Final = "copied"  # entry of a commit's note: the cache and state that it was copied from
 
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """What `copy_split` did."""
+    """Result of `copy_split`."""
 
     split: str
     rows: int  # of the split, live
-    wrote_rows: bool  # False: they were there
-    streams: tuple[str, ...]  # that were written, or got rows
-    missing: Mapping[str, int]  # stream -> rows that the copy does not have of it, where there are any
+    wrote_rows: bool  # False: the copy had them already
+    streams: tuple[str, ...]  # with new rows
+    missing: Mapping[str, int]  # stream -> number of rows that the copy lacks, if any
 
 
 def copy_split(
@@ -122,7 +122,7 @@ def _is_copy(source: Split, store: Store) -> bool:
 
 
 def _refuse_other_stream(source: Split, store: Store, name: str) -> None:
-    """Raise CacheError where the other cache has a stream of that name that was made of something else."""
+    """Raise CacheError if the other cache has a different stream of that name."""
     copied = FeatureCache(store.root)[source.name]
     if name not in copied.streams:
         return
@@ -185,7 +185,7 @@ def _tracks_of(source: Split, videos: NDArray[np.intp]) -> Iterator[list[TrackRe
 
 
 def _as_appended(source: Split, track: TrackRecord) -> TrackRows:
-    """A track as it was appended once: columns that it does not have hold fill values, and are left out."""
+    """A track as it was appended: columns of fill values, which it does not have, are left out."""
     arrays = {name: source.rows(name, track.start, track.stop) for name in source.columns} | dict(track.extra)
     specs = {**COLUMNS, **{name: column.spec for name, column in source.extra.items()}}
     for name, values in list(arrays.items()):
@@ -206,7 +206,7 @@ def _as_appended(source: Split, track: TrackRecord) -> TrackRows:
 def _write_stream(
     copied: Split, source: Split, stream: OpenStream, shift: NDArray[np.int64], progress: Progress
 ) -> bool:
-    """Write missing shards of which the source has every row, if any. shift: from a track's rows to the source's."""
+    """Write missing shards that are complete in the source. shift: from a track's rows to the source's."""
     held = stream.commit.manifest
     name, size = str(held["stream"]), int(held["geometry"]["rows_per_shard"])
     form: dict[str, Any] = {"dim": int(held["dim"]), "dtype": str(held["dtype"])}

@@ -89,7 +89,7 @@ class _Sweep:
         self.remove(find_unreferenced(place, commit, unfinished=not goes_on))
 
     def tag(self, place: Place, name: str) -> None:
-        """Remove what a killed process has left of making or deleting a tag; report what the tag holds back."""
+        """Remove remains of an interrupted tag or deletion. Report bytes that only the tag references."""
         read = manifest.read_manifest(place)
         if (
             read is None

@@ -51,7 +51,7 @@ class Staged:
 
 
 class StreamShards:
-    """One state of a split and its stream, to compute and stage shards for. Threads may share it.
+    """One state of a split and its stream, for computing and staging shards. Threads may share it.
 
     Args:
         root, split: a committed split of a cache.
