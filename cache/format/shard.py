@@ -70,10 +70,10 @@ def index_bytes(chunks: int) -> int:
     return chunks * 16 + 4
 
 
-def require_size(file: str, size: int, record: str | None, chunks: int) -> None:
+def require_size(file: str, size: int, record: str, chunks: int) -> None:
     """Raise CacheError unless a shard file has the size in its record, and room for its index."""
-    if size < index_bytes(chunks) or (record and size != size_of(record)):
-        raise damage(file, f"a shard of {size_of(record)} bytes" if record else "a shard", f"{size} bytes")
+    if size < index_bytes(chunks) or size != size_of(record):
+        raise damage(file, f"a shard of {size_of(record)} bytes", f"{size} bytes")
 
 
 def parse_index(packed: bytes, chunks: int, size: int, file: str, chunk_bytes: int | None = None) -> NDArray[np.uint64]:

@@ -41,6 +41,8 @@ class MappedShard:
     __slots__ = ("_chunk_bytes", "_map", "data", "file_size", "offsets", "size")
 
     def __init__(self, file: Path, layout: ArrayLayout, record: str | None) -> None:
+        if record is None:  # a file of this name belongs to a commit that is being written
+            raise shards.missing(str(file))
         try:
             fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError):

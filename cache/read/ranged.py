@@ -93,9 +93,10 @@ class RangedRows:
         if (index := self._indexes.get(shard)) is not None:
             return index
         chunks, size, location = self._geometry.chunks, self._store.size(key), self._store.location(key)
-        if size is None:
+        record = self._records.get(str(shard))
+        if size is None or record is None:  # without a record, the object belongs to a commit that is being written
             raise FileNotFoundError(location)
-        shards.require_size(location, size, self._records.get(str(shard)), chunks)
+        shards.require_size(location, size, record, chunks)
         (packed,) = self._store.read_ranges(key, [size - shards.index_bytes(chunks)], [size])
         index = shards.parse_index(packed, chunks, size, location, self._layout.chunk_bytes + 4)
         with self._lock:

@@ -49,6 +49,16 @@ def test_rows_with_nothing_to_compute_from_have_a_value_wherever_rows_go(tmp_pat
     assert cache.verify(copy).ok
 
 
+def test_a_shard_that_is_not_committed_is_not_read(tracks: Path, toy: Any) -> None:
+    toy.write_stream(tracks, shards=[0])
+    split = cache.open(tracks)["toy/train"]
+    with writer_of(tracks) as writer:
+        writer.write(*toy.given(writer, 1))
+        with pytest.raises(CacheError, match="no file"):
+            split.rows("features/resnet50", 40, 44)
+        assert np.isnan(split.column("features/resnet50")[40:44]).all()
+
+
 def test_keys_are_found_in_every_sorted_run(tmp_path: Path, toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cache.write.stream_shards._SORTED_ROWS", 40)
     toy.write(tmp_path, toy.videos())
