@@ -9,7 +9,6 @@ from typing import Any, Final
 
 import google_crc32c
 import numpy as np
-from numpy.typing import NDArray
 
 from cache.errors import CacheError
 from cache.format import layout
@@ -78,19 +77,13 @@ def check(store: Store, shard: ShardFile, *, fast: bool) -> str:
             index = shards.parse_index(packed.tobytes(), shard.geometry.chunks, size, location)
         except CacheError as error:
             return str(error)
-        # Chunks must fill the file without gaps or overlaps, and hold every row.
-        held = np.flatnonzero(index[:, 0] != shards.ABSENT)
-        offsets, sizes = index[held].astype(np.int64).T
-        order = np.argsort(offsets, kind="stable")
-        in_order = np.array_equal(offsets[order], np.arange(len(held)) * shard.chunk_bytes)
-        end = len(held) * shard.chunk_bytes + shard.index_bytes
-        if (sizes != shard.chunk_bytes).any() or not in_order or end != size:
-            expected = f"chunks of {shard.chunk_bytes} bytes, one after the other, and an index"
+        n_chunks, surplus = divmod(size - shard.index_bytes, shard.chunk_bytes)
+        intact = shards.index_of(n_chunks, shard.chunk_bytes, shard.geometry.chunks)
+        is_short = n_chunks * shard.geometry.rows_per_chunk < shard.n_rows
+        if surplus or is_short or not np.array_equal(index, intact):
+            expected = f"chunks of {shard.chunk_bytes} bytes for {shard.n_rows} rows, one after the other"
             return str(shards.damage(location, expected, "an index that contradicts it"))
-        n_needed = -(-shard.n_rows // shard.geometry.rows_per_chunk)
-        if not np.array_equal(held[:n_needed], np.arange(n_needed)):
-            return str(shards.damage(location, f"{shard.n_rows} rows", "fewer chunks than that"))
-        return "" if fast else _check_chunks(store, shard, order)
+        return "" if fast else _check_chunks(store, shard, n_chunks)
     except FileNotFoundError:
         return str(shards.missing(location))
     except OSError as error:
@@ -99,14 +92,14 @@ def check(store: Store, shard: ShardFile, *, fast: bool) -> str:
         return str(shards.damage(location, "a shard", f"a file that cannot be read ({error.strerror})"))
 
 
-def _check_chunks(store: Store, shard: ShardFile, order: NDArray[np.intp]) -> str:
-    """Compare chunks with their checksums, and all checksums with the record. `order`: of chunks in the file."""
+def _check_chunks(store: Store, shard: ShardFile, n_chunks: int) -> str:
+    """Compare chunks with their checksums, and all checksums with the record."""
     location, size = store.location(shard.key), shard.chunk_bytes
     at_once = max(1, (_BLOCK if store.exclusive else _REQUEST) // size)
-    checksums = np.empty((len(order), 4), np.uint8)
-    block = np.empty(min(at_once, len(order)) * size, np.uint8)
-    for first in range(0, len(order), at_once):
-        n_here = min(at_once, len(order) - first)
+    checksums = np.empty((n_chunks, 4), np.uint8)
+    block = np.empty(min(at_once, n_chunks) * size, np.uint8)
+    for first in range(0, n_chunks, at_once):
+        n_here = min(at_once, n_chunks - first)
         store.read_into(shard.key, first * size, block[: n_here * size])
         chunks = block[: n_here * size].reshape(n_here, size)
         for number, chunk in enumerate(chunks):
@@ -114,8 +107,6 @@ def _check_chunks(store: Store, shard: ShardFile, order: NDArray[np.intp]) -> st
                 expected = f"chunk {first + number} of its file to match its checksum"
                 return str(shards.damage(location, expected, "other bytes"))
         checksums[first : first + n_here] = chunks[:, -4:]
-    in_index_order = np.empty_like(checksums)
-    in_index_order[order] = checksums
-    if (record := shards.record_text(shard.size, in_index_order.tobytes())) != shard.record:
+    if (record := shards.record_text(shard.size, checksums.tobytes())) != shard.record:
         return str(shards.damage(location, f"the shard {shard.record}", f"an intact shard of something else, {record}"))
     return ""

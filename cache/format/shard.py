@@ -36,16 +36,13 @@ def encode(rows: NDArray[Any], spec: ColumnSpec, geometry: Geometry) -> tuple[by
 
     size = geometry.rows_per_chunk
     padding = np.full((-len(rows) % size, *spec.trailing), spec.fill, spec.dtype)
-    index = np.full((geometry.chunks, 2), ABSENT, "<u8")
-    parts, checksums, offset = list[bytes](), list[bytes](), 0
-    for number, start in enumerate(range(0, len(rows), size)):
+    parts, checksums = list[bytes](), list[bytes]()
+    for start in range(0, len(rows), size):
         part = rows[start : start + size]
         chunk = (part if len(part) == size else np.concatenate([part, padding])).tobytes()
         checksums.append(crc32c(chunk))
         parts += [chunk, checksums[-1]]
-        index[number] = offset, len(chunk) + 4
-        offset += len(chunk) + 4
-    packed = index.tobytes()
+    packed = index_of(len(checksums), size * spec.row_bytes + 4, geometry.chunks).tobytes()
     file = b"".join([*parts, packed, crc32c(packed)])
     return file, record_text(len(file), b"".join(checksums))
 
@@ -63,6 +60,14 @@ def size_of(record: str) -> int:
 def has_size(store: Store, key: str, text: str) -> bool:
     """Whether there is a shard file of the size in its record."""
     return store.size(key) == size_of(text)
+
+
+def index_of(n_chunks: int, chunk_bytes: int, chunks: int) -> NDArray[np.uint64]:
+    """The index of a shard with this many chunks, one after the other: (chunks, 2) offsets and sizes."""
+    index = np.full((chunks, 2), ABSENT, "<u8")
+    index[:n_chunks] = chunk_bytes
+    index[:n_chunks, 0] *= np.arange(min(n_chunks, chunks), dtype="<u8")
+    return index
 
 
 def index_bytes(chunks: int) -> int:
