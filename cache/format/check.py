@@ -45,10 +45,6 @@ class ShardFile:
         """Bytes of a chunk with its checksum."""
         return self.geometry.rows_per_chunk * self.spec.row_bytes + 4
 
-    @property
-    def index_bytes(self) -> int:
-        return shards.index_bytes(self.geometry.chunks)
-
 
 def shard_files(manifest: Mapping[str, Any], place: Place) -> list[ShardFile]:
     """The shards that a manifest names, by column and number. Raises CacheError for one without a commit."""
@@ -68,21 +64,18 @@ def check(store: Store, shard: ShardFile, *, fast: bool) -> str:
     size = store.size(shard.key)
     if size is None:
         return str(shards.missing(location))
-    if size != shard.size:
-        return str(shards.damage(location, f"{shard.size} bytes", f"{size} bytes"))
+    chunks = shard.geometry.chunks
     try:
-        packed = np.empty(min(shard.index_bytes, size), np.uint8)
-        store.read_into(shard.key, size - len(packed), packed)
-        try:
-            index = shards.parse_index(packed.tobytes(), shard.geometry.chunks, size, location)
-        except CacheError as error:
-            return str(error)
-        n_chunks, surplus = divmod(size - shard.index_bytes, shard.chunk_bytes)
-        intact = shards.index_of(n_chunks, shard.chunk_bytes, shard.geometry.chunks)
-        is_short = n_chunks * shard.geometry.rows_per_chunk < shard.n_rows
-        if surplus or is_short or not np.array_equal(index, intact):
-            expected = f"chunks of {shard.chunk_bytes} bytes for {shard.n_rows} rows, one after the other"
-            return str(shards.damage(location, expected, "an index that contradicts it"))
+        n_chunks = shards.count_chunks(location, size, shard.record, shard.chunk_bytes, chunks)
+    except CacheError as error:
+        return str(error)
+    if n_chunks * shard.geometry.rows_per_chunk < shard.n_rows:
+        return str(shards.damage(location, f"{shard.n_rows} rows", f"{n_chunks} chunks"))
+    try:
+        index = np.empty(shards.index_bytes(chunks), np.uint8)
+        store.read_into(shard.key, size - len(index), index)
+        if index.tobytes() != shards.pack_index(n_chunks, shard.chunk_bytes, chunks):
+            return str(shards.damaged_index(location))
         return "" if fast else _check_chunks(store, shard, n_chunks)
     except FileNotFoundError:
         return str(shards.missing(location))

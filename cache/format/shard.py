@@ -1,7 +1,8 @@
 """One shard: encode, check.  [cache]
 
 A shard is one file of Zarr's `sharding_indexed` codec: chunks of rows, each followed by its crc32c, then an index of
-(offset, size) pairs for all chunks and the index's own crc32c. Chunks of padding rows are absent from the index.
+(offset, size) pairs for all chunks and the index's own crc32c. Chunks lie one after the other, so readers need no
+index. Chunks of padding rows are absent.
 """
 
 from __future__ import annotations
@@ -42,8 +43,7 @@ def encode(rows: NDArray[Any], spec: ColumnSpec, geometry: Geometry) -> tuple[by
         chunk = (part if len(part) == size else np.concatenate([part, padding])).tobytes()
         checksums.append(crc32c(chunk))
         parts += [chunk, checksums[-1]]
-    packed = index_of(len(checksums), size * spec.row_bytes + 4, geometry.chunks).tobytes()
-    file = b"".join([*parts, packed, crc32c(packed)])
+    file = b"".join([*parts, pack_index(len(checksums), size * spec.row_bytes + 4, geometry.chunks)])
     return file, record_text(len(file), b"".join(checksums))
 
 
@@ -62,37 +62,25 @@ def has_size(store: Store, key: str, text: str) -> bool:
     return store.size(key) == size_of(text)
 
 
-def index_of(n_chunks: int, chunk_bytes: int, chunks: int) -> NDArray[np.uint64]:
-    """The index of a shard with this many chunks, one after the other: (chunks, 2) offsets and sizes."""
-    index = np.full((chunks, 2), ABSENT, "<u8")
-    index[:n_chunks] = chunk_bytes
-    index[:n_chunks, 0] *= np.arange(min(n_chunks, chunks), dtype="<u8")
-    return index
-
-
 def index_bytes(chunks: int) -> int:
     """Bytes of an index with its checksum."""
     return chunks * 16 + 4
 
 
-def require_size(file: str, size: int, record: str, chunks: int) -> None:
-    """Raise CacheError unless a shard file has the size in its record, and room for its index."""
-    if size < index_bytes(chunks) or size != size_of(record):
+def pack_index(n_chunks: int, chunk_bytes: int, chunks: int) -> bytes:
+    """The index of a shard with this many chunks, one after the other, and its checksum."""
+    index = np.full((chunks, 2), ABSENT, "<u8")
+    index[:n_chunks] = np.stack([np.arange(n_chunks) * chunk_bytes, np.full(n_chunks, chunk_bytes)], axis=1)
+    packed = index.tobytes()
+    return packed + crc32c(packed)
+
+
+def count_chunks(file: str, size: int, record: str, chunk_bytes: int, chunks: int) -> int:
+    """The number of chunks in a shard file. Raises CacheError for a size that is not in its record, or impossible."""
+    n_chunks, surplus = divmod(size - index_bytes(chunks), chunk_bytes)
+    if size != size_of(record) or surplus or not 0 <= n_chunks <= chunks:
         raise damage(file, f"a shard of {size_of(record)} bytes", f"{size} bytes")
-
-
-def parse_index(packed: bytes, chunks: int, size: int, file: str, chunk_bytes: int | None = None) -> NDArray[np.uint64]:
-    """Parse an index: (chunks, 2) offsets and sizes. Raises CacheError for impossible ones."""
-    body, checksum = packed[:-4], packed[-4:]
-    if len(packed) != index_bytes(chunks) or crc32c(body) != checksum:
-        raise damage(file, "a shard index with its checksum", "a damaged index")
-    index = np.frombuffer(body, "<u8").reshape(chunks, 2)
-    held = index[index[:, 0] != ABSENT]
-    if (held > size).any() or (held.sum(axis=1) > size).any():
-        raise damage(file, f"chunks within {size} bytes", "chunks beyond its end")
-    if chunk_bytes is not None and (held[:, 1] != chunk_bytes).any():
-        raise damage(file, f"chunks of {chunk_bytes} bytes", "chunks of another size")
-    return index
+    return n_chunks
 
 
 def damage(file: str, expected: str, found: str) -> CacheError:
@@ -103,6 +91,11 @@ def damage(file: str, expected: str, found: str) -> CacheError:
 def missing(file: str) -> CacheError:
     """The error for a shard that the manifest names and that does not exist."""
     return damage(file, "a shard", "no file")
+
+
+def damaged_index(file: str) -> CacheError:
+    """The error for an index that is not that of a shard of this size."""
+    return damage(file, "a shard index with its checksum", "a damaged index")
 
 
 def damaged_chunk(file: str, chunk: int, first_row: int) -> CacheError:

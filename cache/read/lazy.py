@@ -42,7 +42,7 @@ class StrictStore(WrapperStore[Any]):
         self._location, self._named, self._check_current = location, frozenset(named), check_current
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
-        if key not in self._named:  # a file of this name belongs to a commit that is being written
+        if key not in self._named:  # the file belongs to an unfinished commit
             return None
         data = await super().get(key, prototype, byte_range)
         self._check_current()  # first: a shard that is missing because its split was replaced is no damage

@@ -1,7 +1,7 @@
 """Read windows from memory-mapped shards.  tracks -> features -> [windows] -> training
 
-An uncompressed shard has its rows at the offsets of its index: map the file, read the index once, slice. That is a
-hundred times as fast as zarr-python for small windows. The loop over windows is plain Python, takes no lock, and makes
+The chunks of a shard lie one after the other: map the file, compare its index once, slice. That is a hundred times as
+fast as zarr-python for small windows. The loop over windows is plain Python, takes no lock, and makes
 one system call per batch and shard; threads would not help, since copying is bound by memory.
 """
 
@@ -11,7 +11,6 @@ import errno
 import mmap
 import os
 import resource
-import sys
 import threading
 import weakref
 from collections import deque
@@ -28,7 +27,6 @@ from cache.read.rows import ArrayLayout, Ints, check_range, chunk_parts, fill
 
 _CHECKED: Final = 1  # states of a chunk; 0: not checked yet
 _ALL: Final = 2  # checked, and all its flags are 0; _ALL + 1: all are 1
-_NOT_HELD: Final = sys.maxsize  # offset of a chunk that the shard does not hold: slices from there are empty
 _TOO_MANY: Final = (errno.EMFILE, errno.ENFILE)
 _MOST: Final = 16384  # shards: a quarter of the maps that Linux allows a process
 
@@ -36,40 +34,39 @@ ByteRange = tuple[memoryview, int, int]  # a shard's bytes; first, last + 1 of t
 
 
 class MappedShard:
-    """One mapped shard and its index."""
+    """One mapped shard."""
 
-    __slots__ = ("_chunk_bytes", "_map", "data", "file_size", "offsets", "size")
+    __slots__ = ("_chunk_bytes", "_map", "data", "file_size", "n_chunks", "size")
 
     def __init__(self, file: Path, layout: ArrayLayout, record: str | None) -> None:
-        if record is None:  # a file of this name belongs to a commit that is being written
+        if record is None:  # the file belongs to an unfinished commit
             raise shards.missing(str(file))
         try:
             fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError):
             raise shards.missing(str(file)) from None
-        chunks = layout.geometry.chunks
+        chunks, self._chunk_bytes = layout.geometry.chunks, layout.chunk_bytes
         try:
-            size = os.fstat(fd).st_size
-            shards.require_size(str(file), size, record, chunks)
-            self._map = mmap.mmap(fd, size, access=mmap.ACCESS_READ)
+            self.size = os.fstat(fd).st_size
+            self.n_chunks = shards.count_chunks(str(file), self.size, record, self._chunk_bytes, chunks)
+            self._map = mmap.mmap(fd, self.size, access=mmap.ACCESS_READ)
         finally:
             os.close(fd)
         # Reading a map behind the end of its file kills the process (SIGBUS): compare both sizes before reading.
-        self.size, self.file_size = size, self._map.size
-        self._chunk_bytes = layout.chunk_bytes
-        packed = self._map[size - shards.index_bytes(chunks) :]
-        index = shards.parse_index(packed, chunks, size, str(file), self._chunk_bytes + 4)
+        self.file_size = self._map.size
         self.data = memoryview(self._map)  # read-only, as the map is
-        offsets = np.where(index[:, 0] == shards.ABSENT, _NOT_HELD, index[:, 0].astype(np.int64))
-        self.offsets = offsets.data  # a memoryview: compact, and its items are plain integers
+        if self._map[self.n_chunks * self._chunk_bytes :] != shards.pack_index(
+            self.n_chunks, self._chunk_bytes, chunks
+        ):
+            raise shards.damaged_index(str(file))
 
     def chunk(self, number: int) -> NDArray[np.uint8]:
-        return np.frombuffer(self.data, np.uint8, self._chunk_bytes, self.offsets[number])
+        return np.frombuffer(self.data, np.uint8, self._chunk_bytes - 4, number * self._chunk_bytes)
 
     def intact(self, number: int) -> bool:
         """Whether a chunk's bytes match the checksum behind them."""
-        first = self.offsets[number]
-        stop = first + self._chunk_bytes
+        first = number * self._chunk_bytes
+        stop = first + self._chunk_bytes - 4
         # On a cold disk, read the whole chunk at once, not page by page.
         page = first // mmap.PAGESIZE * mmap.PAGESIZE
         self._map.madvise(mmap.MADV_WILLNEED, page, stop - page)
@@ -144,7 +141,6 @@ class MappedRows:
         # State of each chunk: not checked, _CHECKED, or all its flags equal.
         self._checked = bytearray(n_shards * layout.geometry.chunks)
         self._states = np.frombuffer(self._checked, np.uint8)  # the same bytes
-        self._offsets = np.zeros(len(self._checked), np.int64)  # of checked chunks, in their shards
 
     def read(self, starts: Ints, seqlen: int, out: NDArray[Any]) -> None:
         if not out.size:
@@ -206,7 +202,7 @@ class MappedRows:
             for part in np.flatnonzero(self._states[chunk] == 0).tolist():
                 number = int(shard[part])
                 self._check(opened[number], number, int(chunk[part]) - number * self._geometry.chunks)
-        first = self._offsets[chunk] + low * self._row_bytes
+        first = (chunk - shard * self._geometry.chunks) * self._layout.chunk_bytes + low * self._row_bytes
         stop = first + n_rows * self._row_bytes
         data = {number: mapped.data for number, mapped in opened.items()}
         return zip(map(data.__getitem__, shard.tolist()), first.tolist(), stop.tolist(), strict=True)
@@ -232,7 +228,7 @@ class MappedRows:
     def _check(self, opened: MappedShard, shard: int, number: int) -> None:
         """Check a chunk's checksum, and record its state. Raises CacheError when the chunk is missing or damaged."""
         file = str(self._file(shard))
-        if opened.offsets[number] == _NOT_HELD:
+        if number >= opened.n_chunks:
             raise shards.damage(file, f"chunk {number} of the shard", "a shard without it")
         if not opened.intact(number):
             self._held.clear()  # the next read opens the repaired files
@@ -242,9 +238,7 @@ class MappedRows:
             flags = opened.chunk(number)
             flag = int(flags[0])
             state = _ALL + flag if flag <= 1 and (flags == flag).all() else _CHECKED
-        chunk = shard * self._geometry.chunks + number
-        self._offsets[chunk] = opened.offsets[number]  # before the state, which tells other threads to read it
-        self._checked[chunk] = state
+        self._checked[shard * self._geometry.chunks + number] = state
 
     def _file(self, shard: int) -> Path:
         return Path(shard_key(str(self._array), shard, self.trailing))

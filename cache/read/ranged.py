@@ -14,7 +14,6 @@ from cache.format.layout import shard_key
 from cache.read.rows import ArrayLayout, Ints, check_range, chunk_parts, fill
 from cache.storage.object_store import ObjectStore, map_parallel
 
-_INDEXES: Final = 4096  # kept of each column, of usually 2 KB
 _SHARDS_AT_ONCE: Final = 64  # a batch that touches more is read in parts: memory stays bounded
 
 
@@ -32,7 +31,7 @@ class RangedRows:
         self._store, self._array, self._layout = store, array, layout
         self._records, self._check_current = records, check_current
         self.trailing, self.dtype, self._geometry = layout.spec.trailing, layout.spec.dtype, layout.geometry
-        self._indexes: dict[int, NDArray[np.uint64]] = {}
+        self._n_chunks: dict[int, int] = {}
         self._lock = threading.Lock()
 
     def read(self, starts: Ints, seqlen: int, out: NDArray[Any]) -> None:
@@ -71,40 +70,26 @@ class RangedRows:
         location = self._store.location(key)
         numbers = (chunks - shard * geometry.chunks).tolist()
         try:
-            index = self._index(shard, key)
-            for number in numbers:
-                if index[number, 0] == shards.ABSENT:
-                    raise shards.damage(location, f"chunk {number} of the shard", "a shard without it")
-            begins = [int(index[number, 0]) for number in numbers]
-            parts = self._store.read_ranges(key, begins, [begin + size + 4 for begin in begins])
+            n_chunks = self._count_chunks(shard, key)
+            if numbers[-1] >= n_chunks:
+                raise shards.damage(location, f"chunk {numbers[-1]} of the shard", "a shard without it")
+            begins = [number * size for number in numbers]
+            parts = self._store.read_ranges(key, begins, [begin + size for begin in begins])
         except FileNotFoundError:
-            self._drop_index(shard)  # so that a shard that was restored is read at the next attempt
             raise shards.missing(location) from None
         rows = {}
         for chunk, number, data in zip(chunks.tolist(), numbers, parts, strict=True):
-            if len(data) != size + 4 or shards.crc32c(data[:size]) != data[size:]:
-                self._drop_index(shard)
+            if len(data) != size or shards.crc32c(data[:-4]) != data[-4:]:
                 raise shards.damaged_chunk(location, number, number * geometry.rows_per_chunk)
-            rows[chunk] = np.frombuffer(data[:size], self.dtype).reshape(-1, *self.trailing)
+            rows[chunk] = np.frombuffer(data[:-4], self.dtype).reshape(-1, *self.trailing)
         return rows
 
-    def _index(self, shard: int, key: str) -> NDArray[np.uint64]:
-        """Offsets and sizes of a shard's chunks, fetched once."""
-        if (index := self._indexes.get(shard)) is not None:
-            return index
-        chunks, size, location = self._geometry.chunks, self._store.size(key), self._store.location(key)
-        record = self._records.get(str(shard))
-        if size is None or record is None:  # without a record, the object belongs to a commit that is being written
-            raise FileNotFoundError(location)
-        shards.require_size(location, size, record, chunks)
-        (packed,) = self._store.read_ranges(key, [size - shards.index_bytes(chunks)], [size])
-        index = shards.parse_index(packed, chunks, size, location, self._layout.chunk_bytes + 4)
-        with self._lock:
-            while len(self._indexes) >= _INDEXES:
-                del self._indexes[next(iter(self._indexes))]  # the one that was fetched first
-            self._indexes[shard] = index
-        return index
-
-    def _drop_index(self, shard: int) -> None:
-        with self._lock:
-            self._indexes.pop(shard, None)
+    def _count_chunks(self, shard: int, key: str) -> int:
+        """The number of chunks of a shard, whose size is checked the first time."""
+        if shard not in self._n_chunks:
+            size, record = self._store.size(key), self._records.get(str(shard))
+            if size is None or record is None:  # without a record, the object belongs to an unfinished commit
+                raise FileNotFoundError(key)
+            location, chunks = self._store.location(key), self._geometry.chunks
+            self._n_chunks[shard] = shards.count_chunks(location, size, record, self._layout.chunk_bytes, chunks)
+        return self._n_chunks[shard]

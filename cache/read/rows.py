@@ -36,8 +36,8 @@ class ArrayLayout:
 
     @property
     def chunk_bytes(self) -> int:
-        """Without its checksum."""
-        return self.geometry.rows_per_chunk * self.spec.row_bytes
+        """Bytes of a chunk with its checksum."""
+        return self.geometry.rows_per_chunk * self.spec.row_bytes + 4
 
 
 def check_range(starts: Ints, seqlen: int, n_rows: int, location: str) -> None:

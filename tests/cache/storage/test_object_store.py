@@ -104,7 +104,7 @@ def test_a_missing_or_damaged_shard_raises_and_is_read_once_it_is_back(url: str,
             reader.read(windows, stream=None, fields=["bbox"])
         put(url, key, whole)
         np.testing.assert_array_equal(reader.read(windows, stream=None, fields=["bbox"])["bbox"], expected)
-    flipped = [whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :] for at in (5, len(whole) - 10, len(whole) // 3)]
+    flipped = [whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :] for at in (5, len(whole) // 3)]
     for data in (*flipped, whole[:-1], whole[:100], b""):
         put(url, key, data)
         size = "" if len(data) == len(whole) else f" a shard of {len(whole)} bytes, found"
