@@ -18,17 +18,17 @@ from tasks.settings import settings, tolerating
 COMMANDS: Final[Mapping[str, CommandEntry]] = {
     "evaluate": CommandEntry(
         "tasks.commands.evaluate",
-        "Evaluate a checkpoint on splits of the cache, by all protocols, beside the published figures.",
+        "Evaluate a checkpoint on splits of the cache by all protocols, beside published figures.",
     ),
     "train": CommandEntry(
         "tasks.commands.train",
-        "Train by luigi.cfg on what the cache holds; under torchrun, in several processes as one.",
+        "Train on the cache by luigi.cfg; under torchrun, several processes train as one.",
     ),
 }
 
 
 def commands() -> dict[str, CommandEntry]:
-    """All commands by name, those of extensions and packages last. Raises PlugInError for one that cannot be loaded."""
+    """All commands by name, ours first. Raises PlugInError for one that cannot be loaded."""
     added = load_records(GROUP, CommandEntry)
     return {**COMMANDS, **{name: entry for name, entry in added.items() if entry.program == "tasks"}}
 
@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _check_settings(args: argparse.Namespace) -> None:
-    """Raise ConfigError for a wrong `--set`, of a command that needs no luigi.cfg, too."""
+    """Raise ConfigError for a wrong `--set`, also for commands that need no luigi.cfg."""
     if not args.settings:
         return
     if settings_file().exists() and getattr(args, "detector", None) is None:

@@ -15,6 +15,7 @@ from pipeline.cli.text import count, from_here
 from pipeline.errors import ConfigError
 from tasks.base import DEMO_DATA, PipelineTask, fact, warn
 from tasks.data import Data
+from tasks.evaluation import splits_of
 from tasks.settings import settings
 from tasks.training import Train, read_metrics, train_config
 from vibe_model import runs
@@ -30,8 +31,8 @@ Runs = Mapping[str, Mapping[str, Metrics]]  # by variant, and by the name of the
 FILES: Final = ("ablation.csv", "ablation.json")  # in [paths] runs
 WITHOUT_3DPW: Final = "without-3dpw"
 _3DPW: Final = "3dpw/train"
-AS_CONFIGURED: Final = "configured"  # the variant that changes nothing
-NAMES: Final = {  # much as the paper's tables call them; attention: [layers, size]
+AS_CONFIGURED: Final = "configured"  # no variant
+NAMES: Final = {  # similar to the paper's tables; attention: [layers, size]
     AS_CONFIGURED: "VIBE, as configured",
     PER_FRAME: "per frame, no temporal encoder",
     "generator-only": "only G",
@@ -43,13 +44,13 @@ NAMES: Final = {  # much as the paper's tables call them; attention: [layers, si
     "attention-3x1024": "G + D_M, attention [3, 1024]",
     WITHOUT_3DPW: "VIBE, trained without 3DPW",
 }
-OF_PAPER: Final = ("pa_mpjpe", "mpjpe", "pve", "accel", "accel_error")  # what a terminal has room for
+OF_PAPER: Final = ("pa_mpjpe", "mpjpe", "pve", "accel", "accel_error")
 
 
 class Ablation(PipelineTask):
-    """Train every variant of the paper's ablation, once a seed, and write ablation.csv and .json to [paths] runs.
+    """Train every variant of the paper's ablation once per seed; write ablation.csv and .json to [paths] runs.
 
-    Variants that do not fit the configured datasets are left out, unless they are named (`left_out`).
+    Variants that do not fit the configured datasets are skipped unless they are named (`left_out`).
     """
 
     verb = "ablate"
@@ -65,7 +66,7 @@ class Ablation(PipelineTask):
             line = settings().source.where("vibe", "variant")
             raise ConfigError(f"{line}: Ablation trains the variants itself; leave it out")
         for variant, seed in self._trainings():
-            train_config(variant, seed)  # a mistake is reported before anything runs
+            train_config(variant, seed)  # reports mistakes before anything runs
         return [Data(), *(Train(model=VIBE.section, variant=variant, seed=seed) for variant, seed in self._trainings())]
 
     def up_to_date(self) -> bool:
@@ -79,7 +80,7 @@ class Ablation(PipelineTask):
         self.show()
 
     def show(self) -> None:
-        """Print the first protocol's rows, those beside published figures, and the files that hold the rest."""
+        """Print the first protocol's rows, those beside published figures, and the files with the others."""
         by_variant, folder = self._runs(), settings().paths.runs
         rows = table(by_variant)
         for split, protocol in dict.fromkeys((row.split, row.protocol) for row in rows):
@@ -89,7 +90,7 @@ class Ablation(PipelineTask):
                 continue
             by = "" if is_first else f", protocol {protocol}"
             console.out.print(f"\n{split}, {of_split[0].frames:,} frames{by}")
-            # The paper's errors, and others only where there are none of these.
+            # The paper's errors; without any, the others.
             metrics = table_metrics(row.means for row in of_split)
             measured = [name for name in metrics if any(name in row.errors for row in of_split)]
             names = [name for name in measured if name in OF_PAPER] or measured
@@ -104,7 +105,7 @@ class Ablation(PipelineTask):
             console.out.print(DEMO_DATA)
         fact("numbers", f"{', '.join(from_here(folder / name) for name in FILES)} (all protocols)")
         for name, why in self._left_out().items():
-            warn(f"left out {name}: {why}")
+            warn(f"skipped {name}: {why}")
 
     def _texts(self) -> dict[str, str]:
         by_variant = self._runs()
@@ -112,7 +113,7 @@ class Ablation(PipelineTask):
         return dict(zip(FILES, (as_csv(rows), as_json(by_variant, rows, self._left_out())), strict=True))
 
     def _trainings(self) -> list[tuple[str, int]]:
-        """Variant, "" of the configuration itself, and seed."""
+        """Variant ("" for the configuration itself) and seed."""
         return [("" if name == AS_CONFIGURED else name, seed) for name in self._variants() for seed in self._seeds()]
 
     def _runs(self) -> Runs:
@@ -151,7 +152,7 @@ def default_variants() -> list[str]:
 
 
 def left_out(base: TrainConfig) -> dict[str, str]:
-    """The variants that cannot be trained, or would show nothing, with these datasets; and why."""
+    """Variants that these datasets cannot train or distinguish, with reasons."""
     reasons = {}
     if not set(base.motion) - set(base.leave_out):
         needs = [name for name, changes in VARIANTS.items() if changes.get("prior", base.prior) != "none"]
@@ -159,7 +160,7 @@ def left_out(base: TrainConfig) -> dict[str, str]:
     if _3DPW not in base.training_splits:
         reasons[WITHOUT_3DPW] = f"{_3DPW} is not trained on"
     elif set(base.part("datasets_3d")) == {_3DPW}:
-        reasons[WITHOUT_3DPW] = f"{_3DPW} is all the 3D data that there is"
+        reasons[WITHOUT_3DPW] = f"{_3DPW} is the only 3D data"
     return reasons
 
 
@@ -167,7 +168,7 @@ class MeanError(NamedTuple):
     """One number of the table."""
 
     mean: float  # over the seeds
-    spread: float | None  # their standard deviation, of a sample; None where there is one seed
+    spread: float | None  # sample standard deviation over the seeds; None for one seed
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,16 +178,16 @@ class AblationRow:
     split: str
     protocol: str
     model: str
-    seeds: int  # how many runs were averaged; 0: a published figure
+    seeds: int  # number of averaged runs; 0: a published figure
     frames: int
-    errors: Mapping[str, MeanError]  # by the metrics' names; those that no frame has a label for are absent
+    errors: Mapping[str, MeanError]  # by metric; missing without labelled frames
 
     @property
     def means(self) -> dict[str, float]:
         return {name: error.mean for name, error in self.errors.items()}
 
     def text(self, name: str) -> str:
-        """An error as people read it: `51.9 ± 0.3`, `51.9` of one seed, `-` where there is none."""
+        """An error as text: `51.9 ± 0.3`, `51.9` of one seed, `-` without one."""
         if name not in self.errors:
             return "-"
         mean, spread = self.errors[name]
@@ -194,9 +195,9 @@ class AblationRow:
 
 
 def table(by_variant: Runs) -> list[AblationRow]:
-    """Every model of the runs on every split that they were evaluated on, the baselines first."""
+    """All models of the runs on all their evaluation splits, baselines first."""
     first = next(iter(next(iter(by_variant.values())).values()))
-    splits = [name for name in first if "/" in name]  # the others are facts of the run
+    splits = splits_of(first)
     return [row for s in splits for protocol in by_protocol(first[s]) for row in _rows(by_variant, s, protocol)]
 
 
@@ -227,7 +228,7 @@ def _rows(by_variant: Runs, split: str, protocol: str) -> Iterator[AblationRow]:
 
 
 def as_csv(rows: Sequence[AblationRow]) -> str:
-    """A line a row; of each error its mean and its spread, empty where there is none."""
+    """A line per row, with mean and spread of each error, empty without one."""
     measured = table_metrics(row.means for row in rows)
     errors = [column for name in measured for column in (name, f"{name}_spread")]
     lines: list[list[Any]] = [["split", "protocol", "model", "seeds", *errors, "frames"]]
@@ -239,7 +240,7 @@ def as_csv(rows: Sequence[AblationRow]) -> str:
 
 
 def as_json(by_variant: Runs, rows: Sequence[AblationRow], left: Mapping[str, str]) -> str:
-    """The rows with all digits, the runs behind them, and whether these are of demo data."""
+    """The rows with all digits, their runs, and whether these are of demo data."""
     content = {
         "stand_in": is_stand_in(by_variant),
         "runs": {variant: list(by_folder) for variant, by_folder in by_variant.items()},

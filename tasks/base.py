@@ -1,4 +1,4 @@
-"""The base of all tasks, and the lines that tasks and commands print: done, warnings, failures, where to look."""
+"""Base of all tasks, and the lines that tasks and commands print."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from pipeline.errors import PipelineError
 from pipeline.recipe.recipe import StepResult, report_step
 from tasks.settings import settings
 
-# Errors of a line or two, which the user can act on: a wrong file or setting, a full disk, a missing right.
+# Errors that the user can act on, shown without a traceback.
 USER_ERRORS: Final = (PipelineError, CacheError, OSError)
 NO_RESULT: Final = "no number here is a scientific result"
 DEMO_DATA: Final = f"{console.STAND_IN}  {NO_RESULT}"
 UNTRAINED_FEATURES: Final = f"{console.UNTRAINED}  features of random weights: {NO_RESULT}"
 UP_TO_DATE: Final = "[dim]up to date[/dim]"
 
-plain = functools.partial(console.plain, keep="\n\t")  # file names and messages, without what a terminal would obey
+plain = functools.partial(console.plain, keep="\n\t")  # text without control sequences
 PAGE_INTERVAL: Final = 1.0  # s; each update of Luigi's page is a request to its server
 
-_complete: set[str] = set()  # ids of tasks that were found complete, within this process
+_complete: set[str] = set()  # ids of complete tasks, within this process
 
 
 def say(verb: str, what: str, detail: str = "", *, mark: str = console.DONE) -> None:
@@ -41,7 +41,7 @@ def say(verb: str, what: str, detail: str = "", *, mark: str = console.DONE) -> 
 
 
 def warn(text: str) -> None:
-    """! what the user should know, below the line of its task."""
+    """! a warning, below the line of its task"""
     console.out.print(f"  {console.DOUBT} {plain(text)}")
 
 
@@ -51,19 +51,19 @@ def complain(text: str) -> None:
 
 
 def fact(name: str, value: str) -> None:
-    """Where something is, before and after the tasks' lines."""
+    """cache      data/cache"""
     console.out.print(f"{name:<10} {value}")
 
 
 class PipelineTask(luigi.Task):
     """A task that is complete when its fingerprints match, not when a file exists.
 
-    Luigi never visits what is upstream of a complete task, so `complete` asks upstream first. "Complete" is cached
-    until a task runs in this process; "incomplete" is not, since tasks may run in forked processes.
+    Luigi does not visit tasks upstream of a complete one, so `complete` asks them first. "Complete" is cached until a
+    task runs in this process; "incomplete" is not, since tasks may run in forked processes.
     """
 
     verb: ClassVar[str] = "task"
-    unit: ClassVar[str] = ""  # that the bar counts; without one, no rate is shown
+    unit: ClassVar[str] = ""  # of the progress bar; "": no rate
 
     @property
     def what(self) -> str:
@@ -71,19 +71,19 @@ class PipelineTask(luigi.Task):
 
     @abstractmethod
     def up_to_date(self) -> bool:
-        """Whether nothing is left to do if everything upstream is complete. Imports no torch."""
+        """Whether nothing is left to do, assuming that all tasks upstream are complete. Imports no torch."""
 
     @abstractmethod
     def work(self) -> None:
-        """Do the work, and print what was done."""
+        """Do the work, and print the result."""
 
     @property
     def flaw(self) -> str:
-        """What the user should know of a complete task, as rejected videos; "" if nothing."""
+        """A warning about a complete task, such as rejected videos; "" for none."""
         return ""
 
     def show(self) -> None:
-        """Print its result, also when there was nothing to do."""
+        """Print the result, even if there was nothing to do."""
 
     def complete(self) -> bool:
         console.check_pipe()
@@ -93,7 +93,7 @@ class PipelineTask(luigi.Task):
             if not (all(task.complete() for task in flatten(self.requires())) and self.up_to_date()):
                 return False
         except USER_ERRORS:
-            return False  # `run` or `requires` meets the same error, where it is reported as this task's
+            return False  # `run` or `requires` raises it again, and Luigi reports it for this task
         _complete.add(self.task_id)
         return True
 
@@ -112,7 +112,7 @@ class PipelineTask(luigi.Task):
 
     @contextmanager
     def progress(self) -> Iterator[Progress]:
-        """A bar on a terminal, lines in a log, and the same figures on Luigi's page."""
+        """A bar on a terminal, lines in a log, and the same on Luigi's page."""
         alone, page = multiprocessing.parent_process() is None, _luigi_page(self)
         label = f"  {console.line(self.verb, plain(self.what), '')}"
         with bar(label, console.out, unit=self.unit, alone=alone) as shown:
@@ -124,12 +124,12 @@ class PipelineTask(luigi.Task):
             yield show_both
 
     def on_failure(self, exception: BaseException) -> Any:
-        """What Luigi's page shows of a failure: the error's message where that is enough, else a traceback."""
+        """Text of a failure on Luigi's page: the message of a user error, else a traceback."""
         return message_of(exception) if isinstance(exception, USER_ERRORS) else super().on_failure(exception)
 
 
 def _luigi_page(task: luigi.Task) -> Progress:
-    """What shows a task's progress on Luigi's web page, at most once a second."""
+    """Function that shows a task's progress on Luigi's web page, at most once per second."""
     percent, status = task.set_progress_percentage, task.set_status_message  # None outside of Luigi
     began = due = time.monotonic()
 
@@ -143,20 +143,20 @@ def _luigi_page(task: luigi.Task) -> Progress:
         try:
             percent(round(100 * done / max(total, 1)))
             status(f"{done} of {total}{remaining}  {message}")
-        except RPCError as error:  # days of work must not end because a web page cannot be reached
+        except RPCError as error:  # a missing page must not end days of work
             percent = None
-            warn(f"Luigi's scheduler does not answer ({error}): its page shows no progress, and the work continues")
+            warn(f"Luigi's scheduler does not answer ({error}): its page shows no progress. The work continues.")
 
     return show
 
 
 def message_of(error: BaseException) -> str:
-    """An error's message; one of the system names the cache or the runs that it happened in."""
+    """An error's message; system errors name the cache or the runs."""
     if not isinstance(error, OSError):  # settings() itself may raise others
         return error_text(error)
     return error_text(error, [settings().paths.cache, settings().paths.runs])
 
 
 def forget() -> None:
-    """Ask every task again whether it is complete: something has changed."""
+    """Forget complete tasks, since something has changed."""
     _complete.clear()

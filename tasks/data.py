@@ -22,35 +22,31 @@ from pipeline.recipe.recipe import Recipe, detect_again, recipe_of, status_of
 from tasks.base import UP_TO_DATE, PipelineTask, warn
 from tasks.settings import settings
 
-# Tasks that fill the GPU, or every core: one at a time however many workers Luigi has ([resources] network to change).
+# Tasks that use the GPU or all cores: one at a time, whatever Luigi's workers ([resources] network changes that).
 NETWORK: Final = {"network": 1}
 
 
 class Synthesize(PipelineTask):
-    """The embedded demo data and body, in their official layouts. Only when [embedded] is enabled."""
+    """Make the embedded demo data and body, in their official layouts. Only if [embedded] is enabled."""
 
     verb = "synthesize"
     what = "embedded data"
     priority = 3
 
     def up_to_date(self) -> bool:
-        s = settings()
-        return demo.is_current(
-            s.paths.raw, s.paths.body, s.embedded_datasets, seed=s.embedded.seed, size=s.embedded.size
-        )
+        s, options = settings(), settings().embedded
+        return demo.is_current(s.paths.raw, s.paths.body, s.embedded_datasets, seed=options.seed, size=options.size)
 
     def work(self) -> None:
         s, names = settings(), settings().embedded_datasets
-        seed, size = s.embedded.seed, s.embedded.size
         with self.progress() as progress:
-            demo.synthesize(
-                s.paths.raw, s.paths.body, names, seed=seed, size=size, workers=s.workers, progress=progress
-            )
+            options = {"seed": s.embedded.seed, "size": s.embedded.size, "workers": s.workers}
+            demo.synthesize(s.paths.raw, s.paths.body, names, progress=progress, **options)
         self.say(count(len(names), "dataset"))
 
 
 class Detect(PipelineTask):
-    """Detect people in the clips of a dataset's raw folder, where [detect] names a detector."""
+    """Detect people in a dataset's clips, if [detect] names a detector."""
 
     verb, unit = "detect", "frame"
     priority = 2
@@ -66,9 +62,9 @@ class Detect(PipelineTask):
 
     def recipe(self) -> Recipe:
         s = settings()
-        if s.detector is None:
-            raise ConfigError(f"{s.source.where('detect', 'detector')}: names no detector")
         raw, where = s.raw(self.dataset), s.source.where("detect", "detector")
+        if s.detector is None:
+            raise ConfigError(f"{where}: names no detector")
         if s.detector.stand_in and raw.is_dir() and not is_stand_in(raw):
             raise ConfigError(f"{where} = {s.detector.name}: finds people only in demo data. Use rtmpose, or none.")
         return recipe_of(s, self.dataset, "")
@@ -82,8 +78,8 @@ class Detect(PipelineTask):
     @property
     def flaw(self) -> str:
         plan = self.plan()
-        n = len(plan.problems)
-        return f"{count(n, 'clip')} without keypoints: {detect_again(plan)}" if n else ""
+        clips = count(len(plan.problems), "clip")
+        return f"{clips} without keypoints: {detect_again(plan)}" if plan.problems else ""
 
     def work(self) -> None:
         plan = self.plan()
@@ -111,10 +107,10 @@ class SplitTask(PipelineTask):
 
 
 class Convert(SplitTask):
-    """raw -> tracks, for one split. Complete when the commit was made from what is there now."""
+    """raw -> tracks, for one split. Complete if the commit matches the raw files."""
 
     verb, unit = "convert", "video"
-    priority = 2  # all conversions before the first extraction: a missing raw folder shows in minutes, not after days
+    priority = 2  # before all extractions: a missing raw folder shows in minutes, not after days
 
     def requires(self) -> list[PipelineTask]:
         s = settings()
@@ -140,7 +136,7 @@ class Convert(SplitTask):
             convert.refuse_committed_failures(plan)
         if not plan.up_to_date or plan.problems:
             return False
-        if new_times := convert.record_times(plan):  # now: a task that is complete does not run
+        if new_times := convert.record_times(plan):  # here, since a complete task does not run
             self.say(new_times, mark=IDLE)
         return True
 
@@ -148,7 +144,7 @@ class Convert(SplitTask):
         plan = self.plan()
         with self.progress() as progress:
             result = self.recipe().convert(plan, progress)
-        if plan.up_to_date:  # Luigi also runs it when only a task that it requires had something to do
+        if plan.up_to_date:  # Luigi also runs it after a required task that had something to do
             result = replace(result, details=result.details or [UP_TO_DATE], mark=IDLE)
         self.report(result)
 
@@ -178,7 +174,7 @@ class Extract(SplitTask):
 
 
 class Data(PipelineTask):
-    """Everything before training, for every enabled dataset."""
+    """Convert and extract every enabled dataset."""
 
     verb = "data"
 
@@ -193,7 +189,7 @@ class Data(PipelineTask):
             yield stage(dataset=dataset, split=split)
 
     def up_to_date(self) -> bool:
-        return True  # where all that it requires is
+        return True  # since all required tasks are
 
     @property
     def flaw(self) -> str:
@@ -209,10 +205,10 @@ class Data(PipelineTask):
 
 
 def enabled_splits() -> Iterator[tuple[str, str, bool]]:
-    """(dataset, split, has pixels) of everything that [data] datasets enables.
+    """(dataset, split, has pixels) of the datasets in [data] datasets.
 
-    A dataset whose package is broken has one split `*`, whose conversion fails with the reason. Raises ConfigError
-    if [paths] raw is not a folder.
+    A dataset of a broken package has one split `*`, whose conversion fails with the reason. Raises ConfigError if
+    [paths] raw is not a folder.
     """
     s = settings()
     if not s.embedded.enabled and s.data.datasets and not s.paths.raw.is_dir():
@@ -231,7 +227,7 @@ def enabled_splits() -> Iterator[tuple[str, str, bool]]:
 
 
 def _rejected_text(*names: str) -> str:
-    """Videos of committed splits that were rejected because something is wrong: `3 videos rejected: status --all`"""
+    """Rejected videos of committed splits: `3 videos rejected: status --all`"""
     opened = cache.open(settings().paths.cache)
     n_rejected = sum(rejected_videos(opened[name])[0] for name in names)
     return f"{count(n_rejected, 'video')} rejected: status --all" if n_rejected else ""

@@ -1,4 +1,4 @@
-"""training -> evaluation, as Luigi tasks, of any model: the errors of the trained models, as tables."""
+"""training -> evaluation, as Luigi tasks: the errors of trained models, as tables."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from vibe_model.sections import VIBE, which_runs
 from vibe_model.settings import VideoConfig
 
 RESULTS: Final = "results.csv"
-WIDE: Final = 120  # columns that a table may take: a number that is cut is another number
+WIDE: Final = 120  # least width of a table: numbers must not be cut
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -39,7 +39,7 @@ class Evaluate(PipelineTask):
 
     @property
     def record(self) -> Model:
-        """Raises PipelineError for a model that there is not, or that does not load."""
+        """Raises PipelineError for an unknown model, and for one that does not load."""
         return models.find(self.model)
 
     @property
@@ -83,12 +83,12 @@ class EvaluateVIBE(Evaluate):
 
 
 def baseline_config(model: Model = VIBE) -> VideoConfig | None:
-    """The per-frame baseline's configuration; None where luigi.cfg wants none."""
+    """The per-frame baseline's configuration; None with `baseline = false`."""
     return model_config(model, baseline_variant(model)) if which_runs(settings(), model).baseline else None
 
 
 def baseline_variant(model: Model = VIBE) -> str:
-    """The per-frame baseline of the configured run: trained on the same windows, whatever variant that is."""
+    """Variant for the per-frame baseline of the configured run, trained on the same windows."""
     variants = (which_runs(settings(), model).variant or "").split("+")
     return "+".join([*(name for name in variants if name and name != model.baseline), model.baseline])
 
@@ -99,15 +99,21 @@ def _all_rows(model: Model) -> list[dict[str, Any]]:
     return result_rows(of_run, per_frame, title=model.title)
 
 
+def splits_of(metrics: Mapping[str, Any]) -> list[str]:
+    """The splits in metrics.json; its other keys are facts of the run."""
+    return [name for name in metrics if "/" in name]
+
+
 def result_rows(
     metrics: Mapping[str, Any], per_frame: Mapping[str, Any] | None = None, *, title: str = VIBE.title
 ) -> list[dict[str, Any]]:
-    """metrics.json as rows: split, protocol (first the dataset's own, as emdb), model, and its errors.
+    """metrics.json as rows: split, protocol (the dataset's own, such as emdb, first), model, and its errors.
 
     Models: the trained one; the per-frame baseline (`per_frame`, its metrics.json), plain and smoothed; the mean body.
     """
     rows = []
-    for split, results in ((s, by_protocol(metrics[s])) for s in metrics if "/" in s):  # others: of the run
+    for split in splits_of(metrics):
+        results = by_protocol(metrics[split])
         for protocol, own in sorted(results.items(), key=lambda item: item[0] != split.partition("/")[0]):
             keypoints = metrics[split].get(runs.KEYPOINTS)
             models = {f"{title}, keypoints {keypoints}" if keypoints else title: own}
@@ -124,7 +130,7 @@ def result_rows(
 
 
 def as_csv(rows: Rows) -> str:
-    """`result_rows` to two digits, with a line of names; an error that no frame has a label for is left empty."""
+    """`result_rows` to two digits, with a line of names; errors without labelled frames are empty."""
     columns = ("split", "protocol", "model", *table_metrics(rows), "frames")
     cells = ([row.get(name, "") for name in columns] for row in rows)
     rounded = ([round(cell, 2) if isinstance(cell, float) else cell for cell in line] for line in cells)
@@ -132,7 +138,7 @@ def as_csv(rows: Rows) -> str:
 
 
 def table_of(title: str, rows: Rows, *, protocols: bool = False) -> Table:
-    """`result_rows` of one split for the terminal: the main errors. protocols: with a column of protocols."""
+    """The main errors in `result_rows` of one split. protocols: with a column of protocols."""
     metrics = table_metrics(rows)
     measured = [name for name in metrics if any(row.get(name, "") != "" for row in rows)]
     minor = {"pck", "auc", "pck_2d"} if "pve" in measured else {"pck_2d"} if "mpjpe" in measured else set()
@@ -150,10 +156,10 @@ def table_of(title: str, rows: Rows, *, protocols: bool = False) -> Table:
 def show_notes(metrics: Mapping[str, Any], note: str = "") -> None:
     """Print explanations below the tables, and `note`.
 
-    By split: protocols that could not evaluate it, bodies of its labels other than neutral, and which published
-    evaluation a protocol's numbers compare with.
+    By split: protocols that could not evaluate it, gendered bodies of its labels, and the published evaluation that a
+    protocol compares with.
     """
-    for split in (name for name in metrics if "/" in name):
+    for split in splits_of(metrics):
         for protocol, reason in metrics[split].get(LEFT_OUT, {}).items():
             console.out.print(f"{console.DOUBT} {plain(split)}, without protocol {plain(protocol)}: {plain(reason)}")
         by_genders: dict[str, list[str]] = {}
@@ -173,8 +179,8 @@ def show_notes(metrics: Mapping[str, Any], note: str = "") -> None:
 
 
 def _show_dynamics(metrics: Mapping[str, Any]) -> None:
-    """Print what a model hallucinates of past and future, where it does; beside published figures on real data."""
-    for split in (name for name in metrics if "/" in name):
+    """Print the errors of past and future bodies, beside published figures on real data."""
+    for split in splits_of(metrics):
         by_name = by_protocol(metrics[split])
         dynamics = next((numbers["dynamics"] for numbers in by_name.values() if "dynamics" in numbers), None)
         if not dynamics:
@@ -193,7 +199,7 @@ def _show_dynamics(metrics: Mapping[str, Any]) -> None:
 
 
 def rows_beside_published(metrics: Mapping[str, Any], title: str = VIBE.title) -> dict[str, list[dict[str, Any]]]:
-    """Rows of a table by split: the model and the mean body by protocol, then published figures unless on demo data."""
+    """Rows by split: the model and the mean body by protocol, then published figures, except on demo data."""
     rows: dict[str, list[dict[str, Any]]] = {}
     for row in result_rows(metrics, title=title):
         rows.setdefault(row["split"], []).append(row)

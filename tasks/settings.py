@@ -27,7 +27,7 @@ def settings() -> Settings:
 
 @contextmanager
 def tolerating() -> Iterator[None]:
-    """Within it `settings` is tolerant, as of `sections.load`: for commands that use a part of luigi.cfg."""
+    """Context in which `settings` is tolerant (`sections.load`), for commands that use a part of luigi.cfg."""
     token = _TOLERANT.set(True)
     try:
         yield
@@ -36,7 +36,7 @@ def tolerating() -> Iterator[None]:
 
 
 def require_settings(option: str) -> Settings:
-    """`settings`, for what an option would name. Raises ConfigError, which names it where there is no luigi.cfg."""
+    """`settings`, for a value that an option could name. Raises ConfigError, which names it without a luigi.cfg."""
     if not settings_file().exists():
         file = settings_file().resolve()
         raise ConfigError(f"{file}: there is no such file. Name {option}, or run from the project's folder.")
@@ -52,7 +52,7 @@ def load(file: Path, *, tolerant: bool = False) -> Settings:
 
 
 def _refuse_unreadable() -> None:
-    """Exit with 2 and a line where a luigi.cfg cannot be read: Luigi's own reader would end with a traceback."""
+    """Exit with 2 and a line if a luigi.cfg cannot be read: Luigi itself would end with a traceback."""
     try:
         for file in dict.fromkeys([Path("luigi.cfg"), settings_file()]):
             if file.is_file():

@@ -1,4 +1,4 @@
-"""windows -> training, as Luigi tasks: a run of any model, the motion prior MPoser, and how a run is shown."""
+"""windows -> training, as Luigi tasks: runs of any model, and of the motion prior MPoser."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class TrainingTask(PipelineTask):
 
     @abstractmethod
     def config(self) -> RunConfig:
-        """Its settings. Raises ConfigError; `requires` calls it, to report mistakes before anything runs."""
+        """Its settings. Raises ConfigError; `requires` calls it to report mistakes before anything runs."""
 
     def up_to_date(self) -> bool:
         return runs.is_complete(self.config())
@@ -68,21 +68,21 @@ class TrainingTask(PipelineTask):
 
 
 class CheckpointTask(TrainingTask):
-    """A training whose checkpoint a model reads: named in the `MADE_BY` of the model's configuration."""
+    """A training whose checkpoint a model reads, named in `MADE_BY` of the model's configuration."""
 
     @classmethod
+    @abstractmethod
     def checkpoint(cls, train: VideoConfig | None) -> Path:
         """The checkpoint for a model's configuration; None: for a stream. See `best_of`. Raises ConfigError."""
-        raise NotImplementedError(cls.__name__)
 
     @classmethod
+    @abstractmethod
     def required_tasks(cls, variant: str, seed: int) -> list[luigi.Task]:
-        """The tasks that make the checkpoint; empty where the settings name a file. Raises ConfigError."""
-        raise NotImplementedError(cls.__name__)
+        """The tasks that make the checkpoint; empty if the settings name a file. Raises ConfigError."""
 
 
 def checkpoint_task(name: str) -> type[CheckpointTask]:
-    """The task of that name, which an extension or a package may add. Raises ConfigError where there is none."""
+    """The task of that name, maybe of a package. Raises ConfigError for an unknown name."""
     try:
         task: type[CheckpointTask] = Register.get_task_cls(name)
     except TaskClassNotFoundException as error:
@@ -91,7 +91,7 @@ def checkpoint_task(name: str) -> type[CheckpointTask]:
 
 
 def best_of(config: RunConfig) -> Path:
-    """best.pt of a run; a file that never exists while the run's inputs are missing, and so its name unknown."""
+    """best.pt of a run; while inputs are missing, a file that never exists, since the run's name is unknown."""
     try:
         return runs.run_folder(config) / runs.BEST
     except (ConfigError, DataError, cache.CacheError):
@@ -105,7 +105,7 @@ def read_metrics(folder: Path) -> dict[str, Any]:
 
 
 def progress_callback(progress: Progress, what: str, score: str = "pa_mpjpe", unit: str = " mm") -> Any:
-    """A callback that shows a training: a bar, without a terminal lines. score: the name of its metric."""
+    """A callback that shows a training, as a bar or as lines without a terminal. score: name of its metric."""
     from vibe_model.training.feature_table import TableProgress
 
     name = {"pa_mpjpe": "PA-MPJPE", "hit_1": "Hit@1"}.get(score, "error")
@@ -127,7 +127,7 @@ def progress_callback(progress: Progress, what: str, score: str = "pa_mpjpe", un
         if not begun and n_done > 1:
             fact("continues", f"from step {n_done - 1:,}, where it was interrupted")
         begun = True
-        # The loss first: a narrow terminal cuts the end.
+        # Loss first: a narrow terminal cuts the end.
         parts = [loss, f"val {validation}" if validation else "", f"epoch {news.epoch + 1}/{news.epochs}"]
         progress(n_done, news.epochs * news.iterations, "  ".join(filter(None, parts)))
         if news.validation and not console.out.is_terminal:
@@ -138,7 +138,7 @@ def progress_callback(progress: Progress, what: str, score: str = "pa_mpjpe", un
 
 
 def model_config(model: Model, variant: str = "", seed: int = -1, tag: str = "") -> VideoConfig:
-    """A model's configuration by luigi.cfg (`as_set`), with checkpoints of other trainings. tag: of the cache."""
+    """A model's configuration (`as_set`) with checkpoints of other trainings. tag: of the cache."""
     config = replace(as_set(model, variant, seed), tag=tag)
     checkpoints: dict[str, Any] = {
         name: checkpoint_task(config.MADE_BY[name][0]).checkpoint(config) for name in config.lacks
@@ -147,21 +147,21 @@ def model_config(model: Model, variant: str = "", seed: int = -1, tag: str = "")
 
 
 def as_set(model: Model, variant: str = "", seed: int = -1) -> VideoConfig:
-    """A model's configuration by luigi.cfg. variant, seed: instead of luigi.cfg's, if set. Raises ConfigError."""
+    """A model's configuration by luigi.cfg. variant, seed: override luigi.cfg. Raises ConfigError."""
     config = model_settings(settings(), model, variant, None if seed < 0 else seed)
     check_inputs(settings(), config)
     return config
 
 
 def train_config(variant: str = "", seed: int = -1) -> TrainConfig:
-    """[vibe] of luigi.cfg: VIBE's configuration, as `model_config`."""
+    """VIBE's configuration, as of `model_config`."""
     config = model_config(VIBE, variant, seed)
     assert isinstance(config, TrainConfig)
     return config
 
 
 def mposer_config(train: VideoConfig) -> MPoserConfig:
-    """[mposer] of luigi.cfg, and what a generator's settings decide of its prior. Raises ConfigError."""
+    """[mposer] of luigi.cfg, with settings that a generator's decide. Raises ConfigError."""
     config = mposer_settings(settings(), train)
     check_inputs(settings(), config)
     return config
@@ -196,7 +196,6 @@ class TrainMPoser(CheckpointTask):
             folder = mposer_training.run(
                 self.config(), progress=progress_callback(progress, self.what, "reconstruction_deg", "°")
             )
-        # On motion that it was not trained on, beside the error of the mean pose.
         held_out = [
             f"{split} {metrics['reconstruction_deg']:.1f}° off (mean pose {metrics['mean_pose_deg']:.1f}°)"
             for split, metrics in read_metrics(folder).items()
@@ -212,7 +211,7 @@ class Train(TrainingTask):
 
     @property
     def record(self) -> Model:
-        """Raises PipelineError for a model that there is not, or that does not load."""
+        """Raises PipelineError for an unknown model, and for one that does not load."""
         return models.find(self.model)
 
     @property
@@ -243,7 +242,7 @@ class Train(TrainingTask):
             with self.progress() as progress:
                 folder = train(config, self.variant, progress, self.what)
         except KeyboardInterrupt as error:
-            with suppress(Exception):  # an error here must not hide the interruption
+            with suppress(Exception):  # an error must not hide the interruption
                 error.add_note(f"of {self.what}, {describe_kept(config)}")
             raise
         best = read_metrics(folder)["best"]
@@ -257,7 +256,7 @@ class TrainVIBE(Train):
 
 
 class ExtractBeside(PipelineTask):
-    """Extract an extra stream of a model, by its section of luigi.cfg or with weights of the task that trains it."""
+    """Extract an extra stream of a model, by its section of luigi.cfg or with weights that another task trains."""
 
     verb = "extract"
     priority = 1
@@ -280,7 +279,7 @@ class ExtractBeside(PipelineTask):
         stream = spec.stream
         if stream.trained_by:
             spec = replace(spec, stream=stream.with_weights(checkpoint_task(stream.trained_by).checkpoint(None)))
-        # Where there is one of other weights, computing all rows again takes seconds, and no pixels.
+        # Recomputing a trained stream with other weights takes seconds, and no pixels.
         committed = cache.open(s.paths.cache)[self.split]
         replaces = stream.is_trained and bool(compare_stream(committed, spec).differs)
         plan = plan_extraction(s.paths.cache, self.split, replace(spec, raw=raw), replace=replaces)
@@ -301,7 +300,7 @@ class ExtractBeside(PipelineTask):
 
 
 def describe_kept(config: VideoConfig) -> str:
-    """What is kept of an interrupted training: the step of its last checkpoint."""
+    """Describe what an interrupted training keeps: the step of its last checkpoint."""
     last = runs.run_folder(config) / runs.LAST
     if not last.is_file():
         return "nothing: no checkpoint was written yet"
@@ -312,7 +311,7 @@ def describe_kept(config: VideoConfig) -> str:
 
 
 def train(config: VideoConfig, variant: str, progress: Progress, what: str) -> Path:
-    """Train in this process, or in as many as the settings ask for. Returns the run's folder."""
+    """Train in this process, or in several by the settings. Returns the run's folder."""
     from vibe_model import training  # imports torch
     from vibe_model.training.parallel import n_processes
 
@@ -326,21 +325,19 @@ def train(config: VideoConfig, variant: str, progress: Progress, what: str) -> P
 
 
 def _launch(*words: str) -> None:
-    """`torchrun WORDS`, in this process: its children are ours. Raises ConfigError where one of them fails."""
+    """Run `torchrun WORDS` in this process. Raises ConfigError if a child fails."""
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # the processes print their errors themselves
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # what it would choose itself, with a warning
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # torchrun's own default, without its warning
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         run.main(list(words))
     except ChildFailedError as error:
         code = error.get_first_failure()[1].exitcode
-        raise ConfigError(
-            f"training in several processes ended with exit code {code}: their messages are above"
-        ) from error
+        raise ConfigError(f"training in several processes ended with exit code {code}, see above") from error
     except SignalException as error:
         raise (Terminated() if error.sigval == signal.SIGTERM else KeyboardInterrupt()) from error
     finally:

@@ -23,57 +23,42 @@ if TYPE_CHECKING:
     from cache import Split
     from vibe_model.prediction.trained import Trained
 
-NOTE: Final = "figures of papers are beside the protocol that they are by; by hmmr, means are over videos"
+NOTE: Final = "published figures are beside their protocol; hmmr averages over videos"
 
 
 def options(sub: argparse.ArgumentParser) -> None:
-    """The model, the splits, and where results go."""
     model_options(sub)
-    splits = sub.add_argument_group("what it is evaluated on")
-    splits.add_argument("--cache", type=cache.place_of, help="folder or URL; default: [paths] cache")
-    splits.add_argument("--at", metavar="TAG", help="the cache's state of this tag; default: as it is now")
+    splits = sub.add_argument_group("data")
+    splits.add_argument("--cache", type=cache.place_of, help="Folder or URL of the cache (default: [paths] cache)")
+    splits.add_argument("--at", metavar="TAG", help="Tagged state of the cache (default: the current one)")
+    names = "Split, such as 3dpw/test (repeatable; default: the evaluation splits of the model's settings)"
+    splits.add_argument("--split", action="append", default=[], metavar="NAME", help=names)
+    splits.add_argument("--stream", help="Feature stream (default: the model's, else the first of [features] streams)")
+    names = "Protocol, such as default, published or hmmr (repeatable; default: all for the split)"
+    splits.add_argument("--protocol", action="append", metavar="NAME", help=names)
+    length = "Frames per window; 0: whole tracks (default: the model's)"
+    splits.add_argument("--seqlen", type=whole(0), metavar="N", help=length)
     splits.add_argument(
-        "--split",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="as 3dpw/test; may be repeated; default: the evaluation splits that the model was configured with",
+        "--smooth", type=positive, default=0.0, metavar="SIGMA", help="Smooth over time (default: 0 frames)"
     )
-    splits.add_argument("--stream", help="of features; default: the model's own, else [features] stream")
-    splits.add_argument(
-        "--protocol",
-        action="append",
-        metavar="NAME",
-        help="as default, published, hmmr or a package's; may be repeated; default: all that are for a split",
-    )
-    splits.add_argument(
-        "--seqlen", type=whole(0), metavar="N", help="frames of a window; 0: whole tracks; default: the model's own"
-    )
-    splits.add_argument("--smooth", type=positive, metavar="SIGMA", help="smooth predictions over time, in frames")
-    splits.add_argument("--batch-size", type=whole(1), default=16, metavar="N", help="windows at once (default 16)")
-    sub.add_argument(
-        "--out", type=Path, metavar="DIR", help="write metrics.json, results.csv, results by track, worst windows"
-    )
+    splits.add_argument("--batch-size", type=whole(1), default=16, metavar="N", help="Windows per batch (default: 16)")
+    files = "Folder for metrics.json, results.csv, results by track and worst windows"
+    sub.add_argument("--out", type=Path, metavar="DIR", help=files)
     json_option(sub, ": the content of metrics.json")
 
 
 def model_options(sub: argparse.ArgumentParser) -> argparse._ArgumentGroup:
-    """Which model, and on which device: what all commands that use one share."""
-    model = sub.add_argument_group("the model (what is not named is taken from luigi.cfg)")
-    model.add_argument(
-        "--checkpoint",
-        type=Path,
-        required=True,
-        metavar="FILE",
-        help="best.pt of a run, or VIBE's, SPIN's or HMR2.0's published file",
-    )
-    model.add_argument("--body", type=Path, metavar="DIR", help="SMPL's files; default: [paths] body")
-    model.add_argument("--device", default="auto", help="auto (cuda when there is one), cpu, cuda, cuda:1, ...")
+    """Add the options of all commands that use a model."""
+    model = sub.add_argument_group("model")
+    file = "best.pt of a run, or a published file of VIBE, SPIN or HMR2.0"
+    model.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help=file)
+    model.add_argument("--body", type=Path, metavar="DIR", help="Folder of SMPL's files (default: [paths] body)")
+    model.add_argument("--device", default="auto", help="Device: auto (a GPU if there is one), cpu, cuda, cuda:1, ...")
     return model
 
 
 def positive(text: str) -> float:
-    """The type of an option that takes a number above 0."""
+    """Type of an option that takes a number above 0."""
     try:
         value = float(text)
     except ValueError:
@@ -84,7 +69,6 @@ def positive(text: str) -> float:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Load, evaluate, and print the table."""
     from vibe_model.evaluation.evaluate import evaluate_all  # imports torch
     from vibe_model.prediction.trained import load_trained
 
@@ -98,9 +82,9 @@ def run(args: argparse.Namespace) -> int:
         if records:
             splits[name] = split
         else:
-            console.err.print(f"{console.DOUBT} {plain(name)} is left out: {plain('; '.join(reasons.values()))}")
+            console.err.print(f"{console.DOUBT} {plain(name)} is skipped: {plain('; '.join(reasons.values()))}")
     if not splits:
-        raise PipelineError(f"expected a split that {', '.join(named or ())} can evaluate, found none: name others")
+        raise PipelineError(f"expected a split that {', '.join(named or ())} can evaluate, found none. Name others.")
     out: Path | None = args.out
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
@@ -115,14 +99,15 @@ def run(args: argparse.Namespace) -> int:
             tracks=model.config.tracks,
             batch_size=args.batch_size,
             training={name: opened[name] for name in model.config.part("datasets_3d") if name in opened.splits},
-            smooth=args.smooth or 0.0,
+            smooth=args.smooth,
             folder=out,
             stand_in=any(model.check_split(split, stream) for split in splits.values()),
             about={"checkpoint": model.about},
         )
-    for name in (name for name, split in splits.items() if not {"kp_3d", "kp_3d_eval"} & {*split.columns}):
-        without = "has no 3D joints (converted without a body?): errors of joints in mm are missing"
-        console.err.print(f"{console.DOUBT} {plain(name)} {without}")
+    for name, split in splits.items():
+        if not {"kp_3d", "kp_3d_eval"} & {*split.columns}:
+            without = "has no 3D joints (converted without a body?): errors of joints in mm are missing"
+            console.err.print(f"{console.DOUBT} {plain(name)} {without}")
     stand_in = any(metrics["stand_in"] for metrics in by_split.values())
     metrics = {"stand_in": stand_in, "checkpoint": model.about, **by_split}
     if out is not None:
@@ -142,10 +127,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def chosen_splits(trained: Trained, opened: cache.FeatureCache, named: Sequence[str], stream: str) -> dict[str, Split]:
-    """The named splits, or those of the model's evaluation.
+    """The named splits, else the evaluation splits of the model's settings.
 
-    Raises PipelineError for splits or streams that are missing, DataError for features of another size or network,
-    StandInMixed when model and splits are partly demo data.
+    Raises PipelineError for missing splits or streams, DataError for features of another size or network, StandInMixed
+    if model and splits are partly demo data.
     """
     names = tuple(named) or trained.config.evaluation
     chosen = names if named else tuple(name for name in names if name in opened.splits)
@@ -153,7 +138,7 @@ def chosen_splits(trained: Trained, opened: cache.FeatureCache, named: Sequence[
     if absent or not chosen:
         raise PipelineError(
             f"{opened.root}: expected {', '.join(absent or names)} with the stream {stream!r}, found splits "
-            f"{', '.join(opened.splits) or 'none'}. Convert and extract them, or name others: --split, --stream."
+            f"{', '.join(opened.splits) or 'none'}. Convert and extract them, or use --split and --stream."
         )
     splits = {name: opened[name] for name in chosen}
     runs.require_one_kind(splits, the_checkpoint=trained.stand_in)

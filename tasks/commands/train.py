@@ -19,20 +19,17 @@ from tasks.training import model_config, progress_callback
 from vibe_model import models
 from vibe_model.sections import model_settings, not_small
 
-KEPT: Final = "the last checkpoint (last.pt) is kept; the same command continues from there"
+KEPT: Final = "the last checkpoint (last.pt) is kept; the same command continues from it"
 
 
 def options(sub: argparse.ArgumentParser) -> None:
-    """Which run."""
-    first, *rest_of_models = models.names()
-    help_ = f"default: {first}; or {', '.join(rest_of_models)}"
-    sub.add_argument("--model", type=_model, default=first, metavar="NAME", help=help_)
-    names = "; ".join(f"{model.section}: {', '.join(model.variants)}" for model in models.every())
-    sub.add_argument(
-        "--variant", default="", metavar="NAME", help=f"or some joined by +; default: luigi.cfg's. Of {names}"
-    )
-    sub.add_argument("--seed", type=int, default=-1, help="default: luigi.cfg's")
-    sub.add_argument("--at", default="", metavar="TAG", help="on the cache's state of this tag; default: as it is now")
+    names, first = ", ".join(models.names()), models.names()[0]
+    sub.add_argument("--model", type=_model, default=first, metavar="NAME", help=f"{names} (default: {first})")
+    variants = "; ".join(f"{model.section}: {', '.join(model.variants)}" for model in models.every())
+    help_ = f"Variant of the model, or several joined by + (default: luigi.cfg's). {variants}"
+    sub.add_argument("--variant", default="", metavar="NAME", help=help_)
+    sub.add_argument("--seed", type=int, default=-1, help="Seed (default: luigi.cfg's)")
+    sub.add_argument("--at", default="", metavar="TAG", help="Tagged state of the cache (default: the current one)")
 
 
 def _model(name: str) -> str:
@@ -42,7 +39,6 @@ def _model(name: str) -> str:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train, or continue; of several processes, the first one prints."""
     from vibe_model import training
 
     model, leads = models.find(args.model), os.environ.get("RANK", "0") == "0"
@@ -50,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     if leads and (note := not_small(settings(), model)):
         warn(note)
     if "RANK" in os.environ:
-        end_with_parent()  # killed, torch's launcher would leave them behind
+        end_with_parent()  # else processes survive a killed launcher
     other_seed = config.seed != model_settings(settings(), model, args.variant).seed
     title = f"{model.title}, {config.name}" + (f", seed {config.seed}" if other_seed else "")
     with bar("train", console.err, unit="step", quiet=not leads) as progress:
@@ -61,6 +57,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def end_with_parent() -> None:
-    """Have the kernel end this process when its parent ends, even by SIGKILL. On Linux; elsewhere nothing."""
+    """On Linux, have the kernel end this process when its parent ends, even by SIGKILL."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -104,7 +104,7 @@ def test_json_has_all_digits_and_the_runs() -> None:
 
 def test_variants_that_the_data_cannot_train_are_left_out() -> None:
     config = TrainConfig(datasets_3d=("3dpw/train",))
-    assert left_out(config) == {"without-3dpw": "3dpw/train is all the 3D data that there is"}
+    assert left_out(config) == {"without-3dpw": "3dpw/train is the only 3D data"}
     assert left_out(TrainConfig(datasets_3d=("h36m/train",))) == {"without-3dpw": "3dpw/train is not trained on"}
     assert left_out(TrainConfig()) == {}
     attention = {f"attention-{n}x{size}" for n in (2, 3) for size in (512, 1024)}
