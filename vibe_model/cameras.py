@@ -14,23 +14,23 @@ from vibe_model.errors import ConfigError
 Floats = NDArray[np.floating[Any]]
 Float32s = NDArray[np.float32]
 
-FOCAL_LENGTH_PX: Final = 5000.0  # of the perspective camera that a weak-perspective one becomes (HMR, SPIN)
+FOCAL_LENGTH_PX: Final = 5000.0  # of the perspective camera (HMR, SPIN)
 CROP_PX: Final = 224
-METHODS: Final = ("least_squares", "trace")  # of the optimal camera's scale
-LIMITS: Final = (0.7, 10.0)  # of the optimal camera's scale, in crops that the person fills
+METHODS: Final = ("least_squares", "trace")  # for the optimal camera's scale
+LIMITS: Final = (0.7, 10.0)  # of the optimal camera's scale
 _FEWEST_POINTS: Final = 2
-_LEAST_SPREAD: Final = 1e-8  # sum of squares about the mean, (half a crop)^2: less is one point
+_LEAST_SPREAD: Final = 1e-8  # sum of squares about the mean, (half a crop)^2; below it, points coincide
 _TRACE_RIDGE: Final = 1e-6
 
 
 def project(joints: Tensor, camera: Tensor, crop_px: int = CROP_PX) -> Tensor:
     """Perspective projection by a weak-perspective camera.
 
-    joints: (..., J, 3) m; camera: (..., 3) scale, tx, ty; crop_px: crop side that the focal length is for
-    -> (..., J, 2), [-1, 1] over the crop.
+    joints: (..., J, 3) m; camera: (..., 3) scale, tx, ty; crop_px: crop side for the focal length -> (..., J, 2),
+    [-1, 1] over the crop.
     """
     scale, shift = camera[..., :1], camera[..., 1:]
-    depth = 2 * FOCAL_LENGTH_PX / (crop_px * scale + 1e-9)  # (..., 1) m: where the focal length gives this scale
+    depth = 2 * FOCAL_LENGTH_PX / (crop_px * scale + 1e-9)  # (..., 1) m, at which the focal length gives this scale
     points = joints + torch.cat((shift, depth), dim=-1).unsqueeze(-2)  # (..., J, 3)
     return FOCAL_LENGTH_PX * points[..., :2] / points[..., 2:] / (crop_px / 2)
 
@@ -49,7 +49,7 @@ def optimal_camera(
 ) -> Tensor:
     """The camera that fits 2D points to their targets best (Kanazawa et al., CVPR 2019). Without gradients.
 
-    points, targets: (..., J, 2), as by the camera (1, 0, 0) and in the crop; visible: (..., J), counts above 0 ->
+    points, targets: (..., J, 2), by the camera (1, 0, 0) and in the crop; visible: (..., J), points above 0 count ->
     (..., 3) scale, tx, ty. method: "least_squares", or the authors' "trace": half the trace of the best 2 x 2 map.
     limits: of the scale. Frames without `has_optimal_camera` get (1, 0, 0). Raises ConfigError for an unknown method.
     """
@@ -65,7 +65,7 @@ def optimal_camera(
             (xx, xy), (_, yy) = (row.unbind(-1) for row in (source.mT @ source).unbind(-2))
             (to_xx, to_xy), (to_yx, to_yy) = (row.unbind(-1) for row in (source.mT @ goal).unbind(-2))
             xx, yy = xx + _TRACE_RIDGE, yy + _TRACE_RIDGE
-            # The trace of the inverse of [[xx, xy], [xy, yy]] times what goes to the goal, written out.
+            # Half the trace of inverse([[xx, xy], [xy, yy]]) @ [[to_xx, to_xy], [to_yx, to_yy]]
             scale = (yy * to_xx - xy * to_yx - xy * to_xy + xx * to_yy) / (xx * yy - xy.square()) / 2
         scale = scale.clamp(*limits)[..., None]
         camera = torch.cat((scale, goal_mean / scale - source_mean), dim=-1)
@@ -73,14 +73,14 @@ def optimal_camera(
 
 
 def has_optimal_camera(points: Tensor, visible: Tensor) -> Tensor:
-    """Are at least two points visible, not all at one place? (..., J, 2), (..., J) -> (...) bool."""
+    """Whether at least two different points are visible: (..., J, 2), (..., J) -> (...) bool."""
     known = (visible > 0)[..., None]
     spread = _centre(points.detach(), known)[0].square().sum((-2, -1))
     return (known.sum((-2, -1)) >= _FEWEST_POINTS) & (spread >= _LEAST_SPREAD)
 
 
 def _centre(points: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
-    """(..., J, 2) about the mean of the known ones, 0 elsewhere, and that mean (..., 2)."""
+    """Known points (..., J, 2) about their mean, 0 elsewhere, and the mean (..., 2)."""
     mean = torch.where(known, points, 0.0).sum(-2) / known.sum(-2).clamp(min=1)
     return torch.where(known, points - mean[..., None, :], 0.0), mean
 
@@ -89,7 +89,7 @@ def camera_in_picture(camera: Floats, bbox: Floats, picture: tuple[int, int], *,
     """The weak-perspective camera of the whole image.
 
     camera: (F, 3) scale, tx, ty in the crop; bbox: (F, 4) cxcywh px; picture: width, height px -> (F, 4) sx, sy, tx,
-    ty: a point (x, y) m is seen at sx (x + tx), sy (y + ty), [-1, 1] over the image.
+    ty, which project (x, y) m to (sx (x + tx), sy (y + ty)), [-1, 1] over the image.
     """
     size = np.asarray(picture, np.float64)  # (2,)
     scale = camera[:, :1].astype(np.float64) * bbox[:, 2:] * crop_scale / size  # (F, 2)

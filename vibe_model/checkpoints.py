@@ -16,34 +16,34 @@ from vibe_model import runs
 from vibe_model.errors import CheckpointError
 
 HMR2: Final = "hmr2.0"
-_KINDS: Final = {"gen_state_dict": "vibe", "model": "spin", "state_dict": HMR2}  # key of the tensors -> whose file
-_BODY: Final = ("regressor.smpl.", "smpl.")  # SMPL's data: our body model owns it
-# Of no model here: SPIN's ResNet-50; what a stream is computed by, and HMR2.0's discriminator.
+_KINDS: Final = {"gen_state_dict": "vibe", "model": "spin", "state_dict": HMR2}  # key of the tensors -> kind of file
+_BODY: Final = ("regressor.smpl.", "smpl.")  # SMPL's data, which our body model has
+# Prefixes that no model here uses: SPIN's ResNet-50; HMR2.0's feature network and discriminator.
 _OTHER: Final[Mapping[str, tuple[str, ...]]] = {
     "vibe": (),
     "spin": ("conv1.", "bn1.", "layer1.", "layer2.", "layer3.", "layer4."),
     HMR2: ("backbone.", "smpl_head.transformer.", "discriminator.", "initialized"),
 }
-LIGHTNING: Final = ".ckpt"  # suffix of PyTorch Lightning's files, HMR2.0's: with settings, which are not read
+LIGHTNING: Final = ".ckpt"  # suffix of PyTorch Lightning's files (HMR2.0); their settings are not read
 
 
 @dataclass(frozen=True, slots=True)
 class LoadReport:
-    """What became of a checkpoint's tensors."""
+    """Which tensors of a checkpoint were used."""
 
     kind: str  # "vibe", "spin" or "hmr2.0"
     used: tuple[str, ...]  # names in the model
-    ignored: tuple[str, ...]  # names in the file: body data, a backbone, what is not of the requested part
-    untouched: tuple[str, ...]  # names in the model that this kind of file does not have: with SPIN's, the encoder
+    ignored: tuple[str, ...]  # names in the file: body data, a backbone, other parts than the requested one
+    untouched: tuple[str, ...]  # names in the model that are not in the file, such as the encoder with SPIN's
 
 
 def load_published(model: nn.Module, path: Path | str, *, only: str = "") -> LoadReport:
     """Fill `model` from a checkpoint of ours, VIBE's or HMR2.0's, or its regressor from SPIN's.
 
-    only: with "regressor.", read only that part; the rest counts as ignored.
+    only: prefix of the part to read, such as "regressor."; the rest is ignored.
 
-    Raises CheckpointError, and leaves the model unchanged, for a file that is missing, damaged or unsafe, and for
-    tensors that are missing, extra (body data aside), misshapen or non-finite.
+    Raises CheckpointError, and leaves the model unchanged, for a missing, damaged or unsafe file, and for tensors that
+    are missing, extra (body data aside), misshapen or non-finite.
     """
     path = Path(path)
     content = read_checkpoint(path)
@@ -64,7 +64,7 @@ def load_published(model: nn.Module, path: Path | str, *, only: str = "") -> Loa
 
 
 def kind_of(path: Path, content: Mapping[str, Any]) -> str:
-    """Whose checkpoint it is: "vibe" (ours, too), "spin" or "hmr2.0". Raises CheckpointError for another."""
+    """Kind of a checkpoint: "vibe" (also ours), "spin" or "hmr2.0". Raises CheckpointError for others."""
     present = [key for key in _KINDS if key in content]
     if len(present) != 1 or not isinstance(content[present[0]], Mapping):
         expected = f"expected one dict of tensors, {', '.join(map(repr, _KINDS))}"
@@ -73,7 +73,7 @@ def kind_of(path: Path, content: Mapping[str, Any]) -> str:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The file's dict, on the CPU, without running code from it. Raises CheckpointError."""
+    """Read the file's dict on the CPU, without running code from it. Raises CheckpointError."""
     if not path.is_file():
         raise CheckpointError(f"{path}: expected a checkpoint, found no such file")
     try:
@@ -83,7 +83,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def save(path: Path, state: Mapping[str, Any]) -> None:
-    """Write a checkpoint atomically: a reader, or the next run, sees the old one or the new one."""
+    """Write a checkpoint atomically."""
     runs.replace_file(path, lambda stream: torch.save(dict(state), stream))
 
 

@@ -1,4 +1,4 @@
-"""Errors for the user: what was expected, what was found, what to do."""
+"""Errors for the user."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["CheckpointError", "ConfigError", "DataError", "StandInMixed", "Train
 
 
 class CheckpointError(PipelineError, ValueError):
-    """A checkpoint is damaged, unsafe, or not of the model it is meant for. The model is left as it was."""
+    """A checkpoint is damaged, unsafe, or of another model. The model is unchanged."""
 
 
 class DataError(PipelineError, ValueError):

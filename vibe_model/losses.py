@@ -13,7 +13,7 @@ from pipeline.skeletons import correspondence
 from vibe_model.metrics import HIPS
 from vibe_model.rotations import axis_angle_to_matrix
 
-Batch = Mapping[str, Tensor | NDArray[Any]]  # what `cache.Split.read` gives, as arrays or as tensors
+Batch = Mapping[str, Tensor | NDArray[Any]]  # arrays or tensors as of `cache.Split.read`
 
 PUBLISHED_WEIGHTS: Final[Mapping[str, float]] = {
     "kp_2d": 300.0,
@@ -23,7 +23,7 @@ PUBLISHED_WEIGHTS: Final[Mapping[str, float]] = {
     "adversarial": 0.5,
     "discriminator": 0.5,
 }
-COMMON14: Final = correspondence("spin49", "common14")[0]  # the joints that every 3D dataset can annotate
+COMMON14: Final = correspondence("spin49", "common14")[0]  # joints that all 3D datasets have
 
 
 def generator_losses(pred: Mapping[str, Tensor], batch: Batch, weights: Mapping[str, float]) -> dict[str, Tensor]:
@@ -36,7 +36,7 @@ def generator_losses(pred: Mapping[str, Tensor], batch: Batch, weights: Mapping[
     terms = {
         "kp_2d": keypoints_2d(pred["kp_2d"], label["kp_2d"]),
         "kp_3d": keypoints_3d(pred["kp_3d"], label["kp_3d"], label["w_3d"]),
-        # On matrices: the mean squared error that the published code takes by way of axis-angle and back.
+        # The published code converts matrices to axis-angle and back.
         "pose": mean_where((pred["rotmat"] - label["rotmat"]).square(), label["w_smpl"]),
         "shape": mean_where((pred["theta"][..., 75:] - label["theta"][..., 75:]).square(), label["w_smpl"]),
     }
@@ -44,7 +44,7 @@ def generator_losses(pred: Mapping[str, Tensor], batch: Batch, weights: Mapping[
 
 
 def labels_of(batch: Batch, like: Tensor) -> dict[str, Tensor]:
-    """What the terms of a batch are compared with, as tensors like one; rotmat (B, T, 24, 3, 3) is theta's pose."""
+    """Labels of a batch as tensors like `like`, with theta's pose as rotmat (B, T, 24, 3, 3)."""
     names = ("kp_2d", "kp_3d", "theta", "w_3d", "w_smpl")
     label = {name: torch.as_tensor(batch[name], dtype=like.dtype, device=like.device) for name in names}
     pose = label["theta"][..., 3:75].reshape(*label["w_smpl"].shape, 24, 3)
@@ -75,12 +75,12 @@ def pair_step(
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Predictions `step` frames away and the labels of those frames, (B, T - |step|, ...) each.
 
-    pred: indexed by the frame that it was predicted at. Frames whose neighbour is outside the window are left out.
+    pred: indexed by the frame from which it was predicted. Pairs reach no frame outside the window.
     """
     n_frames = label["kp_2d"].shape[1]
-    at = slice(max(-step, 0), n_frames - max(step, 0))
-    labelled = slice(at.start + step, at.stop + step)
-    return {name: one[:, at] for name, one in pred.items()}, {name: one[:, labelled] for name, one in label.items()}
+    first, stop = max(-step, 0), n_frames - max(step, 0)
+    moved = {name: values[:, first + step : stop + step] for name, values in label.items()}
+    return {name: values[:, first:stop] for name, values in pred.items()}, moved
 
 
 def adversarial_generator(fake_scores: Tensor) -> Tensor:
@@ -98,8 +98,8 @@ def adversarial_terms(
 ) -> dict[str, Tensor]:
     """The weighted terms "adversarial", "discriminator_real", "discriminator_fake".
 
-    Scores: (B, 1) each; the fakes' for the generator's side and for the discriminator's. weights: of "adversarial" and
-    "discriminator" (default: published), and of "discriminator_real" (default: that of "discriminator").
+    Scores: (B, 1) each, of the fakes for either side. weights: of "adversarial" and "discriminator" (default:
+    published), and of "discriminator_real" (default: that of "discriminator").
     """
     factors = {**PUBLISHED_WEIGHTS, **weights}
     of_real = factors.get("discriminator_real", factors["discriminator"])
@@ -111,12 +111,12 @@ def adversarial_terms(
 
 
 def _mean_square(distances: Tensor) -> Tensor:
-    """Of scores from what they should be, the mean over windows: (B, 1) -> scalar."""
+    """Mean over windows: (B, 1) -> scalar."""
     return distances.square().sum() / len(distances)
 
 
 def mean_where(error: Tensor, weight: Tensor) -> Tensor:
-    """Weighted mean over frames of each frame's mean: error (B, T, ...), weight (B, T); 0 when all weights are 0."""
+    """Weighted mean over frames of each frame's mean: error (B, T, ...), weight (B, T); 0 if all weights are 0."""
     per_frame = error.flatten(2).mean(-1)  # (B, T)
     total = weight.sum()
     return (weight * per_frame).sum() / torch.where(total > 0, total, torch.ones_like(total))

@@ -18,21 +18,19 @@ from vibe_model.errors import ConfigError
 
 Floats = NDArray[np.floating[Any]]
 Float64s = NDArray[np.float64]
-
-
 Reads = Literal["joints", "placed joints", "vertices", "vertices at rest", "keypoints", "prediction"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """How one number of a protocol is computed and shown.
+    """How to compute and show one number of a protocol.
 
-    `of` gets what `reads` names of N counted frames, predicted and true, in m, and returns (N - span + 1,) numbers in
-    `unit`; NaN: none for this frame.
+    `of` gets predicted and true arrays of N counted frames, named by `reads`, in m. It returns (N - span + 1,) numbers
+    in `unit`; NaN: no number for this frame.
 
     "joints": (N, J, 3) about the protocol's root; "placed joints": not centred. "vertices": (N, 6890, 3) float32, in
     pieces of a track; "vertices at rest": unposed. "keypoints": (N, 49, 2) and, with confidence, (N, 49, 3) over the
-    crop, of frames with 2D labels that count. "prediction": (N, J, 3) predicted joints, twice, of all predicted frames.
+    crop, of frames with counted 2D labels. "prediction": (N, J, 3) predicted joints, twice, of all predicted frames.
     """
 
     title: str
@@ -40,8 +38,8 @@ class Metric:
     lower_is_better: bool | None  # None: neither is better
     of: Callable[[Floats, Floats], Floats]
     reads: Reads = "joints"
-    span: int = 1  # successive frames that a number is of: 3 for an acceleration
-    by_keypoint: bool = False  # its mean is over labelled keypoints, not over frames
+    span: int = 1  # successive frames per number: 3 for an acceleration
+    by_keypoint: bool = False  # mean over labelled keypoints, not over frames
 
     def __post_init__(self) -> None:
         if self.span > 1 and self.reads.startswith("vertices"):
@@ -55,8 +53,8 @@ HIPS: Final = [JOINTS["common14"].index(name) for name in ("rhip", "lhip")]
 PCK_THRESHOLD_MM: Final = 150.0
 AUC_THRESHOLDS_MM: Final = np.arange(0.0, 151.0, 5.0)
 PCK_2D_SHARE: Final = 0.05  # of the larger side of the tight box
-FEWEST_VISIBLE: Final = 6  # keypoints of a frame whose aligned PCK counts
-PCK_ALIGNED_SHARE: Final = 0.05 * 224 / 150  # of the person's diagonal, which is 150 px in the authors' crops
+FEWEST_VISIBLE: Final = 6  # keypoints per frame for the aligned PCK
+PCK_ALIGNED_SHARE: Final = 0.05 * 224 / 150  # of the person's diagonal, 150 px in the authors' crops
 _MM: Final = 1000.0
 _WHAM_FPS: Final = 30.0
 
@@ -67,7 +65,7 @@ def mpjpe(pred: Floats, target: Floats) -> Float64s:
 
 
 def position_error(pred: Floats, target: Floats) -> Float64s:
-    """Mean distance of joints, as they are. (N, J, 3) m -> (N,) mm."""
+    """Mean distance of joints, not centred. (N, J, 3) m -> (N,) mm."""
     return _mean(_joint_errors(pred, target))
 
 
@@ -77,17 +75,17 @@ def pa_mpjpe(pred: Floats, target: Floats) -> Float64s:
 
 
 def np_mpjpe(pred: Floats, target: Floats) -> Float64s:
-    """Normalised Procrustes-aligned MPJPE (Sun et al., ECCV 2020): (N, 13, 3) of any unit -> (N,) in torso sizes.
+    """Normalised Procrustes-aligned MPJPE (Sun et al., ECCV 2020): (N, 13, 3) in any unit -> (N,) in torso sizes.
 
-    Joints are KEYPOINTS_13. Both poses are put about their hips' middle, with a torso, from there to the shoulders'
-    middle, of 1; `pred` is then aligned by the best similarity: which of the two is `pred` matters.
+    Joints are KEYPOINTS_13. Both poses are normalised (`normalise_13`), then `pred` is aligned by the best similarity;
+    the error is not symmetric.
     """
     source, goal = normalise_13(pred), normalise_13(target)
     return _mean(np.linalg.norm(procrustes_align(source, goal) - goal, axis=-1))
 
 
 def normalise_13(pose: Floats) -> Float64s:
-    """(..., 13, 3) -> the same about the hips' middle, in torso sizes. A torso without a length keeps its unit."""
+    """Poses (..., 13, 3) about the middle of the hips, in torso sizes (hips' to shoulders' middle) if above 0."""
     pose = pose.astype(np.float64)
     shoulders, hips = (
         pose[..., [KEYPOINTS_13.index(side + joint) for side in "lr"], :].mean(-2, keepdims=True)
@@ -99,17 +97,16 @@ def normalise_13(pose: Floats) -> Float64s:
 
 
 def pve(pred: Floats, target: Floats) -> Float64s:
-    """Mean per-vertex error, not centred. (N, V, 3) m -> (N,) mm. Distances have the arrays' own precision."""
+    """Mean per-vertex error, not centred. (N, V, 3) m -> (N,) mm. Distances have the arrays' precision."""
     apart = pred - target
     errors: Float64s = _MM * np.sqrt(np.einsum("...c,...c->...", apart, apart)).mean(-1, dtype=np.float64)
     return errors
 
 
 def accel(pred: Floats, target: Floats | None = None) -> Float64s:
-    """Mean acceleration of the prediction, about the hips: norms of second differences. (N, 14, 3) m -> (N - 2,) mm
-    per frame^2.
+    """Mean norm of the prediction's second differences, about the hips. (N, 14, 3) m -> (N - 2,) mm per frame^2.
 
-    `target` is not read: it is there so that all metrics are called alike. Frames must be neighbours.
+    Frames must be neighbours. `target` is ignored: all metrics have the same arguments.
     """
     return accel_in_place(centre_on_hips(pred), target)
 
@@ -131,7 +128,7 @@ def acceleration_error(pred: Floats, target: Floats) -> Float64s:
 
 
 def inner_accel_error_m_s2(pred: Floats, target: Floats) -> Float64s:
-    """Acceleration error at 30 frames a second, but for the first and last (WHAM). (N, J, 3) m -> (N - 4,) m/s^2."""
+    """Acceleration error at 30 fps without the first and last (WHAM). (N, J, 3) m -> (N - 4,) m/s^2."""
     return acceleration_error(pred, target)[1:-1] * (_WHAM_FPS**2 / _MM)
 
 
@@ -158,11 +155,11 @@ def auc_by_frame(pred: Floats, target: Floats) -> Float64s:
 
 
 def hits_2d(pred: Floats, target: Floats, share: float = PCK_2D_SHARE) -> tuple[Float64s, Float64s]:
-    """By frame, how many keypoints are correct and how many count: (N, J, 2), (N, J, 3) -> (N,), (N,).
+    """Numbers of correct and of counted keypoints by frame: (N, J, 2), (N, J, 3) -> (N,), (N,).
 
-    pred and target in one unit, of equal size along x and y. Labelled keypoints (confidence above 0) count. One is
-    correct within `share` of the larger side of the tight box about the frame's labelled keypoints, the bound
-    included. In a frame whose box has no extent, none counts.
+    pred, target: in the same unit. Labelled keypoints (confidence above 0) count. They are correct within `share` of
+    the larger side of the tight box about the frame's labelled keypoints, bound included. No keypoint counts in a frame
+    whose box has no extent.
     """
     place, labelled = target[..., :2].astype(np.float64), target[..., 2] > 0
     side = _extents(place, labelled).max(axis=-1)  # (N,)
@@ -173,7 +170,7 @@ def hits_2d(pred: Floats, target: Floats, share: float = PCK_2D_SHARE) -> tuple[
 
 
 def pck_2d_by_frame(pred: Floats, target: Floats) -> Float64s:
-    """Each frame's share of correct keypoints, as `hits_2d` has them: (N, J, 2), (N, J, 3) -> (N,) %; nan for none."""
+    """Each frame's share of correct keypoints (`hits_2d`): (N, J, 2), (N, J, 3) -> (N,) %; nan for none."""
     hits, counted = hits_2d(pred, target)
     share: Float64s = np.divide(100 * hits, counted, out=np.full(len(hits), np.nan), where=counted > 0)
     return share
@@ -184,16 +181,16 @@ def pck_aligned(
 ) -> float:
     """Mean over frames of each frame's share of correct keypoints, in %, after a 2D scale and translation.
 
-    pred_2d, target_2d: (N, J, 2) px; visible: (N, J), counts above 0. The scale is half the trace of the best 2 x 2
-    map. Correct: closer than alpha * size px, as HMMR is evaluated (Kanazawa et al., CVPR 2019, section 4.1, and
-    eval_util.py of human_dynamics). Frames with fewer than 6 visible points are left out; nan when none is left.
+    pred_2d, target_2d: (N, J, 2) px; visible: (N, J), points above 0 count. The scale is half the trace of the best
+    2 x 2 map. Correct: closer than alpha * size px, as HMMR is evaluated (Kanazawa et al., CVPR 2019, section 4.1, and
+    eval_util.py of human_dynamics). Frames with fewer than 6 visible points are skipped; nan without any other.
     """
     share = pck_aligned_by_frame(pred_2d, target_2d, visible, alpha, size)
     return _mean_or_nan(share[~np.isnan(share)])
 
 
 def diagonals(points: Floats, visible: NDArray[Any]) -> Float64s:
-    """Of the box about each frame's visible points: (N, J, 2), (N, J) -> (N,); 0 without any."""
+    """Diagonal of the box about each frame's visible points: (N, J, 2), (N, J) -> (N,); 0 without any."""
     extents = _extents(points.astype(np.float64), visible > 0)
     diagonal: Float64s = np.linalg.norm(np.maximum(extents, 0.0), axis=-1)
     return diagonal
@@ -202,7 +199,7 @@ def diagonals(points: Floats, visible: NDArray[Any]) -> Float64s:
 def pck_aligned_by_frame(
     pred_2d: Floats, target_2d: Floats, visible: NDArray[Any], alpha: float = 0.05, size: float | Floats = 224
 ) -> Float64s:
-    """(N,) % as `pck_aligned` has them; nan for frames that are left out. size: of all frames, or (N,) of each."""
+    """Each frame's `pck_aligned`: (N,) %, nan for skipped frames. size: of all frames, or (N,) of each."""
     labelled = (visible > 0)[..., None]  # (N, J, 1)
     count = labelled.sum((-2, -1))  # (N,)
     centred, at_least_1 = [], np.maximum(count, 1)[:, None]
@@ -210,7 +207,7 @@ def pck_aligned_by_frame(
         points = np.where(labelled, points.astype(np.float64), 0)
         centred.append(np.where(labelled, points - (points.sum(-2) / at_least_1)[:, None], 0))
     source, goal = centred
-    # The pseudoinverse gives a prediction of one single point the scale 0: it is put on the target's mean.
+    # The pseudoinverse gives a single point the scale 0: it lands on the target's mean.
     inverse = np.linalg.pinv(np.swapaxes(source, -1, -2) @ source, rcond=1e-10, hermitian=True)  # (N, 2, 2)
     scale = np.trace(inverse @ np.swapaxes(source, -1, -2) @ goal, axis1=-2, axis2=-1) / 2
     distance = np.linalg.norm(scale[:, None, None] * source - goal, axis=-1)  # (N, J)
@@ -237,8 +234,8 @@ def centre_on_hips(joints: Floats) -> Float64s:
 def procrustes_align(pred: Floats, target: Floats, *, n_fitted: int | None = None, rigid: bool = False) -> Float64s:
     """Align `pred` to `target` by a similarity transform, in least squares (Umeyama, PAMI 1991).
 
-    pred, target: (..., J, 3) -> (..., J, 3). Reflections are not allowed. A `pred` of one single point lands on the
-    target's mean. n_fitted: fit to the first points only. rigid: without a scale.
+    pred, target: (..., J, 3) -> (..., J, 3). Reflections are not allowed. A single point lands on the target's mean.
+    n_fitted: fit to the first points only. rigid: without a scale.
     """
     pred, target = pred.astype(np.float64), target[..., :n_fitted, :].astype(np.float64)
     pred_mean, target_mean = pred[..., :n_fitted, :].mean(-2, keepdims=True), target.mean(-2, keepdims=True)
@@ -257,7 +254,7 @@ def procrustes_align(pred: Floats, target: Floats, *, n_fitted: int | None = Non
 
 
 def _extents(points: Float64s, known: NDArray[np.bool_]) -> Float64s:
-    """Of the tight box about each frame's known points: (N, J, 2), (N, J) -> (N, 2); -inf without any."""
+    """Sides of the tight box about each frame's known points: (N, J, 2), (N, J) -> (N, 2); -inf without any."""
     highest = np.where(known[..., None], points, -np.inf).max(axis=1, initial=-np.inf)
     lowest = np.where(known[..., None], points, np.inf).min(axis=1, initial=np.inf)
     extents: Float64s = highest - lowest
@@ -289,7 +286,7 @@ METRICS: Final[Mapping[str, Metric]] = {  # by their names in metrics.json, in t
     "mpjpe": Metric(title="MPJPE", unit="mm", lower_is_better=True, of=position_error),
     "pve": Metric(title="PVE", unit="mm", lower_is_better=True, of=pve, reads="vertices"),
     "pve_unposed": Metric(title="PVE unposed", unit="mm", lower_is_better=True, of=pve, reads="vertices at rest"),
-    # Is to be near that of the labels.
+    # Should be near that of the labels.
     "accel": Metric(title="accel", unit=MM_PER_FRAME2, lower_is_better=None, of=accel_in_place, span=3),
     "accel_error": Metric(title="accel error", unit=MM_PER_FRAME2, lower_is_better=True, of=acceleration_error, span=3),
     "pck": Metric(title="PCK", unit="%", lower_is_better=False, of=pck_by_frame),

@@ -29,12 +29,12 @@ C = TypeVar("C", bound=VideoConfig)
 class Training:
     """A section of luigi.cfg that is trained: its settings and their defaults."""
 
-    title: str  # as tables call it
+    title: str  # in tables
     section: str  # of luigi.cfg; a model's is its name
     config: type[RunConfig]
-    presets: Mapping[str, Callable[..., RunConfig]]  # what make a configuration, by name
-    preset: str  # where the section's settings start from, unless it names another
-    elsewhere: tuple[str, ...] = ("cache", "runs", "body", "stream")  # settings that other sections have
+    presets: Mapping[str, Callable[..., RunConfig]]  # functions that make a configuration
+    preset: str  # default
+    elsewhere: tuple[str, ...] = ("cache", "runs", "body", "stream")  # settings of other sections
 
     def __post_init__(self) -> None:
         if self.preset not in self.presets:
@@ -48,7 +48,7 @@ class Training:
 
     @property
     def settable(self) -> tuple[str, ...]:
-        """The settings of a run that the section may set."""
+        """Settings that the section may have."""
         not_here = {*self.elsewhere, *self.config.FIXED}
         return tuple(field.name for field in fields(self.config) if field.name not in not_here)
 
@@ -60,13 +60,13 @@ class Model(Training):
     section: str = ""  # the configuration's MODEL
     config: type[VideoConfig]
     presets: Mapping[str, Callable[..., VideoConfig]]
-    variants: Mapping[str, Mapping[str, Any]]  # what each changes of a configuration
-    baseline: str  # the variant that regresses each frame from its own feature
-    # "module:name" of what is imported when it is first used: the VideoTrainer's class, and what builds a VideoModel of
-    # (config, body), with fresh parameters: its class, or a function.
+    variants: Mapping[str, Mapping[str, Any]]  # changes of a configuration by name
+    baseline: str  # variant that regresses each frame from its own feature
+    # "module:name", imported when first used: the VideoTrainer's class, and a class or function that builds a
+    # VideoModel with new parameters from (config, body).
     trainer: str
     generator: str
-    # By which it is evaluated, the one that its tables begin with first; None: all that there are for a split.
+    # Evaluation protocols, the tables' first one first; None: all for the split.
     protocols: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
@@ -84,12 +84,12 @@ class Model(Training):
             raise ConfigError(f"{self.config.__name__}.MODEL: expected {self.section!r}, found {self.config.MODEL!r}")
 
     def load_trainer(self) -> Any:
-        """The VideoTrainer's class. Raises PlugInError where another package's cannot be imported."""
+        """The VideoTrainer's class. Raises PlugInError if another package's cannot be imported."""
         with _REGISTRY.calling(self.section, f"importing {self.trainer}"):
             return plug_ins.load(self.trainer)
 
     def build(self, config: VideoConfig, body: Body) -> VideoModel:
-        """A generator by its configuration, with fresh parameters. Raises PlugInError for another package's failure."""
+        """A generator with new parameters. Raises PlugInError if another package's fails."""
         with _REGISTRY.calling(self.section, self.generator):
             generator = cast("VideoModel", plug_ins.load(self.generator)(config, body))
             generator.model_name = self.section
@@ -114,17 +114,17 @@ def every() -> tuple[Model, ...]:
 
 
 def broken() -> dict[str, str]:
-    """The models of other packages that do not load: name -> message."""
+    """Models of other packages that do not load, with messages."""
     return _REGISTRY.broken(names())
 
 
 def model_of(config: VideoConfig) -> Model:
-    """The model that a configuration is of."""
+    """The model of a configuration."""
     return find(config.MODEL)
 
 
 def variant_of(config: C, name: str) -> C:
-    """Apply a variant of its model to a configuration; join several by "+"; "" is none.
+    """Apply a variant to a configuration; join several by "+"; "": none.
 
     `leave_out` accumulates. Raises ConfigError for an unknown variant.
     """

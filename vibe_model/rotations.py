@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-# Squared angle (or sine) under which a series replaces the closed form: its first omitted term is 1e-14 relative.
+# Squared angle (or sine) below which a series replaces the closed form; its first omitted term is 1e-14 relative.
 _SMALL: Final = 1e-7
 
 
@@ -30,9 +30,9 @@ def rotation_6d_to_matrix(rotation_6d: Tensor) -> Tensor:
 
 
 def matrix_to_axis_angle(matrix: Tensor) -> Tensor:
-    """(..., 3, 3) rotations -> (..., 3) axis times angle in rad, the principal one: angle at most pi.
+    """(..., 3, 3) rotations -> (..., 3) axis times angle in rad, angle at most pi, through the unit quaternion.
 
-    By way of the unit quaternion. At exactly half a turn both signs of the axis are principal; one of them is returned.
+    At exactly half a turn, the axis has one of its two signs.
     """
     quaternion = _matrix_to_quaternion(matrix)  # (..., 4), w first
     # q and -q are one rotation; w >= 0 is the one of at most half a turn.
@@ -40,7 +40,7 @@ def matrix_to_axis_angle(matrix: Tensor) -> Tensor:
     w, axis = quaternion[..., :1], quaternion[..., 1:]
     sine_squared = axis.square().sum(-1, keepdim=True)
     small = sine_squared < _SMALL
-    # The branch not taken must be finite too: where() multiplies its gradient by 0, and 0 * inf is nan.
+    # The other branch must be finite: where() multiplies its gradient by 0, and 0 * inf is nan.
     sine = torch.where(small, torch.ones_like(w), sine_squared).sqrt()
     cosine = torch.where(small, w, torch.ones_like(w))
     series = 2 / cosine - (2 / 3) * sine_squared / cosine**3
@@ -60,7 +60,7 @@ def axis_angle_to_matrix(axis_angle: Tensor) -> Tensor:
 
 
 def nearest_rotations(matrix: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    """The rotation nearest to each matrix, in least squares: (..., 3, 3) -> (..., 3, 3). No reflections."""
+    """The nearest rotation to each matrix in least squares, no reflection: (..., 3, 3) -> (..., 3, 3)."""
     u, _, vt = np.linalg.svd(matrix.astype(np.float64))
     sign = np.ones(u.shape[:-1])
     sign[..., -1] = np.where(np.linalg.det(u @ vt) < 0, -1.0, 1.0)
@@ -78,8 +78,8 @@ def _sinc(x_squared: Tensor) -> Tensor:
 def _matrix_to_quaternion(matrix: Tensor) -> Tensor:
     """(..., 3, 3) -> (..., 4) unit quaternions, w first, of either sign (Shepperd 1978).
 
-    Row i of the table below is 4 q_i * q: the row of the largest component is never near zero, so that normalising it
-    is well conditioned everywhere, and needs no square root of a difference.
+    Row i of the table is 4 q_i * q. The row of the largest component is never near zero: normalising it is well
+    conditioned, and needs no square root of a difference.
     """
     (r00, r01, r02), (r10, r11, r12), (r20, r21, r22) = (row.unbind(-1) for row in matrix.unbind(-2))
     wx, wy, wz = r21 - r12, r02 - r20, r10 - r01

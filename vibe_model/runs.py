@@ -1,4 +1,4 @@
-"""A run's name, folder, files and completeness, without torch.  features -> windows -> [training, evaluation]"""
+"""Names, folders and files of runs, without torch.  features -> windows -> [training, evaluation]"""
 
 from __future__ import annotations
 
@@ -23,34 +23,34 @@ if TYPE_CHECKING:
 CONFIG: Final = "config.json"  # written first
 LAST: Final = "last.pt"  # the whole state
 BEST: Final = "best.pt"  # the network of the best epoch
-METRICS: Final = "metrics.json"  # written last: the mark of a finished run
+METRICS: Final = "metrics.json"  # written last: the run is finished
 SEQUENCES: Final = "sequences"  # results by track: sequences.json and .csv
-WORST_WINDOWS: Final = "worst_windows"  # likewise
-KEYPOINTS: Final = "keypoints"  # in a split's manifest, and its metrics: labels or detected
-COMPARES_WITH: Final = "compares_with"  # of a split's metrics: which published evaluation they are those of
-LABEL_BODY: Final = "label_body"  # of a split's metrics: the genders of the bodies that its 3D labels are of
-NEUTRAL_BODY: Final = "neutral"  # the gender of every model's body
+WORST_WINDOWS: Final = "worst_windows"  # worst_windows.json and .csv
+KEYPOINTS: Final = "keypoints"  # in a split's manifest and metrics: labels or detected
+COMPARES_WITH: Final = "compares_with"  # in a split's metrics: published evaluation with the same numbers
+LABEL_BODY: Final = "label_body"  # in a split's metrics: genders of the bodies of its 3D labels
+NEUTRAL_BODY: Final = "neutral"  # gender of every model's body
 
-# What a body is read from: of each line, the first file that is there. Others change no number.
+# Files of a body: the first existing one of each line. Others change no number.
 BODY_FILES: Final = (
     ("J_regressor_extra.npy",),
     ("J_regressor_h36m.npy",),
     ("SMPL_NEUTRAL.pkl", "SMPL_NEUTRAL.npz"),
     ("smpl_mean_params.npz",),
 )
-_ABOUT_VIDEOS: Final = ("video_fingerprint/", "video_pixels/", "video_account")  # tables of what rows were made from
+_ABOUT_VIDEOS: Final = ("video_fingerprint/", "video_pixels/", "video_account")  # tables about the rows' sources
 
 
 def naming(config: RunConfig, names: Sequence[str]) -> list[str]:
-    """The settings that name one of these splits, for messages."""
+    """Settings that name one of these splits."""
     splits = {name.partition("/features/")[0] for name in names}
     lists = {key: value for key, value in config.as_dict().items() if isinstance(value, list)}
     return [key for key, value in lists.items() if splits & {*map(split_of, value)}]
 
 
 def missing(config: RunConfig) -> list[str]:
-    """What the configuration reads and the cache does not have: splits, and streams of splits."""
-    import cache  # here: it is slow to import, and settings alone need none
+    """Splits, and streams of splits, that the configuration reads and the cache does not have."""
+    import cache  # slow to import, and settings alone do not need it
 
     if not cache.store_at(config.cache).exists("zarr.json"):
         return list(config.splits)
@@ -75,13 +75,13 @@ def open_splits(config: RunConfig) -> dict[str, Split]:
 
 
 def require_one_kind(splits: Mapping[str, Split], **others: bool | None) -> bool:
-    """Whether all splits and others (as `the_body`) are demo data. Raises as `one_kind` does."""
+    """Whether all splits and others (such as `the_body`) are demo data. Raises as `one_kind` does."""
     kinds = {f"split {name}": bool(split.manifest.get("stand_in", False)) for name, split in splits.items()}
     return one_kind({**kinds, **{name.replace("_", " "): kind for name, kind in others.items()}})
 
 
 def one_kind(kinds: Mapping[str, bool | None]) -> bool:
-    """Whether all of it is demo data. None: unknown, ignored. Raises StandInMixed when only some is."""
+    """Whether all sources are demo data; None: unknown, ignored. Raises StandInMixed if only some are."""
     demo, real = (", ".join(source for source, kind in kinds.items() if kind is is_demo) for is_demo in (True, False))
     if demo and real:
         raise StandInMixed(
@@ -94,9 +94,9 @@ def one_kind(kinds: Mapping[str, bool | None]) -> bool:
 
 
 def check_streams(config: VideoConfig, splits: Mapping[str, Split]) -> bool:
-    """Whether any stream that is read has features of an untrained network.
+    """Whether any stream that is read has features of random weights.
 
-    Raises DataError for features of a wrong size, or of different networks where streams record them (`identity`).
+    Raises DataError for features of a wrong size, or of different networks according to the streams' `identity`.
     """
     sizes = {reading.stream: reading.size for reading in config.extra_streams.values()}
     firsts: dict[str, tuple[str, dict[str, Any]]] = {}  # first identity of the features (""), and of each extra stream
@@ -125,7 +125,7 @@ def check_streams(config: VideoConfig, splits: Mapping[str, Split]) -> bool:
 
 
 def inputs(config: RunConfig, splits: Mapping[str, Split]) -> dict[str, Any]:
-    """Digests of everything that the run reads."""
+    """Digests of all data that the run reads."""
     of_splits = {name: content_digest(splits[name].manifest) for name in config.splits}
     if not isinstance(config, VideoConfig):
         body = getattr(config, "body", None)
@@ -144,7 +144,7 @@ def inputs(config: RunConfig, splits: Mapping[str, Split]) -> dict[str, Any]:
 
 
 def content_digest(manifest: Mapping[str, Any]) -> str:
-    """Digest of a split's or a stream's rows and tracks; not of what they were made from, which `accept` restates."""
+    """Digest of a split's or a stream's rows and tracks, not of their sources."""
     if "files" not in manifest:  # written by other software
         return str(manifest["digest"])
     files = {name: digest for name, digest in manifest["files"].items() if not name.startswith(_ABOUT_VIDEOS)}
@@ -153,7 +153,7 @@ def content_digest(manifest: Mapping[str, Any]) -> str:
 
 
 def fingerprint(config: RunConfig, splits: Mapping[str, Split]) -> str:
-    """16 hex digits: the same for runs that must give the same numbers."""
+    """16 hex digits, equal for runs that must give the same numbers."""
     settings = {name: value for name, value in config.as_dict().items() if name not in config.NEUTRAL}
     parts = {**config.VERSION, "settings": settings, "inputs": inputs(config, splits)}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
@@ -165,7 +165,7 @@ def run_folder(config: RunConfig, splits: Mapping[str, Split] | None = None) -> 
 
 
 def is_complete(config: RunConfig) -> bool:
-    """Whether a run with this configuration on the current cache is finished."""
+    """Whether this configuration's run on the current cache is finished."""
     return not missing(config) and is_finished(run_folder(config))
 
 
@@ -175,7 +175,7 @@ def is_finished(folder: Path) -> bool:
 
 
 def what_differs(config: VideoConfig) -> str:
-    """How this run differs from the newest one of its name; "" if it has been started, or is the first."""
+    """Differences from the newest run of this name; "" if this run has begun or is the first."""
     splits = open_splits(config)
     folder = run_folder(config, splits)
     earlier = [file for file in config.runs.glob(f"*/{CONFIG}") if file.parent.name.rpartition("-")[0] == config.name]
@@ -197,7 +197,7 @@ def what_differs(config: VideoConfig) -> str:
 
 
 def folder_digest(folder: Path) -> str:
-    """SHA-256 of names and contents of a body's files, missing ones skipped. Raises ConfigError without a folder."""
+    """SHA-256 of names and contents of a body's existing files. Raises ConfigError for a missing folder."""
     if not folder.is_dir():
         raise ConfigError(f"{folder}: expected a folder of body model files, found none")
     present = ([folder / name for name in names if (folder / name).is_file()] for names in BODY_FILES)
@@ -206,7 +206,7 @@ def folder_digest(folder: Path) -> str:
 
 
 def file_digest(file: Path) -> str:
-    """sha256 of a file's content; cached while size and time stay."""
+    """SHA-256 of a file's content, cached by size and time. Raises ConfigError for a missing file."""
     if not file.is_file():
         raise ConfigError(f"{file}: expected a file, found none")
     status = file.stat()
@@ -220,7 +220,7 @@ def _file_digest(file: Path, size: int, mtime_ns: int) -> str:  # noqa: ARG001 -
 
 
 def replace_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write beside `path`, make it durable, then exchange: a reader sees the old file or the new one, intact."""
+    """Replace a file atomically and durably: readers see the old content or the new one."""
     part = path.with_name(f".{path.name}.part")
     with part.open("wb") as stream:
         write(stream)
@@ -231,12 +231,12 @@ def replace_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """UTF-8, exchanged atomically."""
+    """Write UTF-8 atomically."""
     replace_file(path, lambda stream: stream.write(text.encode()))
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Strict JSON (no NaN), sorted, exchanged atomically."""
+    """Write sorted JSON without NaN, atomically."""
     write_text(path, json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 

@@ -35,36 +35,36 @@ ByFrame = Mapping[str, Float64s]  # error -> (F,), nan where a frame has none
 Pair = tuple[Floats, Floats]  # predicted and true
 
 _LABELS: Final = ("kp_2d", "kp_3d", "theta", "w_3d", "w_smpl", "valid")
-ROUNDED: Final = ("joints", "kp_2d", "theta")  # by a protocol that rounds
-VERTICES: Final = ("vertices", "vertices at rest")  # what metrics read of meshes
+ROUNDED: Final = ("joints", "kp_2d", "theta")  # labels to round
+VERTICES: Final = ("vertices", "vertices at rest")
 OWN, BASELINE = MODELS = ("own", "baseline")  # the prediction, and the constant mean body
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrackErrors:
-    """F predicted frames of one track, in row order.
+    """Errors of F predicted frames of one track, in row order.
 
     An acceleration belongs to the middle of its three frames; with `successive` "track", to the last one.
     """
 
-    counted: Bools  # (F,) frames with 3D labels that count
-    keypoints: Float64s  # (F,) labelled 2D keypoints that count
-    models: Mapping[str, ByFrame]  # of the prediction ("own") and of the constant mean body ("baseline")
-    by_keypoint: frozenset[str] = frozenset({"pck_2d"})  # errors whose mean is over keypoints
+    counted: Bools  # (F,) frames with counted 3D labels
+    keypoints: Float64s  # (F,) numbers of counted 2D keypoints
+    models: Mapping[str, ByFrame]  # of the prediction ("own") and the constant mean body ("baseline")
+    by_keypoint: frozenset[str] = frozenset({"pck_2d"})  # errors with a mean over keypoints
 
 
 @dataclass(slots=True)
 class Means:
-    """Running means over frames, or over groups of frames (tracks, videos) of each group's mean."""
+    """Running means over frames, or over the means of groups (tracks, videos)."""
 
     predicted: int = 0  # frames
-    counted: int = 0  # of them, with 3D labels that count
-    counted_2d: int = 0  # with 2D labels that count
-    # By model and error, by group: weighted sum, sum of weights.
+    counted: int = 0  # frames with counted 3D labels
+    counted_2d: int = 0  # frames with counted 2D labels
+    # By (model, error) and group: weighted sum, sum of weights
     sums: dict[tuple[str, str], dict[str, tuple[float, float]]] = field(default_factory=dict)
 
     def add(self, errors: TrackErrors, part: slice = slice(None), group: str = "") -> Self:
-        """Add the frames of a track, or a part of them, to a group: each group has the same weight."""
+        """Add frames of a track to a group. All groups have the same weight."""
         keypoints = errors.keypoints[part]
         self.predicted += len(keypoints)
         self.counted += int(errors.counted[part].sum())
@@ -72,7 +72,6 @@ class Means:
         for model, by_frame in errors.models.items():
             for name, values in by_frame.items():
                 known = ~np.isnan(values[part])
-                # Every keypoint weighs the same; everything else is a mean over frames.
                 weight = keypoints[known] if name in errors.by_keypoint else np.ones(int(known.sum()))
                 groups = self.sums.setdefault((model, name), {})
                 total, weights = groups.get(group, (0.0, 0.0))
@@ -92,8 +91,8 @@ class Means:
 class Scorer:
     """Compares tracks of one split with their labels, in row order: accelerations may cross track borders.
 
-    protocols: with equal windows. vertices, keypoints: measure what reads them. smooth: sigma of a Gaussian in time,
-    frames; 0: none. Raises MissingAssets if vertices are measured and the body of a gender is missing.
+    protocols: with equal windows. vertices, keypoints: compute metrics of them. smooth: sigma of a Gaussian in time,
+    frames; 0: none. Raises MissingAssets if vertices are compared and a gender's body is missing.
     """
 
     @torch.no_grad()
@@ -119,18 +118,18 @@ class Scorer:
         genders = dict.fromkeys(gender for of_protocol in self._genders.values() for gender in of_protocol)
         self._label_bodies = label_bodies(generator, split, genders)
         self._unit_shapes = functools.cache(unit_shapes)
-        # The baseline of every model: the body and camera that VIBE's regressor starts from.
+        # The baseline: the body and camera with which VIBE's regressor starts
         body = generator.body
         rotmat = rotation_6d_to_matrix(body.mean_pose.reshape(1, 24, 6))
         betas = body.mean_shape.reshape(1, -1)
         mean = body(betas=betas, rotmat=rotmat)
         self._mean = Mesh(body, betas, rotmat, mean.verts)
         self._mean_kp_2d = _numpy(project(mean.joints, body.mean_cam.reshape(1, 3)))  # (1, 49, 2) in the crop
-        # What metrics that cross tracks have read of the frames before the next track.
+        # Last frames of the previous track, for metrics across tracks
         self._before: dict[tuple[str, str, str], Pair] = {}
 
     def add(self, raw: TrackBodies) -> tuple[TrackBodies, TrackErrors]:
-        """Count the errors of one track. Returns it smoothed, and its errors by the first protocol."""
+        """Add the errors of one track. Returns it smoothed, and its errors by the first protocol."""
         bodies = raw.smooth_time(self._smooth)
         labels = self._labels(bodies)
         truths = [Truth.from_labels(protocol, labels) for protocol in self._protocols]
@@ -151,7 +150,7 @@ class Scorer:
         whole = self._split.read(np.array([(track.start, track.stop)], np.int64), stream=None, fields=fields)
         arrays: dict[str, Any] = {name: array[0, bodies.rows - track.start] for name, array in whole.items()}
         joints = arrays["kp_3d"]
-        if joints.shape[-2] != len(COMMON14):  # a split that is not for evaluation has spin49
+        if joints.shape[-2] != len(COMMON14):  # spin49: not an evaluation split
             joints = joints[:, COMMON14]
         kp_2d = arrays.get("kp_2d", np.zeros((len(joints), 49, 3), np.float32))
         flags = (arrays[name] > 0 for name in ("w_3d", "w_smpl", "valid"))
@@ -161,13 +160,13 @@ class Scorer:
     def _pose(self, predicted: TrackBodies, truths: Sequence[Truth]) -> dict[str, Floats]:
         """Pose the frames that metrics read: "keypoints", and joints by their order; 0 elsewhere.
 
-        Fills metrics of vertices into the truths, since vertices are not kept.
+        Fills metrics of vertices into the truths, since vertices are too large to keep.
         """
         orders: set[Order] = {truth.protocol.joints for truth in truths}
         shapes: dict[str, tuple[int, int]] = {order: (len(JOINTS[order]), 3) for order in orders}
         shapes["keypoints"] = (49, 2)
         out: dict[str, Floats] = {name: np.zeros((len(predicted), *s), np.float32) for name, s in shapes.items()}
-        groups: dict[tuple[str, bool], list[Truth]] = {}  # that read the labels' body, by its gender and rounding
+        groups: dict[tuple[str, bool], list[Truth]] = {}  # truths that need the labels' body, by gender and rounding
         for truth in truths:
             if genders := self._genders.get(truth.protocol.name):
                 gender = label_gender(predicted.track, genders)
@@ -202,7 +201,7 @@ class Scorer:
         return mesh.joints(order)
 
     def _compare_bodies(self, truths: Sequence[Truth], own: Mesh, label: Mesh, rows: Ints) -> None:
-        """Fill in joints of labels' bodies and metrics of vertices, for some rows of a track; shared parts once."""
+        """Fill in joints of labels' bodies and metrics of vertices for some rows of a track."""
         vertices = functools.cache(self._vertices)
         errors: dict[tuple[str, int, Root], Floats] = {}  # by model, metric, root
         for truth in truths:
@@ -222,11 +221,11 @@ class Scorer:
                     truth.errors[model][name][rows[counted]] = errors[key][counted]
 
     def _vertices(self, mesh: Mesh, reads: str, root: Root) -> Floats:
-        """(N, 6890, 3) m, as metrics read them."""
+        """(N, 6890, 3) m for metrics."""
         return _numpy((mesh if reads == "vertices" else mesh.unpose(self._unit_shapes(mesh.body))).vertices(root))
 
     def _measure(self, model: str, truth: Truth, predicted: Mapping[str, Floats], run: Ints) -> None:
-        """Fill in each error of a track's frames but those of vertices."""
+        """Fill in all errors of a track except those of vertices."""
         protocol = truth.protocol
         pairs = self._pairs(model, truth, predicted)
         for name, metric in protocol.metrics.items():
@@ -246,8 +245,8 @@ class Scorer:
                 continue
             for stretch in _stretches(rows, run, protocol, metric.span):
                 values = protocol.measure(name, pred[stretch], target[stretch])
-                first = len(stretch) - len(values)  # a value of closed-up frames belongs to the last of them
-                first = first if protocol.successive == "track" else metric.span // 2
+                # With "track", a value belongs to the last of its frames.
+                first = len(stretch) - len(values) if protocol.successive == "track" else metric.span // 2
                 out[stretch[first:][: len(values)]] = values
 
     def _pairs(self, model: str, truth: Truth, predicted: Mapping[str, Floats]) -> dict[str, Pair]:
@@ -266,33 +265,33 @@ class Scorer:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Truth:
-    """Labels of F frames, as a protocol has them, and how far predictions are from them."""
+    """Labels of F frames by a protocol, and the errors of predictions."""
 
     protocol: Protocol
     labels: Labels
-    joints: Floats  # (F, J, 3) m; of the labels' bodies filled in when those are posed
-    kp_2d: Floats  # (F, 49, 3) in the crop, confidence; 0 where a keypoint does not count
-    counted: Bools  # (F,) with 3D labels that count
-    errors: Mapping[str, dict[str, Float64s]]  # by model and metric (F,), filled in; nan where a frame has none
+    joints: Floats  # (F, J, 3) m; those of labels' bodies are filled in later
+    kp_2d: Floats  # (F, 49, 3) in the crop, confidence; 0 for keypoints that do not count
+    counted: Bools  # (F,) frames with counted 3D labels
+    errors: Mapping[str, dict[str, Float64s]]  # (F,) by model and metric, filled in later; nan: none
 
     @property
     def with_keypoints(self) -> Bools:
-        """(F,) frames of which a keypoint counts."""
+        """(F,) frames with a counted keypoint."""
         return np.asarray((self.kp_2d[..., 2] > 0).any(axis=1))
 
     @property
     def with_joints(self) -> Bools:
-        """(F,) frames whose predicted joints are read: all of them, by a metric of the prediction alone."""
+        """(F,) frames whose predicted joints are read: all, with a metric of the prediction alone."""
         return self.counted | any(metric.reads == "prediction" for metric in self.protocol.metrics.values())
 
     @property
     def with_body(self) -> Bools:
-        """(F,) frames that count and have SMPL parameters."""
+        """(F,) counted frames with SMPL parameters."""
         return self.counted & self.labels.has_smpl
 
     @classmethod
     def from_labels(cls, protocol: Protocol, labels: Labels) -> Self:
-        """Raises PlugInError for rules of another package's that fail."""
+        """Raises PlugInError if another package's rules fail."""
         if protocol.round_labels:
             rounded = {name: getattr(labels, name).astype(np.float16).astype(np.float32) for name in ROUNDED}
             labels = labels._replace(**rounded)
@@ -311,7 +310,7 @@ def _reads_vertices(protocol: Protocol) -> bool:
 
 
 def _stretches(rows: Ints, run: Ints, protocol: Protocol, span: int) -> list[Ints]:
-    """Ascending frames that count, cut where one does not follow the other; those that are shorter than `span` fall."""
+    """Split counted frames into stretches of successive ones with at least `span` frames."""
     if span == 1 or protocol.successive == "track":
         stretches = [rows]
     else:

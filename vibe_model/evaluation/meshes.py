@@ -1,4 +1,4 @@
-"""Bodies as evaluation compares them, and the genders of labels' bodies.  features -> windows -> [evaluation]"""
+"""Meshes for evaluation, and the genders of labels' bodies.  features -> windows -> [evaluation]"""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.floating[Any]]
 Bools = NDArray[np.bool_]
 Order = Literal["common14", "spin49", "smpl"]  # of joints
-Root = tuple[Order, tuple[int, ...]]  # the joints of an order whose middle is at 0; none: as they are
+Root = tuple[Order, tuple[int, ...]]  # joints whose middle moves to 0; none: vertices are not moved
 
 
 class Mesh(NamedTuple):
@@ -37,7 +37,7 @@ class Mesh(NamedTuple):
 
     @classmethod
     def from_theta(cls, body: Body, theta: Floats, like: Tensor) -> Mesh:
-        """Labels (N, 85), where and as precise as `like`."""
+        """From labels (N, 85), on the device and in the type of `like`."""
         label = torch.as_tensor(theta).to(like)
         return cls(body, label[:, 75:], axis_angle_to_matrix(label[:, 3:75].reshape(-1, 24, 3)))
 
@@ -52,7 +52,7 @@ class Mesh(NamedTuple):
         return self._replace(verts=self.body(betas=self.betas, rotmat=self.rotmat).verts)
 
     def unpose(self, units: Tensor) -> Mesh:
-        """Unposed, with vertices. units: those of `unit_shapes` of its body."""
+        """Unposed, with vertices. units: `unit_shapes` of its body."""
         verts = units[10] + torch.einsum("nb,bvc->nvc", self.betas, units[:10] - units[10])
         rest = torch.eye(3, device=verts.device).expand(len(self.betas), 24, 3, 3)
         return Mesh(self.body, self.betas, rest, verts)
@@ -64,14 +64,14 @@ class Mesh(NamedTuple):
         return self.body.joints(betas=self.betas, rotmat=self.rotmat, order=order)
 
     def vertices(self, root: Root) -> Tensor:
-        """(N, 6890, 3) m, about a root."""
+        """(N, 6890, 3) m about a root."""
         assert self.verts is not None
         order, places = root
         return self.verts - self.joints(order)[:, places].mean(dim=1, keepdim=True) if places else self.verts
 
 
 def unit_shapes(body: Body) -> Tensor:
-    """(11, 6890, 3) m: at rest, of shapes of 1 in one number, the last of shape 0: vertices are linear in the shape."""
+    """(11, 6890, 3) m at rest, of the ten unit shapes and of shape 0: vertices are linear in the shape."""
     device = body.mean_shape.device
     rest = torch.eye(3, device=device).expand(11, 24, 3, 3)
     verts: Tensor = body(betas=torch.eye(11, 10, device=device), rotmat=rest).verts
@@ -79,7 +79,7 @@ def unit_shapes(body: Body) -> Tensor:
 
 
 def genders_of(protocol: Protocol, split: Split) -> tuple[str, ...]:
-    """Genders of the bodies that a protocol compares with: "declared" are those that 3D labels were derived through."""
+    """Genders of the bodies that a protocol compares with; "declared": those of the reader's 3D labels."""
     if protocol.body == "own":
         return tuple(sorted({track.gender for track in split.tracks})) or (NEUTRAL_BODY,)
     declared = split.manifest.get("reader", {}).get("genders") if protocol.body == "declared" else None
@@ -87,12 +87,12 @@ def genders_of(protocol: Protocol, split: Split) -> tuple[str, ...]:
 
 
 def label_gender(track: TrackRecord, genders: Sequence[str]) -> str:
-    """Of `genders_of`, the one whose body a track's labels are of: its own, or the first."""
+    """Gender of the body of a track's labels: its own if in `genders_of`, else the first."""
     return track.gender if track.gender in genders else genders[0]
 
 
 def label_bodies(generator: VideoModel, split: Split, genders: Iterable[str]) -> dict[str, Body]:
-    """By gender, on the generator's device. Raises MissingAssets, which names the split, without a gender's files."""
+    """Bodies by gender, on the generator's device. Raises MissingAssets if a gender's files are missing."""
     try:
         of_genders = {
             gender: generator.body.of(gender).to(device_of(generator)) for gender in genders if gender != NEUTRAL_BODY

@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.floating[Any]]
 
-LEFT_OUT: Final = "left_out"  # of a split's metrics: protocols that cannot evaluate it, and why
+LEFT_OUT: Final = "left_out"  # in a split's metrics: protocols that cannot evaluate it, with reasons
 
 
 class Labels(NamedTuple):
     """Labels of F predicted frames of one track, in row order."""
 
-    joints: Floats  # (F, 14, 3) m common14, the split's 3D joints; 0 where there are none
+    joints: Floats  # (F, 14, 3) m common14, the split's 3D joints; 0: none
     kp_2d: Floats  # (F, 49, 3) in the crop, [-1, 1], with confidence
     theta: Floats  # (F, 85): camera 3, pose 72 (axis times angle, rad), betas 10
     has_3d: Bools  # (F,)
@@ -39,44 +39,43 @@ class Labels(NamedTuple):
 
 
 def valid(labels: Labels) -> Bools:
-    """(F,) the frames that the dataset calls fit for evaluation."""
+    """(F,) frames that the dataset marks as valid for evaluation."""
     return labels.valid
 
 
 def every(labels: Labels) -> Bools:
-    """(F,) all frames, valid or not."""
+    """(F,) all frames."""
     return np.ones_like(labels.valid)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """How predictions are compared with labels. Raises ConfigError for joints that contradict one another."""
+    """How to compare predictions with labels. Raises ConfigError for contradictory joints."""
 
     name: str
-    meaning: str  # in a sentence, as the report's tables have it
+    meaning: str  # one sentence, for the report's tables
     metrics: Mapping[str, Metric]  # by their names in metrics.json
     # Order of the compared joints (`Body.joints`): the split's 3D labels (common14 only), or the labels' bodies.
     joints: Literal["common14", "spin49", "smpl"] = "common14"
     truth: Literal["joints", "body"] = "joints"
-    # The gender of that body and of its vertices: as the split's reader declares, the track's own, or neutral.
+    # Gender of that body and of its vertices: declared by the split's reader, the track's own, or neutral.
     body: Literal["declared", "own", "neutral"] = "declared"
-    root: tuple[str, ...] = ("rhip", "lhip")  # the joints whose middle is at 0; none: positions are compared
-    root_vertices: bool = False  # of vertices, too; else only where the label's body has another origin: another gender
-    rows: Callable[[Labels], Bools] = valid  # the frames whose 3D labels count, where there are any
-    rows_2d: Callable[[Labels], Bools] = valid  # likewise of keypoints
-    # Which frames follow one another, for metrics with a span: neighbours in time, one step apart; all that count of a
-    # track, closed up; or of the split, across tracks.
+    root: tuple[str, ...] = ("rhip", "lhip")  # joints whose middle moves to 0; none: compare positions
+    root_vertices: bool = False  # also move vertices; else only if the label's body has another gender (another origin)
+    rows: Callable[[Labels], Bools] = valid  # frames whose 3D labels count
+    rows_2d: Callable[[Labels], Bools] = valid  # frames whose keypoints count
+    # Successive frames, for metrics with a span: neighbours in time, one step apart; all counted ones of a track, or of
+    # the split, across tracks.
     successive: Literal["neighbours", "track", "split"] = "neighbours"
-    # tracks, videos: each has the same weight, however many frames it has; a video has those of all its people.
+    # tracks, videos: each has the same weight, whatever its number of frames; a video has the frames of all its people.
     mean: Literal["frames", "tracks", "videos"] = "frames"
-    drop_last: bool = False  # is what does not fill a window at a track's end left out?
+    drop_last: bool = False  # drop frames at a track's end that do not fill a window
     round_labels: bool = False  # to float16
-    # "module:name" of what is called with (generator, training splits by name), and its result with (split, *, stream,
-    # extra_streams, tracks): measures the past and future that a model predicts.
+    # "module:name" of a function that is called with (generator, training splits by name), and returns one of (split,
+    # *, stream, extra_streams, tracks) that measures predicted past and future.
     dynamics: str = ""
-    # Which published evaluation its numbers are of, where there are several of one name: printed beside them.
-    compares_with: str = ""
-    splits: str = "*"  # a pattern of the splits that it is for, unless it is named
+    compares_with: str = ""  # published evaluation with the same numbers, if there are several: printed beside them
+    splits: str = "*"  # pattern of the splits that it is for, unless it is named
 
     def __post_init__(self) -> None:
         if absent := [name for name in self.root if name not in JOINTS[self.joints]]:
@@ -109,7 +108,7 @@ class Protocol:
         return values
 
     def lacking(self, split: Split) -> str:
-        """Why a split cannot be evaluated by it, in words; empty where it can."""
+        """Why it cannot evaluate a split; "" if it can."""
         needed = ("pose", "betas", "has_smpl") if self.truth == "body" else ()
         absent = [name for name in needed if name not in split.columns]
         return f"it has no {', '.join(absent)}, which protocol {self.name} makes its joints of" if absent else ""
@@ -147,30 +146,30 @@ def find(name: str) -> Protocol:
 
 
 def choose(split: Split, named: Sequence[str] | None = None) -> tuple[list[Protocol], dict[str, str]]:
-    """The protocols that evaluate a split, and the reasons of the others by name.
+    """The protocols that evaluate a split, and reasons of the others by name.
 
-    named: these; None: all that are for this split. Raises as `find` does for those that are named.
+    named: these; None: all for this split. Raises as `find` does for those that are named.
     """
-    left_out = {} if named is not None else REGISTRY.broken(names())
-    records = [find(name) for name in (names() if named is None else dict.fromkeys(named)) if name not in left_out]
+    left_out: dict[str, str] = {}
     if named is None:
-        records = [record for record in records if fnmatchcase(split.name, record.splits)]
+        left_out = REGISTRY.broken(names())
+        loaded = (find(name) for name in names() if name not in left_out)
+        records = [record for record in loaded if fnmatchcase(split.name, record.splits)]
+    else:
+        records = [find(name) for name in dict.fromkeys(named)]
     left_out |= {record.name: reason for record in records if (reason := record.lacking(split))}
     return [record for record in records if record.name not in left_out], left_out
 
 
 def by_protocol(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """A split's numbers in metrics.json by protocol; the first one's contain the others'."""
-    nested = {
-        name: numbers for name, numbers in result.items() if isinstance(numbers, Mapping) and "baseline" in numbers
-    }
-    order = [name for name in names() if name in nested]
-    order += sorted(nested.keys() - {*order})
+    nested = {name: value for name, value in result.items() if isinstance(value, Mapping) and "baseline" in value}
+    order = dict.fromkeys((*(name for name in names() if name in nested), *sorted(nested)))
     return {str(result.get("protocol", DEFAULT.name)): result, **{name: nested[name] for name in order}}
 
 
 def table_metrics(rows: Iterable[Mapping[str, Any]]) -> dict[str, Metric]:
-    """By name, in the order of tables: ours, then those of packages that any of the rows has a number of."""
+    """Metrics by name, in the order of tables: ours, then those of packages with a number in any row."""
     numbers = {name for row in rows for name, value in row.items() if name not in METRICS and isinstance(value, float)}
     broken = REGISTRY.broken(names()) if numbers else {}
     records = [find(name) for name in names() if name not in broken] if numbers else []
@@ -179,5 +178,5 @@ def table_metrics(rows: Iterable[Mapping[str, Any]]) -> dict[str, Metric]:
 
 
 def meaning(name: str) -> str:
-    """What a protocol does, in a sentence, or why it does not load."""
+    """A protocol in a sentence, or why it does not load."""
     return REGISTRY.not_installed(name) or REGISTRY.broken([name]).get(name) or find(name).meaning

@@ -1,10 +1,10 @@
-"""What was published of VIBE, HMMR and part dynamics, to compare with: never ours.  training -> [evaluation]
+"""Published figures of VIBE, HMMR and part dynamics on the real test sets.  training -> [evaluation]
 
 Kocabas et al., "VIBE: Video Inference for Human Body Pose and Shape Estimation", CVPR 2020: the paper's results, and
 the scores of its published checkpoint, by `protocol = "published"`. Kanazawa et al., "Learning 3D Human Dynamics from
 Video", CVPR 2019: tables 2, 5, 6 and 7, and the scores of its released models (doc/eval.md of human_dynamics), by
 `protocol = "hmmr"`. Lee and Lee, "Uncertainty-Aware Human Mesh Recovery from Video by Learning Part-Based 3D Dynamics",
-ICCV 2021: its table, with the rows of VIBE and TCMR that it quotes. All of them are on the real test sets.
+ICCV 2021: its table, which quotes VIBE and TCMR.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ HMMR_RELEASED: Final = "doc/eval.md of github.com/akanazawa/human_dynamics"
 
 @dataclass(frozen=True, slots=True)
 class PublishedFigures:
-    """One model's errors on one split: mm, accelerations mm per frame^2, PCK %. An error not published is absent."""
+    """One model's published errors on one split: mm, accelerations mm per frame^2, PCK %."""
 
     model: str
-    with_3dpw: bool  # 3DPW's training set was trained on
+    with_3dpw: bool  # trained on 3DPW's training set
     source: str
-    split: str  # of the cache
-    errors: Mapping[str, float]  # by the names of metrics.json
+    split: str
+    errors: Mapping[str, float]  # by the names in metrics.json
     protocol: str = "published"
 
 
@@ -45,7 +45,7 @@ _ROWS: Final = (
     (_WITH, "h36m/val", {"pa_mpjpe": 41.4, "mpjpe": 65.6}),
     (_CHECKPOINT, "3dpw/test", _SCORES),
 )
-_PARTDYN: Final = {  # its acceleration of VIBE on 3DPW is the one that VIBE's paper has, of the prediction itself
+_PARTDYN: Final = {  # VIBE's acceleration on 3DPW is the prediction's own, as in VIBE's paper
     "part dynamics, paper": {
         "3dpw/test": {"pa_mpjpe": 52.2, "mpjpe": 92.8, "pve": 106.1, "accel_error": 6.8},
         "mpi_inf_3dhp/test": {"pa_mpjpe": 59.4, "mpjpe": 93.5, "accel_error": 9.4},
@@ -62,7 +62,7 @@ _PARTDYN: Final = {  # its acceleration of VIBE on 3DPW is the one that VIBE's p
         "h36m/val": {"pa_mpjpe": 41.5, "mpjpe": 65.9, "accel_error": 18.3},
     },
 }
-# VIBE's ablation on 3DPW, by protocol "published": by variant, or by name where the features are others than ours.
+# VIBE's ablation on 3DPW, by protocol "published": by variant, or by name for features other than ours
 ABLATION_OF: Final = ("3dpw/test", "published")
 ABLATION: Final[Mapping[str, Mapping[str, float]]] = {
     "only G, features of Kanazawa et al.": {"pa_mpjpe": 75.8, "mpjpe": 126.1, "pve": 147.5, "accel": 28.3},
@@ -73,12 +73,12 @@ ABLATION: Final[Mapping[str, Mapping[str, float]]] = {
     "attention-3x512": {"pa_mpjpe": 53.6, "mpjpe": 85.3},
     "attention-3x1024": {"pa_mpjpe": 52.4, "mpjpe": 82.7},
 }
-_COLUMNS: Final = (  # of the rows below
+_COLUMNS: Final = (
     *(("3dpw/test", name) for name in ("pck_aligned", "mpjpe", "pa_mpjpe", "accel_error", "pve", "pve_unposed")),
     *(("h36m/val", name) for name in ("mpjpe", "pa_mpjpe", "accel_error")),
     *(("penn_action/test", name) for name in ("pck_aligned", "accel")),
 )
-# The released models' column of 3DPW and Human3.6M is the prediction's own acceleration, not an error.
+# On 3DPW and Human3.6M, the released models' column is the prediction's own acceleration, not an error.
 _HMMR: Final[Mapping[tuple[str, str], tuple[float | None, ...]]] = {
     ("paper", HMMR_PAPER): (86.4, 127.1, 80.1, 16.4, 144.4, 25.8, 87.0, 58.1, 9.3, 77.9, 29.7),
     ("paper, + VLOG", HMMR_PAPER): (91.7, 126.7, 77.7, 15.7, 147.4, 29.7, 85.9, 58.3, 9.3, 78.6, None),
@@ -114,7 +114,7 @@ FIGURES: Final = (
     *(PublishedFigures(m, False, PARTDYN_PAPER, split, e) for m, of in _PARTDYN.items() for split, e in of.items()),
     *(figures for split in dict.fromkeys(split for split, _ in _COLUMNS) for figures in _hmmr_figures(split)),
 )
-# PA-MPJPE by step in frames of table 5, on Human3.6M. What tells both of ours apart is not known to us.
+# PA-MPJPE by step in frames, of table 5, on Human3.6M. The paper does not explain its two rows of HMMR.
 DYNAMICS: Final[Mapping[str, Mapping[str, Mapping[str, float]]]] = {
     "h36m/val": {
         "N.N., paper": {"-5": 71.6, "0": 50.9, "5": 70.7},
@@ -126,9 +126,9 @@ DYNAMICS: Final[Mapping[str, Mapping[str, Mapping[str, float]]]] = {
 
 
 def figures_of(split: str) -> list[PublishedFigures]:
-    """What was published of a split of the cache.
+    """Published figures of a split.
 
-    >>> [found.errors["pa_mpjpe"] for found in figures_of("h36m/val") if found.protocol == "published"]
+    >>> [figures.errors["pa_mpjpe"] for figures in figures_of("h36m/val") if figures.protocol == "published"]
     [41.5, 41.4, 38.4, 41.1, 41.5]
     """
     return [figures for figures in FIGURES if figures.split == split]

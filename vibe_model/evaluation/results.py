@@ -14,7 +14,7 @@ from vibe_model.evaluation.protocols import table_metrics
 from vibe_model.prediction.predict import TrackBodies, segments
 from vibe_model.prediction.windows import cover
 
-KEPT_WINDOWS: Final = 100  # of a split
+KEPT_WINDOWS: Final = 100  # per split
 UNITS: Final = {
     "first_frame, last_frame": "the source's own frames, counted from 0, the last one included",
     "first_row, last_row": "rows of the split in the cache, the last one included",
@@ -29,15 +29,15 @@ Row = dict[str, Any]
 
 @dataclass(slots=True)
 class SplitResults:
-    """Collects one split's tracks. Memory: a row a track, and KEPT_WINDOWS windows."""
+    """Results of one split: a row per track, and KEPT_WINDOWS windows."""
 
     name: str  # of the split
-    seqlen: int  # frames of a window; 0: whole stretches
+    seqlen: int  # frames per window; 0: whole stretches
     sequences: list[Row] = field(default_factory=list)
     _worst: list[tuple[float, int, Row]] = field(default_factory=list)  # a heap, the least bad window first
 
     def add(self, bodies: TrackBodies, errors: TrackErrors, **facts: Any) -> None:
-        """Add one track; `facts` are put into its row as they are."""
+        """Add one track; its row also gets `facts`."""
         if not len(bodies):
             return
         self.sequences.append({**self._row(bodies, errors, slice(0, len(bodies))), **facts})
@@ -52,7 +52,7 @@ class SplitResults:
                         heapq.heappop(self._worst)
 
     def worst(self) -> list[Row]:
-        """The worst windows: largest PA-MPJPE first, without 3D labels smallest 2D PCK; of equals the earlier one."""
+        """The worst windows first: largest PA-MPJPE (without 3D labels, smallest 2D PCK); of equals the earlier one."""
         return [row for _, _, row in sorted(self._worst, key=lambda entry: entry[:2], reverse=True)]
 
     def _row(self, bodies: TrackBodies, errors: TrackErrors, part: slice) -> Row:
@@ -73,7 +73,7 @@ class SplitResults:
 
 
 def write(folder: Path, results: Sequence[SplitResults], *, stand_in: bool, about: Mapping[str, Any]) -> None:
-    """Write sequences and worst_windows as JSON, with the facts `about`, and as CSV, each atomically."""
+    """Write sequences and worst_windows as JSON, with the facts `about`, and as CSV."""
     folder.mkdir(parents=True, exist_ok=True)
     tables = {
         runs.SEQUENCES: [row for split in results for row in split.sequences],

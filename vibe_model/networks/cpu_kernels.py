@@ -1,8 +1,8 @@
 """GRU, linear layers and dropout of a training step on a CPU, in float32.  features -> windows -> [training]
 
-On a CPU, oneDNN multiplies large matrices up to a tenth faster than torch, random bits are cheaper than random numbers,
-and torch's GRU adds up the weights' gradient frame by frame, where one product over all frames will do. Everything else
-(a GPU, other types, inference) is left to torch. Equal to torch up to rounding, and repeatable to the bit.
+On a CPU, oneDNN multiplies large matrices up to 10 % faster than torch, random bits are cheaper than random numbers,
+and torch's GRU sums the weights' gradient over frames, which one product can do. Torch does everything else (a GPU,
+other types, inference). Results equal torch's up to rounding, and are repeatable to the bit.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def product(left: Tensor, right: Tensor) -> Tensor:
 
 
 def multiplier(matrix: Tensor, n_rows: int) -> Callable[[Tensor], Tensor]:
-    """A function that multiplies (n_rows, n) by this (n, m) many times; oneDNN reorders the matrix only once."""
+    """A function that multiplies (n_rows, n) by this (n, m); oneDNN reorders the matrix once."""
     if not _suits_onednn(matrix):
         return lambda rows: rows @ matrix
     packed = torch.ops.mkldnn._reorder_linear_weight(matrix.t(), n_rows)
@@ -51,7 +51,7 @@ class Linear(nn.Linear):
 
 
 class Dropout(nn.Dropout):
-    """`nn.Dropout`; on a CPU in float32 with 16 random bits a draw: p is rounded to 1 / 65536, results rescaled."""
+    """`nn.Dropout`; on a CPU in float32 with 16 random bits per draw: p is rounded to 1 / 65536."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  torch's name
         dropped = round(self.p * _LEVELS)  # of the levels
@@ -59,7 +59,7 @@ class Dropout(nn.Dropout):
         if plain or not self.training or not 0 < dropped < _LEVELS:
             return nn.Dropout.forward(self, input)
         words = torch.empty(-(-input.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
-        bits = words.view(torch.int16)[: input.numel()].view(input.shape)  # four of a word, from -32768
+        bits = words.view(torch.int16)[: input.numel()].view(input.shape)  # four per word, from -32768
         factor = torch.empty(input.shape)
         torch.ge(bits, dropped - _LEVELS // 2, out=factor)
         return input * factor.mul_(_LEVELS / (_LEVELS - dropped))
@@ -68,17 +68,17 @@ class Dropout(nn.Dropout):
 class GRU(nn.GRU):
     """`nn.GRU`, with its parameters, names and initial values.
 
-    Left to torch: a GPU, packed sequences, not batch first, an initial state, dropout between layers, no biases.
+    Torch computes on a GPU, and with packed sequences, batch second, an initial state, dropout or no biases.
     """
 
     def forward(self, input: Any, hx: Tensor | None = None) -> tuple[Any, Tensor]:  # noqa: A002  torch's name
         """(B, T, n_in) -> states of the last layer (B, T, D hidden), last states (layers D, B, hidden).
 
-        D: 2 with both directions, else 1. On a CPU, computes in autocast's type where that is on, with states in the
-        parameters'; on a GPU, in the parameters'.
+        D: 2 with both directions, else 1. With autocast on a CPU, products have autocast's type and states the
+        parameters'; on a GPU, everything has the parameters'.
         """
         if isinstance(input, Tensor) and input.is_cuda and torch.is_autocast_enabled("cuda"):
-            # Autocast takes cuDNN's GRUs to float16, not to the requested type: small gradients vanish there.
+            # Autocast takes cuDNN's GRUs to float16, not to the requested type: small gradients vanish.
             with torch.autocast("cuda", enabled=False):
                 widened: tuple[Tensor, Tensor] = nn.GRU.forward(self, input.to(next(self.parameters()).dtype), hx)
                 return widened
@@ -103,7 +103,7 @@ def _one_direction(
     sequence: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias_ih: Tensor, bias_hh: Tensor, *, backwards: bool
 ) -> Tensor:
     """One layer in one direction: (T, B, n_in) -> (T, B, hidden), in the order of the input."""
-    # The hidden side's biases of the gates r and z are only ever added to the input side's; that of n is not.
+    # The hidden biases of the gates r and z are added to the input's; that of n is not.
     rz, n = torch.split(bias_hh, [2 * weight_hh.shape[1], weight_hh.shape[1]])
     gates = linear(sequence, weight_ih, bias_ih + torch.cat((rz, torch.zeros_like(n))))  # (T, B, 3 hidden)
     if torch.is_autocast_enabled("cpu"):
@@ -113,12 +113,12 @@ def _one_direction(
 
 
 class Recurrence(torch.autograd.Function):
-    """h_t of a GRU from 0, from what the inputs add to its gates (Cho et al., EMNLP 2014, as torch and cuDNN have it).
+    """States of a GRU from 0, from the inputs' part of its gates (Cho et al., EMNLP 2014, as in torch and cuDNN).
 
         r, z = sigmoid(gates_rz + W_rz h)    n = tanh(gates_n + r (W_n h + bias))    h' = (1 - z) n + z h
 
-    gates (T, B, 3 H) in the order r, z, n; weight (3 H, H); bias (H,) -> (T, B, H) of the bias's type, in which the
-    state is kept; products are taken in the weight's type.
+    gates (T, B, 3 H) in the order r, z, n; weight (3 H, H); bias (H,) -> (T, B, H). States have the bias's type,
+    products the weight's.
     """
 
     @staticmethod
@@ -127,7 +127,7 @@ class Recurrence(torch.autograd.Function):
         with torch.autocast("cpu", enabled=False):
             states = bias.new_zeros(n_frames + 1, n_rows, size)  # h_0 = 0 first
             rz, n, hidden_n = (bias.new_empty(n_frames, n_rows, width) for width in (2 * size, size, size))
-            # What the products take, in their type: the states themselves where that is the same.
+            # The states in the type of the products
             factors = states if weight.dtype == states.dtype else states.to(weight.dtype)
             times_weight = multiplier(weight.t(), n_rows)
             for t in range(n_frames):
@@ -148,14 +148,14 @@ class Recurrence(torch.autograd.Function):
         states, factors, rz, n, hidden_n, weight = ctx.saved_tensors
         r, z = rz.chunk(2, dim=-1)
         size = n.shape[-1]
-        # How much of a state's gradient comes to the inside of each gate: (T, B, H), for all frames at once.
+        # Factors from a state's gradient to those inside each gate: (T, B, H), for all frames at once
         to_n = (1 - z) * (1 - n.square())
         to_z = (states[:-1] - n) * z * (1 - z)
         n_to_r = hidden_n * r * (1 - r)
-        inside = n.new_empty(*n.shape[:2], 3 * size)  # the gradients inside r, z and, times r, n: what W h gets
+        inside = n.new_empty(*n.shape[:2], 3 * size)  # gradients inside r, z and, times r, n: those of W h
         inside_n = torch.empty_like(n)
         factor = inside if weight.dtype == inside.dtype else torch.empty_like(inside, dtype=weight.dtype)
-        later = torch.zeros_like(n[0])  # what a state's gradient gets from the frames after it
+        later = torch.zeros_like(n[0])  # part of a state's gradient from later frames
         times_weight = multiplier(weight, len(later))
         with torch.autocast("cpu", enabled=False):
             for t in range(len(n) - 1, -1, -1):
@@ -180,7 +180,7 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         rows, weight = _dense(rows), _dense(weight)
-        ctx.save_for_backward(rows, weight)  # as copied, if they were: backward need not do so again
+        ctx.save_for_backward(rows, weight)
         return _onednn_linear(rows, weight, bias)
 
     @staticmethod
@@ -201,7 +201,7 @@ def _suits_onednn(*tensors: Tensor) -> bool:
 
 
 def _dense(matrix: Tensor) -> Tensor:
-    """The matrix without gaps between rows, or between columns: with gaps, oneDNN is a thousand times slower."""
+    """The matrix without gaps between rows or columns, with which oneDNN is a thousand times slower."""
     return matrix if matrix.t().is_contiguous() else matrix.contiguous()
 
 

@@ -22,43 +22,42 @@ Project = Callable[[Tensor, Tensor], Tensor]  # joints (..., J, 3) m, camera (..
 
 
 class Estimate(NamedTuple):
-    """What a network estimates of each frame: a body and a camera. Leading axes are the frames', any number."""
+    """A body and a camera for each frame, with any number of leading axes."""
 
-    rotmat: Tensor  # (..., 24, 3, 3) relative to parents, the first one in the camera's axes
+    rotmat: Tensor  # (..., 24, 3, 3) relative to parents, the first one in camera axes
     shape: Tensor  # (..., 10) betas
     camera: Tensor  # (..., 3) scale, tx, ty of the weak perspective in the crop
 
     @classmethod
     def of_6d(cls, pose: Tensor, shape: Tensor, camera: Tensor) -> Estimate:
-        """Of rotations in 6D: pose (..., 144)."""
+        """From rotations in 6D: pose (..., 144)."""
         return cls(rotation_6d_to_matrix(pose.reshape(*pose.shape[:-1], 24, 6)), shape, camera)
 
 
 class VideoModel(nn.Module, ABC):
-    """Video features -> one body a frame.
+    """Video features -> one body per frame.
 
-    A model also takes its configuration's `extra_streams` by name, (B, T, (history + 1) * size) each, as
+    The configuration's `extra_streams` are arguments by name, (B, T, (history + 1) * size), such as
     `regress(features, pr_vipe)`. `body` has the SMPL data in buffers that no checkpoint saves.
     """
 
     body: Body
     model_name: str = ""  # set by `Model.build`
-    # Its camera: the perspective one that a weak one becomes, unless it has another.
     project: ClassVar[staticmethod[[Tensor, Tensor], Tensor]] = staticmethod(project)
-    steps: tuple[int, ...] = ()  # how many frames away past and future bodies are predicted, as -5 and 5
-    margin: int = 0  # frames on either side of a window that are predicted better in the next one
-    repeats_ends: bool = False  # where a track ends, are such frames put there, as the last one repeated?
+    steps: tuple[int, ...] = ()  # steps in frames to predicted past and future bodies, such as -5 and 5
+    margin: int = 0  # frames on either side of a window that are context only
+    repeats_ends: bool = False  # repeat the first and last frame of a track as context
 
     @abstractmethod
     def regress(self, features: Tensor) -> Estimate:
-        """(B, T, feature_size) -> bodies and cameras, (B, T, ...). Windows of any length are taken."""
+        """(B, T, feature_size) -> bodies and cameras, (B, T, ...), for any T."""
 
     def regress_around(self, features: Tensor, *args: Any, **extra_streams: Any) -> dict[int, Estimate]:
-        """`regress` under 0, and under each of `steps` each frame's body so many frames later, with its own camera."""
+        """`regress` under 0, and under each of `steps` the bodies that many frames later, with their cameras."""
         return {0: self.regress(features, *args, **extra_streams)}
 
     def regress_stills(self, features: Tensor, *args: Any, **extra_streams: Any) -> dict[int, Estimate]:
-        """`regress_around` of still images, (B, 1, feature_size): no frame before or after them is known."""
+        """`regress_around` of still images, (B, 1, feature_size), without frames before and after."""
         return self.regress_around(features, *args, **extra_streams)
 
     def pose(self, estimate: Estimate, eval_joints: bool = False, vertices: bool = True) -> dict[str, Tensor]:
@@ -67,18 +66,18 @@ class VideoModel(nn.Module, ABC):
 
 
 def step_name(step: int) -> str:
-    """What a step in frames is called in state dicts and files: minus5, plus5."""
+    """Name of a step in state dicts and files: minus5, plus5."""
     return f"{'minus' if step < 0 else 'plus'}{abs(step)}"
 
 
 def pose_estimate(
     body: Body, estimate: Estimate, project: Project, *, eval_joints: bool = False, vertices: bool = True
 ) -> dict[str, Tensor]:
-    """Pose an estimate of any leading axes (here B, T).
+    """Pose an estimate with any leading axes (here B, T).
 
     theta (B, T, 85): camera 3, pose 72 axis-angle in rad, shape 10; verts (B, T, 6890, 3) m; kp_3d (B, T, 49, 3) m;
     kp_2d (B, T, 49, 2) in [-1, 1] over the crop; rotmat (B, T, 24, 3, 3). With `eval_joints`, kp_3d and kp_2d are the
-    14 joints of `common14`, by the H36M regressor. Without `vertices` there is no verts: several times less work.
+    14 joints of `common14`, by the H36M regressor. Without `vertices`, verts is missing: several times less work.
     """
     rotmat, shape, camera = estimate
     frames = camera.shape[:-1]

@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 Floats = NDArray[np.floating[Any]]
 Float32s = NDArray[np.float32]
 Ints = NDArray[np.int64]
-Seen = tuple[int, int, int, int]  # rows [start, stop), and how often the first and the last are repeated
-Plan = tuple[Any, list[list[EvalWindow]]]  # a track, and its windows by each way to cut it
+Seen = tuple[int, int, int, int]  # rows [start, stop), and repetitions of the first and the last
+Plan = tuple[Any, list[list[EvalWindow]]]  # a track, and its windows by each way of cutting it
 
-POSED_AT_ONCE: Final = 64  # bodies: their vertices are 5 MB
-REACH: Final = 4  # sigmas: beyond, a Gaussian weighs less than 1 / 2000 of its peak
+POSED_AT_ONCE: Final = 64  # bodies, with 5 MB of vertices
+REACH: Final = 4  # sigmas; beyond, a Gaussian is below 1 / 2000 of its peak
 UNITS: Final[Mapping[str, str]] = {
     "theta": "(F, 85): camera 3, pose 72 (axis times angle, rad), betas 10",
     "rotmat": "(F, 24, 3, 3): rotations relative to parents, the first one in the camera's axes",
@@ -54,18 +54,18 @@ UNITS: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrackBodies:
-    """The bodies in F frames of one track, in row order, and where they are in the source's frames."""
+    """The bodies in F frames of one track, in row order, and their places in the source's frames."""
 
     track: Any  # cache.TrackRecord: name, video, start, stop, fps, step, crop_scale
     rows: Ints  # (F,) of the split
-    run: Ints  # (F,) frames of equal number are neighbours, one step apart
+    run: Ints  # (F,) frames with equal numbers are neighbours, one step apart
     frame_index: Ints  # (F,) of the source, counted from 0
     bbox: Float32s  # (F, 4) cxcywh px of the source's frames
-    picture: tuple[int, int] | None = None  # width, height px of the source's pictures, where the cache knows them
-    rotmat: Float32s  # (F, 24, 3, 3) relative to parents, the first one in the camera's axes
+    picture: tuple[int, int] | None = None  # width, height px of the source's frames, if the cache has them
+    rotmat: Float32s  # (F, 24, 3, 3) relative to parents, the first one in camera axes
     shape: Float32s  # (F, 10) betas
     camera: Float32s  # (F, 3) scale, tx, ty: weak perspective in the crop
-    moved: Mapping[int, Float32s] = field(default_factory=dict)  # rotmat so many frames later, by `VideoModel.steps`
+    moved: Mapping[int, Float32s] = field(default_factory=dict)  # rotmat by step in frames, of `VideoModel.steps`
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -75,7 +75,7 @@ class TrackBodies:
         return Estimate(*(torch.as_tensor(array, device=device) for array in arrays))
 
     def smooth_time(self, sigma: float) -> TrackBodies:
-        """After a Gaussian filter in time of `sigma` frames; 0 changes nothing. Raises ConfigError as `smooth` does."""
+        """Smooth by a Gaussian of `sigma` frames; 0: no change. Raises ConfigError as `smooth` does."""
         return replace(
             self,
             rotmat=smooth_rotations(self.rotmat, self.run, sigma),
@@ -98,11 +98,11 @@ def predict_tracks(
     around: bool = False,
     stills: bool = False,
 ) -> Iterator[tuple[TrackBodies, ...]]:
-    """Predict every selected track, in row order, once for each way to cut it into windows (`Present.windows`).
+    """Predict every selected track, in row order, once for each way of cutting it into windows (`Present.windows`).
 
-    seqlen: frames of a window; batch_size: windows at once; tracks: a pattern of track names; around: past and future
-    bodies too; stills: treat frames without neighbours as still images. Frames without features are left out. The
-    generator is in evaluation mode meanwhile. Raises DataError for predictions that are not finite.
+    seqlen: frames per window; batch_size: windows per batch; tracks: pattern of track names; around: also past and
+    future bodies; stills: treat frames without neighbours as still images. Frames without features are skipped. The
+    generator is in evaluation mode while it predicts. Raises DataError for non-finite predictions.
     """
     present = Present.from_split(split, stream, extra_streams)
     read = functools.partial(read_inputs, split, stream=stream, extra_streams=extra_streams)
@@ -111,7 +111,7 @@ def predict_tracks(
     plans = ((track, [cut(track, drop_last=drop) for drop in drop_last]) for track in select_tracks(split, tracks))
     for group in _groups(plans, batch_size):
         needed = {window.seen for _, cuts in group for cut in cuts for window in cut}
-        mode = generator.training  # restored before each yield: the caller may train between two tracks
+        mode = generator.training  # restored before each yield: the caller may train between tracks
         generator.eval()
         try:
             estimates = _regress(generator, read, sorted(needed), batch_size, around=around, stills=stills)
@@ -125,8 +125,8 @@ def predict_tracks(
 def smooth(values: Floats, run: Ints, sigma: float) -> Floats:
     """Weighted means in time: (F, ...) and (F,) run numbers -> (F, ...) of the same dtype.
 
-    Only adjacent frames of equal run number mix. sigma: in frames; 0 changes nothing. Raises ConfigError for a sigma
-    that is negative or not finite.
+    Only adjacent frames with equal run numbers mix. sigma: in frames; 0: no change. Raises ConfigError for a negative
+    or non-finite sigma.
     """
     if not (math.isfinite(sigma) and sigma >= 0):
         raise ConfigError(f"smooth: expected a standard deviation in frames, 0 or more, found {sigma}")
@@ -138,7 +138,7 @@ def smooth(values: Floats, run: Ints, sigma: float) -> Floats:
         reach = min(math.ceil(REACH * sigma), n - 1)
         kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
         flat = values[start:stop].reshape(n, -1).astype(np.float64)
-        # Frames beyond the ends weigh nothing, above the line and below it.
+        # Frames beyond the ends have weight 0 in both.
         sums, weights = (correlate1d(part, kernel, axis=0, mode="constant") for part in (flat, np.ones((n, 1))))
         out[start:stop] = (sums / weights).reshape(n, *values.shape[1:])
     return out
@@ -147,14 +147,14 @@ def smooth(values: Floats, run: Ints, sigma: float) -> Floats:
 def smooth_rotations(rotmat: Floats, run: Ints, sigma: float) -> Floats:
     """Weighted means of rotations: (F, ..., 3, 3) -> rotations of the same shape and dtype. Raises as `smooth` does.
 
-    The chordal mean: matrices' mean projected onto rotations (Moakher, SIAM J. Matrix Anal. Appl. 2002, prop. 3.3).
+    The chordal mean: the mean matrix projected onto rotations (Moakher, SIAM J. Matrix Anal. Appl. 2002, prop. 3.3).
     """
     means = smooth(rotmat.astype(np.float64), run, sigma)
     return rotmat.copy() if sigma == 0 else nearest_rotations(means).astype(rotmat.dtype)
 
 
 def segments(run: Ints) -> Iterator[tuple[int, int]]:
-    """[start, stop) of frames of equal run number, which are adjacent: (F,) -> pairs in order; none of no frames.
+    """[start, stop) of adjacent frames with equal run numbers: (F,) -> pairs in order.
 
     >>> list(segments(np.array([4, 4, 7])))
     [(0, 2), (2, 3)]
@@ -166,10 +166,10 @@ def segments(run: Ints) -> Iterator[tuple[int, int]]:
 def save_npz(
     folder: Path, bodies: TrackBodies, generator: VideoModel, *, about: Mapping[str, Any] | None = None
 ) -> Path:
-    """Write one npz of a track, atomically: float32 and int64 arrays as in UNITS, and `about`, a text of JSON.
+    """Write one npz of a track: float32 and int64 arrays as in UNITS, and `about`, a JSON text.
 
-    about: facts beside name, units and whether it is demo data, as the run's fingerprint. camera_in_picture is missing
-    if the image size is unknown. Returns the path `folder` / `file_name`.
+    about: facts beside name, units and whether it is demo data, such as the run's fingerprint. camera_in_picture is
+    missing if the image size is unknown. Returns the path `folder` / `file_name`.
     """
     names = ("theta", "kp_3d", "kp_2d")
     theta, joints_3d, kp_2d = posed_arrays(generator, (bodies.rotmat, bodies.shape, bodies.camera), *names)
@@ -211,7 +211,7 @@ def save_npz(
 
 
 def posed_arrays(generator: VideoModel, arrays: Sequence[Float32s], *names: str) -> list[Float32s]:
-    """These results of `VideoModel.pose` for (F, ...) rotmat, shape and camera, F at least 1."""
+    """Named results of `VideoModel.pose` for (F, ...) rotmat, shape and camera, F at least 1."""
     parts = []
     for start in range(0, len(arrays[0]), POSED_AT_ONCE):
         few = (np.ascontiguousarray(array[start : start + POSED_AT_ONCE]) for array in arrays)
@@ -223,7 +223,7 @@ def posed_arrays(generator: VideoModel, arrays: Sequence[Float32s], *names: str)
 
 
 def file_name(track: str) -> str:
-    """A unique file name of a track, valid in any file system.
+    """Unique file name of a track, valid in any file system.
 
     >>> file_name("train/abseiling/x y/0")
     'train_abseiling_x_y_0-2906784860330344.npz'
@@ -238,7 +238,7 @@ def device_of(generator: VideoModel) -> torch.device:
 
 
 def _groups(plans: Iterator[Plan], batch_size: int) -> Iterator[list[Plan]]:
-    """Tracks put together until they fill a batch: many are shorter than one."""
+    """Groups of tracks that fill a batch: many tracks are shorter than one."""
     group: list[Plan] = []
     n_windows = 0
     for plan in plans:
@@ -290,18 +290,17 @@ def _assemble_track(
     split: Split,
     track: Any,
     windows: Sequence[EvalWindow],
-    found: Mapping[Seen, list[Float32s]],
+    estimates: Mapping[Seen, list[Float32s]],
     present: Present,
     stream: str,
     steps: Sequence[int],
 ) -> TrackBodies:
-    kept_rows = [np.arange(window.keep, window.stop - window.unused) for window in windows]
-    rows = np.concatenate([*kept_rows, np.zeros(0, np.int64)]).astype(np.int64)
-    trailing = ((24, 3, 3), (10,), (3,), *((24, 3, 3) for _ in steps))
-    empty = [np.zeros((0, *shape), np.float32) for shape in trailing]
+    used = [(window.keep, window.stop - window.unused) for window in windows]
+    rows = np.concatenate([np.zeros(0, np.int64), *(np.arange(*part) for part in used)])
+    empty = [np.zeros((0, *shape), np.float32) for shape in ((24, 3, 3), (10,), (3,), *[(24, 3, 3)] * len(steps))]
     parts = [
-        [array[own_rows[0] - window.start : own_rows[-1] + 1 - window.start] for array in found[window.seen]]
-        for window, own_rows in zip(windows, kept_rows, strict=True)
+        [array[first - window.start : stop - window.start] for array in estimates[window.seen]]
+        for window, (first, stop) in zip(windows, used, strict=True)
     ]
     rotmat, shape, camera, *moved = (np.concatenate(arrays) for arrays in zip(empty, *parts, strict=True))
     if not all(np.isfinite(array).all() for array in (rotmat, shape, camera, *moved)):
@@ -311,7 +310,7 @@ def _assemble_track(
         )
     whole = np.array([(track.start, track.stop)], np.int64)
     read = split.read(whole, stream=None, fields=("frame_index", "bbox"))
-    read["bbox"][..., 2:] *= split.crop_policy(stream).scale  # what the network saw, times the crop scale
+    read["bbox"][..., 2:] *= split.crop_policy(stream).scale  # the network's crop, without the crop scale
     video = split.videos[int(split.tracks.video[int(split.track_of(whole[0, :1])[0])])]
     return TrackBodies(
         track=track,

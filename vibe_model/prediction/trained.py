@@ -22,27 +22,27 @@ if TYPE_CHECKING:
     from cache import Split
     from pipeline.body import Body
 
-STREAM: Final = "hmr2"  # of HMR2.0's features, the token of its decoder
+STREAM: Final = "hmr2"  # HMR2.0's features, the token of its decoder
 TOKEN_SIZE: Final = 1024
-CROP_PX: Final = 256  # crop of HMR2.0's camera; its network sees its middle, 192 px wide
+CROP_PX: Final = 256  # crop of HMR2.0's camera; its network sees the middle 192 px
 POSE_SIZE: Final = 24 * 6
 
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """A generator in evaluation mode, on its device, and what its checkpoint records."""
+    """A generator in evaluation mode, on its device, with the records of its checkpoint."""
 
     generator: VideoModel
     checkpoint: Path
     kind: str  # ours, or published: vibe, and frame by frame spin and hmr2.0
-    config: VideoConfig  # of a published one, the published one
-    stand_in: bool  # trained on demo data?
-    features: Mapping[str, Any] | None  # identity of the feature stream that it was trained on, where recorded
-    extra_streams: Mapping[str, Any] = field(default_factory=dict)  # likewise of its extra streams, by argument
+    config: VideoConfig
+    stand_in: bool  # trained on demo data
+    features: Mapping[str, Any] | None  # identity of the feature stream of its training, if recorded
+    extra_streams: Mapping[str, Any] = field(default_factory=dict)  # identities of its extra streams, by argument
 
     @property
     def about(self) -> dict[str, Any]:
-        """Which checkpoint, by its content: for the files that are made with it."""
+        """Facts about the checkpoint, for files made with it."""
         return {"kind": self.kind, "file": self.checkpoint.name, "sha256": runs.file_digest(self.checkpoint)}
 
     @property
@@ -51,29 +51,31 @@ class Trained:
 
     @property
     def stream(self) -> str | None:
-        """The name of the features that it reads; None: of a published one that reads SPIN's, whatever their name."""
+        """Name of its feature stream; None for published models with SPIN's features, which may have any name."""
         return None if self.kind in ("vibe", "spin") else self.config.stream
 
     def check_split(self, split: Split, stream: str) -> bool:
-        """Whether a stream that the model reads is of an untrained network. Raises DataError as `check_features`."""
-        streams = {"features": stream, **{name: one.stream for name, one in self.config.extra_streams.items()}}
+        """Whether one of the model's streams has random weights. Raises DataError as `check_features`."""
+        streams = {"features": stream, **{name: extra.stream for name, extra in self.config.extra_streams.items()}}
         if absent := [name for name in streams.values() if name not in split.streams]:
             has = ", ".join(split.streams) or "none"
             raise DataError(
                 f"{split.name}: expected the streams {', '.join(absent)}, which {self.checkpoint} reads; found {has}. "
                 "Extract them, or name another stream of features: --stream."
             )
-        manifests = {name: split.stream_manifest(one) for name, one in streams.items()}
-        for name, manifest in manifests.items():
-            self.check_features(f"{split.name}/{streams[name]}", manifest["dim"], manifest.get("identity"), of=name)
-        return any(bool(manifest.get("stand_in")) for manifest in manifests.values())
+        stand_in = False
+        for argument, name in streams.items():
+            manifest = split.stream_manifest(name)
+            self.check_features(f"{split.name}/{name}", manifest["dim"], manifest.get("identity"), of=argument)
+            stand_in |= bool(manifest.get("stand_in"))
+        return stand_in
 
     def check_features(
         self, name: str, dim: int, identity: Mapping[str, Any] | None = None, *, of: str = "features"
     ) -> None:
-        """Raise DataError for a stream of another size, or of another network if both record it.
+        """Raise DataError for a stream of another size, or of another network if both are recorded.
 
-        name: the stream's; of: the model's argument that it is for.
+        name: of the stream; of: the model's argument.
         """
         size = self.config.feature_size if of == "features" else self.config.extra_streams[of].size
         if dim != size:
@@ -81,18 +83,12 @@ class Trained:
                 f"{name}: expected {of} of {size} numbers, as {self.checkpoint} was trained on, found {dim}. Name the "
                 "stream that it was trained on: --stream, or [features] of luigi.cfg."
             )
-        expected, actual = (self.features if of == "features" else self.extra_streams.get(of)) or {}, identity or {}
-        if not expected or not actual or "imported" in (expected.get("kind"), actual.get("kind")):
+        expected = self.features if of == "features" else self.extra_streams.get(of)
+        if not expected or not identity or "imported" in (expected.get("kind"), identity.get("kind")):
             return
-
-        def text(part: Any) -> str:  # as its option is written: untrained:7
-            if isinstance(part, Mapping) and "kind" in part:
-                return f"{part['kind']}:{part.get('argument') or str(part.get('file_sha256'))[:12]}"
-            return "not recorded" if part is None else str(part)
-
-        recorded = expected.keys() | (() if self.kind == HMR2 else actual.keys())
-        if keys := sorted(key for key in recorded if expected.get(key) != actual.get(key)):
-            before, now = (", ".join(f"{key} {text(each.get(key))}" for key in keys) for each in (expected, actual))
+        recorded = expected.keys() | (() if self.kind == HMR2 else identity.keys())
+        if keys := sorted(key for key in recorded if expected.get(key) != identity.get(key)):
+            before, now = (", ".join(f"{key} {_text(side.get(key))}" for key in keys) for side in (expected, identity))
             do = "Name the same network: --weights, --precision, or [features] of luigi.cfg."
             if self.kind == HMR2:
                 do = "Extract them by this file, as stream of another name, or predict clips."
@@ -101,29 +97,36 @@ class Trained:
             )
 
 
+def _text(part: Any) -> str:
+    """Part of an identity as its option is written: untrained:7"""
+    if isinstance(part, Mapping) and "kind" in part:
+        return f"{part['kind']}:{part.get('argument') or str(part.get('file_sha256'))[:12]}"
+    return "not recorded" if part is None else str(part)
+
+
 def load_trained(checkpoint: Path, body: Path | None, device: str = "auto") -> Trained:
     """Load a trained generator.
 
-    Our checkpoints record how to build it; VIBE's published files have the published sizes; SPIN's has no temporal
-    encoder; HMR2.0's heads need features of the same file.
+    Our checkpoints contain the settings; VIBE's files have the published sizes; SPIN's has no temporal encoder; heads
+    of HMR2.0 need features of the same file.
 
-    body: the folder of SMPL's files; None: the procedural body. device: auto, cpu, cuda, cuda:1, ...
-    Raises CheckpointError for another file or other sizes, MissingAssets without the body's files, ConfigError for a
-    missing device, StandInMixed when only one of checkpoint and body is demo data.
+    body: folder of SMPL's files; None: the procedural body. device: auto, cpu, cuda, cuda:1, ...
+    Raises CheckpointError for another file or other sizes, MissingAssets for missing body files, ConfigError for a
+    missing device, StandInMixed if only one of checkpoint and body is demo data.
     """
     target = device_of(device)
     content = read_checkpoint(checkpoint)
-    for key, what in (("training", "the state of a training"), ("mposer_state_dict", "a motion prior")):
+    for key, noun in (("training", "the state of a training"), ("mposer_state_dict", "a motion prior")):
         if key in content:
-            raise CheckpointError(f"{checkpoint}: expected a model, found {what}. Name the best.pt of a run.")
+            raise CheckpointError(f"{checkpoint}: expected a model, found {noun}. Name the best.pt of a run.")
     config, stand_in = _config(checkpoint, content), bool(content.get("stand_in", False))
     model = load_body(body)
     runs.one_kind({f"the checkpoint {checkpoint}": stand_in, f"the body in {body}": model.is_stand_in})
     kind, features = "ours", content.get("features")
-    if config is None:  # published: VIBE's, or frame by frame SPIN's, which is its regressor, and HMR2.0's
+    if config is None:  # published: VIBE's, or frame by frame SPIN's (its regressor) and HMR2.0's
         kind, vibe = kind_of(checkpoint, content), models.find("vibe")
         config = models.variant_of(vibe.config(), vibe.baseline if kind != "vibe" else "")
-    if kind == HMR2:  # a token of another checkpoint means something else to its heads
+    if kind == HMR2:  # its heads need tokens of this checkpoint
         config = replace(config, stream=STREAM, feature_size=TOKEN_SIZE)
         features = {"kind": STREAM, "weights": {"kind": "file", "file_sha256": runs.file_digest(checkpoint)}}
     generator = Hmr2Head(model) if kind == HMR2 else models.model_of(config).build(config, model)
@@ -140,28 +143,25 @@ def load_trained(checkpoint: Path, body: Path | None, device: str = "auto") -> T
 
 
 def _config(checkpoint: Path, content: Mapping[str, Any]) -> VideoConfig | None:
-    """The settings that a checkpoint of ours was trained with; None for a published one. Without a model: VIBE's."""
+    """Settings of the training of a checkpoint of ours; None for a published one."""
     settings = content.get("config")
     if settings is None:
         return None
     name = content.get("of_model", "vibe")
     if not_installed := models.not_installed(name):
-        raise CheckpointError(f"{checkpoint}: checkpoint of {not_installed}. Install the one that it was trained with.")
+        raise CheckpointError(f"{checkpoint}: checkpoint of {not_installed}. Install that package.")
     try:
         return models.find(name).config.from_dict(settings)
     except PlugInError as error:
         raise CheckpointError(f"{checkpoint}: {error}") from error
     except (AttributeError, ConfigError, TypeError) as error:
         raise CheckpointError(
-            f"{checkpoint}: 'config': {error}. It is of another version of this project: use that one, or train again."
+            f"{checkpoint}: 'config': {error}. Another version of this project made it: use that one, or train again."
         ) from error
 
 
 class Hmr2Head(VideoModel):
-    """HMR2.0's heads (Goel et al., ICCV 2023, 3.1): one body a frame, each from its own token.
-
-    Names and shapes of tensors are the checkpoint's: `smpl_head.{decpose, decshape, deccam}` and means.
-    """
+    """HMR2.0's heads (Goel et al., ICCV 2023, 3.1): a body from each frame's token, with the checkpoint's names."""
 
     project = staticmethod(functools.partial(cameras.project, crop_px=CROP_PX))
 
@@ -173,12 +173,12 @@ class Hmr2Head(VideoModel):
     def regress(self, features: Tensor) -> Estimate:
         """(B, T, 1024) -> bodies and cameras, (B, T, ...)."""
         pose, shape, camera = self.smpl_head(features)
-        vectors = pose.unflatten(-1, (24, 2, 3))  # of each rotation, its first column and then its second
+        vectors = pose.unflatten(-1, (24, 2, 3))  # the first and second column of each rotation
         return Estimate.of_6d(vectors.mT.flatten(-3), shape, camera)
 
 
 class _LinearHeads(nn.Module):
-    """(..., 1024) -> pose (..., 144) 6D, shape (..., 10), camera (..., 3): each a mean and what a layer adds to it."""
+    """(..., 1024) -> pose (..., 144) 6D, shape (..., 10), camera (..., 3): each the sum of a mean and a layer."""
 
     init_body_pose: Tensor
     init_betas: Tensor
@@ -198,14 +198,14 @@ class _LinearHeads(nn.Module):
 
 
 def load_body(folder: Path | None) -> Body:
-    """The body of a configuration: SMPL's files, or without a folder the procedural one."""
-    from pipeline.body import Body  # here: smplx is slow to import, and a finished run needs none
+    """Load the body from SMPL's files; None: the procedural one."""
+    from pipeline.body import Body  # smplx is slow to import, and a finished run needs none
 
     return Body.stand_in() if folder is None else Body.load(folder)
 
 
 def device_of(name: str, local_rank: int | None = None) -> torch.device:
-    """The device of a setting: auto, cpu, cuda or cuda:1; with `local_rank`, one GPU a process. Raises ConfigError."""
+    """Device of a setting: auto, cpu, cuda or cuda:1; with `local_rank`, a GPU per process. Raises ConfigError."""
     try:
         device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
     except RuntimeError as error:

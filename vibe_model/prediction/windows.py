@@ -1,4 +1,4 @@
-"""The windows of evaluation and prediction, each frame once, and what it reads of them.  features -> [windows]"""
+"""Windows of evaluation and prediction, with each frame once.  features -> [windows]"""
 
 from __future__ import annotations
 
@@ -23,68 +23,68 @@ Array = NDArray[Any]
 
 _SHARE: Final = re.compile(r"1/([1-9]\d{0,3})")
 
-NOTHING: Final[Mapping[str, Reading]] = MappingProxyType({})  # read beside the features
+NOTHING: Final[Mapping[str, Reading]] = MappingProxyType({})  # no extra streams
 
 
 class EvalWindow(NamedTuple):
-    """Rows [start, stop) are put through the model; the predictions of rows [keep, stop - unused) count."""
+    """The model reads rows [start, stop); its predictions of rows [keep, stop - unused) are used."""
 
     start: int
     stop: int
     keep: int
     unused: int = 0
-    before: int = 0  # how often the first row's feature is repeated before it
-    after: int = 0  # likewise behind the last one
+    before: int = 0  # repetitions of the first row's feature before it
+    after: int = 0  # repetitions of the last row's feature after it
 
     @property
     def seen(self) -> tuple[int, int, int, int]:
-        """All that its predictions depend on."""
+        """Everything on which its predictions depend."""
         return self.start, self.stop, self.before, self.after
 
 
 def select_tracks(split: Split, pattern: str = "*") -> list[Any]:
-    """The tracks whose name matches, in row order; each with name, start, stop. 1/10: of a tenth of the videos."""
+    """Tracks with matching names, in row order, each with name, start, stop. 1/10: those of a tenth of the videos."""
     if share := _SHARE.fullmatch(pattern):
         return [track for track in split.tracks if _is_drawn(track.video, int(share[1]))]
     return [track for track in split.tracks if fnmatchcase(track.name, pattern)]
 
 
 def _is_drawn(video: str, one_in: int) -> bool:
-    """By the video's name alone: videos that are added later change nothing."""
+    """Depends on the video's name only: other videos change nothing."""
     return int.from_bytes(hashlib.blake2b(video.encode(), digest_size=8).digest(), "big") % one_in == 0
 
 
 def rows_of(split: Split, patterns: Sequence[str]) -> Ints:
-    """(N, 2) [start, stop) rows, ascending, of the tracks that match one of the patterns."""
+    """(N, 2) [start, stop) rows, ascending, of tracks that match one of the patterns."""
     rows = {(track.start, track.stop) for pattern in patterns for track in select_tracks(split, pattern)}
     return np.array(sorted(rows), np.int64).reshape(-1, 2)
 
 
 class Present(NamedTuple):
-    """Where a split has features: stretches of neighbouring frames, one step apart, all of one track."""
+    """Stretches of neighbouring frames with features, one step apart, each of one track."""
 
-    starts: Ints  # (S,) first rows, ascending
-    stops: Ints  # (S,) the row after each one's last
+    starts: Ints  # (S,) ascending
+    stops: Ints  # (S,)
 
     @classmethod
     def from_split(cls, split: Split, stream: str, extra_streams: Mapping[str, Reading] = NOTHING) -> Present:
-        """Those with all streams. Raises DataError for a stream of jittered crops."""
+        """Stretches with all streams. Raises DataError for a stream of jittered crops."""
         if split.crop_policy(stream).jitter is not None:
             raise DataError(
-                f"the stream {stream!r} is of randomly moved and mirrored crops, which are for training alone. Name "
-                "the stream of plain crops."
+                f"the stream {stream!r} has randomly moved and mirrored crops, for training only. Name the stream of "
+                "plain crops."
             )
-        # Each in one piece: a search would copy a column of pairs, for every track.
+        # Contiguous: each search would copy a column of pairs.
         return cls(*np.ascontiguousarray(split.runs_with(streams_of(stream, extra_streams)).T))
 
     def windows(
         self, track: Any, *, seqlen: int, drop_last: bool, margin: int = 0, repeat_ends: bool = False
     ) -> list[EvalWindow]:
-        """Windows over all frames of one track that have features, in row order.
+        """Windows over all frames of one track with features, in row order.
 
-        A segment without gaps is cut into windows of `seqlen` (0: one window a segment) as `cover` does, or with a
-        margin as `cover_with_margin` does, if long enough. With `drop_last` (the published protocol) the track is cut
-        at every `seqlen` rows, gaps or not, and the rest is dropped.
+        Each stretch gets windows of `seqlen` (0: one window) by `cover`, or with a margin by `cover_with_margin`, if
+        they are long enough. With `drop_last` (the published protocol) the track is cut at every `seqlen` rows,
+        whatever its gaps, and the rest is dropped.
         """
         if drop_last and seqlen:
             there = self._stretch_of(np.arange(track.start, track.stop)) >= 0
@@ -101,19 +101,19 @@ class Present(NamedTuple):
         return windows
 
     def runs(self, rows: Ints) -> Ints:
-        """(F,) rows with features -> (F,) a number each: rows of equal number are of one stretch."""
+        """(F,) rows with features -> (F,) numbers, equal within a stretch."""
         return np.unique(self._stretch_of(rows), return_inverse=True)[1].astype(np.int64)
 
     def _stretch_of(self, rows: Ints) -> Ints:
-        """(F,) rows -> (F,) which stretch each is in, -1 without features."""
+        """(F,) rows -> (F,) index of each row's stretch, -1 without features."""
         if not len(self.starts):
             return np.full(len(rows), -1)
-        which = np.searchsorted(self.starts, rows, side="right") - 1
-        return np.where(rows < self.stops[which], which, -1)
+        index = np.searchsorted(self.starts, rows, side="right") - 1
+        return np.where(rows < self.stops[index], index, -1)
 
 
 def cover(start: int, stop: int, seqlen: int) -> Iterator[EvalWindow]:
-    """Windows of `seqlen` over [start, stop); the last one is moved back to end with it, or is all that there is.
+    """Windows of `seqlen` over [start, stop); the last one is moved back to end at stop, or is shorter.
 
     >>> [window[:3] for window in cover(10, 17, 3)]
     [(10, 13, 10), (13, 16, 13), (14, 17, 16)]
@@ -142,7 +142,7 @@ def cover_with_margin(start: int, stop: int, seqlen: int, margin: int, *, repeat
 
 
 def stack_history(rows: Array, history: int) -> Array:
-    """(B, history + T, size) -> (B, T, (history + 1) * size): each frame's own row after those before it.
+    """(B, history + T, size) -> (B, T, (history + 1) * size): each frame's row after the rows before it.
 
     >>> stack_history(np.array([[[1], [2], [3]]]), 1).tolist()
     [[[1, 2], [2, 3]]]
@@ -153,16 +153,16 @@ def stack_history(rows: Array, history: int) -> Array:
 
 
 def streams_of(stream: str, extra_streams: Mapping[str, Reading]) -> tuple[str, ...]:
-    """All that must be there of a frame: the stream of its features first."""
+    """Names of all streams, that of the features first."""
     return (stream, *(extra.stream for extra in extra_streams.values()))
 
 
 def read_inputs(split: Split, windows: Array, stream: str, extra_streams: Mapping[str, Reading]) -> dict[str, Array]:
     """Arguments of `VideoModel.regress` for (B, 2) windows, (B, T, n) float32. Raises as `Split.read` does."""
     names = streams_of(stream, extra_streams)
-    history = {one.stream: one.history for one in extra_streams.values() if one.history}
+    history = {extra.stream: extra.history for extra in extra_streams.values() if extra.history}
     arrays = split.read(windows, streams=names, history=history, fields=names)
     return {
         "features": arrays[stream],
-        **{name: stack_history(arrays[one.stream], one.history) for name, one in extra_streams.items()},
+        **{name: stack_history(arrays[extra.stream], extra.history) for name, extra in extra_streams.items()},
     }
