@@ -1,4 +1,4 @@
-"""Sections of luigi.cfg of trainings: a preset, settings, paths, and a variant.  [settings] -> training"""
+"""Sections of luigi.cfg for trainings.  [settings] -> training"""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from vibe_model.vibe.config import MPOSER, OF_VIBE, UNLESS_SET, MPoserConfig
 C = TypeVar("C", bound=RunConfig)
 
 VIBE: Final = models.find("vibe")
-EMBEDDED: Final = "embedded"  # the preset for demo data: where [vibe] has it, so has every model that has one
+EMBEDDED: Final = "embedded"  # preset for demo data: if [vibe] has it, so has every model with such a preset
 # Keys that name splits.
 SPLITS: Final = ("datasets_2d", "datasets_3d", "poses_3d", "motion", "validation", "evaluation")
 
 
 @dataclass(frozen=True, slots=True)
 class WhichRuns:
-    """Which runs a model's section asks for. Defaults for demo data differ: `which_runs`."""
+    """Runs of a model by its section. Defaults for demo data differ: `which_runs`."""
 
     preset: str = "published"  # the other keys start from it; unless set, `embedded` for demo data
     variant: str | None = None  # an ablation, which overrides the keys that it changes; join several by +
@@ -36,7 +36,7 @@ class WhichRuns:
 
 
 def which_runs(s: Settings, model: Model = VIBE) -> WhichRuns:
-    """The runs that a model's section asks for; on demo data with its short preset, if any. Raises ConfigError."""
+    """Runs of a model by its section; on demo data with its short preset, if any. Raises ConfigError."""
     demo = s.embedded.enabled
     defaults = WhichRuns(
         preset=EMBEDDED if _small(s, model) and EMBEDDED in model.presets else model.preset,
@@ -47,19 +47,19 @@ def which_runs(s: Settings, model: Model = VIBE) -> WhichRuns:
 
 
 def _small(s: Settings, model: Model) -> bool:
-    """Is a model to be trained for minutes, unless its section says otherwise?"""
+    """Whether a model's default is a training of minutes."""
     return s.embedded.enabled if model is VIBE else which_runs(s).preset == EMBEDDED
 
 
 def not_small(s: Settings, model: Model) -> str:
-    """What to say of a model that is trained on demo data as on real ones, for want of a preset; "" of any other."""
+    """Note for a model that trains on demo data without a preset for them; "" for others."""
     if not _small(s, model) or EMBEDDED in model.presets or "preset" in s.source.section(model.section):
         return ""
     return f"{model.title} has no preset {EMBEDDED!r}, for demo data: it is trained by its preset {model.preset!r}"
 
 
 def model_settings(s: Settings, model: Model, given: str = "", seed: int | None = None) -> VideoConfig:
-    """A model's configuration. given: an option's variant, instead of luigi.cfg's. Raises ConfigError."""
+    """A model's configuration. given: variant of an option, overrides luigi.cfg's. Raises ConfigError."""
     runs, section = which_runs(s, model), s.source.section(model.section)
     values = _own(section, model, runs.preset, besides=tuple(asdict(runs)))
     preset = model.presets[runs.preset]()
@@ -67,28 +67,28 @@ def model_settings(s: Settings, model: Model, given: str = "", seed: int | None 
     values |= {"cache": paths.cache, "runs": paths.runs, "body": paths.body, "stream": s.stream.name}
     values |= {} if seed is None else {"seed": seed}
     values["feature_size"] = s.stream.stream.dim
-    for name in ("datasets_2d", "evaluation") if runs.preset == EMBEDDED else ():  # demo data are of what is enabled
+    for name in ("datasets_2d", "evaluation") if runs.preset == EMBEDDED else ():  # of the enabled datasets
         enabled = tuple(split for split in getattr(preset, name) if split.split("/")[0] in s.data.datasets)
         if name not in values and (enabled or name == "datasets_2d"):
             values[name] = enabled
     with name_section(section, variant_by_option=bool(given)):
         config = replace(preset, **values)
-        # A variant's name promises its settings: they win over luigi.cfg's.
+        # Settings of a variant override luigi.cfg.
         return replace(models.variant_of(config, variant), name=f"{config.name}-{variant}" if variant else config.name)
 
 
 def mposer_settings(s: Settings, train: VideoConfig) -> MPoserConfig:
-    """[mposer], with what the settings of a generator decide of its prior. Raises ConfigError."""
+    """[mposer], with settings that a generator's decide. Raises ConfigError."""
     decided: dict[str, Any] = {name: getattr(train, name) for name in OF_VIBE}
     motion = decided["motion"] = tuple(split for split in train.motion if split not in train.leave_out)
-    for name in ("strides", "window_weights"):  # of other splits, they change nothing here
+    for name in ("strides", "window_weights"):  # other splits change nothing here
         decided[name] = {split: value for split, value in decided[name].items() if split in motion}
     with name_section(s.source.section(VIBE.section)):
         return cast("MPoserConfig", replace(other_settings(s, MPOSER), **decided))
 
 
 def other_settings(s: Settings, training: Training) -> RunConfig:
-    """A training that is no model's: its preset with what luigi.cfg sets instead. Raises ConfigError."""
+    """Configuration of a training that belongs to no model. Raises ConfigError."""
     section = s.source.section(training.section)
     preset = _preset_of(s, training)
     values = _own(section, training, preset, besides=("preset",))
@@ -98,7 +98,7 @@ def other_settings(s: Settings, training: Training) -> RunConfig:
 
 
 def _preset_of(s: Settings, training: Training) -> str:
-    """The preset of [mposer] or [pose_embedding]: `embedded` where [vibe] has that, unless it is set."""
+    """Preset of [mposer] or [pose_embedding]: `embedded` if [vibe] has it, unless set."""
     usual = EMBEDDED if which_runs(s).preset == EMBEDDED else training.preset
     return s.source.section(training.section).get("preset", usual)
 
@@ -116,7 +116,7 @@ def _own(section: Section, training: Training, preset: str, *, besides: tuple[st
 
 @contextmanager
 def name_section(section: Section, *, variant_by_option: bool = False) -> Iterator[None]:
-    """Errors of a configuration name the line of luigi.cfg, or the option `--variant`."""
+    """Context in which errors of a configuration name the line of luigi.cfg, or the option `--variant`."""
     try:
         yield
     except ConfigError as error:
@@ -125,7 +125,7 @@ def name_section(section: Section, *, variant_by_option: bool = False) -> Iterat
 
 
 def check(s: Settings) -> None:
-    """Raise ConfigError for mistakes that can be seen without looking at what the sections name."""
+    """Raise ConfigError for mistakes in the sections themselves."""
     for name, message in models.broken().items():
         if name in s.source.sections:
             raise ConfigError(f"{s.source.where(name)}: {message}")
@@ -141,7 +141,7 @@ def _check_model(s: Settings, model: Model, config: VideoConfig) -> None:
         for name in getattr(config, key) if key in s.source.section(model.section) else ():
             if name not in splits and name.split("/")[0] not in broken:
                 raise ConfigError(f"{where(key)}: there is no split {name}; known: {', '.join(splits)}")
-    # What torch would refuse only when training begins.
+    # Torch would refuse these only when training begins.
     if config.hold == "device" and config.device == "cpu":
         raise ConfigError(f"{where('hold')} = device: device is cpu, whose memory is called ram. Take ram, or auto.")
     if config.processes > 1 and config.device.startswith("cuda:"):
@@ -170,17 +170,17 @@ def check_inputs(s: Settings, config: RunConfig, section_name: str = VIBE.sectio
             if dataset not in s.data.datasets:
                 raise ConfigError(
                     f"{at}: {name} is to be used, but [data] datasets does not enable it. Enable it, or set "
-                    f"{', '.join(SPLITS)} to what there is."
+                    f"{', '.join(SPLITS)} to enabled datasets."
                 )
             raise ConfigError(f"{at}: there is no split {name}{did_you_mean(name, splits)} known: {', '.join(splits)}")
     specs = {spec.name: spec.stream for spec in s.streams}
     streams = config.streams if isinstance(config, VideoConfig) else {}
-    for split, names in ((split, streams[split]) for split in streams if split in splits):
+    for split in (split for split in streams if split in splits):
         dataset, _, part = split.partition("/")
         reader = s.dataset(dataset)
         extra = (column.name for column in reader.extra_columns(part, body=True))
         columns = {*reader.columns(part, body=True), *extra, *OF_TRACKS}
-        for name in (name for name in names if name in specs):
+        for name in (name for name in streams[split] if name in specs):
             if lacks := [column for column in specs[name].needs if column not in columns]:
                 raise ConfigError(
                     f"{section.where()}: stream {name!r} is computed from {', '.join(lacks)}, which {split} does not "
@@ -188,12 +188,13 @@ def check_inputs(s: Settings, config: RunConfig, section_name: str = VIBE.sectio
                 )
     pretrained = getattr(config, "pretrained", None)
     if pretrained is not None and not pretrained.is_file():
-        at = section.where("pretrained")
-        raise ConfigError(f"{at} = {pretrained}: there is no such file. Name another, or none.")
+        raise ConfigError(
+            f"{section.where('pretrained')} = {pretrained}: there is no such file. Name another, or none."
+        )
 
 
 def _values(s: Settings) -> Iterator[SectionValues]:
-    """Every section as it holds, beside what it would be unless set."""
+    """Effective values and defaults of every section."""
     for model in models.every():
         runs, config = which_runs(s, model), model_settings(s, model)
         usual = asdict(WhichRuns(preset=model.preset, report=model is VIBE))
@@ -202,7 +203,7 @@ def _values(s: Settings) -> Iterator[SectionValues]:
 
 
 def other_values(s: Settings, training: Training) -> SectionValues:
-    """The section of a training that is no model's."""
+    """Values of the section of a training that belongs to no model."""
     preset, config = _preset_of(s, training), other_settings(s, training)
     return _section_values(training, config, preset, {"preset": preset}, {"preset": training.preset})
 

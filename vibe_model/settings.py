@@ -38,11 +38,11 @@ EMBEDDED: Final[Mapping[str, Any]] = {
     "checkpoint_every": 30,
     "device": "cpu",
 }
-"""What the `embedded` presets of all models share: short runs on the demo data."""
+"""Settings of all `embedded` presets: short runs on the demo data."""
 
 
 def split_of(named: str) -> str:
-    """The split of a setting that may name some of its tracks: h36m/train of h36m/train:S5*."""
+    """The split in a setting that may name tracks: h36m/train of h36m/train:S5*."""
     return named.partition(":")[0]
 
 
@@ -114,15 +114,15 @@ class RunConfig:
         self.check_consistency()
 
     def check_consistency(self) -> None:
-        """Raise ConfigError for settings that contradict one another."""
+        """Raise ConfigError for contradictory settings."""
 
     def part(self, name: str) -> tuple[str, ...]:
-        """The splits that one part of a batch is drawn from."""
+        """Splits of one part of a batch."""
         return tuple(getattr(self, name))
 
     @property
     def parts(self) -> dict[str, int]:
-        """How many windows of a batch each part gives."""
+        """Number of windows from each part in a batch."""
         return {"motion": self.batch_size}
 
     @property
@@ -130,39 +130,39 @@ class RunConfig:
         return tuple(dict.fromkeys((*self.motion, *map(split_of, self.validation))))
 
     def left_out(self, split: str) -> tuple[str, ...]:
-        """Patterns of the tracks that are not trained on, of a split that is."""
+        """Patterns of a training split's tracks that are not trained on."""
         named = (name.partition(":") for name in (*getattr(self, "leave_out", ()), *self.validation))
         return tuple(tracks for of, colon, tracks in named if of == split and colon)
 
     def streams_of(self, part: str) -> tuple[str, ...]:
-        """The feature streams that windows of a part are read from, each window from one of them; empty: from none."""
+        """Feature streams of a part's windows; each window is read from one of them."""
         del part
         return ()
 
     @property
     def extra_streams(self) -> Mapping[str, Reading]:
-        """What is read beside those streams, by the name of the model's argument."""
+        """Further streams by the name of the model's argument."""
         return {}
 
     @property
     def streams(self) -> dict[str, tuple[str, ...]]:
-        """The feature streams that are read of each split, where any are."""
+        """Feature streams by split."""
         return {}
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Self:
-        """The inverse of `as_dict`. Raises ConfigError for unknown names."""
+        """Inverse of `as_dict`. Raises ConfigError for unknown names."""
         return cls(**raw)
 
     def as_dict(self) -> dict[str, Any]:
-        """All settings as JSON has them: paths as text, tuples as lists."""
+        """All settings as in JSON: paths as text, tuples as lists."""
         settings: dict[str, Any] = TypeAdapter(type(self)).dump_python(self, mode="json")
         return settings
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideoConfig(RunConfig):
-    """The settings of `training.run` that every model has, beside those of every training."""
+    """Settings of every model, beside those of every training."""
 
     MODEL: ClassVar[str]  # its name in `vibe_model.models`
     TERMS: ClassVar[tuple[str, ...]] = ()  # of the loss that have a setting `<term>_weight`
@@ -203,7 +203,7 @@ class VideoConfig(RunConfig):
     eval_batch: PositiveInt = 16  # windows
 
     def check_feature_size(self) -> None:
-        """Raise ConfigError where the model cannot read the stream: known only when it is to be trained."""
+        """Raise ConfigError if the model cannot read the stream: known only before its training."""
 
     def check_consistency(self) -> None:
         if not self.training_splits:
@@ -232,31 +232,31 @@ class VideoConfig(RunConfig):
 
     @property
     def weights(self) -> dict[str, float]:
-        """The factors of the loss terms, by the terms' names."""
+        """Weights of the loss terms by name."""
         return {name: getattr(self, f"{name}_weight") for name in self.TERMS}
 
     @property
     def uses_motion(self) -> bool:
-        """Does training read real motion?"""
+        """Whether training reads real motion."""
         return False
 
     @property
     def per_frame(self) -> bool:
-        """Is every frame regressed from its own feature, as a baseline is?"""
+        """Whether each frame is regressed from its own feature, like a baseline."""
         return False
 
     def poses(self) -> RunConfig | None:
-        """Configuration of batches of real motion beside every batch; None: none, or windows of the batch."""
+        """Configuration of separate batches of real motion; None: none, or windows of the batch."""
         return None
 
     @property
     def reads_made(self) -> tuple[str, ...]:
-        """Which checkpoints of `MADE_BY` training reads."""
+        """Checkpoints of `MADE_BY` that training reads."""
         return ()
 
     @property
     def lacks(self) -> tuple[str, ...]:
-        """Settings of checkpoints that training needs and that are not set: other trainings make them."""
+        """Settings of missing checkpoints that training needs, and other trainings make."""
         return tuple(name for name in self.reads_made if getattr(self, name) is None)
 
     def not_made(self, name: str) -> ConfigError:
@@ -267,7 +267,7 @@ class VideoConfig(RunConfig):
         )
 
     def files(self) -> dict[str, Path | None]:
-        """Files beside splits and body that decide a run, by name. Raises ConfigError for one that must be there."""
+        """Further files that decide a run, by name. Raises ConfigError for a missing one."""
         made = {name: getattr(self, name) if name in self.reads_made else None for name in self.MADE_BY}
         for name, file in made.items():
             if file is not None and not file.is_file():
@@ -275,18 +275,18 @@ class VideoConfig(RunConfig):
         return {"pretrained": self.pretrained, **made}
 
     def part(self, name: str) -> tuple[str, ...]:
-        """The splits of datasets_2d, datasets_3d or motion that are trained on."""
+        """Splits of datasets_2d, datasets_3d or motion that are trained on."""
         if name == "motion" and not self.uses_motion:
             return ()
         return tuple(split for split in getattr(self, name) if split not in self.leave_out)
 
     def tracks_of(self, named: str) -> str:
-        """The pattern of the tracks that are evaluated of a split of `validation` or `evaluation`."""
+        """Pattern of the evaluated tracks of a split of `validation` or `evaluation`."""
         return named.partition(":")[2] or self.tracks.get(split_of(named), "*")
 
     @property
     def windows_2d(self) -> int:
-        """How many windows of a batch come from `datasets_2d`."""
+        """Number of windows from `datasets_2d` in a batch."""
         if not (self.part("datasets_2d") and self.part("datasets_3d")):
             return self.batch_size if self.part("datasets_2d") else 0
         return int(self.batch_size * self.share_2d)
@@ -306,7 +306,6 @@ class VideoConfig(RunConfig):
 
     @property
     def streams(self) -> dict[str, tuple[str, ...]]:
-        """The feature streams of every split that is trained on, validated on or evaluated."""
         by_split: dict[str, tuple[str, ...]] = {}
         read = [(split, self.streams_of(part)) for part in self.parts for split in self.part(part)]
         read += [(split, (self.stream,)) for split in (*map(split_of, self.validation), *self.evaluation)]

@@ -92,7 +92,7 @@ class TrainingLoop(ABC):
         self._report = report if self.group.leads else None
 
     def inputs(self) -> dict[str, Any]:
-        """What config.json records in addition to the facts and the settings."""
+        """Content of config.json beside the facts and the settings."""
         return {"inputs": runs.inputs(self.config, self.splits)}
 
     @abstractmethod
@@ -105,10 +105,10 @@ class TrainingLoop(ABC):
 
     @abstractmethod
     def best(self) -> dict[str, Any]:
-        """What best.pt holds in addition to fingerprint, epoch and score."""
+        """Content of best.pt beside fingerprint, epoch and score."""
 
     def results(self) -> dict[str, Any]:
-        """Metrics of the best epoch by split, for metrics.json: its validation, where there is no more to evaluate."""
+        """Metrics of the best epoch by split, for metrics.json; default: its validation."""
         assert self.trainer.state.best_epoch is not None
         return dict(self.trainer.state.history[self.trainer.state.best_epoch]["validation"])
 
@@ -170,7 +170,7 @@ class TrainingLoop(ABC):
         score = self.group.from_first(score)
         if trainer.end_epoch(score, validation) and self.group.leads:
             about = {name: self.facts[name] for name in ("fingerprint", "stand_in")}
-            # Until last.pt names this epoch, best.pt holds the one that it names: a killed run trains this epoch again.
+            # Until last.pt names this epoch, best.pt keeps the old one: a killed run trains this epoch again.
             save(self.folder / NEXT_BEST, {**about, "epoch": epoch, "performance": score, **self.best()})
         curves.epoch(trainer.state.step, validation, trainer.learning_rates())
         self._save_last(curves)
@@ -178,7 +178,7 @@ class TrainingLoop(ABC):
         self._notify(epoch, validation=validation)
 
     def _settle_best(self) -> None:
-        """Rename the weights of the epoch that last.pt names as the best one to best.pt, or remove those of another."""
+        """Rename the new weights to best.pt if last.pt names their epoch as the best, else delete them."""
         candidate = self.folder / NEXT_BEST
         if not self.group.leads or not candidate.is_file():
             return
@@ -212,7 +212,7 @@ class TrainingLoop(ABC):
         state = self.trainer.state
         skipped, state.skipped_in_a_row = state.skipped_in_a_row, 0
         self._save_last(curves)
-        self.group.from_first(0.0)  # a process that ends takes the others with it: not before this is saved
+        self.group.from_first(0.0)  # a process that ends takes the others with it: wait until this is saved
         raise TrainingDiverged(
             f"{self.folder}: losses were not finite in {skipped} steps in a row, up to step {state.step}. {runs.LAST} "
             "holds the parameters before them. Run it again to continue after them; if it happens again, "
@@ -227,7 +227,7 @@ class TrainingLoop(ABC):
 
 
 def _saved_state(last: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
-    """Read last.pt. Raises CheckpointError when it is damaged, or belongs to another run."""
+    """Read last.pt. Raises CheckpointError if it is damaged, or belongs to another run."""
     try:
         saved = read_checkpoint(last)
     except CheckpointError as error:
@@ -243,7 +243,7 @@ def _saved_state(last: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def _exclusive(folder: Path, group: ProcessGroup, threads: int) -> Iterator[None]:
-    """Keep other processes out of this folder (CacheError), and restore seeds and thread counts afterwards."""
+    """Lock the folder (CacheError if it is locked), and restore seeds and thread counts afterwards."""
     lock = None
     if group.leads:
         folder.mkdir(parents=True, exist_ok=True)

@@ -30,10 +30,10 @@ class Step(NamedTuple):
 
 @dataclass(slots=True)
 class TrainingState:
-    """How far a training is: plain numbers, saved with the parameters."""
+    """Progress of a training: plain numbers, saved with the parameters."""
 
     step: int = 0  # steps done, skipped ones included
-    skipped: int = 0  # of them: loss or gradient not finite, nothing updated
+    skipped: int = 0  # steps with a non-finite loss or gradient, without an update
     skipped_in_a_row: int = 0
     sums: dict[str, float] = field(default_factory=dict)  # of each term over this epoch's good steps
     good_steps: int = 0  # of this epoch
@@ -52,7 +52,7 @@ class TrainingState:
         self.sums = {name: self.sums.get(name, 0.0) + value for name, value in step.terms.items()}
 
     def means(self) -> dict[str, float]:
-        """Of each term over this epoch's good steps; empty without any."""
+        """Mean of each term over this epoch's good steps; empty without any."""
         return {name: total / self.good_steps for name, total in self.sums.items()} if self.good_steps else {}
 
     def end_epoch(
@@ -70,7 +70,7 @@ class TrainingState:
 
 
 class Learner:
-    """A network, its Adam, and the schedule of its learning rate. Saved states and curves have them by its name."""
+    """A network, its Adam, and its learning rate's schedule. `name`: in saved states and curves."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class Learner:
         weight_decay: float = 0.0,
         fused: bool = False,
     ) -> None:
-        """fused: every parameter and its two moments pass through memory once a step, not a dozen times."""
+        """fused: Adam passes parameters and moments through memory once per step."""
         self.network, self.name = network, name
         self.optimiser: torch.optim.Optimizer = torch.optim.Adam(
             network.parameters(), lr=lr, weight_decay=weight_decay, fused=fused or None
@@ -93,7 +93,7 @@ class Learner:
 
 
 class Trainer(ABC):
-    """Everything that training changes. Step k's random numbers follow from the seed, k and the rank."""
+    """Everything that training changes. Step k's random numbers depend on the seed, k and the rank only."""
 
     learners: Mapping[str, Learner]  # by the network's name
 
@@ -104,7 +104,7 @@ class Trainer(ABC):
 
     @abstractmethod
     def gradients(self, batch: TrainingBatch) -> dict[str, Tensor]:
-        """Add the gradients of this process's share of a batch; returns its part of every weighted term."""
+        """Add the gradients of this process's share of a batch; return its part of every weighted term."""
 
     def train_step(self, batch: TrainingBatch) -> Step:
         """Update all networks once, or none for a non-finite loss or gradient. batch: this process's share."""
@@ -117,7 +117,7 @@ class Trainer(ABC):
         before = [statistic.clone() for statistic in statistics]
         terms = self.gradients(batch)
         self.group.sum_gradients([p for learner in learners for p in learner.network.parameters()])
-        # All numbers of a step together: on a GPU that is one wait.
+        # All numbers of a step together: a GPU is waited for once.
         losses = self.group.sum(torch.stack([term.detach().double() for term in terms.values()]))
         gradients = ([p.grad for p in learner.network.parameters() if p.grad is not None] for learner in learners)
         norms = torch.stack([nn.utils.get_total_norm(of_network) for of_network in gradients]).double()
@@ -137,7 +137,7 @@ class Trainer(ABC):
         return step
 
     def end_epoch(self, score: float | None, validation: Mapping[str, Any]) -> bool:
-        """Schedules and history of an epoch whose validation has this score. True when it is the best so far."""
+        """Update schedules and history. Returns whether the score is the best so far."""
         if score is not None:
             for learner in self.learners.values():
                 learner.schedule.step(score)
@@ -148,7 +148,7 @@ class Trainer(ABC):
         return {f"{learner.name}_optimizer": float(learner.optimiser.param_groups[0]["lr"]) for learner in learners}
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors, numbers and text only: it can be read back without running code. Holds no body data."""
+        """Tensors, numbers and text only, which are read without running code; no body data."""
         saved: dict[str, Any] = {"training": asdict(self.state)}
         for learner in self.learners.values():
             saved[f"{learner.name}_state_dict"] = weights_of(learner.network)
@@ -157,7 +157,7 @@ class Trainer(ABC):
         return saved
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        """The inverse of `state_dict`: training continues as if it had not been stopped. Raises CheckpointError."""
+        """Inverse of `state_dict`: training continues as if it had not stopped. Raises CheckpointError."""
         try:
             for learner in self.learners.values():
                 learner.network.load_state_dict(saved[f"{learner.name}_state_dict"])
@@ -169,17 +169,17 @@ class Trainer(ABC):
 
 
 def weights_of(network: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers by name, without torch's notes on the modules, which would name the body's."""
+    """Parameters and buffers by name, without torch's metadata, which would name the body's."""
     return dict(network.state_dict())
 
 
 def _statistics(network: nn.Module) -> list[Tensor]:
-    """What a step in training mode changes beside parameters: the running statistics of batch norms."""
+    """Running statistics of batch norms, which a step in training mode changes beside parameters."""
     norms = (module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm))
     return [buffer for norm in norms for buffer in norm.buffers()]
 
 
 def _step_seed(*parts: int) -> int:
-    """A seed of 63 bits that steps, ranks and seeds that differ share with no more than chance."""
+    """A 63-bit seed from a hash of seed, step and rank."""
     digest = hashlib.blake2b(struct.pack(f"<{len(parts)}q", *parts), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1

@@ -33,14 +33,14 @@ ShowProgress = Callable[[TrainingProgress | TableProgress], None]  # TableProgre
 
 
 class VideoTrainer(Trainer):
-    """A model's networks, and the gradients of one step: all that its training does not share with other models'."""
+    """A model's networks, and the gradients of one step."""
 
     config: VideoConfig
     generator: VideoModel
-    several_processes: ClassVar[bool] = False  # does `gradients` weigh its terms by this process's share of the batch?
+    several_processes: ClassVar[bool] = False  # `gradients` weights terms by this process's share of the batch
 
     def __init__(self, config: VideoConfig, body: Body, group: ProcessGroup | None = None) -> None:
-        """Builds the generator; a subclass adds `learners`, by network. Raises ConfigError for what is not set."""
+        """Build the generator; a subclass adds `learners`. Raises ConfigError for missing checkpoints."""
         super().__init__(config, group)
         if self.group.size > 1 and not self.several_processes:
             title = models.model_of(config).title
@@ -50,16 +50,16 @@ class VideoTrainer(Trainer):
         self.generator = models.model_of(config).build(config, body).to(self.group.device)
 
     def train_step(self, batch: TrainingBatch) -> Step:
-        """`Trainer.train_step`. Raises PlugInError where another package's model fails."""
+        """`Trainer.train_step`. Raises PlugInError if another package's model fails."""
         with models.calling(self.config.MODEL, "gradients, or by its learners"):
             return super().train_step(batch)
 
     def learner(self, network: nn.Module, name: str, *, lr: float, weight_decay: float = 0.0) -> Learner:
-        """Of a network that saved states have by this name: "gen" for the generator."""
+        """A learner whose network has this name in saved states: "gen" for the generator."""
         return Learner(self.config, network, name, lr=lr, weight_decay=weight_decay, fused=True)
 
     def prepare(self, splits: Mapping[str, Split]) -> None:
-        """Look at the open splits before the first step: nothing, unless the model needs it. May raise DataError."""
+        """Hook with the open splits, called before the first step. May raise DataError."""
 
     def start_from(self, checkpoint: Path) -> LoadReport:
         """Fill the generator from a checkpoint of its model, else its regressor. Raises CheckpointError."""
@@ -70,12 +70,12 @@ class VideoTrainer(Trainer):
 
 
 def run(config: VideoConfig, progress: ShowProgress | None = None) -> Path:
-    """Train and evaluate, or resume that, unless it is done. Returns the run's folder.
+    """Train and evaluate, or resume that, unless the run is finished. Returns the run's folder.
 
     Processes of torch's launcher train as one; the first of them writes and reports.
-    progress: called with every step and epoch, and before them with features that are read into memory.
-    Raises ConfigError, DataError, StandInMixed or CheckpointError before training, CacheError when a part has no window
-    or another process trains in the same folder; TrainingDiverged when losses stay non-finite.
+    progress: called with every step and epoch, and before them with the features in memory.
+    Raises ConfigError, DataError, StandInMixed or CheckpointError before training, CacheError if a part has no window
+    or another process trains in the same folder; TrainingDiverged if losses stay non-finite.
     """
 
     def prepare(splits: Mapping[str, Split]) -> Callable[[ProcessGroup], VideoRun]:
@@ -93,7 +93,7 @@ def run(config: VideoConfig, progress: ShowProgress | None = None) -> Path:
 
 
 class VideoRun(TrainingLoop):
-    """Batches of labelled windows and real motion, validation on held-out videos, all protocols' errors at the end."""
+    """A run on labelled windows and real motion, validated on held-out videos, evaluated by all protocols."""
 
     advice = "lower lr_generator and lr_discriminator, or look at the labels"
     score = "pa_mpjpe"
@@ -104,13 +104,13 @@ class VideoRun(TrainingLoop):
         super().__init__(*args, report=report, **options)
         config, trainer, splits, group = self.config, self.trainer, self.splits, self.group
         for name in models.model_of(config).protocols or ():
-            protocols.find(name)  # an unknown one is reported now, not when training is over
+            protocols.find(name)  # reports an unknown one before training
         if empty := [n for n in config.validation if not select_tracks(splits[split_of(n)], config.tracks_of(n))]:
             raise DataError(f"validation: {', '.join(empty)}: no track matches. Name others.")
         self.facts["processes"] = group.size
         self.facts["parameters"] = sum(parameter.numel() for parameter in trainer.generator.parameters())
         self.facts["reads"] = [config.stream, *(reading.stream for reading in config.extra_streams.values())]
-        # Other processes and devices give the same settings other numbers.
+        # The same settings give other numbers with other processes and devices.
         self.identity |= {"processes": group.size, "device": group.device.type}
         with models.calling(config.MODEL, "prepare"):
             trainer.prepare(splits)
@@ -180,7 +180,7 @@ class VideoRun(TrainingLoop):
         names = ("stream", "extra_streams", "tracks", "seqlen")
         options: dict[str, Any] = {name: getattr(config, name) for name in names} | {"batch_size": config.eval_batch}
         sigma = 0.0
-        if config.per_frame:  # smoothed as is best in validation, it is another baseline
+        if config.per_frame:  # smoothed with the best sigma of the validation, it is another baseline
             validation = {name: self.splits[split_of(name)] for name in config.validation}
             chosen = {**options, "tracks": {name: config.tracks_of(name) for name in validation}}
             sigma, _ = choose_sigma(generator, validation, **chosen)
@@ -198,13 +198,13 @@ class VideoRun(TrainingLoop):
         )
 
     def _identity(self, stream: str) -> Mapping[str, Any] | None:
-        """What a stream was computed by, where that is recorded."""
+        """Identity of a stream's network, if recorded."""
         splits = (self.splits[name] for name, read in self.config.streams.items() if stream in read)
         manifests = (split.stream_manifest(stream) for split in splits)
         return next((manifest["identity"] for manifest in manifests if "identity" in manifest), None)
 
     def _start_from_checkpoint(self) -> dict[str, Any] | None:
-        """Fill the generator from the configured checkpoint; how many of its tensors were used and ignored."""
+        """Fill the generator from the configured checkpoint. Returns numbers of used and ignored tensors."""
         pretrained = self.config.pretrained
         if pretrained is None:
             return None

@@ -117,7 +117,7 @@ def _attention(layers: int, size: int) -> dict[str, Any]:
 
 
 PER_FRAME: Final = "per-frame"
-"""The baseline that a temporal model has to beat: the same regressor on the same features, each frame by itself."""
+"""The baseline of temporal models: the same regressor on each frame's feature."""
 
 VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
     PER_FRAME: {"n_layers": 0, "prior": "none"},
@@ -130,7 +130,7 @@ VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "attention-3x1024": _attention(3, 1024),
     "without-3dpw": {"leave_out": ("3dpw/train",)},
 }
-"""What each changes of the configuration that it is a variant of."""
+"""Changes of the configuration by name."""
 
 PRESETS: Final = {"published": TrainConfig, "paper": TrainConfig.paper, "embedded": TrainConfig.embedded}
 

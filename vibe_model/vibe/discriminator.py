@@ -22,7 +22,7 @@ POOLS: Final = ("attention", "concat", "last")
 
 
 class SelfAttention(nn.Module):
-    """A weighted mean over time; an MLP gives the weights."""
+    """A mean over time with weights from an MLP."""
 
     def __init__(self, state_size: int, *, n_layers: int, hidden_size: int, dropout: float) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class SelfAttention(nn.Module):
 
 
 class MotionDiscriminator(nn.Module):
-    """A GRU over the poses of a window, pooled over time, scored: 1 for real motion, 0 for generated.
+    """Scores windows of poses by a GRU pooled over time: 1 for real motion, 0 for generated motion.
 
     feature_pool: "attention", "concat" (mean and maximum over time side by side) or "last" (the last state).
     """
@@ -83,7 +83,7 @@ class MotionDiscriminator(nn.Module):
 
 
 def build_discriminator(config: TrainConfig) -> MotionDiscriminator:
-    """A discriminator by the configuration, with fresh parameters."""
+    """A discriminator with new parameters, by the configuration."""
     return MotionDiscriminator(
         rnn_size=config.disc_size,
         num_layers=config.disc_layers,
@@ -96,7 +96,7 @@ def build_discriminator(config: TrainConfig) -> MotionDiscriminator:
 
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
-    """Gradients flow through `module` but not into its parameters: what the generator's adversarial term needs."""
+    """Context in which gradients flow through `module`, but not into its parameters."""
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
     for parameter in trainable:
         parameter.requires_grad_(False)

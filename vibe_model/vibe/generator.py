@@ -1,4 +1,4 @@
-"""VIBE's generator: image features of a window -> bodies.  features -> windows -> [training] -> evaluation
+"""VIBE's generator.  features -> windows -> [training] -> evaluation
 
 Kocabas et al., CVPR 2020, section 3.1, with the parameter names of the published checkpoints.
 """
@@ -23,7 +23,7 @@ REGRESSOR_ITERATIONS: Final = 3
 
 
 class TemporalEncoder(nn.Module):
-    """A GRU that corrects each frame's image feature by its neighbours in the window."""
+    """A GRU that corrects each frame's feature by the other frames of the window."""
 
     def __init__(
         self,
@@ -37,13 +37,13 @@ class TemporalEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.gru = GRU(feature_size, hidden_size, n_layers, bidirectional=bidirectional, batch_first=True)
-        # Both directions together never have the feature's size: they need the linear layer even without `add_linear`.
+        # Two directions need the linear layer even without `add_linear`: their states have another size.
         self.linear: nn.Linear | None = None
         if bidirectional or add_linear:
             self.linear = Linear(hidden_size * (2 if bidirectional else 1), feature_size)
         elif hidden_size != feature_size:
             raise ConfigError(
-                f"hidden_size: expected {feature_size}, the feature's size, when there is no linear layer; found "
+                f"hidden_size: expected {feature_size}, the feature's size, without a linear layer; found "
                 f"{hidden_size}. Set add_linear, or hidden_size = {feature_size}."
             )
         self.use_residual = use_residual
@@ -59,7 +59,7 @@ class TemporalEncoder(nn.Module):
 class Regressor(nn.Module):
     """Iterative error feedback from one frame's feature to pose, shape and camera (HMR; SPIN).
 
-    `init_pose`, `init_shape`, `init_cam`: (1, n) buffers with the mean parameters that it starts from.
+    `init_pose`, `init_shape`, `init_cam`: (1, n) buffers with the mean parameters at the start.
     """
 
     init_pose: Tensor
@@ -78,7 +78,7 @@ class Regressor(nn.Module):
         self.decshape = Linear(hidden_size, SHAPE_SIZE)
         self.deccam = Linear(hidden_size, CAMERA_SIZE)
         for layer in (self.decpose, self.decshape, self.deccam):
-            nn.init.xavier_uniform_(layer.weight, gain=0.01)  # start close to the mean
+            nn.init.xavier_uniform_(layer.weight, gain=0.01)  # start near the mean
         for name, mean in (("pose", body.mean_pose), ("shape", body.mean_shape), ("cam", body.mean_cam)):
             start = torch.as_tensor(mean, dtype=torch.float32).detach().clone().reshape(1, -1)
             self.register_buffer(f"init_{name}", start)
@@ -86,14 +86,14 @@ class Regressor(nn.Module):
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(N, feature_size) -> pose (N, 144) 6D, shape (N, 10), camera (N, 3)."""
         sizes = [POSE_SIZE, SHAPE_SIZE, CAMERA_SIZE]
-        # The feature's part of fc1 is the same in every iteration; the rest of its input is one vector, (N, 157).
+        # The feature's part of fc1 is the same in every iteration.
         of_feature, of_estimate = torch.split(self.fc1.weight, [features.shape[1], sum(sizes)], dim=1)
         from_feature = linear(features, of_feature, self.fc1.bias)  # (N, hidden)
         decoders = (self.decpose, self.decshape, self.deccam)
         weight, bias = (torch.cat([getattr(layer, name) for layer in decoders]) for name in ("weight", "bias"))
         estimate = torch.cat((self.init_pose, self.init_shape, self.init_cam), dim=1).expand(len(features), -1)
         for _ in range(REGRESSOR_ITERATIONS):
-            # No non-linearity between these layers: none was trained.
+            # The published regressor has no non-linearity between these layers.
             state = self.drop1(from_feature + linear(estimate, of_estimate))
             state = self.drop2(self.fc2(state))  # (N, hidden)
             estimate = estimate + linear(state, weight, bias)
@@ -102,9 +102,9 @@ class Regressor(nn.Module):
 
 
 class VIBE(VideoModel):
-    """Video features -> one body a frame.
+    """Video features -> one body per frame.
 
-    `seqlen`: window length of training; any length is accepted. `n_layers` 0: no temporal encoder, the baseline.
+    seqlen: window length of training; any length is accepted. n_layers: 0: no temporal encoder, the baseline.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class VIBE(VideoModel):
         self.body = body
 
     def forward(self, features: Tensor, eval_joints: bool = False, vertices: bool = True) -> dict[str, Tensor]:
-        """(B, T, feature_size) -> the dict of `pose`, each (B, T, ...): theta, verts, kp_2d, kp_3d, rotmat."""
+        """(B, T, feature_size) -> theta, verts, kp_2d, kp_3d, rotmat of `pose`, (B, T, ...) each."""
         return self.pose(self.regress(features), eval_joints, vertices)
 
     def regress(self, features: Tensor) -> Estimate:
@@ -147,6 +147,6 @@ class VIBE(VideoModel):
 
 
 def build_generator(config: TrainConfig, body: Body) -> VIBE:
-    """A generator by the configuration, with fresh parameters."""
+    """A generator with new parameters, by the configuration."""
     names = ("seqlen", "n_layers", "hidden_size", "bidirectional", "add_linear", "use_residual", "feature_size")
     return VIBE(body, regressor_size=config.regressor_size, **{name: getattr(config, name) for name in names})

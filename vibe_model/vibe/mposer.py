@@ -1,8 +1,8 @@
-"""A prior of human motion: a small latent code for a whole window.  features -> windows -> [training] -> evaluation
+"""A prior of human motion with a latent code per window.  features -> windows -> [training] -> evaluation
 
-MPoser is an ablation of Kocabas et al., CVPR 2020: instead of the discriminator, a variational autoencoder of motion,
-as VPoser (Pavlakos et al., CVPR 2019), trained on AMASS; the norm of the predicted motion's latent code is the penalty.
-Ours are the GRUs, axis-angle in and 6D rotations out, sizes, weights, and the squared norm of the mean code.
+MPoser is an ablation of Kocabas et al., CVPR 2020: instead of the discriminator, a variational autoencoder of motion
+like VPoser (Pavlakos et al., CVPR 2019), trained on AMASS. The penalty is the norm of the predicted motion's code.
+The GRUs, axis-angle input, 6D output, sizes, weights, and the squared norm of the mean code are our choices.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Code(NamedTuple):
 
 
 class MPoser(nn.Module):
-    """A variational autoencoder of windows of motion, of any length. stand_in: was it trained on demo motion?"""
+    """A variational autoencoder of windows of any length. stand_in: trained on demo motion."""
 
     def __init__(self, hidden_size: int = 512, latent_size: int = 64, n_layers: int = 1) -> None:
         super().__init__()
@@ -44,13 +44,13 @@ class MPoser(nn.Module):
         self.log_variance = nn.Linear(hidden_size, latent_size)
         self.decoder = GRU(latent_size, hidden_size, n_layers, batch_first=True)
         self.rotations = nn.Linear(hidden_size, 6 * N_ROTATIONS)
-        # Training begins at the rest pose: near 0, a 6D rotation points anywhere.
+        # Start at the rest pose: near 0, 6D rotations are arbitrary.
         with torch.no_grad():
             self.rotations.bias.copy_(torch.tensor(_IDENTITY_6D).repeat(N_ROTATIONS))
 
     def encode(self, motion: Tensor) -> Code:
         """(B, T, 69) axis-angle in rad, `theta[..., 6:75]` -> the distribution of each window's code."""
-        last = self.encoder(motion)[0][:, -1]  # (B, T, hidden) -> (B, hidden): it has seen the whole window
+        last = self.encoder(motion)[0][:, -1]  # (B, T, hidden) -> (B, hidden)
         return Code(self.mean(last), self.log_variance(last))
 
     def decode(self, code: Tensor, n_frames: int) -> Tensor:
@@ -60,9 +60,9 @@ class MPoser(nn.Module):
         return rotation_6d_to_matrix(rotation_6d.reshape(*rotation_6d.shape[:-1], N_ROTATIONS, 6))
 
     def forward(self, motion: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Code]:
-        """(B, T, 69) -> ((B, T, 23, 3, 3) as decoded, the codes' distributions).
+        """(B, T, 69) -> (decoded (B, T, 23, 3, 3), the codes' distributions).
 
-        noise: (B, L), standard normal: decodes a code drawn by it; None: the mean code.
+        noise: (B, L) standard normal, to draw the decoded code; None: decode the mean code.
         """
         code = self.encode(motion)
         drawn = code.mean if noise is None else code.mean + (code.log_variance / 2).exp() * noise
@@ -73,14 +73,14 @@ class MPoser(nn.Module):
 
         Gradients reach the motion, never the parameters.
         """
-        # cuDNN differentiates a GRU in training mode only. That is no other GRU: there is no dropout.
+        # cuDNN differentiates GRUs in training mode only, which is the same without dropout.
         self.encoder.train()
         with frozen(self):
             return self.encode(motion).mean.square().sum(-1).mean()
 
 
 def matrices(theta: Tensor) -> Tensor:
-    """(B, T, 85) -> (B, T, 23, 3, 3): what MPoser decodes, from labels."""
+    """(B, T, 85) -> (B, T, 23, 3, 3): the rotations of labels that MPoser decodes."""
     return axis_angle_to_matrix(theta[..., MOTION].reshape(*theta.shape[:-1], N_ROTATIONS, 3))
 
 
@@ -96,13 +96,13 @@ def kl_divergence(code: Code) -> Tensor:
 
 
 def geodesic_degrees(rotmat: Tensor, target: Tensor) -> Tensor:
-    """Angle between rotations, (..., 3, 3) each -> (...) degrees; by the distance, which is exact near 0."""
+    """Angle between rotations, (..., 3, 3) each -> (...) degrees; from the distance, exact near 0."""
     sine = (rotmat - target).flatten(-2).norm(dim=-1) / 8**0.5
     return torch.rad2deg(2 * torch.asin(sine.clamp(max=1.0)))
 
 
 def load_mposer(path: Path | str) -> MPoser:
-    """Load the prior: on the CPU, parameters frozen, sizes from the file. Raises CheckpointError."""
+    """Load the prior on the CPU, frozen, with sizes from the file. Raises CheckpointError."""
     path = Path(path)
     content = read_checkpoint(path)
     tensors = content.get("mposer_state_dict")
@@ -111,7 +111,7 @@ def load_mposer(path: Path | str) -> MPoser:
             f"{path}: expected the best.pt of a motion prior, with 'mposer_state_dict'; found keys: "
             f"{some(map(str, content))}. Train one: luigi --module tasks TrainMPoser"
         )
-    # As large as the file's tensors: the network never costs more memory than the file.
+    # Sizes from tensors, not from numbers: the network needs no more memory than the file.
     shapes = {name: tuple(getattr(tensors.get(name), "shape", ())) for name in ("encoder.weight_hh_l0", "mean.weight")}
     if any(len(shape) != 2 or 0 in shape for shape in shapes.values()):
         sizes = ", ".join(f"{name} {shape}" for name, shape in shapes.items())

@@ -28,17 +28,17 @@ from vibe_model.vibe.mposer import N_ROTATIONS, MPoser, geodesic_degrees, kl_div
 if TYPE_CHECKING:
     from cache import Split
 
-MEAN_POSE_STEPS: Final = 50  # whose batches the constant mean pose is the mean of
+MEAN_POSE_STEPS: Final = 50  # batches for the constant mean pose
 VALIDATION_BATCH: Final = 256  # windows
-RECONSTRUCTION: Final = "reconstruction_deg"  # mean angle to the labelled rotations, of the mean code's decoding
-MEAN_POSE: Final = "mean_pose_deg"  # the same of a body that never moves
+RECONSTRUCTION: Final = "reconstruction_deg"  # mean angle from the decoded mean code to the labels
+MEAN_POSE: Final = "mean_pose_deg"  # mean angle from the constant mean pose to the labels
 
 
 def run(config: MPoserConfig, progress: Callable[[TrainingProgress], None] | None = None) -> Path:
-    """Train, or resume that, unless it is done. Returns the run's folder. progress: called with every step and epoch.
+    """Train or resume, unless the run is finished. Returns its folder. progress: called with every step and epoch.
 
-    Raises DataError, StandInMixed, ConfigError or CheckpointError before training, CacheError when the motion has no
-    window or another process trains in the same folder; TrainingDiverged when losses stay non-finite.
+    Raises DataError, StandInMixed, ConfigError or CheckpointError before training, CacheError if the motion has no
+    window or another process trains in the same folder; TrainingDiverged if losses stay non-finite.
     """
 
     def prepare(splits: Mapping[str, Split]) -> Callable[[ProcessGroup], MPoserRun]:
@@ -49,7 +49,7 @@ def run(config: MPoserConfig, progress: Callable[[TrainingProgress], None] | Non
 
 
 class MPoserTrainer(Trainer):
-    """The prior, with the noise of its codes a function of the seed and the step alone."""
+    """Trains the prior. The noise of its codes depends on seed and step only."""
 
     config: MPoserConfig
 
@@ -72,7 +72,7 @@ class MPoserTrainer(Trainer):
 
 
 class MPoserRun(TrainingLoop):
-    """Batches of real motion, and validation on held-out motion: angles, compared with a body that never moves."""
+    """A run on real motion, validated by angles on held-out motion, beside those of the mean pose."""
 
     advice = "lower lr, or look at the labels"
     score = "score"
@@ -85,7 +85,7 @@ class MPoserRun(TrainingLoop):
         return stream(batches, start, device=self.group.device)
 
     def validate(self) -> tuple[dict[str, Any], float | None]:
-        """Errors by split; their mean angle, or without labelled motion to validate on the mean training loss."""
+        """Errors by split, and their mean angle; without labelled motion, the mean training loss."""
         by_split = held_out_errors(self.trainer.prior, self.mean_pose, self.config, self.splits)
         losses = self.trainer.state.means()
         if by_split:
@@ -93,12 +93,12 @@ class MPoserRun(TrainingLoop):
         return by_split, sum(losses.values()) if losses else None
 
     def best(self) -> dict[str, Any]:
-        # No paths: the run of a generator is named after this file, wherever it is.
+        # No paths: the fingerprint of a generator's run covers this file.
         return {"mposer_state_dict": weights_of(self.trainer.prior)}
 
 
 def mean_rotations(batches: TrainingBatches, n_steps: int) -> Tensor:
-    """(23, 3, 3), on the CPU: the rotations nearest to the mean of the finite matrices in the first batches."""
+    """(23, 3, 3) on the CPU: the rotations nearest to the mean matrices of the first batches."""
     total = torch.zeros(N_ROTATIONS, 3, 3, dtype=torch.float64)
     for step in range(n_steps):
         rotmat = matrices(torch.as_tensor(batches[step].real_theta)).double()  # (B, T, 23, 3, 3)
@@ -109,7 +109,7 @@ def mean_rotations(batches: TrainingBatches, n_steps: int) -> Tensor:
 def held_out_errors(
     prior: MPoser, mean_pose: Tensor, config: MPoserConfig, splits: Mapping[str, Split]
 ) -> dict[str, dict[str, Any]]:
-    """By validation split with labelled motion: mean angle of the prior and the mean pose, and number of windows."""
+    """Mean angles of the prior and the mean pose, and number of windows, by split with labelled motion."""
     device = next(prior.parameters()).device
     prior.eval()
     by_split = {}
@@ -128,7 +128,7 @@ def held_out_errors(
 
 
 def _read_labelled(split: Split, seqlen: int, tracks: str) -> Iterator[Tensor]:
-    """theta (B, T, 85) of the split's windows in which every frame has SMPL's labels, some at a time."""
+    """theta (B, T, 85) of the windows with SMPL labels in every frame, in batches."""
     windows = split.windows(seqlen, seqlen)
     windows = windows[np.isin(split.track_of(windows[:, 0]), split.track_of(rows_of(split, [tracks])[:, 0]))]
     for first in range(0, len(windows), VALIDATION_BATCH):
@@ -139,7 +139,7 @@ def _read_labelled(split: Split, seqlen: int, tracks: str) -> Iterator[Tensor]:
 
 
 def _noise(n_windows: int, size: int, seed: int, step: int) -> Tensor:
-    """(B, L), standard normal, by the seed and the step alone; the same on any device, as the CPU draws it."""
+    """(B, L) standard normal, drawn on the CPU from seed and step: equal on all devices."""
     digest = hashlib.sha256(f"mposer {seed} {step}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
     return torch.randn(n_windows, size, generator=generator)

@@ -22,19 +22,19 @@ if TYPE_CHECKING:
     from pipeline.body import Body
 
 GENERATOR_TERMS: Final = ("kp_2d", "kp_3d", "pose", "shape", "adversarial", "mposer")
-# Far below what float32 can add to any gradient, far above its smallest number.
+# Too small to change any gradient in float32, and far above float32's smallest number
 _NEXT_TO_NOTHING: Final = 1e-20
 
 
 class VIBETrainer(VideoTrainer):
-    """Generator and discriminator, or instead of that one a trained prior of motion, or neither."""
+    """Trains the generator, with a discriminator, with a trained prior of motion, or alone."""
 
     config: TrainConfig
     generator: VIBE
     several_processes = True
 
     def __init__(self, config: TrainConfig, body: Body, group: ProcessGroup | None = None) -> None:
-        """Raises CheckpointError for a prior that cannot be read, StandInMixed for one of other data than the body."""
+        """Raises CheckpointError for an invalid prior, StandInMixed if only one of prior and body is demo data."""
         super().__init__(config, body, group)
         rates = {"lr": config.lr_generator, "weight_decay": config.weight_decay_generator}
         self.learners = {"generator": self.learner(self.generator, "gen", **rates)}
@@ -60,7 +60,7 @@ class VIBETrainer(VideoTrainer):
         )
 
     def _weights(self, batch: TrainingBatch) -> dict[str, float]:
-        """Factors of this process's terms: each times its share of the labels that the term's mean is over."""
+        """Weights times this process's share of the labels in each term's mean."""
         weights = self.config.weights
         if self.group.size == 1:
             return weights
@@ -96,7 +96,7 @@ def step_losses(
         fake, real = pred["theta"][..., MOTION], _real_motion(real_theta, reference)
         with frozen(discriminator):
             adversarial = discriminator(fake)
-        # Each forward draws its own dropout: the fakes are scored once for either side, as published.
+        # As published, the fakes are scored once for each side, with separate dropout.
         terms |= losses.adversarial_terms(adversarial, discriminator(real), discriminator(fake.detach()), weights)
     discriminator_loss = terms["discriminator_real"] + terms["discriminator_fake"]
     return torch.stack([terms[name] for name in GENERATOR_TERMS if name in terms]).sum(), discriminator_loss, terms
@@ -114,11 +114,11 @@ def step_gradients(
 ) -> dict[str, Tensor]:
     """Add both losses' gradients to `.grad` of their networks' parameters. Returns all weighted terms, detached.
 
-    Equal to backward on both losses of `step_losses`, but the discriminator runs once over generated and real motion:
-    with dropout, both sides share one draw.
+    Equals backward on both losses of `step_losses`, but the discriminator runs once over generated and real motion:
+    both sides share the dropout.
 
-    prior: of (B, T, 69) generated motion, the scalar "mposer" before its weight.
-    precision: "bf16" takes matrix products of encoder, regressor and discriminator in bfloat16.
+    prior: (B, T, 69) generated motion -> scalar "mposer", without its weight.
+    precision: "bf16": matrix products of encoder, regressor and discriminator in bfloat16.
     """
     reference = next(generator.parameters())
     autocast = torch.autocast(reference.device.type, torch.bfloat16, enabled=precision == "bf16")
@@ -146,17 +146,17 @@ def step_gradients(
 def _score_motion(
     motion: Tensor, scores: Tensor, n_fake: int, weights: Mapping[str, float]
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """Add the discriminator's gradients; return the motion terms and the adversarial one's gradient at the fakes.
+    """Add the discriminator's gradients; return the motion terms, and the adversarial term's gradient at the fakes.
 
-    motion (B + B', T, 69), the B fakes first, and its scores (B + B', 1). Both sides' gradients differ by one factor a
-    window, the derivative by its score: one backward pass with the discriminator's factors serves both.
+    motion: (B + B', T, 69), the B fakes first; scores: (B + B', 1). Both sides' gradients differ by one factor per
+    window, the derivative by its score: one backward pass with the discriminator's factors is enough.
     """
     leaves = scores.detach().float().requires_grad_()
     fakes, reals = leaves[:n_fake], leaves[n_fake:]
     terms = losses.adversarial_terms(fakes, reals, fakes, weights)
     (for_generator,) = torch.autograd.grad(terms["adversarial"], leaves)
     (for_both,) = torch.autograd.grad(terms["discriminator_real"] + terms["discriminator_fake"], leaves)
-    # A window that gives the discriminator no gradient still carries the generator's share.
+    # The generator needs a gradient even of windows without one for the discriminator.
     for_both = torch.where(for_both.abs() < _NEXT_TO_NOTHING, _NEXT_TO_NOTHING, for_both)
     torch.autograd.backward(scores, for_both.to(scores.dtype))
     assert motion.grad is not None
@@ -165,7 +165,7 @@ def _score_motion(
 
 
 def _features(batch: losses.Batch, reference: Tensor) -> Tensor:
-    # Moved as they are stored, then widened: float16 is half the bytes, and the numbers are the same.
+    # Move float16, then widen: half the bytes.
     return torch.as_tensor(batch["features"], device=reference.device).to(reference.dtype)
 
 
