@@ -20,7 +20,7 @@ class Totals:
 
     videos: int | None = None
     frames: int | None = None  # person-frames found
-    about: int | None = None  # where `frames` is not known: roughly, by docs/scale.md; for forecasts alone
+    about: int | None = None  # estimate for forecasts, where `frames` is unknown (docs/scale.md)
 
     def as_dict(self) -> dict[str, int]:
         return {name: n for name, n in (("videos", self.videos), ("frames", self.frames)) if n is not None}
@@ -183,7 +183,7 @@ class Reason(NamedTuple):
 
 NOT_NOW: Final = "not_readable_now"  # the reason of a video that is read again by every run until it works
 
-# Frames between those that are taken: nothing of a person is lost with them.
+# Frames that sampling skips: no person is lost.
 SAMPLED: Final = frozenset({"not_sampled", "resampled"})
 
 _WHOLE_TRACK: Final = "all frames of the track were left out for other reasons, which count them"

@@ -25,13 +25,13 @@ from pipeline.skeletons import Doubles, Ints
 Bytes = NDArray[np.uint8]
 
 GRID: Final = 17  # points on an axis, from 10% to 90% of it
-FINEST_SCALE: Final = 1  # of DIS, as its preset has it: half the resolution. 0 is full, 5 times the time
-LEAST_SIDE: Final = 92  # px: the least height and width of which DIS computes that scale. Below, it takes others
-LARGEST_ERROR: Final = 1.0  # px between a point and where the flow forth and back leads it
-LEAST_POINTS: Final = 40  # of 289, below which nothing is concluded
+FINEST_SCALE: Final = 1  # of DIS, its preset's: half the resolution. 0 is full and takes 5 times as long
+LEAST_SIDE: Final = 92  # px: the smallest height and width for which DIS computes that scale
+LARGEST_ERROR: Final = 1.0  # px between a point and its position after forward and backward flow
+LEAST_POINTS: Final = 40  # of 289; with fewer, the homography is unknown
 ROUNDS: Final = 10  # of reweighting
-RESIDUAL: Final = 0.01  # at which a point has half its weight: 1.1 px of 224
-SMALLEST_SINGULAR: Final = 1e-4  # the second smallest of the system's, by its largest
+RESIDUAL: Final = 0.01  # that halves a point's weight: 1.1 px of 224
+SMALLEST_SINGULAR: Final = 1e-4  # second smallest singular value / largest
 SMALLEST_LAST: Final = 1e-6  # |h33| of a homography of norm 1
 LARGEST_MOVE: Final = 1.0  # of a corner: half the image
 CORNERS: Final = np.array([[-1, -1], [1, -1], [-1, 1], [1, 1]], np.float64)
@@ -69,7 +69,7 @@ def dense_flow(previous: Bytes, current: Bytes, finest_scale: int = FINEST_SCALE
     if finest_scale not in by_scale:
         by_scale[finest_scale] = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
         by_scale[finest_scale].setFinestScale(finest_scale)
-    # An array in the place of None would be where the search begins: each result would depend on the one before.
+    # An array instead of None would start the search, and each result would depend on the one before.
     return np.asarray(by_scale[finest_scale].calc(previous, current, None), np.float32)
 
 
@@ -166,7 +166,7 @@ def hartley(points: Doubles) -> Doubles:
     """(P, 2) -> (3, 3): the similarity that moves their centre to 0 and their mean distance from it to sqrt(2)."""
     centre = points.mean(axis=0)
     distance = np.linalg.norm(points - centre, axis=1).mean()
-    scale = np.sqrt(2) / distance if distance > 0 else 1.0  # of one point alone, which is degenerate with any scale
+    scale = np.sqrt(2) / distance if distance > 0 else 1.0  # a single point is degenerate with any scale
     return np.array([[scale, 0, -scale * centre[0]], [0, scale, -scale * centre[1]], [0, 0, 1]])
 
 

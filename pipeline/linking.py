@@ -1,8 +1,8 @@
 """Linking of detections over time, selection of training frames.  raw -> [tracks] -> features -> windows
 
 Each person moves at a constant velocity that changes at random (a Kalman filter on the joints' mean, as in SORT, Bewley
-et al. 2016), in the camera's own motion if that is known. Each frame's detections are paired with the persons by the
-assignment of least total cost (Kuhn: The Hungarian method, 1955). The cost of a pair is
+et al. 2016), relative to the camera's motion if that is known. Each frame's detections are paired with the persons at
+the least total cost (Kuhn: The Hungarian method, 1955). The cost of a pair is
 
     |d|^2 / S + (r / SHAPE)^2 + SURENESS log(S / R) + NEWCOMER / n
 
@@ -33,14 +33,14 @@ from pipeline.skeletons import Bools, Doubles, Floats, Ints
 
 SECOND: Final = 25  # frames, where the frame rate is not known
 MAX_COST: Final = 25.0  # 5 standard deviations
-SURE_COST: Final = 9.0  # 3: such pairs are linked first, so that nobody is pushed aside by a person who is lost
+SURE_COST: Final = 9.0  # 3: linked first, so that a lost person cannot take over another's detections
 NOISE: Final = 0.05  # diagonals: standard deviation of a detection's joints on average
-START: Final = 0.1  # diagonals a frame: of the velocity of somebody new
-TURN: Final = 0.014  # diagonals a frame: of what the velocity changes by in a frame
+START: Final = 0.1  # diagonals a frame: of a new person's velocity
+TURN: Final = 0.014  # diagonals a frame: of the velocity's change in a frame
 SHAPE: Final = 0.07  # diagonals: of joints around their mean, in another frame or of another person
 SURENESS: Final = 0.3  # prefers who was just seen
-NEWCOMER: Final = 4.0  # so that half a person, detected as somebody new for a while, does not take the person over
-MARGIN_PX: Final = 1.0  # gives a box of two joints in line an area
+NEWCOMER: Final = 4.0  # so that half a person, briefly detected as another, does not take over the track
+MARGIN_PX: Final = 1.0  # gives a box around two aligned joints an area
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -226,7 +226,7 @@ class Cleaning:
     end_at: int = 4  # visible joints, or fewer
     median: int = 5  # detections; odd
     min_frames: int = 40
-    face_only: float = 0.4  # share of frames that show nothing but face and shoulders, from which on it is no body
+    face_only: float = 0.4  # share of frames with only face and shoulders from which a part is dropped
     max_frames: int = 500  # a longer sequence is split into equal parts
 
     def __post_init__(self) -> None:

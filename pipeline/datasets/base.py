@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 
 PELVIS: Final = JOINTS["spin49"].index("OP MidHip")  # SMPL's joint 0, about which it rotates
 HIP: Final = JOINTS["spin49"].index("hip")  # regressed from the surface: where 3D joints are centred
-EXTRINSICS: Final = cache.ExtraColumn(  # where a camera's place in a world is known
+EXTRINSICS: Final = cache.ExtraColumn(  # if the camera's position in a world is known
     name="extrinsics",
     about="world to camera, rows R t and 0 0 0 1, R a rotation",
     unit="m",
     shape=(4, 4),
     mirror=cameras.mirrored,
 )
-UP: Final = cache.ExtraColumn(  # where that world is known to have one
+UP: Final = cache.ExtraColumn(  # if the world's vertical is known
     name="up",
     about="the axis of the world that points up, of length 1",
     shape=(3,),
@@ -62,7 +62,7 @@ class ReleasePart:
     source: str  # what of the download holds it: "Penn_Action.tar.gz"
     splits: tuple[str, ...] = ()  # that need it; empty: all
     known: int | None = None  # how many the full release has
-    without: str = ""  # what is lost without it, where the rest can be used all the same; "": it is needed
+    without: str = ""  # what is lost without it; "": the dataset cannot be used
 
 
 class Mistake(NamedTuple):
@@ -114,9 +114,9 @@ class Dataset(ABC):
     mistakes: ClassVar[tuple[Mistake, ...]] = ()  # known mistakes with this download
     totals: ClassVar[Mapping[str, Totals]] = {}  # by split, or under "all" over all splits
     optional_extra: ClassVar[tuple[str, ...]] = ()  # of `extra_columns`, what a track may be without: its fill value
-    every: ClassVar[int] = 1  # of so many annotated frames, one is kept
-    recording: ClassVar[str] = "recording"  # what a recording is called: sequence, motion, or (published) video
-    people: ClassVar[str] = ""  # where tracks are named <video>/<subject>: in which datasets these names are the same
+    every: ClassVar[int] = 1  # one of this many annotated frames is kept
+    recording: ClassVar[str] = "recording"  # the word for a recording: sequence, motion, or (published) video
+    people: ClassVar[str] = ""  # datasets that share subject names, if tracks are named <video>/<subject>
 
     @property
     def genders(self) -> tuple[str, ...]:

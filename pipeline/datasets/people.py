@@ -33,12 +33,12 @@ from pipeline.skeletons import Bools, Doubles, Ints, convert, joint_names, witho
 from pipeline.track import CROP_SCALE, Track
 
 DETECTORS: Final = "`python -m pipeline detect`, OpenPose or another one"
-UNEVEN: Final = 1.5  # times the usual time between two frames: the rate varies
+UNEVEN: Final = 1.5  # times the mean time between two frames: the rate varies
 TIMED: Final = 300  # frames at a clip's start whose times are compared
 MIN_CONFIDENCE: Final = 0.3
 MIN_VISIBLE: Final = 6  # joints
 BOX_FACTOR: Final = 1.1
-BOX_SCALE: Final = 1.1  # crop side / larger side of a detector's box, which holds the whole person with some air
+BOX_SCALE: Final = 1.1  # crop side / larger side of a detector's box, which has a margin already
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,13 +23,13 @@ from pipeline.skeletons import Bools, Floats
 
 MIN_COMPARED: Final = 500  # frames; the releases' videos have more
 MAX_RATIO: Final = 60  # one frame a second
-FEWEST: Final = 50  # joints of a video; fewer do not show that they are of another one
-MARGIN: Final = 0.1  # of the image's size: so far outside, joints of people at its border may be
+FEWEST: Final = 50  # joints of a video; fewer prove nothing
+MARGIN: Final = 0.1  # of the image's size: joints of people at its border may be this far outside
 MOST_OUTSIDE: Final = 0.5  # of the joints
 DETECTED_OUTSIDE: Final = 0.2  # of a detector's joints, which it finds in the image
-OFF_CENTRE: Final = 0.25  # of the image's size, by which a principal point may be off its middle
+OFF_CENTRE: Final = 0.25  # of the image's size: distance of a principal point from the centre
 SHOWN: Final = 6  # joints of a person whose height counts
-MOST_PERSONS_OUTSIDE: Final = 0.1  # of the persons, with all of their joints
+MOST_PERSONS_OUTSIDE: Final = 0.1  # of the persons: all their joints outside
 SMALLEST: Final = 4.0  # px, height or width of the median person
 SAME_VIDEO: Final = "Run the detector on this very file, on every frame of it, into an empty folder, and write pixels."
 FROM_0: Final = "Count frames from 0: the first frame is 0."

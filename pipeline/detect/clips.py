@@ -41,7 +41,7 @@ KEYPOINTS: Final = "keypoints"  # the folder beside clips in which the dataset `
 RECORDS: Final = ".detect"  # the lock, and why clips have no file
 PROVENANCE: Final = ".provenance"
 LONGEST_NAME: Final = 255  # bytes, of Linux's file systems
-END: Final = b"}]}\n"  # of a file, and of nothing that is cut off: all lines before it end otherwise
+END: Final = b"}]}\n"  # only a complete file ends like this
 EXTENSIONS: Final = VIDEOS  # those that cannot be decoded (.wmv) are rejected with the reason, not skipped
 PICTURES: Final = (".jpg", ".jpeg", ".png", ".heic", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 

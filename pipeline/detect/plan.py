@@ -37,11 +37,11 @@ class DetectionPlan:
     detector: Detector
     about: Mapping[str, Any]  # the part of a file's `info` that all clips share
     missing: Sequence[ClipFiles]  # clips without a file of these pixels, weights and settings
-    renamed: Mapping[ClipFiles, ClipFiles]  # clips whose file is there under the name that they had before
+    renamed: Mapping[ClipFiles, ClipFiles]  # renamed clips -> their files under the old names
     failed: Mapping[ClipFiles, str]  # clips that an earlier run gave up, and why
     done: int  # clips that have their file
     refused: Mapping[str, str]  # clips that cannot have one, and why
-    orphans: Sequence[str]  # what `detect` has written of clips that are gone
+    orphans: Sequence[str]  # files of `detect` whose clips are gone
     weights: Sequence[Mapping[str, str]]  # `Detector.terms`, if there are clips to detect
 
     @property
@@ -87,7 +87,7 @@ def plan_detection(raw: Path, out: Path, detector: Detector, only: Sequence[str]
     Writes nothing. Raises ConfigError without any clip and for a stand-in detector on real data, MissingAssets for
     missing weights, PlugInError if another package's detector fails.
     """
-    one_clip = raw.is_file()  # then nothing is known about the other files in `out`
+    one_clip = raw.is_file()  # the other files in `out` are of other clips
     raw, clips = clips_of(raw)
     demo = is_stand_in(raw)
     if detector.stand_in and not demo:

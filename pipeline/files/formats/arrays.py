@@ -21,8 +21,8 @@ from pipeline.skeletons import Doubles
 Shape = tuple[int | None, ...]  # None: any length
 
 AGAIN: Final = "Unpack the download again."
-ZIP: Final = b"PK\x03\x04"  # how an .npz archive begins
-OTHERS: Final = {  # what people have instead of the file that they meant to download, by how it begins
+ZIP: Final = b"PK\x03\x04"  # first bytes of an .npz archive
+OTHERS: Final = {  # first bytes of files that are often downloaded by mistake
     b"<": "a web page (a login or licence page, perhaps)",
     ZIP: "a zip archive",
     b"\x1f\x8b": "a gzip archive",

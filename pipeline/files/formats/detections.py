@@ -36,7 +36,7 @@ from pipeline.skeletons import Doubles, Ints, Skeleton, joint_names
 
 ALPHAPOSE: Final = "alphapose-results.json"  # its own name for results; or they are called as the video
 SUFFIXES: Final = (".json", ".txt", ".csv")
-UNREAD: Final = (  # kinds of files in which other programs keep people: known, so that they are named
+UNREAD: Final = (  # formats of other programs, known only to name them in errors
     *(".npz", ".npy", ".pt", ".pth", ".pkl", ".pickle", ".joblib", ".mat", ".h5", ".hdf5", ".parquet", ".jsonl"),
     *(".xml", ".yaml", ".yml", ".msgpack", ".bvh", ".c3d", ".trc"),
 )
@@ -55,9 +55,9 @@ class Detections:
     frame_index: Ints  # (T,) strictly increasing, the frames with a person in them
     keypoints: Sequence[Doubles]  # T times (P, J, 3) px px, the detector's score
     identity: Sequence[Ints] | None  # T times (P,), where the detector tracked
-    frames: Sequence[int]  # ascending, those that the detector has written something of, also without a person
+    frames: Sequence[int]  # ascending; all that the detector processed, as far as the format tells
     names: Sequence[str] = ()  # of the identities, where they are texts
-    complete: bool = False  # the format has every frame, also those without a person
+    complete: bool = False  # the format lists frames without a person, too
     notes: Sequence[str] = ()  # what was changed, or not used
     camera: Mapping[int, Doubles] = field(default_factory=dict)  # frame -> (3, 3) homography from the one before
 

@@ -23,8 +23,8 @@ from pipeline.skeletons import Doubles, Floats
 FILE: Final = "fits.sqlite"
 N_POSE, N_BETAS, N_JOINTS = 72, 10, 25  # joints: OpenPose's, the first of spin49; 19 more follow them in the files
 SIZE: Final = 4 * (N_POSE + N_BETAS + 3 * N_JOINTS)  # bytes of a stored fit
-LIMIT: Final = 0.1  # of the person's larger side: what joints may be off, on average (root mean square)
-FEWEST: Final = 8  # joints that both have
+LIMIT: Final = 0.1  # largest root mean square error of the joints, by the person's larger side
+FEWEST: Final = 8  # joints in both
 MATCHED, ABSENT, ELSEWHERE, AMBIGUOUS = "matched", "without a fit", "refused by reprojection", "ambiguous"
 
 

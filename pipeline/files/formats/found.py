@@ -25,11 +25,11 @@ NUMBERS: Final = tuple(3 * n_joints for n_joints in (*ORDERS, *sorted(BODY)))  #
 DAMAGED: Final = "It is damaged or cut off: remove it, and have it written again."
 FORMATS: Final = "docs/datasets/videos.md has the formats that are read: write it in one of these."
 EXPORT: Final = "Export one of the joint orders in docs/datasets/kinetics.md: x, y and score of each joint in pixels."
-BOXES: Final = {  # two points of a box as it is written -> its upper left and lower right corner
+BOXES: Final = {  # a box's two stored points -> its upper left and lower right corner
     "x y w h": lambda a, b: (a, a + b),
     "cx cy w h": lambda a, b: (a - b / 2, a + b / 2),
 }
-LARGEST_SHARE: Final = 1.5  # of the image; a box that is cut off may reach out a little, one in pixels is far larger
+LARGEST_SHARE: Final = 1.5  # of the image: cut-off boxes reach out a little, boxes in pixels are far larger
 
 
 def label_error(file: Path, key: str, expected: str, found: str, do: str = FORMATS) -> RawDataError:
@@ -50,9 +50,9 @@ class LabelContent:
     """Content of one file, or folder of files, for one video."""
 
     found: list[FoundPerson] = field(default_factory=list)
-    frames: list[int] | None = None  # those that the detector has looked at, if the format has them
-    joints: Sequence[str] | None = None  # the names that the file declares
-    passed_over: int = 0  # detections that are no people, or are marked as not to be used
+    frames: list[int] | None = None  # that the detector processed, if the format lists them
+    joints: Sequence[str] | None = None  # names from the file
+    passed_over: int = 0  # ignored detections: no people, or marked as unused
     notes: list[str] = field(default_factory=list)  # what was changed
     camera: dict[int, Doubles] = field(default_factory=dict)  # frame -> (3, 3) homography from the one before
 

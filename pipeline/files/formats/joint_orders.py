@@ -16,9 +16,9 @@ import numpy as np
 from pipeline.skeletons import Doubles, bones, joint_names
 
 CONFIDENT: Final = 0.3  # a joint below it does not count
-SHOWN: Final = 0.83  # share of visible joints, without which a person is ignored for bones
-MIN_PERSONS: Final = 8  # fewer in a whole sequence decide nothing: the usual order is taken
-CLEARLY: Final = 0.75  # so much shorter bones than in the usual order must be, where that fits too
+SHOWN: Final = 0.83  # persons with a smaller share of visible joints are ignored for bones
+MIN_PERSONS: Final = 8  # with fewer in a sequence, the usual order is taken
+CLEARLY: Final = 0.75  # bones must be this much shorter than in the usual order, if that fits too
 # In body diagonals: 0.01 in real BODY_25, 0.34 for BODY_25B read as BODY_25; 0.05 in the demo data, whose neck is the
 # body model's and not midway between the shoulders.
 MIDPOINT: Final = 0.1

@@ -22,11 +22,11 @@ from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import contents_digest, file_digest, folder_digest, passes, span_digest
 
 Stamp = str  # a line for each input: its kind, as many numbers as NUMBERS says, and its path below the raw folder
-Seen = tuple[Stamp, str]  # a video as it was when it was last read: its stamp, and its digest
+Seen = tuple[Stamp, str]  # a video's stamp and digest when it was last read
 
 STAMPS: Final = "stamps.json"
-GONE: Final = -1  # every number of what is not there
-UNREADABLE: Final = -2  # of what cannot be read now: a missing permission, a disk that does not answer
+GONE: Final = -1  # every number of a missing file or folder
+UNREADABLE: Final = -2  # of one that cannot be read now: permission denied, a disk that does not answer
 CONTENTS: Final = 32  # of a digest's 64 digits; the others are of names
 NUMBERS: Final = {  # of each kind of input; times in ns
     "file": ("size", "time"),
