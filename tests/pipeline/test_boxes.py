@@ -89,12 +89,3 @@ def test_a_person_at_rest_keeps_a_box_of_side_diagonal_however_short_the_track(n
     boxes, first, stop = smooth_boxes(np.repeat(person(100, 200, 30, 40)[None], n_frames, axis=0))
     assert (first, stop) == (0, n_frames)
     np.testing.assert_allclose(boxes, np.tile([100, 200, 50, 50], (n_frames, 1)), rtol=1e-5)  # 3-4-5 triangle
-
-
-@given(st.floats(-500, 500), st.floats(0.1, 10))
-def test_tight_boxes_move_and_grow_with_the_person(shift: float, factor: float) -> None:
-    kp_2d = person(50, 80, 20, 60)[None]
-    moved = kp_2d.copy()
-    moved[..., :2] = moved[..., :2] * factor + shift
-    expected = [50 * factor + shift, 80 * factor + shift, 60 * factor, 60 * factor]
-    np.testing.assert_allclose(tight_boxes(moved)[0][0], expected, rtol=1e-5, atol=1e-3)

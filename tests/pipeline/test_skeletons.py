@@ -61,18 +61,6 @@ def test_smpls_own_24_joints_go_where_they_go_among_the_54(source) -> None:
     assert list(zip(*correspondence(source, "spin49"), strict=True)) == known
 
 
-def test_common14_takes_the_published_rows_of_the_h36m_regressor() -> None:
-    assert correspondence("h36m", "common14") == ([6, 5, 4, 1, 2, 3, 16, 15, 14, 11, 12, 13, 8, 10], list(range(14)))
-
-
-def test_penn_joints_land_under_their_own_names() -> None:
-    out = convert(labelled("penn_action"), source="penn_action", target="spin49")
-    # headtop 38, lshoulder 34, rshoulder 33, lelbow 35, relbow 32, lwrist 36, rwrist 31, lhip 28, rhip 27, ...
-    places = [38, 34, 33, 35, 32, 36, 31, 28, 27, 29, 26, 30, 25]
-    np.testing.assert_array_equal(out[places, 0], np.arange(13))
-    assert out[..., 2].sum() == 13  # nothing else has a confidence
-
-
 def test_openpose_coco_has_body_25s_joints_without_hip_centre_and_feet() -> None:
     assert correspondence("openpose_coco", "spin49")[1] == [*range(8), *range(9, 19)]
     assert JOINTS["openpose_coco"][:2] == ("OP Nose", "OP Neck")

@@ -1,4 +1,3 @@
-import re
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
@@ -89,9 +88,3 @@ def test_two_claims_to_a_name_are_refused(monkeypatch: pytest.MonkeyPatch, entri
     install(monkeypatch, *((*entry, Dances) for entry in entries))
     with pytest.raises(PipelineError, match=words):
         datasets.names()
-
-
-def test_what_is_said_about_mistakes_has_no_name_of_a_function() -> None:
-    said = [mistake.what for name in datasets.names() for mistake in datasets.get(name).mistakes]
-    assert said
-    assert not [what for what in said if re.search(r"\w_\w", what)]
