@@ -9,8 +9,6 @@ Kay et al.: The Kinetics Human Action Video Dataset, 2017.
 
 from __future__ import annotations
 
-import functools
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,21 +114,9 @@ def _raw_video(labels: ClipLabels, split: str, name: str, clips: list[str]) -> R
 def _source(raw: Path, video: RawVideo, account: VideoAccount) -> Video:
     clips = [file for file in video.files if file.parts[0] != KEYPOINTS]
     if not clips:
-        split, _, clip = video.name.partition("/")
-        files = sorted(_files_by_stem(raw / split).get(clip, ()))
-        do = "Convert it to MP4." if files else "Download it again, if YouTube still has it."
-        expected, actual = f"{video.name} with one of {', '.join(EXTENSIONS)}", ", ".join(files) or "only keypoints"
-        raise RawDataError(raw / video.name, "video", expected, actual, do, reason="video_missing")
+        expected = f"{video.name} with one of {', '.join(EXTENSIONS)}"
+        do = "Convert it to MP4, or download it again, if YouTube still has it."
+        raise RawDataError(raw / video.name, "video", expected, "only keypoints", do, reason="video_missing")
     first, *unused = clips
     account.notes.extend(f"{clip_file.name} is not used: {first.name} is the same clip" for clip_file in unused)
     return Video(raw, first.as_posix())
-
-
-@functools.lru_cache(maxsize=1)
-def _files_by_stem(folder: Path) -> dict[str, list[str]]:
-    """All files in a split's folders by stem, for messages about missing clips."""
-    by_stem: dict[str, list[str]] = {}
-    for _, _, names in os.walk(folder):
-        for name in names:
-            by_stem.setdefault(name.rpartition(".")[0], []).append(name)
-    return by_stem
