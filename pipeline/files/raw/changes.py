@@ -139,13 +139,18 @@ def lost_input(was: Stamp | None, now: Stamp) -> str:
 
     If the previous state is unknown, one that is missing now.
     """
-    inputs = parse(now)
+    inputs, earlier = parse(now), _parse_stored(was)
     after = {path for path, file in inputs.items() if _there(file)}
-    try:
-        before = {path for path, file in parse(was).items() if _there(file)} if isinstance(was, str) else {*inputs}
-    except ValueError:
-        before = {*inputs}
+    before = {*inputs} if earlier is None else {path for path, file in earlier.items() if _there(file)}
     return "" if after - before else min(before - after, default="")
+
+
+def _parse_stored(text: object) -> dict[str, Input] | None:
+    """`parse` of a stored stamp; None for anything else."""
+    try:
+        return parse(text) if isinstance(text, str) else None
+    except ValueError:
+        return None
 
 
 def _there(given: Input) -> bool:
@@ -159,10 +164,7 @@ def what_differs(was: Stamp | None, now: Stamp) -> list[str]:
     >>> what_differs("file 5 1 a.mat", "file 7 2 a.mat")
     ['a.mat has changed']
     """
-    try:
-        before = parse(was) if isinstance(was, str) else None
-    except ValueError:
-        before = None
+    before = _parse_stored(was)
     if before is None:
         return ["its content; its stamp at the commit is not known"]
     after = parse(now)
