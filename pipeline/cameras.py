@@ -70,7 +70,8 @@ def angular_velocity(extrinsics: ArrayLike, convention: str = "gvhmr") -> Double
         six[1:] = np.swapaxes(steps, -1, -2)[:, :2].reshape(-1, 6)
         return (six - _IDENTITY_6D) * _WHAM_FPS
     six[:-1] = steps[:, :2].reshape(-1, 6)
-    six[-1:] = six[-2:-1] if len(steps) else six[-1:]
+    if len(steps):
+        six[-1] = six[-2]
     return six
 
 

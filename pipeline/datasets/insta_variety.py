@@ -44,11 +44,7 @@ ARCHIVE: Final = "the preprocessed tfrecords (doc/insta_variety.md of the projec
 
 @dataclass(frozen=True)
 class InstaVariety(ClipDataset):
-    """One track per record, without a frame rate; for videos, one per person and stretch.
-
-    `fits`: bodies that 4D-Humans or CameraHMR fitted to the images, from `fits.sqlite` in the raw folder, which `python
-    -m pipeline fits` writes.
-    """
+    """One track per record, without a frame rate; for videos, one per person and stretch."""
 
     fits: bool = False  # read bodies that 4D-Humans or CameraHMR fitted, from `fits.sqlite` in the raw folder
 

@@ -53,8 +53,8 @@ SEQUENCES: Final = {"train": 24, "validation": 12, "test": 24}  # von Marcard et
 class ThreeDPW(Dataset):
     """One track per actor.
 
-    With a body model: `kp_3d` in train, `kp_3d_eval` in validation and test, and `trans`. `model`: "neutral", as usual,
-    or "gendered": the actor's own gender, to which the release's parameters were fitted.
+    With a body model: `kp_3d` in train, `kp_3d_eval` in validation and test, and `trans`. The release's parameters were
+    fitted with gendered models.
     """
 
     model: str = "neutral"  # body of the 3D joints: neutral, as in published results, or gendered, the actor's own

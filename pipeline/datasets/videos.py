@@ -34,9 +34,7 @@ FOLDERS: Final = {"train": "train", "val": "val", "validation": "val", "test": "
 class OwnVideos(ClipDataset):
     """One track per person and uninterrupted stretch of visibility.
 
-    `val` and `test` are percentages of clips, drawn by a hash of `seed` and the clip's path; clips in a top folder with
-    a split's name belong to that split. `bridge` adds frames in which a person was missed, up to `max_gap` in a row,
-    with interpolated boxes: for prediction. The other options are those of `pipeline.linking.Cleaning`.
+    Clips are drawn for `val` and `test` by a hash of `seed` and their path. `bridge` is for prediction.
     """
 
     val: int = 0  # per cent of the clips drawn for val; clips in a folder with a split's name belong to that split
