@@ -73,11 +73,6 @@ def test_coco_fills_limbs_and_face_but_no_openpose_joint() -> None:
     assert out[47, 0] == 3  # lear
 
 
-def test_3dpw_and_common14_share_the_12_limb_joints_and_17_of_mpi_inf_3dhp_s_28_have_a_place_in_spin49() -> None:
-    assert sorted(correspondence("3dpw", "common14")[1]) == list(range(12))
-    assert len(correspondence("mpi_inf_3dhp", "spin49")[0]) == 17
-
-
 @pytest.mark.parametrize("name", [name for name in JOINTS if name not in WITHOUT_PLACE])
 def test_conversion_to_spin49_and_back_loses_nothing(name: str) -> None:
     there = convert(labelled(name), source=name, target="spin49")

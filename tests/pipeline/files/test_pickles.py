@@ -271,11 +271,6 @@ def test_a_broken_or_hostile_file_ends_in_an_error_that_names_it(case: str, tmp_
         read(tmp_path, hostile[case], "smpl")
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(RawDataError, match=r"nowhere\.pkl"):
-        load_pickle(tmp_path / "nowhere.pkl", kind="sequence")
-
-
 def test_the_sets_that_chumpy_keeps_are_read_in_new_protocols_too(tmp_path: Path) -> None:
     content = b"\x80\x04}" + text("s") + b"\x8f(" + text("x") + text("y") + b"\x90s."
     assert read(tmp_path, content, "smpl") == {"s": {"x", "y"}}

@@ -1,6 +1,5 @@
 """tf.train.Example by protobuf: TensorFlow's own bytes, what the demo data's writer writes, and what is refused."""
 
-import struct
 from typing import Any
 
 import numpy as np
@@ -47,19 +46,6 @@ def test_what_was_written_is_read(pictures: Any, floats: Any, integers: Any) -> 
     assert read(parsed, "pictures", 5) == pictures
     for key in ("floats", "integers"):
         np.testing.assert_array_equal(read(parsed, key), stored[key])
-
-
-def test_numbers_may_be_stored_one_by_one() -> None:
-    floats = b"".join(b"\x0d" + struct.pack("<f", value) for value in (0.5, -2))
-    entry = b"\x0a\x01a\x12" + bytes([len(floats) + 2]) + b"\x12" + bytes([len(floats)]) + floats
-    data = b"\x0a" + bytes([len(entry) + 2]) + b"\x0a" + bytes([len(entry)]) + entry
-    assert feature_values(parse_example(data), "a", "float_list", 2) == [0.5, -2]
-
-
-def test_a_feature_that_is_not_there_is_empty() -> None:
-    parsed = parse_example(b"")
-    assert "floats" not in parsed
-    assert [len(read(parsed, key)) for key in STORED] == [0, 0, 0]
 
 
 @pytest.mark.parametrize("key", STORED)
