@@ -104,11 +104,7 @@ def frames_there(source: Pictures | Video, n_labels: int, account: VideoAccount,
 
 
 def require_size(
-    source: Pictures | Video,
-    size: tuple[int, int],
-    labels: Path,
-    do: str,
-    intrinsics: Floats | None = None,
+    source: Pictures | Video, size: tuple[int, int], labels: Path, do: str, intrinsics: Floats | None = None
 ) -> None:
     """Refuse frames of another (width, height) in px than their labels' camera (`other_picture_size`).
 
@@ -190,12 +186,7 @@ def other_frames(place: Path, expected: str, found: str, do: str) -> RawDataErro
 
 
 def require_in_picture(
-    labels: Path,
-    keypoints: Floats,
-    size: tuple[int, int],
-    most: float = MOST_OUTSIDE,
-    *,
-    boxes: bool = False,
+    labels: Path, keypoints: Floats, size: tuple[int, int], most: float = MOST_OUTSIDE, *, boxes: bool = False
 ) -> None:
     """Refuse keypoints that are not in pixels of this image.
 

@@ -194,12 +194,8 @@ def test_the_digest_is_of_the_files_that_the_gender_needs(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "ours", "theirs", "found"),
     [
-        (
-            smpl_files.REGRESSOR_H36M,
-            [1, 2, 3],
-            [4, 5, 6],
-            "lhip at x = -0.092 m",
-        ),  # legs: as in J_regressor_h36m_correct
+        # legs, as in J_regressor_h36m_correct
+        (smpl_files.REGRESSOR_H36M, [1, 2, 3], [4, 5, 6], "lhip at x = -0.092 m"),
         (smpl_files.REGRESSOR_H36M, [1, 2, 3], [11, 12, 13], "at y ="),  # a leg and an arm of one side
         (smpl_files.REGRESSOR_EXTRA, [0], [1], "lhip at x = -0.092 m"),
         ("SMPL_NEUTRAL.pkl", [1, 4, 7], [2, 5, 8], "lhip at x = -0.085 m"),

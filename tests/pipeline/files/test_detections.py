@@ -223,10 +223,7 @@ HOSTILE: list[tuple[dict[str, Any], str]] = [
     ({"a_1.txt": f"{yolo(0)}\n", "b_1.txt": f"{yolo(0)}\n"}, "found several: a_1.txt, b_1.txt"),
     (change_of("mmpose demo", lambda c: c["instance_info"][0].update(frame_id=0)), "expected frames from 1 on"),
     (change_of("mmpose demo", lambda c: c["instance_info"][0].update(frame_id=2)), "each frame once"),
-    (
-        change_of("mmpose demo", lambda c: c["instance_info"][3]["instances"][0].pop("keypoints")),
-        r"\[0\].keypoints",
-    ),
+    (change_of("mmpose demo", lambda c: c["instance_info"][3]["instances"][0].pop("keypoints")), r"\[0\].keypoints"),
     (change_of("mmpose demo", lambda c: c["meta_info"]["keypoint_id2name"].pop("3")), "names of the joints"),
     (change_of("mmpose inferencer", lambda c: c[1].update(frame_id=-1)), r"frames\[1\].frame_id'.*from 0 on"),
     (change_of("mmpose inferencer", lambda c: c[1]["instances"][0]["keypoint_scores"].pop()), r"shape \(16, 2\)"),
