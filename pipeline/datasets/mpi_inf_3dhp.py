@@ -153,9 +153,7 @@ class MpiInf3dhp(Dataset):
         pelvis = JOINTS[labels.skeleton].index("hip")
         centred = labels.kp_3d[rows] - labels.kp_3d[rows, pelvis : pelvis + 1]
         in_spin49 = _to_spin49(centred, labels.skeleton)
-        test, extra = split == "test", {}
-        if filmed.extrinsics is not None:
-            extra = {"extrinsics": np.tile(filmed.extrinsics, (len(rows), 1, 1))}
+        extra = {} if filmed.extrinsics is None else {"extrinsics": np.tile(filmed.extrinsics, (len(rows), 1, 1))}
         track = self.track(
             split,
             video,
@@ -164,7 +162,7 @@ class MpiInf3dhp(Dataset):
             bbox=bbox[rows],
             kp_2d=_to_spin49(labels.kp_2d[rows], labels.skeleton),
             kp_3d=in_spin49,
-            kp_3d_eval=convert(in_spin49[..., :3], source="spin49", target="common14") if test else None,
+            kp_3d_eval=convert(in_spin49[..., :3], source="spin49", target="common14") if split == "test" else None,
             has_3d=np.ones(len(rows), np.bool_),
             valid=None if labels.valid is None else labels.valid[rows],
             intrinsics=filmed.intrinsics,
