@@ -32,6 +32,7 @@ REGRESSOR_EXTRA: Final = "J_regressor_extra.npy"
 REGRESSOR_H36M: Final = "J_regressor_h36m.npy"
 LIMBS: Final = ("hip", "knee", "ankle", "shoulder", "elbow", "wrist")
 MEAN_PARAMS: Final = "smpl_mean_params.npz"
+AS_DISTRIBUTED: Final = "Take the file as its authors distribute it (SMPL v1.0 or v1.1, 10 or 300 shape components)."
 
 
 @dataclass(frozen=True, eq=False)  # eq=False: == of arrays is ambiguous
@@ -184,8 +185,8 @@ def _array(
         if value.shape == shape and np.isfinite(value).all():
             return np.ascontiguousarray(value, dtype)
         actual += "" if value.shape != shape else " with nan or inf"
-    do = "Take the file as its authors distribute it (SMPL v1.0 or v1.1, 10 or 300 shape components)."
-    raise RawDataError(file, key, f"finite numbers of shape {shape}", "nothing" if value is None else actual, do)
+    actual = "nothing" if value is None else actual
+    raise RawDataError(file, key, f"finite numbers of shape {shape}", actual, AS_DISTRIBUTED)
 
 
 def _shapedirs(file: Path, model: Mapping[str, Any]) -> Floats:
@@ -200,14 +201,13 @@ def _parents(file: Path, model: Mapping[str, Any]) -> Ints:
     parents: Ints = _array(file, model, "kintree_table", (2, N_JOINTS))[0].astype(np.int64)
     parents[0] = -1
     if (parents[1:] < 0).any() or (parents[1:] >= np.arange(1, N_JOINTS)).any():
-        do = "Take the file as its authors distribute it."
-        raise RawDataError(file, "kintree_table", "parents before children", f"{parents}", do)
+        raise RawDataError(file, "kintree_table", "parents before children", f"{parents}", AS_DISTRIBUTED)
     return parents
 
 
 def _faces(file: Path, model: Mapping[str, Any]) -> Ints:
     faces: Ints = _array(file, model, "f", (N_FACES, 3)).astype(np.int64)
     if faces.min() < 0 or faces.max() >= N_VERTICES:
-        actual, do = f"{faces.min()}..{faces.max()}", "Take the file as its authors distribute it."
-        raise RawDataError(file, "f", f"vertex indices 0..{N_VERTICES - 1}", actual, do)
+        actual = f"{faces.min()}..{faces.max()}"
+        raise RawDataError(file, "f", f"vertex indices 0..{N_VERTICES - 1}", actual, AS_DISTRIBUTED)
     return faces
