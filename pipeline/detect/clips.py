@@ -64,7 +64,7 @@ def list_images(raw: Path) -> list[str]:
 
 def images_hint(raw: Path) -> str:
     """Advice for a folder of images without clips; "" without images."""
-    n = len(list_images(raw)) if raw.is_dir() else 0
+    n = len(list_images(raw))
     return f" ({n:,} images; make a clip of numbered ones: ffmpeg -i %06d.jpg clip.mp4)" if n else ""
 
 
