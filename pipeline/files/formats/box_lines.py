@@ -67,8 +67,7 @@ def _csv(file: Path, lines: Sequence[tuple[str, str]]) -> LabelContent:
             raise label_error(file, key, "a track and a whole number", found, do)
         frame = int(number)
         if (track, frame) in seen:
-            found = f"track {track!r} a second time in frame {frame}"
-            raise label_error(file, key, "one box a frame", found, HEADER)
+            raise label_error(file, key, "one box a frame", f"track {track!r} a second time in frame {frame}", HEADER)
         seen.add((track, frame))
         people.append(FoundPerson(frame, CSV.corners(file, key, _floats(file, key, box)), track))
     return LabelContent(people)

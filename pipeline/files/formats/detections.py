@@ -150,8 +150,7 @@ def _assemble(place: Path, content: LabelContent, file_of: Mapping[int, Path]) -
         lengths |= {len(person.points) for person in persons}
         if len(lengths) > 1:
             of = ", ".join(f"{3 * n} numbers" if n > len(CORNERS) else "a box alone" for n in sorted(lengths))
-            where = file_of.get(frame, place)
-            raise label_error(where, "keypoints", "one joint order in all frames", f"{of} a person")
+            raise label_error(file_of.get(frame, place), "keypoints", "one joint order in all frames", f"{of} a person")
     points: Sequence[Doubles] = [np.stack([one.points for one in by_frame[frame]]) for frame in frames]
     skeleton: Skeleton = CORNERS
     if lengths != {len(CORNERS)} or len(content.joints or ()) == len(CORNERS):

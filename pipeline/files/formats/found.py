@@ -85,8 +85,7 @@ class LabelFormat:
             raise label_error(file, key, expected, str(values.tolist()))
         low, high = (corner - self.pixel for corner in BOXES[self.box](values[:2], values[2:]))
         if (high <= low).any():
-            expected = f"a box {self.box} with a width and a height above 0"
-            raise label_error(file, key, expected, str(values.tolist()))
+            raise label_error(file, key, f"a box {self.box} with a width and a height above 0", str(values.tolist()))
         return np.column_stack([np.array([low, high]) * size, (score, score)])
 
 

@@ -96,8 +96,7 @@ def _results(file: Path, results: Sequence[Mapping[str, Any]]) -> LabelContent:
         before = name if i == 0 else before
         if name != before:
             expected = "pictures of one name but for the frame's number"
-            both = f"{before[:40]!r} and {name[:40]!r} before it"
-            raise label_error(file, "image_id", expected, both, ONE_VIDEO)
+            raise label_error(file, "image_id", expected, f"{before[:40]!r} and {name[:40]!r} before it", ONE_VIDEO)
         if "keypoints" in result or "bbox" not in result:
             points = joints_of(file, "keypoints", result.get("keypoints"))
         else:
