@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 import cache
 from pipeline import cameras
 from pipeline.accounting import Accounting, Totals, VideoAccount
-from pipeline.datasets.pixels import require_frames, require_in_picture
+from pipeline.datasets.pixels import require_frames, require_in_pictures
 from pipeline.errors import PipelineError, RawDataError, refuse
 from pipeline.files.pixels.frames import Pictures, Video
 from pipeline.files.raw import RawVideo
@@ -202,11 +202,7 @@ class Dataset(ABC):
             require_frames(labels, source, [0, last], VideoAccount(video.name))
         if self.by_hand or not isinstance(source, Pictures | Video) or not keypoints:  # others' images vary in size
             return tracks
-        try:
-            size = source.size()
-        except RawDataError:  # conversion rejects a video of which no image can be read
-            return tracks
-        require_in_picture(labels, np.concatenate(keypoints), size)
+        require_in_pictures(labels, np.concatenate(keypoints), source)
         return tracks
 
     def read_accounted(

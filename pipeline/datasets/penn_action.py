@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import tight_boxes
 from pipeline.datasets.base import Dataset, ReleasePart, finite_joints
-from pipeline.datasets.pixels import frames_there, require_in_picture
+from pipeline.datasets.pixels import frames_there, require_in_pictures
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import load_mat, numbers
 from pipeline.files.pixels.frames import Pictures
@@ -83,7 +83,8 @@ class PennAction(Dataset):
         kp_2d = finite_joints(_keypoints(file, label), account)
         account.found = len(kp_2d)
         pictures = Pictures(raw, f"frames/{video.name}/{{:06d}}.jpg", first=1)
-        _check_picture(file, kp_2d, _note_contradictions(file, label, kp_2d, account), pictures)
+        # If the label states the images' size, joints outside them are the release's.
+        require_in_pictures(file, kp_2d, pictures, _note_contradictions(file, label, kp_2d, account))
         boxes, empty, degenerate = tight_boxes(kp_2d)
         reasons = {
             "no_picture": ~frames_there(pictures, len(kp_2d), account, extracted=False),
@@ -143,16 +144,3 @@ def _note_contradictions(
             account.notes.append(f"{n} visible joints are outside the {width:.0f} x {height:.0f} picture")
         return width, height
     return None
-
-
-def _check_picture(file: Path, kp_2d: Floats, stated: tuple[float, float] | None, pictures: Pictures) -> None:
-    """Raise RawDataError for joints in another image size than that of the images.
-
-    If the label states that size, joints outside it are the release's, and noted.
-    """
-    try:
-        size = pictures.size()
-    except RawDataError:  # conversion rejects a video of which no image can be read
-        return
-    if stated != size:
-        require_in_picture(file, kp_2d, size)

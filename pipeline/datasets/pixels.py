@@ -233,6 +233,18 @@ def require_in_picture(
     refuse(RawDataError(labels, kind if boxes else "keypoints", expected, actual, do, reason="keypoints_outside"))
 
 
+def require_in_pictures(
+    labels: Path, keypoints: Floats, source: Pictures | Video, stated: tuple[float, float] | None = None
+) -> None:
+    """`require_in_picture` for the images' width and height, unless the labels have `stated` them."""
+    try:
+        size = source.size()
+    except RawDataError:  # conversion rejects a video without a readable image
+        return
+    if size != stated:
+        require_in_picture(labels, keypoints, size)
+
+
 def _other_rate(n_there: int, n_labels: int) -> bool:
     """Whether one count of frames is a multiple of the other, to one frame; False for short videos."""
     few, many = sorted((n_there, n_labels))
