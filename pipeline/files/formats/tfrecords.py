@@ -123,7 +123,7 @@ def _stop(file: Path, stream: BinaryIO, start: int, size: int) -> int:
     intact = len(header) == HEADER and masked_crc(header[:8]) == int.from_bytes(header[8:], "little")
     if start == 0 and not intact and (other := other_format(header)):  # a length may begin like another format
         do = f"{AGAIN} Shards must not be compressed."
-        raise RawDataError(file, "file", "a TFRecord file", f"the file is {other}", do, reason="no_tfrecord")
+        raise RawDataError(file, "file", "a TFRecord file", other, do, reason="no_tfrecord")
     if len(header) < HEADER:
         refuse(f"the end of the file at byte {start + len(header)}, within a header: {lost}")
     if not intact:

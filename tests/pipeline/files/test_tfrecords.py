@@ -138,7 +138,7 @@ def test_a_file_of_endless_empty_records_ends_in_one_span(tmp_path: Path, monkey
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "is empty"),
+        (b"", "found empty"),
         (b"\x1f\x8b\x08" + bytes(50), "a gzip archive"),
         (b"x\x9c" + bytes(50), "compressed with zlib"),
         (b"BZh9" + bytes(50), "a bzip2 archive"),
