@@ -85,22 +85,17 @@ class PersonTrack(NamedTuple):
 
 
 def people(
-    detections: Detections,
-    account: VideoAccount,
-    min_frames: int,
-    *,
-    max_gap: int = SECOND,
-    cuts: Sequence[int] = (),
-    cleaning: Cleaning | None = None,
+    detections: Detections, account: VideoAccount, rules: Rules, max_gap: int = SECOND, cuts: Sequence[int] = ()
 ) -> Iterator[PersonTrack]:
-    """Everybody with at least `min_frames` frames; others are counted as dropped in `account`.
+    """Everybody with at least `rules.min_frames` frames; others are counted as dropped in `account`.
 
     A person missing for more than `max_gap` frames, or across `cuts` (first frames of new scenes), is a new one
-    afterwards. Frames with fewer than MIN_VISIBLE joints are dropped, or those that `cleaning` drops: it may split a
-    person into `<name>`, `<name>.1`, ... Boxes without joints are made square by the larger side, and not smoothed.
+    afterwards. Frames with fewer than MIN_VISIBLE joints are dropped, or those that `rules.cleaning` drops, which may
+    split a person into `<name>`, `<name>.1`, ... Boxes without joints are made square by the larger side, and not
+    smoothed.
     """
     detections = _apply_confidence(detections, account)
-    joints, longest = joint_names(detections.skeleton), 0
+    joints, longest, cleaning = joint_names(detections.skeleton), 0, rules.cleaning
     for name, members in _identify(detections, account, max_gap, cuts):
         kp_2d = np.stack([detections.keypoints[t][p] for t, p in members])
         frame_index = detections.frame_index[members[:, 0]]
@@ -126,7 +121,7 @@ def people(
                 kept, bbox = _smooth_person_boxes(frames, points, enough, account)
                 crop_scale = CROP_SCALE
                 in_spin49 = convert(points[kept], source=detections.skeleton, target="spin49")
-            if len(kept) < min_frames:
+            if len(kept) < rules.min_frames:
                 account.drop_track("track_too_short", len(kept), frames[kept], points[kept])
                 longest = max(longest, len(kept))
                 continue
@@ -134,7 +129,7 @@ def people(
             part = f"{name}.{k}" if k else name
             yield PersonTrack(part, frames[kept], bbox, in_spin49.astype(np.float32), crop_scale)
     if longest and not account.tracks_kept:
-        account.notes.append(f"the longest stretch of a person has {longest} frames < min_frames {min_frames}")
+        account.notes.append(f"the longest stretch of a person has {longest} frames < min_frames {rules.min_frames}")
 
 
 def _longest(rows: NDArray[np.intp]) -> int:
@@ -282,7 +277,7 @@ def clip_tracks(
         max_gap = round(header.fps) if math.isfinite(header.fps) else SECOND
         if not math.isfinite(header.fps):
             account.notes.append(f"the clip states no frame rate: people are linked across {SECOND} missing frames")
-    persons = people(detections, account, rules.min_frames, max_gap=max_gap, cuts=cuts, cleaning=rules.cleaning)
+    persons = people(detections, account, rules, max_gap, cuts)
     if rules.bridge:
         persons = bridge_gaps(persons, max_gap, account)
     return [dataset.track(split, video, fps=header.fps, frames=source, **person._asdict()) for person in persons]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.__main__ import main
 from pipeline.accounting import VideoAccount
-from pipeline.datasets.people import people
+from pipeline.datasets.people import Rules, people
 from pipeline.files.formats.detections import CORNERS, Detections
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import RawVideo
@@ -45,7 +45,7 @@ def test_every_detection_is_in_a_track_or_has_a_reason(data, boxes, identified, 
     found = Detections(skeleton, np.arange(n), persons, identity if identified else None, range(n))
     account = DrawnAccount("a.mp4", found=found.n_persons)
     cleaning = Cleaning(min_frames=5, max_frames=20) if cleaned else None
-    tracks = list(people(found, account, 5, cleaning=cleaning))
+    tracks = list(people(found, account, Rules(5, cleaning=cleaning)))
     account.check()
     untracked = Untracked.from_account(account, Path(), CLIP, "")
     assert (untracked is None) == (account.kept == account.found)
