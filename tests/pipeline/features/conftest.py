@@ -28,11 +28,10 @@ def write_split(
     split: str,
     raw: Path,
     tracks: Mapping[str, Sequence[cache.TrackRows]],
-    side: int,
     plan: str = "",
     rows_per_shard: int = 8,
 ) -> None:
-    """A split of 8 rows a shard, in place of what is there: tracks by video, with pictures of `side` px in `raw`."""
+    """A split of 8 rows a shard, in place of what is there: tracks by video, with pictures in `raw`."""
     columns = tuple(next(iter(tracks.values()))[0].columns)
     before = list(tracks) if (root / split).exists() else []
     about: dict[str, Any] = {"plan": plan, "provenance": {"raw": str(raw)}, "rows_per_chunk": 8}
@@ -40,9 +39,10 @@ def write_split(
         writer.begin(drop=before)
         for video, of_video in tracks.items():
             suffix = next((raw / video).iterdir()).suffix
-            source = f"pictures:{video}/{{:06d}}{suffix}+0"
-            pixels = sources.parse(raw, source).digest()
-            writer.append(cache.VideoEntry(name=video, source=source, pixels=pixels, width=side, height=side), of_video)
+            pixels = sources.parse(raw, f"pictures:{video}/{{:06d}}{suffix}+0")
+            width, height = pixels.size()
+            about = {"source": pixels.spec, "pixels": pixels.digest(), "width": width, "height": height}
+            writer.append(cache.VideoEntry(name=video, **about), of_video)
         writer.commit({"stand_in": True})
 
 

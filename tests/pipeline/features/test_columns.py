@@ -24,7 +24,7 @@ from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import LabelStream, Machine
 from pipeline.features.streams.network import NetworkStream, Precision
-from pipeline.files.pixels import sources
+from tests.pipeline.features.conftest import write_split
 from vibe_extensions.contracts.recompute import recompute
 from vibe_extensions.contracts.streams import stream_problems
 
@@ -54,34 +54,18 @@ def camera_of(name: str, focal: float) -> np.ndarray:
 def convert(folder: Path, boxes: Mapping[str, np.ndarray] = NOTHING, *, focal: float | None = 510.0) -> Path:
     """Videos `a` of two persons and `b` of one, in shards of 8 rows. focal: of b's camera; None: no cameras."""
     root, raw = folder / "cache", folder / "raw"
-    rows = {"frame_index": np.arange(N)}
-    before = list(SIZES) if (root / SPLIT).exists() else []
-    how: dict[str, Any] = {"rows_per_shard": 8, "rows_per_chunk": 8, "provenance": {"raw": str(raw)}}
-    with cache.SplitWriter(root, SPLIT, columns=("frame_index", "bbox"), plan=f"{boxes} {focal}", **how) as writer:
-        writer.begin(drop=before)
-        for video, (width, height) in SIZES.items():
-            for frame in range(N if not before else 0):
-                (raw / video).mkdir(parents=True, exist_ok=True)
-                scene = np.random.default_rng(frame).integers(0, 256, (height // 10, width // 8, 3), np.uint8)
-                cv2.imwrite(str(raw / f"{video}/{frame:06d}.png"), cv2.resize(scene, (width, height)))
-            source = f"pictures:{video}/{{:06d}}.png+0"
-            pixels = sources.parse(raw, source).digest()
-            tracks = [
-                cache.TrackRows(
-                    name=name,
-                    video=video,
-                    step=1,
-                    fps=30.0,
-                    crop_scale=scale,
-                    columns=rows | {"bbox": boxes.get(name, box_of(name))},
-                    intrinsics=None if focal is None else camera_of(name, focal if video == "b" else 510.0),
-                )
-                for name, scale in SCALES.items()
-                if name[0] == video
-            ]
-            entry = cache.VideoEntry(name=video, source=source, pixels=pixels, width=width, height=height)
-            writer.append(entry, tracks)
-        writer.commit({"stand_in": True})
+    tracks: dict[str, list[cache.TrackRows]] = {video: [] for video in SIZES}
+    for video, (width, height) in {} if raw.exists() else SIZES.items():
+        (raw / video).mkdir(parents=True)
+        for frame in range(N):
+            scene = np.random.default_rng(frame).integers(0, 256, (height // 10, width // 8, 3), np.uint8)
+            cv2.imwrite(str(raw / f"{video}/{frame:06d}.png"), cv2.resize(scene, (width, height)))
+    for name, scale in SCALES.items():
+        columns = {"frame_index": np.arange(N), "bbox": boxes.get(name, box_of(name))}
+        camera = None if focal is None else camera_of(name, focal if name[0] == "b" else 510.0)
+        about: dict[str, Any] = {"name": name, "video": name[0], "columns": columns, "intrinsics": camera}
+        tracks[name[0]].append(cache.TrackRows(**about, step=1, fps=30.0, crop_scale=scale))
+    write_split(root, SPLIT, raw, tracks, plan=f"{boxes} {focal}")
     return root
 
 

@@ -63,7 +63,7 @@ class Toy:
         """All of it, as conversion does: in place of what is there."""
         persons = {video: range(n) for video, n in (("a", 2), ("b", 1))}
         tracks = {video: [self._track(f"{video}/{i}", change) for i in of] for video, of in persons.items()}
-        write_split(self.root, SPLIT, self.raw, tracks, SIDE, plan=str(id(change)))
+        write_split(self.root, SPLIT, self.raw, tracks, plan=str(id(change)))
 
     def _track(self, name: str, change: Callable[[str, dict[str, Any]], None]) -> cache.TrackRows:
         video, person = name.split("/")
