@@ -6,7 +6,7 @@ Tests put a copy of this file where decoding processes find it: sources and stre
 import os
 import signal
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -158,6 +158,16 @@ class Single(PairStream):
         return np.zeros(2, np.float32) if self.fails == "short" else current[middle, middle].astype(np.float32)
 
 
+DEEDS: dict[str, Callable[[], Any]] = {
+    "hang": lambda: time.sleep(3600),
+    "stop": lambda: os.kill(os.getpid(), signal.SIGSTOP),
+    "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "grow": lambda: bytearray(8 << 30),
+    "crash": lambda: os._exit(3),
+    "slow": lambda: time.sleep(1.5),
+}
+
+
 def colour_of(frame: int) -> tuple[int, int, int]:
     """What every pixel of a frame is."""
     return frame % 256, frame // 256, 77
@@ -206,16 +216,4 @@ class Source:
                 if mark.exists():
                     continue
                 mark.touch()
-            what = deed.removesuffix(" once")
-            if what == "hang":
-                time.sleep(3600)
-            elif what == "stop":
-                os.kill(os.getpid(), signal.SIGSTOP)
-            elif what == "kill":
-                os.kill(os.getpid(), signal.SIGKILL)
-            elif what == "grow":
-                bytearray(8 << 30)
-            elif what == "crash":
-                os._exit(3)
-            elif what == "slow":
-                time.sleep(1.5)
+            DEEDS[deed.removesuffix(" once")]()
