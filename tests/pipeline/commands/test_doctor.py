@@ -120,6 +120,8 @@ def test_archives_are_reported_while_something_is_missing(name: str, tmp_path: P
         ("insta_variety", "train/insta_variety_00.h5"),
         ("mpi_inf_3dhp", "TS1/annot_data.mat"),
         ("amass", "amass/SFU/0005/0005_Jogging001_poses.npz"),
+        ("amass", "SOMA/subject1/run.pkl"),
+        ("amass", "SOMA/run.pkl"),
         ("kinetics", "replacement/replacement_for_corrupted_k400/a.mp4"),
         ("h36m", "S1/MyPoseFeatures.tgz"),
     ],
@@ -158,13 +160,6 @@ def test_keypoints_of_one_s_own_clips_are_counted_and_one_file_is_read(tmp_path:
     assert problems(look("videos", tmp_path)) == ""
 
 
-def test_pickles_of_motions_are_named(tmp_path: Path) -> None:
-    for file in ("SOMA/subject1/run.pkl", "SOMA/run.pkl"):
-        touch(tmp_path / file)
-        assert f"{tmp_path / file} is a pickle, which is not read" in problems(look("amass", tmp_path))
-        (tmp_path / file).unlink()
-
-
 @dataclass(frozen=True)
 class Ninth(Dataset):
     """Declares nothing of its release."""
@@ -193,8 +188,6 @@ def test_a_dataset_that_declares_nothing_is_examined_by_what_its_reader_lists(tm
     assert found.usable == ("train",)
     assert "expected CSV files, found none. Record some." in problems(found)
 
-
-def test_a_reader_that_fails_stops_no_other_examination(tmp_path: Path) -> None:
     class Broken(Ninth):
         def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
             raise ZeroDivisionError("division by zero")

@@ -77,32 +77,23 @@ def test_one_worker_and_two_give_the_same_bytes(embedded: Any, into: Any, tmp_pa
     assert one == two
 
 
-def test_only_an_added_video_is_read(penn: Any, reads: Any) -> None:
+def test_only_new_and_changed_videos_are_read_and_rows_of_removed_ones_go(penn: Any, reads: Any) -> None:
     penn.converted()
     before = penn.rows("kp_2d")
+    reads.clear()
     penn.add("0007")
-    reads.clear()
-    done = penn.convert()
-    assert (done.plan.why, done.plan.kept, done.plan.drop) == ("1 new video", 6, ())
-    assert (reads.names, done.totals["videos"]["found"]) == (["0007"], 4)
-    np.testing.assert_equal(penn.rows("kp_2d"), before | {"0007/0": before["0001/0"]})
-    assert penn.plan().up_to_date
-
-
-def test_of_a_changed_and_a_removed_video_only_the_first_is_read_and_its_rows_are_replaced(penn, reads):
-    penn.converted()
-    before = penn.rows("kp_2d")
-    reads.clear()
     penn.edit("0003")
     penn.remove("0005")
     done = convert.convert(penn.plan(drop_removed=True))
-    assert (done.plan.why, done.plan.drop) == ("1 changed video, 1 removed video", ("0003", "0005"))
-    assert (reads.names, done.totals["videos"]["found"]) == (["0003"], 2)
+    assert done.plan.why == "1 new video, 1 changed video, 1 removed video"
+    assert (done.plan.kept, done.plan.drop) == (4, ("0003", "0005"))
+    assert (reads.names, done.totals["videos"]["found"]) == (["0003", "0007"], 3)
     after = penn.rows("kp_2d")
-    assert after.keys() == {"0001/0", "0003/0"}
+    assert after.keys() == {"0001/0", "0003/0", "0007/0"}
     labelled = before["0003/0"][..., 2] > 0
     np.testing.assert_allclose((after["0003/0"] - before["0003/0"])[..., 0][labelled], 1, atol=1e-4)
-    np.testing.assert_array_equal(after["0001/0"], before["0001/0"])
+    for name in ("0001/0", "0007/0"):
+        np.testing.assert_array_equal(after[name], before["0001/0"])
     assert penn.plan().up_to_date
 
 

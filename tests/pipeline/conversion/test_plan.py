@@ -12,7 +12,6 @@ import pytest
 import cache
 from pipeline import datasets
 from pipeline.conversion import convert
-from pipeline.conversion.identity import Difference, describe, differing
 from pipeline.datasets.base import RawVideo
 from pipeline.datasets.penn_action import PennAction
 from pipeline.errors import PipelineError, RawDataError
@@ -135,20 +134,6 @@ def test_a_plan_that_another_commit_has_made_old_is_refused(penn: Any) -> None:
     penn.convert()
     with pytest.raises(cache.CacheChanged, match="another run has committed"):
         convert.convert(old)
-
-
-def test_a_difference_is_named_by_its_part() -> None:
-    before = {"version": 1, "parameters": {"fps": 25, "old": None, "same": 0}, "body": None}
-    now = {"version": 2, "parameters": {"fps": 30, "new": [1], "same": 0}, "body": "ab"}
-    assert differing(before, now) == [
-        Difference("body", None, "ab"),
-        Difference("parameters.fps", 25, 30),
-        Difference("parameters.new", None, [1]),
-        Difference("version", 1, 2),
-    ]
-    untrained = {"kind": "untrained", "argument": "0"}
-    text = describe({"kind": "small", "weights": "untrained"}, {"kind": "resnet50", "weights": untrained})
-    assert text == "kind was small, is resnet50; weights was untrained, is untrained:0"
 
 
 # --------------------------------------------------------------------------------------------------- looks of files
