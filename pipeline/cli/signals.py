@@ -49,11 +49,13 @@ def listen() -> dict[int, Any]:
     def receive(number: int, _frame: FrameType | None) -> None:
         nonlocal received
         if os.getpid() != owner:
-            _exit_at_once(number, message=False)
+            os._exit(128 + number)
         if received and time.monotonic() - received < AT_ONCE:
             return
-        if received:
-            _exit_at_once(number, message=True)
+        if received:  # exit like kill -9: our other processes notice that their parent is gone, and exit
+            show_cursor = "\x1b[?25h" if sys.stderr.isatty() else ""  # a bar hides it
+            os.write(2, f"{show_cursor}\n{NAMES[signal.Signals(number)]} again: ended at once\n".encode())
+            os._exit(128 + number)
         received = time.monotonic()
         raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
@@ -75,11 +77,3 @@ def listening() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _exit_at_once(number: int, *, message: bool) -> None:
-    """Exit like kill -9. Our other processes notice that their parent is gone, and exit."""
-    if message:
-        show_cursor = "\x1b[?25h" if sys.stderr.isatty() else ""  # a bar hides it
-        os.write(2, f"{show_cursor}\n{NAMES[signal.Signals(number)]} again: ended at once\n".encode())
-    os._exit(128 + number)

@@ -10,7 +10,7 @@ from pipeline.cli.command_line import json_option
 from pipeline.cli.console import DONE, IDLE, CommandResult, plain, print_result, size, table
 from pipeline.cli.text import command, count
 from pipeline.errors import PipelineError
-from pipeline.settings.arguments import cache_option, choose_splits, join_split_name
+from pipeline.settings.arguments import cache_option, choose_splits
 
 
 def options(sub: argparse.ArgumentParser) -> None:
@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
         cache.delete_tag(args.cache, args.name)
         return print_result(_line(f"tag {args.name}: deleted", []), as_json=args.json)
     if args.name is not None:
-        names = choose_splits(join_split_name(args.splits), cache.open(args.cache).splits)
+        names = choose_splits(args.splits, cache.open(args.cache).splits)
         is_new = args.name not in [tag.name for tag in cache.tags(args.cache)]
         tag = cache.tag(args.cache, args.name, names)
         result = _line(f"tag {tag.name}: {summary(tag) if is_new else 'up to date'}", [tag])

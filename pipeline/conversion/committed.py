@@ -23,8 +23,8 @@ from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import RawVideo, changes
 
-OTHER_SPLIT: Final = "of another split"  # a video's state, see `video_state`
-NOT_RECORDED: Final = "not recorded"  # the same, in a cache of another program
+OTHER_SPLIT: Final = "of another split"  # state of a video
+NOT_RECORDED: Final = "not recorded"  # state of a video in a cache of another program
 DROP: Final = "--drop-removed"
 LET_GO: Final = f"{DROP}, or [convert] removed = drop in luigi.cfg"
 
@@ -68,7 +68,7 @@ def renamed_videos(
     clips = {}
     for name, (video, _) in coming.items() if pixels else ():
         if name not in renamed and video.files and video.files[0].suffix.lower() in EXTENSIONS:
-            with contextlib.suppress(RawDataError, OSError):  # what cannot be read is named where it is converted
+            with contextlib.suppress(RawDataError, OSError):  # the conversion reports it
                 clips[name] = Video(raw, str(video.files[0])).digest()
     return renamed | pair_renamed(pixels, clips)
 
@@ -189,7 +189,7 @@ def recorded_reader(
 
 def _recorded_dataset(split: cache.Split) -> Dataset:
     parameters: Mapping[str, Any] = split.manifest["reader"]["parameters"]
-    # JSON has no tuples; an option of many values is one.
+    # JSON has no tuples.
     options = {name: tuple(value) if isinstance(value, list) else value for name, value in parameters.items()}
     if not_installed := datasets.not_installed(name := split.name.partition("/")[0]):
         raise PipelineError(f"split of {not_installed}")

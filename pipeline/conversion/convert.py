@@ -39,10 +39,10 @@ WHAT_TO_DO: Final = {
     "reader_crashed": "Download its files again; if it crashes all the same, please report it.",
     "reader_timeout": "Check its files and the storage that they are on.",
     "reader_memory": "Check its files.",
-    "machine_memory": "Take fewer processes (--workers), or end what else needs memory; the next run reads it again.",
+    "machine_memory": "Use fewer processes (--workers), or free memory; the next run reads it again.",
 }
 LATER: Final = "The next run reads it again."
-UNEXPECTED: Final = "unexpected_error"  # the reason of a video whose reader failed in a way that it did not foresee
+UNEXPECTED: Final = "unexpected_error"  # reason for a video at which the reader has a bug
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +51,11 @@ class Conversion:
 
     plan: ConversionPlan
     totals: Mapping[str, Any]
-    rejected: tuple[VideoAccount, ...]  # of the videos read now, those that failed; defects of readers first
-    notes: tuple[str, ...] = ()  # of the videos read now: "<video>: <note>"
-    problems: tuple[str, ...] = ()  # why the command fails though it has committed
-    unchanged: int = 0  # videos of the split that were not read again
-    uncounted: int = 0  # of all videos of the split, those that could not be read: `totals` have none of their frames
+    rejected: tuple[VideoAccount, ...]  # failed videos of this run, unexpected errors first
+    notes: tuple[str, ...] = ()  # on videos of this run: "<video>: <note>"
+    problems: tuple[str, ...] = ()  # why the command fails after the commit
+    unchanged: int = 0  # number of videos that were not read again
+    uncounted: int = 0  # number of unreadable videos, whose frames are not in `totals`
 
     @property
     def did(self) -> str:
@@ -99,7 +99,7 @@ def convert(
         digests, measured, stay = _append_videos(plan, writer, read, strict=strict, progress=progress)
         accounts = _accounts(writer)
         totals = Accounting(accounts).totals(None if plan.reader["stand_in"] else plan.dataset.totals.get(plan.split))
-        # Without stamps, videos with unexpected errors, perhaps of the disk, are read again.
+        # Videos with unexpected errors, perhaps of the disk, get no stamp, so that the next plan reads their content.
         unexpected_in = {a.name for a in accounts if a.set_aside in {UNEXPECTED, NOT_NOW, *WHAT_TO_DO}}
         unexpected_in |= {name for name, account in stay.items() if account.set_aside == NOT_NOW}
         read_as = {name: (stamp, digests[name]) for name, stamp in plan.stamps.items() if name not in unexpected_in}
@@ -321,7 +321,7 @@ def _read_one(dataset: Dataset, split: str, raw: Path, body: Path | None, video:
         except Exception as error:  # a bug of the reader must not cost the other videos
             tracks = ()
             note_fault(error)
-            if isinstance(error, RawDataError):  # of the pixels: those of the labels are in the account already
+            if isinstance(error, RawDataError):  # of the pixels; the account has errors of the labels already
                 account.reject(error.reason, str(error))
             else:
                 account.reject(UNEXPECTED, f"{video.name}: {describe_error(error)}")

@@ -44,21 +44,21 @@ class ConversionPlan:
     raw: Path
     root: cache.Root
     body: Path | None
-    reader: Mapping[str, Any]  # all that decides the tracks besides the raw files
-    committed: cache.Split | None  # the split as it is in the cache
-    append: tuple[RawVideo, ...]  # new or changed
-    drop: tuple[str, ...]  # committed videos that changed, were renamed, or are to go
-    stamps: Mapping[str, changes.Stamp]  # of every video that will be in the split
-    why: str  # "" when it is up to date
-    kept: int = 0  # committed videos that stay as they are, the missing ones among them
-    missing: Mapping[str, str] = field(default_factory=dict)  # gone -> which of its files; "": all. Their rows stay
-    renamed: Mapping[str, str] = field(default_factory=dict)  # new name -> old one
-    moved: bool = False  # the raw folder is another than was recorded, with the same videos
-    listed: tuple[RawVideo, ...] = ()  # every video of the raw folder
-    differs: tuple[Difference, ...] = ()  # parts of `reader`: then all videos are read again
-    seen: Mapping[str, changes.Seen] = field(default_factory=dict)  # videos as they looked when they were read
-    touched: tuple[str, ...] = ()  # videos of other sizes or times and the same content
-    invalidate: tuple[int, ...] = ()  # damaged shards to delete; their videos are among `drop`
+    reader: Mapping[str, Any]  # identity of the reader: `identity.reader_parts`
+    committed: cache.Split | None  # the split in the cache, if any
+    append: tuple[RawVideo, ...]  # new and changed videos
+    drop: tuple[str, ...]  # changed, renamed and removed videos
+    stamps: Mapping[str, changes.Stamp]  # by video of the updated split
+    why: str  # "" if the split is up to date
+    kept: int = 0  # number of unchanged videos, including missing ones
+    missing: Mapping[str, str] = field(default_factory=dict)  # missing video -> its missing file; "": all files
+    renamed: Mapping[str, str] = field(default_factory=dict)  # new name -> old name
+    moved: bool = False  # the raw folder has moved
+    listed: tuple[RawVideo, ...] = ()  # all videos of the raw folder
+    differs: tuple[Difference, ...] = ()  # differing parts of `reader`; if any, all videos are read again
+    seen: Mapping[str, changes.Seen] = field(default_factory=dict)  # recorded stamps
+    touched: tuple[str, ...] = ()  # videos with other sizes or times, but the same content
+    invalidate: tuple[int, ...] = ()  # damaged shards to delete; `drop` has their videos
 
     @property
     def changed(self) -> tuple[str, ...]:
@@ -161,9 +161,9 @@ def compare(
     """The plan for an opened split; None: it is not in the cache yet.
 
     drop_removed: drop rows of videos that are missing from the raw folder. retry: read rejected videos again.
-    Raises RawDataError if the raw folder is missing or another dataset's; PipelineError for an unknown split, for other
-    columns than the committed ones, if the raw folder has none of the committed videos or is another folder, and if all
-    must be read again and some are missing; StandInMixed if demo data would replace real data, or the reverse.
+    Raises RawDataError if the raw folder is missing or another dataset's; PipelineError for an unknown split, other
+    columns, another raw folder, and if all videos must be read again but some are missing; StandInMixed if demo data
+    would replace real data, or the reverse.
     """
     with _no_collection():
         videos = tuple(_list_videos(dataset, split, raw))
@@ -259,7 +259,7 @@ def read_again(plan: ConversionPlan, names: Collection[str]) -> ConversionPlan:
     if plan.differs:
         raise PipelineError(f"{plan.name}: all videos must be converted again ({plan.why}). Do that first.")
     videos = tuple(video for video in plan.listed if video.name in set(names) and video.name not in plan.missing)
-    # Stamps of the others are those of their commit: a change since then must not be hidden by their stamps of now.
+    # The other videos keep their recorded stamps: new ones would hide changes.
     stamps = plan.recorded_stamps() | {video.name: plan.stamps[video.name] for video in videos}
     return replace(
         plan,
@@ -279,7 +279,7 @@ def committed_split(root: cache.Root, name: str) -> cache.Split | None:
 
 @contextlib.contextmanager
 def _no_collection() -> Iterator[None]:
-    """Switch garbage collection off: millions of objects without cycles are made here."""
+    """Switch garbage collection off, for millions of new objects without cycles."""
     was_on = gc.isenabled()
     gc.disable()
     try:

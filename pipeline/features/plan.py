@@ -78,8 +78,8 @@ class ExtractionPlan:
     replace: bool = False
     why: str = ""
     lacks: MissingRows | None = None  # None: motion only, without pixels
-    differs: tuple[Difference, ...] = ()  # differences from the recorded identity: it is refused
-    otherwise: str = ""  # the same as text
+    differs: tuple[Difference, ...] = ()  # from the recorded identity; if any, the extraction is refused
+    otherwise: str = ""  # `differs` as text
 
     @property
     def up_to_date(self) -> bool:

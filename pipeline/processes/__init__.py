@@ -28,7 +28,7 @@ PR_SET_PDEATHSIG: Final = 1  # of Linux
 OUT_OF_MEMORY: Final = 86  # exit code of a process at its memory limit
 IDLE: Final = -2  # the place of a process without a task
 
-pulse = memoryview(bytearray(16)).cast("q")  # of this process: signs of life so far, and its place
+pulse = memoryview(bytearray(16)).cast("q")  # this process's number of signs of life, and its place
 
 
 def cores(workers: int) -> int:
@@ -70,12 +70,12 @@ def how_it_ended(code: int | None, *, timeout: float | None = None) -> Failed:
     return Failed("reader_crashed", f"ended with exit code {code}")
 
 
-def sendable(error: Exception, where: str) -> Exception:
-    """The error with its traceback as a note; if the error cannot be pickled, only that."""
+def sendable(error: Exception) -> Exception:
+    """The error with its traceback as a note; if it cannot be pickled, a PipelineError with the traceback."""
     text = "".join(traceback.format_exception(error)).rstrip()
     try:
-        pickle.loads(pickle.dumps(error))  # noqa: S301 - what was pickled in the same line
+        pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
     except Exception:
         return PipelineError(text)
-    error.add_note(f"{where}:\n{text}")
+    error.add_note(f"In a process of its own:\n{text}")
     return error

@@ -266,7 +266,7 @@ def _serve(pipe: Connection[Any, Any], fds: Sequence[int], work: Callable[..., A
             except MemoryError:
                 raise
             except Exception as error:
-                outcome = pickle.dumps((None, sendable(error, "In a process of its own")))
+                outcome = pickle.dumps((None, sendable(error)))
             pipe.send((time.perf_counter() - began, outcome))
             alive(IDLE)
 

@@ -67,10 +67,10 @@ class SplitPlan:
     extractions: list[StreamPlan] = field(default_factory=list)  # without rows that the conversion adds
     committed: cache.Split | None = None
     problems: list[str] = field(default_factory=list)  # errors that a run will meet
-    refusals: list[str] = field(default_factory=list)  # streams to import, or whose columns the split does not have
-    behind: list[StreamPlan] = field(default_factory=list)  # streams with missing rows that no setting or option names
-    undetected: tuple[str, ...] = ()  # clips in which [detect] finds people first
-    detection: DetectionPlan | None = None  # of the whole raw folder; None also where its weights are not here yet
+    refusals: list[str] = field(default_factory=list)  # messages: streams to import, missing columns
+    behind: list[StreamPlan] = field(default_factory=list)  # incomplete streams that no setting or option names
+    undetected: tuple[str, ...] = ()  # clips without keypoints, for the detector
+    detection: DetectionPlan | None = None  # of the whole raw folder; None also until its weights are downloaded
 
     @property
     def name(self) -> str:

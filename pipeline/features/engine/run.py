@@ -63,12 +63,12 @@ class Output(Generic[T]):
     ) -> None:
         self.stream, self.target, self.write, self.recorded, self._split = stream, target, write, recorded, split
         self.open = OpenShards(split, shards, stream, target)
-        self.provenance: Mapping[str, Any] | None = None  # of what computed rows; None: nothing had to be loaded
+        self.provenance: Mapping[str, Any] | None = None  # of the network; None: nothing was loaded
         self.threads = 1  # of the network
         self.computing = 0  # batches
         self.writing = 0  # shards that are being written
         self.batches: Batches
-        self._computer: Computer | None = None  # none: decoding processes compute it
+        self._computer: Computer | None = None  # None: decoding processes compute rows
         self._most_open = 0
         self._memory: SharedSlots
         self._crops: NDArray[np.uint8]

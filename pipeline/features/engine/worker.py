@@ -115,7 +115,7 @@ class CropDecoding:
         numbers = [number for number in numbers if not self._is_skipped(number, task, skipped)]
         self._upcoming.extend(numbers)
         for number in numbers:
-            alive(number)  # opening a video may hang, too
+            alive(number)  # before the video is opened, which may hang, too
             began = time.perf_counter()
             frame = next(self._frames)  # takes one number from `_upcoming`
             self._meter.add(decode=time.perf_counter() - began)
