@@ -224,7 +224,7 @@ def _drop_videos(split: cache.Split, shards: Collection[int], done: Repair) -> t
             f"{split.name}: rows of {count(len(names), 'video')} are damaged. They were imported from "
             f"{imported['file']}. Nothing was changed. Delete the split with its features, and import it again."
         )
-    plan = read_again(recorded_plan(split, None, None), names)
+    plan = read_again(recorded_plan(split), names)
     with_body = ["--body", str(plan.body)] if plan.body else []
     fill = command("convert", split.name, "--raw", str(plan.raw), "--cache", str(split.root), *with_body)
     if gone := sorted(names - set(plan.drop)):

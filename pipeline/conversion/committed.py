@@ -16,7 +16,7 @@ import numpy as np
 import cache
 from pipeline import datasets
 from pipeline.accounting import VideoAccount, reason
-from pipeline.cli.text import FEW, command, count, few
+from pipeline.cli.text import FEW, count, few
 from pipeline.datasets.base import Dataset
 from pipeline.detect.clips import EXTENSIONS
 from pipeline.errors import PipelineError, RawDataError
@@ -111,17 +111,6 @@ def missing_names(missing: Mapping[str, str]) -> list[str]:
     return [video + (f" (without {path})" if path else "") for video, path in sorted(missing.items())]
 
 
-def missing_lines(name: str, missing: Mapping[str, str], *, raw: Path, root: cache.Root) -> list[str]:
-    """Message about the missing videos of the split `name`, with what to do; empty without any."""
-    if not missing:
-        return []
-    names = missing_names(missing)
-    shown = few(names, FEW, command("status", "--all", "--cache", str(root)))
-    drop = command("convert", name, "--raw", str(raw), "--cache", str(root), DROP)
-    first = f"{name}: {count(len(names), 'video')} missing from {raw}; the rows are kept: "
-    return [f"{first}{', '.join(shown)}. Restore them (is the disk mounted?), or delete their rows: {drop}"]
-
-
 def why_empty(committed: cache.Split) -> list[str]:
     """Message that none of a split's videos could be used, with the commonest reason; empty if some could."""
     if committed.manifest["rows"] or "videos" not in committed.manifest.get("accounting", {}):
@@ -174,9 +163,7 @@ def video_state(account: Mapping[str, Any], harmless: Collection[str]) -> tuple[
     return "kept" if account["tracks_kept"] else OTHER_SPLIT, "", message
 
 
-def recorded_reader(
-    split: cache.Split, raw: Path | None = None, body: Path | None = None
-) -> tuple[Dataset, Path, Path | None]:
+def recorded_reader(split: cache.Split, raw: Path | None, body: Path | None) -> tuple[Dataset, Path, Path | None]:
     """The reader with its options, the raw folder and the body folder of a committed split's conversion.
 
     `raw`, `body`: their new places, if they moved. Raises PipelineError if one is unknown or missing, and for a split
@@ -230,9 +217,7 @@ def _body_folder(split: cache.Split, given: Path | None) -> Path | None:
     if given is not None or split.manifest["reader"]["body"] is None:
         return given
     if (recorded := split.provenance.get("body")) is None:
-        raise PipelineError(
-            f"{split.name}: was converted with a body model whose folder is not recorded. Use --body DIR."
-        )
+        raise PipelineError(f"{split.name}: its body model's folder is not recorded. Use --body DIR.")
     return Path(str(recorded))
 
 

@@ -16,9 +16,10 @@ from typing import Any, Final
 import cache
 from cache import fingerprint
 from pipeline.accounting import NOT_NOW
-from pipeline.cli.text import command, count
+from pipeline.cli.text import FEW, command, count, few
 from pipeline.conversion.committed import (
-    missing_lines,
+    DROP,
+    missing_names,
     names_with_rows,
     recorded_raw,
     recorded_reader,
@@ -86,7 +87,14 @@ class ConversionPlan:
 
     @property
     def missing_lines(self) -> list[str]:
-        return missing_lines(self.name, self.missing, raw=self.raw, root=self.root)
+        """Message about missing videos, with what to do; empty without any."""
+        if not self.missing:
+            return []
+        names, root = missing_names(self.missing), ("--cache", str(self.root))
+        shown = ", ".join(few(names, FEW, command("status", "--all", *root)))
+        drop = command("convert", self.name, "--raw", str(self.raw), *root, DROP)
+        first = f"{self.name}: {count(len(names), 'video')} missing from {self.raw}; the rows are kept: {shown}"
+        return [f"{first}. Restore them (is the disk mounted?), or delete their rows: {drop}"]
 
     @property
     def problems(self) -> list[str]:

@@ -107,7 +107,7 @@ def read_untracked(split: cache.Split, entry: cache.VideoEntry, raw: Path | None
         return None  # its labels are no detections that a reader links
     if not entry.account.get("dropped") or entry.account.get("set_aside"):
         return None
-    (reader, folder, _), account = recorded_reader(split, raw), DrawnAccount(entry.name)
+    (reader, folder, _), account = recorded_reader(split, raw, None), DrawnAccount(entry.name)
     of_split = split.name.partition("/")[2]
     video = next((video for video in reader.videos(folder, of_split) if video.name == entry.name), None)
     if video is not None:
