@@ -223,9 +223,8 @@ def refuse_committed_failures(plan: ConversionPlan) -> None:
     if plan.committed.manifest["accounting"]["videos"]["set_aside"].keys() <= plan.dataset.harmless:
         return
     drop = set(plan.drop)
-    accounts = (
-        VideoAccount.from_dict(dict(video.account)) for video in plan.committed.videos if video.name not in drop
-    )
+    videos = (video for video in plan.committed.videos if video.name not in drop)
+    accounts = (VideoAccount.from_dict(dict(video.account)) for video in videos)
     if failed := [account for account in accounts if is_failure(plan.dataset, account)]:
         more_text = f", and {len(failed) - 1:,} more" if len(failed) > 1 else ""
         again = command("convert", plan.name, "--retry", "--cache", str(plan.root))
@@ -260,9 +259,9 @@ def read_videos(
     plan: ConversionPlan,
     videos: Sequence[RawVideo],
     workers: int,
-    scheduler: str | None = None,
-    timeout: float = TIMEOUT,
-    memory: int = MEMORY,
+    scheduler: str | None,
+    timeout: float,
+    memory: int,
 ) -> Iterator[ReadVideo]:
     """Read every video, in order, a bounded number ahead of the writer, by local processes or on a Dask cluster.
 

@@ -30,7 +30,6 @@ from pipeline.processes.devices import Devices
 MOST_SHARDS: Final = 4  # in a task of a cluster: a lost worker costs 32,768 rows
 MOST_OF_DEVICE: Final = 16  # in a task of a device: a GPU computes four in a few seconds, and starts with empty buffers
 
-Workers = cluster.Workers | Devices
 Extracted = tuple[cache.Staged, Counts]  # a shard that a worker has staged
 
 
@@ -107,7 +106,7 @@ def provenance_of(scheduler: str | None, split: Split, spec: StreamSpec, resourc
 
 def _workers(
     scheduler: str | None, split: Split, spec: StreamSpec, resources: Resources
-) -> AbstractContextManager[Workers]:
+) -> AbstractContextManager[cluster.Workers | Devices]:
     if scheduler is None:
         return Devices(resources.processes)
     return cluster.connect_workers(scheduler, raw_folder(split, spec.raw) if spec.stream.reads.crops else None)

@@ -38,7 +38,7 @@ AGAIN: Final = "Finished shards are kept: run the same command again."
 
 
 @contextlib.contextmanager
-def connect_workers(scheduler: str, shared: Path | None = None) -> Iterator[Workers]:
+def connect_workers(scheduler: str, shared: Path | None) -> Iterator[Workers]:
     """Connect to the workers of the cluster at `scheduler`. shared: a file or folder that all of them must see.
 
     Raises as `connect_client`, and PipelineError if there is no worker for PATIENCE seconds, if one has other libraries

@@ -31,9 +31,7 @@ def _device(text: str) -> str:
 DeviceName = Annotated[
     str, AfterValidator(_device), Field(description="Device: auto (a GPU if there is one), cpu, cuda, cuda:1, ...")
 ]
-DeviceNames = Annotated[
-    str | None, Field(description="GPUs of this machine (0,1,2,3), with one process each; none: only device")
-]
+DeviceNames = Annotated[str | None, Field(description="GPUs of this machine (0,1,2,3), one process each; none: device")]
 
 
 def device_names(text: str, device: str = "auto") -> tuple[str, ...]:

@@ -147,7 +147,7 @@ def complete(args: argparse.Namespace) -> None:
     """
     options: dict[str, str] = getattr(args, "from_settings", {})
     given = {options[name]: value for name in options if (value := getattr(args, name)) is not None}
-    if not (given.keys() != set(options.values()) or args.settings or args.reads):
+    if given.keys() == set(options.values()) and not args.settings and not args.reads:
         return
     file = getattr(args, "config", None) or settings_file()
     args.cfg = sections.load(file, tolerant=True, optional=file == sections.FILE).override(given)

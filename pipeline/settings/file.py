@@ -39,6 +39,7 @@ LUIGI: Final = frozenset(
 FORMERLY: Final = {"train": "vibe"}  # old names of sections, which are read until the next version
 _adapter: Final[Callable[[Any], TypeAdapter[Any]]] = functools.cache(TypeAdapter)
 BY_SET: Final = Path("--set")  # the "file" of settings on the command line
+NO_FILE: Final = "Run from the project's folder, or set LUIGI_CONFIG_PATH."
 
 
 class Section(dict[str, str]):
@@ -192,7 +193,7 @@ def line_of(file: Path, section: str, key: str = "") -> int:
     return 0
 
 
-def read(file: Path, do: str = "Run from the project's folder, or set LUIGI_CONFIG_PATH.") -> SettingsFile:
+def read(file: Path, do: str = NO_FILE) -> SettingsFile:
     """Read the file's sections.
 
     Raises ConfigError, with the line, for a file in another format, and with `do` for a missing file.

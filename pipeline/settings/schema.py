@@ -78,9 +78,7 @@ class Features(Resources):
 class Dask:
     """[dask]: conversion and extraction on a cluster."""
 
-    scheduler: Annotated[
-        str | None, Field(description="Address of a Dask cluster (tcp://node:8786); none: this machine")
-    ] = None
+    scheduler: Annotated[str | None, Field(description="Dask cluster (tcp://node:8786); none: this machine")] = None
 
 
 TYPES: Final[dict[str, type[Any]]] = {

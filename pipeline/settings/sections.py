@@ -26,7 +26,7 @@ from pipeline.errors import ConfigError, PipelineError, did_you_mean
 from pipeline.features import streams
 from pipeline.features.spec import StreamSpec
 from pipeline.processes import cores
-from pipeline.settings.file import BY_SET, LUIGI, Section, SettingsFile, apply_overrides, note, read
+from pipeline.settings.file import BY_SET, LUIGI, NO_FILE, Section, SettingsFile, apply_overrides, note, read
 from pipeline.settings.schema import (
     TYPES,
     ConvertSettings,
@@ -159,7 +159,7 @@ def declared_sections() -> tuple[Declared, ...]:
     return tuple({id(record): record for record in records.values()}.values())
 
 
-def load(file: Path, do: str | None = None, *, tolerant: bool = False, optional: bool = False) -> Settings:
+def load(file: Path, do: str = NO_FILE, *, tolerant: bool = False, optional: bool = False) -> Settings:
     """Read and check luigi.cfg and `--set`, except sections that other packages declare and Luigi's own.
 
     Args:
@@ -170,8 +170,7 @@ def load(file: Path, do: str | None = None, *, tolerant: bool = False, optional:
     Raises ConfigError, with the line, for unknown, missing, invalid and contradictory settings.
     """
     absent = optional and not file.exists()
-    source = SettingsFile(file, {}) if absent else read(file) if do is None else read(file, do)
-    source = migrate_streams(apply_overrides(source))
+    source = migrate_streams(apply_overrides(SettingsFile(file, {}) if absent else read(file, do)))
     check_sections(source, tolerant=tolerant)
     required = ("paths", "data") if absent else ()  # that have no defaults
     values = {name: dataclass_of(source.section(name), spec) for name, spec in TYPES.items() if name not in required}
@@ -323,7 +322,7 @@ def _detector_named(source: SettingsFile, settings: DetectSettings, implied: str
 # -------------------------------------------------------------------------------------------------------- checks
 
 
-def check_sections(source: SettingsFile, *, tolerant: bool = False) -> None:
+def check_sections(source: SettingsFile, *, tolerant: bool) -> None:
     """Raise ConfigError for an unknown section, unless `tolerant`, and for names that two packages claim."""
     names = [*TYPES, *datasets.names(), *streams.names(), *detect.names(), *declared_names()]
     if twice := sorted(name for name in {*names} if names.count(name) > 1):
