@@ -28,9 +28,8 @@ def options(sub: argparse.ArgumentParser) -> None:
     split_arguments(sub)
     cache_option(sub, required=True)
     sub.add_argument("--raw", type=Path, help="The dataset's raw folder (with --retry: as recorded)")
-    sub.add_argument(
-        "--body", type=Path, help="Folder of SMPL's files, for datasets that need them (default: [paths] body)"
-    )
+    help_ = "Folder of SMPL's files, for datasets that need them (default: [paths] body)"
+    sub.add_argument("--body", type=Path, help=help_)
     setting_options(sub, "convert", "workers")
     setting_options(sub, "dask", "scheduler")
     help_ = "Delete rows of videos that are missing from the raw folder (default: [convert] removed)"

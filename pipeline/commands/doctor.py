@@ -43,14 +43,13 @@ SPIN: Final = "data of SPIN, by fetch_data.sh of github.com/nkolot/SPIN"
 ARCHIVE: Final = "SMPL_python_v.1.1.0.zip: smpl/models/basicmodel_{}_lbs_10_207_0_v1.1.0.pkl, renamed to {}.pkl"
 
 
-@dataclass(frozen=True)
 class BodyFiles:
     """The body model's files, declared as those of a dataset."""
 
-    name: str = "body"
-    page: str = "https://smpl.is.tue.mpg.de"
+    name = "body"
+    page = "https://smpl.is.tue.mpg.de"
     splits: tuple[str, ...] = ()
-    parts: tuple[ReleasePart, ...] = (
+    parts = (
         ReleasePart("SMPL, neutral", ("SMPL_NEUTRAL.{pkl,npz}",), ARCHIVE.format("neutral", "SMPL_NEUTRAL")),
         ReleasePart("joints for spin49", (smpl_files.REGRESSOR_EXTRA,), SPIN),
         ReleasePart("Human3.6M's joints", (smpl_files.REGRESSOR_H36M,), SPIN),
@@ -65,7 +64,7 @@ class BodyFiles:
             for gender, name in (("male", "SMPL_MALE"), ("female", "SMPL_FEMALE"))
         ),
     )
-    mistakes: tuple[Mistake, ...] = tuple(
+    mistakes = tuple(
         Mistake(f"{folder}basicmodel_<gender>_<version>.pkl", "has its name in SMPL's archive", "Rename it: see below.")
         for folder in ("", "*/")
     )

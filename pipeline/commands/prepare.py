@@ -76,15 +76,8 @@ def options(sub: argparse.ArgumentParser) -> None:
 
 def reads(args: argparse.Namespace) -> list[str]:
     """Sections of the dataset, detector, streams and resources."""
-    return [
-        args.dataset,
-        "paths.body",
-        "detect",
-        args.detector or usual_detector(args.raw),
-        "convert",
-        "dask",
-        *extract_command.reads(args),
-    ]
+    detector = args.detector or usual_detector(args.raw)
+    return [args.dataset, "paths.body", "detect", detector, "convert", "dask", *extract_command.reads(args)]
 
 
 def run(args: argparse.Namespace) -> int:
@@ -289,10 +282,8 @@ def _show(prepared: Preparation, plan: SplitPlan) -> None:
 
 def _print_plan(prepared: Preparation, plans: Sequence[SplitPlan]) -> None:
     most = None if prepared.args.all else FEW
-    for text in (
-        *(text for plan in plans for text in lines(plan, most)),
-        *forecast_lines([*forecasts_of(plans).values()]),
-    ):
+    texts = [text for plan in plans for text in lines(plan, most)]
+    for text in (*texts, *forecast_lines([*forecasts_of(plans).values()])):
         out.print(text)
     if prepared.without_weights:
         out.print(f"{DOUBT} {plain(WITHOUT_WEIGHTS)}")

@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     result = CommandResult([_status_of(opened, name, sizes=args.sizes) for name in chosen])
     rows = [row for row in result.rows if "accounting" in row]  # else its manifest cannot be read
     result.problems = [problem for row in result.rows for problem in row["problems"]]
-    result.problems += _too_many(rows, args.max_rejected)
+    result.problems += _rejected_beyond(args.max_rejected, rows)
     if args.csv:
         return print_result(result, instead=_csv([opened[row["split"]] for row in rows]))
     if not result.rows:
@@ -101,13 +101,11 @@ def run(args: argparse.Namespace) -> int:
     return print_result(result, as_json=args.json)
 
 
-def _too_many(rows: Sequence[Mapping[str, Any]], most: float) -> list[str]:
-    texts = []
+def _rejected_beyond(most: float, rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for row in rows:
         n_videos = row["accounting"].get("videos", {}).get("found", 0)
         if (n := sum(video["failed"] for video in row["videos"])) > most / 100 * n_videos:
-            texts.append(f"{row['split']}: {count(n, 'video')} of {n_videos:,} rejected, more than {most:g}%")
-    return texts
+            yield f"{row['split']}: {count(n, 'video')} of {n_videos:,} rejected, more than {most:g}%"
 
 
 def _video_lists(row: Mapping[str, Any], *, every: bool) -> Iterator[tuple[str, list[str]]]:
@@ -162,9 +160,8 @@ def _sizes_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     for row in rows:
         stored = row["sizes"]
         for part, n_bytes in {"columns": stored["columns"], **stored["streams"]}.items():
-            shown.add_row(
-                plain(row["split"]), plain(part), size(n_bytes), plain(stored["commits"][part] or "not known")
-            )
+            when = stored["commits"][part] or "not known"
+            shown.add_row(plain(row["split"]), plain(part), size(n_bytes), plain(when))
         shown.add_row(plain(row["split"]), "tables, manifests", size(stored["tables"]), "")
         total += stored["columns"] + stored["tables"] + sum(stored["streams"].values())
     shown.add_row("all", "", size(total), "")
@@ -257,9 +254,7 @@ def incomplete_downloads(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             continue
         for unit, in_release in row["accounting"].get("known", {}).items():
             if (n := row["accounting"][unit]["found"]) < in_release:
-                text = (
-                    f"{row['split']}: {n:,} {unit} found of {in_release:,} in the release: the download is incomplete"
-                )
+                text = f"{row['split']}: {n:,} {unit} found of {in_release:,} in the release: incomplete download"
                 name, raw = row["split"].partition("/")[0], Path(row["raw"] or "")
                 if raw.name == name:  # doctor needs <raw>/<dataset>
                     text += f". To list missing files: {command('doctor', name, '--raw', str(raw.parent))}"

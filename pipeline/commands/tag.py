@@ -39,10 +39,8 @@ def run(args: argparse.Namespace) -> int:
     result, shown = CommandResult(tags), table("tag", "made", "split", "rows", "streams")
     for tag in tags:
         for split, state in tag.splits.items():
-            streams = ", ".join(state["streams"]) or "-"
-            shown.add_row(
-                plain(tag.name), tag.created or "not known", plain(split), f"{state['rows']:,}", plain(streams)
-            )
+            streams = plain(", ".join(state["streams"])) or "-"
+            shown.add_row(plain(tag.name), tag.created or "not known", plain(split), f"{state['rows']:,}", streams)
     result.text += [shown] if tags else ["no tags"]
     result.lines(removed_data_lines(tags, str(args.cache)), IDLE)
     return print_result(result, as_json=args.json)

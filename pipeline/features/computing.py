@@ -118,6 +118,5 @@ def _require_shape(stream: Stream, computed: Any, expected: tuple[int, ...], wha
 
 
 def _undeclared_error(stream: Stream, expected: str, found: str) -> PipelineError:
-    return PipelineError(
-        f"{streams.label(stream.kind)} does not compute what it declares: expected {expected}, found {found}"
-    )
+    label = streams.label(stream.kind)
+    return PipelineError(f"{label} does not compute what it declares: expected {expected}, found {found}")

@@ -58,9 +58,8 @@ def extract_together(
         together.setdefault(str(spec.raw) if spec.stream.reads.crops else i, []).append(i)
     by_plan: dict[int, Extraction] = {}
     for numbers in together.values():
-        by_plan |= dict(
-            zip(numbers, _extract([plans[i] for i in numbers], resources, scheduler, progress), strict=True)
-        )
+        extractions = _extract([plans[i] for i in numbers], resources, scheduler, progress)
+        by_plan |= dict(zip(numbers, extractions, strict=True))
     return [by_plan[i] for i in range(len(plans))]
 
 

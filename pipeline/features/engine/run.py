@@ -222,10 +222,9 @@ class Run(Generic[T]):
 
     def _compute(self, first: list[DecodingJob], videos: Iterator[list[DecodingJob]]) -> Iterator[tuple[int, T]]:
         workers = self._resources.decoders(self._process)
-        if workers > MOST_WORKERS * cores(0):
-            raise ConfigError(
-                f"workers {workers}: expected at most {MOST_WORKERS * cores(0)}, {MOST_WORKERS} for each core here"
-            )
+        most = MOST_WORKERS * cores(0)
+        if workers > most:
+            raise ConfigError(f"workers {workers}: expected at most {most}, {MOST_WORKERS} for each core here")
         fillings = [out.load(self._resources.machine(self._process), workers) for out in self._outputs]
         lanes = max(out.threads for out in self._outputs)
         self.meter = Meter(decoders=workers, lanes=lanes, device=device_of(self.provenance))

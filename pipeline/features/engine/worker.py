@@ -104,9 +104,7 @@ class CropDecoding:
     def share(self, *memories: mmap.mmap) -> None:
         """Map the memory of the slots, by output."""
         cv2.setNumThreads(1)  # processes already use all cores
-        self._memories = [
-            SharedSlots(memory, filling) for memory, filling in zip(memories, self._fillings, strict=True)
-        ]
+        self._memories = list(map(SharedSlots, memories, self._fillings))
 
     def __call__(self, task: Task, skipped: Mapping[int, Failed]) -> tuple[Problems, Meter]:
         """Fill the slots. Returns problems and times. skipped: frames at which processes ended."""

@@ -105,8 +105,8 @@ def _torchvision(named: Named, pretrained: NetworkWeights | None) -> Built:
     networks = [name for name in models.list_models(module=models) if name not in RESCALING]
     if named.name not in networks:
         close = did_you_mean(named.name, networks)
-        others = f" known: {', '.join(networks)}" if close == ";" else ""
-        raise ConfigError(f"torchvision has no network {named.name!r} that gives a vector of features{close}{others}")
+        listing = f" known: {', '.join(networks)}" if close == ";" else ""
+        raise ConfigError(f"torchvision has no network {named.name!r} that gives a vector of features{close}{listing}")
     size = {"image_size": named.region[0]} if named.name.startswith("vit_") else {}
     weights = None
     if pretrained is not None:
