@@ -189,9 +189,7 @@ def test_real_data_need_the_networks_weights_and_a_moved_raw_folder_its_name(
     assert (row["stand_in"], row["streams"], row["raw"]) == (False, ["resnet50 (untrained)"], str(penn.raw))
 
 
-def test_a_terminal_without_ticks_shows_an_escape_and_names_cannot_steer_it(
-    root: Path, run: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_terminal_without_ticks_shows_an_escape_and_names_cannot_steer_it(root, run, monkeypatch):
     assert plain("a\x1b[31mb\r\n\udcff [red] déjà") == r"a\x1b[31mb\r\n\udcff \[red] déjà"
     written = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii", write_through=True))

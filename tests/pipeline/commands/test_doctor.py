@@ -51,9 +51,7 @@ def problems(examination: Examination) -> str:
 
 
 @pytest.mark.parametrize("name", RELEASES)
-def test_demo_data_are_complete_an_empty_folder_is_not_and_parts_are_those_of_splits(
-    name: str, embedded: Any, tmp_path: Path
-) -> None:
+def test_demo_data_are_complete_an_empty_folder_is_not_and_parts_are_those_of_splits(name, embedded, tmp_path):
     found, dataset = look(name, embedded.raw(name)), datasets.get(name)
     assert found.stand_in
     assert found.usable == dataset.splits

@@ -39,10 +39,7 @@ def numbers(penn: Any) -> dict[str, dict[str, bytes]]:
         (f"{NAME}/kp_2d/c/1/0/0", f"{NAME}: rows of 1 video dropped", 2, {"0003"}, 0),
     ],
 )
-def test_a_damaged_shard_costs_just_its_rows(
-    shard: str, dropped: str, kept: int, read: set[str], batches: int, penn: Any, network: Any, reads: Any,
-    repair: Any, ran: Any,
-) -> None:  # fmt: skip
+def test_a_damaged_shard_costs_just_its_rows(shard, dropped, kept, read, batches, penn, network, reads, repair, ran):
     before, manifest = numbers(penn), (penn.root / STREAM / "manifest.json").read_bytes()
     spoil(penn, shard)
     reads.clear()
@@ -63,9 +60,7 @@ def test_a_damaged_shard_costs_just_its_rows(
 
 
 @pytest.mark.parametrize("shard", ["", f"{NAME}/kp_2d/c/1/0/0", f"{STREAM}/c/1/0"])
-def test_with_nothing_to_repair_or_without_the_raw_files_nothing_is_changed(
-    shard: str, penn: Any, network: Any, into: Any, repair: Any
-) -> None:
+def test_with_nothing_to_repair_or_without_the_raw_files_nothing_is_changed(shard, penn, network, into, repair):
     if shard:
         penn.remove("0003")
         spoil(penn, shard)

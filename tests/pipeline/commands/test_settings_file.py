@@ -70,18 +70,14 @@ def test_a_value_of_several_lines_stands_where_its_key_does(tmp_path: Path) -> N
         ("[a]\nworkers\n", ", line 2: expected key = value, below a [section]; found 'workers'"),
         ("[a]\nx = 1\n[b\n", ", line 3: expected key = value, below a [section]; found '[b'"),
         ("[a]\n= 1\n", ", line 2: expected key = value, below a [section]; found '= 1'"),
+        ("[a]\n# Fuß\nx = \xff\n", ", line 2: expected text in UTF-8, found the byte 0xdf"),
     ],
 )
 def test_what_is_no_settings_file_is_told_with_its_line(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "luigi.cfg").write_bytes(text.encode("latin-1"))
     with pytest.raises(ConfigError) as told:
-        of(tmp_path, text)
-    assert str(told.value) == f"{tmp_path / 'luigi.cfg'}{message}"
-
-
-def test_bytes_that_are_no_text_are_told_with_their_line(tmp_path: Path) -> None:
-    (tmp_path / "luigi.cfg").write_bytes("[a]\n# Fuß\nx = \xff\n".encode("latin-1"))
-    with pytest.raises(ConfigError, match="line 2: expected text in UTF-8, found the byte 0xdf"):
         read(tmp_path / "luigi.cfg")
+    assert str(told.value) == f"{tmp_path / 'luigi.cfg'}{message}"
 
 
 @hypothesis.settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -255,9 +255,7 @@ def body(embedded: Any, tmp_path: Path) -> Path:
     return Path(shutil.copytree(embedded.body, tmp_path / "body"))
 
 
-def test_missing_body_files_and_a_body_that_cannot_be_loaded_reject_no_video(
-    embedded: Any, into: Any, body: Path, tmp_path: Path
-) -> None:
+def test_missing_body_files_and_a_body_that_cannot_be_loaded_reject_no_video(embedded, into, body, tmp_path):
     with pytest.raises(MissingAssets, match=r"SMPL_NEUTRAL.*synthesize"):
         plan_3dpw(embedded, tmp_path / "cache", tmp_path / "nowhere")
     (body / "SMPL_NEUTRAL.pkl").write_bytes(b"cos\nsystem\n(S'exit 1'\ntR.")

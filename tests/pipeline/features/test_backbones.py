@@ -63,9 +63,7 @@ def test_weights_that_mean_nothing_are_refused_in_words(text: str) -> None:
         NetworkWeights.parse(text)
 
 
-def test_offline_it_says_which_file_to_put_where(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_offline_it_says_which_file_to_put_where(monkeypatch, tmp_path, capsys):
     def offline(*_: object, **__: object) -> None:
         raise URLError("no network")
 

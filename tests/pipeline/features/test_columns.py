@@ -175,9 +175,7 @@ def test_a_network_gets_the_columns_of_each_row_and_changed_ones_recompute_their
 
 
 @pytest.mark.parametrize("shift", [1, 5])
-def test_rows_with_the_columns_of_other_rows_are_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shift: int
-) -> None:
+def test_rows_with_the_columns_of_other_rows_are_found(tmp_path, monkeypatch, shift):
     root = convert(tmp_path)
     with monkeypatch.context() as patch:
         wrong = lambda split, rows, reads: label_batch(split, (rows + shift) % (3 * N), reads)  # noqa: E731
