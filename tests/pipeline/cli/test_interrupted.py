@@ -5,129 +5,46 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import cache
+from pipeline.cli import signals
 from pipeline.cli.signals import Terminated, listening
 
 ROOT = Path(__file__).parents[3]
-PENN = ("penn_action", "train")
-HALF = "no output is incomplete"
-
-# The command line itself, in a process whose work stands still at a step, so that a signal always comes in its midst.
-DRIVER = """
-import sys, time
-from contextlib import contextmanager
-from pathlib import Path
-from pipeline.cli import progress
-
-note, step, *arguments = sys.argv[1:]
-
-@contextmanager
-def bar(*_, **__):
-    calls = 0
-
-    def report(done, total, message=""):
-        nonlocal calls
-        calls += 1
-        if calls == int(step):
-            try:
-                Path(note).write_text("here")  # from here on, the signal may come
-                time.sleep(60)
-            finally:
-                if "slow end" in note:
-                    time.sleep(1.1)  # signals within a second are one
-                    Path(note).write_text("ending")
-                    time.sleep(60)
-
-    yield report
-
-progress.bar = bar
-sys.argv[1:] = arguments
-from pipeline.__main__ import main
-
-sys.exit(main())
-"""
-
-Ended = subprocess.CompletedProcess[str]
-Start = Callable[..., Ended]
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    """Run a command, send it signals at its n-th step, one after the other, and wait for its end."""
-    started: list[subprocess.Popen[str]] = []
-    script = tmp_path / "driver.py"
-    script.write_text(DRIVER)
-
-    def run(*arguments: object, step: int, signals: dict[signal.Signals, str], note: str = "note") -> Ended:
-        file = tmp_path / note
-        process = subprocess.Popen(
-            [sys.executable, "-W", "error", str(script), str(file), str(step), *map(str, arguments)],
-            cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            process_group=0,
-        )
-        started.append(process)
-        for number, seen in signals.items():
-            end = time.monotonic() + 60
-            while not (file.is_file() and file.read_text() == seen) and time.monotonic() < end:
-                assert process.poll() is None, process.communicate()
-                time.sleep(0.005)
-            os.killpg(process.pid, number)  # as a terminal and SLURM do
-        output, errors = process.communicate(timeout=60)
-        return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
-
-    yield run
-    for process in started:
-        process.kill()
-        process.wait()
-
-
-def check_message(ended: Ended, start: str, *arguments: object) -> None:
-    """Two lines: what is kept, and the same command."""
-    assert ended.stdout == ""
-    first, second = ended.stderr.splitlines()
-    assert first.startswith(start), ended.stderr
-    assert shlex.split(second)[1:] == ["-m", "pipeline", *map(str, arguments)]
-
-
-def test_an_interrupted_conversion_prints_how_to_continue_and_continues(penn, into, tmp_path, start, run):
-    words = ("convert", *PENN, "--raw", penn.raw, "--cache", penn.root, "--workers", 2)
-    ended = start(*words, step=2, signals={signal.SIGINT: "here"})
-    assert ended.returncode == 130, ended.stderr
-    kept = "finished shards (8,192 rows each) are kept; the same command continues from there:"
-    check_message(ended, f"interrupted: {kept}", *words)
-    assert not (penn.root / penn.name / "manifest.json").exists()
-    assert run(*words) == 0
-    killed = into.tree(penn.root.rename(tmp_path / "killed"))
-    penn.converted()
-    assert killed == into.tree(penn.root)
 
 
 @pytest.mark.parametrize(
+    ("command", "interrupted", "kept"),
+    [("verify", "verify", "no output is incomplete"), ("convert", "SplitWriter", "finished shards (8,192 rows each)")],
+)
+@pytest.mark.parametrize(
     ("number", "code", "name"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
 )
-def test_sigterm_ends_as_ctrl_c_does(number, code, name, penn, run, monkeypatch, capsys):
-    monkeypatch.setattr(cache, "verify", lambda *_, **__: signal.raise_signal(number))
-    words = ("verify", "--cache", penn.root)
+def test_sigterm_ends_as_ctrl_c_does_with_how_to_continue(
+    number, code, name, command, interrupted, kept, penn, run, monkeypatch, capsys
+):
+    monkeypatch.setattr(cache, interrupted, lambda *_, **__: signal.raise_signal(number))
+    words = [command, *((penn.name, "--raw", str(penn.raw)) if command == "convert" else ()), "--cache", str(penn.root)]
     assert run(*words) == code
-    check_message(Ended(words, code, *capsys.readouterr()), f"{name}: {HALF}", *words)
+    shown = capsys.readouterr()
+    first, second = shown.err.splitlines()
+    assert (shown.out, first.startswith(f"{name}: {kept}")) == ("", True), shown
+    assert shlex.split(second)[1:] == ["-m", "pipeline", *words]
 
 
-def test_a_second_signal_ends_the_command_at_once(penn: Any, start: Start) -> None:
-    penn.converted()
-    twice = {signal.SIGINT: "here", signal.SIGTERM: "ending"}
-    ended = start("verify", "--cache", penn.root, step=2, signals=twice, note="slow end")
-    assert (ended.returncode, ended.stderr.strip()) == (143, "terminated again: ended at once")
+def test_a_second_signal_ends_the_command_at_once(monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
+    monkeypatch.setattr(signals, "AT_ONCE", 0.0)
+    monkeypatch.setattr(os, "_exit", sys.exit)
+    with pytest.raises(SystemExit, match="143"), listening():
+        try:
+            signal.raise_signal(signal.SIGINT)
+        finally:
+            signal.raise_signal(signal.SIGTERM)
+    assert capfd.readouterr().err.strip() == "terminated again: ended at once"
 
 
 def test_a_broken_pipe_ends_the_command_as_sigpipe_does_without_a_message(penn: Any) -> None:
