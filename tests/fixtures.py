@@ -251,10 +251,9 @@ class Into:
 
 @pytest.fixture(scope="session")
 def on_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with `cluster_jobs` and `made_up` alone, on the path of this process and of those that it starts."""
+    """A folder with `made_up` alone, on the path of this process and of those that it starts."""
     folder = tmp_path_factory.mktemp("path")
-    for file in ("cluster/cluster_jobs.py", "features/made_up.py"):
-        shutil.copy(Path(__file__).parent / "pipeline" / file, folder)
+    shutil.copy(Path(__file__).parent / "pipeline/features/made_up.py", folder)
     sys.path.insert(0, str(folder))
     yield folder
     sys.path.remove(str(folder))

@@ -1,7 +1,6 @@
 """A scheduler and as many workers as a test needs, as processes of the session."""
 
 import functools
-import importlib
 import itertools
 import json
 import os
@@ -10,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
@@ -22,11 +20,6 @@ QUICK = {  # no process waits long for one that is dead
     "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "3",
     "DASK_DISTRIBUTED__ADMIN__SYSTEM_MONITOR__GIL__ENABLED": "False",
 }
-
-
-@pytest.fixture(scope="session")
-def jobs(on_path: Path) -> ModuleType:
-    return importlib.import_module("cluster_jobs")
 
 
 class Cluster:

@@ -19,6 +19,7 @@ from pipeline import detect
 from pipeline.detect import DetectionResources
 from pipeline.detect.plan import plan_detection
 from pipeline.errors import ConfigError, PipelineError
+from pipeline.features import streams
 from pipeline.features.extract import extract_together
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
@@ -37,31 +38,31 @@ ITEMS = list(range(40))
 # -------------------------------------------------------------------------------------------------- map, in order
 
 
-def test_ctrl_c_cancels_what_is_left(two: Cluster, jobs: ModuleType, tmp_path: Path) -> None:
+def test_ctrl_c_cancels_what_is_left(two: Cluster, made_up: ModuleType, tmp_path: Path) -> None:
     def press() -> None:
-        await_that(lambda: len(jobs.logged(tmp_path)) > 2)
+        await_that(lambda: len(made_up.logged(tmp_path)) > 2)
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=press).start()
     with pytest.raises(KeyboardInterrupt):
-        list(cluster.map_on_workers(two.address, jobs.Doubled(tmp_path, seconds=0.2), ITEMS))
-    assert_nothing_begins(jobs, tmp_path, before=len(ITEMS) // 2)
+        list(cluster.map_on_workers(two.address, made_up.Doubled(tmp_path, seconds=0.2), ITEMS))
+    assert_nothing_begins(made_up, tmp_path, before=len(ITEMS) // 2)
 
 
-def test_few_results_wait_to_be_taken(two: Cluster, jobs: ModuleType, tmp_path: Path) -> None:
+def test_few_results_wait_to_be_taken(two: Cluster, made_up: ModuleType, tmp_path: Path) -> None:
     most = 2 * cluster.WINDOW * cluster.TOGETHER  # of two workers
-    results = cluster.map_on_workers(two.address, jobs.Doubled(tmp_path), range(20 * most))
+    results = cluster.map_on_workers(two.address, made_up.Doubled(tmp_path), range(20 * most))
     assert next(results) == 0
     time.sleep(0.5)
-    assert 0 < len(jobs.logged(tmp_path)) <= most + cluster.TOGETHER
+    assert 0 < len(made_up.logged(tmp_path)) <= most + cluster.TOGETHER
     assert list(results) == [2 * item for item in range(1, 20 * most)]
 
 
-def test_a_scheduler_that_goes_away_is_named(jobs: ModuleType, tmp_path: Path, on_path: Path) -> None:
+def test_a_scheduler_that_goes_away_is_named(made_up: ModuleType, tmp_path: Path, on_path: Path) -> None:
     own = Cluster(tmp_path, on_path)
     try:
         own.have(1)
-        results = cluster.map_on_workers(own.address, jobs.Doubled(tmp_path, seconds=0.1), ITEMS)
+        results = cluster.map_on_workers(own.address, made_up.Doubled(tmp_path, seconds=0.1), ITEMS)
         assert next(results) == 0
         own.scheduler.kill()
         with pytest.raises(PipelineError, match=r"scheduler went away.*same command again"):
@@ -70,11 +71,11 @@ def test_a_scheduler_that_goes_away_is_named(jobs: ModuleType, tmp_path: Path, o
         own.end()
 
 
-def assert_nothing_begins(jobs: ModuleType, folder: Path, before: int) -> None:
+def assert_nothing_begins(made_up: ModuleType, folder: Path, before: int) -> None:
     time.sleep(0.3)
-    n_begun = len(jobs.logged(folder))
+    n_begun = len(made_up.logged(folder))
     time.sleep(0.5)
-    assert len(jobs.logged(folder)) == n_begun < before
+    assert len(made_up.logged(folder)) == n_begun < before
 
 
 # ------------------------------------------------------------------------------------------------------- detection
@@ -110,10 +111,10 @@ def test_a_worker_with_another_version_is_refused(two: Cluster, monkeypatch: pyt
         list(cluster.map_on_workers(two.address, str, ITEMS))
 
 
-def test_a_worker_that_does_not_see_the_raw_folder_is_refused_before_anything_is_read(two, jobs, tmp_path):
+def test_a_worker_that_does_not_see_the_raw_folder_is_refused_before_anything_is_read(two, made_up, tmp_path):
     with pytest.raises(PipelineError, match=r"Dask worker at tcp://.*/raw not found"):
-        list(cluster.map_on_workers(two.address, jobs.Doubled(tmp_path), ITEMS, tmp_path / "raw"))
-    assert jobs.logged(tmp_path) == []
+        list(cluster.map_on_workers(two.address, made_up.Doubled(tmp_path), ITEMS, tmp_path / "raw"))
+    assert made_up.logged(tmp_path) == []
 
 
 # ------------------------------------------------------------------------------------------------------ conversion
@@ -155,14 +156,14 @@ def many_videos(embedded: Any, folder: Path, n: int) -> Path:
 
 
 def test_streams_of_every_kind_together_give_the_same_bytes_as_one_after_the_other_here(
-    two: Cluster, made_up: Any, jobs: Any, embedded: Any, into: Any, tmp_path: Path, small_shards: None
+    two: Cluster, made_up: Any, embedded: Any, into: Any, tmp_path: Path, small_shards: None
 ) -> None:
     """Also when a worker is lost; and after a change only its rows are computed, by workers too."""
     raw, alone, shared = many_videos(embedded, tmp_path / "raw", 3), tmp_path / "alone", tmp_path / "cluster"
     resources = Resources(workers=1)
     jittered = made_up.Colour(crop=cache.CropPolicy(jitter=cache.Jitter(copy=1)))
     made = {"colour": made_up.Colour(), "colour.j1": jittered, "single": made_up.Single()}
-    made |= {"followed": made_up.Followed(), "boxes": jobs.Boxes()}
+    made |= {"followed": made_up.Followed(), "pr_vipe": streams.get("pr_vipe")}
     specs = [StreamSpec(name, stream) for name, stream in made.items()]
     reported: list[tuple[int, int]] = []
 

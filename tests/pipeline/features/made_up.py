@@ -1,4 +1,4 @@
-"""A split, streams without a network, and pixels that crash and hang.
+"""A split, streams without a network, pixels that crash and hang, and a slow job for a cluster.
 
 Tests put a copy of this file where decoding processes find it: sources and streams are sent to them by pickle.
 """
@@ -217,3 +217,23 @@ class Source:
                     continue
                 mark.touch()
             DEEDS[deed.removesuffix(" once")]()
+
+
+def logged(folder: Path) -> list[str]:
+    """A line for each item that was begun."""
+    file = folder / "log"
+    return file.read_text().splitlines() if file.exists() else []
+
+
+@dataclass(frozen=True)
+class Doubled:
+    """A slow job."""
+
+    folder: Path
+    seconds: float = 0.0
+
+    def __call__(self, item: int) -> int:
+        with (self.folder / "log").open("ab", buffering=0) as file:  # one line, whole, also when other processes write
+            file.write(b"begun\n")
+        time.sleep(self.seconds)
+        return 2 * item

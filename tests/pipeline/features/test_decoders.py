@@ -154,9 +154,7 @@ def test_pixels_that_cannot_be_compared_end_the_extraction(extract, monkeypatch,
     monkeypatch.setattr("pipeline.processes.pool.START", 3.0)
     last = {"crash": "ended with exit code 3", "hang": "made no progress for 3 s"}[deed]
     sources = [extract.source("0", deeds=((-1, deed),)), *(extract.source(str(i), takes=0.1) for i in range(1, 3))]
-    with pytest.raises(
-        PipelineError, match=f"2 decoding processes, .* {last} while they compared the pixels of video 0"
-    ):
+    with pytest.raises(PipelineError, match=f"2 decoding processes, .* {last} while they compared .* video 0"):
         extract(*sources, timeout=3.0)
 
 
@@ -188,9 +186,7 @@ def test_no_shard_is_written_before_its_videos_pixels_have_been_compared(extract
     written: list[Any] = []
     monkeypatch.setattr(cache.StreamWriter, "write", lambda _, *shard: written.append(shard))
     slow = extract.source(deeds=((-1, "slow"),))
-    with pytest.raises(
-        PipelineError, match=r"made_up/train: video 0: .* has other images than those that were converted"
-    ):
+    with pytest.raises(PipelineError, match=r"made_up/train: video 0: .* has other images than those"):
         extract(slow, n_frames=100, digest="another")
     assert written == []
 

@@ -156,9 +156,7 @@ def test_ctrl_c_keeps_every_computed_row_and_the_next_command_says_so(small, tmp
 
 
 @pytest.mark.parametrize("stopped", [pytest.param(False, marks=pytest.mark.slow), True])
-def test_an_interrupted_command_reports_it_and_leaves_no_process(
-    made_up: Any, converted: Path, tmp_path: Path, stopped: bool
-) -> None:
+def test_an_interrupted_command_reports_it_and_leaves_no_process(made_up, converted, tmp_path, stopped):
     root = Path(shutil.copytree(converted, tmp_path / "cache"))
     command = [sys.executable, "-m", "pipeline", "extract", *SPLIT.split("/"), "--cache", str(root)]
     with subprocess.Popen(

@@ -139,9 +139,8 @@ def test_each_kind_has_the_numbers_that_its_definition_gives(extracted: Toy) -> 
     pairs, ok = toy.rows("features/homography"), toy.rows("features/homography_ok")
     jittered, poses = toy.rows("features/colour.j1"), toy.rows("features/pr_vipe")
     for name, box in boxes.items():
-        cuts, mirrored = JITTERED.boxes(
-            box, np.full(len(box), 1.2), JITTERED.keys([name]).repeat(len(box)), frames[name]
-        )
+        keys = JITTERED.keys([name]).repeat(len(box))
+        cuts, mirrored = JITTERED.boxes(box, np.full(len(box), 1.2), keys, frames[name])
         for i, frame in enumerate(frames[name].tolist()):
             shown = np.ascontiguousarray(picture(frame))
             crop = crops.crop_person(shown, cuts[i], 1.2, 64, mirrored=bool(mirrored[i]))
@@ -152,9 +151,8 @@ def test_each_kind_has_the_numbers_that_its_definition_gives(extracted: Toy) -> 
                 assert not pairs[name][i].any()
                 continue
             both = [crops.crop_person(np.ascontiguousarray(picture(f)), box[i], 1.2) for f in (frame - 1, frame)]
-            np.testing.assert_array_equal(
-                pairs[name][i], (homography.between(*both)[0] - np.eye(3)).astype(np.float32).flat
-            )
+            moved = homography.between(*both)[0] - np.eye(3)
+            np.testing.assert_array_equal(pairs[name][i], moved.astype(np.float32).flat)
     # What stands still moves by -2 and -1 px a frame, of (60, 72) px that the crop shows of the picture.
     np.testing.assert_allclose(np.median(pairs["a/0"][1:, [2, 5]], axis=0), [-2 / 30, -1 / 36], atol=4e-3)
     assert {len(set(values)) for values in toy.rows("features/colour.j1_ok").values()} == {1}
