@@ -321,13 +321,11 @@ class _Ordered(Generic[T, R]):
         self._polled = 0.0
         self.next = 0  # the first item of the next group
 
-    def jobs(self) -> Iterator[Iterator[tuple[int, T] | None] | None]:
+    def jobs(self) -> Iterator[Iterator[tuple[int, T] | None]]:
         """Yield groups of items; one process runs all items of a group."""
         items = self._items
         while self.next < len(items):
             start = self.next
-            while self._has_to_wait(start):
-                yield None
             self.next += 1
             while self.next < len(items) and self._same_group(items[self.next - 1], items[self.next]):
                 self.next += 1
@@ -335,12 +333,9 @@ class _Ordered(Generic[T, R]):
 
     def _group(self, start: int, stop: int) -> Iterator[tuple[int, T] | None]:
         for index in range(start, stop):
-            while self._has_to_wait(index):
+            while index > self._awaited and self._waiting > self._most_waiting:
                 yield None
             yield index, self._items[index]
-
-    def _has_to_wait(self, index: int) -> bool:
-        return index > self._awaited and self._waiting > self._most_waiting
 
     def result(self, index: int, pool: Pool[tuple[int, T], R]) -> TaskResult[tuple[int, T], R]:
         """The result of one item. Items must be requested in order."""
