@@ -145,6 +145,8 @@ def by_settings(s: Settings, names: Sequence[str] = (), root: cache.Root | None 
 def recipe_of(s: Settings, name: str, split: str, root: cache.Root | None = None) -> Recipe:
     """The recipe of a split by luigi.cfg. Raises ConfigError, and PlugInError for a dataset that cannot be loaded."""
     dataset = s.dataset(name)
+    without_raw = has_demo_data(name) and not s.raw(name).is_dir()
+    without_body = dataset.uses_body and not s.paths.body.is_dir()
     return Recipe(
         dataset,
         split,
@@ -154,15 +156,10 @@ def recipe_of(s: Settings, name: str, split: str, root: cache.Root | None = None
         s.paths.body if dataset.uses_body else None,
         tuple(spec for spec in s.streams if dataset.has_pixels or not spec.stream.reads.crops),
         drop_removed=s.drops_removed(name),
-        not_made=s.embedded.enabled and _is_not_made(s, dataset),
+        not_made=s.embedded.enabled and (without_raw or without_body),
         detector=s.detector if name in s.detect.datasets else None,
         weights=s.source.where(s.stream.name, "weights"),
     )
-
-
-def _is_not_made(s: Settings, dataset: Dataset) -> bool:
-    without_raw = has_demo_data(dataset.name) and not s.raw(dataset.name).is_dir()
-    return without_raw or (dataset.uses_body and not s.paths.body.is_dir())
 
 
 def missing_files(recipes: Iterable[Recipe]) -> list[str]:
