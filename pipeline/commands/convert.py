@@ -101,7 +101,7 @@ def accounting_lines(totals: Any, uncounted: int = 0) -> Iterator[str]:
 
 
 def _add_without_rows(result: CommandResult, plan: convert.ConversionPlan, totals: Any) -> None:
-    """Add how many videos have no rows for a harmless reason, and how many were rejected."""
+    """Add the numbers of videos without rows for a harmless reason, and of rejected videos."""
     rejected = totals["videos"]["set_aside"]
     for why in sorted(plan.dataset.harmless & rejected.keys()):
         result.line(f"{count(rejected[why], 'video')} without rows: {why}, {reason(why).meaning}", IDLE, 2)

@@ -264,7 +264,7 @@ class Examination:
 
 
 def examine(dataset: Dataset | BodyFiles, raw: Path) -> Examination:
-    """Examine a raw folder, or the body model's, whatever is in it."""
+    """Examine the raw folder of a dataset, or the body model's folder."""
     splits, parts, unreadable = dataset.splits, dataset.parts, listing.Unreadable()
     stand_in, counts, refused = listing.is_there(raw / MARKER), list[PartCount](), list[str]()
     for part in parts:
@@ -368,7 +368,7 @@ def _letters(name: str) -> str:
 
 
 def _find_archives(raw: Path, parts: Sequence[ReleasePart]) -> tuple[Path, ...]:
-    """Archives in the raw folder; if it does not exist, archives beside it that the parts name."""
+    """Archives in the raw folder; if it does not exist, archives next to it that the parts name."""
     if listing.is_folder_there(raw):
         return tuple(listing.find_archives(raw))
     named = [part.source.lower() for part in parts]

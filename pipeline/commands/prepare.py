@@ -220,7 +220,7 @@ def _keeps_other_keypoints(args: argparse.Namespace, detector: str) -> bool:
 
 
 def _detect(prepared: Preparation, recipe: Recipe) -> StepResult:
-    """What was done and printed. Flaws: clips without keypoints because something is wrong with them."""
+    """Detect people, and print the result. Flaws: clips that cannot be used."""
     plan = recipe.plan_detection()
     if plan.up_to_date:
         given_up = few(list(plan.problems.values()), FEW, detect_again(plan))
@@ -277,7 +277,7 @@ def _show(prepared: Preparation, plan: SplitPlan) -> None:
     report_step("show", recipe.name, StepResult(details=details))
 
 
-# -------------------------------------------------------------------------------------------------- what is printed
+# ----------------------------------------------------------------------------------------------------------- output
 
 
 def _print_plan(prepared: Preparation, plans: Sequence[SplitPlan]) -> None:
@@ -291,7 +291,7 @@ def _print_plan(prepared: Preparation, plans: Sequence[SplitPlan]) -> None:
 
 
 def _print_summary(prepared: Preparation, plans: Sequence[SplitPlan], printed: Sequence[str]) -> int:
-    """What is in the cache now, and what comes next. Returns the number of rejected videos.
+    """Print the cache's contents and the next commands. Returns the number of rejected videos.
 
     printed: messages about clips, which are not repeated.
     """

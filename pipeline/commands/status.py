@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.sizes:
         try:
             result.lines(tag.lines(args.cache), IDLE)
-        except cache.CacheError as error:  # for an unreadable split, it is there already
+        except cache.CacheError as error:  # an unreadable split may have reported it already
             result.problems += [] if str(error) in result.problems else [str(error)]
         result.lines(dict.fromkeys(text for row in rows for text in _weights_lines(row)), IDLE)
         result.lines((*incomplete_downloads(rows), *_undecodable_lines(rows)), DOUBT)

@@ -1,4 +1,4 @@
-"""`python -m pipeline verify`: check a cache, and drop what is damaged.  [raw -> tracks -> features]
+"""`python -m pipeline verify`: check a cache, and drop damaged shards.  [raw -> tracks -> features]
 
 `cache.repair` removes a stream's damaged shards from its manifest. Videos with rows in a split's damaged shard are
 dropped in one commit; their features stay, and are carried over by their keys after the next conversion.
@@ -113,7 +113,7 @@ def _camera_problems(root: cache.Root, splits: Sequence[str] | None, damaged: Se
 
 
 def _verify(args: argparse.Namespace, splits: Sequence[str] | None, result: CommandResult) -> cache.VerifyReport:
-    """Verify the cache, and add what was found to the result."""
+    """Verify the cache, and add the report to the result."""
     with bar("verify", err) as progress:
         report = cache.verify(args.cache, fast=args.fast, progress=progress, splits=splits)
     result.lines(report.problems, WRONG)
@@ -151,16 +151,16 @@ def _add_repair(result: CommandResult, done: Repair) -> None:
 
 @dataclass(slots=True)
 class Repair:
-    """What was dropped from a damaged cache, and the commands that fill it again."""
+    """Data dropped from a damaged cache, and the commands that fill it again."""
 
     cache: cache.Repaired = field(default_factory=cache.Repaired)
     dropped: dict[str, tuple[str, ...]] = field(default_factory=dict)  # split -> videos to convert again
     fill: list[str] = field(default_factory=list)  # commands, in order
-    refused: list[str] = field(default_factory=list)  # messages: what could not be done, and what to do
+    refused: list[str] = field(default_factory=list)  # messages about failed repairs
 
 
 def repair(root: cache.Root, report: cache.VerifyReport) -> Repair:
-    """Drop what `cache.verify` found damaged, unless its raw files are missing. Can be run again after a kill.
+    """Drop data that `cache.verify` found damaged, unless its raw files are missing. Can be run again after a kill.
 
     Raises CacheError if there is no cache.
     """

@@ -120,7 +120,7 @@ def plan_splits(recipes: Sequence[Recipe]) -> list[SplitPlan]:
 
 
 def _plan_split(recipe: Recipe, detections: dict[Path, DetectionPlan]) -> SplitPlan:
-    """detections: raw folder -> plan, to which this one's is added."""
+    """Plan one split. detections: raw folder -> plan of its detection, which this function adds."""
     plan = SplitPlan(recipe)
     if recipe.not_made:
         return plan

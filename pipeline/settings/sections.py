@@ -121,7 +121,7 @@ class Settings:
         return cores(self.convert.workers)
 
     def known_splits(self, names: Sequence[str] = ()) -> tuple[list[str], Mapping[str, str]]:
-        """Splits of these datasets, or of all; and dataset -> why it cannot be loaded."""
+        """Splits of these datasets (none: of all), and dataset -> error of a broken package."""
         names = names or datasets.names()
         broken = datasets.broken(names)
         return [f"{n}/{split}" for n in names if n not in broken for split in datasets.get(n).splits], broken
@@ -144,7 +144,7 @@ class Declared(NamedTuple):
 
     check: Callable[[Settings], None]  # raises ConfigError
     values: Callable[[Settings], Iterator[SectionValues]]
-    check_inputs: Callable[[Settings], None]  # raises ConfigError for what only training refuses
+    check_inputs: Callable[[Settings], None]  # raises ConfigError for settings that only training refuses
 
 
 def declared_names() -> tuple[str, ...]:

@@ -220,7 +220,7 @@ class Batches:
 
 
 class _Running(NamedTuple):
-    """A running task; by output, rows, their slots, and the batches of these slots."""
+    """A running task, and for each output its rows, their slots and the slots' batches."""
 
     job: DecodingJob
     places: list[tuple[NDArray[np.int64], NDArray[np.int64], list[Batch]]]

@@ -31,7 +31,7 @@ class Built:
     mean: Sequence[float] = IMAGENET_MEAN  # of RGB in [0, 1]
     std: Sequence[float] = IMAGENET_STD
     pretrained: str = ""  # the library's name of its weights
-    terms: Mapping[str, str] = field(default_factory=dict)  # `WeightsSpec.terms` of these
+    terms: Mapping[str, str] = field(default_factory=dict)  # their `WeightsSpec.terms`
 
 
 @dataclass(frozen=True, slots=True)
