@@ -111,10 +111,6 @@ def test_pictures_are_measured_and_their_source_is_kept(penn: Any) -> None:
 # ------------------------------------------------------------------------------------------------- rejected videos
 
 
-def no_label_file(penn: Any) -> None:
-    penn.label("0003").write_bytes(b"no MATLAB file")
-
-
 def a_folder_for_a_label(penn: Any) -> None:
     penn.label("0003").unlink()
     penn.label("0003").mkdir()
@@ -134,7 +130,7 @@ def no_picture_readable(penn: Any) -> None:
     ("spoil", "reason", "message"),
     [
         (lambda penn: penn.spoil("0003"), "bad_label_file", r"0003\.mat: 'x': .*13.*\(8, 12\)"),
-        (no_label_file, "bad_label_file", r"0003\.mat: "),
+        (lambda penn: penn.label("0003").write_bytes(b"no MATLAB file"), "bad_label_file", r"0003\.mat: "),
         (a_folder_for_a_label, "no_label", r"0003\.mat: "),
         (a_file_for_pictures, "no_picture", r"0003: 'pictures': .*8 images"),
         (no_picture_readable, "no_picture", r"frames/0003/.*JPEG"),
