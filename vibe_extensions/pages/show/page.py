@@ -42,8 +42,7 @@ GRID_M: Final = 0.5  # between grid lines behind 3D joints
 class Overlay(NamedTuple):
     """An image and its drawings, in the coordinates of the labels."""
 
-    uri: str  # data:image/jpeg
-    shown: tuple[int, int]  # width and height of the JPEG
+    image: Image  # as shown
     width: int  # of the image in the labels' coordinates
     height: int
     rects: tuple[Rect, ...]
@@ -138,8 +137,7 @@ def _overlay(
     """An RGB image with joints at `pixels`, in the coordinates of an image of `size`, with kp_2d's confidence."""
     inside = ((pixels >= -0.5) & (pixels <= np.array(size) - 0.5)).all(axis=1)
     outside = int(((kp_2d[:, 2] > 0) & ~inside).sum())
-    shown = (image.shape[1], image.shape[0])
-    return Overlay(jpeg_uri(image), shown, *size, rects, flat(kp_2d, pixels), radius, outside)
+    return Overlay(image, *size, rects, flat(kp_2d, pixels), radius, outside)
 
 
 def jpeg_uri(image: Image, quality: int = QUALITY) -> str:
