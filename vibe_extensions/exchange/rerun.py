@@ -35,7 +35,7 @@ from pipeline.files.pixels.frames import Frame, Image
 from pipeline.skeletons import bones
 from vibe_extensions.exchange.formats import Exported, require_new_file
 from vibe_extensions.pages.show.bodies import LabelledBodies, intrinsics_of
-from vibe_extensions.pages.show.drawing import NAMES, SIDE_COLOURS, SIDES
+from vibe_extensions.pages.show.drawing import NAMES, SIDE_COLOURS, SIDES, rgb
 from vibe_extensions.pages.show.tracks import Choice, ShownTrack, from_cache
 
 Array = NDArray[Any]
@@ -157,7 +157,7 @@ def _logger(recording: rr.RecordingStream, video: str) -> Any:
 def _log_static(log: Any, tracks: list[ShownTrack], bodies: LabelledBodies | None) -> None:
     """Log data common to all frames: joint names and sides, bones, world axes, body faces."""
     joints = [
-        rr.AnnotationInfo(id=joint, label=name, color=tuple(bytes.fromhex(SIDE_COLOURS[side][1:])))
+        rr.AnnotationInfo(id=joint, label=name, color=rgb(SIDE_COLOURS[side]))
         for joint, (name, side) in enumerate(zip(NAMES, SIDES, strict=True))
     ]
     person = rr.AnnotationInfo(id=PERSON, label="person")

@@ -70,10 +70,6 @@ def run(args: argparse.Namespace) -> int:
     """Draw some tracks of one split."""
     clip = args.out.suffix.lower() == CLIP
     check_page(args.out)
-    if clip:
-        from vibe_extensions.pages.show.clip import require_h264, write_clip  # imports SciPy
-
-        require_h264(args.out)
     if clip and args.frames is not None:
         raise PipelineError("--frames: a clip has all frames of its video. Omit --frames, or write a page.")
     choice = show.Choice(args.tracks, tuple(args.track), args.video, args.frames or PAGE_FRAMES, args.rejected)
@@ -87,6 +83,8 @@ def run(args: argparse.Namespace) -> int:
     with bar(f"show {name}", err, unit="frame" if clip else "track") as progress:
         of = ""
         if clip:
+            from vibe_extensions.pages.show.clip import write_clip  # imports SciPy
+
             n, with_rows = write_clip(shown, args.out, progress=progress)
             of = f" of {choice.video or shown.tracks[0].record.video}, {count(n, 'frame')}, {with_rows:,} with rows,"
         else:

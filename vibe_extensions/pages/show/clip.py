@@ -19,7 +19,7 @@ from pipeline.cli.progress import Progress, silent
 from pipeline.errors import PipelineError
 from pipeline.files.pixels.frames import Frame, FrameSource, Image, Pictures, Video
 from vibe_extensions.pages.show.bodies import COLOURS, LabelledBodies, SeenBody
-from vibe_extensions.pages.show.drawing import SIDE_COLOURS, Skeleton, flat
+from vibe_extensions.pages.show.drawing import SIDE_COLOURS, Skeleton, draw_text, flat, rgb
 from vibe_extensions.pages.show.tracks import Shown, ShownTrack
 from vibe_extensions.pages.show.untracked import BAND_PX, CAPTION_FOR
 from vibe_extensions.pages.video_file import DEFAULT_FPS, H264_ENCODERS, best_format, video_writer
@@ -60,21 +60,16 @@ def caption(image: Image, text: str, *, top: bool = False) -> None:
     if top:
         image[: round(BAND_PX * size)] = 96
     bottom = round((BAND_PX - 5) * size) if top else image.shape[0] - round(5 * size)
-    for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):  # readable on anything
-        thick, letters = round(thickness * size), 0.4 * size
-        position = (round(4 * size), bottom)
-        cv2.putText(image, text, position, cv2.FONT_HERSHEY_SIMPLEX, letters, colour, thick, cv2.LINE_AA)
+    draw_text(image, text, round(4 * size), bottom, size)
 
 
 def _draw_legend(image: Image, size: float) -> None:
     """Draw a legend of the sides' colours in the lower right corner, in place, if the image is wide enough."""
-    font, letters, left = cv2.FONT_HERSHEY_SIMPLEX, 0.4 * size, image.shape[1] - round(80 * size)
+    left = image.shape[1] - round(80 * size)
     if left < round(220 * size):
         return
     for side in ("right", "left"):
-        place = (left, image.shape[0] - round(5 * size))
-        for colour, thickness in (((0, 0, 0), 3), (_rgb(SIDE_COLOURS[side]), 1)):
-            cv2.putText(image, side, place, font, letters, colour, round(thickness * size), cv2.LINE_AA)
+        draw_text(image, side, left, image.shape[0] - round(5 * size), size, rgb(SIDE_COLOURS[side]))
         left += round(42 * size)
 
 
@@ -83,9 +78,9 @@ def draw_skeleton(image: Image, skeleton: Skeleton, size: float) -> None:
     thick, radius = max(1, round(size)), max(1, round(1.5 * size))
     for line in skeleton.lines:
         ends = (_point(line.x1, line.y1), _point(line.x2, line.y2))
-        cv2.line(image, *ends, _rgb(SIDE_COLOURS[line.side]), thick, cv2.LINE_AA, SUBPIXELS)
+        cv2.line(image, *ends, rgb(SIDE_COLOURS[line.side]), thick, cv2.LINE_AA, SUBPIXELS)
     for dot in skeleton.dots:
-        colour, (x, y) = _rgb(SIDE_COLOURS[dot.side]), _point(dot.x, dot.y)
+        colour, (x, y) = rgb(SIDE_COLOURS[dot.side]), _point(dot.x, dot.y)
         if dot.side == "right":
             half = radius << SUBPIXELS
             cv2.rectangle(image, (x - half, y - half), (x + half, y + half), colour, -1, cv2.LINE_AA, SUBPIXELS)
@@ -196,11 +191,6 @@ def _draw_frame(
     if present:
         _draw_legend(image, size)
     return image
-
-
-def _rgb(colour: str) -> tuple[int, int, int]:
-    red, green, blue = bytes.fromhex(colour.removeprefix("#"))
-    return red, green, blue
 
 
 def _point(x: float, y: float) -> tuple[int, int]:

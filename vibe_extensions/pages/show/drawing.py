@@ -10,9 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.files.pixels.frames import Image
 from pipeline.skeletons import JOINTS, bones, convert, mirrored
 
 if TYPE_CHECKING:
@@ -124,6 +126,21 @@ def view_box(shown: Sequence[View]) -> ViewBox | None:
     half = max(abs(dot.x) for dot in dots) + MARGIN_M
     top, bottom = (pick(dot.y for dot in dots) for pick in (min, max))
     return ViewBox(-half, top - MARGIN_M, 2 * half, bottom - top + 2 * MARGIN_M)
+
+
+def rgb(colour: str) -> tuple[int, int, int]:
+    """Parse #rrggbb."""
+    red, green, blue = bytes.fromhex(colour.removeprefix("#"))
+    return red, green, blue
+
+
+def draw_text(
+    image: Image, text: str, left: int, bottom: int, size: float, colour: tuple[int, int, int] = (255, 255, 255)
+) -> None:
+    """Draw a text with a black outline, readable on anything, in place."""
+    for ink, thickness in (((0, 0, 0), 3), (colour, 1)):
+        thick = round(thickness * size)
+        cv2.putText(image, text, (left, bottom), cv2.FONT_HERSHEY_SIMPLEX, 0.4 * size, ink, thick, cv2.LINE_AA)
 
 
 def joints_3d(rows: Mapping[str, Array], body: Path | None) -> tuple[Array | None, str]:

@@ -25,6 +25,7 @@ from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import FrameSource, Image, Video
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import caching
+from vibe_extensions.pages.show.drawing import draw_text, rgb
 
 Array = NDArray[Any]
 
@@ -83,7 +84,7 @@ class Untracked(NamedTuple):
         size = max(1.0, min(image.shape[:2]) / CAPTION_FOR)
         for i in np.flatnonzero(self.frame_index == frame).tolist():
             (left, top), (right, bottom) = self.boxes[i]
-            colour = tuple(bytes.fromhex(self.colour(self.reasons[i])[1:]))
+            colour = rgb(self.colour(self.reasons[i]))
             corners = np.array([(left, top), (right, top), (right, bottom), (left, bottom), (left, top)])
             along = np.append(0, np.abs(np.diff(corners, axis=0)).sum(axis=1).cumsum())  # px from the first one
             stops = np.linspace(0, along[-1], 2 * max(4, round(along[-1] / (16 * size))))
@@ -91,10 +92,8 @@ class Untracked(NamedTuple):
             cv2.polylines(image, [np.rint(corners).astype(np.int32)], True, (0, 0, 0), round(3 * size), cv2.LINE_AA)
             for first, last in zip(ends[::2], ends[1::2], strict=True):
                 cv2.line(image, first, last, colour, round(2 * size), cv2.LINE_AA)
-            place = (round(max(left, 0)), round(max(top - 3 * size, 2 * BAND_PX * size)))
-            for ink, thickness in (((0, 0, 0), 3), (colour, 1)):
-                font, thick = cv2.FONT_HERSHEY_SIMPLEX, round(thickness * size)
-                cv2.putText(image, self.reasons[i], place, font, 0.4 * size, ink, thick, cv2.LINE_AA)
+            bottom_px = round(max(top - 3 * size, 2 * BAND_PX * size))
+            draw_text(image, self.reasons[i], round(max(left, 0)), bottom_px, size, colour)
 
 
 def read_untracked(split: cache.Split, entry: cache.VideoEntry, raw: Path | None) -> Untracked | None:
