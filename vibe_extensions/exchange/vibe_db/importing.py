@@ -46,7 +46,6 @@ _SAMPLE: Final = 4096  # rows
 class ImportedSplit:
     """Result of an import. `why` is "" if everything was up to date."""
 
-    split: str
     rows: int  # of the split
     tracks: int
     totals: Mapping[str, Any]
@@ -106,7 +105,6 @@ def import_database(
             why = why or "its features were missing"
         split = cache.open(root)[name]
         return ImportedSplit(
-            split=name,
             rows=int(split.manifest["rows"]),
             tracks=len(split.tracks),
             totals=split.manifest["accounting"],
