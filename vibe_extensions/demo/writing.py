@@ -25,7 +25,6 @@ from pipeline.processes import Failed
 from pipeline.processes.pool import ordered_map
 from vibe_extensions.demo import body as procedural_body
 from vibe_extensions.demo.layouts import (
-    SIZES,
     ReleaseLayout,
     Request,
     amass,
@@ -40,21 +39,7 @@ from vibe_extensions.demo.layouts import (
     threedpw,
     videos,
 )
-from vibe_extensions.demo.scene import Actor, Shot, Take, calibration_crops
-
-__all__ = [
-    "LAYOUTS",
-    "SIZES",
-    "Actor",
-    "Shot",
-    "Take",
-    "calibration_crops",
-    "is_current",
-    "new_folder",
-    "synthesize",
-    "write_body",
-    "write_dataset",
-]
+from vibe_extensions.demo.scene import Take
 
 LAYOUTS: Final[Mapping[str, ReleaseLayout]] = {
     module.LAYOUT.name: module.LAYOUT

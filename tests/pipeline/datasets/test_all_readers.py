@@ -26,7 +26,7 @@ from pipeline.track import Track
 from vibe_extensions.contracts import DatasetContract
 from vibe_extensions.demo import RELEASES
 from vibe_extensions.demo import body as procedural_body
-from vibe_extensions.demo.writing import Actor, Take
+from vibe_extensions.demo.scene import Actor, Take
 
 SPIN49 = JOINTS["spin49"]
 SPLITS = [(name, split) for name in RELEASES for split in datasets.get(name).splits]

@@ -18,7 +18,7 @@ from pipeline.features.networks.base import Loaded, Normalisation, PlainNetwork,
 from pipeline.features.networks.cpu import CpuNetwork
 from pipeline.features.streams import Machine
 from pipeline.features.weights import WeightsSpec
-from vibe_extensions.demo.writing import calibration_crops
+from vibe_extensions.demo.scene import calibration_crops
 
 UNTRAINED = WeightsSpec("untrained", "0")
 N = 4  # crops that are looked at

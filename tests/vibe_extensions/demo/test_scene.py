@@ -8,9 +8,8 @@ import pytest
 from vibe_extensions.demo import appearance, scene
 from vibe_extensions.demo.body import VERTEX_IDS, procedural, skin, spin49
 from vibe_extensions.demo.camera import Camera, look_at
-from vibe_extensions.demo.layouts import Request
 from vibe_extensions.demo.render import Renderer
-from vibe_extensions.demo.writing import LAYOUTS, calibration_crops
+from vibe_extensions.demo.scene import calibration_crops
 from vibe_extensions.pages.rasterising import rasterise
 
 TOWARDS = [[2.0, 1.0], [2.0, 9.0], [12.0, 1.0]]  # counter-clockwise to a viewer whose y points down
@@ -106,14 +105,3 @@ def test_calibration_crops_are_filled_by_people_and_the_first_of_many_are_the_fi
     assert (few.shape, few.dtype) == ((1, 224, 224, 3), np.uint8)
     np.testing.assert_array_equal(few, more[:1])
     assert np.abs(more[0].astype(int) - more[8]).mean() > 5
-
-
-def test_no_motion_of_evaluation_occurs_in_training() -> None:
-    shots = list(LAYOUTS["3dpw"].plan(Request(n_frames=12)))
-    assert len({shot.name for shot in shots}) == len(shots)
-    angles = [scene.stage(shot).actors[0].motion.angles for shot in shots[:: len(shots) // 3]]
-    for i, a in enumerate(angles):
-        for b in angles[i + 1 :]:
-            apart = np.abs(a[:, None] - b[None]).max(axis=-1)  # degrees, every frame against every other
-            runs = np.lib.stride_tricks.sliding_window_view(apart, (4, 4))
-            assert runs.diagonal(axis1=2, axis2=3).max(axis=-1).min() > 3  # four frames in a row against four

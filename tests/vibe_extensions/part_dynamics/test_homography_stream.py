@@ -10,7 +10,7 @@ from cache import CropPolicy
 from pipeline import homography
 from pipeline.errors import ConfigError
 from pipeline.features import streams
-from vibe_extensions.demo.writing import calibration_crops
+from vibe_extensions.demo.scene import calibration_crops
 
 
 @pytest.fixture(scope="module")

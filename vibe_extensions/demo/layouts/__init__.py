@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Protocol, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,12 +64,6 @@ class Request:
             yield number, split, self.rng(key, number)
 
 
-class Record(Protocol):
-    """Write one video into the dataset's folder, and return its ground truth."""
-
-    def __call__(self, shot: Shot, folder: Path) -> Take: ...
-
-
 @dataclass(frozen=True, slots=True)
 class ReleaseLayout:
     """Functions that write a dataset in its official layout."""
@@ -77,7 +71,7 @@ class ReleaseLayout:
     name: str
     what: str  # one sentence for the marker file
     plan: Callable[[Request], Iterator[Shot]]  # all videos
-    record: Record
+    record: Callable[..., Take]  # (shot, folder): writes one video into the dataset's folder, returns its ground truth
     finish: Callable[[Path, Sequence[Shot]], None] | None = None  # writes files about all videos
 
 
