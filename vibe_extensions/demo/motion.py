@@ -59,8 +59,8 @@ def perform(
 ) -> Motion:
     """Make a new motion: actions drawn from `actions` (all when empty), each with its own tempo and amplitude.
 
-    It begins at the origin of the ground, facing about `facing` (rad; 0 is +z, pi / 2 is +x). Where feet bear weight
-    they do not slide: the body moves over them, which is how a walk gets anywhere.
+    It begins at the origin of the ground, facing about `facing` (rad; 0 is +z, pi / 2 is +x). Feet that bear weight do
+    not slide: the body moves over them.
     """
     t = np.arange(n_frames) / fps
     chosen, angles, hop = _choreograph(t, rng, actions or tuple(ACTIONS))
@@ -83,7 +83,7 @@ def mirror(angles: Floats) -> Array:
 def within_limits(angles: Floats) -> Array:
     """Angles (T, D) degrees, smoothly limited to their ranges.
 
-    The identity except near a limit, which an angle approaches exponentially: `clip` would stop its velocity dead.
+    The identity except near a limit, which an angle approaches exponentially: `clip` would make its velocity jump.
     """
     over = np.maximum(angles - (HIGH - SOFTNESS), 0)
     under = np.maximum((LOW + SOFTNESS) - angles, 0)
@@ -127,7 +127,7 @@ def _choreograph(t: Array, rng: np.random.Generator, repertoire: Sequence[str]) 
     begun = np.stack([x * x * (3 - 2 * x) for x in ramps] + [np.zeros_like(t)])  # from 0 to 1 with level ends
     names: list[str] = []
     angles, hop = np.zeros((len(t), len(DOFS))), np.zeros_like(t)
-    for share in begun[:-1] - begun[1:]:  # how much of each action there is: they sum to 1
+    for share in begun[:-1] - begun[1:]:  # of each action; they sum to 1
         options = [name for name in repertoire if names[-1:] != [name]] or list(repertoire)
         names.append(str(rng.choice(options)))
         curves = ACTIONS[names[-1]](t, rng)

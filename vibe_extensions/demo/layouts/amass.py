@@ -18,7 +18,7 @@ from vibe_extensions.demo.scene import GENDERS, Actor, Shot, Take
 SUBSETS: Final = ("ACCAD", "CMU", "KIT", "SFU")
 FRAME_RATES: Final = (120.0, 120.0, 100.0, 120.0, 60.0, 120.0)  # Hz, in turn
 Z_UP: Final = Rotation.from_rotvec([np.pi / 2, 0, 0])  # AMASS's ground is z = 0, SMPL's up is y
-SMPLH_HANDS: Final = {22: 22, 23: 37}  # SMPL's hands and the joints of SMPL-H, the index fingers' roots, at their place
+SMPLH_HANDS: Final = {22: 22, 23: 37}  # SMPL's hands -> the joints of SMPL-H there, the index fingers' roots
 
 
 def plan(request: Request) -> Iterator[Shot]:

@@ -36,7 +36,7 @@ BY_FRAME: Final = ("pose", "trans", "joints", "spin49", "kp_2d")  # of an actor
 
 
 def plan(request: Request) -> Iterator[Shot]:
-    """3 scenes of a sequence by default, of 24 to 30 pictures: two people; a camera that moves; one that stands."""
+    """3 scenes of one sequence by default, of 24 to 30 images: two people; a moving camera; a static one."""
     for number in range(request.videos(len(SCENES))):
         scene, n_people, width, height, actions = pick_cyclic(SCENES, number)
         name = scene if number < len(SCENES) else f"{number:03d}_{scene}"
@@ -106,7 +106,7 @@ def _rows(take: Take, person: int, actor: Actor) -> dict[str, NDArray[Any]]:
 
 
 def _level(rotation: NDArray[np.float64]) -> NDArray[np.float64]:
-    """World-to-camera (T, 3, 3) -> what takes the world, y up, to axes right, down and ahead of the camera, level."""
+    """Rotations (T, 3, 3) to the camera -> to the camera's level axes (right, down, ahead); the world is y-up."""
     ahead = rotation[:, 2] * (1, 0, 1)
     ahead /= np.linalg.norm(ahead, axis=1, keepdims=True)
     down = np.broadcast_to(np.array([0.0, -1, 0]), ahead.shape)

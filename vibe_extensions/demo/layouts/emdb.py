@@ -18,14 +18,14 @@ from vibe_extensions.demo.layouts import ReleaseLayout, Request, pick_cyclic, wr
 from vibe_extensions.demo.scene import Actor, Shot, Take, stage
 
 FPS: Final = 30.0
-# A sequence's splits, its name and what is played. Three sequences of the release are in both.
+# A sequence's splits, name and actions. Three sequences of the release are in both splits.
 SEQUENCES: Final = (
     ("emdb1 emdb2", "outdoor_walk", ("walk", "wave")),
     ("emdb1", "indoor_warmup", ("jumping_jacks", "arm_raise")),
     ("emdb2", "outdoor_stroll", ("walk", "march")),
 )
-PICTURES: Final = ((300, 400), (240, 320), (300, 400))  # width, height px: one of another size, as in the release
-NOT_GOOD: Final = slice(8, 11)  # frames of the first sequence, of which the labels are taken to be bad
+PICTURES: Final = ((300, 400), (240, 320), (300, 400))  # width, height px; sizes differ as in the release
+NOT_GOOD: Final = slice(8, 11)  # frames of the first sequence whose labels are marked as bad
 NO_BOX: Final = 3  # frame
 
 

@@ -36,7 +36,7 @@ ACTIONS: Final = (  # ids 1 to 16, each with subactions 1 and 2
     "_ALL", "Directions", "Discussion", "Eating", "Greeting", "Phoning", "Posing", "Purchases", "Sitting",
     "SittingDown", "Smoking", "TakingPhoto", "Waiting", "Walking", "WalkingDog", "WalkTogether",
 )  # fmt: skip
-TAKES: Final = {  # split -> (subject, action, actions of `actions.py`); nothing that walks away
+TAKES: Final = {  # split -> (subject, action, actions of `actions.py`); on the spot, for static cameras
     "train": (
         ("S1", "Walking", ("march",)),
         ("S5", "Greeting", ("wave", "arm_raise")),
@@ -48,10 +48,10 @@ TAKES: Final = {  # split -> (subject, action, actions of `actions.py`); nothing
 }
 Z_UP: Final = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])  # from the scene's world, y up
 FITTED: Final = "S1"  # the subject with SMPL fits
-UNFITTED_FRAMES: Final = 3  # at its end, where the fitting is taken to have failed
-UNLABELLED_FRAMES: Final = 2  # at the end of the second subject's videos: poses end before the video does
+UNFITTED_FRAMES: Final = 3  # last frames of its videos, without a fit
+UNLABELLED_FRAMES: Final = 2  # last frames of the second subject's videos, without poses
 
-# What the 32 stored joints are here; the release repeats some of them.
+# The 32 stored joints; the release repeats some of them.
 STORED: Final = (
     "hip", "rhip", "rknee", "rankle", "OP RBigToe", "OP RBigToe", "lhip", "lknee", "lankle", "OP LBigToe", "OP LBigToe",
     "hip", "Spine (H36M)", "thorax", "Head (H36M)", "headtop", "neck", "lshoulder", "lelbow", "lwrist", "lwrist",
@@ -60,7 +60,7 @@ STORED: Final = (
 
 
 def plan(request: Request) -> Iterator[Shot]:
-    """6 videos for training by default, four views of one take and two of another, and 3 for validation."""
+    """By default 6 training videos, four views of one take and two of another, and 3 validation videos."""
     number = itertools.count()
     for split, usual, low, high in (("train", 6, 40, 46), ("val", 3, 54, 58)):
         for view in range(request.videos(usual)):
@@ -155,9 +155,9 @@ def _numbers_of(name: str) -> tuple[NDArray[np.float64], NDArray[np.float64], li
 
 
 def metadata() -> bytes:
-    """metadata.xml: which file has which action, the cameras' ids, numbers (`w0`).
+    """metadata.xml: the action of each file, the cameras' ids and parameters (`w0`).
 
-    w0 has for every camera and subject three angles and the camera's place (mm), then the intrinsics of every camera.
+    w0 has three angles and the position (mm) for every camera and subject, then the intrinsics of every camera.
     """
     rows = [
         [str(number), str(subaction), *(_file_name(action, subaction, subject) for subject in SUBJECTS)]

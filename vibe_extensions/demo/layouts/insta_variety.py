@@ -18,7 +18,7 @@ from vibe_extensions.demo.files import Feature, jpeg, tf_example, tfrecord
 from vibe_extensions.demo.layouts import ReleaseLayout, Request, append_confidence, pick_cyclic
 from vibe_extensions.demo.scene import Shot, Take, film, stage
 
-TAGS: Final = {  # of Instagram, and what is played for them
+TAGS: Final = {  # tag of Instagram -> actions
     "javelinthrow": ("throw", "reach"),
     "hopscotch": ("march", "jumping_jacks"),
     "instagolf": ("swing", "bow"),
@@ -28,15 +28,15 @@ TAGS: Final = {  # of Instagram, and what is played for them
     "yogachallenge": ("side_bend", "arm_raise"),
     "boxingtraining": ("box", "squat"),
 }
-A_SHARD: Final = 3  # examples; the release has 50
+A_SHARD: Final = 3  # examples per shard; 50 in the release
 CROP_PX, LARGE_PX = 224, 300  # sides of images with and without preprocessing for a network
 FILLED: Final = 0.72  # share of an image's side that the person's joints in all frames span
-PHI: Final = 2048  # numbers a frame
-TOELESS: Final = 1  # the example of each shard for testing that has no labels of toes
+PHI: Final = 2048  # numbers per frame
+TOELESS: Final = 1  # example of each test shard without toe labels
 
 
 def plan(request: Request) -> Iterator[Shot]:
-    """6 examples for training, in shards of 3, and 2 for testing by default, of 24 frames."""
+    """By default 6 training examples in shards of 3, and 2 test examples, of 24 frames."""
     for number, split, rng in request.enumerate_videos(105, train=6, test=2):
         i = number if split == "train" else number - request.videos(6)
         shard, position = divmod(i, A_SHARD)
@@ -52,7 +52,7 @@ def record(shot: Shot, folder: Path) -> Take:
     staged = stage(shot)
     points = staged.actors[0].kp_2d.reshape(-1, 2)
     low, high = points.min(axis=0), points.max(axis=0)
-    # As if its images were cropped from larger ones around the person.
+    # As if the images were cropped around the person.
     take = staged.film_with(staged.view.cut((low + high) / 2, FILLED * shot.width / (high - low).max(), shot.width))
     pictures, visible = zip(*((jpeg(filmed.image), filmed.visible[0]) for filmed in film(take)), strict=True)
     file = _record_file(folder, shot)
@@ -79,7 +79,7 @@ def features_of(take: Take, pictures: Sequence[bytes], visible: NDArray[np.bool_
     preprocessed = not testing and shot.width == CROP_PX
     if preprocessed:
         labels[:, :2] = 2 * labels[:, :2] / CROP_PX - 1
-        labels *= labels[:, 2:]  # a joint that is not seen is (0, 0, 0)
+        labels *= labels[:, 2:]  # an invisible joint is (0, 0, 0)
     xys, face, toes = labels[:, :2, :14], labels[..., 14:19], labels[..., 19:]
     tag = pick_cyclic(tuple(TAGS), shot.number)
     features: dict[str, Feature] = {

@@ -19,7 +19,7 @@ from vibe_extensions.demo.scene import Shot, Take, stage
 
 Detections = list[tuple[int, NDArray[np.float64]]]  # of one frame: (person, joints)
 
-CLASSES: Final = {  # of Kinetics-400, and what is played for them
+CLASSES: Final = {  # class of Kinetics-400 -> actions
     "jumpstyle dancing": ("dance", "march", "jumping_jacks"),
     "punching person (boxing)": ("box", "dance"),
     "high kick": ("kick", "lunge"),
@@ -33,9 +33,9 @@ ALPHABET: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz012345678
 WIDTH, HEIGHT = 340, 256  # px, as Kinetics is commonly resized to
 
 NOISE_PX: Final = 0.3  # sigma of the detector's noise in x and in y
-MISS_RATE: Final = 0.02  # of person-frames that the detector does not find at all
-BLIND_FRAMES: Final = (12, 14)  # in every fourth clip no person is found in these
-ALPHAPOSE_EVERY: Final = 5  # every fifth clip's keypoints are in AlphaPose's format, the others in OpenPose's
+MISS_RATE: Final = 0.02  # share of person-frames that the detector misses
+BLIND_FRAMES: Final = (12, 14)  # frames without detections in every fourth clip
+ALPHAPOSE_EVERY: Final = 5  # every fifth clip has keypoints in AlphaPose's format, the others in OpenPose's
 
 
 def plan(request: Request) -> Iterator[Shot]:

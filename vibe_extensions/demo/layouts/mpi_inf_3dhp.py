@@ -19,8 +19,8 @@ from vibe_extensions.demo.scene import Actor, Shot, Take, stage
 Array = NDArray[np.float64]
 
 N_CAMERAS: Final = 14
-PAIRS: Final = ((0, 1), (2, 4), (5, 6), (7, 8))  # of cameras, from which a sequence is filmed
-SEQUENCES: Final = tuple(  # those that the release has at 25 fps
+PAIRS: Final = ((0, 1), (2, 4), (5, 6), (7, 8))  # cameras that film a sequence
+SEQUENCES: Final = tuple(  # the release's sequences at 25 fps
     f"S{subject}/Seq{sequence}"
     for sequence, subjects in ((1, (1, 2, 4, 6, 7, 8)), (2, (2, 4, 6, 7, 8)))
     for subject in subjects
@@ -29,11 +29,11 @@ FPS: Final = 25.0
 SIDE_PX: Final = 320  # 2048 in the release
 TEST_FOLDER: Final = "mpi_inf_3dhp_test_set"
 TESTS: Final = ("TS1", "TS5", "TS2", "TS6", "TS3", "TS4")
-TEST_PICTURES: Final = {"TS5": (384, 216), "TS6": (384, 216)}  # width, height px; of the others 300 x 300
-INVALID_FRAMES: Final = 5  # at the beginning of every test video evaluation may not use the labels
+TEST_PICTURES: Final = {"TS5": (384, 216), "TS6": (384, 216)}  # width, height px; 300 x 300 for the others
+INVALID_FRAMES: Final = 5  # first frames of every test video, whose labels evaluation may not use
 UNIVERSAL_LEG_M: Final = 0.83  # hip to ankle of the skeleton that `univ_annot3` is scaled to
-ON_THE_SPOT: Final = ("squat", "arm_raise", "wave", "side_bend", "bow", "reach")  # the cameras stand still
-# Native joints that spin49 lacks, and which of SMPL's is nearest.
+ON_THE_SPOT: Final = ("squat", "arm_raise", "wave", "side_bend", "bow", "reach")  # for static cameras
+# Native joints that spin49 lacks -> the nearest SMPL joint.
 OTHERS: Final = {
     "spine2": "smpl_spine1", "spine3": "smpl_spine2", "spine4": "smpl_spine3",
     "left_clavicle": "smpl_lcollar", "right_clavicle": "smpl_rcollar",
@@ -43,7 +43,7 @@ TOES: Final = {"left_toe": "OP LBigToe", "right_toe": "OP RBigToe"}
 
 
 def plan(request: Request) -> Iterator[Shot]:
-    """4 videos for training by default, two views of two sequences, of 28 frames; 2 for testing, of 32."""
+    """By default 4 training videos of 28 frames (two views of two sequences), and 2 test videos of 32 frames."""
     n_training = request.videos(4)
     for number in range(n_training):
         pair, view = divmod(number, 2)
@@ -55,19 +55,13 @@ def plan(request: Request) -> Iterator[Shot]:
         yield Shot("mpi_inf_3dhp", "train", f"{sequence}/video_{camera}", number, request.seed, n_frames, *looks)
     for number, name in enumerate(TESTS[: request.videos(2)], start=n_training):
         n_frames = request.frames(request.rng(106, number), 32, 32, least=24)
-        looks = (
-            FPS,
-            *TEST_PICTURES.get(name, (300, 300)),
-            1,
-            ON_THE_SPOT,
-            False,
-            f"{TEST_FOLDER}/{name}/imageSequence",
-        )
+        size, file = TEST_PICTURES.get(name, (300, 300)), f"{TEST_FOLDER}/{name}/imageSequence"
+        looks = (FPS, *size, 1, ON_THE_SPOT, False, file)
         yield Shot("mpi_inf_3dhp", "test", name, number, request.seed, n_frames, *looks)
 
 
 def record(shot: Shot, folder: Path) -> Take:
-    """A train video; with the first of its sequence also `annot.mat` and `camera.calibration`. Or a test video."""
+    """A test video, or a training video; the first of a sequence also writes `annot.mat` and `camera.calibration`."""
     path = folder / shot.file
     if shot.split == "test":
         take = stage(shot)
@@ -75,7 +69,7 @@ def record(shot: Shot, folder: Path) -> Take:
         write_mat73(path.parent / "annot_data.mat", labels_of_test(take))
         return take
     sequence, _, camera = shot.name.rpartition("/")
-    played = stage(replace(shot, name=sequence))  # the same whatever camera films it
+    played = stage(replace(shot, name=sequence))  # the same for all cameras
     cameras = _cameras(played)
     take = played.film_with(cameras[int(camera.removeprefix("video_"))])
     if path.suffix:
@@ -89,7 +83,7 @@ def record(shot: Shot, folder: Path) -> Take:
 
 
 def labels_of(take: Take, cameras: list[Camera]) -> dict[str, Any]:
-    """The variables of annot.mat: cells with an entry a camera."""
+    """The variables of annot.mat: cells with one entry per camera."""
     points = native_joints(take.actors[0])
     n_frames = len(points)
     in_cameras = [camera.to_camera(points) * 1000 for camera in cameras]
@@ -103,7 +97,7 @@ def labels_of(take: Take, cameras: list[Camera]) -> dict[str, Any]:
 
 
 def calibration(cameras: list[Camera]) -> str:
-    """The text of camera.calibration: cameras that stand still, extrinsics in mm."""
+    """The text of camera.calibration: static cameras, extrinsics in mm."""
     lines = ["Skeletool Camera Calibration File V1.0"]
     for number, camera in enumerate(cameras):
         intrinsics, extrinsics = np.eye(4), camera.extrinsics[0].copy()
@@ -116,7 +110,7 @@ def calibration(cameras: list[Camera]) -> str:
 
 
 def labels_of_test(take: Take) -> dict[str, NDArray[Any]]:
-    """The variables of annot_data.mat, with the axes as HDF5 has them."""
+    """The variables of annot_data.mat, with HDF5's order of axes."""
     points = convert(take.actors[0].spin49, source="spin49", target="mpi_inf_3dhp_test")
     pixels, mm = take.view.project(points), take.view.to_camera(points) * 1000
     n_frames = len(points)
@@ -148,7 +142,7 @@ def native_joints(actor: Actor) -> Array:
 
 
 def _cameras(take: Take) -> list[Camera]:
-    """14 cameras around the actor: the usual eight from in front and from the sides, the others from behind."""
+    """14 cameras around the actor: the eight of PAIRS at the front and the sides, the others behind."""
     shot, actor = take.shot, take.actors[0]
     facing = float(actor.motion.heading[0])
     order = [*(camera for pair in zip(*PAIRS, strict=True) for camera in pair), 3, *range(9, N_CAMERAS)]

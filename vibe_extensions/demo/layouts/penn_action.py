@@ -33,9 +33,9 @@ BOX_MARGIN_PX: Final = 6.0
 
 
 def plan(request: Request) -> Iterator[Shot]:
-    """10 videos for training and 4 for testing by default, of 28 to 52 frames; the test videos among the others."""
+    """By default 10 training videos and 4 test videos among them, of 28 to 52 frames."""
     counts = {"train": request.videos(10), "test": request.videos(4)}
-    through = [((i + 0.5) / n, split) for split, n in counts.items() for i in range(n)]  # how far each split is by then
+    through = [((i + 0.5) / n, split) for split, n in counts.items() for i in range(n)]  # spread over the numbers
     for number, (_, split) in enumerate(sorted(through, key=lambda at: at[0])):
         n_frames = request.frames(request.rng(101, number), 28, 52, least=20)
         size, actions = pick_cyclic(PICTURES, number), pick_cyclic(tuple(ACTIONS.values()), number)
@@ -57,9 +57,7 @@ def labels_of(take: Take, visible: NDArray[np.bool_]) -> dict[str, Any]:
     shot, actor = take.shot, take.actors[0]
     joints = convert(actor.kp_2d + 1, source="spin49", target="penn_action")
     visible_joints = convert(visible[..., None].astype(np.float64), source="spin49", target="penn_action")[..., 0]
-    unmarked = (
-        shot.rng("labels").random(visible_joints.shape) < 0.36
-    )  # 64% of the release's invisible joints have coordinates
+    unmarked = shot.rng("labels").random(visible_joints.shape) < 0.36  # of the release's invisible joints
     joints[(visible_joints == 0) & unmarked] = NOT_LABELLED
     return {
         "action": pick_cyclic(tuple(ACTIONS), shot.number),
@@ -75,7 +73,7 @@ def labels_of(take: Take, visible: NDArray[np.bool_]) -> dict[str, Any]:
 
 
 def _boxes(kp_2d: NDArray[Any], shot: Shot) -> NDArray[Any]:
-    """(T, 4) x1 y1 x2 y2, from 1; in every other video whole and in the smallest type, as the release mixes them."""
+    """Boxes (T, 4) x1 y1 x2 y2, from 1; rounded to the smallest type in every other video, as in the release."""
     low = np.maximum(kp_2d.min(axis=1) - BOX_MARGIN_PX, 0) + 1
     high = np.minimum(kp_2d.max(axis=1) + BOX_MARGIN_PX, (shot.width - 1, shot.height - 1)) + 1
     boxes = np.concatenate([low, high], axis=1)

@@ -20,7 +20,7 @@ from vibe_extensions.demo.layouts import (
 )
 from vibe_extensions.demo.scene import Shot, Take, stage
 
-NAMES: Final = (  # the release's joints in its order, which is that of `JOINTS["posetrack"]`
+NAMES: Final = (  # the release's joints, in the order of `JOINTS["posetrack"]`
     "nose", "head_bottom", "head_top", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",
     "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle",
     "right_ankle",
@@ -33,7 +33,7 @@ CATEGORY: Final = {"supercategory": "person", "id": 1, "name": "person", "keypoi
 NEVER_LABELLED: Final = [JOINTS["posetrack"].index(name) for name in ("lear", "rear")]  # (0, 0, 0) in the release
 HEAD: Final = [JOINTS["posetrack"].index(name) for name in ("nose", "neck", "headtop")]
 BOX_MARGIN: Final = 0.15  # of the joints' extent, on each of the four sides
-PICTURES: Final = ((320, 320), (400, 300), (300, 300), (384, 288))  # width, height px; the wide ones show two people
+PICTURES: Final = ((320, 320), (400, 300), (300, 300), (384, 288))  # width, height px
 ACTIONS: Final = (
     ("walk", "wave", "march"),
     ("dance", "squat", "reach"),
@@ -44,14 +44,14 @@ ACTIONS: Final = (
 
 
 def stride_of(number: int) -> int:
-    """Every 4th shot is a long one of which every 4th frame is labelled, as outside of a sequence's middle."""
+    """Step between labelled frames: 4 in every 4th shot, which is longer, as in the release."""
     return 4 if number % 4 == 3 else 1
 
 
 def plan(request: Request) -> Iterator[Shot]:
-    """4 sequences for training and 2 for validation by default, of 24 to 28 frames; every second shows two people.
+    """By default 4 training and 2 validation sequences, of 24 to 28 frames; every second one shows two people.
 
-    One for training has 80 to 92 frames, of which every 4th is labelled.
+    One training sequence has 80 to 92 frames, of which every 4th is labelled.
     """
     for number, split, rng in request.enumerate_videos(105, train=4, val=2):
         low, high, shortest = (80, 92, 68) if stride_of(number) > 1 else (24, 28, 20)
@@ -105,7 +105,7 @@ def labels_of(take: Take, visible: NDArray[np.bool_]) -> dict[str, Any]:
 
 
 def _labels(kp_2d: NDArray[Any], visible: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """(T, 17, 3) x y 1 of the joints that are seen, 0 0 0 of the others."""
+    """Joints (T, 17, 3): x y 1 if visible, else 0 0 0."""
     joints = np.where(visible[..., None], append_confidence(kp_2d, np.ones(kp_2d.shape[:2])), 0.0)
     posetrack = convert(joints, source="spin49", target="posetrack")
     posetrack[:, NEVER_LABELLED] = 0
@@ -113,7 +113,7 @@ def _labels(kp_2d: NDArray[Any], visible: NDArray[np.bool_]) -> NDArray[np.float
 
 
 def _box(joints: NDArray[np.float64]) -> list[float]:
-    """x y w h of the labelled ones among joints (J, 3), with the margin; [] of none."""
+    """Box x y w h of the labelled joints of (J, 3), with a margin; [] if none is labelled."""
     points = joints[joints[:, 2] > 0, :2]
     if not len(points):
         return []

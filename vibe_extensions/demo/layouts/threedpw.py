@@ -17,7 +17,7 @@ from vibe_extensions.demo.layouts import ReleaseLayout, Request, append_confiden
 from vibe_extensions.demo.scene import Actor, Shot, Take, stage
 
 PLACES: Final = ("courtyard", "outdoors", "downtown", "office", "flat")
-TITLES: Final = {  # what a sequence is called after, and what is played
+TITLES: Final = {  # title in a sequence's name -> its actions
     "walking": ("walk", "wave", "march"),
     "exercising": ("squat", "arm_raise", "jumping_jacks"),
     "stretching": ("side_bend", "arm_raise", "squat"),
@@ -32,9 +32,9 @@ INVALID_FRAMES: Final = 6  # last frames of every fourth sequence with an invali
 
 
 def plan(request: Request) -> Iterator[Shot]:
-    """28, 5 and 5 sequences by default, of 24 to 30 frames; a few of those for training show two actors.
+    """28, 5 and 5 sequences by default, of 24 to 30 frames; a few training sequences show two actors.
 
-    Many short ones rather than few long ones: what a small network can learn grows with the number of people and poses.
+    Many short sequences, because a small network learns more from more people and poses.
     """
     for number, split, rng in request.enumerate_videos(104, train=28, validation=5, test=5):
         title, actions = pick_cyclic(tuple(TITLES.items()), number)
@@ -54,7 +54,7 @@ def record(shot: Shot, folder: Path) -> Take:
 
 
 def labels_of(take: Take, visible: NDArray[np.bool_]) -> dict[str, Any]:
-    """The content of a sequence file; visible (T, actors, 49). Lists have an entry an actor."""
+    """The content of a sequence file; visible (T, actors, 49). Lists have one entry per actor."""
     shot, actors, n_frames, body = take.shot, take.actors, take.shot.n_frames, procedural()
     valid = np.ones(n_frames, np.bool_)
     if shot.number % 4 == 3:

@@ -15,7 +15,7 @@ ACTIONS: Final = (("walk", "wave"), ("dance", "march"), ("squat", "reach"), ("bo
 def plan(request: Request) -> Iterator[Shot]:
     """3 clips for training, 1 each for validation and test by default, of 48 frames, filmed by hand."""
     for number, split, _ in request.enumerate_videos(106, train=3, val=1, test=1):
-        n_frames, name = request.n_frames or 48, f"clip_{number:02d}"  # shorter ones would be cleaned away
+        n_frames, name = request.n_frames or 48, f"clip_{number:02d}"  # cleaning drops shorter tracks
         looks = (25.0, 320, 240, 1, pick_cyclic(ACTIONS, number), True, f"{split}/{name}.mp4")
         yield Shot("videos", split, name, number, request.seed, n_frames, *looks)
 
