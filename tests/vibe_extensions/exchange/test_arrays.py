@@ -239,17 +239,6 @@ def test_an_imported_stream_is_never_extracted_extended_or_mixed(root: Path, tmp
     assert [(stream.stream, stream.why) for stream in skipped] == [("mine", "it was imported")]
 
 
-def test_a_killed_import_goes_on_to_the_same_bytes(root: Path, tmp_path: Path, into: Any, monkeypatch: Any) -> None:
-    np.savez(tmp_path / "x.npz", x=X, **KEYS)
-    before = into.tree(root)
-    with monkeypatch.context() as patch, pytest.raises(KeyError):
-        own = cache.StreamWriter.write
-        patch.setattr(cache.StreamWriter, "write", lambda self, n, *rows: own(self, n, *rows) if n < 2 else {}[n])
-        import_array(tmp_path / "x.npz", root, NAME, "mine")
-    assert cache.open(root)[NAME].streams == () and into.tree(root) != before
-    assert imported(root, tmp_path / "x.npz").why and np.array_equal(stored(root), X.reshape(N, 6))
-
-
 def test_the_command_imports_and_others_know_the_stream(penn: Any, tmp_path: Path, ran: Any) -> None:
     penn.converted()
     tracks = penn.split.tracks

@@ -14,9 +14,6 @@ import cache
 from cache.write import split_writer
 from pipeline.__main__ import main
 from pipeline.errors import PipelineError, RawDataError
-from pipeline.features import extract
-from pipeline.features.plan import plan_extraction
-from pipeline.features.spec import StreamSpec
 from pipeline.skeletons import JOINTS
 from vibe_extensions.exchange import array_files, rows
 from vibe_extensions.exchange.arrays import import_array
@@ -406,24 +403,6 @@ def test_an_hdf5_file_that_leads_elsewhere_or_must_be_unpacked_is_refused(how: s
     with pytest.raises(RawDataError, match=words):
         import_database(file, tmp_path / "cache", "insta_variety/train")
     assert not (tmp_path / "cache").exists()
-
-
-def test_extraction_refuses_a_split_whose_pictures_are_not_known(tmp_path: Path, network: Any) -> None:
-    imported(posetrack(img_name=None), "posetrack/train", tmp_path)
-    with pytest.raises(PipelineError):
-        spec = StreamSpec("more", raw=tmp_path)
-        extract.extract_together([plan_extraction(tmp_path / "cache", "posetrack/train", spec)])
-    assert network.batches == []
-
-
-def test_another_stream_is_extracted_from_pictures_that_the_file_names(penn, into, network, tmp_path):
-    """The boxes and the crops are those that the file's features were computed from."""
-    penn.converted("fast")
-    done = export(penn.root, penn.name, tmp_path / "db.pt")
-    import_database(done.file, tmp_path / "imported", penn.name)
-    into.extract(tmp_path / "imported", name="again", raw=penn.raw)
-    before, again = (into.rows(tmp_path / "imported", penn.name, f"features/{s}") for s in ("resnet50", "again"))
-    assert all(np.array_equal(before[name], again[name]) for name in before)
 
 
 def test_the_command_reports_what_it_imported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

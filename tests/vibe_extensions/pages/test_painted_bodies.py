@@ -34,17 +34,14 @@ def test_a_half_transparent_body_lets_the_picture_through(opacity) -> None:
     np.testing.assert_allclose(found, opacity * solid + (1 - opacity) * 200, atol=1)
 
 
-def test_the_last_one_is_on_top() -> None:
+def test_the_last_one_is_on_top_and_one_larger_than_the_picture_fills_it() -> None:
     red, green = square(0, 0, 40, 40, (1, 0, 0)), square(20, 20, 60, 60, (0, 1, 0))
     painted = Painter(FACES).paint(np.zeros((60, 80, 3), np.uint8), [red, green], opacity=1.0)
     assert painted[30, 30, 0] == 0
     assert painted[30, 30, 1] > 0
     assert painted[10, 10, 0] > 0
-
-
-def test_a_body_larger_than_the_picture_fills_it() -> None:
-    painted = Painter(FACES).paint(np.zeros((48, 64, 3), np.uint8), [square(-90, -90, 200, 200)], opacity=1.0)
-    assert (painted > 0).all()
+    larger = Painter(FACES).paint(np.zeros((48, 64, 3), np.uint8), [square(-90, -90, 200, 200)], opacity=1.0)
+    assert (larger > 0).all()
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ import pytest
 import cache
 from pipeline import datasets
 from pipeline.__main__ import main
-from pipeline.conversion import convert
 from pipeline.errors import PipelineError, StandInMixed
 from tests.vibe_extensions.pages.made_tracks import made, pictures, shown
 from vibe_extensions.demo import writing as synthetic
@@ -239,25 +238,6 @@ def test_rejected_videos_are_drawn_with_what_is_wrong(embedded: Any, into: Any, 
     with pytest.raises(PipelineError, match=r"does not exist.*--raw DIR"):
         show.from_cache(root, "kinetics/train", rejected)
     assert show.from_cache(root, "kinetics/train", rejected, raw=moved).tracks
-
-
-def test_rejected_videos_are_read_with_the_options_of_their_conversion(embedded: Any, tmp_path: Path) -> None:
-    reader, raw = datasets.get("amass", resampling="decimate"), embedded.raw("amass")
-    convert.convert(convert.plan_conversion(reader, "train", raw=raw, root=tmp_path / "cache"))
-    found = show.from_cache(tmp_path / "cache", "amass/train", show.Choice(rejected=True))
-    assert found.reader["parameters"] == {"resampling": "decimate"}
-
-
-def test_a_video_without_tracks_has_its_reason_and_a_misspelt_one_its_neighbour(root: Path, tmp_path: Path) -> None:
-    split = cache.open(root)["penn_action/train"]
-    with_tracks = {split.videos[int(number)].name for number in split.tracks.video}
-    (named, *_) = sorted(with_tracks)
-    for video in split.videos:
-        if video.name not in with_tracks:
-            with pytest.raises(PipelineError, match=r"rejected: \w+: |without a track: \w+: |of another split; others"):
-                show.from_cache(root, "penn_action/train", show.Choice(video=video.name))
-    with pytest.raises(PipelineError, match=f"there is no such video; did you mean '{named[:2]}"):
-        show.from_cache(root, "penn_action/train", show.Choice(video=f"{named}x"))
 
 
 def test_a_page_has_the_suffix_of_one(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from jinja2 import UndefinedError
 
 from tests.html_pages import Page
 from tests.vibe_extensions.pages.report.conftest import kept, moving, person, write_split, write_stream
@@ -25,9 +24,9 @@ def of_problems(anchor: str, title: str, *texts: str) -> PageSection:
     return PageSection(anchor, title, "overview.html", data)
 
 
-def page(folder: Path, *sections: PageSection, mark: str = "", title: str = "A cache") -> str:
+def page(folder: Path, *sections: PageSection, mark: str = "") -> str:
     out = folder / "report.html"
-    write_page(out, sections, title=title, mark=mark, facts={"Cache": "data/cache"})
+    write_page(out, sections, title="A cache", mark=mark, facts={"Cache": "data/cache"})
     return out.read_text(encoding="utf-8")
 
 
@@ -52,24 +51,8 @@ def test_sections_come_in_their_order_and_those_with_a_line_are_folded(tmp_path:
     assert "<script" not in text
     assert ("DEMO DATA" in text) == ("A cache (demo data)</title>" in text) == (mark == "demo data")
     assert ("UNTRAINED NETWORK" in text) == (mark == "untrained network")
-
-
-def test_names_from_raw_files_are_text_and_never_markup(tmp_path: Path) -> None:
-    evil = "<img src=x onerror=alert(1)>&\udcff"  # of a file whose name is no UTF-8
-    text = page(tmp_path, of_problems("first", evil, evil), title=evil)
-    assert "<img" not in text
-    assert text.count("&lt;img src=x onerror=alert(1)&gt;&amp;\\udcff") == 4  # title, h1, heading, problem
-
-
-def test_a_page_that_fails_leaves_the_one_before(tmp_path: Path) -> None:
-    page(tmp_path, of_problems("first", "The first"))
-    before = (tmp_path / "report.html").read_bytes()
-    with pytest.raises(UndefinedError):
-        page(tmp_path, PageSection("broken", "Broken", "overview.html", {}))
     with pytest.raises(ValueError, match="same anchor"):
-        page(tmp_path, of_problems("same", "The first"), of_problems("same", "The second"))
-    assert (tmp_path / "report.html").read_bytes() == before
-    assert [file.name for file in tmp_path.iterdir()] == ["report.html"]
+        page(tmp_path, first, first)
 
 
 def test_motion_alone_a_missing_stream_and_an_empty_split_are_no_faults(tmp_path: Path) -> None:

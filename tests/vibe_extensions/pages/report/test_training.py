@@ -143,15 +143,6 @@ def test_damaged_metrics_are_reported_with_what_to_do(content: str, reason: str,
     assert "Delete it and run the training command again" in problem
 
 
-def test_beside_a_run_with_damaged_metrics_the_rest_is_shown(root, make, tmp_path):
-    good, bad = make("good"), make("bad")
-    (bad / "metrics.json").write_text("{")
-    shown = words(page(root, [read_run(bad), read_run(good)], tmp_path, curves=True))
-    assert f"{bad / 'metrics.json'}: expected JSON" in shown
-    assert "good 51.2 82.5" in shown
-    assert "bad: PA-MPJPE" in shown, "its curves are there"
-
-
 def test_runs_that_have_begun_are_empty_or_absent_are_shown_as_such(root, make, tmp_path):
     begun, empty = make(), tmp_path / "empty"
     (begun / "metrics.json").unlink()
