@@ -211,10 +211,6 @@ def test_features_come_when_they_are_asked_for(penn: Any, tmp_path: Path, ran: A
     with pytest.raises(PipelineError, match="features=yes"):  # else it would write no features without a word
         export(penn.root, penn.name, tmp_path / "none", stream="resnet50")
     assert run(*words, "--out", tmp_path / "none", "--set", "feature=yes") == 2
-    penn.edit("0003", lambda x: x + 9)
-    penn.convert()
-    with pytest.raises(PipelineError, match="older than the tracks"):
-        export(penn.root, penn.name, tmp_path / "none", options=TableOptions(features=True))
 
 
 def test_features_are_nan_where_the_picture_could_not_be_decoded(tmp_path: Path) -> None:

@@ -284,24 +284,16 @@ def test_names_of_pictures_lead_back_to_their_source(names: str, frames: list[in
         assert name_of is not None and [name_of(frame) for frame in frames] == names.split()
 
 
-def test_the_command_reports_what_it_wrote_and_what_it_left_out(tmp_path, capsys):
-    small_cache(tmp_path / "c", "posetrack/train", {"frame_index": np.arange(8)}, lost=(2,))
-    words = ["export", "posetrack", "train", "--cache", str(tmp_path / "c"), "--format", "vibe", "--out", str(tmp_path)]
-    assert main(words) == 0
-    out = capsys.readouterr().out
-    assert "7 rows under 2 names" in out and "posetrack_train_db.pt" in out
-    assert "1 row not exported" in out and "DEMO DATA" in out
-    assert main(words) == 2
-    assert "--replace" in capsys.readouterr().err
-
-
-def test_real_data_with_features_of_an_untrained_network_is_untrained_and_no_demo_data(tmp_path, capsys):
+def test_commands_report_counts_and_real_data_with_random_weights_is_no_demo_data(tmp_path, capsys):
     add_video(tmp_path / "c", "posetrack/train", {"frame_index": np.arange(8)}, stand_in=False)
-    add_features(tmp_path / "c", "posetrack/train")
+    add_features(tmp_path / "c", "posetrack/train", lost=(2,))
     words = ["posetrack", "train", "--format", "vibe", "--cache"]
     assert main(["export", *words, str(tmp_path / "c"), "--out", str(tmp_path)]) == 0
     assert main(["import", str(tmp_path / "posetrack_train_db.pt"), *words, str(tmp_path / "d")]) == 0
     out = capsys.readouterr().out
+    assert "7 rows under 2 names" in out and "posetrack_train_db.pt" in out and "1 row not exported" in out
     assert out.count("UNTRAINED") == 2 and "DEMO DATA" not in out
+    assert main(["export", *words, str(tmp_path / "c"), "--out", str(tmp_path)]) == 2
+    assert "--replace" in capsys.readouterr().err
     split = cache.open(tmp_path / "d")["posetrack/train"]
     assert split.manifest["stand_in"] is False and split.stream_manifest("resnet50")["stand_in"] is True

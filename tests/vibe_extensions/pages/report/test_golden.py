@@ -31,7 +31,7 @@ def inside(element: Element | None, name: str) -> bool:
     return element is not None and (name in element.classes or inside(element.parent, name))
 
 
-def test_the_page_of_two_runs_on_demo_data(root: Path, tmp_path: Path, golden: Callable[..., Any]) -> None:
+def test_the_page_of_runs_on_demo_data_finished_or_not(root: Path, tmp_path: Path, golden: Callable[..., Any]) -> None:
     folders = [make_run(tmp_path, name, stand_in=True) for name in ("vibe-1", "per-frame-2", "begun-3", "other-4")]
     smoothed = metrics(stand_in=True, pa_mpjpe=55.0)
     smoothed[SPLIT]["smoothed"] = {**ERRORS, "pa_mpjpe": 54.0, "sigma": 2.0}
@@ -41,7 +41,9 @@ def test_the_page_of_two_runs_on_demo_data(root: Path, tmp_path: Path, golden: C
     (folders[1] / "metrics.json").write_text(json.dumps(smoothed))
     for name in ("metrics", "sequences"):
         (folders[2] / f"{name}.json").unlink()
-    shown = tuple(zip(("VIBE", "per frame", "begun"), folders, strict=False))
+    (tmp_path / "empty").mkdir()
+    folders[3:3] = [tmp_path / "empty", tmp_path / "absent"]
+    shown = tuple(zip(("VIBE", "per frame", "begun", "empty", "absent"), folders, strict=False))
     write_report(ReportContent(root, None, None, "resnet50", tmp_path, shown), out := tmp_path / "page.html")
     with golden("report", main, {root.parent: "DATA"}) as show:
         show.add("\n".join(itertools.takewhile("Made".__ne__, lines(Page(out.read_text())))))  # then date and versions

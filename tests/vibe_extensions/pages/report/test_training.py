@@ -14,15 +14,13 @@ from typing import Any
 
 import pytest
 
-import cache
 from pipeline.skeletons import JOINTS
 from tests.vibe_extensions.pages.report.conftest import person, write_split
 from tests.vibe_extensions.pages.report.runs_by_hand import SPLIT, log, make_run, metrics
 from vibe_extensions.pages.report.assembly import ReportContent, recorded_fingerprint, write_report
-from vibe_extensions.pages.report.curves import curves_section, plots_of, split_uses
-from vibe_extensions.pages.report.page import write_page
-from vibe_extensions.pages.report.results import as_csv, results_section, tables_of
-from vibe_extensions.pages.report.runs import TrainingRun, read_events, read_run
+from vibe_extensions.pages.report.curves import plots_of, split_uses
+from vibe_extensions.pages.report.results import as_csv, tables_of
+from vibe_extensions.pages.report.runs import read_events, read_run
 from vibe_model import models
 
 ROOT = Path(__file__).parents[2]
@@ -32,14 +30,6 @@ ROOT = Path(__file__).parents[2]
 def make(tmp_path: Path) -> Callable[..., Path]:
     """`make_run` in the test's own folder."""
     return partial(make_run, tmp_path)
-
-
-def page(root: cache.Root, shown: list[TrainingRun], tmp_path: Path, *, curves: bool = False) -> str:
-    """The page's text; drawing curves takes a second."""
-    out = tmp_path / "page.html"
-    sections = [results_section(shown, {}, cache=str(root)), *([curves_section(shown)] if curves else [])]
-    write_page(out, sections, title="Report", mark="", facts={})
-    return out.read_text()
 
 
 def words(html: str) -> str:
@@ -141,18 +131,6 @@ def test_damaged_metrics_are_reported_with_what_to_do(content: str, reason: str,
     assert problem.startswith(f"{file}: ")
     assert reason in problem
     assert "Delete it and run the training command again" in problem
-
-
-def test_runs_that_have_begun_are_empty_or_absent_are_shown_as_such(root, make, tmp_path):
-    begun, empty = make(), tmp_path / "empty"
-    (begun / "metrics.json").unlink()
-    (begun / "sequences.json").unlink()
-    empty.mkdir()
-    shown = words(page(root, [read_run(begun), read_run(empty), read_run(tmp_path / "none")], tmp_path, curves=True))
-    assert "not finished: step 30 of 300, no results yet" in shown
-    assert "No run has results yet." in shown
-    assert "No curves, since the run has no TensorBoard events." in shown
-    assert "none: folder not found" in shown
 
 
 def test_a_missing_cache_is_reported_and_the_runs_are_shown(make: Callable[..., Path], tmp_path: Path) -> None:
