@@ -30,7 +30,7 @@ class Exported:
     rows: int
     summary: str  # "12 rows under 3 names"
     absent: Mapping[str, str]  # field that other code may read -> why it is missing
-    left_out: Mapping[str, int]  # what rows have no value for -> number of rows not exported
+    left_out: Mapping[str, int]  # missing value -> number of rows not exported
     stand_in: bool
 
     @property

@@ -145,8 +145,7 @@ def checks_of(split: cache.Split, column_3d: str, stream: str) -> dict[str, Has]
         return np.asarray(flag("has_smpl", start, stop) & finite[0] & finite[1])
 
     def features(start: int, stop: int) -> NDArray[np.bool_]:
-        decoded: NDArray[np.bool_] = np.asarray(split.column(f"features/{stream}_ok")[start:stop]) == 1
-        return decoded
+        return np.asarray(split.column(f"features/{stream}_ok")[start:stop] == 1)
 
     return {FEATURES: features, JOINTS_3D: joints_3d, SMPL: smpl}
 

@@ -109,11 +109,8 @@ def write_report(content: ReportContent, out: Path, progress: Progress = silent)
     if content.training:
         ablation, problems = read_ablation(content.runs_folder) if content.ablation else ({}, [])
         of_ablation = [read_run(folder, name) for name, folder in _ablation_runs(ablation, content)]
-        notes = [
-            *content.notes,
-            *_not_shown(content, {run.folder.resolve() for run in (*shown, *of_ablation)}),
-            *problems,
-        ]
+        drawn = {run.folder.resolve() for run in (*shown, *of_ablation)}
+        notes = [*content.notes, *_not_shown(content, drawn), *problems]
         results = results_section(shown, ablation, cache=str(content.root))
         bodies = bodies_section(opened, shown, raw=content.raw, body=content.body)
         sections += [results, *([bodies] if any(bodies.data.values()) else [])]

@@ -66,16 +66,7 @@ def curves_section(
         "together": list(_together(together[:MOST_TOGETHER])) if len(together) > 1 else [],
         "notes": notes,
         "left_out": [run.name for run in together[MOST_TOGETHER:]],
-        "runs": [
-            {
-                "name": run.name,
-                "folder": run.folder,
-                "facts": _facts(run),
-                "problems": run.problems,
-                "plots": [*plots_of(run, i)],
-            }
-            for i, run in enumerate(runs)
-        ],
+        "runs": [(run, _facts(run), [*plots_of(run, i)]) for i, run in enumerate(runs)],
     }
     return PageSection("curves", "Training curves", "curves.html", data)
 

@@ -196,9 +196,8 @@ def _person_time(splits: Sequence[cache.Split]) -> str:
         n_tracks += len(tracks)
     if not n_known:
         return "unknown rate"
-    return duration(seconds) + (
-        "" if n_known == n_tracks else f" (of {count(n_known, 'track')}; unknown rate for the others)"
-    )
+    of_tracks = "" if n_known == n_tracks else f" (of {count(n_known, 'track')}; unknown rate for the others)"
+    return f"{duration(seconds)}{of_tracks}"
 
 
 # --------------------------------------------------------------------------------------------------------- left out
@@ -208,26 +207,18 @@ def accounting_section(opened: OpenedCache) -> PageSection:
     """The section of dropped data: reasons, rejected videos, coverage of the releases."""
     recorded = [split for split in opened.splits if "accounting" in split.manifest]
     left_out = _left_out(recorded)
-    kinds = {
-        name: "sampling" if name in SAMPLED else "by design" if reason(name).by_design else "error"
-        for name in sorted({name for _, name in left_out}, key=lambda name: (reason(name).by_design, name))
-    }
+    reasons = []
+    for name in sorted({name for _, name in left_out}, key=lambda name: (reason(name).by_design, name)):
+        kind = "sampling" if name in SAMPLED else "by design" if reason(name).by_design else "error"
+        dropped = ", ".join(f"{n:,} {what}" for (what, of), n in left_out.items() if of == name)
+        reasons.append((name, kind, dropped, reason(name).meaning))
     rejected = ((split.name, *rejected_videos(split)) for split in recorded)
     faulty = [{"split": s, "n": n, "first": [*islice(texts, MOST_REJECTED)]} for s, n, texts in rejected if n]
     coverage = list(_coverage(recorded))
     data = {
-        "reasons": [
-            (
-                name,
-                kind,
-                ", ".join(f"{n:,} {what}" for (what, of), n in left_out.items() if of == name),
-                reason(name).meaning,
-            )
-            for name, kind in kinds.items()
-        ],
+        "reasons": reasons,
         "rejected": faulty,
         "command": command("status", "--all", "--cache", str(opened.root)),
-        "coverage_header": ("split", "of", "found", "in the release", "coverage, %"),
         "coverage": coverage,
         "short": [
             f"{name}: {n:,} {what} found of {known:,} in the release"

@@ -61,7 +61,7 @@ class Untracked(NamedTuple):
 
     @classmethod
     def from_account(cls, account: VideoAccount | None, raw: Path, video: RawVideo, spec: str) -> Untracked | None:
-        """Those that an account keeps; None without any. spec: the video's source in the cache, "" if unknown."""
+        """The detections of an account; None if there are none. spec: the video's source in the cache, or ""."""
         clips = [path for path in video.files if path.suffix.lower() in EXTENSIONS]
         if not isinstance(account, DrawnAccount) or not account.detections or account.set_aside or not (spec or clips):
             return None
