@@ -57,9 +57,10 @@ def video_writer(file: Path, fps: float, size: tuple[int, int]) -> Iterator[Call
     complete. Raises PipelineError if it cannot be written.
     """
     video_format, written = best_format(), 0
-    file = file.with_suffix(video_format.suffix)
+    if file.suffix.lower() != video_format.suffix:
+        file = file.with_suffix(video_format.suffix)
     width, height = (side + side % 2 for side in size)
-    part = file.with_name(f".{file.stem}.part{file.suffix}")  # the suffix names the container
+    part = file.with_name(f".{file.stem}.part{video_format.suffix}")  # the suffix names the container
     opened = (
         _pyav(part, video_format.codec, fps, width, height)
         if video_format.codec in H264_ENCODERS

@@ -48,7 +48,7 @@ def of_rows(track: Track, rows: list[int]) -> show.ShownTrack:
 def test_a_split_s_first_video_is_a_clip_that_browsers_play(root: Path, tmp_path: Path, capsys: Any) -> None:
     split = cache.open(root)["penn_action/train"]
     for words in ([], ["--track", split.tracks[0].name], ["--video", split.tracks[0].video]):
-        out = tmp_path / "clip.mp4"
+        out = tmp_path / ("CLIP.MP4" if words else "clip.mp4")
         assert main(["show", "penn_action", "train", "--cache", str(root), "--out", str(out), *words]) == 0
         frames, rate = read(out)
         assert frames.shape[:1] == (8,) and rate == 25
