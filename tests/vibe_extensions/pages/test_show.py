@@ -165,6 +165,10 @@ def test_tracks_are_spread_over_the_split_or_named(embedded: Any, root: Path, mo
         show.from_cache(root, "penn_action/train", unknown)
     with pytest.raises(PipelineError, match="no track '0001/9': its video has 0001/0"):
         show.from_raw(dataset, "train", raw, unknown)
+    with pytest.raises(PipelineError, match="there is no such video; did you mean '0001'"):
+        show.from_cache(root, "penn_action/train", show.Choice(video="0001x"))
+    with pytest.raises(PipelineError, match=r"'0002': of another split; others have tracks: 0001"):
+        show.from_cache(root, "penn_action/train", show.Choice(video="0002"))
     with pytest.raises(PipelineError, match="no track '9/9': there is no such video"):
         show.from_raw(dataset, "train", raw, show.Choice(names=("9/9",)))
 
