@@ -47,6 +47,8 @@ def test_where_nothing_has_been_made_the_page_shows_that(bare, tasks_command) ->
     html = page(bare).read_text()
     assert "expected a feature cache" in html
     assert "No training runs to show." in html
+    code, shown = tasks_command(bare, "report", "--out", str(bare.folder / "page.mp4"))
+    assert (code, "suffix .html" in shown) == (2, True)
 
 
 def test_a_cache_without_runs_has_no_empty_heading_and_nothing_of_models_that_luigi_cfg_does_not_name(

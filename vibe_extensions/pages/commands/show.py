@@ -21,7 +21,8 @@ from pipeline.settings.arguments import body_of, check_own_folder, split_argumen
 from vibe_extensions.pages import show
 from vibe_extensions.pages.show.tracks import PAGE_FRAMES
 
-CLIP: Final = ".mp4"  # suffix of --out for a clip
+PAGE: Final = (".html", ".htm")  # suffixes of --out for a page
+CLIP: Final = ".mp4"  # for a clip
 split_of = show.split_of
 
 
@@ -69,7 +70,7 @@ def reads(args: argparse.Namespace) -> list[str]:
 def run(args: argparse.Namespace) -> int:
     """Draw some tracks of one split."""
     clip = args.out.suffix.lower() == CLIP
-    check_page(args.out)
+    check_page(args.out, (*PAGE, CLIP))
     if clip and args.frames is not None:
         raise PipelineError("--frames: a clip has all frames of its video. Omit --frames, or write a page.")
     choice = show.Choice(args.tracks, tuple(args.track), args.video, args.frames or PAGE_FRAMES, args.rejected)
@@ -127,11 +128,12 @@ def _body(args: argparse.Namespace, dataset: Dataset, *, demo: bool) -> Path | N
     return body if body is None or body == args.body or body.is_dir() else None
 
 
-def check_page(page: Path) -> None:
+def check_page(page: Path, suffixes: tuple[str, ...] = PAGE) -> None:
     """Raise PipelineError if the page cannot be written."""
     if page.is_dir():
         raise PipelineError(f"--out {page}: is a folder. Name a file: --out {page / 'page.html'}")
     if not page.parent.is_dir():
         raise PipelineError(f"--out {page}: the folder {page.parent} does not exist. Create it, or choose another.")
-    if page.suffix.lower() not in (".html", ".htm", CLIP):
-        raise PipelineError(f"--out {page}: expected a file name with the suffix .html, or {CLIP} for a clip")
+    if page.suffix.lower() not in suffixes:
+        or_clip = f", or {CLIP} for a clip" if CLIP in suffixes else ""
+        raise PipelineError(f"--out {page}: expected a file name with the suffix .html{or_clip}")
