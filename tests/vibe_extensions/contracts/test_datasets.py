@@ -12,12 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.spatial.transform import Rotation
 
-import cache
-from pipeline.accounting import VideoAccount
+from pipeline.accounting import Accounting, VideoAccount
 from pipeline.body import Body
 from pipeline.boxes import tight_boxes
-from pipeline.conversion import convert
-from pipeline.datasets.amass import Amass
 from pipeline.datasets.base import EXTRINSICS, UP, Dataset, Origin
 from pipeline.datasets.threedpw import ThreeDPW
 from pipeline.errors import RawDataError
@@ -68,8 +65,11 @@ BROKEN: dict[str, Callable[[Track], Track]] = {
     "fps is 0": lambda t: replace(t, fps=0.0),
     "fps is '30': expected a number": lambda t: replace(t, fps="30"),  # type: ignore[arg-type]
     "fps is inf": lambda t: replace(t, fps=float("inf")),
-    "gender": lambda t: replace(t, gender="f"),
     "intrinsics": lambda t: replace(t, intrinsics=np.full((3, 3), np.nan)),
+    "bbox is (2, 4), expected (3, 4)": lambda t: replace(t, bbox=t.bbox[:2]),
+    "strictly increasing": lambda t: replace(t, frame_index=np.array([0, 2, 2])),
+    "has_3d is float32, expected uint8": lambda t: replace(t, has_3d=np.ones(3, np.float32)),
+    "gender is 'm', expected one of neutral, male, female": lambda t: replace(t, gender="m"),
     "boxes without images": lambda t: replace(t, frames=None),
     "bbox is float64": lambda t: replace(t, bbox=t.bbox.astype(np.float64)),
     "kp_2d holds NaN": lambda t: replace(t, kp_2d=changed(t.kp_2d, (1, 1, 0), np.nan)),
@@ -359,39 +359,10 @@ def test_a_body_that_is_not_where_its_joints_are_is_named(embedded):
         assert any(promise in problem for problem in problems), (case, problems)
 
 
-class Degrees(Amass):
-    """Two motions of AMASS, the first in degrees."""
-
-    def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
-        return super().videos(raw, split)[:2]
-
-    def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Any) -> list[Track]:
-        tracks = super().read(raw, split, video, account, body)
-        first = video.name == self.videos(raw, split)[0].name
-        return [replace(track, pose=np.degrees(track.pose)) if first else track for track in tracks]
-
-
-def test_conversion_rejects_a_video_in_another_unit_by_column_and_the_rest_goes_on(embedded, tmp_path):
-    plan = convert.plan_conversion(Degrees(), "train", raw=embedded.raw("amass"), root=tmp_path)
-    done = convert.convert(plan)
-    (rejected,) = done.rejected
-    assert rejected.set_aside == "other_unit"
-    assert "'pose': expected rotations in rad" in rejected.message
-    assert rejected.dropped == {"other_unit": rejected.found}
-    assert len(cache.open(tmp_path)["amass/train"].tracks) == done.totals["videos"]["kept"] > 0
-
-
-@pytest.mark.parametrize(
-    ("problem", "spoil"),
-    [
-        (r"bbox is \(2, 4\), expected \(3, 4\)", lambda t: replace(t, bbox=t.bbox[:2])),
-        ("strictly increasing", lambda t: replace(t, frame_index=np.array([0, 2, 2]))),
-        ("has_3d is float32, expected uint8", lambda t: replace(t, has_3d=np.ones(3, np.float32))),
-        ("gender is 'm', expected one of neutral, male, female", lambda t: replace(t, gender="m")),
-    ],
-)
-def test_a_track_that_cannot_be_rows_is_refused_when_it_is_read_and_costs_its_own_video(problem, spoil, raw):
-    reader = Dances(spoil=spoil)
-    with pytest.raises(cache.CacheError, match=problem):
-        list(reader.tracks(raw, "train"))
-    assert convert._read_one(reader, "train", raw, None, reader.listed[0]).account.set_aside == "unexpected_error"
+def test_a_video_in_another_unit_is_set_aside_by_column(raw: Path) -> None:
+    report = Accounting()
+    in_mm = Dances(spoil=lambda track: replace(track, kp_3d=track.kp_3d * np.float32([1e3, 1e3, 1e3, 1])))
+    assert list(in_mm.tracks(raw, "train", report=report)) == []
+    (account,) = report
+    assert (account.set_aside, account.dropped) == ("other_unit", {"other_unit": 3})
+    assert "'kp_3d': expected bodies" in account.message
