@@ -21,8 +21,8 @@ from tests.tasks.conftest import FakeNetwork
 from tests.tasks.prediction.conftest import SEQLEN, SHORT, SPLIT, save_checkpoint, small_config, the_body
 from vibe_extensions.clips.prediction import job as jobs
 from vibe_extensions.clips.prediction import overlay, refine
-from vibe_extensions.clips.prediction.drawing import BodyDrawing, PredictedBodies, project_body, record_type
 from vibe_extensions.clips.prediction.job import PredictionJob
+from vibe_extensions.clips.prediction.overlay import BodyDrawing, PredictedBodies, project_body, record_type
 from vibe_extensions.clips.prediction.predict import PredictionOptions, predict_videos
 from vibe_extensions.pages import video_file
 from vibe_extensions.pages.show.clip import DEMO_MARK, caption

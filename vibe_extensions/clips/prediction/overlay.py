@@ -1,26 +1,162 @@
-"""Overlays: videos or images of bodies over the frames that they were predicted from.  bodies -> [images]"""
+"""Overlays: predicted bodies, by frame, drawn over the frames as a video.  windows -> [bodies] -> [images]
+
+VIBE's weak perspective camera (s, tx, ty) over the crop is drawn as the perspective camera that the model projects
+with: focal length 5000 px in a crop of 224 px, the body moved by (tx, ty, 2 * 5000 / (224 s)). HMR2.0's crops have
+256 px; its bodies are drawn within a pixel of its own projection.
+"""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+import math
+import tempfile
+import weakref
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 import cv2
+import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.errors import PipelineError
 from pipeline.files.pixels.frames import Image
-from vibe_extensions.clips.prediction.drawing import BodyDrawing, PredictedBodies
+from vibe_extensions.pages.show.bodies import COLOURS, OPACITY, Painter, SeenBody
 from vibe_extensions.pages.show.clip import caption, frames_of, rate_of
 from vibe_extensions.pages.video_file import best_format, video_writer
 from vibe_model import runs
+from vibe_model.cameras import CROP_PX, FOCAL_LENGTH_PX
 from vibe_model.networks.video_model import VideoModel
+from vibe_model.prediction.predict import TrackBodies, posed_arrays
 
 if TYPE_CHECKING:
     from pipeline.files.pixels.frames import FrameSource
 
+Floats = NDArray[np.floating[Any]]
+
+GROUND: Final = 60  # grey background of views without an image
 FRAMES_AT_ONCE: Final = 16  # read, posed and painted together
+
+
+def record_type(n_steps: int = 0) -> np.dtype[Any]:
+    """The dtype of a body in a frame. `moved`: its rotations at each step, for the same shape and camera."""
+    return np.dtype(
+        [
+            ("frame", "<i8"),
+            ("track", "<i4"),
+            ("crop_scale", "<f4"),
+            ("bbox", "<f4", 4),
+            ("camera", "<f4", 3),
+            ("shape", "<f4", 10),
+            ("rotmat", "<f4", (24, 3, 3)),
+            ("moved", "<f4", (n_steps, 24, 3, 3)),
+        ]
+    )
+
+
+class PredictedBodies:
+    """All bodies of a video by frame, on disk (an hour of a crowd takes gigabytes)."""
+
+    def __init__(self, folder: Path, steps: tuple[int, ...] = ()) -> None:
+        """Create an unnamed file in `folder`, which is deleted with this object. `steps`: the model's."""
+        self.steps = steps
+        self.fps = math.nan  # of the source's frames
+        self.step = 1  # frames between two rows of a track
+        self._file: IO[bytes] = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
+        weakref.finalize(self, self._file.close)
+        self._type = record_type(len(steps))
+        self._frames: list[NDArray[np.int64]] = []
+        self._sorted: tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int64]] | None = None
+
+    def add(self, bodies: TrackBodies) -> None:
+        """Append a track."""
+        self.fps, self.step = bodies.track.fps, bodies.track.step
+        records = np.zeros(len(bodies), self._type)
+        records["track"], records["crop_scale"] = len(self._frames), bodies.track.crop_scale
+        records["frame"] = bodies.frame_index
+        for name in ("bbox", "camera", "shape", "rotmat"):
+            records[name] = getattr(bodies, name)
+        for i, step in enumerate(self.steps):
+            records["moved"][:, i] = bodies.moved[step]
+        self._file.write(records.tobytes())
+        self._frames.append(bodies.frame_index)
+        self._sorted = None
+
+    def __len__(self) -> int:
+        return sum(map(len, self._frames))
+
+    @property
+    def stop(self) -> int:
+        """The frame after the last one with a body."""
+        return max((int(frames[-1]) + 1 for frames in self._frames), default=0)
+
+    def read_frames(self, start: int, stop: int) -> NDArray[Any]:
+        """Records (N,) of frames [start, stop), ordered by frame, then track."""
+        if not len(self):
+            return np.zeros(0, self._type)
+        if self._sorted is None:
+            self._file.flush()
+            frames = np.concatenate(self._frames)
+            order = np.argsort(frames, kind="stable")
+            self._sorted = np.memmap(self._file, self._type, mode="r"), frames[order], order
+        records, frames, order = self._sorted
+        first, last = np.searchsorted(frames, (start, stop))
+        return np.asarray(records[order[first:last]])
+
+
+class BodyDrawing:
+    """Poses bodies and draws them into the source's images."""
+
+    def __init__(self, generator: VideoModel, opacity: float = OPACITY) -> None:
+        self.generator, self.opacity = generator, opacity
+        self.painter = Painter(generator.body.faces.cpu().numpy())
+
+    def vertices(self, records: NDArray[Any], moved: int | None = None) -> NDArray[np.float32]:
+        """Records (N,) -> (N, V, 3) m in camera axes, without translation. `moved`: index of a step, None: now."""
+        if not len(records):
+            return np.zeros((0, 0, 3), np.float32)
+        rotmat = records["rotmat"] if moved is None else records["moved"][:, moved]
+        (verts,) = posed_arrays(self.generator, (rotmat, records["shape"], records["camera"]), "verts")
+        return verts
+
+    def paint(self, image: Image, records: NDArray[Any], verts: Floats) -> Image:
+        """Draw all bodies of a frame over its image, the farthest first. records (N,), verts (N, V, 3)."""
+        # Each body has its own camera. In a common camera, a body is nearer the more pixels a metre has.
+        nearness = records["camera"][:, 0] * records["bbox"][:, 2] * records["crop_scale"]
+        bodies = [project_body(records[i], verts[i]) for i in np.argsort(nearness, kind="stable").tolist()]
+        return self.painter.paint(image, bodies, self.opacity)
+
+    def views(self, image: Image, records: NDArray[Any], verts: Floats, moved: Mapping[str, Floats]) -> Image:
+        """Draw the bodies over the image, and beside it a column of views of `moved`.
+
+        moved: caption -> (N, V, 3) m of the same bodies before or after.
+        """
+        painted = self.paint(image, records, verts)
+        if not moved:
+            return painted
+        ground = np.full_like(image, GROUND)
+        small = np.concatenate([self._small(ground, records, xyz, text, len(moved)) for text, xyz in moved.items()])
+        small = np.pad(small, ((0, image.shape[0] - len(small)), (0, 0), (0, 0)), mode="edge")
+        return np.concatenate([painted, small], axis=1)
+
+    def _small(self, ground: Image, records: NDArray[Any], verts: Floats, text: str, n: int) -> Image:
+        height, width = ground.shape[:2]
+        painted = self.paint(ground, records, verts)
+        small = np.asarray(cv2.resize(painted, (width // n, height // n), interpolation=cv2.INTER_AREA), np.uint8)
+        caption(small, text)
+        return small
+
+
+def project_body(record: Any, verts: Floats) -> SeenBody:
+    """Project the vertices (V, 3) m of a record's body into the source's image."""
+    scale, shift = float(record["camera"][0]), record["camera"][1:].astype(np.float64)
+    side = float(record["bbox"][2]) * float(record["crop_scale"])  # of the crop, in image px
+    translation = np.array([*shift, 2 * FOCAL_LENGTH_PX / (CROP_PX * scale + 1e-9)])  # m
+    points = verts.astype(np.float64) + translation
+    focal = FOCAL_LENGTH_PX * side / CROP_PX  # image px
+    with np.errstate(divide="ignore", invalid="ignore"):
+        pixels = record["bbox"][:2] + focal * points[:, :2] / points[:, 2:]
+    return SeenBody(verts, pixels, points[:, 2], COLOURS[int(record["track"]) % len(COLOURS)])
 
 
 def write_overlay(

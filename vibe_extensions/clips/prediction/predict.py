@@ -27,10 +27,9 @@ from pipeline.errors import PipelineError
 from pipeline.features.pixel_sources import raw_folder
 from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import FrameSource
-from vibe_extensions.clips.prediction.drawing import PredictedBodies
 from vibe_extensions.clips.prediction.job import PredictionJob
 from vibe_extensions.clips.prediction.motions import write_motion
-from vibe_extensions.clips.prediction.overlay import write_overlay
+from vibe_extensions.clips.prediction.overlay import PredictedBodies, write_overlay
 from vibe_extensions.clips.prediction.refine import refine_track
 from vibe_extensions.pages.show.clip import DEMO_MARK, rate_of
 from vibe_extensions.pages.video_file import DEFAULT_FPS
