@@ -1,17 +1,18 @@
 """Compute single rows of a stream, independently of the engine, to compare stored rows with.
 
-This module has its own code for which rows, frames and crops belong together, and decodes videos by another library
-(`vibe_extensions.contracts.by_pyav`). So it finds a row that the engine put in the wrong place. Loading a stream, its
-computation, and reading labels are shared.
+This module has its own code for which rows, frames and crops belong together, and decodes videos by PyAV. So it finds
+a row that the engine put in the wrong place. Loading a stream, its computation, and reading labels are shared.
 """
 
 from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -23,10 +24,10 @@ from pipeline.features.computing import compute_labels, load, numbers_of, region
 from pipeline.features.pixel_sources import Cut, Pixels, column, crop_labels, cuts, label, label_batch, pixels
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.base import Labels, Machine, Stream
-from pipeline.files.pixels.frames import Frame
-from pipeline.processes import Failed
+from pipeline.files.pixels.decode import MAX_PIXELS
+from pipeline.files.pixels.frames import Frame, FrameSource, Image, Video, increasing
+from pipeline.processes import Failed, alive
 from pipeline.processes.pool import ordered_map
-from vibe_extensions.contracts.by_pyav import another_decoder
 
 MOST_ROWS: Final = 256  # per process and chunk (39 MB of 224 px crops)
 
@@ -176,3 +177,61 @@ def _row_of(stream: Stream | None, size: int, chunk: _Chunk, i: int, kept: Mappi
         return crops[0]
     labels = crop_labels({name: values[i] for name, values in chunk.labels.items()}, cut)
     return row_of(stream, crops, labels, f"frame {frame}")
+
+
+def another_decoder(source: FrameSource) -> tuple[FrameSource, str]:
+    """A video's frames by PyAV (the extra `pages`), others as in an extraction; and the decoder's name."""
+    if isinstance(source, Video) and find_spec("av") is not None:
+        return VideoByPyAV(source.root, source.path), "PyAV"
+    return source, "OpenCV"
+
+
+class VideoByPyAV(Video):
+    """A video's frames in PyAV's order: without seeking, rotated as the header says."""
+
+    __slots__ = ()
+
+    def read(self, frame_index: Iterable[int]) -> Iterator[Frame]:
+        images = self._images()
+        position, image, problem, kind = -1, None, "", ""
+        for index in increasing(frame_index):
+            while not problem and position < index:
+                try:
+                    image = next(images)
+                    position += 1
+                except StopIteration:
+                    problem, kind = f"{self.place} ends after {position + 1} frames", "video_ended"
+                except _Unreadable as error:
+                    problem, kind = f"{self.place}: frame {position + 1} and later: {error}", "video_unreadable"
+            if problem or image is None:
+                yield Frame(index, None, problem, kind)
+            else:
+                yield Frame(index, image(), None)
+
+    def _images(self) -> Iterator[Callable[[], Image]]:
+        """Functions that give each frame's pixels: colours are converted only on use."""
+        import av
+
+        if refused := self.refusal():
+            raise _Unreadable(refused)
+        try:
+            with av.open(os.path.abspath(self.place), options={"protocol_whitelist": "file"}) as container:  # noqa: PTH100
+                if not container.streams.video:
+                    raise _Unreadable("no video stream in it")
+                stream = container.streams.video[0]
+                if not 0 < stream.width * stream.height <= MAX_PIXELS:
+                    raise _Unreadable(f"claims {stream.width} x {stream.height} px, expected 1 to {MAX_PIXELS}")
+                for frame in container.decode(stream):
+                    alive()
+                    yield lambda frame=frame: _rotate(frame.to_ndarray(format="rgb24"), frame.rotation)  # type: ignore[misc]
+        except av.FFmpegError as error:
+            raise _Unreadable(str(error)) from error
+
+
+class _Unreadable(Exception):
+    """The rest of a video cannot be decoded."""
+
+
+def _rotate(image: Image, degrees: int) -> Image:
+    """Rotate counter-clockwise by quarter turns."""
+    return np.ascontiguousarray(np.rot90(image, round(degrees / 90)))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline.files.pixels.frames import Video
-from vibe_extensions.contracts.by_pyav import VideoByPyAV
+from vibe_extensions.contracts.single_rows import VideoByPyAV
 
 SCENE = cv2.GaussianBlur(np.random.default_rng(1).integers(0, 256, (120, 160, 3), np.uint8), (0, 0), 3)
 N = 12
