@@ -11,8 +11,8 @@ from pipeline.datasets.people import pixel_camera
 from pipeline.detect import Detect, Detector, People
 from pipeline.files.formats.detections import read_results
 from pipeline.homography import transfer
+from tests.vibe_extensions.clips.detecting import detect_clips
 from vibe_extensions.clips.detection.decoders import ClipDecoding
-from vibe_extensions.clips.detection.run import detect_clips
 
 
 @dataclass(frozen=True)
