@@ -79,6 +79,11 @@ def read(raw: Path, tars: Path, key: str = "") -> None:
     assert main(["fits", str(tars), "--raw", str(raw), "--key", key]) == 0
 
 
+def fitted(raw: Path) -> Any:
+    """The clip's track, with bodies of the fits."""
+    return next(iter(datasets.get("insta_variety", fits=True).tracks(raw, "train")))
+
+
 def converted(raw: Path, root: Path, **options: Any) -> cache.Split:
     convert(plan_conversion(datasets.get("insta_variety", **options), "train", raw=raw, root=root))
     return cache.open(root)["insta_variety/train"]
@@ -143,9 +148,7 @@ TRAPS: dict[str, tuple[list[Any], str]] = {
 def test_what_is_not_surely_the_persons_is_no_body(raw: Path, tmp_path: Path, trap: str) -> None:
     persons, told = TRAPS[trap]
     read(raw, tar(tmp_path / "0.tar", {NAMES[0]: persons}))
-    track = next(iter(datasets.get("insta_variety", fits=True).tracks(raw, "train")))
-    assert track.has_smpl is not None
-    assert track.pose is not None
+    track = fitted(raw)
     assert track.has_smpl.tolist() == [told == "1 matched", False, False]
     assert (track.pose[0] == (np.float32(0.01) if told == "1 matched" else 0)).all()
     assert told in notes(converted(raw, tmp_path / "cache", fits=True))
@@ -156,17 +159,13 @@ def test_names_that_do_not_tell_the_video_or_the_frame_join_nothing(tmp_path: Pa
     xys = POINTS.transpose(0, 2, 1)
     write(tmp_path, clip(image__xys=xys, image__filenames=filenames))
     read(tmp_path, tar(tmp_path / "0.tar", {"frame000001": [person(0)], NAMES[0]: [person(0)]}))
-    track = next(iter(datasets.get("insta_variety", fits=True).tracks(tmp_path, "train")))
-    assert track.has_smpl is not None
-    assert not track.has_smpl.any()
+    assert not fitted(tmp_path).has_smpl.any()
 
 
 def test_keys_of_another_form_are_names_by_an_expression(raw: Path, tmp_path: Path) -> None:
     file = tar(tmp_path / "0.tar", {f"insta-000_{NAMES[0]}": [person(0)], "other": [person(1)]})
     read(raw, file, "^insta-[0-9]+_(.*)$")
-    track = next(iter(datasets.get("insta_variety", fits=True).tracks(raw, "train")))
-    assert track.has_smpl is not None
-    assert track.has_smpl.tolist() == [True, False, False]
+    assert fitted(raw).has_smpl.tolist() == [True, False, False]
     for key in ("^insta_(.*)$", "("):
         with pytest.raises(PipelineError, match="--key"):
             list(writing.read_all([file], raw / fits.FILE, key))
@@ -188,9 +187,7 @@ def test_camerahmrs_file_joins_by_the_same_names(raw: Path, tmp_path: Path, pose
     arrays["shape"][1, 0] = np.nan
     np.savez(tmp_path / "insta1-release.npz", **arrays)
     read(raw, tmp_path / "insta1-release.npz", "^insta-train/(.*)$")
-    track = next(iter(datasets.get("insta_variety", fits=True).tracks(raw, "train")))
-    assert track.has_smpl is not None
-    assert track.betas is not None
+    track = fitted(raw)
     assert track.has_smpl.tolist() == [True, False, True]
     np.testing.assert_allclose(track.betas[:, 0], [0.1, 0, 0.3], atol=1e-6)
     np.savez(tmp_path / "insta2-release.npz", **{**arrays, "imgname": arrays["imgname"].astype(object)})

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from scipy.spatial.transform import Rotation
 
 import cache
@@ -63,23 +64,14 @@ def seen(extrinsics: np.ndarray, way: np.ndarray, pose: np.ndarray | None = None
     """A body that is moved along `way` (n, 3) m in the world, as the labels of that camera."""
     n = len(way)
     pose = np.zeros((n, 72)) if pose is None else pose
-    pelvis = Body.stand_in().double().joints(betas=_zeros(n), rotmat=_eye(n), order="smpl")[:, 0].numpy()
+    pelvis = Body.stand_in().joints(**REST, order="smpl")[:, 0].double().numpy()
     root, trans = cameras.to_camera(pose[:, :3], way, extrinsics, pelvis)
     labels = {"pose": np.concatenate([root, pose[:, 3:]], axis=1), "betas": np.zeros((n, 10)), "trans": trans}
     labels["extrinsics"] = extrinsics
     return {name: values.astype(np.float32) for name, values in labels.items()} | {"has_smpl": np.ones(n, np.uint8)}
 
 
-def _zeros(n: int) -> Any:
-    import torch
-
-    return torch.zeros(n, 10, dtype=torch.float64)
-
-
-def _eye(n: int) -> Any:
-    import torch
-
-    return torch.eye(3, dtype=torch.float64).expand(n, 24, 3, 3)
+REST = {"betas": torch.zeros(1, 10), "rotmat": torch.eye(3).expand(1, 24, 3, 3)}
 
 
 def soft(v: np.ndarray) -> np.ndarray:
@@ -172,9 +164,7 @@ def test_a_leg_that_swings_leaves_the_ground_alone_and_is_the_other_one_in_the_m
 
 
 def test_the_points_are_those_that_foot_sliding_is_measured_by() -> None:
-    body = Body.stand_in()
-    rotmat = _eye(1).float()
-    out = body(betas=_zeros(1).float(), rotmat=rotmat)
+    out = Body.stand_in()(**REST)
     np.testing.assert_allclose(out.joints[0, list(POINTS)], out.verts[0, [3216, 3387, 6617, 6787]], atol=1e-6)
 
 
