@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,6 +27,7 @@ from vibe_extensions.contracts.recompute import Misaligned, Recomputed, draw_row
 
 SPLIT = "toy/train"
 SMALL = CropPolicy(size=16)
+SIDE = 96  # px
 ROWS = (2, 13, 30, 8, 33)
 SCENE = cv2.GaussianBlur(np.random.default_rng(3).integers(0, 256, (400, 400, 3), np.uint8), (0, 0), 4)
 SCENE = cv2.normalize(SCENE, None, 0, 255, cv2.NORM_MINMAX)
@@ -73,37 +74,35 @@ class _Means:
         return np.asarray(means, np.float32)
 
 
-@pytest.fixture(autouse=True)
-def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(streams.STREAMS, "tiny", f"{__name__}:Tiny")  # type: ignore[misc]
-    monkeypatch.setitem(streams.STREAMS, "followed", f"{__name__}:Followed")  # type: ignore[misc]
+@pytest.fixture(scope="module", autouse=True)
+def _registered() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(streams.STREAMS, "tiny", f"{__name__}:Tiny")  # type: ignore[misc]
+        patch.setitem(streams.STREAMS, "followed", f"{__name__}:Followed")  # type: ignore[misc]
+        yield
 
 
 class Toy:
     """Videos of a scene that a camera passes over, and persons whose boxes move otherwise."""
 
     def __init__(
-        self, folder: Path, videos: int, frames: int, persons: int, side: int, *, still: bool = False, layout: int = 0
+        self, folder: Path, videos: int, frames: int, persons: int, *, still: bool = False, layout: int = 0
     ) -> None:
-        """`layout`: from which gaps, steps and lengths of tracks are drawn, in small shards; 0: all have all frames."""
-        self.raw, self.root, self.side, self.still = folder / "raw", folder / "cache", side, still
-        self.frames, columns = frames, ("frame_index", "bbox", "kp_2d")
-        rng = np.random.default_rng(layout)
-        size = (
-            {"rows_per_shard": 16, "rows_per_chunk": 8} if layout else {"rows_per_shard": 1024, "rows_per_chunk": 256}
-        )
-        how: dict[str, Any] = {**size, "provenance": {"raw": str(self.raw)}}
+        """`layout`: from which gaps, steps and lengths of tracks are drawn; 0: all have all frames."""
+        self.raw, self.root, self.frames, self.still = folder / "raw", folder / "cache", frames, still
+        columns, rng = ("frame_index", "bbox", "kp_2d"), np.random.default_rng(layout)
+        how: dict[str, Any] = {"rows_per_shard": 16, "rows_per_chunk": 8, "provenance": {"raw": str(self.raw)}}
         with cache.SplitWriter(self.root, SPLIT, columns=columns, plan="toy", **how) as writer:
             writer.begin()
             for video in range(videos):
                 source = self._video(video) if video % 2 else self._pictures(video)
                 pixels = sources.parse(self.raw, source).digest()
-                entry = cache.VideoEntry(name=f"v{video}", source=source, pixels=pixels, width=side, height=side)
+                entry = cache.VideoEntry(name=f"v{video}", source=source, pixels=pixels, width=SIDE, height=SIDE)
                 tracks = []
                 for person in range(persons):
-                    at = side * (0.35 + 0.3 * rng.random((1, 2))) + rng.uniform(-1.5, 1.5, (frames, 2)).cumsum(0) / 3
-                    box = np.hstack([at, np.full((frames, 2), side * 0.5)]).astype(np.float32)
-                    kp_2d = np.dstack([rng.uniform(0, side, (frames, 49, 2)), np.ones((frames, 49))])
+                    at = SIDE * (0.35 + 0.3 * rng.random((1, 2))) + rng.uniform(-1.5, 1.5, (frames, 2)).cumsum(0) / 3
+                    box = np.hstack([at, np.full((frames, 2), SIDE * 0.5)]).astype(np.float32)
+                    kp_2d = np.dstack([rng.uniform(0, SIDE, (frames, 49, 2)), np.ones((frames, 49))])
                     step = int(rng.integers(1, 4)) if layout else 1
                     is_there = rng.random(-(-frames // step)) < 0.8 if layout else np.ones(frames, bool)
                     frame = np.arange(0, frames, step)[is_there]
@@ -117,7 +116,7 @@ class Toy:
     def picture(self, video: int, frame: int) -> np.ndarray:
         y, x = (17 * video) % 150, (29 * video) % 100
         moved = 0 if self.still else 3 * frame
-        return np.ascontiguousarray(SCENE[y + moved // 2 :][: self.side, x + moved :][:, : self.side])
+        return np.ascontiguousarray(SCENE[y + moved // 2 :][:SIDE, x + moved :][:, :SIDE])
 
     def _pictures(self, video: int) -> str:
         (self.raw / f"v{video}").mkdir(parents=True)
@@ -128,7 +127,7 @@ class Toy:
 
     def _video(self, video: int) -> str:
         file = self.raw / f"v{video}.avi"
-        writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*"MJPG"), 25, (self.side, self.side))
+        writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*"MJPG"), 25, (SIDE, SIDE))
         for frame in range(self.frames):
             writer.write(np.ascontiguousarray(self.picture(video, frame)[..., ::-1]))
         writer.release()
@@ -190,11 +189,8 @@ def found(done: Recomputed) -> dict[str, dict[tuple[str, int], Misaligned]]:
 @pytest.fixture(scope="module")
 def every_kind(tmp_path_factory: pytest.TempPathFactory) -> Toy:
     """Sound streams of every kind, of pictures and of a video. Only to be read."""
-    toy = Toy(tmp_path_factory.mktemp("toy"), videos=2, frames=9, persons=2, side=96)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(streams.STREAMS, "tiny", f"{__name__}:Tiny")  # type: ignore[misc]
-        patch.setitem(streams.STREAMS, "followed", f"{__name__}:Followed")  # type: ignore[misc]
-        toy.extract(*specs())
+    toy = Toy(tmp_path_factory.mktemp("toy"), videos=2, frames=9, persons=2)
+    toy.extract(*specs())
     return toy
 
 
@@ -233,7 +229,7 @@ def test_of_every_kind_the_row_with_its_neighbour_s_numbers_is_found_and_no_othe
 @pytest.mark.parametrize("layout", [1, *(pytest.param(other, marks=pytest.mark.slow) for other in (2, 3))])
 def test_in_any_layout_every_row_has_the_numbers_of_its_own_frame_which_is_decoded_once(tmp_path, layout):
     """With gaps, steps, shards that several videos share, videos of several shards; by any number of processes."""
-    toy = Toy(tmp_path, videos=3, frames=21, persons=3, side=96, layout=layout)
+    toy = Toy(tmp_path, videos=3, frames=21, persons=3, layout=layout)
     done = toy.extract(*specs(), workers=layout)
     assert {name for name, rows in found(recompute(toy.root, 10**4)).items() if rows} == set()
     split = toy.split
@@ -249,7 +245,7 @@ def test_in_any_layout_every_row_has_the_numbers_of_its_own_frame_which_is_decod
 
 
 def test_where_nothing_moves_there_is_no_alarm(tmp_path: Path) -> None:
-    toy = Toy(tmp_path, videos=2, frames=9, persons=1, side=96, still=True)
+    toy = Toy(tmp_path, videos=2, frames=9, persons=1, still=True)
     toy.extract(*specs("tiny", "homography"))
     assert found(recompute(toy.root, 1000)) == {"tiny": {}, "homography": {}}
 
