@@ -1,22 +1,21 @@
-"""A working lab that is killed and damaged: is everything in the cache that must be there, after thousands of steps?
+"""A lab that works, is killed and repairs damage: does its cache hold what it must, after thousands of steps?
 
-    .venv/bin/python benchmarks/crashes.py --minutes 60
+    .venv/bin/python benchmarks/crashes.py --minutes 60 --out benchmarks/crashes.md
 
-A step edits raw videos of demo data (added, removed, corrected, spoiled, other pictures) and converts, extracts, copies
-the split, or collects garbage; or damages a file and repairs the cache. Its command (`python -m pipeline`) runs
-undisturbed, beside a reader, with another writer, or ends by SIGKILL or SIGTERM at a random moment; then the cache must
-verify, every track must be as before or as after, and the command must then succeed. After each step, all that readers
-get of every track is compared with a cache that is made from the raw folder at once. Shards have 16 rows, so that there
-are many. What happens at any one change of a file is for tests/cache/test_histories.py.
+A step edits raw videos of demo data (adds, removes, corrects, spoils, changes images) and converts, extracts, copies
+the split, or collects garbage; or it damages a file and repairs the cache. Its command (`python -m pipeline`) runs
+undisturbed, beside a reader, with another writer, or ends by SIGKILL or SIGTERM at a random moment. Then the cache must
+verify, all tracks must be as before or as after, and the command must succeed when repeated. After each step, all that
+readers get of each track is compared with a cache made from the raw folder at once. Shards have 16 rows, so that there
+are many. Tests of each single change of a file: tests/cache/test_histories.py; of killed training:
+tests/vibe_model/training/test_training.py.
 
-Prints a line a step. A difference ends it with 1, and prints the seed, the step and the folder, which is kept:
-`--seed S --steps N` does the same steps (when processes come to a moment is the system's). Writes
-benchmarks/crashes.md. Training that is killed: tests/vibe_model/training/test_training.py.
+Prints a line per step. A difference ends it with 1; it prints the seed, the step and the folder, which stays. `--seed S
+--steps N` repeats the same steps, except for the moments of kills.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import hashlib
 import io
@@ -39,44 +38,43 @@ from typing import Any, Final
 import numpy as np
 from scipy.io import loadmat
 
-ROOT: Final = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))  # where `benchmarks` is, also for a script
+sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
 
-import cache  # noqa: E402
-from benchmarks.common import report  # noqa: E402
-from cache.write import split_writer  # noqa: E402
-from pipeline.__main__ import main as pipeline_main  # noqa: E402
-from vibe_extensions.demo import writing as synthetic  # noqa: E402
-from vibe_extensions.demo.files import jpeg, write_mat  # noqa: E402
+import cache
+from benchmarks.common import parser, report, table
+from cache.write import split_writer
+from pipeline.__main__ import main as pipeline_main
+from vibe_extensions.demo import writing as synthetic
+from vibe_extensions.demo.files import jpeg, write_mat
 
 SPLIT, STREAM = "penn_action/train", "homography"
 LONGEST: Final = 300.0  # s that a command may take
 ENDED: Final = (0, 1, 2, 143, -signal.SIGTERM, -signal.SIGKILL)
 Contents = Mapping[str, tuple[Any, ...]]  # track -> its columns; its flags and bytes of the stream, None where it lags
 
-FRESH: Final = multiprocessing.get_context("forkserver")  # a new process is a fork of one that has imported these
+FRESH: Final = multiprocessing.get_context("forkserver")  # forks a process that has imported these modules
 FRESH.set_forkserver_preload(["__main__", "pipeline.__main__"])
 
 
 class Difference(Exception):
-    """The cache is not as it must be."""
+    """The cache differs from what it must be."""
 
 
 def small_shards() -> None:
-    """For all that this process writes."""
+    """Let this process write small shards."""
     for name, rows in (("ROWS_PER_SHARD", 16), ("ROWS_PER_CHUNK", 4)):
         setattr(split_writer, name, rows)
 
 
 def run_command(words: Sequence[str], log: str) -> None:
-    """A command in a process of its own."""
+    """Run a command in this process, whose output goes to a file."""
     small_shards()
     with Path(log).open("w") as out, contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
         sys.exit(pipeline_main(list(words)))
 
 
 def contents(root: Path) -> Contents:
-    """All that readers get of a split, by its tracks; and what became of its videos."""
+    """All that readers get of a split's tracks, and the accounts of its videos."""
     if not (root / "zarr.json").exists() or SPLIT not in cache.open(root):
         return {}
     split = cache.open(root)[SPLIT]
@@ -93,8 +91,8 @@ def contents(root: Path) -> Contents:
     return tracks | {f"video {video.name}": (video.fingerprint, video.account) for video in split.videos}
 
 
-def seen(root: Path) -> str:
-    """The same as one digest, also while another process writes."""
+def state_of(root: Path) -> str:
+    """A digest of `contents`, also while another process writes."""
     while True:
         with contextlib.suppress(cache.CacheChanged):  # replaced since it was opened: open it again
             return hashlib.sha256(repr(sorted(contents(root).items())).encode()).hexdigest()
@@ -102,7 +100,7 @@ def seen(root: Path) -> str:
 
 @contextlib.contextmanager
 def reader_beside(root: Path) -> Iterator[Callable[[], set[str]]]:
-    """A process that reads all of a cache again and again. Gives what ends it, and returns all states that it saw."""
+    """A process that reads a cache again and again. Yields a function that ends it and returns all states it saw."""
     here, there = FRESH.Pipe()
     process = FRESH.Process(target=keep_reading, args=(str(root), there), daemon=True)
     process.start()
@@ -121,15 +119,15 @@ def reader_beside(root: Path) -> Iterator[Callable[[], set[str]]]:
 
 
 def keep_reading(root: str, pipe: Connection[Any, Any]) -> None:
-    """What the process does."""
+    """The reader's loop."""
     pipe.send("reading")
     states = set[str]()
     while not pipe.poll():
         try:
-            states.add(seen(Path(root)))
-        except Exception as error:  # whatever it is: a reader must never meet it
+            states.add(state_of(Path(root)))
+        except Exception as error:  # a reader must never meet any
             states.add(f"{type(error).__name__}: {error}")
-        time.sleep(0.005)  # the writer needs the processor too
+        time.sleep(0.005)  # leaves time for the writer
     pipe.send(states)
 
 
@@ -144,13 +142,13 @@ class Lab:
 
     @property
     def names(self) -> list[str]:
-        """Videos that are there."""
+        """Present videos."""
         return sorted(file.stem for file in (self.raw / "labels").glob("*.mat"))
 
     def edit(self, rng: random.Random) -> str:
-        """Change one video, and say how."""
+        """Change one video. Return its name and the change."""
         away = sorted(file.stem for file in (self.spare / "labels").glob("*.mat"))
-        verbs = ["correct", "picture", "broken picture", "spoil", "touch", *["add"] * (3 if away else 0)]
+        verbs = ["correct", "image", "broken image", "spoil", "touch", *["add"] * (3 if away else 0)]
         verb = rng.choice([*verbs, *["remove"] * (2 if len(self.names) > 3 else 0)])
         name = rng.choice(away if verb == "add" else self.names)
         label, frames = self.raw / f"labels/{name}.mat", self.raw / "frames" / name
@@ -163,7 +161,7 @@ class Lab:
                 variables = {key: value for key, value in loadmat(label).items() if not key.startswith("__")}
                 variables["x"][rng.randrange(len(variables["x"]))] += 1
                 write_mat(label, variables)
-        elif verb == "spoil":  # and the next time restored
+        elif verb == "spoil":  # and restore it the next time
             spoiled = label.with_suffix(".whole")
             if spoiled.exists():
                 spoiled.replace(label)
@@ -173,16 +171,16 @@ class Lab:
         elif verb == "touch":
             os.utime(label)
         else:
-            picture = rng.choice(sorted(frames.glob("*.jpg")))
+            image = rng.choice(sorted(frames.glob("*.jpg")))
             grey = jpeg(np.full((270, 480, 3), rng.randrange(256), np.uint8))
-            # Names and sizes tell whether pictures have changed, and a file's time that it is worth to look.
+            # A new size shows a changed image, and the label's new time that sizes are compared at all.
             os.utime(label)
-            picture.write_bytes((grey if verb == "picture" else b"no picture") + bytes(next(self.sizes)))
+            image.write_bytes((grey if verb == "image" else b"no image") + bytes(next(self.sizes)))
         return f"{name}: {verb}"
 
 
 class Steps:
-    """One step after the other."""
+    """Steps of a lab and its cache."""
 
     def __init__(self, work: Path, seed: int) -> None:
         self.work, self.root, self.lab, self.seed = work, work / "cache", Lab(work), seed
@@ -192,7 +190,7 @@ class Steps:
         small_shards()
 
     def do(self) -> str:
-        """One step, and its line."""
+        """Take one step. Return its line."""
         self.step, began = self.step + 1, time.perf_counter()
         self.rng = random.Random(f"{self.seed} {self.step}")
         weights = {"convert": 10, "extract": 7, "copy": 1, "gc": 1, "damage": 3}
@@ -210,58 +208,49 @@ class Steps:
         return f"step {self.step} {', '.join(self.notes)} [{time.perf_counter() - began:.1f} s]"
 
     def words(self, command: str, root: Path | None = None) -> list[str]:
-        """The command line."""
+        """A command line."""
         where = ["--cache", str(root or self.root)]
         if command == "convert":
-            return [
-                "convert",
-                *SPLIT.split("/"),
-                *where,
-                "--raw",
-                str(self.lab.raw),
-                "--workers",
-                "1",
-                "--drop-removed",
-            ]
-        if command == "extract":
-            kind = ["--stream", STREAM, "--kind", STREAM, "--device", "cpu", "--workers", "1"]
-            return ["extract", *SPLIT.split("/"), *where, *kind]
-        return [command, *where]
+            how = ["--raw", str(self.lab.raw), "--workers", "1", "--drop-removed"]
+        elif command == "extract":
+            how = ["--stream", STREAM, "--kind", STREAM, "--device", "cpu", "--workers", "1"]
+        else:
+            return [command, *where]
+        return [command, *SPLIT.split("/"), *where, *how]
 
-    def fresh(self, *, extracted: bool) -> Contents:
-        """What a cache has that is made at once from the raw folder."""
+    def fresh(self) -> Contents:
+        """The contents of a cache made at once from the raw folder."""
         root = self.work / "fresh"
         shutil.rmtree(root, ignore_errors=True)
-        self.end(self.words("convert", root), (0, 1))
-        if extracted:
-            self.end(self.words("extract", root), (0, 1))
+        self._update(root)
         return contents(root)
 
+    def _update(self, root: Path) -> None:
+        for command in ("convert", "extract"):
+            self.end(self.words(command, root), (0, 1))
+
     def _command(self, command: str) -> None:
-        """A command in one of several ways, and then undisturbed."""
-        way = self.rng.choice(("calm", "killed", "killed", "ended", "two", "extra_streams"))
+        """Run a command in one of several ways, and then undisturbed."""
+        way = self.rng.choice(("calm", "killed", "killed", "ended", "two", "reader"))
         self.notes.append(f"-> {way}")
-        expected = self.fresh(extracted=True)
-        if way == "extra_streams":
-            before = seen(self.root)
+        expected = self.fresh()
+        if way == "reader":
+            before = state_of(self.root)
             with reader_beside(self.root) as end:
                 self.end(self.words(command), (0, 1, 2))
                 states = end()
-            if states - {before, seen(self.root)}:
+            if states - {before, state_of(self.root)}:
                 raise Difference(f"a reader saw {states}, neither the old nor the new state")
         elif way != "calm":
             self._disturbed(command, way, expected)
         began = time.perf_counter()
         self.end(self.words(command), (0, 1, 2))
         self.seconds[command] = time.perf_counter() - began
-        found = contents(self.root)
-        self.require(
-            found, [expected] if command == "convert" else [expected, self.current], complete=command == "extract"
-        )
-        self.current = found
+        states_after = [expected] if command == "convert" else [expected, self.current]
+        self.current = self.require(states_after, complete=command == "extract")
 
     def _disturbed(self, command: str, way: str, expected: Contents) -> None:
-        """Killed, asked to end, or with another command on the same split."""
+        """Kill or end the command, or run another one on the same split."""
         commands = [command, self.rng.choice(("convert", "extract", "gc"))] if way == "two" else [command]
         processes = [self._started(self.words(name)) for name in commands]
         if way != "two":
@@ -277,21 +266,18 @@ class Steps:
             process.log.unlink()
         if (self.root / "zarr.json").exists():
             self.end(["verify", "--cache", str(self.root)], (0,))
-        found = contents(self.root)
-        self.require(found, [self.current, expected])
-        self.current = found
+        self.current = self.require([self.current, expected])
 
     def _copy(self) -> None:
         other = self.work / "other"
         self.end(["copy", SPLIT, "--cache", str(self.root), "--to", str(other)], (0,))
         self.end(["verify", "--cache", str(other)], (0,))
-        self.require(contents(other), [self.current])
+        self.require([self.current], other)
         shutil.rmtree(other)
 
     def _damage(self) -> None:
-        """Damage a file: verification names it, readers get no other data, and it is repaired or restored."""
-        for command in ("convert", "extract"):
-            self.end(self.words(command), (0, 1))
+        """Damage a file. Verification names it, readers get no other data, and it is repaired or restored."""
+        self._update(self.root)
         self.current = contents(self.root)
         files = [file for file in sorted((self.root / SPLIT).rglob("*")) if file.is_file() and "c" in file.parts]
         file = self.rng.choice(files)
@@ -302,28 +288,25 @@ class Steps:
         if key not in (out := self.end(["verify", "--cache", str(self.root)], (1,))):
             raise Difference(f"verify did not name {key}: {out}")
         with contextlib.suppress(cache.CacheError):
-            self.require(contents(self.root), [self.current])
+            self.require([self.current])
         if file.relative_to(self.root / SPLIT).parts[0].startswith(("track_", "video_", "run_")):
             file.write_bytes(data)
         else:
             self.end(["verify", "--repair", "--cache", str(self.root)], (0,))
-        for command in ("convert", "extract"):
-            self.end(self.words(command), (0, 1))
+        self._update(self.root)
         self.end(["verify", "--cache", str(self.root)], (0,))
-        self.require(contents(self.root), [self.fresh(extracted=True)], complete=True)
+        self.require([self.fresh()], complete=True)
 
-    def require(self, found: Contents, states: Collection[Contents], *, complete: bool = False) -> None:
-        """Raise Difference unless the cache is one of these. `complete`: of the stream, no row may be missing."""
-        wrong = []
+    def require(self, states: Collection[Contents], root: Path | None = None, *, complete: bool = False) -> Contents:
+        """The contents of a cache. Raises Difference unless they are one of `states`.
+
+        complete: no row of the stream may be missing.
+        """
+        actual, wrong = contents(root or self.root), []
         for state in states:
-            names = list(found.keys() ^ state.keys())
-            for name in found.keys() & state.keys():
-                (ours, stored), (theirs, expected) = found[name], state[name]
-                same = stored == expected or name.startswith("video ") or (stored is None and not complete)
-                names += [] if ours == theirs and (same or expected is None) else [name]
-            if not names:
-                return
-            wrong.append(", ".join(sorted(names)[:3]))
+            if not (names := differences(actual, state, complete=complete)):
+                return actual
+            wrong.append(", ".join(names[:3]))
         raise Difference(f"{SPLIT}: other than expected: {'; '.join(wrong)}")
 
     def _started(self, words: list[str]) -> Any:
@@ -334,7 +317,7 @@ class Steps:
         return process
 
     def end(self, words: Sequence[str], codes: Sequence[int]) -> str:
-        """A command in this process, which must end with one of these codes. What it printed."""
+        """Run a command in this process, which must end with one of these codes. Return its output."""
         with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(out):
             code = pipeline_main(list(words))
         if code not in codes or "defect" in out.getvalue():
@@ -342,16 +325,24 @@ class Steps:
         return out.getvalue()
 
 
+def differences(actual: Contents, state: Contents, *, complete: bool) -> list[str]:
+    """Names of tracks and videos that differ. complete: a missing row of the stream is a difference."""
+    names = list(actual.keys() ^ state.keys())
+    for name in actual.keys() & state.keys():
+        (ours, stored), (theirs, expected) = actual[name], state[name]
+        same = stored == expected or name.startswith("video ") or (stored is None and not complete)
+        names += [] if ours == theirs and (same or expected is None) else [name]
+    return sorted(names)
+
+
 def main() -> int:
-    """Steps until the time is over or something differs, and the report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=10**9)
-    parser.add_argument("--minutes", type=float, default=60)
-    parser.add_argument("--work", type=Path, help="where the lab's folder is made; default: that for temporary files")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/crashes.md")
-    args = parser.parse_args()
-    work = Path(tempfile.mkdtemp(prefix="crashes-", dir=args.work))
+    """Take steps until the time is over or something differs. Print and write the report."""
+    options = parser(__doc__, at="the lab, which stays after a difference")
+    options.add_argument("--seed", type=int, default=0)
+    options.add_argument("--steps", type=int, default=10**9)
+    options.add_argument("--minutes", type=float, default=60)
+    args = options.parse_args()
+    work = Path(tempfile.mkdtemp(prefix="crashes-", dir=args.at))
     began, steps, wrong = time.perf_counter(), Steps(work, args.seed), ""
     while steps.step < args.steps and time.perf_counter() - began < 60 * args.minutes and not wrong:
         try:
@@ -360,14 +351,14 @@ def main() -> int:
             wrong = f"seed {args.seed}, step {steps.step}: {', '.join(steps.notes)}\n{type(error).__name__}: {error}"
             if not isinstance(error, Difference):
                 traceback.print_exc()
-    minutes = (time.perf_counter() - began) / 60
+    minutes, n_differences = (time.perf_counter() - began) / 60, "1" if wrong else "no"
     lines = [
         f"Seed {args.seed}, {minutes:.0f} minutes.",
         "",
-        f"**{steps.step:,} steps, {steps.n_killed:,} of their commands killed: {'1' if wrong else 'no'} difference.**",
+        f"**{steps.step:,} steps, {steps.n_killed:,} of their commands killed: {n_differences} difference.**",
         "",
         *([f"```text\n{wrong}\n```", ""] if wrong else []),
-        *("| step | times |", "|---|---|", *(f"| {kind} | {n:,} |" for kind, n in steps.kinds.most_common())),
+        *table(("step", "times"), ((kind, f"{n:,}") for kind, n in steps.kinds.most_common())),
     ]
     report("DEMO DATA.", "A working lab that is killed and damaged", lines, args)
     print(f"{wrong}\nThe lab and its cache are in {work}" if wrong else "")
