@@ -1,8 +1,8 @@
-"""BlazePose, computed by LiteRT: its weights come in MediaPipe's wheel.  pixels -> [people] -> tracks
+"""BlazePose, computed by LiteRT, with the weights in MediaPipe's wheel.  pixels -> [people] -> tracks
 
 Bazarevsky et al. 2020 (arXiv 2006.10204). The numbers are those of MediaPipe's graphs pose_detection and pose_landmark.
-A first network finds persons by the middle of their hips and a point above it; a second one, in a square about these
-that is turned upright, 39 points. MediaPipe follows one person; here every picture is looked at in squares.
+A first network finds people by the middle of their hips and a point above it. A second one finds 39 points in a square
+around these, turned upright. MediaPipe follows one person; this detector searches squares of each image.
 """
 
 import zipfile
@@ -24,7 +24,7 @@ FILES: Final = ("pose_detection/pose_detection.tflite", "pose_landmark/pose_land
 SIDE, CROP_SIDE = 224, 256  # px that the networks take
 GRIDS: Final = ((28, 2), (14, 2), (7, 6))  # cells along a side, and outputs of each
 CROP_SCALE: Final = 1.25
-COCO: Final = [0, 2, 5, 7, 8, 11, 12, 13, 14, 15, 16, 23, 24, 25, 26, 27, 28]  # of BlazePose's points
+COCO: Final = [0, 2, 5, 7, 8, 11, 12, 13, 14, 15, 16, 23, 24, 25, 26, 27, 28]  # among BlazePose's points
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,13 @@ class BlazePose(Detector):
 
     weights: str = ""
     min_score: float = 0.5  # of both networks
-    max_overlap: float = 0.3  # of what the first one finds: intersection over union
+    max_overlap: float = 0.3  # of boxes of the first one: intersection over union
 
     name: ClassVar[str] = "blaze_pose"
     version: ClassVar[int] = 1
 
     def files(self) -> list[bytes]:
-        """The content of FILES. Raises MissingAssets where there is no such wheel."""
+        """The content of FILES. Raises MissingAssets without such a wheel."""
         try:
             with zipfile.ZipFile(self.weights) as wheel:
                 return [wheel.read(f"mediapipe/modules/{name}") for name in FILES]
@@ -53,49 +53,44 @@ class BlazePose(Detector):
     def below(self, folder: Path) -> Self:
         return replace(self, weights=str(folder / self.weights))
 
-    def load(self, device: str) -> Detect:  # noqa: ARG002 - a CPU's
+    def load(self, device: str) -> Detect:  # noqa: ARG002 - runs on the CPU
         find, look = map(_network, self.files())
         return lambda images: [self.people(find, look, image) for image in images]
 
     def people(self, find: Network, look: Network, image: Image) -> People:
-        """Of one picture (H, W, 3)."""
-        found = np.concatenate([self.found(find, image, square) for square in _squares(image)])
-        boxes, scores = found[:, 1:5], found[:, 0]
-        best = cv2.dnn.NMSBoxes(boxes.tolist(), scores.tolist(), self.min_score, self.max_overlap)
-        persons = [_points(look, image, row[5:7], row[7:]) for row in found[np.array(best, np.int64).reshape(-1)]]
+        """People in one image (H, W, 3)."""
+        rows = np.concatenate([self.candidates(find, image, square) for square in _squares(image)])
+        best = cv2.dnn.NMSBoxes(rows[:, 1:5].tolist(), rows[:, 0].tolist(), self.min_score, self.max_overlap)
+        persons = [_points(look, image, row[5:7], row[7:]) for row in rows[np.array(best, np.int64).reshape(-1)]]
         persons = [(score, points) for score, points in persons if score >= self.min_score]
         if not persons:
             return People(*(np.zeros((0, *shape), np.float32) for shape in ((4,), (), (17, 3))))
-        keypoints = np.stack([points for _, points in persons])
-        corners = np.hstack([keypoints[..., :2].min(axis=1), keypoints[..., :2].max(axis=1)])
-        size = np.tile(image.shape[1::-1], 2)
-        inside = np.clip(corners, 0, size)
-        seen = (inside[:, 2:] > inside[:, :2]).all(axis=1)
-        far = np.abs(keypoints[..., :2] - size[:2] / 2) > 0.9 * max(
-            image.shape
-        )  # guesses of what is not in the picture
+        scores, keypoints = np.array([score for score, _ in persons], np.float32), np.stack([row for _, row in persons])
+        size = np.array(image.shape[1::-1])
+        far = np.abs(keypoints[..., :2] - size / 2) > 0.9 * max(image.shape)  # guesses of joints outside the image
         keypoints[..., 2] *= ~far.any(axis=-1)
-        scores = np.array([score for score, _ in persons], np.float32)
-        return People(inside[seen].astype(np.float32), scores[seen], keypoints[seen])
+        corners = np.hstack([keypoints[..., :2].min(axis=1), keypoints[..., :2].max(axis=1)])
+        boxes = np.clip(corners, 0, np.tile(size, 2)).astype(np.float32)
+        visible = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+        return People(boxes[visible], scores[visible], keypoints[visible])
 
-    def found(self, find: Network, image: Image, square: tuple[float, float, float]) -> NDArray[np.float64]:
+    def candidates(self, find: Network, image: Image, square: tuple[float, float, float]) -> NDArray[np.float64]:
         """(N, 9): score, x y of a box's corner, its width and height, the hips' middle, the point above, in px."""
         x, y, side = square
         affine = np.array([[SIDE / side, 0, -x * SIDE / side], [0, SIDE / side, -y * SIDE / side]])
         scaled = cv2.warpAffine(image, affine, (SIDE, SIDE), flags=cv2.INTER_AREA)
         values, logits = find(scaled / np.float32(127.5) - 1)
-        scores = 1 / (1 + np.exp(-np.clip(logits[:, 0].astype(np.float64), -50, 50)))
+        scores = _sigmoid(logits[:, 0])
         sure = scores >= self.min_score
         pairs = values[sure].reshape(-1, 6, 2) / SIDE  # centre, size, four points
         pairs[:, [0, 2, 3, 4, 5]] += _cells()[sure, None]
         points = pairs * side + [[x, y], [0, 0], *[[x, y]] * 4]
-        return np.column_stack(
-            [scores[sure], points[:, 0] - points[:, 1] / 2, points[:, 1], points[:, 2], points[:, 3]]
-        )
+        corner = points[:, 0] - points[:, 1] / 2
+        return np.column_stack([scores[sure], corner, *points[:, 1:4].swapaxes(0, 1)])
 
 
 def _squares(image: Image) -> list[tuple[float, float, float]]:
-    """Left, top and side of squares as large as fit, which overlap by half or more: the whole picture."""
+    """Left, top and side of the largest squares that cover the image and overlap by half or more."""
     height, width = image.shape[:2]
     side, more = min(height, width), abs(height - width)
     starts = np.linspace(0, more, 1 - (-2 * more // side))
@@ -109,7 +104,7 @@ def _cells() -> NDArray[np.float64]:
 
 
 def _points(look: Network, image: Image, hips: Any, above: Any) -> tuple[float, NDArray[np.float32]]:
-    """A person's score, and COCO's joints (17, 3) in px of the picture."""
+    """A person's score, and COCO's joints (17, 3) in px of the image."""
     up = above - hips
     length = max(float(np.linalg.norm(up)), 1.0)
     scale = CROP_SIDE / (2 * CROP_SCALE * length)
@@ -118,11 +113,13 @@ def _points(look: Network, image: Image, hips: Any, above: Any) -> tuple[float, 
     shift = CROP_SIDE / 2 - turn @ hips
     crop = cv2.warpAffine(image, np.column_stack([turn, shift]), (CROP_SIDE, CROP_SIDE), flags=cv2.INTER_LINEAR)
     points, score = look(crop / np.float32(255))[:2]
-    rows = points.reshape(-1, 5)[COCO].astype(np.float64)  # x, y, depth, and logits: visible, in the crop
-    confidence = 1 / (1 + np.exp(-np.clip(rows[:, 3:].min(axis=1), -50, 50)))
-    return float(score[0]), np.column_stack([(rows[:, :2] - shift) @ np.linalg.inv(turn).T, confidence]).astype(
-        np.float32
-    )
+    rows = points.reshape(-1, 5)[COCO].astype(np.float64)  # x, y, depth, and two logits: visible, inside the crop
+    joints = np.column_stack([(rows[:, :2] - shift) @ np.linalg.inv(turn).T, _sigmoid(rows[:, 3:].min(axis=1))])
+    return float(score[0]), joints.astype(np.float32)
+
+
+def _sigmoid(logits: NDArray[Any]) -> NDArray[np.float64]:
+    return 1 / (1 + np.exp(-np.clip(logits.astype(np.float64), -50, 50)))
 
 
 def _network(content: bytes) -> Network:

@@ -1,20 +1,22 @@
-"""BlazePose with networks whose outputs are known, and with its own weights on a real clip beside OpenPose's joints.
+"""The contract of all detectors, by networks with known outputs; and real people compared with OpenPose's joints.
 
-The second needs LiteRT, the wheel that MEDIAPIPE_WHEEL names, and the real samples.  python -m pytest
+The last test needs LiteRT, the wheel that MEDIAPIPE_WHEEL names, and the real samples.  python -m pytest
 """
 
 from __future__ import annotations
 
 import json
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from blaze_pose import COCO, CROP_SCALE, BlazePose
+from blaze_pose import COCO, CROP_SCALE, FILES, BlazePose
 
-from pipeline.api import MissingAssets, Video
+from pipeline.api import Image, MissingAssets, Video
+from vibe_extensions.contracts import DetectorContract
 from vibe_extensions.contracts.detectors import detector_problems
 
 SAMPLES = Path(__file__).parents[3] / "shared" / "data" / "openpose"
@@ -27,7 +29,7 @@ def logit(share: Any) -> Any:
 
 
 def finds(pixels: Any) -> list[Any]:
-    """One person where the square is brightest, whose hips are there; its upper point is 20 px to the left."""
+    """One person whose hips are where the square is brightest, and the point above them 20 px to the left."""
     values, logits = np.zeros((2254, 12), np.float32), np.full((2254, 1), -9, np.float32)
     y, x = np.unravel_index(pixels[..., 0].argmax(), (224, 224))
     if pixels.max() > 0.9:
@@ -39,7 +41,7 @@ def finds(pixels: Any) -> list[Any]:
 
 
 def looks(pixels: Any) -> list[Any]:
-    """All points around the brightest of the crop, the second 30 px above it."""
+    """All points where the crop is brightest, but the second 30 px above, the third 30 px below and to the right."""
     rows = np.zeros((39, 5), np.float32)
     y, x = np.unravel_index(pixels[..., 0].argmax(), (256, 256))
     rows[:, :2], rows[:, 3:] = [x, y], logit(0.6)
@@ -48,17 +50,44 @@ def looks(pixels: Any) -> list[Any]:
     return [rows.ravel(), np.array([0.9], np.float32)]
 
 
-def test_joints_are_in_pixels_of_the_picture_though_the_crop_is_turned() -> None:
-    image = np.zeros((120, 200, 3), np.uint8)
-    image[69:72, 99:102] = 255
-    people = BlazePose().people(finds, looks, image)
-    assert people.scores == pytest.approx([0.9])
-    middle, above, beside = people.keypoints[0, :3, :2]
-    np.testing.assert_allclose(middle, [100, 70], atol=1.5)
-    d = 30 * 2 * CROP_SCALE * (20 * 120 / 224) / 256  # px of the picture: 30 of the crop; up in it is left here
-    np.testing.assert_allclose([above, beside], middle + np.array([[-d, 0], [d, -d]]), atol=0.01)
-    np.testing.assert_allclose(people.keypoints[..., 2], 0.6, atol=1e-5)
-    assert len(BlazePose().people(finds, looks, image[:30]).boxes) == 0
+class TestBlazePose(DetectorContract):
+    @pytest.fixture
+    def detector(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BlazePose:
+        """Its wheel's networks are the functions above."""
+        with zipfile.ZipFile(tmp_path / "mediapipe.whl", "w") as wheel:
+            for name in FILES:
+                wheel.writestr(f"mediapipe/modules/{name}", name)
+        monkeypatch.setattr("blaze_pose._network", {FILES[0].encode(): finds, FILES[1].encode(): looks}.get)
+        return BlazePose(weights=str(tmp_path / "mediapipe.whl"))
+
+    @pytest.fixture
+    def images(self) -> list[Image]:
+        image = np.zeros((120, 200, 3), np.uint8)
+        image[69:72, 99:102] = 255
+        return [image, np.zeros((64, 64, 3), np.uint8)]
+
+    @pytest.fixture
+    def another_process(self) -> bool:
+        return False  # it would not have the patched networks
+
+    def test_joints_are_in_pixels_of_the_image_though_the_crop_is_turned(
+        self, detector: BlazePose, images: list[Image]
+    ) -> None:
+        people, nobody = detector.load("cpu")(images)
+        assert people.scores == pytest.approx([0.9])
+        middle, above, beside = people.keypoints[0, :3, :2]
+        np.testing.assert_allclose(middle, [100, 70], atol=1.5)
+        d = 30 * 2 * CROP_SCALE * (20 * 120 / 224) / 256  # px of the image: 30 of the crop; up in it is left here
+        np.testing.assert_allclose([above, beside], middle + np.array([[-d, 0], [d, -d]]), atol=0.01)
+        np.testing.assert_allclose(people.keypoints[..., 2], 0.6, atol=1e-5)
+        assert [part.shape for part in nobody] == [(0, 4), (0,), (0, 17, 3)]
+
+    def test_the_identity_has_the_content_of_the_weights(self, detector: BlazePose) -> None:
+        before = detector.identity()
+        with zipfile.ZipFile(detector.weights, "w") as wheel:
+            for name in FILES:
+                wheel.writestr(f"mediapipe/modules/{name}", "other weights")
+        assert detector.identity() != before
 
 
 def test_another_file_is_refused(tmp_path: Path) -> None:
@@ -70,7 +99,7 @@ def test_another_file_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path(WHEEL).is_file() or not SAMPLES.is_dir(), reason="MEDIAPIPE_WHEEL names none, or no clip")
 def test_real_people_are_where_openpose_finds_them() -> None:
-    """PCK: joints closer than a tenth of the person's height, of persons of whom OpenPose sees 8 joints or more."""
+    """PCK at a tenth of a person's height, for people with 8 or more joints by OpenPose."""
     pytest.importorskip("ai_edge_litert")
     frames = range(0, 74, 4)
     images = [frame.image for frame in Video(SAMPLES, "video.avi").read(frames)]

@@ -1,16 +1,88 @@
-"""A stream of pairs of frames, and two of labels.  crops, labels -> [streams]"""
+"""Streams of crops, of pairs of frames, and of labels.  crops, labels -> [streams]
+
+Importing this module imports no torch, because plans are made without it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.api import KEYPOINTS_13, Image, LabelStream, PairStream, keypoints_13
+from pipeline.api import (
+    KEYPOINTS_13,
+    ConfigError,
+    Image,
+    LabelStream,
+    Machine,
+    NumberStream,
+    PairStream,
+    keypoints_13,
+)
+
+WEIGHTS: Final = ("IMAGENET1K_V1", "untrained")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResNet18(NumberStream):
+    """512 numbers per crop. `weights`: a name of torchvision's, or untrained: random ones, for trial runs."""
+
+    weights: str = "IMAGENET1K_V1"
+
+    kind: ClassVar[str] = "resnet18"
+    version: ClassVar[int] = 1
+    dim: ClassVar[int] = 512
+
+    def __post_init__(self) -> None:
+        if self.weights not in WEIGHTS:
+            raise ConfigError(f"weights {self.weights!r}: expected one of {', '.join(WEIGHTS)}")
+
+    @property
+    def stand_in(self) -> bool:
+        return self.weights == "untrained"
+
+    def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> Network:  # noqa: ARG002
+        return Network(self.weights, machine)
+
+
+class Network:
+    """torchvision's ResNet-18 up to its global average pool, in float32."""
+
+    lanes = 1
+
+    def __init__(self, weights: str, machine: Machine) -> None:
+        import torch
+        from torchvision.models import get_weight, resnet18
+
+        from pipeline.api import Normalisation, chosen_device
+
+        self.batch_size = machine.batch_size or 32
+        network_name = "torchvision ResNet-18, global average pool"
+        self.provenance = {"weights": weights, "stand_in": weights == "untrained", "network": network_name}
+        self._device = chosen_device(machine.device)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # the seed of random weights
+            network = resnet18(weights=None if weights == "untrained" else get_weight(f"ResNet18_Weights.{weights}"))
+        network.add_module("fc", torch.nn.Identity())  # the feature is the input of the classifier
+        self._network = torch.nn.Sequential(Normalisation(), network).eval().to(self._device)
+
+    def adopt(self, memory: NDArray[np.uint8]) -> None:
+        """Do nothing: crops are copied."""
+
+    def release(self) -> None:
+        """Do nothing."""
+
+    def __call__(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(batch_size, 224, 224, 3) RGB -> (batch_size, 512)."""
+        import torch
+
+        with torch.inference_mode():
+            features: NDArray[np.float32] = self._network(torch.from_numpy(crops).to(self._device)).cpu().numpy()
+        return features
 
 
 @dataclass(frozen=True, kw_only=True)

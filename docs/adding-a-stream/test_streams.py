@@ -1,4 +1,4 @@
-"""The network's stream against torchvision itself, and what every stream promises.  python -m pytest"""
+"""The contract of all streams, ResNet-18 compared with torchvision's, and poses and boxes by hand.  python -m pytest"""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ import sys
 import numpy as np
 import pytest
 import torch
-from resnet18_stream import ResNet18
-from small_streams import BoxSpeed, Change, Pose2D
+from small_streams import BoxSpeed, Change, Pose2D, ResNet18
 from torchvision.models import resnet18
 
 from pipeline.api import Machine, Stream, joint_names
 from vibe_extensions.contracts import StreamContract
 
 
-def test_it_gives_what_torchvision_does_whatever_the_other_rows_are() -> None:
+def test_a_row_is_torchvisions_feature_in_any_batch() -> None:
     crops = np.random.default_rng(0).integers(0, 256, (4, 224, 224, 3), np.uint8)
     computer = ResNet18(weights="untrained").load(Machine(device="cpu", batch_size=4), None)
     torch.manual_seed(0)
@@ -44,7 +43,7 @@ STANDING = {  # x, y of a person in front view, its left side at larger x
 }  # fmt: skip
 
 
-def test_a_pose_does_not_depend_on_place_and_size_and_is_not_known_without_its_torso() -> None:
+def test_a_pose_does_not_depend_on_place_and_size_and_is_unknown_without_its_torso() -> None:
     names, kp_2d = joint_names("spin49"), np.zeros((4, 49, 3), np.float32)
     for name, xy in STANDING.items():
         kp_2d[0, names.index(name)] = *xy, 1
@@ -59,7 +58,7 @@ def test_a_pose_does_not_depend_on_place_and_size_and_is_not_known_without_its_t
     np.testing.assert_allclose(values[2:], [expected.ravel(), 0 * expected.ravel()], atol=1e-6)
 
 
-def test_a_speed_is_in_heights_of_the_box_and_not_known_where_a_run_begins() -> None:
+def test_a_speed_is_in_box_heights_and_unknown_where_a_run_begins() -> None:
     bbox = np.array([[[np.nan] * 4, [50, 50, 20, 40]], [[50, 50, 20, 40], [60, 40, 20, 20]]], np.float32)
     labels = {"bbox": bbox, "in_run": np.array([[False, True], [True, True]])}
     speed, known = BoxSpeed()(labels)
@@ -68,5 +67,5 @@ def test_a_speed_is_in_heights_of_the_box_and_not_known_where_a_run_begins() -> 
 
 
 def test_planning_imports_no_torch() -> None:
-    code = "import sys, resnet18_stream; resnet18_stream.ResNet18().identity(); sys.exit('torch' in sys.modules)"
+    code = "import sys, small_streams; small_streams.ResNet18().identity(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0  # noqa: S603 - our own words
