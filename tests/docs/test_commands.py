@@ -25,13 +25,8 @@ from luigi.task_register import TaskClassException
 
 import pipeline.__main__
 import tasks.__main__
+from tests.docs.markdown import PAGES, ROOT, name_of
 
-ROOT = Path(__file__).parents[2]
-PAGES = [
-    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")),
-    *sorted((ROOT / "docs").rglob("*.md")),
-    *sorted((ROOT / "benchmarks").glob("*.md")),
-]
 STARTS = re.compile(r"(?:[A-Z_]+=\S+ )*(make |\.venv/bin/|luigi --|python -m |vibe-pipeline )")
 BESIDE = re.compile(r"\s{3,}\S.*$")  # what a command does, beside it
 CODE = re.compile(r"`([^`\n]+)`")  # within a line
@@ -61,7 +56,7 @@ class Command:
     whole: bool  # a line of a block of code; otherwise words within a sentence, which may be a part
 
     def __str__(self) -> str:
-        return f"{self.page.relative_to(ROOT)}:{self.line}: {self.text}"
+        return f"{name_of(self.page)}:{self.line}: {self.text}"
 
 
 def commands(page: Path) -> Iterator[Command]:
@@ -83,7 +78,7 @@ def commands(page: Path) -> Iterator[Command]:
             yield from (Command(page, first, code, False) for code in CODE.findall(line) if STARTS.match(code + " "))
 
 
-SHOWN = {page: found for page in PAGES if page.is_file() and (found := list(commands(page)))}
+SHOWN = {page: shown for page in PAGES if (shown := list(commands(page)))}
 
 
 # --------------------------------------------------------------------------------------------------- do they exist
@@ -175,7 +170,7 @@ def of_luigi(words: list[str], *, whole: bool) -> str:
     return ""
 
 
-@pytest.mark.parametrize("page", SHOWN, ids=lambda page: page.relative_to(ROOT).as_posix())
+@pytest.mark.parametrize("page", SHOWN, ids=name_of)
 def test_commands_exist_and_take_their_arguments(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LUIGI_CONFIG_PATH", str(ROOT / "luigi.cfg"))
     assert {str(command): wrong for command in SHOWN[page] if (wrong := problem(command))} == {}

@@ -24,20 +24,14 @@ from pipeline.settings.schema import TYPES
 from pipeline.settings.sections import declared_names
 from tasks import settings
 from tasks.training import train_config
+from tests.docs.markdown import DOCS, PAGES, ROOT, blocks, document, name_of, tables
 from vibe_extensions.demo import RELEASES
 from vibe_extensions.part_dynamics.pr_vipe.config import PR_VIPE
 from vibe_model import models
 from vibe_model.models import Training
 from vibe_model.vibe.config import MPOSER
 
-ROOT = Path(__file__).parents[2]
-DOCS = [page for page in sorted((ROOT / "docs").rglob("*.md")) if "_build" not in page.parts]
-PAGES = [*sorted(ROOT.glob("*.md")), *DOCS, *sorted((ROOT / "benchmarks").glob("*.md"))]
-NOT_RUN = "python not run"  # of a block that is no whole program
-
-
-def document(name: str) -> str:
-    return (ROOT / "docs" / name).read_text()
+NOT_RUN = "python not run"  # language of blocks that are no whole programs
 
 
 def sections(text: str) -> dict[str, str]:
@@ -46,27 +40,7 @@ def sections(text: str) -> dict[str, str]:
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
-def tables(text: str, first: str) -> Iterator[dict[str, str]]:
-    """The rows, by column, of every table whose first column is called `first`; without back-quotes."""
-    header: list[str] = []
-    for line in text.splitlines():
-        cells = [cell.strip() for cell in line.strip("|").split("|")] if line.startswith("|") else []
-        if not cells:
-            header = []
-        elif not header:
-            header = [cell.strip("`") for cell in cells]
-        elif header[0] == first and not set(line) <= set("|-"):
-            assert len(cells) == len(header), line
-            yield {name: cell.strip("`") for name, cell in zip(header, cells, strict=True)}
-
-
 # ---------------------------------------------------------------------------------------------------- examples
-
-
-def blocks(text: str) -> list[tuple[str, int, str]]:
-    """(what stands behind the three back-quotes, line number, code) of every block of Python."""
-    found = re.finditer(r"^```(py.*)\n((?:.*\n)*?)```$", text, re.MULTILINE)
-    return [(match[1].strip(), text[: match.start(2)].count("\n"), match[2]) for match in found]
 
 
 @pytest.fixture(scope="module")
@@ -85,14 +59,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("file", DOCS, ids=lambda file: file.relative_to(ROOT / "docs").as_posix())
+@pytest.mark.parametrize("file", DOCS, ids=name_of)
 def test_every_example_runs_or_says_that_it_does_not(file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-    names: dict[str, Any] = {"__name__": "example"}  # a page's examples follow one another
-    for kind, line, code in blocks(file.read_text()):
-        assert kind in ("python", NOT_RUN), f"{file.name}, line {line}: say ```python, or ```{NOT_RUN}"
-        if kind == "python":
-            exec(compile("\n" * line + code, file, "exec"), names)
+    names: dict[str, Any] = {"__name__": "example"}  # a page's examples build on earlier ones
+    text = file.read_text()
+    for block in re.finditer(r"^```(py.*)\n((?:.*\n)*?)```$", text, re.MULTILINE):
+        line = text[: block.start(2)].count("\n")
+        assert block[1] in ("python", NOT_RUN), f"{file.name}, line {line}: say ```python, or ```{NOT_RUN}"
+        if block[1] == "python":
+            exec(compile("\n" * line + block[2], file, "exec"), names)
 
 
 # --------------------------------------------------------------------------------------------- links
@@ -126,7 +102,7 @@ def anchors(page: Path) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_every_link_leads_to_a_file_and_to_a_heading_in_it(page: Path) -> None:
     for place, anchor in links(page):
         target = (page.parent / place).resolve() if place else page
@@ -199,11 +175,10 @@ def test_what_luigi_cfg_sets_of_luigi_itself_is_there() -> None:
 
 
 def test_the_luigi_cfg_of_getting_started_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = re.search(r"^```ini\n(.*?)^```$", (ROOT / "docs/getting-started.md").read_text(), re.MULTILINE | re.DOTALL)
-    assert shown is not None
+    shown, *_ = blocks("ini", document("getting-started.md"))
     whole = configparser.ConfigParser(interpolation=None)
     whole.read(ROOT / "luigi.cfg")
-    whole.read_string(shown[1])
+    whole.read_string(shown)
     with (tmp_path / "luigi.cfg").open("w") as file:
         whole.write(file)
     (tmp_path / "model_checkpoint.pt").touch()

@@ -1,6 +1,7 @@
 """docs/promises.md and the README say what is held by a test or measured by a benchmark, and nothing else."""
 
 import ast
+import itertools
 import re
 from functools import cache
 from pathlib import Path
@@ -11,12 +12,10 @@ import pytest
 from cache.format.layout import COLUMNS
 from pipeline import datasets
 from pipeline.datasets import mpi_inf_3dhp
+from tests.docs.markdown import ROOT, document, tables
 from vibe_extensions.demo import RELEASES
 
-ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
-PROMISES = (ROOT / "docs/promises.md").read_text()
-DATASETS = (ROOT / "docs/datasets.md").read_text()
+README, PROMISES = (ROOT / "README.md").read_text(), document("promises.md")
 NAMED_TESTS = sorted(set(re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", PROMISES)))
 NUMBER = r"(?:\d{1,3}(?:,\d{3})+|\d+(?:\.\d+)?)"
 
@@ -24,13 +23,6 @@ NUMBER = r"(?:\d{1,3}(?:,\d{3})+|\d+(?:\.\d+)?)"
 @cache
 def functions(file: Path) -> set[str]:
     return {node.name for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.FunctionDef)}
-
-
-def rows(text: str, first: str) -> list[list[str]]:
-    """The rows of the table whose first column is called `first`."""
-    found = re.search(rf"^\| {re.escape(first)} \|.*\n\|[-| ]+\n((?:\|.*\n)+)", text, re.MULTILINE)
-    assert found, f"no table begins with {first!r}"
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in found[1].splitlines()]
 
 
 def test_every_promise_is_held_by_tests_and_benchmarks_that_exist() -> None:
@@ -45,19 +37,18 @@ def test_every_promise_is_held_by_tests_and_benchmarks_that_exist() -> None:
             assert "`tests/" in line or "`benchmarks/" in line, line
 
 
-FIGURES = [*rows(PROMISES, "what"), *rows(README, "what")]
+FIGURES = [tuple(row.values()) for text in (PROMISES, README) for row in tables(text, "what")]
 
 
-@pytest.mark.parametrize("row", FIGURES, ids=lambda row: row[0][:40] or row[1][:40])
-def test_a_figure_stands_in_the_report_of_its_benchmark(row: list[str]) -> None:
-    name = re.search(r"benchmarks/\w+\.md", row[2])
+@pytest.mark.parametrize(("what", "figure", "source"), FIGURES, ids=[what[:40] for what, *_ in FIGURES])
+def test_a_figure_is_in_the_report_of_its_benchmark(what: str, figure: str, source: str) -> None:
+    name = re.search(r"benchmarks/\w+\.md", source)
     assert name is not None
     report = (ROOT / name[0]).read_text()
-    text = re.sub(r"640 x 480|16 frames|aim: 10", "", f"{row[0]} {row[1]}")
+    text = re.sub(r"640 x 480|16 frames|aim: 10", "", f"{what} {figure}")
     measured = re.findall(rf"(?<![\w.,]){NUMBER}(?![\w])", text)
     assert measured
-    for figure in measured:
-        assert figure in report, f"{figure} is not in {name[0]}"
+    assert [number for number in measured if number not in report] == []
 
 
 def test_a_row_takes_as_much_space_as_the_readme_says() -> None:
@@ -73,9 +64,8 @@ def test_a_row_takes_as_much_space_as_the_readme_says() -> None:
 
 
 def test_the_sizes_of_the_releases_are_those_that_doctor_and_status_know() -> None:
-    sizes = {row[0]: row[1] for row in rows(DATASETS, "dataset")}
-    assert len(sizes) == len(RELEASES)
-    for (link, text), name in zip(sizes.items(), RELEASES, strict=True):
+    sizes = (tuple(row.values())[:2] for row in tables(document("datasets.md"), "dataset"))
+    for (link, text), name in zip(itertools.islice(sizes, len(RELEASES)), RELEASES, strict=True):
         assert f"datasets/{name}.md" in link
         totals = datasets.get(name).totals
         known = {n for total in totals.values() for n in (total.videos, total.frames) if n is not None}

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-DOCS = Path(__file__).parents[2] / "docs"
+from tests.docs.markdown import DOCS, ROOT, blocks, document
+
 OURS = {"cache", "pipeline", "vibe_model", "vibe_extensions", "tasks"}
 MODULE = re.compile(r"(current|auto)module:: ([\w.]+)")
 NAME = re.compile(r"(?:auto(?:class|function|data|exception)|py:data):: ([\w.]+)")
@@ -47,11 +48,8 @@ def resolved(path: str) -> Any:
 
 def imported() -> Iterator[str]:
     """Every name of ours that a page's code or a file of its package imports."""
-    blocks = (re.findall(r"^```py.*\n((?:.*\n)*?)```$", page.read_text(), re.M) for page in DOCS.rglob("*.md"))
-    for code in (
-        *(code for of_page in blocks for code in of_page),
-        *map(Path.read_text, DOCS.glob("adding-a-*/**/*.py")),
-    ):
+    pages = (code for page in DOCS for code in blocks("py[^\\n]*", page.read_text()))
+    for code in (*pages, *map(Path.read_text, (ROOT / "docs").glob("adding-a-*/**/*.py"))):
         try:
             nodes = list(ast.walk(ast.parse(code)))
         except SyntaxError:  # a piece of a file, which is read as a whole
@@ -65,7 +63,7 @@ def imported() -> Iterator[str]:
 def listed() -> tuple[set[str], list[Any]]:
     """The modules and paths that the reference names, and what they are."""
     paths: set[str] = set()
-    for page in (DOCS / "api").glob("*.md"):
+    for page in (ROOT / "docs/api").glob("*.md"):
         current = ""
         for line in page.read_text().splitlines():
             if module := MODULE.search(line):
@@ -98,7 +96,7 @@ def test_every_name_that_a_page_or_the_design_names_is_in_the_reference(listed: 
 
 @pytest.mark.parametrize("package", ["pipeline", "vibe_model"])
 def test_the_names_for_packages_are_those_of_the_api_module(package: str, listed: tuple[set[str], list[Any]]) -> None:
-    page = (DOCS / f"api/{package}.md").read_text()
+    page = document(f"api/{package}.md")
     section = page.partition("## For packages\n")[2].partition("\n## ")[0]
     module = importlib.import_module(f"{package}.api")
     rows = [line for line in section.splitlines() if line.startswith("| ")]

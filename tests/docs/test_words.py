@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-DOCS = [page for page in sorted((ROOT / "docs").rglob("*.md")) if "_build" not in page.parts]
+from tests.docs.markdown import DOCS, ROOT, name_of
+
 READMES = sorted((ROOT / "vibe_extensions").rglob("README.md"))
 MOST_IN_README, MOST_IN_DOCS = 950, 46_000  # words
 MOST_ODD = 3.0  # a thousand words
@@ -41,7 +41,7 @@ def test_the_readme_and_the_docs_stay_short() -> None:
 
 def test_pages_are_written_in_plain_words() -> None:
     pages = [*sorted(ROOT.glob("*.md")), *DOCS, *READMES]
-    odd = {page.relative_to(ROOT).as_posix(): odd_constructions(page.read_text()) for page in pages}
+    odd = {name_of(page): odd_constructions(page.read_text()) for page in pages}
     found = {name: constructions for name, constructions in odd.items() if constructions}
     wrong = "The stream, of which a row lacks labels.\n```python\nwhat is this\n```\nIn place of pictures."
     assert set(odd_constructions(wrong)) == {"of which", "lacks", "In place of", "pictures"}

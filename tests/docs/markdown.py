@@ -1,0 +1,35 @@
+"""The pages of the documentation, and their tables and blocks of code."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+DOCS = [page for page in sorted((ROOT / "docs").rglob("*.md")) if "_build" not in page.parts]
+PAGES = [*sorted(ROOT.glob("*.md")), *DOCS, *sorted((ROOT / "benchmarks").glob("*.md"))]
+
+
+def document(name: str) -> str:
+    return (ROOT / "docs" / name).read_text()
+
+
+def name_of(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+def blocks(language: str, text: str) -> list[str]:
+    """The code of each block of a language, a regular expression."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def tables(text: str, first: str) -> Iterator[dict[str, str]]:
+    """The rows, by column, of each table whose first column is called `first`; without back-quotes."""
+    header: list[str] = []
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")] if line.startswith("|") else []
+        if not cells:
+            header = []
+        elif not header:
+            header = [cell.strip("`") for cell in cells]
+        elif header[0] == first and not set(line) <= set("|-"):
+            yield {name: cell.strip("`") for name, cell in zip(header, cells, strict=True)}
