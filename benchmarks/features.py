@@ -60,7 +60,7 @@ USUAL_BATCH: Final = 200
 FRAMES: Final = 100  # of a video, and files of a size: each video of the split shows them once more
 STRENGTHS: Final = (3.0, 5.0, 8.0, 10.0, 12.0, 14.0, 16.0)  # of noise at 1, 2, 4, ... px, in grey levels of 255
 
-Found = dict[str, Any]
+Figures = dict[str, Any]
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
@@ -185,7 +185,7 @@ def textured(size: tuple[int, int], seed: int) -> Bytes:
 # ----------------------------------------------------------------------------------------------------------- ways
 
 
-def usual(args: argparse.Namespace, case: str, turn: int) -> Found:
+def usual(args: argparse.Namespace, case: str, turn: int) -> Figures:
     """Extract the first crops of the split in the usual way."""
     del turn
     network = backbones.load(WeightsSpec.parse(args.weights))[0].to(args.device)
@@ -229,7 +229,7 @@ def read_as_usual(source: Any, frames: list[int]) -> Iterator[Any]:
     capture.release()
 
 
-def ours(args: argparse.Namespace, case: str, turn: int, stream: NumberStream | None = None) -> Found:
+def ours(args: argparse.Namespace, case: str, turn: int, stream: NumberStream | None = None) -> Figures:
     """Extract as `python -m pipeline extract` does."""
     stream = stream or ResNet50(weights=WeightsSpec.parse(args.weights), precision="fast")
     progress: list[tuple[float, int]] = []
@@ -260,12 +260,12 @@ def middle(progress: Sequence[tuple[float, int]], total: int) -> tuple[tuple[flo
     return progress[0], max(progress, key=lambda step: step[1])
 
 
-def decode(args: argparse.Namespace, case: str, turn: int) -> Found:
+def decode(args: argparse.Namespace, case: str, turn: int) -> Figures:
     """Decode only."""
     return ours(args, case, turn, MeanColours())
 
 
-def model(args: argparse.Namespace, case: str, turn: int) -> Found:
+def model(args: argparse.Namespace, case: str, turn: int) -> Figures:
     """Run only the network, in all its threads, on noise."""
     del case, turn
     stream = ResNet50(weights=WeightsSpec.parse(args.weights), precision="fast")

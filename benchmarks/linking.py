@@ -1,15 +1,16 @@
 """Does linking keep people apart? Simulated scenes, linked by `pipeline.linking` and by the library `trackers`.
 
-    .venv/bin/pip install -e '.[benchmarks]'; .venv/bin/python benchmarks/linking.py
+    .venv/bin/pip install -e '.[benchmarks]'
+    .venv/bin/python benchmarks/linking.py --out benchmarks/linking.md
 
-Figures of 17 joints walk in 1280 x 720 px, 25 frames a second, for 10 s. Whoever is covered to more than half by a
-nearer one is missed; joints that are covered have a confidence of 0.1. Joints are off by 2 px, boxes by 3 px (standard
+Figures of 17 joints walk in 1280 x 720 px, 25 frames a second, for 10 s. A person is missed if a nearer one covers more
+than half of the box; covered joints have a confidence of 0.1. Joints are off by 2 px, boxes by 3 px (standard
 deviations). Our camera is known to 1 px, as `detect` measures it. SORT and ByteTrack get boxes and scores. Both may
-bridge a second, and report a person from the first frame on, since every detection here is a person; ByteTrack begins
-tracks from a score of 0.25 on, which is better than its 0.7 here. The rest is as it comes.
+bridge a second, and report a person from the first frame on, since all detections here are people; ByteTrack begins
+tracks from a score of 0.25 on, which is better than its 0.7 here. Other options have their defaults.
 
-IDF1 (Ristani et al. 2016) over detections: twice those in the track that is paired with their person, by the number of
-detections and of detections in tracks; the pairing is the one with the most.
+IDF1 (Ristani et al. 2016) over detections: twice the number of detections in the track that is paired with their
+person, divided by the number of detections plus that of detections in tracks, for the best pairing.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ Doubles = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 WIDTH, HEIGHT, FPS = 1280, 720, 25
-HIDDEN: Final = 0.5  # share of a box from which on its person is missed
+HIDDEN: Final = 0.5  # share of a covered box from which on its person is missed
 # COCO's joints of a figure of height 1, from its feet: x, y up
 BODY: Final = np.array(
     [[0, 0.93], [0.02, 0.95], [-0.02, 0.95], [0.04, 0.94], [-0.04, 0.94], [0.11, 0.82], [-0.11, 0.82], [0.14, 0.65],
@@ -45,14 +46,14 @@ SWING: Final = np.array([0] * 7 + [0.06, -0.06, 0.12, -0.12, 0, 0, -0.06, 0.06, 
 
 @dataclass(frozen=True)
 class Scene:
-    """A kind of scene; the seed draws it."""
+    """A kind of scene."""
 
     people: int = 12
     speed: float = 0.8  # heights a second
-    facing: bool = False  # two rows walk towards each other, else everybody wanders
+    facing: bool = False  # two rows walk towards each other; otherwise everybody wanders
     shake: float = 0.0  # px, standard deviation of the camera's position from frame to frame
     missed: float = 0.0  # share of detections
-    stay: float = 10.0  # s that a person is there, drawn anew for each
+    stay: float = 10.0  # s that each person stays
     frames: int = 250
 
 
@@ -68,16 +69,16 @@ SCENES: Final = {
 
 
 class Detected(NamedTuple):
-    """The P people who are found in a frame."""
+    """The P people that are detected in a frame."""
 
-    person: Ints  # (P,) who it is
+    person: Ints  # (P,) number of the person
     boxes: Doubles  # (P, 4) corners
     scores: Doubles  # (P,)
     keypoints: Doubles  # (P, 17, 3)
 
 
 def feet(scene: Scene, rng: np.random.Generator) -> tuple[Doubles, Doubles]:
-    """Positions of everybody's feet (T, N, 2), px, and heights (N,)."""
+    """Positions of all feet (T, N, 2) px, and heights (N,) px."""
     n, times = scene.people, np.arange(scene.frames) / FPS
     height = rng.uniform(160, 220, n)
     speed = scene.speed * height * rng.uniform(0.7, 1.3, n)
@@ -101,7 +102,7 @@ def feet(scene: Scene, rng: np.random.Generator) -> tuple[Doubles, Doubles]:
 
 
 def simulate(scene: Scene, seed: int) -> tuple[list[Detected], Doubles]:
-    """What a detector finds, frame by frame, and the camera's shift (T, 2) px."""
+    """The detections of each frame, and the camera's shift (T, 2) px."""
     rng = np.random.default_rng(seed)
     at, height = feet(scene, rng)
     shift = rng.normal(0, scene.shake, (scene.frames, 2))
@@ -118,26 +119,25 @@ def simulate(scene: Scene, seed: int) -> tuple[list[Detected], Doubles]:
         nearer = (at[t][None, :, 1] > at[t][:, None, 1]) & here  # (N, by N)
         wide = np.minimum(x1[:, None], x1) - np.maximum(x0[:, None], x0)
         tall = np.minimum(y1[:, None], y1) - np.maximum(y0[:, None], y0)
-        covered = np.where(nearer, np.clip(wide, 0, None) * np.clip(tall, 0, None), 0).max(axis=1) / (
-            (x1 - x0) * (y1 - y0)
-        )
+        overlap = np.where(nearer, np.clip(wide, 0, None) * np.clip(tall, 0, None), 0)
+        covered = overlap.max(axis=1) / ((x1 - x0) * (y1 - y0))
         within = (joints[:, :, None] > low) & (joints[:, :, None] < high)  # (N, 17, by N, 2)
         under = (within.all(axis=-1) & nearer[:, None]).any(axis=-1)
         inside = (joints[:, :, 0].mean(axis=1) > 0) & (joints[:, :, 0].mean(axis=1) < WIDTH)
-        found = inside & here & (covered < HIDDEN) & (rng.random(scene.people) >= scene.missed)
-        who = rng.permutation(np.flatnonzero(found))
+        detected = inside & here & (covered < HIDDEN) & (rng.random(scene.people) >= scene.missed)
+        who = rng.permutation(np.flatnonzero(detected))
         points = joints[who] + rng.normal(0, 2, (len(who), 17, 2)) + shift[t]
         boxes = np.column_stack([low, high])[who] + rng.normal(0, 3, (len(who), 4)) + np.tile(shift[t], 2)
         scores = np.clip(0.9 - 0.8 * covered[who] + rng.normal(0, 0.05, len(who)), 0.3, 1)
-        seen = np.where(under[who], 0.1, 0.9)
-        frames.append(Detected(who, boxes, scores, np.concatenate([points, seen[..., None]], axis=-1)))
+        confidence = np.where(under[who], 0.1, 0.9)[..., None]
+        frames.append(Detected(who, boxes, scores, np.concatenate([points, confidence], axis=-1)))
     return frames, shift
 
 
 def idf1(truth: Sequence[Ints], tracks: Sequence[Ints]) -> float:
-    """Of frames of people (P,) and the tracks (P,) to which they were given, -1 for none.
+    """IDF1 of frames with people (P,) and their tracks (P,), -1 for none.
 
-    Person 0 is in track 5 twice, then in none; person 1 in 6, 7 and 5: 2 + 1 are right, of 6 and 5 in tracks.
+    Person 0 is in track 5 twice, then in none; person 1 in 6, 7 and 5: 2 + 1 are right, of 6 detections, 5 in tracks.
 
     >>> idf1([np.array([0, 1])] * 3, [np.array([5, 6]), np.array([5, 7]), np.array([-1, 5])])
     0.5454545454545454
@@ -156,43 +156,43 @@ def idf1(truth: Sequence[Ints], tracks: Sequence[Ints]) -> float:
 def linked(frames: Sequence[Detected], **options: Any) -> list[Ints]:
     """The track of each detection by `pipeline.linking`."""
     numbers = [np.full(len(frame.person), -1) for frame in frames]
-    seen = [np.where(f.keypoints[..., 2:] < 0.3, 0, f.keypoints) for f in frames]
-    for number, track in enumerate(link(seen, range(len(frames)), **options)):
+    visible = [np.where(frame.keypoints[..., 2:] < 0.3, 0, frame.keypoints) for frame in frames]
+    for number, track in enumerate(link(visible, range(len(frames)), **options)):
         for t, p in track:
             numbers[t][p] = number
     return numbers
 
 
-def of_library(tracker: Any, frames: Sequence[Detected]) -> list[Ints]:
+def linked_by_library(tracker: Any, frames: Sequence[Detected]) -> list[Ints]:
     """The track of each detection by a tracker of `trackers`."""
     import supervision as sv  # type: ignore[import-not-found]
 
     numbers = []
     for frame in frames:
         data = {"p": np.arange(len(frame.boxes))}
-        found = tracker.update(sv.Detections(xyxy=frame.boxes, confidence=frame.scores, data=data))
+        tracked = tracker.update(sv.Detections(xyxy=frame.boxes, confidence=frame.scores, data=data))
         number = np.full(len(frame.person), -1)
-        if len(found):
-            number[found.data["p"]] = found.tracker_id
+        if len(tracked):
+            number[tracked.data["p"]] = tracked.tracker_id
         numbers.append(number)
     return numbers
 
 
 def ways() -> dict[str, Callable[[Sequence[Detected], Doubles], list[Ints]]]:
-    """Ways to link frames with a camera's shift; those of the library where it is installed."""
-    made: dict[str, Callable[[Sequence[Detected], Doubles], list[Ints]]] = {
+    """Ways to link frames with a camera's shift; those of the library if it is installed."""
+    by_name: dict[str, Callable[[Sequence[Detected], Doubles], list[Ints]]] = {
         "ours": lambda frames, _: linked(frames),
         "ours, camera known": lambda frames, shift: linked(frames, camera=camera(shift)),
     }
     try:
         import trackers  # type: ignore[import-not-found]
     except ImportError:
-        return made
-    given = {"lost_track_buffer": 30, "frame_rate": FPS, "minimum_consecutive_frames": 1}  # 30: a second
-    by_score = given | {"track_activation_threshold": 0.25}
-    made["SORT"] = lambda frames, _: of_library(trackers.SORTTracker(**given), frames)
-    made["ByteTrack"] = lambda frames, _: of_library(trackers.ByteTrackTracker(**by_score), frames)
-    return made
+        return by_name
+    options = {"lost_track_buffer": 30, "frame_rate": FPS, "minimum_consecutive_frames": 1}  # 30: a second
+    by_score = options | {"track_activation_threshold": 0.25}
+    by_name["SORT"] = lambda frames, _: linked_by_library(trackers.SORTTracker(**options), frames)
+    by_name["ByteTrack"] = lambda frames, _: linked_by_library(trackers.ByteTrackTracker(**by_score), frames)
+    return by_name
 
 
 def camera(shift: Doubles) -> dict[int, Doubles]:
@@ -202,7 +202,7 @@ def camera(shift: Doubles) -> dict[int, Doubles]:
 
 
 def measured(seeds: Sequence[int]) -> Iterator[str]:
-    """IDF1 of every way in every scene: mean over seeds, and the least."""
+    """IDF1 of each way in each scene: mean over seeds, and the least."""
     warnings.simplefilter("ignore", UserWarning)
     by_way = ways()
     rows = []
@@ -217,7 +217,7 @@ def measured(seeds: Sequence[int]) -> Iterator[str]:
 
 
 def main() -> None:
-    """Print the table, or write it."""
+    """Measure, print, write the report."""
     options = parser(__doc__, at="nothing")
     options.add_argument("--seeds", type=int, default=10)
     args = options.parse_args()

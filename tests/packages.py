@@ -26,12 +26,16 @@ def install(site: Path, name: str, entry_points: Mapping[str, Mapping[str, str]]
     return about
 
 
-def install_page(site: Path, kind: str) -> Path:
-    """The same of the package of docs/adding-a-<kind>, without its tests."""
-    source = DOCS / f"adding-a-{kind}"
+def install_source(site: Path, source: Path) -> Path:
+    """Install a package's source, without its tests."""
     project = tomllib.loads((source / "pyproject.toml").read_text())["project"]
     shutil.copytree(source, site, ignore=shutil.ignore_patterns("__pycache__", "test_*", "*.toml"), dirs_exist_ok=True)
     return install(site, project["name"], project["entry-points"])
+
+
+def install_page(site: Path, kind: str) -> Path:
+    """Install the package of docs/adding-a-<kind>."""
+    return install_source(site, DOCS / f"adding-a-{kind}")
 
 
 @contextmanager

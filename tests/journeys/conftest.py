@@ -4,10 +4,8 @@ import json
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from typing import Any
 import pytest
 
 from pipeline.processes.server import ONE_THREAD
+from tests.packages import install_source
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
@@ -33,36 +32,14 @@ class Terminal:
         self.env = {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "COLUMNS": "250", "PYTHONDONTWRITEBYTECODE": "1"}
 
     def install(self, package: Path) -> None:
-        """A package's modules and metadata, as pip leaves them."""
-        project = tomllib.loads((package / "pyproject.toml").read_text())["project"]
-        for module in package.glob("*.py"):
-            shutil.copy(module, self.site)
-        metadata = self.site / f"{project['name']}-{project['version']}.dist-info"
-        metadata.mkdir()
-        about = ["Metadata-Version: 2.1", f"Name: {project['name']}", f"Version: {project['version']}"]
-        (metadata / "METADATA").write_text("\n".join(about) + "\n")
-        points = project["entry-points"].items()
-        lines = [f"[{group}]\n" + "\n".join(f"{name} = {to}" for name, to in of.items()) for group, of in points]
-        (metadata / "entry_points.txt").write_text("\n".join(lines))
+        """Install a package as pip leaves it."""
+        install_source(self.site, package)
 
-    def install_by_pip(self, *packages: Path) -> None:
-        """The same by pip itself, which builds them."""
-        sources = []
-        for package in packages:  # building writes into a package's folder
-            source = self.site.with_name("sources") / package.name
-            shutil.copytree(package, source, ignore=shutil.ignore_patterns("__pycache__"))
-            sources.append(str(source))
-        pip = [
-            sys.executable,
-            "-m",
-            "pip",
-            "--disable-pip-version-check",
-            "install",
-            "--quiet",
-            "--no-deps",
-            "--no-index",
-        ]
-        subprocess.run([*pip, "--no-build-isolation", "--target", str(self.site), *sources], check=True)
+    def install_by_pip(self, package: Path) -> None:
+        """Install a package by pip, which builds it in its folder."""
+        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-deps"]
+        offline = ["--no-index", "--no-build-isolation"]
+        subprocess.run([*pip, *offline, "--target", str(self.site), str(package)], check=True)
 
     def types(self, command: str, *shows: str, code: int = 0) -> str:
         """What a command printed, whose exit code is `code` and which printed these patterns."""
