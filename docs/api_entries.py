@@ -1,4 +1,4 @@
-"""A Sphinx extension: the API reference's records and signatures, and the keys of luigi.cfg, as the code has them."""
+"""A Sphinx extension for records and signatures of the API reference, and for the keys of luigi.cfg."""
 
 import inspect
 from collections.abc import Iterator
@@ -16,18 +16,18 @@ from docs.setting_keys import Key, crop_words, fields, sections
 
 
 def is_record(thing: Any) -> bool:
-    """Whether a class is made of its fields: a dataclass or a named tuple."""
+    """Whether a class is a dataclass or a named tuple."""
     return "__dataclass_fields__" in vars(thing) or hasattr(thing, "_fields")
 
 
 def write(_app: Sphinx, what: str, _name: str, thing: Any, _options: Any, lines: list[str]) -> None:
-    """Sections as `Args:` set out, and below a record's docstring the list of its fields."""
-    if what not in ("attribute", "data", "property"):  # there, "The manifest: ..." would be taken for a type
+    """Format sections as `Args:`, and append the list of fields to a record's docstring."""
+    if what not in ("attribute", "data", "property"):  # there, "The manifest: ..." would be read as a type
         lines[:] = GoogleDocstring(list(lines), cast(Any, Config()), what=cast(Any, what)).lines()
     if what != "class" or not is_record(thing):
         return
-    # Own fields stand below those of bases, a named tuple's among them. Without one empty line more, the list would be
-    # part of the docstring's last paragraph.
+    # A class's fields follow those of its bases. Without the second empty line, the list would be part of the
+    # docstring's last paragraph.
     lines += ["", ""]
     for field in (field for cls in reversed(thing.__mro__) if is_record(cls) for field in fields(cls)):
         about, heading = (text.replace("*", r"\*").replace("|", r"\|") for text in (field.about, field.heading))
@@ -41,25 +41,25 @@ def write(_app: Sphinx, what: str, _name: str, thing: Any, _options: Any, lines:
 def sign(
     _app: Sphinx, what: str, _name: str, thing: Any, _options: Any, signature: str | None, returns: str | None
 ) -> tuple[str | None, str | None]:
-    """Types by the names that the code gives them; nothing where a signature has no more than its name."""
+    """Show types as the code names them, and no signature for records and tasks."""
     if what == "class" and (is_record(thing) or issubclass(thing, luigi.Task)):
         return "", None  # a record's fields are listed; a task's signature is Luigi's
     if not signature or what not in ("function", "method", "class"):
         return signature, returns
     written = inspect.signature(thing)
-    given = [one for one in written.parameters.values() if one.name not in ("self", "cls")]
-    shown = stringify_signature(written.replace(parameters=given), show_return_annotation=False)
+    parameters = [item for item in written.parameters.values() if item.name not in ("self", "cls")]
+    shown = stringify_signature(written.replace(parameters=parameters), show_return_annotation=False)
     return shown, None if what == "class" else returns and str(written.return_annotation)
 
 
 def prose(text: str) -> Iterator[nodes.Node]:
-    """Text with `code` in it."""
+    """Nodes of a text with `code`."""
     for number, part in enumerate(text.split("`")):
         yield nodes.literal(text=part) if number % 2 else nodes.Text(part)
 
 
 def row(key: Key) -> list[list[str]]:
-    """The paragraphs of three cells: the key, its values, its meaning."""
+    """The paragraphs of three cells: key, values, meaning."""
     about = key.about
     if not all(choice in about for choice in key.choices):
         about = f"{about.rstrip('.')}. One of {', '.join(f'`{choice}`' for choice in key.choices)}."
@@ -69,7 +69,7 @@ def row(key: Key) -> list[list[str]]:
 
 
 class Settings(SphinxDirective):
-    """`settings`: every section of luigi.cfg, with a table of its keys."""
+    """The directive `settings`: all sections of luigi.cfg, with a table of their keys."""
 
     def run(self) -> list[nodes.Node]:
         tables = {f"[{name}]": keys for name, keys in sections().items()} | {"Words of crop": crop_words()}
@@ -80,8 +80,8 @@ class Settings(SphinxDirective):
         self.state.document.note_implicit_target(section, section)
         columns = [nodes.colspec(colwidth=width) for width in (20, 30, 50)]
         parts = [
-            part("", *(nodes.row("", *map(self._cell, cells)) for cells in of))
-            for part, of in ((nodes.thead, [[["key"], ["default"], ["meaning"]]]), (nodes.tbody, rows))
+            part("", *(nodes.row("", *map(self._cell, cells)) for cells in lines))
+            for part, lines in ((nodes.thead, [[["key"], ["default"], ["meaning"]]]), (nodes.tbody, rows))
         ]
         section += nodes.table("", nodes.tgroup("", *columns, *parts, cols=3))
         return section

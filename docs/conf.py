@@ -1,7 +1,6 @@
-"""The documentation as a site: `make docs` builds it from the Markdown of the whole repository.
+"""The documentation site, which `make docs` builds from the Markdown files of the whole repository.
 
-The source folder is the repository itself, so that a link from a page to README.md, to benchmarks/ or to a file of code
-leads to the same place on the site, in an editor and on GitHub.
+The source folder is the repository, so that links to README.md, benchmarks/ and code work on the site and on GitHub.
 """
 
 import os
@@ -13,7 +12,7 @@ from sphinx.application import Sphinx
 
 DOCS = Path(__file__).parent
 sys.path[:0] = [str(DOCS.parent), str(DOCS)]
-# Importing the tasks reads a luigi.cfg: this repository's, whatever the environment names.
+# Importing the tasks reads a luigi.cfg: always this repository's.
 os.environ["LUIGI_CONFIG_PATH"] = str(DOCS.parent / "luigi.cfg")
 
 project = "vibe-pipeline"
@@ -23,11 +22,10 @@ include_patterns = ["*.md", "docs/*.md", "docs/*/*.md", "benchmarks/*.md"]
 exclude_patterns = ["data", "runs", ".*", "build", "dist", "docs/_build"]
 default_role = "code"  # docstrings are plain prose with `code` in it
 nitpicky = True
-# Types in signatures are those of other projects (no network is needed to build this) and of modules that are not
-# public. Links between pages, to files and to headings are all looked at.
+# Types in signatures are from other projects and private modules. Links to pages, files and headings are all checked.
 nitpick_ignore_regex = [("py:.*", ".*")]
 suppress_warnings = ["ref.python"]  # two packages have a class of one name, as ConfigError
-linkcheck_anchors = False  # pages that are drawn by scripts have none to be found
+linkcheck_anchors = False  # pages that scripts render have no anchors
 
 myst_heading_anchors = 4
 
@@ -49,7 +47,7 @@ html_show_sphinx = False
 
 
 def name_the_files_of_folders(_app: Sphinx, page: str, source: list[str]) -> None:
-    """On GitHub a link to a folder shows its files; a site has no page for it, so it links to each of them."""
+    """Replace links to folders, which are no pages of the site, by links to their files."""
 
     def files(link: re.Match[str]) -> str:
         folder = (DOCS.parent / page).parent / link["folder"]

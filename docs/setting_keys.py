@@ -1,4 +1,4 @@
-"""The keys of luigi.cfg, read from the code: defaults, values of presets, and what the comment behind a field says."""
+"""The keys of luigi.cfg as in the code: defaults, values of presets, and descriptions."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ from vibe_model.vibe.config import MPOSER
 
 
 class Field(NamedTuple):
-    """A field as a class's source has it."""
+    """A field as its class's source declares it."""
 
     name: str
     type: str
     default: str  # "" without one
-    about: str  # the comment right above it, and the one behind it
-    heading: str  # a comment above it that follows an empty line: of a group of fields
+    about: str  # the comments right above it and behind it
+    heading: str  # a comment above it that follows an empty line: the heading of a group of fields
 
 
 class Key(NamedTuple):
-    """A key of a section, its values as luigi.cfg would set them."""
+    """A key of a section, with values as in luigi.cfg."""
 
     name: str
     default: str
     about: str
     choices: tuple[str, ...] = ()
-    presets: Mapping[str, str] = {}  # the values that other presets give it
-    decides: bool = True  # whether the fingerprint of a training has its value
+    presets: Mapping[str, str] = {}  # other presets -> their values
+    decides: bool = True  # whether a training's fingerprint has its value
 
 
 @functools.cache
 def fields(cls: type[Any]) -> tuple[Field, ...]:
-    """The fields that a class itself declares."""
+    """The fields that a class declares, without those of its bases."""
     source = textwrap.dedent(inspect.getsource(cls))
     lines, body = source.splitlines(), cast(ast.ClassDef, ast.parse(source).body[0]).body
     return tuple(
@@ -64,32 +64,32 @@ def _field(source: str, lines: list[str], node: ast.AnnAssign) -> Field:
     behind = lines[cast(int, node.end_lineno) - 1].encode()[node.end_col_offset :].decode()
     comments = [text.strip() for text in behind.split("# ")]
     comments = [text for text in comments if text and not text.startswith(("noqa", "type:"))]
-    of_group = not lines[first - 1]
+    begins_group = not lines[first - 1]
     return Field(
         cast(ast.Name, node.target).id,
         ast.get_source_segment(source, node.annotation) or "",
         ast.get_source_segment(source, node.value) or "" if node.value else "",
-        " ".join(comments if of_group else filter(None, (above, *comments))),
-        above if of_group else "",
+        " ".join(comments if begins_group else filter(None, (above, *comments))),
+        above if begins_group else "",
     )
 
 
 def about(cls: type[Any], name: str) -> str:
-    """The description in the field's type, else its comment in the class, or in a base; "" without any."""
+    """The description in the field's type, else its comment in the class or in a base, else ""."""
     hint = get_type_hints(cls, include_extras=True)[name]
-    described = (getattr(one, "description", None) for one in getattr(hint, "__metadata__", ()))
+    described = (getattr(item, "description", None) for item in getattr(hint, "__metadata__", ()))
     classes = (base for base in cls.__mro__ if base is not object)
     comments = (field.about for base in classes for field in fields(base) if field.name == name)
-    kinds = "; ".join(f"`{kind}`: {what}" for kind, what in getattr(hint, "kinds", {}).items())  # of weights
+    kinds = "; ".join(f"`{kind}`: {meaning}" for kind, meaning in getattr(hint, "kinds", {}).items())  # of weights
     return ". ".join(filter(None, (next(filter(None, (*described, *comments)), ""), kinds)))
 
 
-def keys_of(cls: type[Any], names: Iterable[str] | None = None, made: Any = None) -> Iterator[Key]:
-    """The keys of a record, or some of them. `made`: a record with the default values."""
+def keys_of(cls: type[Any], names: Iterable[str] | None = None, defaults: Any = None) -> Iterator[Key]:
+    """The keys of a record, or those of `names`. defaults: a record with the default values."""
     hints = get_type_hints(cls)
     for field in dataclasses.fields(cls):
         if names is None or field.name in names:
-            value = field.default if made is None else getattr(made, field.name)
+            value = field.default if defaults is None else getattr(defaults, field.name)
             required = value is dataclasses.MISSING or value in ("", Path())
             choices = get_args(hints[field.name]) if get_origin(hints[field.name]) is Literal else ()
             default = "required" if required else text_of(value) or "(empty)"
@@ -101,15 +101,15 @@ def _trained(training: Training) -> Iterator[Key]:
     choices = {"preset": tuple(training.presets), "variant": tuple(getattr(training, "variants", ()))}
     for key in keys_of(WhichRuns, None if isinstance(training, Model) else ("preset",), usual):
         yield key._replace(choices=choices.get(key.name, ()))
-    made = {name: preset() for name, preset in training.presets.items()}
-    for key in keys_of(training.config, training.settable, made[training.preset]):
-        values = {name: text_of(getattr(config, key.name)) for name, config in made.items()}
+    configs = {name: preset() for name, preset in training.presets.items()}
+    for key in keys_of(training.config, training.settable, configs[training.preset]):
+        values = {name: text_of(getattr(config, key.name)) for name, config in configs.items()}
         others = {name: value for name, value in values.items() if value != key.default}
         yield key._replace(presets=others, decides=key.name not in training.config.NEUTRAL)
 
 
 def sections() -> dict[str, tuple[Key, ...]]:
-    """Section -> its keys, of all that have any."""
+    """Section -> its keys, if it has any."""
     options: dict[str, type[Any]] = {
         **TYPES,
         **{name: type(datasets.get(name)) for name in datasets.names()},
@@ -118,10 +118,12 @@ def sections() -> dict[str, tuple[Key, ...]]:
     }
     trainings = (*models.every(), MPOSER, PR_VIPE)
     keys = {name: tuple(keys_of(cls)) for name, cls in options.items()}
-    return {name: of for name, of in keys.items() if of} | {one.section: tuple(_trained(one)) for one in trainings}
+    return {name: listed for name, listed in keys.items() if listed} | {
+        training.section: tuple(_trained(training)) for training in trainings
+    }
 
 
 def crop_words() -> tuple[Key, ...]:
-    """The words of a stream's `crop`."""
+    """The words in a stream's `crop`."""
     policy, (copy, *jitter) = keys_of(CropPolicy), keys_of(Jitter)
     return (*(key if key.name != "jitter" else copy._replace(name="jitter", default="none") for key in policy), *jitter)

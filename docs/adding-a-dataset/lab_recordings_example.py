@@ -1,6 +1,6 @@
 """Render raw files to try `lab_recordings`.  python lab_recordings_example.py FOLDER
 
-Four recordings for training, of which one shows two people and one is broken, and one for validation.
+Four recordings for training (one with two people, one damaged), and one for validation.
 """
 
 from __future__ import annotations
