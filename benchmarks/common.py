@@ -30,7 +30,7 @@ def report(about: str, title: str, lines: Iterable[str], args: argparse.Namespac
     software = f"Python {platform.python_version()}, NumPy {version('numpy')}, torch {version('torch')}"
     machine = f"{len(os.sched_getaffinity(0))} cores ({platform.machine()}), {memory:.0f} GiB, {gpu_of(args)}"
     command = " ".join((f".venv/bin/python benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]))
-    text = [f"# {title}", "", f"{about} Made by `{command}`, which describes at its beginning what is compared.", ""]
+    text = [f"# {title}", "", f"{about} Made by `{command}`, whose docstring describes the comparison.", ""]
     text += [f"{datetime.date.today()}, {machine}, {software}, a load of {os.getloadavg()[1]:.0f}.", "", *lines, ""]
     print("\n".join(text))
     if args.out:

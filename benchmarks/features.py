@@ -53,7 +53,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, als
 
 from benchmarks.common import in_a_process, parser, peak_mib, report, spread, table
 
-SECONDS: Final = 5.0  # of the model alone
+SECONDS: Final = 5.0  # of the model without decoding
 MIDDLE: Final = (0.2, 0.8)  # the part of the rows in which nothing starts or ends
 USUAL_BATCH: Final = 200
 

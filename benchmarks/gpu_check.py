@@ -105,16 +105,16 @@ def main() -> None:
 # ----------------------------------------------------------------------------------------------------------- the GPU
 
 
-def the_gpu(root: Path, args: argparse.Namespace) -> Iterator[str]:
+def gpu(root: Path, args: argparse.Namespace) -> Iterator[str]:
     """Its properties, and whether it computes."""
     del root
     if not on_gpu(args):
         yield f"None: {args.device}, {len(os.sched_getaffinity(0))} cores."
         return
     device = networks.chosen_device(args.device)
-    gpu, n = torch.cuda.get_device_properties(device), torch.cuda.device_count()
+    card, n = torch.cuda.get_device_properties(device), torch.cuda.device_count()
     cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
-    yield f"{n} x {gpu.name}, {gpu.total_memory / 2**30:.0f} GiB, compute capability {gpu.major}.{gpu.minor}; "
+    yield f"{n} x {card.name}, {card.total_memory / 2**30:.0f} GiB, compute capability {card.major}.{card.minor}; "
     yield f"CUDA {torch.version.cuda}, cuDNN {cudnn}; bf16: {'yes' if multiplies_bf16(device) else 'no, fast is fp32'}."
     x = torch.ones(512, 512, device=device)
     if float((x @ x).sum()) != 512.0**3:
@@ -138,7 +138,7 @@ def tests(root: Path, args: argparse.Namespace) -> Iterator[str]:
 # -------------------------------------------------------------------------------------------------------- extraction
 
 
-def alone(root: Path, args: argparse.Namespace) -> Iterator[str]:
+def network(root: Path, args: argparse.Namespace) -> Iterator[str]:
     """The network on noise."""
     torch.manual_seed(0)
     torch.save(resnet50(weights=None).state_dict(), root / "random.pt")
@@ -192,7 +192,7 @@ def two_processes(root: Path, args: argparse.Namespace) -> Iterator[str]:
 
 
 def cases(args: argparse.Namespace) -> Mapping[str, features.Case]:
-    """The kinds of pixels, pictures first."""
+    """The kinds of pixels, images first."""
     if args.tiny:
         return {"tiny": features.TINY, "tiny_video": TINY_VIDEO}
     return {key: features.CASES[key] for key in ("vga4", "hd1", "video4")}
@@ -358,13 +358,13 @@ def shared_step(args: argparse.Namespace) -> None:
 Part = Callable[[Path, argparse.Namespace], Iterator[str]]
 MEMORY: Final = "see with nvidia-smi whether other programs fill the GPU; the traceback is above."
 PARTS: Final[Sequence[tuple[str, Part, str]]] = (
-    ("The GPU", the_gpu, "`nvidia-smi` must show it, and torch must be built for CUDA (docs/installing.md)."),
+    ("The GPU", gpu, "`nvidia-smi` must show it, and torch must be built for CUDA (docs/installing.md)."),
     ("Tests that need a GPU", tests, "run them: .venv/bin/python -m pytest -m gpu tests"),
-    ("The network alone", alone, MEMORY),
+    ("The network without decoding", network, MEMORY),
     ("Extraction", extraction, f"{MEMORY} `--rows 1000` is quicker."),
-    ("Extraction by two devices", two_processes, f"{MEMORY} `[features] device` takes one alone."),
+    ("Extraction by two devices", two_processes, f"{MEMORY} `[features] device` uses one."),
     ("Training", training, f"{MEMORY} The CPU gives the reference: `--tiny --device cpu` must pass."),
-    ("Training by two processes", shared, "NCCL_DEBUG=INFO shows what NCCL does; one process alone works."),
+    ("Training by two processes", shared, "NCCL_DEBUG=INFO shows NCCL's messages; train with one process."),
 )
 
 if __name__ == "__main__":

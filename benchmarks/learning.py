@@ -60,7 +60,7 @@ from benchmarks.common import ROOT, parser, report, table, write_split, write_st
 
 Floats = NDArray[np.floating[Any]]
 TRAIN, VALIDATION, TEST, MOCAP = "planted/train", "planted/val", "planted/test", "planted/mocap"
-CLIPS: Final = "planted/clips"  # videos without labels, of which a detector found noisy 2D keypoints
+CLIPS: Final = "planted/clips"  # videos without labels, with noisy 2D keypoints as from a detector
 MOTIONS: Final = {TRAIN: 1000, VALIDATION: 16, TEST: 32, MOCAP: 200, CLIPS: 900}
 NOISE: Final = 1.0  # of features, beside a signal of 1
 FRAMES: Final = 64  # of each motion, 25 a second
@@ -150,7 +150,9 @@ def main() -> None:
     options.add_argument("--steps", type=int, default=125, help="of an epoch, after which it is validated")
     options.add_argument("--motions", type=int, default=MOTIONS[TRAIN], help="to train on")
     options.add_argument("--only", nargs="+", metavar="MODEL", help="the names of the table; all by default")
-    options.add_argument("--mixture", action="store_true", help="all datasets and each alone, of what `make data` made")
+    options.add_argument(
+        "--mixture", action="store_true", help="all datasets and each alone, on the data of `make data`"
+    )
     options.add_argument("--cache", type=Path, default=ROOT / "data/cache", help="of --mixture")
     options.add_argument("--body", type=Path, default=ROOT / "data/embedded/body", help="of --mixture")
     args = options.parse_args()
@@ -158,7 +160,7 @@ def main() -> None:
         folder = args.at or Path(temporary)
         if args.mixture:
             about = "DEMO DATA: rendered bodies; no result about VIBE."
-            report(about, "All datasets together against each alone", mixture(folder, args), args)
+            report(about, "All datasets together and each alone", mixture(folder, args), args)
             return
         root = folder / f"cache-{args.motions}"
         if not root.exists():
@@ -257,7 +259,7 @@ def columns(name: str) -> tuple[str, ...]:
 
 
 def random_motion(rng: np.random.Generator, body: Body) -> tuple[dict[str, NDArray[Any]], Floats]:
-    """A motion's columns in camera axes, and what its features are made of: (FRAMES, 226) rotations and shape."""
+    """A motion's columns in camera axes, and its rotations and shape, (FRAMES, 226), from which features are made."""
     betas = random_betas(rng)
     pose = perform(rng, betas, float(rng.uniform(-FACING, FACING)), FRAMES, 25.0).pose.copy()  # in a world with y up
     pose[:, :3] = (Y_DOWN * Rotation.from_rotvec(pose[:, :3])).as_rotvec()

@@ -62,7 +62,7 @@ GOAL: Final = 10.0  # s: "in seconds"
 RESNET50: Final = ResNet50(weights=WeightsSpec("untrained", "0"))
 KINETICS: Final = datasets.get("kinetics")
 
-# Each is measured in its own process: the cache and the raw folder -> what to call.
+# Each is measured in its own process: the cache and the raw folder -> the call.
 CALLS: Final[Mapping[str, Callable[[Path, Path], Callable[[], Any]]]] = {
     "cache.open(root)[name]": lambda root, _: lambda: cache.open(root)[NAME],
     "split.windows(16, 16)": lambda root, _: partial(cache.open(root)[NAME].windows, 16, 16),
@@ -343,12 +343,12 @@ def clone(_: argparse.Namespace, work: Path) -> Iterator[str]:
     """Run all steps in a clone. Raises CalledProcessError if one fails."""
     rows, after = list[tuple[str, str, str]](), 0.0
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(work / "clone")], check=True)
-    for command, what in STEPS:
+    for command, effect in STEPS:
         began = time.monotonic()
         subprocess.run(command.split(), cwd=work / "clone", check=True, stdout=sys.stderr)  # shows the progress
         seconds = time.monotonic() - began
-        rows.append((f"`{command}`", what, f"{seconds:.0f}"))
-        after += 0 if command == "make setup" or "again" in what else seconds
+        rows.append((f"`{command}`", effect, f"{seconds:.0f}"))
+        after += 0 if command == "make setup" or "again" in effect else seconds
     yield from table(("command", "what", "seconds"), rows)
     size = (work / "clone/runs/report.html").stat().st_size / 1e6
     yield f"\nFrom data to report, with the packages installed: {after / 60:.1f} minutes. The report has {size:.1f} MB."

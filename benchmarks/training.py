@@ -125,7 +125,7 @@ def measure(root: Path, args: argparse.Namespace) -> list[str]:
 
 
 def make_cache(root: Path, n_tracks: int) -> None:
-    """Write three splits of random numbers in a plausible range: their values do not matter to what is measured."""
+    """Write three splits of random numbers in a plausible range: their values do not affect the measurement."""
     for seed, (part, split) in enumerate(SPLITS.items()):
         rng = np.random.default_rng(seed)
         write_split(root, split, COLUMNS[part], (random_labels(rng) for _ in range(n_tracks)))

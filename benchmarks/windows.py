@@ -165,7 +165,7 @@ def compare(data: Data, starts: Starts, batch: int) -> None:
 def windows(
     data: Data, *, rounds: int, batch: int, passes: int, clock: Callable[[], float] = time.perf_counter
 ) -> Iterator[str]:
-    """Windows a second of every way: of all passes, and of the first one alone."""
+    """Windows a second of each way: in all passes, and in the first one."""
 
     def read_all(read: Read, starts: Starts, out: NDArray[Any]) -> None:
         for at in range(0, len(starts) - len(out) + 1, len(out)):

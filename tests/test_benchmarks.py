@@ -1,4 +1,4 @@
-"""The benchmarks run, and their reports hold what they measured."""
+"""The benchmarks run, and their reports have figures."""
 
 import importlib
 import os
@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -43,14 +42,9 @@ print(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1
     assert peaks[1] - peaks[0] < 6, f"MiB: {peaks}"
 
 
-@pytest.fixture
-def scale() -> Any:
-    """benchmarks/scale.py, as a module."""
-    return importlib.import_module("scale")
-
-
 @pytest.mark.slow
-def test_what_scale_is_measured_on_is_a_cache_like_any_other(scale: Any, tmp_path: Path) -> None:
+def test_the_cache_that_scale_measures_is_like_any_other(tmp_path: Path) -> None:
+    scale = importlib.import_module("scale")
     for split in scale.SPLITS:
         scale.make(tmp_path, split, 240)  # three full shards, and a part of one
     assert cache.verify(tmp_path / "cache").ok
@@ -77,7 +71,7 @@ def test_windows_that_differ_end_the_benchmark(tmp_path: Path) -> None:
 
 
 def ran(name: str, out: Path, *options: object) -> str:
-    """The report of a benchmark that is run as a command; all else that it made is deleted."""
+    """The report of a benchmark's command, which deletes its other files."""
     command = [sys.executable, ROOT / f"benchmarks/{name}.py", *options, "--out", out / "report.md"]
     subprocess.run([str(word) for word in command], cwd=ROOT, check=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
     assert [path.name for path in out.iterdir()] == ["report.md"]
@@ -85,12 +79,12 @@ def ran(name: str, out: Path, *options: object) -> str:
 
 
 def cells(text: str, row: str) -> list[str]:
-    """Of the one row that begins with this cell."""
+    """The cells of the one row that begins with `row`."""
     (line,) = (line for line in text.splitlines() if line.startswith(f"| {row} "))
     return [cell.strip(" *") for cell in line.split("|")[2:-1]]
 
 
-MEASURED = {  # words -> rows of the report that begin with a positive number
+MEASURED = {  # words of the command -> first cells of rows whose second cell is a positive number
     "convert --datasets amass --scale 0.02 --frames 400": ("amass",),
     "windows --small": ("cache, float16", "memmap, np.take into the buffer", "h5py, opened per window", "zarr-python"),
     "features --cases hd1 --frames 40 --usual 2 --rounds 1 --memory 32 --device cpu": ("1920 x 1080 JPEG, 1 person",),
@@ -108,8 +102,8 @@ def test_one_command_measures_and_writes_the_report(words: str, tmp_path: Path) 
         lines = [line for line in text.splitlines() if line.startswith(f"| {row} ")]
         assert lines
         for line in lines:
-            numbers = re.findall(r"[\d,]*\.?\d+", line.removeprefix(f"| {row} "))
-            assert float(numbers[0].replace(",", "")) > 0, line
+            number, *_ = re.findall(r"[\d,]*\.?\d+", line.removeprefix(f"| {row} "))
+            assert float(number.replace(",", "")) > 0, line
     if words == "training --small":
         assert float(cells(text, "kp_3d")[0]) <= 1e-4, "the same loss as the usual way"
 

@@ -1,9 +1,9 @@
-"""Which files of the product run on each way of docs/architecture.md, by coverage in every process.
+"""List the product's files that run on each way of docs/architecture.md, by the coverage of all processes.
 
     .venv/bin/python tools/ways.py             number of files, by folder
     .venv/bin/python tools/ways.py --files     their names, from lower layers to higher ones
 
-A file counts if the body of one of its functions ran: an import alone does not count. Demo data in a temporary folder.
+A file counts if the body of one of its functions ran; an import does not count. Uses demo data in a temporary folder.
 """
 
 import argparse
@@ -39,7 +39,7 @@ WAYS: Final[dict[str, tuple[str, ...]]] = {  # in this order: they use what the 
     "prepare": VIDEOS,  # up to date
     "config": (*PIPELINE, "config", "features.workers"),
 }
-# A process that is killed saves nothing: before every SIGKILL comes a SIGTERM, at which coverage saves.
+# A killed process saves nothing: a SIGTERM, at which coverage saves, precedes each SIGKILL.
 GENTLE: Final = """
 import os, pathlib, signal, time
 kill = os.kill
@@ -55,7 +55,7 @@ os.kill = gentle
 
 
 def function_bodies(text: str) -> Iterator[set[int]]:
-    """The lines of every function's body, without its docstring."""
+    """The lines of each function's body, without its docstring."""
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             body = node.body[1:] if ast.get_docstring(node) is not None else node.body
@@ -78,7 +78,7 @@ def measure(folder: Path) -> dict[str, dict[str, int]]:
     (folder / "luigi.cfg").write_text(SETTINGS)
     plain = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
     plain |= {"PYTHONPATH": str(ROOT), "LUIGI_CONFIG_PATH": "luigi.cfg", "OMP_NUM_THREADS": "1"}
-    found = {}
+    ways = {}
     run((*PIPELINE, "synthesize", "--out", ".", "--size", "tiny"), folder, plain)
     run(VIDEOS, folder, plain)
     for way, command in WAYS.items():
@@ -92,8 +92,8 @@ def measure(folder: Path) -> dict[str, dict[str, int]]:
         with warnings.catch_warnings():  # of processes that ended while they wrote their data once more
             warnings.simplefilter("ignore")
             combined.combine()
-        found[way] = files_run(combined.get_data())
-    return found
+        ways[way] = files_run(combined.get_data())
+    return ways
 
 
 def run(command: tuple[str, ...], folder: Path, env: Mapping[str, str]) -> None:
@@ -109,8 +109,8 @@ def main() -> None:
     parser.add_argument("--files", action="store_true", help="name every file, with its number of functions")
     names = parser.parse_args().files
     with tempfile.TemporaryDirectory() as folder:
-        found = measure(Path(folder))
-    for way, files in found.items():
+        ways = measure(Path(folder))
+    for way, files in ways.items():
         print(f"{way}: {len(files)} files, {sum(files.values())} functions")  # noqa: T201
         for name, n in (files if names else Counter("/".join(file.split("/")[:2]) for file in files)).items():
             print(f"  {n:4} {name}")  # noqa: T201

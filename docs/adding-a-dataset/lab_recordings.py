@@ -111,7 +111,7 @@ def read_table(file: Path) -> tuple[tuple[str, ...], NDArray[np.float64]]:
         header, *lines = csv.reader(io.StringIO(data[:MAX_BYTES].decode(), newline=""), strict=True)
         table = np.array(lines, np.float64).reshape(len(lines), len(header))
     except FileNotFoundError as error:
-        expected, found = "a table of joints", "a video alone"
+        expected, found = "a table of joints", "only a video"
         raise RawDataError(file, "file", expected=expected, found=found, do=EXPORT, reason="no_table") from error
     except (OSError, ValueError, csv.Error) as error:
         found = f"{type(error).__name__}: {error}"

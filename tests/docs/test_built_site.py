@@ -1,4 +1,4 @@
-"""The documentation as it is built: without a warning, and from files of its own."""
+"""The documentation's site builds without a warning and loads only its own files."""
 
 import re
 import subprocess
@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.slow  # the build takes as long as a hundred tests
 def test_the_site_is_built_without_a_warning_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
-    """Sphinx warns of pages that no other one leads to, and of names that are not there."""
+    """Sphinx warns of pages without a link to them, and of missing names."""
     build = [sys.executable, "-m", "sphinx", "--quiet", "--fail-on-warning", "--keep-going", "--conf-dir", "docs"]
     subprocess.run(
         [*build, "--doctree-dir", str(tmp_path / "trees"), ".", str(tmp_path / "html")], cwd=ROOT, check=True

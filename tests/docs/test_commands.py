@@ -1,4 +1,4 @@
-"""Every command in the documentation exists and takes the arguments that it is shown with; those of README.md run."""
+"""All commands in the documentation exist and accept their arguments; those of README.md run."""
 
 import argparse
 import configparser
@@ -28,12 +28,12 @@ import tasks.__main__
 from tests.docs.markdown import PAGES, ROOT, name_of
 
 STARTS = re.compile(r"(?:[A-Z_]+=\S+ )*(make |\.venv/bin/|luigi --|python -m |vibe-pipeline )")
-BESIDE = re.compile(r"\s{3,}\S.*$")  # what a command does, beside it
+BESIDE = re.compile(r"\s{3,}\S.*$")  # an explanation beside a command
 CODE = re.compile(r"`([^`\n]+)`")  # within a line
 PARSERS = {"pipeline": pipeline.__main__.parser, "tasks": tasks.__main__.parser}
 PROGRAMS = {"dask", "dask cuda", "luigid", "pip", "sphinx-build", "torchrun", "tensorboard"}  # of other projects
 
-# What is shown in the pages below and not run by the test at the end, and why.
+# Commands in the pages below that the test at the end does not run, and why.
 NOT_RUN = {
     "make test": "runs these tests",
     "make check": "runs these tests",
@@ -48,12 +48,12 @@ EMPTY = ("doctor", "--raw")  # `doctor` on a folder without data: it ends with 1
 
 @dataclass(frozen=True)
 class Command:
-    """One command, as it stands in a page."""
+    """A command in a page."""
 
     page: Path
     line: int
     text: str
-    whole: bool  # a line of a block of code; otherwise words within a sentence, which may be a part
+    whole: bool  # a line of a block of code; otherwise part of a sentence, and perhaps of a command
 
     def __str__(self) -> str:
         return f"{name_of(self.page)}:{self.line}: {self.text}"
@@ -85,7 +85,7 @@ SHOWN = {page: shown for page in PAGES if (shown := list(commands(page)))}
 
 
 def words_of(command: Command) -> list[str]:
-    """The words of the one program that a line starts, without what the shell does around it."""
+    """The words of the program that a line starts, without the shell's syntax."""
     text = BESIDE.sub("", command.text).replace("<run>", "RUN")
     words = [EXAMPLES.get(word, word) for word in shlex.split(text, comments=True)]
     words = list(itertools.dropwhile(re.compile(r"[A-Z_]+=").match, words))
@@ -93,7 +93,7 @@ def words_of(command: Command) -> list[str]:
 
 
 def problem(command: Command) -> str:
-    """What is wrong with a command; "" when nothing is."""
+    """What is wrong with a command, or ""."""
     program, *words = words_of(command)
     program = program.removeprefix(".venv/bin/")
     if program == "make":
@@ -137,7 +137,7 @@ def choices(module: str) -> Mapping[str, argparse.ArgumentParser]:
 
 
 def of_parser(module: str, words: list[str], *, whole: bool) -> str:
-    """Does argparse take it? Of code within a sentence, which may be a part of a command: are its names known?"""
+    """Check that argparse accepts a whole command, or that the names in a part of one are known."""
     printed = io.StringIO()
     if whole:
         try:
@@ -247,7 +247,7 @@ epochs = 1
 datasets_2d = penn_action/train
 iterations = 2
 epochs = 1
-"""  # what makes the embedded run one of seconds
+"""  # makes the embedded run take seconds
 
 
 @pytest.fixture
@@ -272,7 +272,7 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def to_run(page: Path) -> Iterator[Command]:
-    """The commands that a page shows in blocks, in its order, and what makes folders for them."""
+    """The commands in a page's blocks, in order, and the `mkdir` lines before them."""
     text = page.read_text()
     folders = re.finditer(r"^ {4,}(mkdir .*)$", text, re.MULTILINE)
     made = [Command(page, text[: found.start()].count("\n") + 1, found[1], whole=True) for found in folders]
@@ -304,7 +304,7 @@ def test_the_commands_of_the_readme_and_of_getting_started_run_in_their_order(ch
 
 
 def assert_python_runs(text: str, folder: Path, environment: dict[str, str]) -> None:
-    """A page's Python that begins with `import cache`, on the cache that its commands have made."""
+    """Run a page's Python that begins with `import cache`, on the cache that its commands have made."""
     found = re.search(r"^( *)import cache\n(?:\1.*\n|\n)+", text, re.MULTILINE)
     assert found is not None
     # Tiny data has no 16 frames in a row.

@@ -1,4 +1,4 @@
-"""The packages of the pages docs/adding-a-*.md: what is shown is theirs, it works as shown, and their tests pass."""
+"""The packages of docs/adding-a-*.md: the pages show their code and settings, and their tests pass."""
 
 import configparser
 import os

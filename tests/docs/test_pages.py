@@ -1,4 +1,4 @@
-"""The pages are true: their examples run, their links lead somewhere, their settings are the code's own."""
+"""The pages' examples run, their links lead somewhere, and their settings are those of the code."""
 
 import configparser
 import dataclasses
@@ -35,7 +35,7 @@ NOT_RUN = "python not run"  # language of blocks that are no whole programs
 
 
 def sections(text: str) -> dict[str, str]:
-    """Heading -> what stands below it, of every `## heading`."""
+    """Each `## heading` -> the text below it."""
     parts = re.split(r"^## (.+)$", text, flags=re.MULTILINE)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
@@ -45,7 +45,7 @@ def sections(text: str) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a small cache in data/cache, as the examples expect it."""
+    """A folder with a small cache in data/cache, which the examples read."""
     folder, n = tmp_path_factory.mktemp("examples"), 40
     columns: Any = {"frame_index": np.arange(n), "bbox": np.full((n, 4), 100, np.float32), "kp_2d": np.ones((n, 49, 3))}
     track = cache.TrackRows(name="0001/0", video="0001", step=1, fps=25.0, crop_scale=1.3, columns=columns)
@@ -80,7 +80,7 @@ def tokens(page: Path) -> list:
 
 
 def links(page: Path) -> Iterator[tuple[str, str]]:
-    """(place, anchor) of every link and picture to a file of this repository."""
+    """(path, anchor) of all links and images in this repository."""
     for token in (child for block in tokens(page) for child in block.children or ()):
         target = token.attrGet("href") or token.attrGet("src") or ""
         parts = urlsplit(str(target))
@@ -90,7 +90,7 @@ def links(page: Path) -> Iterator[tuple[str, str]]:
 
 @memo
 def anchors(page: Path) -> set[str]:
-    """What GitHub makes of headings: small letters, no punctuation, "-" for spaces, "-1" for the second of a name."""
+    """GitHub's anchors of headings: lower case, no punctuation, "-" for spaces, "-1" for a second one of the name."""
     found: set[str] = set()
     blocks = tokens(page)
     for before, block in itertools.pairwise(blocks):

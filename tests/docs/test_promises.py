@@ -1,4 +1,4 @@
-"""docs/promises.md and the README say what is held by a test or measured by a benchmark, and nothing else."""
+"""Each promise of docs/promises.md and the README has a test or a benchmark, and each figure is in a report."""
 
 import ast
 import itertools

@@ -1,4 +1,4 @@
-"""What the pages and their packages import of ours is in the API reference, which promises that it stays."""
+"""The API reference has all names of ours that pages and their packages import."""
 
 import ast
 import importlib
@@ -15,7 +15,7 @@ from tests.docs.markdown import DOCS, ROOT, blocks, document
 OURS = {"cache", "pipeline", "vibe_model", "vibe_extensions", "tasks"}
 MODULE = re.compile(r"(current|auto)module:: ([\w.]+)")
 NAME = re.compile(r"(?:auto(?:class|function|data|exception)|py:data):: ([\w.]+)")
-# What the design names, besides what pages import: other people's code may rely on it.
+# Names that other code may rely on, besides those that pages import.
 PROMISED = """
 cache.open cache.FeatureCache cache.Split cache.verify cache.mixture.Mixture
 pipeline.datasets.names pipeline.datasets.get pipeline.datasets.base.Dataset pipeline.track.Track
@@ -38,7 +38,7 @@ vibe_model.evaluation.protocols.Protocol
 
 
 def resolved(path: str) -> Any:
-    """A module, or what it holds by that name. Raises AttributeError where there is none."""
+    """A module or an attribute of one. Raises AttributeError if it does not exist."""
     module, _, name = path.rpartition(".")
     try:
         return getattr(importlib.import_module(module), name) if module else importlib.import_module(path)
@@ -61,7 +61,7 @@ def imported() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def listed() -> tuple[set[str], list[Any]]:
-    """The modules and paths that the reference names, and what they are."""
+    """The modules and paths in the reference, and the objects that they name."""
     paths: set[str] = set()
     for page in (ROOT / "docs/api").glob("*.md"):
         current = ""
