@@ -1,5 +1,7 @@
-"""The pages of the documentation, and their tables and blocks of code."""
+"""The pages of the documentation, and their tables, blocks of code and settings."""
 
+import configparser
+import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +22,15 @@ def name_of(page: Path) -> str:
 def blocks(language: str, text: str) -> list[str]:
     """The code of each block of a language, a regular expression."""
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def merged(*texts: str) -> str:
+    """A luigi.cfg with the sections of several; later values win."""
+    config, file = configparser.ConfigParser(interpolation=None), io.StringIO()
+    for text in texts:
+        config.read_string(text)
+    config.write(file)
+    return file.getvalue()
 
 
 def tables(text: str, first: str) -> Iterator[dict[str, str]]:

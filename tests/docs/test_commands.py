@@ -1,7 +1,6 @@
 """All commands in the documentation exist and accept their arguments; those of README.md run."""
 
 import argparse
-import configparser
 import contextlib
 import functools
 import importlib.util
@@ -25,7 +24,7 @@ from luigi.task_register import TaskClassException
 
 import pipeline.__main__
 import tasks.__main__
-from tests.docs.markdown import PAGES, ROOT, name_of
+from tests.docs.markdown import PAGES, ROOT, merged, name_of
 
 STARTS = re.compile(r"(?:[A-Z_]+=\S+ )*(make |\.venv/bin/|luigi --|python -m |vibe-pipeline )")
 BESIDE = re.compile(r"\s{3,}\S.*$")  # an explanation beside a command
@@ -263,11 +262,7 @@ def checkout(tmp_path: Path) -> Path:
         if part.name != ".ready":
             (tmp_path / ".venv" / part.name).symlink_to(part)
     (tmp_path / ".venv/.ready").touch()
-    config = configparser.ConfigParser(interpolation=None)
-    config.read(tmp_path / "luigi.cfg")
-    config.read_string(TINY)
-    with (tmp_path / "luigi.cfg").open("w") as file:
-        config.write(file)
+    (tmp_path / "luigi.cfg").write_text(merged((ROOT / "luigi.cfg").read_text(), TINY))
     return tmp_path
 
 

@@ -1,6 +1,5 @@
 """The packages of docs/adding-a-*.md: the pages show their code and settings, and their tests pass."""
 
-import configparser
 import os
 import re
 import subprocess
@@ -13,7 +12,7 @@ import pytest
 
 from pipeline import datasets
 from pipeline.files.raw import stand_in
-from tests.docs.markdown import ROOT, blocks, document
+from tests.docs.markdown import ROOT, blocks, document, merged
 from tests.packages import DOCS, install_page
 from tests.pipeline.datasets.by_hand import read_one, standing, write_video
 from tests.tasks.conftest import GOOD, load
@@ -69,12 +68,7 @@ def test_a_packages_own_tests_pass_where_it_is_installed(kind: str, tmp_path: Pa
 )
 def test_luigi_cfg_names_it_as_the_page_does(kind: str, block: int, expected: str, tmp_path: Path, site: Path) -> None:
     install_page(site, kind)
-    config = configparser.ConfigParser()
-    config.read_string(GOOD)
-    config.read_string(blocks("ini", page(kind))[block])
-    with (tmp_path / "new.cfg").open("w") as file:
-        config.write(file)
-    loaded = load(tmp_path, (tmp_path / "new.cfg").read_text())
+    loaded = load(tmp_path, merged(GOOD, blocks("ini", page(kind))[block]))
     trained = sections.model_settings(loaded, sections.VIBE)
     if block == 1:  # which says that it trains
         sections.check_inputs(loaded, trained)

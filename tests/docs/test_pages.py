@@ -24,7 +24,7 @@ from pipeline.settings.schema import TYPES
 from pipeline.settings.sections import declared_names
 from tasks import settings
 from tasks.training import train_config
-from tests.docs.markdown import DOCS, PAGES, ROOT, blocks, document, name_of, tables
+from tests.docs.markdown import DOCS, PAGES, ROOT, blocks, document, merged, name_of, tables
 from vibe_extensions.demo import RELEASES
 from vibe_extensions.part_dynamics.pr_vipe.config import PR_VIPE
 from vibe_model import models
@@ -176,11 +176,7 @@ def test_what_luigi_cfg_sets_of_luigi_itself_is_there() -> None:
 
 def test_the_luigi_cfg_of_getting_started_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shown, *_ = blocks("ini", document("getting-started.md"))
-    whole = configparser.ConfigParser(interpolation=None)
-    whole.read(ROOT / "luigi.cfg")
-    whole.read_string(shown)
-    with (tmp_path / "luigi.cfg").open("w") as file:
-        whole.write(file)
+    (tmp_path / "luigi.cfg").write_text(merged((ROOT / "luigi.cfg").read_text(), shown))
     (tmp_path / "model_checkpoint.pt").touch()
     read = settings.load(tmp_path / "luigi.cfg")
     monkeypatch.setattr("tasks.training.settings", lambda: read)
