@@ -5,6 +5,10 @@
 ONNX graphs with the published layers and sizes (`GRAPHS`) and random weights; one person is planted in YOLOX's output,
 and joints in RTMPose's. Their parameters and products are counted and compared with the published numbers. The clip is
 noise on all scales, 640 x 480, with `--every` 1, 2, 4 and 8. Times include decoding and loading.
+
+Rows: demo clips, people found by the colours of their clothes in whole images, joints in crops around them. For each
+row of N = 1, the best overlap with a row of that frame, of the boxes, and of the extents of the joints, from which
+readers make boxes.
 """
 
 from __future__ import annotations
@@ -16,18 +20,24 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from pipeline.detect import DetectionResources, get
-from vibe_extensions.clips.detection.run import detect_clips
+from pipeline.boxes import extents
+from pipeline.detect import DetectionResources, People, get
+from pipeline.detect.clips import list_clips
+from pipeline.detect.plan import plan_detection
+from pipeline.files.pixels.frames import Image, Video
+from vibe_extensions.clips.detection.run import detect_planned
+from vibe_extensions.clips.detectors.two_parts import Boxes, Networks, TwoPartDetector
+from vibe_extensions.demo.writing import write_dataset
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
 
@@ -205,15 +215,76 @@ def measured(args: argparse.Namespace) -> Iterator[str]:
         detector = get("rtmpose", weights=str(files["rtmpose-m"]), detector=str(files[yolo]), every=every)
         detector.load("cpu")([textured(size, 0)])  # start-up
         began, cpu_before = time.perf_counter(), sum(os.times()[:4])
-        result = detect_clips(clips, args.at / f"out/{yolo}-{every}", detector, DetectionResources(device="cpu"))
+        plan = plan_detection(clips, args.at / f"out/{yolo}-{every}", detector)
+        result = detect_planned(plan, DetectionResources(device="cpu"))
         seconds, cpu = time.perf_counter() - began, sum(os.times()[:4]) - cpu_before  # also of its processes
         assert result.persons == n, "one person in each frame"
         cpu_of_all = cpu if every == 1 else cpu_of_all
         figures = (f"{cpu / n:.3f}", f"{seconds / n:.3f}", f"{n / seconds:.2f}", f"{cpu_of_all / cpu:.2f}")
         rows.append((f"`rtmpose`, {yolo}", every, n, *figures))
     yield from table(("", "N", "frames", "CPU s a frame", "s a frame", "frames/s", "CPU time of N = 1 by this"), rows)
+    yield from ("", *equal_rows(args.at / "rendered"), "")
     yield f"\n`rtmpose` found one person in each of {n} frames.\n"
     yield from table(("graph, random weights", "M parameters (published)", "G products an image (published)"), sizes)
+
+
+@dataclass(frozen=True)
+class Coloured(TwoPartDetector):
+    """The demo detector in two parts: boxes by whole images, joints by crops around the boxes."""
+
+    name: ClassVar[str] = "coloured"
+
+    def load_networks(self, device: str) -> Networks:
+        whole = get("demo").load(device)
+
+        def look(images: Sequence[Image], boxes: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+            return [
+                np.stack([crop_joints(image, box) for box in one]) if len(one) else np.zeros((0, 17, 3), np.float32)
+                for image, one in zip(images, boxes, strict=True)
+            ]
+
+        def crop_joints(image: Image, box: NDArray[np.float32]) -> NDArray[np.float32]:
+            centre, half = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) * 1.25 / 2
+            x0, y0 = np.maximum(centre - half, 0).astype(int)
+            x1, y1 = np.ceil(centre + half).astype(int)
+            people = whole([np.ascontiguousarray(image[y0:y1, x0:x1])])[0]
+            if not len(people.boxes):
+                return np.zeros((17, 3), np.float32)
+            off = np.linalg.norm((people.boxes[:, :2] + people.boxes[:, 2:]) / 2 + [x0, y0] - centre, axis=1)
+            joints = people.keypoints[off.argmin()]
+            return np.asarray(joints + np.array([x0, y0, 0]) * (joints[:, 2:] > 0), np.float32)
+
+        return Networks(lambda images: [Boxes(*one[:2]) for one in whole(images)], look)
+
+
+def equal_rows(folder: Path) -> Iterator[str]:
+    """Shares of the rows of N = 1 that overlap one of the same frame, on rendered clips."""
+    write_dataset("videos", folder, n_videos=4, n_frames=100)
+    found = dict[int, list[People]]()
+    for every, clip in itertools.product(EVERY, list_clips(folder)):
+        images = [frame.image for frame in Video(folder, clip).read(range(100)) if frame.image is not None]
+        keys = [t % every == 0 for t in range(len(images))]
+        found.setdefault(every, []).extend(Coloured(every=every).load("cpu")(images, keys))
+    n = sum(len(people.boxes) for people in found[1])
+    rows = []
+    for every in EVERY[1:]:
+        figures: list[str] = []
+        for corners in (lambda people: people.boxes, lambda people: extents(people.keypoints)[0].reshape(-1, 4)):
+            pairs = zip(found[1], found[every], strict=True)
+            best = np.concatenate([iou(corners(a), corners(b)).max(axis=1, initial=0) for a, b in pairs])
+            figures += [f"{(best >= least).mean():.1%}" for least in (0.9, 0.5)]
+        rows.append((every, n, *figures))
+    yield from table(
+        ("N", "rows of N = 1", "boxes, IoU >= 0.9", ">= 0.5", "joints' extents, IoU >= 0.9", ">= 0.5"), rows
+    )
+
+
+def iou(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
+    """(P, 4) and (Q, 4) corners -> (P, Q)."""
+    low, high = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
+    shared = np.clip(high - low, 0, None).prod(axis=-1)
+    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (a, b)]
+    return np.asarray(shared / (areas[0][:, None] + areas[1][None] - shared), np.float64)
 
 
 def main() -> None:
