@@ -11,10 +11,10 @@ import errno
 import mmap
 import os
 import resource
-import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -74,49 +74,34 @@ class MappedShard:
         return checksum == self.data[stop : stop + 4]
 
 
-class OpenFileLimit:
-    """Limits the mapped shards of this process to half of its open-file limit: closes the oldest ones."""
+_OPENED: Final[deque[tuple[weakref.ref[MappedRows], int]]] = deque()  # (reader, shard) of this process, oldest first
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._opened: deque[tuple[weakref.ref[MappedRows], int]] = deque()
 
-    def open(self, make: Callable[[], MappedShard]) -> MappedShard:
-        """Make room, then return `make()`. Without a free descriptor, close every shard and try again."""
-        self._make_room(_shard_limit())
-        try:
-            return make()
-        except OSError as error:
-            if error.errno not in _TOO_MANY:
-                raise
-        self._make_room(0)  # other code uses the remaining descriptors: close every shard
-        return make()
+def _open_within_limit(file: Path, layout: ArrayLayout, record: str | None) -> MappedShard:
+    """Map a shard, with at most half of the process's open files. Without a free one, close every shard first."""
+    _close_oldest(_shard_limit())
+    try:
+        return MappedShard(file, layout, record)
+    except OSError as error:
+        if error.errno not in _TOO_MANY:
+            raise
+    _close_oldest(0)  # other code uses the remaining descriptors
+    return MappedShard(file, layout, record)
 
-    def remember(self, reader: MappedRows, shard: int) -> None:
-        self._opened.append((weakref.ref(reader), shard))
 
-    def _make_room(self, limit: int) -> None:
-        """Close the oldest shards until fewer than `limit` are open, or none is."""
-        if len(self._opened) < limit:
-            return
-        with self._lock:
-            while self._opened and len(self._opened) >= limit:
-                reader, shard = self._opened.popleft()
-                if (owner := reader()) is not None:
-                    owner.close_shard(shard)
-
-    def reset_after_fork(self) -> None:
-        self._lock = threading.Lock()  # another thread of the parent may have held it
+def _close_oldest(limit: int) -> None:
+    """Close the oldest shards until fewer than `limit` are open, or none is."""
+    with suppress(IndexError):  # none is left; other threads may close shards, too
+        while len(_OPENED) >= limit:
+            reader, shard = _OPENED.popleft()
+            if (owner := reader()) is not None:
+                owner.close_shard(shard)
 
 
 def _shard_limit() -> int:
     """How many shards may be open. Read each time: the system's limit may change."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return _MOST if soft == resource.RLIM_INFINITY else min(max(soft // 2, 16), _MOST)
-
-
-_OPEN_FILES: Final = OpenFileLimit()
-os.register_at_fork(after_in_child=_OPEN_FILES.reset_after_fork)
 
 
 class MappedRows:
@@ -213,12 +198,12 @@ class MappedRows:
         if opened is None or opened.file_size() != opened.size:
             record = self._records.get(str(shard))
             try:
-                opened = _OPEN_FILES.open(lambda: MappedShard(self._file(shard), self._layout, record))
+                opened = _open_within_limit(self._file(shard), self._layout, record)
             finally:
                 # Also after an error: a shard that is missing because the split was replaced is no damage.
                 self._check_current()
             self._held[shard] = opened
-            _OPEN_FILES.remember(self, shard)
+            _OPENED.append((weakref.ref(self), shard))
         return opened
 
     def close_shard(self, shard: int) -> None:
