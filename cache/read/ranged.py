@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -32,7 +31,6 @@ class RangedRows:
         self._records, self._check_current = records, check_current
         self.trailing, self.dtype, self._geometry = layout.spec.trailing, layout.spec.dtype, layout.geometry
         self._n_chunks: dict[int, int] = {}
-        self._lock = threading.Lock()
 
     def read(self, starts: Ints, seqlen: int, out: NDArray[Any]) -> None:
         if not out.size:
@@ -58,8 +56,7 @@ class RangedRows:
                 held.update(fetched)
         finally:
             # Afterwards, and after an error: a shard that is missing because the split was replaced is no damage.
-            with self._lock:
-                self._check_current()
+            self._check_current()
         return held
 
     def _fetch(self, chunks: Ints) -> dict[int, NDArray[Any]]:
