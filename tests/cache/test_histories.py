@@ -28,6 +28,7 @@ from cache import CacheError
 from tests.cache import made_up
 from tests.cache.disk import Interruption, Killed, Model, Watched, on_disk, put_back, watching
 from tests.cache.made_up import SHARD, SPLIT, State, Video, differences, differences_of
+from tests.cache.toy import flipped
 
 ENDS: Final = {"killed": 0, "power cut": 0, "error": errno.EIO, "full": errno.ENOSPC, "read-only": errno.EROFS}
 SCRATCH: Final = (".writing/lock", ".writing/shard.tmp")  # goes without waiting for the disk
@@ -257,8 +258,7 @@ class Histories(RuleBasedStateMachine):
         if how == "gone":
             file.unlink()
         else:
-            flipped = whole[: bit // 8] + bytes([whole[bit // 8] ^ 1 << bit % 8]) + whole[bit // 8 + 1 :]
-            file.write_bytes(flipped if how == "flipped" else whole[: len(whole) // 2])
+            file.write_bytes(flipped(whole, bit) if how == "flipped" else whole[: len(whole) // 2])
         report = cache.verify(self.root)
         assert not report.ok
         assert [damage.key for damage in report.damaged] in ([key], []) if key == "zarr.json" else [key]

@@ -122,6 +122,17 @@ def split_of(root: Path, rows: dict[str, Any], crop_scale: float = 1.3, **sizes:
     return cache.open(root)[SPLIT]
 
 
+def flipped(data: bytes, bit: int) -> bytes:
+    return data[: bit // 8] + bytes([data[bit // 8] ^ 1 << bit % 8]) + data[bit // 8 + 1 :]
+
+
+def spoil(file: Path) -> bytes:
+    """Change one bit of a file; its bytes as they were."""
+    before = file.read_bytes()
+    file.write_bytes(flipped(before, len(before) // 2 * 8 + 2))
+    return before
+
+
 def rewrite(manifest: Path, **changes: Any) -> None:
     """A manifest with other entries, and a digest that matches them."""
     held = json.loads(manifest.read_text()) | changes

@@ -12,7 +12,7 @@ import cache
 from cache import CacheError
 from cache.read import labels
 from cache.read.rows import widen
-from tests.cache.toy import split_of
+from tests.cache.toy import flipped, split_of
 
 
 class TestBatches:
@@ -166,8 +166,8 @@ class TestOpening:
 def test_a_missing_short_or_flipped_shard_is_never_read_as_data(name: str, root: Path) -> None:
     shard = root / "toy/train" / name
     whole = shard.read_bytes()
-    flipped = bytes([whole[0] ^ 1]) + whole[1:]
-    for damaged, match in ((None, "no file"), (whole[:-8], "bytes"), (flipped, "checksum"), (b"", "found 0 bytes")):
+    wrong = ((None, "no file"), (whole[:-8], "bytes"), (flipped(whole, 0), "checksum"), (b"", "found 0 bytes"))
+    for damaged, match in wrong:
         shard.unlink(missing_ok=True)
         if damaged is not None:
             shard.write_bytes(damaged)

@@ -23,6 +23,7 @@ from tests.cache.storage.buckets import (
     three_runs,
     write_narrow,
 )
+from tests.cache.toy import flipped
 
 obstore = pytest.importorskip("obstore", reason="a cache in an object store needs obstore: pip install -e '.[s3]'")
 
@@ -104,8 +105,7 @@ def test_a_missing_or_damaged_shard_raises_and_is_read_once_it_is_back(url: str,
             reader.read(windows, stream=None, fields=["bbox"])
         put(url, key, whole)
         np.testing.assert_array_equal(reader.read(windows, stream=None, fields=["bbox"])["bbox"], expected)
-    flipped = [whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :] for at in (5, len(whole) // 3)]
-    for data in (*flipped, whole[:-1], whole[:100], b""):
+    for data in (flipped(whole, 40), flipped(whole, 4 * len(whole)), whole[:-1], whole[:100], b""):
         put(url, key, data)
         size = "" if len(data) == len(whole) else f" a shard of {len(whole)} bytes, found"
         with pytest.raises(CacheError, match=rf"{url}/{key}: expected{size}"):

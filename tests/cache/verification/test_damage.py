@@ -20,6 +20,7 @@ import cache
 from cache import CacheError
 from cache.format import shard as shards
 from tests.cache.made_up import SPLIT
+from tests.cache.toy import flipped, spoil
 
 STREAM = "resnet50"
 
@@ -33,10 +34,6 @@ def damaged(file: Path, data: bytes | None) -> Iterator[None]:
         yield
     finally:
         file.write_bytes(whole)
-
-
-def flipped(data: bytes, bit: int) -> bytes:
-    return data[: bit // 8] + bytes([data[bit // 8] ^ 1 << bit % 8]) + data[bit // 8 + 1 :]
 
 
 def found(root: Path, file: Path, **options: Any) -> bool:
@@ -91,7 +88,7 @@ def test_a_report_has_counts_progress_and_every_damage_by_split_stream_array_and
     assert calls == [(number + 1, n_shards) for number in range(n_shards)]
     names = ("kp_2d/c/2/0/0", f"features/{STREAM}_ok/c/3", f"features/{STREAM}/manifest.json", "track_start/c/0")
     for file in [root / "toy/zarr.json", *(root / SPLIT / name for name in names)]:
-        file.write_bytes(flipped(file.read_bytes(), 80))
+        spoil(file)
     assert [(d.split, d.stream, d.array, d.shard, d.key) for d in cache.verify(root).damaged] == [
         ("", None, None, None, "toy/zarr.json"),
         (SPLIT, None, "track_start", None, f"{SPLIT}/track_start/c/0"),
@@ -115,7 +112,7 @@ def test_only_the_splits_that_are_named_are_verified(tmp_path: Path, toy: Any) -
     toy.write(tmp_path, [toy.video("a", [40])])
     shutil.copytree(tmp_path / "toy/train", tmp_path / "toy/val")
     shard = tmp_path / "toy/val/bbox/c/0/0"
-    shard.write_bytes(flipped(shard.read_bytes(), 5))
+    spoil(shard)
     assert cache.verify(tmp_path, splits=["toy/train"]).ok
     assert found(tmp_path, shard, splits=["toy/val"])
     with pytest.raises(CacheError, match=r"no split 'toy/test'; there are: toy/train, toy/val"):

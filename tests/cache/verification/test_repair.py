@@ -11,18 +11,10 @@ import pytest
 import cache
 from cache import CacheError, StreamWriter
 from cache.format.references import TABLE_NAMES
+from tests.cache.toy import flipped, spoil
 
 SPLIT = "toy/train"
 MANIFEST, STREAM = f"{SPLIT}/manifest.json", f"{SPLIT}/features/resnet50/manifest.json"
-
-
-def spoil(file: Path, at: float = 0.5) -> bytes:
-    """Change one bit of a file; its bytes as they were."""
-    before = file.read_bytes()
-    changed = bytearray(before)
-    changed[int(len(before) * at)] ^= 4
-    file.write_bytes(changed)
-    return before
 
 
 def repaired(root: Path) -> cache.Repaired:
@@ -115,9 +107,7 @@ def test_a_cache_in_an_object_store_is_verified_and_repaired_too(objects: Any, t
     assert cache.verify(root).ok
     assert cache.verify(root, fast=True).ok
     for key in (f"{SPLIT}/bbox/zarr.json", f"{SPLIT}/features/resnet50/c/1/0", f"{SPLIT}/pose/c/0/0"):
-        data = bytearray(objects.get(key).bytes())
-        data[len(data) // 2] ^= 4
-        objects.put(key, bytes(data))
+        objects.put(key, flipped(bytes(objects.get(key).bytes()), 80))
     objects.delete(f"{SPLIT}/features/resnet50_ok/c/3")
     fast, full = cache.verify(root, fast=True), cache.verify(root)
     assert [(d.array, d.shard) for d in fast.damaged if d.shard is not None] == [("resnet50_ok", 3)]

@@ -16,6 +16,7 @@ import cache
 from cache import CacheError
 from tests.cache import made_up
 from tests.cache.made_up import SPLIT, State, Video, differences
+from tests.cache.toy import flipped, spoil
 
 FIRST: dict[str, Video] = {"a": ("a", (20,), 0, 0), "b": ("b", (9, 3), 1, 0)}
 SECOND: dict[str, Video] = {**FIRST, "a": ("a", (25,), 2, 0), "c": ("c", (4,), 0, 0)}
@@ -181,9 +182,7 @@ def test_a_tag_may_be_made_while_a_writer_removes(tmp_path: Path, monkeypatch: p
 def test_damage_of_a_tag_is_found_and_not_taken_for_the_caches(tagged: tuple[Path, State], of: str) -> None:
     root, first = tagged
     (file,) = [path for path in root.glob(".tags/**/*") if path.as_posix().endswith(of)]
-    whole = bytearray(file.read_bytes())
-    whole[len(whole) // 2] ^= 1
-    file.write_bytes(whole)
+    spoil(file)
     report = cache.verify(root)
     assert len(report.damaged) == 1
     assert "--delete" in report.problems[0]
@@ -225,8 +224,7 @@ def test_without_links_a_tag_gets_copies(code, tagged, monkeypatch) -> None:
 def test_a_shard_is_damaged_in_the_tag_until_an_intact_one_takes_its_place(tagged: tuple[Path, State]) -> None:
     root, first = tagged
     shard = root / SPLIT / "features/resnet50/c/0/0"
-    whole = shard.read_bytes()
-    shard.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
+    shard.write_bytes(flipped(shard.read_bytes(), 0))
     cache.repair(root, cache.verify(root))  # the tag keeps the damaged one: there is no other
     (damage,) = cache.verify(root).damaged
     assert damage.key.startswith(".tags/v1/")

@@ -139,14 +139,6 @@ def test_names_that_lead_elsewhere_are_refused(tmp_path: Path, name: str) -> Non
 # ----------------------------------------------------------------------------- what a killed writer has finished
 
 
-def spoil(root: Path, name: str) -> None:
-    """One file that a killed writer left: gone, or with a changed number in it."""
-    (file,) = root.glob(name.removesuffix(" lost"))
-    data = bytearray(file.read_bytes())
-    data[40] ^= 1
-    file.unlink() if name.endswith("lost") else file.write_bytes(data)
-
-
 RECORDS = [f".writing/journal/*/0000000{number}.json" for number in range(3)]
 
 
@@ -154,7 +146,8 @@ RECORDS = [f".writing/journal/*/0000000{number}.json" for number in range(3)]
 def test_what_is_lost_or_damaged_since_is_written_again(tmp_path: Path, toy: Any, name: str) -> None:
     toy.write(tmp_path / "calm", toy.videos())
     toy.unfinished(tmp_path / "killed", toy.videos()[:4], "plan")
-    spoil(tmp_path / "killed" / toy.SPLIT, name)
+    (file,) = (tmp_path / "killed" / toy.SPLIT).glob(name.removesuffix(" lost"))
+    file.unlink() if name.endswith("lost") else file.write_bytes(toy.flipped(file.read_bytes(), 320))
     toy.write(tmp_path / "killed", toy.videos())
     assert toy.tree(tmp_path / "killed") == toy.tree(tmp_path / "calm")
 
