@@ -115,15 +115,9 @@ def test_what_is_set_on_the_command_line_wins_and_is_checked_as_in_the_file(tmp_
     loaded = load(tmp_path, GOOD)
     assert (model_settings(loaded, VIBE).epochs, loaded.convert.workers) == (6, 7)
     assert loaded.streams[1].stream == ResNet50(crop=CropPolicy(jitter=Jitter(copy=1)))
-    for text, message in (
-        ("vibe.epoch=5", r"^--set \[vibe\] epoch: unknown key; did you mean 'epochs'"),
-        ("vibe.epochs=0", r"^--set \[vibe\] epochs = 0: expected more than 0"),
-        ("trian.epochs=5", r"^--set \[trian\]: unknown section"),
-        ("epochs=5", "^--set epochs=5: expected SECTION.KEY=VALUE"),
-    ):
-        monkeypatch.setenv("PIPELINE_SET", text)
-        with pytest.raises(ConfigError, match=message):
-            load(tmp_path, GOOD)
+    monkeypatch.setenv("PIPELINE_SET", "vibe.epoch=5")
+    with pytest.raises(ConfigError, match=r"^--set \[vibe\] epoch: unknown key; did you mean 'epochs'"):
+        load(tmp_path, GOOD)
 
 
 def test_a_stream_that_a_split_can_never_have_is_refused_before_training(tmp_path: Path) -> None:

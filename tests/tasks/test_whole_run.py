@@ -17,10 +17,8 @@ import torch
 from tasks import training
 from tasks.evaluation import as_csv, result_rows, table_of
 from tests.tasks.conftest import PROBE, ROOT, Project
-from vibe_model import runs
 from vibe_model.metrics import UNITS
 from vibe_model.training.loop import TrainingProgress
-from vibe_model.vibe.config import TrainConfig
 
 STAGES = [
     *("convert 3dpw/test", "convert 3dpw/train", "convert 3dpw/validation", "convert amass/train"),
@@ -147,16 +145,6 @@ def test_an_epochs_line_has_the_runs_name_loss_and_validation(capsys: pytest.Cap
         "  train      VIBE, embedded, seed 3    epoch 1 of 8: loss 8.07, validation PA-MPJPE 99.8 mm"
     ]
     assert shown == [(1, 240, "loss 8.07  epoch 1/8"), (30, 240, "loss 8.07  val 99.8 mm  epoch 1/8")]
-
-
-def test_what_is_kept_of_a_training_is_the_step_of_its_last_checkpoint(project, monkeypatch) -> None:
-    monkeypatch.chdir(project.folder)
-    (folder,) = project.runs
-    config = TrainConfig.from_dict(json.loads((folder / "config.json").read_text())["config"])
-    monkeypatch.setattr(runs, "run_folder", lambda _: folder)
-    assert training.describe_kept(config) == f"step 6 of 6 (runs/{folder.name}/last.pt)"
-    (folder / "last.pt").unlink()
-    assert training.describe_kept(config) == "nothing: no checkpoint was written yet"
 
 
 def test_an_interruption_shows_what_is_kept_and_the_command_that_continues(capsys, monkeypatch) -> None:
