@@ -19,7 +19,7 @@ from tasks.training import model_config, progress_callback
 from vibe_model import models
 from vibe_model.sections import model_settings, not_small
 
-KEPT: Final = "the last checkpoint (last.pt) is kept; the same command continues from it"
+KEPT: Final = "the last checkpoint (last.pt) is kept; the same command continues from there"
 
 
 def options(sub: argparse.ArgumentParser) -> None:
