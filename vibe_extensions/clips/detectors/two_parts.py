@@ -8,6 +8,7 @@ frames. The score is the key frame's.
 
 from __future__ import annotations
 
+import functools
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -61,39 +62,33 @@ class TwoPartDetector(Detector):
     def load_networks(self, device: str) -> Networks:
         """Load both networks. `device` as for `load`; raises what loading raises."""
 
-    def load(self, device: str) -> Follower:
-        return Follower(self.load_networks(device))
+    def load(self, device: str) -> Callable[..., list[People]]:
+        return functools.partial(find_and_follow, self.load_networks(device))
 
 
-class Follower:
-    """The detection function."""
+def find_and_follow(networks: Networks, images: Sequence[Image], keys: Sequence[bool] = ()) -> list[People]:
+    """People in each image; `keys`: which are key frames, the first one among them (default: all).
 
-    def __init__(self, networks: Networks) -> None:
-        self._networks = networks
-
-    def __call__(self, images: Sequence[Image], keys: Sequence[bool] = ()) -> list[People]:
-        """People in each image; `keys`: which are key frames, the first one among them (default: all).
-
-        The images after a key frame, up to the next one, follow it in its clip.
-        """
-        starts = [i for i, is_key in enumerate(keys or [True] * len(images)) if is_key]
-        chains = [range(a, b) for a, b in zip(starts, [*starts[1:], len(images)], strict=True)]
-        at_start = [images[i] for i in starts]
-        found = self._networks.find(at_start)
-        joints = self._networks.look(at_start, [one.boxes for one in found])
-        people = {i: People(*one, points) for i, one, points in zip(starts, found, joints, strict=True)}
-        for step in range(1, max(map(len, chains), default=0)):  # the chains side by side
-            now = [chain[step] for chain in chains if step < len(chain)]
-            joints = self._networks.look([images[i] for i in now], [people[i - 1].boxes for i in now])
-            people |= {i: follow(people[i - 1], points, images[i]) for i, points in zip(now, joints, strict=True)}
-        return [people[i] for i in range(len(images))]
+    The images after a key frame, up to the next one, follow it in its clip.
+    """
+    starts = [i for i, is_key in enumerate(keys or [True] * len(images)) if is_key]
+    chains = [range(a, b) for a, b in zip(starts, [*starts[1:], len(images)], strict=True)]
+    at_start = [images[i] for i in starts]
+    boxes = networks.find(at_start)
+    joints = networks.look(at_start, [image_boxes.boxes for image_boxes in boxes])
+    people = {i: People(*parts, points) for i, parts, points in zip(starts, boxes, joints, strict=True)}
+    for step in range(1, max(map(len, chains), default=0)):  # the chains side by side
+        frames = [chain[step] for chain in chains if step < len(chain)]
+        joints = networks.look([images[i] for i in frames], [people[i - 1].boxes for i in frames])
+        people |= {i: follow(people[i - 1], points, images[i]) for i, points in zip(frames, joints, strict=True)}
+    return [people[i] for i in range(len(images))]
 
 
 def follow(before: People, joints: Floats, image: Image) -> People:
     """The people of the frame before, whose joints are now (P, 17, 3): boxes as in the module docstring."""
-    seen = (before.keypoints[..., 2] >= SEEN) & (joints[..., 2] >= SEEN)
-    was, now = (extents(np.dstack([points[..., :2], seen]))[0] for points in (before.keypoints, joints))
+    visible = (before.keypoints[..., 2] >= SEEN) & (joints[..., 2] >= SEEN)
+    old, new = (extents(np.dstack([points[..., :2], visible]))[0] for points in (before.keypoints, joints))
     height, width = image.shape[:2]
-    boxes = np.clip(before.boxes + (now - was).reshape(-1, 4), 0, [width, height, width, height]).astype(np.float32)
-    there = (seen.sum(axis=1) >= LEAST_SHARED) & (boxes[:, 2:] - boxes[:, :2] >= LEAST_SIDE).all(axis=1)
-    return People(boxes[there], before.scores[there], joints[there])
+    boxes = np.clip(before.boxes + (new - old).reshape(-1, 4), 0, [width, height, width, height]).astype(np.float32)
+    followed = (visible.sum(axis=1) >= LEAST_SHARED) & (boxes[:, 2:] - boxes[:, :2] >= LEAST_SIDE).all(axis=1)
+    return People(boxes[followed], before.scores[followed], joints[followed])
