@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from types import SimpleNamespace
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,6 @@ from pipeline.features.streams.base import ROW_RATE, Labels, Machine, Stream
 from vibe_extensions.contracts.common import declaration_problems, run_in_new_process
 
 N: Final = 9  # rows to compute
-RUNS: Final = np.array([[0, 4], [4, N]])  # two runs of consecutive frames
 DTYPES: Final = ("float16", "float32")
 
 Rows = list[Any]  # one array per row, or None
@@ -88,8 +87,10 @@ def _crop_problems(stream: Stream, identity: dict[str, Any]) -> Iterator[str]:
 class _Sample:
     """Rows to compute, with the attributes of a split that `label_batch` reads."""
 
-    crops: NDArray[np.uint8]  # (N + 1, size, size, 3); row i has crop i + 1, and crop i is that of the row before
+    crops: NDArray[np.uint8]  # (N + 1, size, size, 3); row i has crop i + 1, and the row before it has crop i
     labels: Labels
+    runs: ClassVar[NDArray[np.int64]] = np.array([[0, 4], [4, N]])  # of consecutive frames
+    tracks: ClassVar[SimpleNamespace] = SimpleNamespace(fps=np.array([30.0, 25.0]), step=np.array([1, 1]))
 
     @classmethod
     def build(cls, stream: Stream, labels: Labels | None) -> _Sample:
@@ -101,16 +102,8 @@ class _Sample:
         random_labels = {name: _random_column(name, rng) for name in columns if not labels or name not in labels}
         return cls(crops, {**random_labels, **(labels or {})})
 
-    @property
-    def runs(self) -> NDArray[np.int64]:
-        return RUNS
-
-    @property
-    def tracks(self) -> SimpleNamespace:
-        return SimpleNamespace(fps=np.array([30.0, 25.0]), step=np.array([1, 1]))
-
     def track_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        return np.searchsorted(RUNS[:, 1], rows, side="right")
+        return np.searchsorted(self.runs[:, 1], rows, side="right")
 
     def rows(self, name: str, start: int, stop: int) -> NDArray[Any]:
         return self.labels[name][start:stop]
@@ -175,10 +168,10 @@ def _load(stream: Stream, sample: Any, batch_size: int, fill: float | None = Non
         before = memory.copy()
         computer.adopt(memory)
         labels = label_batch(sample, np.resize(np.array(rows), size), stream.reads)
-        kept = copy.deepcopy(labels)
+        labels_before = copy.deepcopy(labels)
         computed = computer(memory[:, *region_slices(stream.policy)], *([labels] if labels else []))
         computer.release()
-        require_unchanged(kept, labels)
+        require_unchanged(labels_before, labels)
         _require(np.array_equal(before, memory), "its crops")
         return [computed] if np.shape(computed) != (size, stream.dim) else list(computed)[: len(rows)]
 
