@@ -12,7 +12,6 @@ import functools
 import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -187,23 +186,23 @@ class Origins(NamedTuple):
 def compare_names(splits: Sequence[cache.Split]) -> list[Comparison]:
     """What training and test splits share by name, what a split has twice, and people of two training splits."""
     by_split = {split.name: Origins.from_split(split) for split in splits}
-    pairs = _pairs(by_split)
-    compared = [result for first, second in pairs for result in _compare_origins(by_split[first], by_split[second])]
-    for one, other in itertools.combinations(by_split.values(), 2):
-        dataset = one.split.partition("/")[0]
-        if other.split.partition("/")[0] == dataset and f"{dataset}/{TRAIN}" not in by_split:  # none to train on
-            compared += [c for c in _compare_origins(one, other) if c.what != "subject" and c.common]
-        elif one.people == other.people and _is_training(one.split) and _is_training(other.split):
-            compared += [comparison for comparison in _compare_origins(one, other) if comparison.common]
-    for each in by_split.values():
-        if each.recording in ("motion", PUBLISHED):  # a sequence may have several cameras
-            names = sorted(each.videos_by_name("recording").items())
-            twice = tuple(Common(name, tuple(videos[:1]), tuple(videos[1:])) for name, videos in names if videos[1:])
-            compared += [Comparison(each.split, each.split, each.recording, twice, "")] if twice else []
+    pairs = ((by_split[train], by_split[test]) for train, test in _pairs([*by_split]))
+    compared = [result for pair in pairs for result in _compare_origins(*pair)]
+    for first, second in itertools.combinations(by_split.values(), 2):
+        dataset = first.split.partition("/")[0]
+        if second.split.partition("/")[0] == dataset and f"{dataset}/{TRAIN}" not in by_split:  # none to train on
+            compared += [c for c in _compare_origins(first, second) if c.what != "subject" and c.common]
+        elif first.people == second.people and _is_training(first.split) and _is_training(second.split):
+            compared += [comparison for comparison in _compare_origins(first, second) if comparison.common]
+    for name, origins in by_split.items():
+        if origins.recording in ("motion", PUBLISHED):  # a sequence may have several cameras
+            recordings = sorted(origins.videos_by_name("recording").items())
+            twice = tuple(Common(key, tuple(videos[:1]), tuple(videos[1:])) for key, videos in recordings if videos[1:])
+            compared += [Comparison(name, name, origins.recording, twice, "")] if twice else []
     return compared
 
 
-def _pairs(names: Sequence[str] | dict[str, Origins]) -> list[tuple[str, str]]:
+def _pairs(names: Sequence[str]) -> list[tuple[str, str]]:
     """Every training split with every test split."""
     trained = [name for name in names if _is_training(name)]
     return [(first, second) for first in trained for second in names if second not in trained]
@@ -243,8 +242,7 @@ def summary(compared: Sequence[Comparison]) -> str:
 # ---------------------------------------------------------------------------------------------------------- images
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class SampledPictures:
+class SampledPictures(NamedTuple):
     """Hashes of sampled images of a split."""
 
     hashes: Hashes  # (N,)
