@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Final, cast
 
-from pipeline.settings.sections import Declared, SectionValues, Settings
+from pipeline.settings.sections import Declared, Settings
 from vibe_extensions.part_dynamics.pr_vipe.config import PR_VIPE, PrVIPEConfig
 from vibe_model.sections import other_settings, other_values
 
@@ -18,12 +17,9 @@ def pr_vipe_settings(s: Settings, seed: int = -1) -> PrVIPEConfig:
     return replace(config, cache=s.paths.cache, runs=s.paths.runs, body=s.paths.body, **by_option)
 
 
-def _values(s: Settings) -> Iterator[SectionValues]:
-    yield other_values(s, PR_VIPE)
-
-
 def _check(s: Settings) -> None:
     other_settings(s, PR_VIPE)
 
 
-SECTIONS: Final = Declared(_check, _values, lambda _: None)  # part dynamics checks the shared splits
+# Part dynamics checks the shared splits.
+SECTIONS: Final = Declared(_check, lambda s: iter([other_values(s, PR_VIPE)]), lambda _: None)
