@@ -133,19 +133,18 @@ def _stream_notes(split: cache.Split, layout: FileLayout, stream: str, stationar
     """Why `features` are absent and `stationaries` unknown. Raises PipelineError for a stream that is out of date."""
     kinds = {s: (split.stream_manifest(s).get("identity") or {}).get("kind") for s in split.streams}
     notes = {}
-    if "features" in layout.fields and kinds.get(stream) != Hmr2.kind:
-        tokens = ", ".join(s for s in kinds if kinds[s] == Hmr2.kind) or f"none; extract one with --kind {Hmr2.kind}"
-        notes["features"] = f"no stream of kind {Hmr2.kind} has the name {stream!r} (existing ones: {tokens})"
-        if stream != USUAL:
-            raise PipelineError(f"{split.name}: {notes['features']}")
-    elif "features" in layout.fields:
-        require_stream(split, stream)
-    if "stationaries" in layout.fields and kinds.get(stationary) != Stationary.kind:
-        notes["stationaries"] = (
-            f"-1 (unknown) in all rows: no stream of kind {Stationary.kind} has the name {stationary!r}"
-        )
-    elif "stationaries" in layout.fields:
-        require_stream(split, stationary)
+    for field, kind, name in (("features", Hmr2.kind, stream), ("stationaries", Stationary.kind, stationary)):
+        if field not in layout.fields:
+            continue
+        if kinds.get(name) == kind:
+            require_stream(split, name)
+            continue
+        existing = ", ".join(s for s in kinds if kinds[s] == kind) or f"none; extract one with --kind {kind}"
+        notes[field] = f"no stream of kind {kind} has the name {name!r} (existing ones: {existing})"
+        if field == "stationaries":
+            notes[field] = f"-1 (unknown) in all rows: {notes[field]}"
+        elif stream != USUAL:
+            raise PipelineError(f"{split.name}: {notes[field]}")
     return notes
 
 
