@@ -160,10 +160,10 @@ def _absent(
     absent |= {name: f"needs {field.body}: --body DIR" for name, field in fields.items() if field.body in missing}
     labels = checks_of(split, "kp_3d", stream)
     needs = sorted({need for field in fields.values() for need in field.rows_with})
-    checks = {need: labels.get(need) or rows.has(need) for need in needs}
+    checks = {need: labels.get(need) or functools.partial(rows.has, need) for need in needs}
     absent |= absent_fields(split, fields, checks)
     used = {need for name, field in fields.items() if name not in absent for need in field.rows_with}
-    always = {layout.rows_with: rows.has(layout.rows_with)} if layout.rows_with else {}
+    always = {layout.rows_with: functools.partial(rows.has, layout.rows_with)} if layout.rows_with else {}
     return absent, always | {need: has for need, has in checks.items() if need in used}
 
 

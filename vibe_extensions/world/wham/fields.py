@@ -85,21 +85,17 @@ class RowFields:
             "flipped_kp2d": self.flipped_keypoints,
         }
 
-    def has(self, need: str) -> Callable[[int, int], NDArray[np.bool_]]:
-        """A check for an image size, a gender, a rate of 30 fps, or finite numbers in a column ("no trans")."""
-
-        def has(start: int, stop: int) -> NDArray[np.bool_]:
-            if need == NO_SIZE:
-                return np.asarray((self.resolutions(start, stop) > 0).all(axis=1))
-            if need == NO_GENDER:
-                return np.isin(self.genders_of(start, stop), MALE_FIRST)
-            if need == NO_RATE:
-                return np.asarray(np.abs(self.rates[self._tracks(start, stop)] - FPS) < RATE_NOISE)
-            name = need.removeprefix("no ")
-            values = (self.intrinsics if name == "intrinsics" else self._column(name))(start, stop)
-            return np.asarray(np.isfinite(values.reshape(stop - start, -1)).all(axis=1))
-
-        return has
+    def has(self, need: str, start: int, stop: int) -> NDArray[np.bool_]:
+        """(n,) whether rows have an image size, a gender, 30 frames per second, or finite numbers in a column."""
+        if need == NO_SIZE:
+            return np.asarray((self.resolutions(start, stop) > 0).all(axis=1))
+        if need == NO_GENDER:
+            return np.isin(self.genders_of(start, stop), MALE_FIRST)
+        if need == NO_RATE:
+            return np.asarray(np.abs(self.rates[self._tracks(start, stop)] - FPS) < RATE_NOISE)
+        name = need.removeprefix("no ")
+        values = (self.intrinsics if name == "intrinsics" else self._column(name))(start, stop)
+        return np.asarray(np.isfinite(values.reshape(stop - start, -1)).all(axis=1))
 
     def boxes(self, start: int, stop: int) -> Array:
         """(n, 4) centre, width, height px; for EMDB and BEDLAM (n, 3) centre, side; InstaVariety's in its crops."""
