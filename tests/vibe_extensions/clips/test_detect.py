@@ -16,15 +16,14 @@ from cache import CacheError
 from pipeline import datasets
 from pipeline.__main__ import main
 from pipeline.accounting import Accounting
-from pipeline.detect import Detect, Detector, People
+from pipeline.detect import Detect, DetectionResources, Detector, People
 from pipeline.detect.clips import PROVENANCE, list_clips
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.formats.detections import read_results
 from pipeline.files.pixels.frames import Image, Video
 from pipeline.files.raw.stand_in import MARKER
 from tests.packages import install
-from tests.vibe_extensions.clips.detecting import detect_clips
-from vibe_extensions.clips.detection.run import DetectionReport
+from vibe_extensions.clips.detection.run import DetectionReport, detect_clips
 
 
 class Killed(Exception):
@@ -131,7 +130,7 @@ def test_killed_anywhere_and_run_again_it_ends_with_the_same_files(most, tmp_pat
     write_clip(raw / "z.mp4", 7)
 
     def run(out: str) -> DetectionReport:
-        return detect_clips(raw, tmp_path / out, Bright(), batch_size=2)
+        return detect_clips(raw, tmp_path / out, Bright(), DetectionResources(batch_size=2))
 
     run("whole")
     monkeypatch.setattr(Bright, "calls", [])
@@ -308,7 +307,7 @@ def test_pictures_of_many_sizes_are_batched_across_clips(tmp_path: Path) -> None
 
     for k in range(12):
         write_clip(tmp_path / f"raw/{k}.mp4", 2, width=96 + 32 * (k % 2))
-    report = detect_clips(tmp_path / "raw", tmp_path / "out", Batches(), batch_size=8, workers=2)
+    report = detect_clips(tmp_path / "raw", tmp_path / "out", Batches(), DetectionResources(batch_size=8, workers=2))
     assert (report.done, sum(Batches.sizes), len(Batches.sizes)) == (12, 24, 4)
     for k in range(12):
         found = read_results(tmp_path / f"out/{k}.mp4.json")

@@ -14,11 +14,12 @@ import pytest
 
 from pipeline.__main__ import main
 from pipeline.datasets.people import pixel_camera
+from pipeline.detect import DetectionResources
 from pipeline.errors import ConfigError
 from pipeline.files.formats.detections import read_results
 from pipeline.homography import transfer
-from tests.vibe_extensions.clips.detecting import detect_clips
 from vibe_extensions.clips.detection.decoders import ClipDecoding
+from vibe_extensions.clips.detection.run import detect_clips
 from vibe_extensions.clips.detectors.rtmpose import RTMPose
 from vibe_extensions.clips.detectors.two_parts import Boxes, Networks, TwoPartDetector
 
@@ -72,7 +73,7 @@ def test_people_are_found_in_key_frames_and_followed_in_between(every, batch, tm
     raw.mkdir()
     write_bar(raw / "a.avi", 30, cut=17)
     write_bar(raw / "b.avi", 9, gone=range(5, 7))
-    detect_clips(raw, tmp_path / "out", Lights(every=every), batch_size=batch)
+    detect_clips(raw, tmp_path / "out", Lights(every=every), DetectionResources(batch_size=batch))
     assert Lights.seen[0] == len(keys["a"]) + len(keys["b"])
     contents = {clip: json.loads((tmp_path / f"out/{clip}.avi.json").read_text())["annotations"] for clip in keys}
     at = {clip: {one["image_id"] - 1: one["bbox"][0] for one in people} for clip, people in contents.items()}

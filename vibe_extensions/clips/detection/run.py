@@ -25,7 +25,7 @@ from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import FEW, count, few
 from pipeline.detect import DetectionResources, Detector, People, load
 from pipeline.detect.clips import RECORDS, ClipFiles
-from pipeline.detect.plan import DetectionPlan
+from pipeline.detect.plan import DetectionPlan, plan_detection
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.pixels.cuts import LEAST, Histogram, cuts, difference
 from pipeline.files.pixels.frames import Image, Video
@@ -96,6 +96,16 @@ def n_frames_stated(raw: Path, todo: Iterable[ClipFiles]) -> int:
         with contextlib.suppress(PipelineError):
             n_frames += max(0, Video(raw, files.clip).header().n_frames or 0)
     return n_frames
+
+
+def detect_clips(
+    raw: Path, out: Path, detector: Detector, machine: DetectionResources | None = None, *, progress: Progress = silent
+) -> DetectionReport:
+    """Write `out/<clip>.json` for every clip in `raw` whose file is missing or has other pixels, weights or settings.
+
+    `progress` counts frames by the clips' headers. Raises what `plan_detection` and `detect` raise.
+    """
+    return detect_planned(plan_detection(raw, out, detector), machine or DetectionResources(), progress=progress)
 
 
 def detect_planned(
