@@ -19,8 +19,9 @@ from cache.format.manifest import Commit, Place
 from cache.format.records import TrackTable
 from cache.format.tables import Tables, decode_texts
 from cache.read import labels
-from cache.read.rows import Ints, Rows
+from cache.read.rows import Rows
 from cache.read.streams import OpenStream, StalenessCheck, open_column
+from cache.windows import Ints
 
 Array = NDArray[Any]
 

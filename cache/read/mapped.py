@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 
 from cache.format import shard as shards
 from cache.format.layout import shard_key
-from cache.read.rows import ArrayLayout, Ints, check_range, chunk_parts, fill
+from cache.read.rows import ArrayLayout, check_range, chunk_parts, fill
+from cache.windows import Ints
 
 _CHECKED: Final = 1  # states of a chunk; 0: not checked yet
 _ALL: Final = 2  # checked, and all its flags are 0; _ALL + 1: all are 1

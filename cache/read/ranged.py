@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from cache.format import shard as shards
 from cache.format.layout import shard_key
-from cache.read.rows import ArrayLayout, Ints, check_range, chunk_parts, fill
+from cache.read.rows import ArrayLayout, check_range, chunk_parts, fill
 from cache.storage.object_store import ObjectStore, map_parallel
+from cache.windows import Ints
 
 _SHARDS_AT_ONCE: Final = 64  # a batch that touches more is read in parts: memory stays bounded
 

@@ -18,11 +18,11 @@ from cache.format.manifest import Commit, foreign_shards, has_shards, read_manif
 from cache.format.references import columns_of
 from cache.read.mapped import MappedRows
 from cache.read.ranged import RangedRows
-from cache.read.rows import ArrayLayout, Ints, Rows
+from cache.read.rows import ArrayLayout, Rows
 from cache.storage.base import Store
 from cache.storage.local import LocalStore
 from cache.storage.object_store import ObjectStore
-from cache.windows import Ranges, join_adjacent, ranges_where
+from cache.windows import Ints, Ranges, join_adjacent, ranges_where
 
 _DO: Final = "Take windows(stream=...), or extract what is missing."
 

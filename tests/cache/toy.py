@@ -1,6 +1,7 @@
 """Small splits with known numbers: the same seed gives the same rows. Tests have it as the fixture `toy`."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 
 import cache
 from cache import UNDEFINED, SplitWriter, StreamShards, StreamWriter, TrackRows, VideoEntry
-from cache.format.layout import json_file
+from cache.format.layout import BYTES, json_file
 
 columns = ("frame_index", "bbox", "kp_2d", "kp_3d", "pose", "betas", "has_3d", "has_smpl", "valid")
 rows_per_shard, rows_per_chunk = 32, 8
@@ -131,6 +132,18 @@ def spoil(file: Path) -> bytes:
     before = file.read_bytes()
     file.write_bytes(flipped(before, len(before) // 2 * 8 + 2))
     return before
+
+
+def write_bytes_stream(root: Path) -> None:
+    """A stream of bytes, as an earlier version wrote them. Row 1 could not be decoded."""
+    home = root / SPLIT / "features"
+    write_stream(root, stream="crops", dim=1, bad_rows=[1])
+    shutil.copytree(home / "crops/c", home / "crops_at/c")  # an array more than a stream of numbers has
+    shutil.copy(home / "crops/zarr.json", home / "crops_at")
+    held = json.loads((home / "crops/manifest.json").read_text())
+    names = (("shards", "crops", "crops_at"), ("files", "crops/zarr.json", "crops_at/zarr.json"))
+    shards, files = ({**held[entry], more: held[entry][one]} for entry, one, more in names)
+    rewrite(home / "crops/manifest.json", dim=0, dtype=BYTES, shards=shards, files=files)
 
 
 def rewrite(manifest: Path, **changes: Any) -> None:

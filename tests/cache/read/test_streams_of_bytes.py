@@ -1,7 +1,5 @@
 """A cache with a stream of bytes, which an earlier version wrote: all else is read as ever, and nothing is damaged."""
 
-import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,23 +7,14 @@ import pytest
 
 import cache
 from cache import CacheError
-from cache.format.layout import BYTES
 from tests.cache.toy import SPLIT
 
-NAMES = (("shards", "crops", "crops_at"), ("files", "crops/zarr.json", "crops_at/zarr.json"))
 PATTERN = r"stream 'crops' holds bytes .*does not read.*cache\.delete_stream.*earlier version"
 
 
 @pytest.fixture
 def old(root: Path, toy: Any) -> Path:
-    """With a stream of bytes, of which row 1 could not be decoded."""
-    home = root / SPLIT / "features"
-    toy.write_stream(root, stream="crops", dim=1, bad_rows=[1])
-    shutil.copytree(home / "crops/c", home / "crops_at/c")  # an array more than a stream of numbers has
-    shutil.copy(home / "crops/zarr.json", home / "crops_at")
-    held = json.loads((home / "crops/manifest.json").read_text())
-    shards, files = ({**held[entry], more: held[entry][one]} for entry, one, more in NAMES)
-    toy.rewrite(home / "crops/manifest.json", dim=0, dtype=BYTES, shards=shards, files=files)
+    toy.write_bytes_stream(root)
     return root
 
 

@@ -60,6 +60,14 @@ def test_the_tables_give_back_tracks_and_videos(tmp_path: Path, toy: Any) -> Non
         split.tracks[2]
 
 
+def test_a_second_commit_starts_on_a_shard_boundary_and_rewrites_no_shard(tmp_path: Path, toy: Any) -> None:
+    toy.write(tmp_path, [toy.video("a", [10])])
+    before = toy.tree(tmp_path / "toy/train/kp_2d/c")
+    toy.write(tmp_path, [toy.video("b", [5])])
+    assert cache.open(tmp_path)["toy/train"].manifest["commits"] == [[0, 10], [32, 37]]
+    assert before.items() < toy.tree(tmp_path / "toy/train/kp_2d/c").items()
+
+
 def test_a_commit_that_is_made_again_changes_no_file(tmp_path: Path, toy: Any) -> None:
     videos = toy.videos()
     toy.write(tmp_path, videos)
