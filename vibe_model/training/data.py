@@ -84,6 +84,7 @@ class TrainingBatches(Dataset[TrainingBatch]):
 
     @property
     def mixture(self) -> Mixture:
+        """The splits, and which windows each step draws from them."""
         if isinstance(self._mixture, bytes):
             self._mixture = pickle.loads(self._mixture)  # noqa: S301  our own bytes, of `__getstate__`
         assert isinstance(self._mixture, Mixture)
