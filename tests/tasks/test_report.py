@@ -73,8 +73,8 @@ def test_runs_of_other_settings_can_be_shown_and_damaged_results_cost_only_thems
     project.configure({"vibe": {"epochs": "7"}})
     assert tasks_command(project, "report")[0] == 0
     html = page(project).read_text()
-    assert f"1 run with other settings not shown here: {folder.name}." in html
-    assert f"{folder.name}. --run may be repeated." in html
+    assert f"1 run with other settings not shown: {folder.name}." in html
+    assert f"{folder.name} (repeatable)." in html
     assert "No training runs to show." in html
     assert tasks_command(project, "report", "--run", str(folder))[0] == 0
     assert f"<h3>{folder.name}</h3>" in page(project).read_text()
