@@ -10,7 +10,7 @@ from typing import Final
 
 from cache.errors import CacheError
 from cache.format import manifest
-from cache.format.layout import MANIFEST, PROVENANCE, TAGS, WRITING, is_name
+from cache.format.layout import MANIFEST, PROVENANCE, STAGED, TAGS, WRITING, is_name
 from cache.format.manifest import Place
 from cache.format.references import find_unreferenced, places_of, split_folders
 from cache.format.tags import folder_of, held_back, keep_for_tags, read_tag
@@ -75,7 +75,8 @@ class _Sweep:
         commit = manifest.load(place)
         if commit is None and (lost := manifest.lost_manifest(place)):
             raise CacheError(lost)
-        if commit is not None and not self._dry_run and self._store.list_names(place.staging(commit.digest)):
+        staged = self._store.list_names(f"{place.home}/{STAGED}")
+        if commit is not None and not self._dry_run and commit.digest[:16] in staged:  # even if its folder is empty
             manifest.recover(place)
         # Unreferenced files may belong to the writer of a journal; in an object store it may even be running.
         journals = [f"{place.writing}/{name}" for name in place.journals()]
