@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -27,7 +28,7 @@ def reader_parts(dataset: Dataset, split: str, raw: Path, body: Path | None) -> 
         "dataset": dataset.name,
         "split": split,
         "version": dataset.version,
-        "parameters": dataset.parameters(),
+        "parameters": {option.name: getattr(dataset, option.name) for option in fields(Dataset)} | dataset.parameters(),
         "stand_in": is_stand_in(raw),
         "body": None,
     }

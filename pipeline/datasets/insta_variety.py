@@ -67,7 +67,8 @@ class InstaVariety(ClipDataset):
         return (*super().columns(split, body=body), *(("pose", "betas", "has_smpl") if self.fits else ()))
 
     def parameters(self) -> dict[str, Any]:
-        return {"fits": True} if self.fits else {}
+        options = super().parameters()
+        return options if self.fits else {name: value for name, value in options.items() if name != "fits"}
 
     def shared(self, raw: Path) -> dict[str, str]:
         return {"fits": fits.digest_of(raw / fits.FILE)} if self.fits else {}

@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from dataclasses import make_dataclass
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,6 +8,7 @@ from typing import Any, ClassVar
 import pytest
 
 from pipeline import datasets, plug_ins
+from pipeline.conversion.identity import reader_parts
 from pipeline.datasets.base import Dataset
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.files.raw import RawVideo
@@ -88,3 +90,12 @@ def test_two_claims_to_a_name_are_refused(monkeypatch: pytest.MonkeyPatch, entri
     install(monkeypatch, *((*entry, Dances) for entry in entries))
     with pytest.raises(PipelineError, match=words):
         datasets.names()
+
+
+def test_no_reader_leaves_an_option_of_all_datasets_out_of_its_identity(monkeypatch, tmp_path):
+    assert reader_parts(datasets.get("insta_variety"), "train", tmp_path, None)["parameters"] == {}
+    common = make_dataclass("Common", [("tallest", int, 0)])
+    monkeypatch.setattr(Dataset, "__dataclass_fields__", vars(common)["__dataclass_fields__"])
+    monkeypatch.setattr(Dataset, "tallest", 7, raising=False)
+    for name in datasets.DATASETS:
+        assert reader_parts(datasets.get(name), "train", tmp_path, None)["parameters"]["tallest"] == 7, name
