@@ -298,16 +298,23 @@ def _no_collection() -> Iterator[None]:
 
 
 def _list_videos(dataset: Dataset, split: str, raw: Path) -> list[RawVideo]:
-    """The split's raw videos, with names that tables can hold."""
+    """The split's raw videos, with names that tables can hold, each once."""
     dataset.check_split(split)
     try:
-        listed = [(video, changes.utf8(video.name)) for video in dataset.videos(raw, split)]
+        listed = list(dataset.videos(raw, split))
     except RawDataError as error:
         if raw.name != dataset.name:  # doctor needs the folder that holds <dataset>/
             raise
         error.args = (f"{error} More: {command('doctor', dataset.name, '--raw', str(raw.parent))}",)
         raise
-    return [video if video.name == name else replace(video, name=name) for video, name in listed]
+    taken = {video.name for video in listed}
+    for i, video in enumerate(listed):
+        if (name := changes.utf8(video.name)) != video.name:
+            while name in taken:
+                name += "?"
+            taken.add(name)
+            listed[i] = replace(video, name=name)
+    return listed
 
 
 def _refuse_other_kind(plan: ConversionPlan, committed: cache.Split) -> None:

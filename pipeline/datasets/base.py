@@ -6,6 +6,7 @@ import itertools
 import re
 import traceback
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -185,6 +186,9 @@ class Dataset(ABC):
             raise TypeError(f"{type(self).__name__}.read: expected a list of Track, found {str(tracks)[:80]}")
         columns = self.columns(split, body=body is not None)
         extra = self.extra_columns(split, body=body is not None)
+        names = Counter(track.name for track in tracks)
+        if twice := next((name for name, times in names.items() if times > 1), ""):
+            raise cache.CacheError(f"{twice}: {names[twice]} tracks have this name; its reader must tell them apart")
         for track in tracks:
             cache.check_track(track, video.name, columns, extra)
             declared = {*columns, *(c.name for c in extra)} - {*self.optional_extra}

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -96,7 +97,9 @@ def people(
     """
     detections = _apply_confidence(detections, account)
     joints, longest, cleaning = joint_names(detections.skeleton), 0, rules.cleaning
-    for name, members in _identify(detections, account, max_gap, cuts):
+    identified = _identify(detections, account, max_gap, cuts)
+    taken = {name for name, _ in identified}
+    for name, members in identified:
         kp_2d = np.stack([detections.keypoints[t][p] for t, p in members])
         frame_index = detections.frame_index[members[:, 0]]
         if detections.boxes_alone:
@@ -126,7 +129,7 @@ def people(
                 longest = max(longest, len(kept))
                 continue
             account.keep_track(len(kept))
-            part = f"{name}.{k}" if k else name
+            part = _free_name(f"{name}.", k, taken) if k else name
             yield PersonTrack(part, frames[kept], bbox, in_spin49.astype(np.float32), crop_scale)
     if longest and not account.tracks_kept:
         account.notes.append(f"the longest stretch of a person has {longest} frames < min_frames {rules.min_frames}")
@@ -221,13 +224,20 @@ def _identify(
                 account.drop("duplicate_person", 1, detections.frame_index[[t]], detections.keypoints[t][[p]])
             else:
                 by_frame[t] = int(p)
-    named = []
+    named, taken = [], {*(detections.names or map(str, members))}
     for identity in sorted(members):
         called = detections.names[identity] if detections.names else str(identity)
         rows = np.array(sorted(members[identity].items()), np.int64)
         for k, segment in enumerate(split_at_gaps(detections.frame_index[rows[:, 0]], max_gap, cuts)):
-            named.append((called if k == 0 else f"{called}-{k}", rows[segment]))
+            named.append((_free_name(f"{called}-", k, taken) if k else called, rows[segment]))
     return named
+
+
+def _free_name(start: str, k: int, taken: set[str]) -> str:
+    """`start` with the number k or, if that name is `taken`, the next free one; adds it to `taken`."""
+    name = next(name for i in itertools.count(k) if (name := f"{start}{i}") not in taken)
+    taken.add(name)
+    return name
 
 
 def clip_tracks(

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -150,6 +151,27 @@ def test_nobody_is_linked_over_a_cut_whoever_detected(tmp_path: Path) -> None:
     first, second = (0, 45), (45, 55)
     assert stretches == {"a.mp4/0": first, "a.mp4/1": second, "b.mp4/3": first, "b.mp4/3-1": second}
     assert "2 scenes, from the frames 0, 45" in accounts["a.mp4"].notes[0]
+
+
+def test_names_that_two_people_would_share_cost_no_clip(tmp_path: Path, ran: Any) -> None:
+    raw, root = tmp_path / "raw", tmp_path / "cache"
+    people = [("dancer", [*range(20), *range(50, 70)]), ("dancer-1", range(20)), ("dancer.1", range(20))]
+    boxes = [f"{name},{t},{10 + 50 * k},20,30,80" for k, (name, frames) in enumerate(people) for t in frames]
+    for called in ("a.mp4", "b.mp4"):
+        write_clip(raw / called, 70)
+    (raw / "keypoints").mkdir()
+    (raw / "keypoints/a.mp4.csv").write_text("\n".join(["track,frame,x,y,w,h", *boxes]))
+    shutil.copy(raw / "b.mp4", os.fsencode(raw) + b"/\xff.mp4")  # "\\udcff.mp4" in the cache
+    shutil.copy(raw / "b.mp4", raw / "\\udcff.mp4")
+    for called in ("b.mp4", "\\udcff.mp4"):
+        write_alphapose(raw / f"keypoints/{called}.json")
+    short = ("--set", "videos.min_frames=5", "--set", "videos.max_frames=10")
+    shown = ran("convert", "videos", "train", "--raw", raw, "--cache", root, *short)
+    assert "\\udcff.mp4?: name_not_utf8" in shown.out + shown.err
+    split = cache.open(root)["videos/train"]
+    names = Counter(track.name.rpartition("/")[2] for track in split.tracks if track.video == "a.mp4")
+    assert names == {f"dancer{end}": 1 for end in ("", ".2", "-2", "-2.1", "-1", "-1.1", ".1", ".1.1")}
+    assert {track.video for track in split.tracks} == {"a.mp4", "b.mp4"}
 
 
 def test_what_is_not_kept_is_counted(tmp_path: Path) -> None:
