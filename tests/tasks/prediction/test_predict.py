@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import MagicMock
@@ -15,6 +16,7 @@ import cache
 from pipeline.errors import PipelineError
 from pipeline.features.streams.network import ResNet50
 from pipeline.files.pixels.frames import Video
+from pipeline.files.raw.stand_in import MARKER
 from pipeline.settings.sections import load
 from tasks.__main__ import main
 from tests.tasks.conftest import FakeNetwork
@@ -349,14 +351,36 @@ def test_the_command_goes_on_and_predicts_again(world, tmp_path, monkeypatch, ca
     assert after == expected
 
 
-def test_a_single_clip_takes_its_keypoints_along(world, tmp_path, capsys) -> None:
-    clips = world.clips(tmp_path / "clips")
+def test_a_single_clip_takes_its_own_keypoints_along(world, tmp_path, capsys) -> None:
+    clips, name = world.clips(tmp_path / "clips"), "My dance** [dQw4w9WgXcQ].mp4"
     of_model = ("--checkpoint", world.checkpoint, "--body", tmp_path, "--device", "cpu", "--weights", "untrained:0")
     words = ("--cache", tmp_path / "cache", "--out", tmp_path / "out", "--no-overlay", *of_model, *SHORT)
-    assert main([str(word) for word in ("predict", clips / world.video.name, *words)]) == 0
-    assert (tmp_path / "cache-clips" / world.video.name).is_symlink()
-    assert not (tmp_path / "cache-clips/keypoints" / f"{world.video.name}.json").exists(), "nothing was detected"
+
+    def predicts(clip: Path, code: int = 0) -> list[str]:
+        assert main([str(word) for word in ("predict", clip, *words)]) == code
+        return list(cache.open(tmp_path / "cache")[SPLIT].tracks.names)
+
+    predicts(clips / world.video.name)
+    links = tmp_path / "cache-clips"
+    assert (links / world.video.name).is_symlink()
+    assert not (links / "keypoints" / f"{world.video.name}.json").exists(), "nothing was detected"
     assert len(list((tmp_path / "out/bodies").iterdir())) == 2
+
+    for folder, own in (("p", True), ("q", False)):  # another clip of the same name, in the same cache
+        (tmp_path / folder / "keypoints").mkdir(parents=True)
+        shutil.copy(clips / MARKER, tmp_path / folder)
+        (clip := tmp_path / folder / name).symlink_to(world.video)
+        boxes = "".join(f"jane,{t},20,10,30,60\n" for t in range(28))
+        (tmp_path / folder / "keypoints" / (f"{clip.stem}.csv" if own else "b.csv")).write_text(
+            f"track,frame,x,y,w,h\n{boxes}"
+        )
+        found = [track for track in predicts(clip) if track.startswith(name)]
+        assert (found == [f"{name}/jane"]) is own
+        assert (links / "keypoints" / f"{name}.csv").is_symlink() is own
+        assert (links / "keypoints" / f"{name}.json").exists() is not own, "the second clip's people are detected"
+    (tmp_path / "p" / name).with_suffix(".mov").symlink_to(world.video)
+    predicts(tmp_path / "p" / name, code=2)
+    assert "labels of one clip" in capsys.readouterr().err
 
 
 def test_mistakes_in_the_arguments_are_reported(world, tmp_path, capsys) -> None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Final
 
 import cache
-from pipeline.detect.clips import EXTENSIONS, KEYPOINTS
+from pipeline.detect.clips import EXTENSIONS, KEYPOINTS, ClipLabels, entries, labels_of, require_own_labels
 from pipeline.errors import ConfigError
 from pipeline.features import streams as kinds
 from pipeline.features.plan import refuse_untrained
@@ -59,8 +58,10 @@ def open_job(
 def folder_of(named: Path, root: cache.Root, out: Path) -> Path:
     """The raw folder of clips: `named`, or for a single clip the cache's folder of links.
 
-    Links the clip and its keypoints there beside those of earlier commands, so that one cache holds all of them.
-    Raises ConfigError for a file that is no clip, and for a file in the link's place.
+    Links the clip and its keypoints there beside those of earlier commands, so that one cache holds all of them. A clip
+    takes the place of an earlier one of its name, keypoints included.
+    Raises ConfigError for a file that is no clip, and for a file in the link's place; RawDataError for keypoints that
+    may belong to another clip.
     """
     if named.is_dir():
         return named
@@ -72,13 +73,20 @@ def folder_of(named: Path, root: cache.Root, out: Path) -> Path:
     if clip.parent.resolve() == raw.resolve():
         return raw
     (raw / KEYPOINTS).mkdir(parents=True, exist_ok=True)
-    labels = sorted((clip.parent / KEYPOINTS).glob(f"{clip.name}*")) + sorted(clip.parent.glob(f"{clip.stem}.json"))
-    for place, target in ((raw / clip.name, clip), *((raw / KEYPOINTS / label.name, label) for label in labels)):
+    siblings = [entry.name for entry in entries(clip.parent) if entry.name.lower().endswith(EXTENSIONS)]
+    links, video = {raw / clip.name: clip}, ClipLabels(clip.parent, siblings).video(clip.name)
+    if (labels := labels_of(clip.parent, video)) is not None:
+        require_own_labels(video, labels)
+        suffix = "" if video.label_folders else labels.suffix
+        links[raw / KEYPOINTS / f"{clip.name}{suffix}"] = labels
+    for entry in entries(raw / KEYPOINTS):
+        if clip.name in (entry.name, PurePath(entry.name).stem) and entry.is_symlink():
+            Path(entry).unlink()  # it may belong to an earlier clip of this name
+    for place, target in links.items():
         if place.exists() and not place.is_symlink():
             raise ConfigError(f"{place}: expected a link to {target}, found a file. Move the file away.")
-        if not (place.is_symlink() and Path(os.readlink(place)) == target):  # noqa: PTH115
-            place.unlink(missing_ok=True)
-            place.symlink_to(target)
+        place.unlink(missing_ok=True)
+        place.symlink_to(target)
     folder = next((folder for folder in clip.parents if is_stand_in(folder)), None)
     (raw / MARKER).unlink(missing_ok=True)
     if folder is not None:
