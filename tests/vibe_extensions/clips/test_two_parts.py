@@ -21,7 +21,7 @@ from pipeline.homography import transfer
 from vibe_extensions.clips.detection.decoders import ClipDecoding
 from vibe_extensions.clips.detection.run import detect_clips
 from vibe_extensions.clips.detectors.rtmpose import RTMPose
-from vibe_extensions.clips.detectors.two_parts import Boxes, Networks, TwoPartDetector
+from vibe_extensions.clips.detectors.two_parts import Boxes, Networks, TwoPartDetector, find_and_follow
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,26 @@ def test_another_n_detects_again(tmp_path: Path) -> None:
     write_bar(tmp_path / "a.avi", 5)
     assert [detect_clips(tmp_path, tmp_path / "out", Lights(every=n)).done for n in (1, 1, 4, 4, 1)] == [1, 0, 1, 0, 1]
     assert Lights().identity() == {}, "files from before the option stay up to date"
-    assert Lights(every=4).identity() == {"every": 4}
+    assert Lights(every=4).identity() == {"every": 4, "following": 2}
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_two_people_are_not_followed_onto_one(lost: int) -> None:
+    def at(x: float) -> Any:
+        return np.column_stack([np.linspace(x, x + 10, 17), np.linspace(0, 40, 17), np.ones(17)])
+
+    def look(images: Any, boxes: Any) -> list[Any]:  # from frame 2 on, one finds the joints of the other
+        onto = [int(1 - lost if image[0, 0, 0] >= 2 else lost) for image in images]
+        x = [[(20, 35)[to if k == lost else k] for k in range(len(one))] for to, one in zip(onto, boxes, strict=True)]
+        return [np.float32([at(one) for one in of_image]).reshape(-1, 17, 3) for of_image in x]
+
+    boxes = np.float32([[20, 0, 30, 40], [35, 0, 45, 40]])
+    networks = Networks(lambda images: [Boxes(boxes, np.float32([0.6, 0.8]))] * len(images), look)
+    images = [np.full((64, 160, 3), t, np.uint8) for t in (0, 1, 2, 3, 0)]
+    found = find_and_follow(networks, images, [True, False, False, False, True])
+    assert [one.scores.tolist() for one in found] == [
+        pytest.approx(s) for s in ([0.6, 0.8],) * 2 + ([0.8],) * 2 + ([0.6, 0.8],)
+    ]
 
 
 @pytest.mark.parametrize("every", [0, 101])

@@ -3,7 +3,7 @@
 With `every` = N, the first network runs on key frames only: each N-th frame, and frames that begin a scene. In between,
 the box in which joints are looked for is that of the frame before, and each of its sides then moves with the outermost
 joint on that side. A person is given up until the next key frame if fewer than LEAST_SHARED joints are seen in both
-frames. The score is the key frame's.
+frames, or if the joints coincide with those of somebody of a higher score. The score is the key frame's.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ Floats = NDArray[np.float32]
 SEEN: Final = 0.3  # confidence of a joint that moves its box
 LEAST_SHARED: Final = 3  # joints
 LEAST_SIDE: Final = 1.0  # px of a box
+SAME: Final = 0.1  # box diagonals, mean distance of the joints of two people who are one
 LONGEST: Final = 100  # frames
+FOLLOWING: Final = 2  # version, raised by hand whenever `follow` would give other people
 
 
 class Boxes(NamedTuple):
@@ -56,7 +58,9 @@ class TwoPartDetector(Detector):
 
     def identity(self) -> dict[str, Any]:
         options = super().identity()
-        return {key: value for key, value in options.items() if (key, value) != ("every", 1)}  # as before the option
+        if self.every > 1:
+            return options | {"following": FOLLOWING}
+        return {key: value for key, value in options.items() if key != "every"}  # as before the option
 
     @abstractmethod
     def load_networks(self, device: str) -> Networks:
@@ -91,4 +95,17 @@ def follow(before: People, joints: Floats, image: Image) -> People:
     height, width = image.shape[:2]
     boxes = np.clip(before.boxes + (new - old).reshape(-1, 4), 0, [width, height, width, height]).astype(np.float32)
     followed = (visible.sum(axis=1) >= LEAST_SHARED) & (boxes[:, 2:] - boxes[:, :2] >= LEAST_SIDE).all(axis=1)
-    return People(boxes[followed], before.scores[followed], joints[followed])
+    return _without_copies(People(boxes[followed], before.scores[followed], joints[followed]))
+
+
+def _without_copies(people: People) -> People:
+    """The people, without those who have been followed onto somebody of a higher score."""
+    xy, seen = people.keypoints[..., :2], people.keypoints[..., 2] >= SEEN
+    diagonal = np.linalg.norm(people.boxes[:, 2:] - people.boxes[:, :2], axis=1)
+    shared = seen[:, None] & seen  # (P, P, 17)
+    apart = (np.linalg.norm(xy[:, None] - xy, axis=-1) * shared).sum(axis=2) / np.maximum(shared.sum(axis=2), 1)
+    same = (shared.sum(axis=2) >= LEAST_SHARED) & (apart < SAME * np.minimum(diagonal[:, None], diagonal))
+    kept: list[int] = []
+    for i in np.argsort(-people.scores, kind="stable").tolist():
+        kept += [] if same[i, kept].any() else [i]
+    return People(*(values[sorted(kept)] for values in people))
