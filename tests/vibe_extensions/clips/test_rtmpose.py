@@ -273,6 +273,12 @@ def test_rtmdets_input_is_normalised_by_its_name_or_the_option(graphs: dict[str,
     assert zipped.identity() == identity
 
 
+def bomb(file: Path) -> None:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("a.onnx", "w") as stream:
+        for _ in range(65):
+            stream.write(bytes(1 << 20))
+
+
 BOX = {"dets": np.zeros((1, 2, 5)), "labels": np.zeros((1, 2), np.int64)}
 REFUSED: dict[str, tuple[str, Any, str]] = {  # which option, what writes the file, words of the message
     "no graph": ("detector", lambda file: file.write_bytes(b"no graph"), "ONNX Runtime loads"),
@@ -283,6 +289,7 @@ REFUSED: dict[str, tuple[str, Any, str]] = {  # which option, what writes the fi
     "rows of another size": ("detector", lambda f: constant(f, {"o": np.zeros((1, 7, 85))}), r"\(1, 189, 6 or more\)"),
     "26 joints": ("weights", lambda f: constant(f, {"x": np.zeros((1, 26, 384))}, (1, 3, 256, 192)), "26, 384"),
     "other bins": ("weights", lambda f: blob_pose(f, bins=3), r"\(1, 17, 384\)"),
+    "a zip that grows": ("weights", lambda f: bomb(f), r"at most 8 times as large.*a\.onnx \(68,157,440 bytes\)"),
     "a zip of pictures": ("weights", lambda f: zipfile.ZipFile(f, "w").writestr("a.jpg", "a"), "one ONNX graph"),
 }
 
@@ -312,6 +319,17 @@ def test_a_graph_reads_no_other_file(place, graphs, tmp_path, monkeypatch):
     entry.key, entry.value = "location", place.format(folder=tmp_path)
     file.write_bytes(model.SerializeToString())
     with pytest.raises(RawDataError, match="other files"):
+        RTMPose(**(graphs | {"detector": str(file)})).load("cpu")
+    del model.graph.initializer[0]  # and where the key is written in another way: with lengths of two bytes
+    weight.ClearField("external_data")
+
+    def field(number: int, content: bytes) -> bytes:
+        return bytes([number << 3 | 2, len(content) & 127 | 128, len(content) >> 7]) + content
+
+    key = field(1, b"location") + field(2, place.format(folder=tmp_path).encode())
+    file.write_bytes(model.SerializeToString() + field(7, field(5, weight.SerializeToString() + field(13, key))))
+    assert onnx.load(file, load_external_data=False).graph.initializer[-1].external_data[0].key == "location"
+    with pytest.raises(RawDataError, match="External data path"):
         RTMPose(**(graphs | {"detector": str(file)})).load("cpu")
 
 

@@ -6,6 +6,8 @@ Imports ONNX Runtime only to load a graph.
 from __future__ import annotations
 
 import hashlib
+import os
+import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +20,8 @@ from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.raw.files import open_regular
 
 LARGEST: Final = 1 << 31  # bytes of a graph: protobuf's limit
+SMALL: Final = 1 << 26  # bytes of a graph that a zip of any size may hold
+DENSEST: Final = 8  # times the size of its zip: weights hardly get smaller
 AT_ONCE: Final = 16  # images
 CPU: Final = "CPUExecutionProvider"
 CUDA: Final = "CUDAExecutionProvider"
@@ -51,12 +55,14 @@ def read(file: Path, do: str = DO) -> Graph:
         try:
             with zipfile.ZipFile(stream) as archive:
                 inside = [entry for entry in archive.infolist() if entry.filename.endswith(".onnx")]
-                if len(inside) == 1 and inside[0].file_size < LARGEST:
+                most = min(LARGEST, max(SMALL, DENSEST * os.fstat(stream.fileno()).st_size))
+                if len(inside) == 1 and inside[0].file_size < most:
                     return Graph(file, inside[0].filename, archive.read(inside[0]), do)
                 found = ", ".join(f"{entry.filename} ({entry.file_size:,} bytes)" for entry in inside[:3]) or "none"
         except (zipfile.BadZipFile, OSError, RuntimeError, EOFError, ValueError) as error:
             found = f"a damaged zip: {error}"
-    raise Graph(file, "", b"", do).error("zip", "one ONNX graph of less than 2 GiB", found)
+    expected = f"one ONNX graph of less than 2 GiB, at most {DENSEST} times as large as the zip"
+    raise Graph(file, "", b"", do).error("zip", expected, found)
 
 
 class Session:
@@ -80,10 +86,12 @@ class Session:
         options.intra_op_num_threads = 1
         if b"\x08location" in graph.content:  # the key of tensors with external data
             raise graph.error("weights", "weights within the graph", "names of other files")
-        try:
-            self._session: Any = onnxruntime.InferenceSession(graph.content, options, providers)
-        except Exception as error:  # ONNX Runtime's errors have no common class
-            raise graph.error("graph", "one that ONNX Runtime loads", _first_line(error)) from error
+        with tempfile.TemporaryDirectory() as empty:  # where ONNX Runtime looks for them if this key is not seen
+            options.add_session_config_entry("session.model_external_initializers_file_folder_path", empty)
+            try:
+                self._session: Any = onnxruntime.InferenceSession(graph.content, options, providers)
+            except Exception as error:  # ONNX Runtime's errors have no common class
+                raise graph.error("graph", "one that ONNX Runtime loads", _first_line(error)) from error
         self.on_gpu = self._session.get_providers()[0] != CPU
         if device.startswith("cuda") and not self.on_gpu:
             raise ConfigError(
