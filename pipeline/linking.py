@@ -29,7 +29,7 @@ import numpy as np
 
 from pipeline.boxes import extents
 from pipeline.errors import ConfigError
-from pipeline.skeletons import Bools, Doubles, Floats, Ints
+from pipeline.skeletons import Bools, Doubles, Floats, Ints, without_non_finite
 
 SECOND: Final = 25  # frames, where the frame rate is not known
 MAX_COST: Final = 25.0  # 5 standard deviations
@@ -67,8 +67,8 @@ def link(
     confidence 0 means not seen. `cuts` are the first frames of new scenes. `camera[frame]` maps the px of still
     things in the frame before, (3, 3); without one, the camera is still. Returns one (n, 2) array per person: rows
     (t, p) in time order; persons by their first frame, then left to right. The order of detections within a frame
-    changes only p. A person not seen for more than `max_gap` frames, or across a cut, is a new one. Detections without
-    a seen joint are ignored.
+    changes only p. A person not seen for more than `max_gap` frames, or across a cut, is a new one. Joints that are not
+    finite count as not seen; detections without a seen joint are ignored.
     """
     if not len(keypoints):
         return []
@@ -199,7 +199,7 @@ def _collect_detections(keypoints: Sequence[Floats]) -> _SeenDetections:
     counts = [len(persons) for persons in keypoints]
     frame = np.repeat(np.arange(len(counts)), counts)
     number = np.arange(len(frame)) - np.repeat(np.cumsum(counts) - counts, counts)
-    points = np.concatenate([np.asarray(persons, np.float64) for persons in keypoints])
+    points, _ = without_non_finite(np.concatenate([np.asarray(persons, np.float64) for persons in keypoints]))
     corners, any_seen = extents(points)
     corners, points, rows = corners[any_seen], points[any_seen], np.column_stack([frame, number])[any_seen]
     n = len(rows)

@@ -27,6 +27,14 @@ def test_people_who_stand_apart_keep_to_themselves() -> None:
     assert [track[:, 1].tolist() for track in tracks] == [[0] * 30, [1] * 30, [2] * 30]
 
 
+def test_joints_that_are_not_finite_are_not_seen() -> None:
+    detections = [np.stack([person(100 + t), person(400 - t), person(700)]) for t in range(30)]
+    for frame in detections[3::4]:
+        frame[0, 2], frame[1, :3, 0], frame[2, :, 1] = np.nan, np.inf, -np.inf
+    linked = [[row for row in range(30) if person < 2 or row % 4 != 3] for person in range(3)]
+    assert [track[:, 0].tolist() for track in link(detections, range(30))] == linked
+
+
 def test_people_who_cross_do_not_change_places() -> None:
     # A adult walks right, a child of 60% walks left; their boxes overlap wholly half-way.
     detections = [np.stack([person(100 + 5 * t, lean=0.2), person(300 - 5 * t, 115, 0.6, -0.2)]) for t in range(41)]
