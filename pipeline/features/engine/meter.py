@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 STAGES: Final = ("decode", "crop", "pair", "model", "write")
+BUSY: Final = 0.5  # share of the time from which a stage is a bottleneck
 
 _ADDING: Final = threading.Lock()
 
@@ -61,10 +62,15 @@ class Meter:
 
     @property
     def bottleneck(self) -> str:
-        """The busiest stage: decode (with crop and pair), model or write."""
+        """The busiest stage: decode (with crop and pair), model or write; none if all are idle for most of the time.
+
+        >>> [Meter(began=0, ended=10, seconds={"decode": s, "crop": 1}).bottleneck for s in (0.7, 7)]
+        ['none', 'decode']
+        """
         busy = Counter(self.busy())
         busy["decode"] += busy["crop"] + busy["pair"]
-        return max(("decode", "model", "write"), key=busy.__getitem__)
+        stage = max(("decode", "model", "write"), key=busy.__getitem__)
+        return stage if busy[stage] >= BUSY else "none"
 
     def __str__(self) -> str:
         """96 rows/s on cpu, bottleneck: model (busy: decode 22%, crop 3%, model 98%, write 1%)"""
