@@ -31,7 +31,7 @@ from pipeline.conversion.committed import (
     why_without_track,
 )
 from pipeline.errors import PipelineError
-from pipeline.features.plan import is_current, is_untrained, stream_label, weights_of
+from pipeline.features.plan import WITHOUT_FEATURES, is_current, is_untrained, stream_label, weights_of
 from pipeline.recipe.overview import stored_bytes
 from pipeline.settings.arguments import cache_option, choose_splits, splits_argument
 
@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
         except cache.CacheError as error:  # an unreadable split may have reported it already
             result.problems += [] if str(error) in result.problems else [str(error)]
         result.lines(dict.fromkeys(text for row in rows for text in _weights_lines(row)), IDLE)
-        result.lines((*incomplete_downloads(rows), *_undecodable_lines(rows)), DOUBT)
+        result.lines((*incomplete_downloads(rows), *_lost_lines(rows, args.cache)), DOUBT)
         for row in rows:
             for mark, texts in _video_lists(row, every=args.all):
                 command_line = command("status", "--all", "--cache", str(args.cache))
@@ -180,6 +180,7 @@ def _status_of(opened: cache.FeatureCache, name: str, *, sizes: bool) -> dict[st
 def split_status(split: cache.Split) -> dict[str, Any]:
     """The document of one split."""
     streams, undecodable = dict[str, str](), dict[str, int | None]()  # None: the stream's flags cannot be read
+    without = dict[str, dict[str, int]]()  # stream -> reason -> rows
     weights, problems = dict[str, dict[str, Any]](), []
     for name in split.streams:
         streams[name], undecodable[name] = f"{name} (damaged)", None
@@ -188,6 +189,7 @@ def split_status(split: cache.Split) -> dict[str, Any]:
             if made := weights_of(split, name):
                 weights[name] = made | {"untrained": is_untrained(split, name)}
             undecodable[name] = split.undecodable(name)
+            without[name] = split.stream_provenance(name).get(WITHOUT_FEATURES) or {}
         except cache.CacheError as error:
             problems.append(f"{split.name}: {name} is damaged: {error}")
     missing, unlisted = dict[str, str](), ""  # committed video -> its missing file ("": all); why they are unknown
@@ -219,6 +221,7 @@ def split_status(split: cache.Split) -> dict[str, Any]:
         "unlisted": unlisted,
         "weights": weights,
         "undecodable": undecodable,
+        "without_features": without,
         "set_aside": [f"{video['set_aside']}: {video['message']}" for video in videos if video["failed"]],
         "uncounted": sum(video["failed"] and not video["found"] for video in videos),
         "without_track": without_track,
@@ -269,11 +272,15 @@ def _weights_lines(row: Mapping[str, Any]) -> Iterator[str]:
             yield f"weights of {stream}: {made['network']}, {terms}"
 
 
-def _undecodable_lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _lost_lines(rows: Sequence[Mapping[str, Any]], root: cache.Root) -> Iterator[str]:
+    """Rows without features, by reason."""
     for row in rows:
         imported = {label.partition(" ")[0] for label in row["streams"] if "(imported" in label}
         for stream, lost in row["undecodable"].items():
+            reasons = row["without_features"].get(stream, {})
+            exact = sum(reasons.values()) == lost  # else rows have been replaced since, or a killed run found some
+            why = _by_reason(reasons) if exact else [", ".join(reasons) or "reason not recorded"]
+            again = command("extract", row["split"], "--stream", stream, "--cache", str(root), "--replace")
+            why = ["not in its file, or not finite"] if stream in imported else [*why, f"to try again: {again}"]
             if lost:
-                do = "Replace them, then convert and extract again (extract --replace if the files are the same)."
-                why = "not in its file, or not finite" if stream in imported else f"images could not be decoded. {do}"
-                yield f"{row['split']}: {count(lost, 'row')} without features in {stream}: {why}"
+                yield f"{row['split']}: {count(lost, 'row')} without features in {stream}: {'; '.join(why)}"

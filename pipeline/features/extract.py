@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from pipeline.features.engine.run import Output, Run
 from pipeline.features.engine.shards import Counts, PendingShard
 from pipeline.features.parallel import ParallelRun, provenance_of
 from pipeline.features.pixel_sources import pixels
-from pipeline.features.plan import ExtractionPlan, missing_rows
+from pipeline.features.plan import WITHOUT_FEATURES, ExtractionPlan, missing_rows
 from pipeline.features.spec import Resources
 
 HERE: Final = Resources()  # the whole machine
@@ -101,7 +102,7 @@ class _StreamExtraction:
         extends = plan.spec.name in split.streams and not plan.replace
         self.missing = missing_rows(split, plan.spec.name if extends else None).shards
         self.recorded = split.stream_manifest(plan.spec.name)["backbone"] if extends else None
-        self._measured_before = speed_of(split.stream_provenance(plan.spec.name)) if extends else {}
+        self._noted = split.stream_provenance(plan.spec.name) if extends else {}
         self.counts = Counts()
 
     def _provenance(self) -> Mapping[str, Any]:
@@ -137,8 +138,9 @@ class _StreamExtraction:
         stand_in = bool(backbone.get("stand_in") or self._split.manifest.get("stand_in"))
         software = {name: version(name) for name in ("opencv-python", "torch", "torchvision")}
         file = self.plan.spec.stream.weights_file
-        named = {} if file is None else {"weights_file": str(file.resolve())}
-        measured = meter.as_dict() if meter.rows else self._measured_before  # carried rows have no speed
+        named: dict[str, Any] = {} if file is None else {"weights_file": str(file.resolve())}
+        measured = meter.as_dict() if meter.rows else speed_of(self._noted)  # carried rows have no speed
+        named[WITHOUT_FEATURES] = self.counts.problems + Counter(self._noted.get(WITHOUT_FEATURES))
         # Times go into the note, since the manifest is equal for every run.
         self.writer.commit(
             {"identity": dict(self.plan.identity), "backbone": backbone, "stand_in": stand_in},

@@ -195,10 +195,9 @@ class Run(Generic[T]):
                     labels = label_batch(self._split, rows, out.stream.reads)
                     with self.meter.measure("model"):
                         computed, known = compute_labels(out.stream, computer, labels, len(rows))
-                    out.open.store(rows, computed, known)
+                    self.meter.rows += out.open.store(rows, computed, known)
                     if time.monotonic() - self._saved > CHECKPOINT_EVERY:
                         save()
-                    self.meter.rows += len(rows)
                     self._report()
                 for finished in out.open.take_finished():
                     yield 0, self._write(out, finished)
@@ -339,8 +338,7 @@ class Run(Generic[T]):
             (out, batch), (computed, known) = self._computing.pop(future), future.result()
             out.computing -= 1
             filled = np.flatnonzero(batch.rows >= 0)
-            out.open.store(batch.rows[filled], computed[filled], known[filled])
-            self.meter.rows += len(filled)
+            self.meter.rows += out.open.store(batch.rows[filled], computed[filled], known[filled])
             out.batches.free(batch)
         if time.monotonic() - self._reported > REPORT_EVERY:
             self._report()

@@ -15,10 +15,13 @@ from numpy.typing import NDArray
 
 import cache
 from cache import Split
+from pipeline.errors import PipelineError
 from pipeline.features.pixel_sources import Cut, column, crop_boxes, cuts, label, windows_in_run
 from pipeline.features.streams.base import Labels, Reads, Stream
 
 EXAMPLES: Final = 5  # problems that are reported with their message
+NOT_FINITE: Final = "not_finite"  # reason of computed rows that are given up
+MOST_NOT_FINITE: Final = 1024  # rows that are given up before any other is computed
 COMPARED: Final = 8  # rows whose stored keys are compared, or videos whose digests are
 
 
@@ -71,6 +74,7 @@ class OpenShards:
         self._open: dict[int, PendingShard] = {}
         self.pairs, self._columns = stream.reads.crops > 1, stream.reads.labels
         self.not_computed = 0  # rows, in all shards so far, that were carried over or given up
+        self._finite, self._not_finite = 0, 0  # computed rows
 
     def __len__(self) -> int:
         return len(self._open)
@@ -103,17 +107,39 @@ class OpenShards:
         values = zip(*(label(self._split, name, rows) for name in self._columns), strict=True)
         return (dict(zip(self._columns, of_row, strict=True)) for of_row in values)
 
-    def store(self, rows: NDArray[np.int64], computed: NDArray[Any], known: NDArray[np.bool_]) -> None:
-        """Store the numbers (n, dim) of (n,) rows in open shards, and (n,) whether they are known."""
+    def store(self, rows: NDArray[np.int64], computed: NDArray[Any], known: NDArray[np.bool_]) -> int:
+        """Store the numbers (n, dim) of (n,) rows in open shards, and (n,) whether they are known.
+
+        Rows that are not finite in the stream's dtype are given up. Returns the number of the others. Raises
+        PipelineError if the first `MOST_NOT_FINITE` rows are all given up.
+        """
+        with np.errstate(over="ignore"):
+            computed = np.asarray(computed, self._stream.dtype)
+        finite = np.isfinite(computed).all(axis=1)
+        if not finite.all():
+            self._give_up_not_finite(rows[~finite], computed[~finite])
+            rows, computed, known = rows[finite], computed[finite], known[finite]
+        self._finite += len(rows)
         ok = np.where(known, cache.COMPUTED, cache.UNDEFINED)
         for shard, at in self._by_shard(rows):
             here = rows[at] - shard.start
-            with np.errstate(over="ignore"):  # the cache refuses infinite numbers
-                shard.values[here] = computed[at]
+            shard.values[here] = computed[at]
             shard.ok[here] = ok[at]
             shard.done[here] = True
             shard.left -= len(at)
             shard.counts.computed += len(at)
+        return len(rows)
+
+    def _give_up_not_finite(self, rows: NDArray[np.int64], numbers: NDArray[Any]) -> None:
+        tracks, frame = self._split.tracks, column(self.rows, "frame_index", rows)
+        for i, track in enumerate(self._split.track_of(rows).tolist()):
+            n_bad = np.count_nonzero(~np.isfinite(numbers[i]))
+            what = f"{n_bad:,} of {numbers.shape[1]:,} numbers are not finite in {numbers.dtype}"
+            self.give_up(rows[i : i + 1], NOT_FINITE, f"track {tracks[track].name}, frame {frame[i]}: {what}")
+        self._not_finite += len(rows)
+        if self._not_finite >= MOST_NOT_FINITE and not self._finite:
+            what = f"no row of {self._not_finite:,} is finite in {numbers.dtype}. Check its weights and precision."
+            raise PipelineError(f"{self._split.name}: {self._stream.kind}: {what}")
 
     def give_up(self, rows: NDArray[np.int64], kind: str, message: str) -> None:
         """Give up rows that cannot be computed: their `ok` stays 0."""

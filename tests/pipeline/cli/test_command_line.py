@@ -3,6 +3,7 @@
 import functools
 import io
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,12 +11,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pipeline import datasets
 from pipeline.__main__ import commands
 from pipeline.cli.console import plain
 from pipeline.datasets.penn_action import PennAction
+from pipeline.features.engine import shards
 from tests.cache import toy
 
 ROOT = Path(__file__).parents[3]
@@ -61,6 +64,40 @@ def test_rejected_videos_and_rows_without_features_are_in_the_document(penn, con
     for shard in (penn.root / penn.name / "features/resnet50_ok/c").iterdir():
         shard.unlink()
     assert "✗ penn_action/train: resnet50 is damaged: " in status_of(code=1)
+
+
+def test_a_row_that_is_not_finite_costs_only_itself_until_it_is_computed_again(
+    penn, convert, extract, status_of, network, monkeypatch
+):
+    (penn.frames("0005") / "000002.jpg").write_bytes(b"")
+    convert()
+    compute, seen = network.__call__, []
+
+    def overflow(self: Any, crops: Any) -> Any:
+        numbers = compute(self, crops)
+        seen.append(len(crops))
+        numbers[0, :3] *= 1e9 if len(seen) == 1 else 1
+        return numbers
+
+    monkeypatch.setattr(network, "__call__", overflow)
+    shown = extract().out
+    assert "22 rows computed" in shown and "! 1 row without features: not_finite" in shown
+    assert re.search(r"track 000\d/0, frame \d: 3 of 2,048 numbers are not finite in float16\n", shown)
+    replace = f"extract penn_action/train --stream resnet50 --cache {penn.root} --replace"
+    reasons = "1 not_finite, 1 picture_empty"
+    assert re.search(f"2 rows without features in resnet50: {reasons}; to try again: .*{replace}", status_of())
+    (row,) = json.loads(status_of("--json"))
+    assert row["without_features"] == {"resnet50": {"not_finite": 1, "picture_empty": 1}}
+    assert (extract().out, len(network.batches)) == ("penn_action/train: resnet50 is up to date\n", len(seen))
+    assert "23 rows computed" in extract("--replace").out
+    assert "1 row without features in resnet50: 1 picture_empty;" in status_of()
+
+
+def test_an_extraction_without_any_finite_row_ends(penn, convert, extract, network, monkeypatch):
+    convert()
+    monkeypatch.setattr(shards, "MOST_NOT_FINITE", 12)
+    monkeypatch.setattr(network, "__call__", lambda self, crops: np.full((len(crops), 2048), np.nan, np.float32))
+    assert "penn_action/train: resnet50: no row of " in extract(code=2).err
 
 
 def test_messages_of_libraries_about_a_broken_video_are_not_shown_beside_our_own(tmp_path: Path) -> None:

@@ -163,9 +163,9 @@ def test_pixels_that_cannot_be_compared_end_the_extraction(extract, monkeypatch,
     [
         ("Single", "raises", "ZeroDivisionError: no such colour"),
         ("Single", "ends", "EOFError: of something of its own"),
-        ("Single", "short", r"expected 3 finite numbers of frame .*, found \[0.0, 0.0\]"),
+        ("Single", "short", r"expected 3 numbers of frame .*, found the shape \(2,\)"),
         ("Steps", "raises", "ZeroDivisionError: no such pair"),
-        ("Steps", "short", "expected 6 finite numbers"),
+        ("Steps", "short", "expected 6 numbers"),
     ],
 )
 def test_a_stream_that_fails_ends_the_extraction(extract: Extract, stream: str, fails: str, message: str) -> None:

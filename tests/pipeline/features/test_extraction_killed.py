@@ -149,11 +149,11 @@ def test_ctrl_c_keeps_every_computed_row_and_the_next_command_says_so(small, tmp
     words = ("extract", *SPLIT.split("/"), "--cache", root, "--kind", "homography", "--workers", 1)
     store, batches = OpenShards.store, []
 
-    def store_or_stop(*args: Any) -> None:
-        store(*args)
-        batches.append(args)
+    def store_or_stop(*args: Any) -> int:
+        batches.append(store(*args))
         if len(batches) == 3:
             raise KeyboardInterrupt
+        return batches[-1]
 
     with monkeypatch.context() as patch:
         patch.setattr(OpenShards, "store", store_or_stop)
