@@ -6,11 +6,12 @@ have no features: windows leave them out. A killed import continues with the nex
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 import cache
 from cache.storage.local import LocalStore
 from pipeline.cli.progress import Progress, silent
+from pipeline.cli.text import count
 from pipeline.conversion.identity import describe
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.features.plan import IMPORTED, is_current
@@ -36,6 +38,9 @@ MATCHES: Final = ("tracks", "rows")
 USUAL: Final = "features"  # array that is taken of several
 LARGEST_EXACT: Final = 1 << 24  # integers up to it are exact in float32
 FRAME_BITS: Final = 40  # of a key; the rest is the track's number
+NO_TRACK: Final = -2  # key of a row whose track name the split does not have
+BY_NAMES: Final = "add arrays of track names and frames to the file (docs/features.md)."
+OTHER_NAME: Final = "Use another name (--as NAME)."
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,7 @@ class ImportedArray:
     matched_by: str
     stand_in: bool  # random weights
     why: str
+    left_out: int = 0  # rows of the file whose tracks the split does not have
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +61,19 @@ class ArrayOptions:
     """Options of an import, besides file, split and stream."""
 
     array: str = ""  # "": the only one, or `features`
-    match: str = ""  # one of MATCHES; "": by tracks if the file has their names
+    match: str = ""  # one of MATCHES; "": by tracks if the file has their names, and none may be missing
     weights_of: str | None = None  # description of the network that computed the numbers
+
+
+class _Match(NamedTuple):
+    """An array of a file, and its rows for a split."""
+
+    arrays: ArrayFile
+    array: str
+    rows: Rows  # (n,) of the split, ascending
+    position: Rows  # (n,) row of the file; -1: none
+    left_out: int  # rows of the file whose tracks the split does not have
+    digest: str  # of the split's tracks and frames if the file counts rows or tracks; else ""
 
 
 def import_array(
@@ -70,11 +87,12 @@ def import_array(
 ) -> ImportedArray:
     """Write an array (n, ...) of the file as the stream `stream` of the split `name`: float16, or else float32.
 
-    file: npy, npz, safetensors, Parquet, or the folder of a Parquet export.
+    file: npy, npz, safetensors, Parquet, or the folder of a Parquet export. An existing stream gets the rows of new
+        tracks; another file must have the earlier rows unchanged.
 
     Raises:
-        RawDataError: the file is invalid, a row is not of the split or repeated, or the number of rows is wrong.
-        PipelineError: the stream exists and has another origin.
+        RawDataError: the file is invalid, a row is not of the split, repeated or changed, or the number is wrong.
+        PipelineError: the stream has another origin, or the file lacks track names or new tracks.
         cache.CacheError: the split is missing, or another process writes the stream.
     """
     options = options or ArrayOptions()
@@ -86,25 +104,30 @@ def import_array(
     matched_by = MATCHES[not keys or options.match == "rows"]
     identity = {"kind": IMPORTED, "version": VERSION, "file_sha256": digest, "weights": options.weights_of}
     source = {"format": "arrays", "array": array, "matched_by": matched_by}
-    if stream in split.streams:
-        recorded = split.stream_manifest(stream)
-        before = {**recorded.get("identity", {}), **{key: recorded.get(IMPORTED, {}).get(key) for key in source}}
-        if why := describe(before, {**identity, **source}):
-            raise PipelineError(f"{name}: stream {stream!r} has another origin ({why}). Use another name (--as NAME).")
-        if is_current(split, stream):
-            return _result(split, stream, "")
+    recorded = split.stream_manifest(stream) if stream in split.streams else {}
+    before = recorded.get("identity", {}) | {key: recorded.get(IMPORTED, {}).get(key) for key in source}
+    if (is_same := before == identity | source) and is_current(split, stream):
+        return _result(split, stream, "")
+    any_file = {"file_sha256": digest, "array": array, "matched_by": matched_by}
+    if recorded and (why := describe(before | any_file, identity | source)):
+        raise PipelineError(f"{name}: stream {stream!r} has another origin ({why}). {OTHER_NAME}")
     numbers = arrays.open(array)
-    if numbers.dtype.kind not in "biuf":
-        raise RawDataError(file, array, expected="numbers", found=str(numbers.dtype), do="Name another: --array NAME.")
-    rows, position = _match(split, arrays, numbers.shape[0], keys, by_rows=matched_by == "rows")
-    dim, dtype = math.prod(numbers.shape[1:]), "float16" if numbers.dtype == np.float16 else "float32"
-    plan = cache.fingerprint({**identity, **source})
+    match = _match(split, arrays, array, keys, options.match)
+    if recorded and match.digest not in ("", recorded[IMPORTED].get("rows_digest")):
+        why = f"the split has changed since {stream!r} was imported, and the file counts rows or tracks"
+        raise PipelineError(f"{name}: {why}. Match by track names: {BY_NAMES}")
+    source |= {"rows_digest": match.digest} if match.digest else {}
+    dim, dtype = math.prod(numbers.shape[1:]), "float16" if numbers.dtype.str[1:] == "f2" else "float32"
+    plan = cache.fingerprint(identity | source)
     with cache.StreamWriter(root, name, stream, dim=dim, dtype=dtype, plan=plan) as writer:
         if writer.split_digest != split.manifest["digest"]:
             raise cache.CacheChanged(f"{name}: another process has committed meanwhile. Run it again.")
-        _write_shards(writer, arrays, array, rows, position, progress)
+        if recorded and options.match != "tracks":
+            _require_new_tracks(writer, split, match)
+        _write_shards(writer, None if is_same else split, match, progress)
         about: dict[str, Any] = {"file": file.name, "container": arrays.format, "dtype": str(numbers.dtype)}
-        about |= {"shape": [*numbers.shape], "rows": len(rows), "covered": int((position >= 0).sum())}
+        about |= {"shape": [*numbers.shape], "rows": len(match.rows), "left_out": match.left_out}
+        about["covered"] = int((match.position >= 0).sum())
         untrained = arrays.stand_in and not split.manifest["stand_in"]
         entries = {
             "identity": identity,
@@ -120,7 +143,9 @@ def _result(split: cache.Split, stream: str, why: str) -> ImportedArray:
     recorded = split.stream_manifest(stream)
     about, untrained = recorded[IMPORTED], bool(recorded["backbone"]["stand_in"])
     lost = split.undecodable(stream)
-    return ImportedArray(about["rows"], about["covered"], lost, about["matched_by"], untrained, why)
+    return ImportedArray(
+        about["rows"], about["covered"], lost, about["matched_by"], untrained, why, about.get("left_out", 0)
+    )
 
 
 def _choose(arrays: ArrayFile, name: str) -> str:
@@ -131,6 +156,8 @@ def _choose(arrays: ArrayFile, name: str) -> str:
         found = ", ".join(others[:20]) or "none"
         expected = f"an array {name!r}" if name else f"one array, or {USUAL!r}"
         raise RawDataError(arrays.file, "file", expected=expected, found=found, do="Name one of them: --array NAME.")
+    if (dtype := arrays.open(chosen).dtype).kind not in "biuf":
+        raise RawDataError(arrays.file, chosen, expected="numbers", found=str(dtype), do="Name another: --array NAME.")
     return chosen
 
 
@@ -146,42 +173,45 @@ def _keys_of(arrays: ArrayFile, match: str) -> tuple[str, str] | None:
     return None
 
 
-def _match(
-    split: cache.Split, arrays: ArrayFile, n_rows: int, keys: tuple[str, str] | None, *, by_rows: bool
-) -> tuple[Rows, Rows]:
-    """The rows (n,) of the split's tracks, ascending, and the row of the file for each: -1 if it has none.
+def _match(split: cache.Split, arrays: ArrayFile, array: str, keys: tuple[str, str] | None, how: str) -> _Match:
+    """Match the split's rows and the file's.
 
-    by_rows: the file must have the split's rows in their order.
+    how: "rows": the file must have the split's rows in their order; "tracks": leave out rows of unknown tracks.
     """
     ranges = [*spans(split.tracks.start, split.tracks.stop)]
     rows = np.concatenate([np.zeros(0, np.int64), *(np.arange(start, stop) for start, stop in ranges)])
+    n_rows, by_rows = arrays.open(array).shape[0], keys is None or how == "rows"
     if by_rows and n_rows != len(rows):
-        do = "Name the file of this split, or add arrays of track names and frames (docs/features.md)."
-        expected = f"{len(rows):,} rows as {split.name}"
+        expected, do = f"{len(rows):,} rows as {split.name}", f"Name the file of this split, or {BY_NAMES}"
         raise RawDataError(arrays.file, "file", expected=expected, found=f"{n_rows:,}", do=do)
-    if keys is None:
-        return rows, np.arange(len(rows))
     frames = [split.rows("frame_index", start, stop) for start, stop in ranges]
     own = (split.track_of(rows) << FRAME_BITS) + np.concatenate([np.zeros(0, np.int64), *frames])
+    digest = cache.fingerprint({"tracks": split.tracks.names, "rows": hashlib.sha256(own.tobytes()).hexdigest()})
+    if keys is None:
+        return _Match(arrays, array, rows, np.arange(len(rows)), 0, digest)
     key = _read_keys(arrays, keys, split.tracks.names, n_rows)
     row = np.searchsorted(own, key)  # tracks ascend by row, frames within a track
-    foreign = np.append(own, -2)[row] != key
-    repeated = np.isin(np.arange(n_rows), np.unique(row, return_index=True)[1], invert=True) & ~foreign
-    if (wrong := np.flatnonzero(foreign | repeated | (by_rows & (row != np.arange(n_rows))))).size:
+    foreign = np.append(own, -3)[row] != key
+    left_out = (key == NO_TRACK) & (how == "tracks")
+    repeated = np.isin(np.arange(n_rows), np.unique(key, return_index=True)[1], invert=True) & ~foreign
+    if (wrong := np.flatnonzero(foreign & ~left_out | repeated | (by_rows & (row != np.arange(n_rows))))).size:
         i, do = int(wrong[0]), "Name the file of this split."
         expected = f"a row of {split.name}" if foreign[i] else "every row once"
-        if not foreign[i] and not repeated[i]:
+        if key[i] == NO_TRACK and not by_rows:
+            do = "Name the file of this split, or leave out rows of other tracks: --match tracks."
+        elif not foreign[i] and not repeated[i]:
             expected, do = f"the order of {split.name}", "Match by keys: --match tracks."
         track, frame = (next(itertools.islice((v for b in arrays.blocks(k) for v in b), i, None)) for k in keys)
         found = f"track {track}, frame {frame} in row {i}"
         raise RawDataError(arrays.file, keys[0], expected=expected, found=found, do=do)
     position = np.full(len(rows), -1, np.int64)
-    position[row] = np.arange(n_rows)
-    return rows, position
+    position[row[~foreign]] = np.flatnonzero(~foreign)
+    digest = digest if arrays.open(keys[0]).dtype.kind in "iu" else ""
+    return _Match(arrays, array, rows, position, int(left_out.sum()), digest)
 
 
 def _read_keys(arrays: ArrayFile, keys: tuple[str, str], names: list[str], n_rows: int) -> Rows:
-    """Keys (n_rows,) of track and frame, which ascend with the split's rows; -1 for an unknown track.
+    """Keys (n_rows,) of track and frame, which ascend with the split's rows; else NO_TRACK, or -1.
 
     A track is its name, or its number in the split.
     """
@@ -194,40 +224,56 @@ def _read_keys(arrays: ArrayFile, keys: tuple[str, str], names: list[str], n_row
         for block in arrays.blocks(name):
             if block.dtype.kind in "US":
                 texts, which = np.unique(block, return_inverse=True)
-                block = np.array([numbers.get(text_of(text), -1) for text in texts.tolist()])[which]
-            part.append(np.where((block >= 0) & (block < most), block, -1).astype(np.int64))
+                part.append(np.array([numbers.get(text_of(text), NO_TRACK) for text in texts.tolist()])[which])
+            else:
+                part.append(np.where((block >= 0) & (block < most), block, -1).astype(np.int64))
         parts.append(np.concatenate(part))
-    return np.where(np.minimum(*parts) < 0, -1, (parts[0] << FRAME_BITS) + parts[1])
+    lowest: Rows = np.minimum(*parts)
+    return np.where(lowest < 0, lowest, (parts[0] << FRAME_BITS) + parts[1])
 
 
-def _write_shards(
-    writer: cache.StreamWriter, arrays: ArrayFile, array: str, rows: Rows, position: Rows, progress: Progress
-) -> None:
-    """Write the pending shards. position (n,): the row of the file for each of the split's rows (n,), ascending."""
-    place = writer.place
-    stored = arrays.mapped(array, place.store.path(place.home) if isinstance(place.store, LocalStore) else None)
-    form = writer.columns[str(place.stream)]
-    for n_done, shard in enumerate(pending := writer.pending):
-        progress(n_done, len(pending), "features")
+def _require_new_tracks(writer: cache.StreamWriter, split: cache.Split, match: _Match) -> None:
+    """Raise PipelineError if the file has no row of a track that an existing stream does not have yet."""
+    is_new = np.isin(match.rows // writer.rows_per_shard, writer.pending)
+    tracks = split.track_of(match.rows)
+    if (missing := np.setdiff1d(tracks[is_new], tracks[match.position >= 0])).size:
+        what = f"no rows of {count(missing.size, 'new track')}, such as {split.tracks.names[missing[0]]!r}"
+        do = "Import a file with them and with all earlier rows, or leave them without features: --match tracks."
+        raise PipelineError(f"{match.arrays.file}: {what}. {do}")
+
+
+def _write_shards(writer: cache.StreamWriter, committed: cache.Split | None, match: _Match, progress: Progress) -> None:
+    """Write the pending shards. committed: raise RawDataError if the file has other numbers for the existing ones."""
+    place, name, pending = writer.place, f"features/{writer.place.stream}", {*writer.pending}
+    folder = place.store.path(place.home) if isinstance(place.store, LocalStore) else None
+    stored, form = match.arrays.mapped(match.array, folder), writer.columns[str(place.stream)]
+    for n_done, shard in enumerate(chosen := writer.pending if committed is None else writer.live_shards):
+        progress(n_done, len(chosen), "features")
         own = np.asarray(writer.rows(shard))
-        at, (first, last) = np.full(len(own), -1, np.int64), np.searchsorted(rows, [own[0], own[-1] + 1])
-        at[rows[first:last] - own[0]] = position[first:last]
-        data, ok = _rows_at(arrays, array, stored.reshape(len(stored), *form.trailing), at, form.dtype)
-        # A row's key: the plan, which names the file, and the row number.
-        key = np.full(len(at), int(writer.plan[:16], 16), np.uint64)
-        writer.write(shard, data, ok, np.stack([key, at.astype(np.uint64)], axis=1))
+        at, (first, last) = np.full(len(own), -1, np.int64), np.searchsorted(match.rows, [own[0], own[-1] + 1])
+        at[match.rows[first:last] - own[0]] = match.position[first:last]
+        data, ok = _rows_at(match, stored.reshape(len(stored), *form.trailing), at, form.dtype)
+        if shard in pending:
+            # A row's key: the plan, which names the file, and the row number.
+            key = np.full(len(at), int(writer.plan[:16], 16), np.uint64)
+            writer.write(shard, data, ok, np.stack([key, at.astype(np.uint64)], axis=1))
+        elif committed is not None:
+            had = committed.rows(f"{name}_ok", own[0], own[-1] + 1) == 1
+            differs = (ok != had) | (ok & (data != committed.rows(name, own[0], own[-1] + 1)).any(axis=1))
+            if (bad := own[differs & writer.live(shard)]).size:
+                track = committed.tracks.names[int(committed.track_of(bad[0]))]
+                expected, found = f"unchanged rows of tracks that {name} has", f"other numbers of track {track}"
+                raise RawDataError(match.arrays.file, match.array, expected, found, OTHER_NAME)
 
 
-def _rows_at(
-    arrays: ArrayFile, array: str, stored: Array, at: Rows, dtype: np.dtype[Any]
-) -> tuple[Array, NDArray[np.bool_]]:
+def _rows_at(match: _Match, stored: Array, at: Rows, dtype: np.dtype[Any]) -> tuple[Array, NDArray[np.bool_]]:
     """Rows (n, dim) of the stored array in the stream's type, and whether they exist and are finite."""
-    with reading(arrays.file, "numbers", key=array, do=AGAIN):
+    with reading(match.arrays.file, "numbers", key=match.array, do=AGAIN):
         read = stored[at[at >= 0]]
     if read.dtype.kind in "iu" and (bad := np.argwhere((read > LARGEST_EXACT) | (read < -LARGEST_EXACT))).size:
         found = f"{read[tuple(bad[0])]} in row {at[at >= 0][bad[0, 0]]}"
         do = "Write it as floats, if these may be rounded."
-        raise RawDataError(arrays.file, array, expected="integers up to 2^24", found=found, do=do)
+        raise RawDataError(match.arrays.file, match.array, expected="integers up to 2^24", found=found, do=do)
     data, ok = np.zeros((len(at), stored.shape[1]), dtype), at >= 0
     with np.errstate(over="ignore", invalid="ignore"):
         data[ok] = read

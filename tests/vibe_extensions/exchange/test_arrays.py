@@ -100,7 +100,10 @@ def test_a_row_of_the_stream_is_the_file_s_row(name: str, dtype: str, root: Path
     assert imported(root, tmp_path / name).why == ""
 
 
-def test_bfloat16_is_widened_exactly(root: Path, tmp_path: Path) -> None:
+def test_bfloat16_is_widened_exactly_and_float16_of_either_byte_order_kept(root: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "big.npy", X.astype(">f2"))
+    imported(root, tmp_path / "big.npy", "big")
+    assert stored(root, "big").dtype == np.float16 and np.array_equal(stored(root, "big"), X.reshape(N, 6).astype("f2"))
     bits = np.arange(N * 6, dtype=np.uint16).reshape(N, 6) + 0x3F80  # from 1.0 on
     SAFE["uint16"] = "BF16"
     safetensors(tmp_path / "x.safetensors", {"x": bits})
@@ -233,10 +236,85 @@ def test_an_imported_stream_is_never_extracted_extended_or_mixed(root: Path, tmp
     with pytest.raises(PipelineError, match=r"imported and cannot be extracted \(--replace\)"):
         plan_extraction(root, NAME, spec, replace=True)
     np.save(tmp_path / "x.npy", X + 1)
-    with pytest.raises(PipelineError, match=r"another origin .*file_sha256 was.*--as NAME"):
+    with pytest.raises(PipelineError, match=r"unchanged rows.*, found other numbers of track a.b.*--as NAME"):
         imported(root, tmp_path / "x.npy")
+    with pytest.raises(PipelineError, match=r"another origin .*weights was not set, is SPIN.*--as NAME"):
+        imported(root, tmp_path / "x.npy", weights_of="SPIN")
     skipped = recompute(root, 3).skipped
     assert [(stream.stream, stream.why) for stream in skipped] == [("mine", "it was imported")]
+
+
+class Commands:
+    """The commands of someone whose split of Penn Action changes, and arrays of 8 rows for each video."""
+
+    def __init__(self, penn: Any, folder: Path, ran: Any) -> None:
+        penn.converted()
+        self.penn, self.ran, self.file = penn, ran, folder / "x.npz"
+        self.place = ["--cache", penn.root]
+
+    def write(self, *videos: str, of: str = "track_name") -> None:
+        frames = [(video, frame) for video in videos for frame in range(8)]
+        tracks: list[Any] = [f"{video}/0" for video, _ in frames]
+        if of == "track":
+            tracks = [videos.index(video) for video, _ in frames]
+        x = np.array([[1000 * int(video) + frame] for video, frame in frames], np.float32)
+        keys = {of: np.array(tracks), "frame": np.array([frame for _, frame in frames])} if of else {}
+        np.savez(self.file, x=x, **keys)
+
+    def change(self, *, add: tuple[str, ...] = (), remove: tuple[str, ...] = ()) -> None:
+        self.penn.add(*add)
+        self.penn.remove(*remove)
+        self.ran("convert", self.penn.name, "--raw", self.penn.raw, *self.place, "--drop-removed")
+
+    def imports(self, *more: str, refused: bool = False) -> str:
+        """What is printed. Every number that the stream then has must be its video's and frame's."""
+        words = ["import", self.file, self.penn.name, *self.place, "--format", "arrays", "--as", "mine", *more]
+        printed = self.ran(*words, code=2 if refused else 0)
+        for track, row in self.penn.rows("features/mine").items() if not refused else ():
+            expected = [1000 * int(track[:4]) + frame for frame in range(8)]
+            assert np.isnan(row).all() or row.ravel().tolist() == expected, track
+        return " ".join((printed.err if refused else printed.out).split())
+
+
+def test_rows_of_new_tracks_arrive_by_track_name_whatever_came_and_went(penn: Any, tmp_path: Path, ran: Any) -> None:
+    lab = Commands(penn, tmp_path, ran)
+    lab.write("0001", "0003", "0005", "0007")
+    assert "found track 0007/0, frame 0 in row 24" in (printed := lab.imports(refused=True))
+    assert "leave out rows of other tracks: --match tracks" in printed
+    printed = lab.imports("--match", "tracks")
+    assert "24 of 24 rows" in printed and "8 rows not imported: the split does not have their tracks" in printed
+    lab.change(add=("0007",))
+    assert "32 of 32 rows, matched by tracks" in lab.imports()
+    lab.change(add=("0009",))
+    printed = lab.imports(refused=True)
+    assert "no rows of 1 new track, such as '0009/0'. Import a file with them and with all earlier rows" in printed
+    lab.write("0001", "0003", "0007", "0009")
+    assert "found other numbers of track 0005/0" in lab.imports(refused=True)
+    lab.write("0009", "0007", "0001", "0003", "0005")
+    assert "40 of 40 rows, matched by tracks" in lab.imports()
+    lab.change(add=("0011",), remove=("0003", "0005"))
+    lab.write("0001", "0003", "0005", "0007", "0009", "0011")
+    printed = lab.imports("--match", "tracks")
+    assert "32 of 32 rows, matched by tracks" in printed and "16 rows not imported" in printed
+    assert "mine is up to date" in lab.imports("--match", "tracks")
+    lab.change(add=("0013",))
+    printed = lab.imports("--match", "tracks")
+    assert "32 of 40 rows" in printed and "8 rows without features" in printed
+
+
+@pytest.mark.parametrize("removed", ["0001", "0005"])
+@pytest.mark.parametrize("of", ["", "track"])
+def test_positions_and_track_numbers_of_a_changed_split_are_refused_and_names_taken(
+    of: str, removed: str, penn: Any, tmp_path: Path, ran: Any
+) -> None:
+    lab = Commands(penn, tmp_path, ran)
+    lab.write("0001", "0003", "0005", of=of)
+    assert "24 of 24 rows" in lab.imports()
+    lab.change(add=("0007",), remove=(removed,))
+    printed = lab.imports(refused=True)
+    assert "the split has changed since 'mine' was imported" in printed and "Match by track names: add" in printed
+    lab.write("0001", "0003", "0005", "0007")
+    assert "24 of 24 rows, matched by tracks" in lab.imports("--match", "tracks")
 
 
 def test_the_command_imports_and_others_know_the_stream(penn: Any, tmp_path: Path, ran: Any) -> None:

@@ -32,8 +32,8 @@ def options(sub: argparse.ArgumentParser) -> None:
     add("--joints-2d", choices=orders, metavar="ORDER", help=f"joint order of joints2D: {', '.join(orders)}")
     add("--crop-scale", type=float, help="crop side / box side of the features (default: the dataset's)")
     add("--array", metavar="NAME", help="array of the file (default: the only one, or features)")
-    how = "by track names and frames in the file, or by position (default: tracks if the file has them)"
-    add("--match", choices=("tracks", "rows"), help=f"how rows are matched: {how}")
+    how = "by track and frame, leaving out tracks that only one of both has; rows: by position"
+    add("--match", choices=("tracks", "rows"), help=f"tracks: {how} (default: by track if the file has tracks)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -62,6 +62,8 @@ def _import_array(args: argparse.Namespace) -> int:
     if done.without_features:
         lost = count(done.without_features, "row")
         out.print(f"  {DOUBT} {lost} without features (missing in the file, or not finite): windows leave them out")
+    if done.left_out:
+        out.print(f"  {DOUBT} {count(done.left_out, 'row')} not imported: the split does not have their tracks")
     if done.stand_in:
         out.print(f"  {UNTRAINED} features of random weights: use only to try the pipeline")
     return 0
