@@ -28,7 +28,8 @@ Array = NDArray[Any]
 
 EXPECTED: Final = "a whole npy, npz, safetensors or Parquet file"
 AGAIN: Final = "Copy the file again, or write it again, as plain numbers without Python objects."
-ROWS: Final = 4096  # per block
+ROWS: Final = 4096  # per block at most
+BLOCK: Final = 64 << 20  # bytes of a block at most
 LARGEST_HEADER: Final = 100_000_000  # bytes, as in the library safetensors
 HEADERS: Final = {(1, 0): npy_format.read_array_header_1_0, (2, 0): npy_format.read_array_header_2_0}
 BFLOAT16: Final = "BF16"
@@ -56,13 +57,14 @@ class ArrayFile:
             return array
 
     def blocks(self, name: str) -> Iterator[Array]:
-        """Yield blocks of at most ROWS rows. Raises RawDataError."""
+        """Yield blocks of at most ROWS rows and BLOCK bytes. Raises RawDataError."""
         with reading(self.file, "an array of plain values", key=name, do=AGAIN):
             array = self.open(name)
             if isinstance(array, Blocks):
                 yield from array.blocks()
             else:
-                yield from (array[start : start + ROWS] for start in range(0, len(array), ROWS))
+                rows = _rows_per_block(array.shape, array.dtype)
+                yield from (array[start : start + rows] for start in range(0, len(array), rows))
 
     def mapped(self, name: str, folder: Path | None) -> Array:
         """The memory-mapped array; of an npz or Parquet file, as copied to an unnamed temporary file in `folder`."""
@@ -100,12 +102,13 @@ def _npz(file: Path) -> ArrayFile:
     def opened(name: str) -> Blocks:
         with zipfile.ZipFile(file) as archive, archive.open(f"{name}.npy") as member:
             shape, dtype = _header(member)
+            rows = _rows_per_block(shape, dtype)
 
         def blocks() -> Iterator[Array]:
             with zipfile.ZipFile(file) as archive, archive.open(f"{name}.npy") as member:
                 _header(member)
-                for start in range(0, shape[0], ROWS):
-                    block = (min(ROWS, shape[0] - start), *shape[1:])
+                for start in range(0, shape[0], rows):
+                    block = (min(rows, shape[0] - start), *shape[1:])
                     yield np.frombuffer(member.read(math.prod(block) * dtype.itemsize), dtype).reshape(block)
                 if member.read(1):  # at the end, the archive's checksum is compared
                     refuse("more bytes than its shape")
@@ -113,6 +116,11 @@ def _npz(file: Path) -> ArrayFile:
         return Blocks(shape, dtype, blocks)
 
     return ArrayFile(file, "npz", names, opened)
+
+
+def _rows_per_block(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
+    row = math.prod(shape[1:]) * dtype.itemsize
+    return min(ROWS, BLOCK // max(row, 1)) or refuse(f"rows of {row:,} bytes")
 
 
 def _header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
@@ -142,12 +150,9 @@ def _safetensors(file: Path) -> ArrayFile:
         stored = np.memmap(file, dtype, "r", 8 + n_header + start, shape)
         if kind != BFLOAT16:
             return stored
-        starts = range(0, len(stored), ROWS)
-        return Blocks(
-            shape,
-            np.dtype("<f4"),
-            lambda: ((stored[i : i + ROWS].astype("<u4") << 16).view("<f4") for i in starts),
-        )
+        wide, rows = np.dtype("<f4"), _rows_per_block(shape, np.dtype("<f4"))
+        starts = range(0, len(stored), rows)
+        return Blocks(shape, wide, lambda: ((stored[i : i + rows].astype("<u4") << 16).view(wide) for i in starts))
 
     return ArrayFile(file, "safetensors", tuple(tensors), opened)
 
@@ -159,15 +164,16 @@ def _parquet(file: Path) -> ArrayFile:
         schema, n_rows = parquet.schema_arrow, parquet.metadata.num_rows
 
     def opened(name: str) -> Blocks:
-        def blocks() -> Iterator[Array]:
+        def blocks(rows: int) -> Iterator[Array]:
             start = 0
             with pq.ParquetFile(file) as parquet:
-                for batch in parquet.iter_batches(ROWS, columns=[name]):
+                for batch in parquet.iter_batches(rows, columns=[name]):
                     yield _values(batch.column(0), start)
                     start += len(batch)
 
-        first = next(blocks(), np.empty(0))
-        return Blocks((n_rows, *first.shape[1:]), first.dtype, blocks)
+        first = next(blocks(1), np.empty(0))
+        rows = _rows_per_block(first.shape, first.dtype)
+        return Blocks((n_rows, *first.shape[1:]), first.dtype, lambda: blocks(rows))
 
     stand_in = (schema.metadata or {}).get(b"stand_in") == b"true"  # of our own exports
     return ArrayFile(file, "parquet", tuple(schema.names), opened, stand_in)

@@ -1,6 +1,7 @@
 """Any array becomes a stream of an existing split, row by row what the file holds, or is refused."""
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +211,21 @@ def test_damaged_and_foreign_files_are_refused(root: Path, tmp_path: Path) -> No
         with pytest.raises(RawDataError, match=words):
             import_array(tmp_path / name, root, NAME, "mine")
     assert "mine" not in cache.open(root)[NAME].streams
+
+
+def test_memory_follows_a_block_s_bytes_and_an_absurd_row_is_refused(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(array_files, "ROWS", 4096)
+    monkeypatch.setattr(array_files, "BLOCK", 1 << 20)
+    for width in (60_000, 300_000):  # characters of a name: 28.8 MB of the first file, 144 MB of the second
+        np.savez_compressed(tmp_path / f"{width}.npz", x=X, frame=FRAME, track=TRACK.astype(f"U{width}"))
+    tracemalloc.start()
+    assert imported(root, tmp_path / "60000.npz").covered == N
+    with pytest.raises(RawDataError, match=r"'track': .*found rows of 1,200,000 bytes"):
+        imported(root, tmp_path / "300000.npz", "other")
+    assert tracemalloc.get_traced_memory()[1] < 12e6
+    tracemalloc.stop()
 
 
 def test_our_parquet_export_gives_the_bytes_back_and_imports_again_as_it_is(root: Path, tmp_path: Path) -> None:
