@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     if plans and all(plan.up_to_date and not (plan.conversion and plan.conversion.problems) for plan in plans):
         bare = sum(plan.recipe.dataset.has_pixels and not plan.extractions for plan in plans)
         did = "converted" if bare == len(plans) else "converted and extracted"
-        without = f", {bare:,} without features: no stream is named here or in the cache" * bool(bare)
+        without = f", {bare:,} without features: no stream is named here or in the cache" if bare else ""
         result.line(f"up to date: {count(len(plans), 'split')} {did} (training is not included){without}")
     return print_result(result, as_json=args.json)
 
@@ -133,7 +133,7 @@ def _changed_videos(todo: ConversionPlan) -> dict[str, list[str]]:
 def _notes(plan: SplitPlan) -> Iterator[str]:
     """Missing videos, a split without rows, and streams that no task extracts."""
     todo = plan.conversion
-    for text in () if todo is None else todo.problems if plan.up_to_date else todo.missing_lines:
+    for text in () if todo is None else todo.problems if todo.up_to_date else todo.missing_lines:
         yield f"{WRONG} {plain(text)}"
     for stream in plan.behind:
         split = command("extract", plan.recipe.dataset.name, plan.recipe.split, "--cache", str(plan.recipe.root))

@@ -121,8 +121,10 @@ def why_empty(committed: cache.Split) -> list[str]:
 
 def empty_lines(name: str, totals: Mapping[str, Any], accounts: Iterable[VideoAccount]) -> list[str]:
     """`why_empty` from a split's totals and accounts."""
-    if totals["videos"]["kept"] or not totals["videos"]["found"]:
+    if totals["videos"]["kept"]:
         return []
+    if not totals["videos"]["found"]:
+        return [f"{name}: no rows: the raw folder has no video of this split."]
     by_reason: dict[str, list[VideoAccount]] = {}
     for account in accounts:
         dropped = account.tracks_dropped or account.dropped

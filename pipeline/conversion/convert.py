@@ -54,7 +54,8 @@ class Conversion:
     rejected: tuple[VideoAccount, ...]  # failed videos of this run, unexpected errors first
     notes: tuple[str, ...] = ()  # on videos of this run: "<video>: <note>"
     problems: tuple[str, ...] = ()  # why the command fails after the commit
-    unchanged: int = 0  # number of videos that were not read again
+    read: int = 0  # number of videos that were read, without those of other splits
+    unchanged: int = 0  # number of videos that were not read again, without those of other splits
     uncounted: int = 0  # number of unreadable videos, whose frames are not in `totals`
 
     @property
@@ -63,7 +64,7 @@ class Conversion:
         if not self.plan.kept:
             return ""
         removed = [f"{len(self.plan.removed):,} removed"] if self.plan.removed else []
-        return ", ".join([f"{count(len(self.plan.append), 'video')} read", *removed, f"{self.unchanged:,} unchanged"])
+        return ", ".join([f"{count(self.read, 'video')} read", *removed, f"{self.unchanged:,} unchanged"])
 
 
 def convert(
@@ -112,13 +113,14 @@ def convert(
     failed = [account for account in accounts if is_failure(plan.dataset, account)]
     rejected = [account for account in failed if account.name in appended - stay.keys()] + [*stay.values()]
     n_unreadable = sum(account.set_aside == NOT_NOW for account in rejected)
-    unreadable = [f"{plan.name}: {count(n_unreadable, 'video')} could not be read now. {LATER}"] * bool(n_unreadable)
+    unreadable = [f"{plan.name}: {count(n_unreadable, 'video')} could not be read now. {LATER}"] if n_unreadable else []
     return Conversion(
         plan,
         totals,
         rejected=tuple(sorted(rejected, key=lambda account: account.set_aside != UNEXPECTED)),
         notes=tuple(f"{a.name}: {note}" for a in accounts if a.name in appended for note in a.notes),
         problems=(*plan.missing_lines, *unreadable, *empty_lines(plan.name, totals, accounts)),
+        read=sum(account.name in appended and not account.other_split for account in accounts),
         unchanged=sum(account.name not in appended and not account.other_split for account in accounts),
         uncounted=sum(not account.found for account in failed),
     )

@@ -97,6 +97,12 @@ class ConversionPlan:
         return [f"{first}. Restore them (is the disk mounted?), or delete their rows: {drop}"]
 
     @property
+    def renamed_lines(self) -> list[str]:
+        """The first renamed videos."""
+        lines = [f"renamed {old} -> {name}" for name, old in self.renamed.items()]
+        return few(lines, FEW, command("status", "--csv", "--cache", str(self.root)))
+
+    @property
     def problems(self) -> list[str]:
         """Problems of a split with nothing to convert: missing videos, or no usable ones."""
         return self.missing_lines + ([] if self.committed is None else why_empty(self.committed))
@@ -174,7 +180,7 @@ def compare(
     would replace real data, or the reverse.
     """
     with _no_collection():
-        videos = tuple(_list_videos(dataset, split, raw))
+        videos = tuple(_list_videos(committed, dataset, split, raw))
         reader = reader_parts(dataset, split, raw, body)
         stamps = {video.name: changes.stamp(raw, video) for video in videos}
     new = (videos, (), stamps, "not converted before")
@@ -297,16 +303,27 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _list_videos(dataset: Dataset, split: str, raw: Path) -> list[RawVideo]:
-    """The split's raw videos, with names that tables can hold, each once."""
+def _list_videos(committed: cache.Split | None, dataset: Dataset, split: str, raw: Path) -> list[RawVideo]:
+    """The split's raw videos, with names that tables can hold, each once.
+
+    Raises PipelineError if all committed videos are gone.
+    """
     dataset.check_split(split)
+    n_committed, listed = 0 if committed is None else len(committed.videos), list[RawVideo]()
     try:
         listed = list(dataset.videos(raw, split))
     except RawDataError as error:
-        if raw.name != dataset.name:  # doctor needs the folder that holds <dataset>/
+        if raw.name == dataset.name:  # doctor needs the folder that holds <dataset>/
+            error.args = (f"{error} More: {command('doctor', dataset.name, '--raw', str(raw.parent))}",)
+        if not n_committed:
             raise
-        error.args = (f"{error} More: {command('doctor', dataset.name, '--raw', str(raw.parent))}",)
-        raise
+    if committed is not None and n_committed and not listed:
+        folder = f"{committed.root}/{committed.name}"
+        raise PipelineError(
+            f"{raw}: expected videos of {committed.name}, found none, and the cache has {count(n_committed, 'video')}. "
+            "Is the disk mounted, and is this the raw folder? To delete all of these videos, delete "
+            f"{folder}; tags lose it, too."
+        )
     taken = {video.name for video in listed}
     for i, video in enumerate(listed):
         if (name := changes.utf8(video.name)) != video.name:
@@ -346,10 +363,4 @@ def _refuse_loss(plan: ConversionPlan, committed: cache.Split) -> None:
             f"{folder}: was converted from {was}, and now from {now}: other columns, {', '.join(other_columns)}. The "
             "columns of a split cannot change. Convert into another cache (--cache, or [paths] cache in luigi.cfg), or "
             "delete that folder with its features and convert the split again."
-        )
-    n_videos = len(committed.videos)
-    if n_videos and not plan.listed:
-        raise PipelineError(
-            f"{plan.raw}: expected videos of {plan.name}, found none; the cache has {count(n_videos, 'video')}. Check "
-            f"that this is the raw folder and complete. To delete all of them, delete {folder}; tags lose it, too."
         )

@@ -108,9 +108,8 @@ class Recipe:
             plan, workers=s.workers, strict=s.convert.strict, scheduler=s.dask.scheduler, progress=progress
         )
         rejected = [f"rejected {account.rejection}" for account in done.rejected]
-        renamed = [plain(f"renamed {old} -> {name}") for name, old in plan.renamed.items()]
         return StepResult(
-            details=[_summarize_conversion(done), *renamed],
+            details=[_summarize_conversion(done), *map(plain, plan.renamed_lines)],
             mark=DONE if done.totals["frames"]["kept"] else DOUBT,
             warnings=few(rejected, FEW, status_of(plan.root, "--all")),
             problems=done.problems,
@@ -207,14 +206,16 @@ def detect_again(plan: DetectionPlan) -> str:
 
 def _summarize_conversion(done: convert.Conversion) -> str:
     """1 video read, 9 unchanged: 10 videos (1 rejected), 12 tracks, 380 of 400 frames kept (20 no_visible_joint)"""
-    videos, frames = done.totals["videos"], done.totals["frames"]
-    rejected = sum(videos["set_aside"].values())
+    videos, frames, harmless = done.totals["videos"], done.totals["frames"], done.plan.dataset.harmless
+    without = [f"{n:,} {reason}" for reason, n in videos["set_aside"].items() if reason in harmless]
+    if rejected := sum(n for reason, n in videos["set_aside"].items() if reason not in harmless):
+        without.append(f"[yellow]{rejected:,} rejected[/yellow]")
     dropped = ", ".join(f"{n:,} {reason}" for reason, n in frames["dropped"].items())
     dropped = (dropped + not_counted(done.uncounted)).removeprefix("; ")
     return (
         (f"{done.did}: " if done.did else "")
         + count(videos["kept"], "video")
-        + (f" ([yellow]{rejected} rejected[/yellow])" if rejected else "")
+        + (f" ({', '.join(without)})" if without else "")
         + f", {count(done.totals['tracks']['kept'], 'track')}, {frames['kept']:,} of {frames['found']:,} frames kept"
         + (f" ({dropped})" if dropped else "")
         + _why(done.plan.why)

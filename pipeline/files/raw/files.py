@@ -11,6 +11,7 @@ import functools
 import hashlib
 import io
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +26,9 @@ MIB: Final = 1 << 20
 SMALL: Final = 1 << 16  # bytes
 HASHED_WHOLE: Final = 16 * MIB  # larger videos are sampled: hashing Kinetics would take as long as decoding it
 VIDEOS: Final = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv")  # in any capitals
+
+# Files that systems leave in folders, which no reader reads: .DS_Store, ._000001.jpg, .nfs0000, ...
+_LITTER: Final = re.compile(r"\.|(thumbs\.db|desktop\.ini|@eadir)$", re.IGNORECASE)
 
 # Temporary errors: permissions, a disk or mount that does not answer, exhausted resources.
 _PASSING: Final = frozenset(
@@ -198,7 +202,7 @@ def _names_and_sizes(folder: Path) -> list[tuple[str, int]]:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)  # faster than whole paths
     try:
         with os.scandir(descriptor) as entries:
-            return sorted([(entry.name, _size(entry)) for entry in entries])
+            return sorted([(entry.name, _size(entry)) for entry in entries if not _LITTER.match(entry.name)])
     finally:
         os.close(descriptor)
 
@@ -207,7 +211,7 @@ def _names_and_sizes(folder: Path) -> list[tuple[str, int]]:
 def contents_digest(folder: Path) -> str:
     """SHA-256 of the sorted file names in a folder and their content, without subfolders; else the problem."""
     with os.scandir(folder) as entries:
-        return _listing_digest(sorted((entry.name, _content(entry)) for entry in entries))
+        return _listing_digest(sorted((e.name, _content(e)) for e in entries if not _LITTER.match(e.name)))
 
 
 def _listing_digest(listing: object) -> str:

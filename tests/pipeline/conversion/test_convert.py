@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,12 +83,14 @@ def test_only_new_and_changed_videos_are_read_and_rows_of_removed_ones_go(penn: 
     before = penn.rows("kp_2d")
     reads.clear()
     penn.add("0007")
+    penn.edit("0002")
     penn.edit("0003")
     penn.remove("0005")
     done = convert.convert(penn.plan(drop_removed=True))
-    assert done.plan.why == "1 new video, 1 changed video, 1 removed video"
-    assert (done.plan.kept, done.plan.drop) == (4, ("0003", "0005"))
-    assert (reads.names, done.totals["videos"]["found"]) == (["0003", "0007"], 3)
+    assert done.plan.why == "1 new video, 2 changed videos, 1 removed video"
+    assert done.did == "2 videos read, 1 removed, 1 unchanged", "0002 is the other split's"
+    assert (done.plan.kept, done.plan.drop) == (3, ("0002", "0003", "0005"))
+    assert (reads.names, done.totals["videos"]["found"]) == (["0002", "0003", "0007"], 3)
     after = penn.rows("kp_2d")
     assert after.keys() == {"0001/0", "0003/0", "0007/0"}
     labelled = before["0003/0"][..., 2] > 0
@@ -185,10 +188,12 @@ def test_strict_refuses_a_video_that_a_killed_run_rejected(penn: Any, reads: Any
     assert not (penn.root / penn.name / "manifest.json").exists()
 
 
-def test_strict_accepts_a_clip_without_keypoints(embedded: Any, into: Any, ran: Any, tmp_path: Path) -> None:
+def test_strict_accepts_a_clip_without_keypoints(embedded, into, ran, penn, tmp_path):
     raw, root = embedded.copy("kinetics", tmp_path / "kinetics"), tmp_path / "cache"
     clip = next((raw / "train").rglob("*.mp4"))
     shutil.copy(clip, raw / "train/unseen.mp4")
+    recipe = replace(penn.recipe(), dataset=datasets.get("kinetics"), raw=raw, root=tmp_path / "recipe")
+    assert "1 video (1 no_keypoints), " in recipe.convert(recipe.plan_conversion(), lambda *_: None).details[0]
     done = into.convert(root, raw, "kinetics", strict=True)
     assert done.totals["videos"] == {"found": 2, "kept": 1, "set_aside": {"no_keypoints": 1}, "without_tracks": 0}
     assert done.rejected == ()

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -114,7 +115,8 @@ def rename(penn: Any, *pairs: str) -> None:
 
 
 def test_a_renamed_video_takes_the_new_name_and_is_no_removal(penn: Any, by_command: Any) -> None:
-    penn.converted()
+    penn.add(*(f"002{number}" for number in range(6)))
+    penn.convert()
     before = penn.rows("kp_2d")
     rename(penn, "0005 0009")
     shown = by_command()
@@ -123,6 +125,10 @@ def test_a_renamed_video_takes_the_new_name_and_is_no_removal(penn: Any, by_comm
     np.testing.assert_equal(penn.rows("kp_2d"), {name.replace("0005", "0009"): of for name, of in before.items()})
     assert penn.plan().up_to_date
     assert cache.verify(penn.root).ok
+    rename(penn, *(f"002{number} 003{number}" for number in range(6)))
+    details = penn.recipe().convert(penn.plan(), lambda *_: None).details
+    assert [*details[1:6]] == [f"renamed 002{number} -> 003{number}" for number in range(5)]
+    assert re.match("and 1 more: .* -m pipeline status --csv", details[6])
 
 
 def test_copies_are_paired_in_order_of_names_and_a_name_that_was_taken_is_no_obstacle(penn: Any) -> None:
@@ -209,6 +215,18 @@ def test_a_split_without_a_row_is_a_failure_everywhere(spoil, had_rows, penn, ra
         assert f"most common reason is {why} (3 videos)" in shown
     assert why in ran("extract", penn.name, "--cache", penn.root, code=1).out
     assert penn.split.streams == ()
+
+
+def test_a_split_whose_last_video_was_dropped_is_a_failure_everywhere(penn, ran, by_command, luigi_cfg):
+    luigi_cfg("penn_action", "[resnet50]\nweights = untrained:0")
+    penn.converted()
+    penn.remove("0001", "0003", "0005")
+    for shown in (by_command(DROP, code=1), by_command(code=1)):
+        assert "✗ penn_action/train: no rows: the raw folder has no video of this split." in shown
+    assert "no rows" in penn.recipe().convert(penn.plan(), lambda *_: None).problems[0], "so Luigi's task fails"
+    for words in (("extract", penn.name), ("status",)):
+        assert "✗ penn_action/train: no rows" in ran(*words, "--cache", penn.root, code=1).out
+    assert "✗ penn_action/train: no rows" in ran("plan", penn.name, "--cache", penn.root).out
 
 
 # ------------------------------------------------------------------------------------------------- not readable now

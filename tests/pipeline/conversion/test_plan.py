@@ -53,6 +53,20 @@ def test_a_touched_file_is_read_and_is_no_change(penn, content, ran, monkeypatch
     assert content == []
 
 
+@pytest.mark.parametrize("name", [".DS_Store", "Thumbs.db", "desktop.ini", "._000001.jpg", ".nfs0000", "@eaDir"])
+def test_what_a_system_leaves_in_a_folder_is_no_change(name: str, penn: Any, embedded: Any, into: Any) -> None:
+    penn.converted("exact")
+    clips, root = embedded.copy("kinetics", penn.raw.parent / "kinetics"), penn.root
+    into.convert(root, clips, "kinetics")
+    for folder in (penn.frames("0003"), next(path for path in (clips / "keypoints/train").iterdir() if path.is_dir())):
+        (folder / name).mkdir() if name == "@eaDir" else (folder / name).write_bytes(b"litter")
+    plan = convert.plan_conversion(datasets.get("kinetics"), "train", raw=clips, root=root)
+    assert (penn.plan().up_to_date, plan.up_to_date) == (True, True)
+    penn.edit("0003", lambda x: x.copy())
+    (penn.frames("0003") / "000009.jpg").write_bytes(b"one more")
+    assert penn.plan().why == "1 changed video"
+
+
 @pytest.mark.parametrize(
     "stamps", [None, b"", b"[]", b"{", b'{"names": ["0001", "0003"], "stamps": [1, []], "digests": [2, {}]}', b"\xff"]
 )
@@ -108,17 +122,20 @@ def test_a_missing_raw_folder_is_an_error(penn: Any, tmp_path: Path) -> None:
     assert not penn.root.exists()
 
 
-def test_a_raw_folder_with_nothing_in_it_does_not_empty_the_split(penn: Any) -> None:
+@pytest.mark.parametrize("left", [(), (".",), (".", "labels", "frames")], ids=["nothing", "a mount point", "folders"])
+def test_a_raw_folder_with_nothing_in_it_does_not_empty_the_split(left: tuple[str, ...], penn: Any) -> None:
     penn.converted()
     before = penn.everything()
-    for folder in ("labels", "frames"):
-        shutil.rmtree(penn.raw / folder)
+    shutil.rmtree(penn.raw)
+    for folder in left:
         (penn.raw / folder).mkdir()
-    with pytest.raises(PipelineError, match=f"^{penn.raw}: .*6 videos.*delete {re.escape(str(penn.root / penn.name))}"):
+    expected = f"^{penn.raw}: expected videos of penn_action/train, found none, and the cache has 6 videos. Is the "
+    with pytest.raises(PipelineError, match=f"{expected}.*delete {re.escape(str(penn.root / penn.name))}"):
         penn.plan()
     assert penn.everything() == before
     shutil.rmtree(penn.root / penn.name)
-    assert penn.plan().append == ()
+    if len(left) == 3:
+        assert penn.plan().append == ()
 
 
 def test_a_plan_is_what_a_killed_run_must_share(penn: Any) -> None:
