@@ -1,6 +1,12 @@
 """Raw datasets -> tracks -> features. Plain functions; no Luigi, no training."""
 
 import os
+import sys
+from importlib.util import find_spec
+
+if sys.argv[:1] == ["-m"] and not all(map(find_spec, ("google_crc32c", "luigi", "rich"))):  # python3 -m pipeline, tasks
+    sys.stderr.write(f"error: {sys.executable} has none of the required packages. Use .venv/bin/python (make setup).\n")
+    raise SystemExit(2)
 
 # Undecodable files are reported here. OpenCV and its FFmpeg, which read these variables on loading, print no messages.
 os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")

@@ -10,12 +10,13 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from importlib import metadata
 from typing import Any, Final, NamedTuple, NoReturn, Protocol
 
 from pipeline.cli import text
 from pipeline.cli.console import ERROR, err, plain
 from pipeline.cli.signals import NAMES, BrokenPipe, exit_code, listen, listening, signal_of
-from pipeline.errors import ConfigError, PipelineError
+from pipeline.errors import ConfigError, PipelineError, did_you_mean
 
 EXIT_CODES: Final = (
     "exit codes: 0 done; 1 problems found; 2 error; 130 interrupted; 141 broken pipe; 143 terminated (docs/terminal.md)"
@@ -49,6 +50,12 @@ class CommandEntry(NamedTuple):
 
 
 class _Parser(argparse.ArgumentParser):
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        names = [*map(str, action.choices or ())]
+        if names and str(value) not in names:
+            message = f"invalid choice: {value!r}{did_you_mean(str(value), names)} known: {', '.join(names)}"
+            raise argparse.ArgumentError(action, message)
+
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message} ({self.prog} --help)\n")
 
@@ -62,7 +69,11 @@ class _CommandParser(_Parser):
 
     def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
         self._load()
-        return super().parse_known_args(*args, **kwargs)
+        namespace, unknown = super().parse_known_args(*args, **kwargs)
+        if unknown:
+            quotes = "" if all(word.startswith("-") for word in unknown) else ". Quote names that have spaces"
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{quotes}")
+        return namespace, unknown
 
     def format_help(self) -> str:
         self._load()
@@ -98,9 +109,10 @@ def parser_of(
     """
     top = _Parser(prog=prog, description=description, epilog=" ".join(filter(None, [see, EXIT_CODES])))
     top.add_argument("--debug", action="store_true", help="Show the traceback of an error")
+    top.add_argument("--version", action="version", version=f"vibe-pipeline {metadata.version('vibe-pipeline')}")
     subparsers = top.add_subparsers(dest="command", required=True, parser_class=_CommandParser)
     for name, (module, help_, _) in commands.items():
-        subparsers.add_parser(name, help=help_, description=help_, epilog=EXIT_CODES, module=module, complete=complete)
+        subparsers.add_parser(name, help=help_, description=help_, module=module, complete=complete)
     return top
 
 
@@ -108,6 +120,7 @@ def run(parser: Callable[[], argparse.ArgumentParser], argv: Sequence[str] | Non
     """Run one command of `python -m MODULE` and return its exit code (EXIT_CODES)."""
     show_any_symbol()
     arguments = sys.argv[1:] if argv is None else list(argv)
+    arguments = ["--help"] if arguments == ["help"] else arguments
     # In its own process to the very end: a second Ctrl-C may come while Python exits.
     with contextlib.nullcontext(listen()) if argv is None else listening():
         args = argparse.Namespace()
@@ -203,7 +216,7 @@ def _setting(text: str) -> str:
 
 def _is_setting(text: str) -> bool:
     name, equals, _ = text.partition("=")
-    return bool(equals) and "." in name
+    return bool(equals) and all(name.strip().rpartition("."))
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,9 @@ def test_a_split_without_the_body_says_so_at_every_conversion(penn: Any, convert
 
 MISTAKES = (  # words, and what the message names
     ("", "required: command"),
+    ("prepair", "'prepair'; did you mean 'prepare'?"),
+    ("gc --cache {root} arm wrestling.mkv --fats", "arm wrestling.mkv --fats. Quote names that have spaces (python -m"),
+    ("verify --cache {root} --fats", "unrecognized arguments: --fats (python -m pipeline verify --help)"),
     ("convert penn_action train --raw nowhere --cache {root}", "nowhere"),
     ("convert penn_action val --raw {penn} --cache {root}", "penn_action has no split 'val'; it has train, test"),
     ("convert penn train --raw {penn} --cache {root}", "no dataset is called 'penn'; known: penn_action, "),
@@ -202,8 +206,18 @@ def test_an_unexpected_failure_is_one_line_too(convert: Any, monkeypatch: pytest
     assert "--debug" in line
 
 
+def test_without_the_packages_a_command_is_one_line() -> None:
+    for program in ("pipeline", "tasks"):
+        words = [sys.executable, "-S", "-m", program, "status"]
+        ended = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+        assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
+        assert ended.stderr.endswith("Use .venv/bin/python (make setup).\n")
+
+
 def test_every_command_explains_itself(ran: Any) -> None:
     assert all(word in ran("--help").out for word in commands())
+    assert ran("help").out == ran("--help").out
+    assert ran("--version").out == f"vibe-pipeline {metadata.version('vibe-pipeline')}\n"
     for name in commands():
         shown = ran(name, "--help").out
         assert shown.startswith(f"usage: python -m pipeline {name} ")
