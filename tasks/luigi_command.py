@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import atexit
+import errno
 import functools
 import hashlib
 import logging
@@ -19,11 +20,12 @@ from urllib.parse import urlsplit
 
 import luigi
 from luigi import configuration, lock
+from luigi.task_register import TaskClassException
 
 from pipeline.cli import console, signals
 from pipeline.cli.command_line import SET, show_any_symbol
-from pipeline.cli.text import error_text, from_here
-from pipeline.errors import ConfigError
+from pipeline.cli.text import command, error_text, from_here
+from pipeline.errors import ConfigError, PipelineError
 from pipeline.files.raw.stand_in import is_stand_in
 from pipeline.settings.file import LUIGI, parse_overrides, settings_file
 from pipeline.settings.sections import Settings
@@ -57,16 +59,16 @@ class SettingsOver(luigi.Config):
 
 def luigi_defaults(file: Path) -> dict[tuple[str, str], str]:
     """Defaults by (section, key): with Luigi's own, it logs much and exits with 0."""
-    # Luigi finds running commands by their words only, which are the same in every clone.
-    digest = hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:16]
-    core = {"log_level": "WARNING", "lock_pid_dir": str(Path(tempfile.gettempdir()) / f"luigi-{digest}")}
+    # Luigi finds running commands by their words only, which are the same in every clone. Its folder is one user's.
+    name = f"luigi-{os.getuid()}-{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:16]}"
+    core = {"log_level": "WARNING", "lock_pid_dir": str(Path(tempfile.gettempdir()) / name)}
     codes = {("retcode", name): str(code) for name, code in EXIT_CODES.items()}
     return codes | {("core", key): text for key, text in core.items()}
 
 
 def prepare() -> None:
     """On import: apply defaults and `--set` before Luigi reads its settings; exit if it cannot run."""
-    by_luigi = "luigi" in Path(sys.argv[0]).parts[-2:]  # bin/luigi, or luigi/__main__.py
+    by_luigi = _is_luigi()
     options = _options(sys.argv[1:] if by_luigi else [])
     if by_luigi:
         os.environ[SET] = "\n".join([*filter(None, [os.environ.get(SET)]), *options.set])
@@ -75,22 +77,31 @@ def prepare() -> None:
         if not config.has_option(section, key):
             config.set(section, key, text)
     try:
+        list(parse_overrides(options.set))
         for section, key, text in parse_overrides():
             if section in LUIGI:
                 config.set(section, key, text)
-        if by_luigi and not options.own_lock and (message := already_running(config.get("core", "lock_pid_dir"))):
+        if not by_luigi or options.help or options.help_all:
+            return
+        settings()
+        pids = options.lock_pid_dir or config.get("core", "lock_pid_dir")
+        if not options.own_lock and (message := already_running(pids)):
             sys.stderr.write(f"error: {message}\n")
             raise SystemExit(config.getint("retcode", "already_running"))
-        local = options.local_scheduler or config.getboolean("core", "local_scheduler", False)
-        if by_luigi and not local and not (options.help or options.help_all):
+        if not (options.local_scheduler or config.getboolean("core", "local_scheduler", False)):
             address = {
                 key: getattr(options, f"scheduler_{key}")
                 or config.get("core", f"scheduler_{key}", config.get("core", f"default-scheduler-{key}", usual))
                 for key, usual in (("url", ""), ("host", "localhost"), ("port", "8082"))
             }
             check_scheduler(address["url"] or "http://{host}:{port}".format_map(address))
-    except ConfigError as error:
+    except (PipelineError, ValueError) as error:  # ValueError: [core] local_scheduler is no truth value
         end(error)
+
+
+def _is_luigi() -> bool:
+    """Whether this process is `luigi` or `python -m luigi`."""
+    return "luigi" in Path(sys.argv[0]).parts[-2:]
 
 
 def _options(words: list[str]) -> argparse.Namespace:
@@ -100,15 +111,25 @@ def _options(words: list[str]) -> argparse.Namespace:
         parser.add_argument(name, action="store_true")
     for name in ("--no-lock", "--take-lock", "--lock-size"):  # with these, Luigi's own lock decides
         parser.add_argument(name, dest="own_lock", action="append_const", const=name)
-    for name in ("--scheduler-url", "--scheduler-host", "--scheduler-port"):
+    for name in ("--scheduler-url", "--scheduler-host", "--scheduler-port", "--lock-pid-dir"):
         parser.add_argument(name)
     return parser.parse_known_args(words)[0]
 
 
 def already_running(pids: str) -> str:
-    """Message about a running process of the same command; "" without one. pids: Luigi's folder of lock files."""
+    """Message about a running process of the same command; "" without one. pids: Luigi's folder of lock files.
+
+    Raises ConfigError if the folder cannot be used: Luigi itself would end with a traceback.
+    """
     _, words, file = lock.get_info(pids)
-    running = Path(file).read_text().split() if Path(file).is_file() else []
+    try:
+        Path(pids).mkdir(mode=0o700, exist_ok=True)
+        if not os.access(pids, os.R_OK | os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, "permission denied")
+        running = Path(file).read_text().split() if Path(file).is_file() else []
+    except OSError as error:
+        do = "Delete it, or name another folder: --set core.lock_pid_dir=DIR"
+        raise ConfigError(f"[core] lock_pid_dir = {pids}: {error.strerror}. {do}") from error
     for pid in map(int, filter(str.isdecimal, running)):
         if pid != os.getpid() and lock.getpcmd(pid) == words:
             typed = shlex.join(["luigi", *sys.argv[1:]])
@@ -193,13 +214,19 @@ def _not_printed_by_us(record: logging.LogRecord) -> bool:
 
 
 def _handle_interrupt(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if isinstance(error, TaskClassException):
+        console.err.print(f"{console.ERROR} {plain(str(error))}")
+        sys.exit(1)
     if not isinstance(error, KeyboardInterrupt):
         sys.__excepthook__(kind, error, trace)
         return
     if isinstance(error, signals.BrokenPipe):
         sys.exit(signals.exit_code(error))
     kept_text = "; ".join(["what is finished is kept", *getattr(error, "__notes__", ())])
-    typed = os.environ.get(TYPED) or shlex.join([from_here(Path(sys.argv[0])), *sys.argv[1:]])
+    program, words = Path(sys.argv[0]), sys.argv[1:]
+    by_name = program.name != "__main__.py"
+    called = shlex.join([from_here(program), *words]) if by_name else command(*words, module=program.parent.name)
+    typed = os.environ.get(TYPED) or called
     name = signals.NAMES[signals.signal_of(error)]
     console.err.print(f"\n{name}: {plain(kept_text)}; the same command continues from there:\n  {plain(typed)}")
     if isinstance(error, signals.Terminated):
@@ -218,6 +245,6 @@ def take_over_from_luigi() -> None:
     show_any_symbol()
     logging.getLogger("luigi-interface").addFilter(_not_printed_by_us)
     sys.excepthook = _handle_interrupt
-    if Path(sys.argv[0]).name == "luigi":  # other programs handle their signals themselves
+    if _is_luigi():  # other programs handle their signals themselves
         signals.listen()
         atexit.register(_end_where_output_was_lost)

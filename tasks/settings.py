@@ -61,7 +61,7 @@ def _refuse_unreadable() -> None:
         end(error)
 
 
-def end(error: ConfigError) -> NoReturn:
+def end(error: Exception) -> NoReturn:
     """Exit with 2 and a line, before Luigi begins."""
     sys.stderr.write(f"error: {error}\n")
     raise SystemExit(2) from None

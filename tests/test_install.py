@@ -98,11 +98,13 @@ def test_init_writes_the_luigi_cfg_of_the_repository(tmp_path: Path) -> None:
 def test_init_for_real_data_changes_what_says_so_and_takes_folders_from_where_it_is_called(tmp_path, monkeypatch):
     assert main(["init", str(tmp_path), "--real"]) == 0
     before, after = values(init.TEMPLATE.read_text()), values((tmp_path / "luigi.cfg").read_text())
-    assert {key: after.get(key) for key in before if before[key] != after.get(key)} == dict(init.REAL)
+    of_demo = {("embedded", "seed"), ("embedded", "size")}
+    assert before.keys() - after.keys() == of_demo
+    assert {key: after.get(key) for key in before.keys() - of_demo if before[key] != after.get(key)} == dict(init.REAL)
     assert settings.load(tmp_path / "luigi.cfg").embedded.enabled is False
     assert "demo data" not in (tmp_path / "luigi.cfg").read_text().partition("[paths]")[0]
     monkeypatch.chdir(tmp_path)
-    words = ["--raw", "downloads", "--body", "/smpl", "--weights", "spin:net.pt"]
+    words = ["--raw", "work/../downloads", "--body", "/smpl", "--weights", "spin:net.pt"]
     assert main(["init", "work", "--real", *words]) == 0
     loaded = settings.load(tmp_path / "work" / "luigi.cfg")
     assert (loaded.paths.raw, loaded.paths.body) == (tmp_path / "downloads", Path("/smpl"))

@@ -62,7 +62,8 @@ def run(args: argparse.Namespace) -> int:
         for package in packages:
             package.check_inputs(s)
     except ConfigError as error:
-        err.print(f"{console.DOUBT} {plain(f'{error} This is needed for training, not for `Data`.')}")
+        message = str(error).removesuffix(".")
+        err.print(f"{console.DOUBT} {plain(f'{message}. This is needed for training, not for `Data`.')}")
         return 1 if args.check else 0
     if args.check and (missing := missing_files(by_settings(s))):
         for text in missing:
@@ -90,12 +91,12 @@ def choose(settings: Sequence[Setting], names: Sequence[str]) -> list[Setting]:
     """Settings that SECTION or SECTION.KEY names, in their order. Raises ConfigError for an unknown name."""
     sections = list(dict.fromkeys(setting.section for setting in settings))
     for name in names:
-        section, dot, key = name.partition(".")
+        section, _, key = (name, "", "") if name in sections or "." not in name else name.rpartition(".")
         if section not in sections:
             close = did_you_mean(section, sections)
             raise ConfigError(f"no section {section!r}{close} known: {', '.join(sections)}")
         keys = [setting.key for setting in settings if setting.section == section]
-        if dot and key not in keys:
+        if key and key not in keys:
             raise ConfigError(f"[{section}] has no key {key!r}{did_you_mean(key, keys)} known: {', '.join(keys)}")
     return [setting for setting in settings if not names or {setting.section, setting.name} & set(names)]
 

@@ -21,6 +21,7 @@ ABOUT_REAL: Final = """\
 # All paths and settings, for real data: set [data] datasets to those that you have.
 # The effective settings, and where each comes from: python -m pipeline config.
 """
+OF_DEMO: Final = "seed = 0\n# tiny, default or large\nsize = default\n"
 REAL: Final[Mapping[tuple[str, str], str]] = {  # differences from the settings for demo data
     ("paths", "raw"): "data/raw",
     ("paths", "body"): "data/body",
@@ -49,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
         raise PipelineError("--raw, --body and --weights are for real data: add --real")
     if args.real:
         text = set_values(ABOUT_REAL + text[text.index("\n\n") + 1 :], {**REAL, **given})
+        text = text.replace(OF_DEMO, "")
     args.folder.mkdir(parents=True, exist_ok=True)
     try:
         with file.open("x", encoding="utf-8") as stream:
@@ -88,9 +90,10 @@ def set_values(text: str, values: Mapping[tuple[str, str], str]) -> str:
 def _from_here(value: Path | str) -> str:
     """Make a path absolute: on the command line it is relative to this folder, in luigi.cfg to luigi.cfg's."""
     if isinstance(value, Path):
-        return str(value.expanduser().absolute())
+        path = value.expanduser()
+        return str(path.resolve() if ".." in path.parts else path.absolute())
     kind, _, file = value.partition(":")
-    return f"{kind}:{Path(file).expanduser().absolute()}" if kind in ("spin", "file") and file else value
+    return f"{kind}:{_from_here(Path(file))}" if kind in ("spin", "file") and file else value
 
 
 def _tool(name: str) -> str:

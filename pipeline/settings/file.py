@@ -18,6 +18,7 @@ import functools
 import io
 import os
 import re
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from configparser import ConfigParser, DuplicateOptionError, DuplicateSectionError, ParsingError
 from dataclasses import dataclass, fields
@@ -135,6 +136,8 @@ def value_of(hint: Any, text: str, base: Path) -> Any:
     if not text:
         raise ValueError("expected a value, found none")
     if hint in (Path, cache.Root):
+        if text[0] in "\"'":
+            raise ValueError("expected a path without quotes")
         place = cache.place_of(text) if hint == cache.Root else Path(text)
         return place if isinstance(place, str) else base / place.expanduser()
     return _adapter(hint).validate_python(text)
@@ -142,7 +145,7 @@ def value_of(hint: Any, text: str, base: Path) -> Any:
 
 def settings_file() -> Path:
     """The file in LUIGI_CONFIG_PATH, or ./luigi.cfg."""
-    return Path(os.environ.get("LUIGI_CONFIG_PATH", "luigi.cfg"))
+    return Path(os.environ.get("LUIGI_CONFIG_PATH") or "luigi.cfg")
 
 
 def apply_overrides(source: SettingsFile) -> SettingsFile:
@@ -169,11 +172,12 @@ def note(text: str) -> None:
 
 def parse_overrides(lines: Sequence[str] | None = None) -> Iterator[tuple[str, str, str]]:
     """(section, key, value) of each `--set`; lines: None: those of the environment. Raises ConfigError."""
-    for line in os.environ.get(SET, "").splitlines() if lines is None else lines:
+    given, lines = (f"{SET}=", os.environ.get(SET, "").splitlines()) if lines is None else ("--set ", lines)
+    for line in lines:
         name, value = line.partition("=")[::2]
         old, _, key = name.strip().rpartition(".")
         if not (old and key and "=" in line):
-            raise ConfigError(f"--set {line}: expected SECTION.KEY=VALUE, such as --set vibe.epochs=5")
+            raise ConfigError(f"{given}{line}: expected SECTION.KEY=VALUE, such as vibe.epochs=5")
         section = FORMERLY.get(old, old)
         if section != old:
             note(f"--set {old}.{key}: [{old}] is renamed to [{section}]. The next version does not read the old name.")
@@ -215,6 +219,8 @@ def read(file: Path, do: str = NO_FILE) -> SettingsFile:
 
 def _lines(file: Path) -> list[str]:
     data = file.read_bytes()
+    if data.startswith(BOM_UTF8):
+        raise ConfigError(f"{file}, line 1: expected UTF-8 without a byte order mark (BOM). Save it without.")
     try:
         return list(io.StringIO(data.decode(), newline=None))
     except UnicodeDecodeError as error:

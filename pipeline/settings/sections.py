@@ -334,6 +334,9 @@ def check_sections(source: SettingsFile, *, tolerant: bool) -> None:
             do = "If a package adds it, install the package. docs/settings.md lists the other sections."
             message = f"{section.where()}: unknown section{close or '.'} {do}"
             _refuse(message, warn=tolerant and not (close or section.by_set))
+    for key, text in (exit_codes := source.section("retcode")).items():  # Luigi itself would end with a traceback
+        if not text.isdecimal():
+            raise ConfigError(f"{exit_codes.where(key)} = {text}: expected a whole number")
 
 
 def _refuse(message: str, *, warn: bool) -> None:

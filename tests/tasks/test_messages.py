@@ -7,6 +7,7 @@ import shlex
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 from unittest.mock import Mock
@@ -21,7 +22,8 @@ from tasks import Convert, luigi_command
 from tasks.luigi_command import whose_data
 from tasks.settings import settings
 from tests.packages import BROKEN, install, install_page
-from tests.tasks.conftest import LUIGI, ROOT
+from tests.tasks.conftest import CONFIG, LUIGI, ROOT, Project
+from vibe_extensions.demo import writing as synthetic
 
 SCHEDULING = 35
 FAILED = 30
@@ -69,14 +71,49 @@ def prepared(bare, within, monkeypatch, capsys):
     return prepare
 
 
-def test_what_set_sets_on_luigis_command_line_is_checked_as_the_file_is(bare, build, prepared) -> None:
-    words = ("TrainVIBE", "--local-scheduler", "--set")
-    assert prepared(*words, "vibe.epochs=0") == ""
-    message = build(bare, "TrainVIBE", set="vibe.epochs=0").only_failure(SCHEDULING)
-    assert "--set [vibe] epochs = 0: expected more than 0" in message
-    assert prepared(*words, "epochs=5") == (
-        "error: --set epochs=5: expected SECTION.KEY=VALUE, such as --set vibe.epochs=5\n"
-    )
+def test_what_set_sets_on_luigis_command_line_is_checked_as_the_file_is(bare, prepared) -> None:
+    assert prepared("TrainVIBE", "--local-scheduler", "--set", "vibe.epochs=3") == ""
+    for wrong, message in (
+        ("vibe.epochs=0", "--set [vibe] epochs = 0: expected more than 0"),
+        ("epochs=5", "--set epochs=5: expected SECTION.KEY=VALUE, such as vibe.epochs=5"),
+        ("vibe.epoch=3", "--set [vibe] epoch: unknown key; did you mean 'epochs'?"),
+        ("retcode.task_failed=failed", "--set [retcode] task_failed = failed: expected a whole number"),
+        ("core.local_scheduler=maybe", "Not a boolean: maybe"),
+    ):
+        assert prepared("TrainVIBE", "--set", wrong) == f"error: {message}\n"
+    bare.cfg.write_text("")
+    assert prepared("Data") == f"error: {bare.cfg} [paths]: 'raw' is missing (docs/settings.md)\n"
+    bare.cfg.unlink()
+    assert prepared("Data").startswith(f"error: {bare.cfg}: file not found. Run from the project's folder")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can run commands as other users")
+def test_a_second_user_of_a_machine_runs_luigi_in_the_same_folder() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        synthetic.write_dataset("amass", folder / "raw/amass", n_videos=1, n_frames=300)
+        project = Project(folder)
+        own = {"data": {"datasets": "amass"}, "embedded": {}, "core": {"autoload_range": "false"}}
+        project.configure(CONFIG | own)
+        for path in (folder, *folder.rglob("*")):
+            os.chown(path, 0, 60000)
+            path.chmod(0o2775 if path.is_dir() else 0o664)
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": name}
+        reads = ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")  # this Python may be root's alone
+        for user in (60001, 60002):
+            person = ["setpriv", f"--reuid={user}", "--regid=60000", "--clear-groups", *reads, "--"]
+            if not shutil.which("setpriv") or subprocess.run([*person, "true"], check=False).returncode:
+                pytest.skip("setpriv cannot run a command as another user here")
+            words = [*person, str(LUIGI), "--module", "tasks", "Data", "--local-scheduler"]
+            ended = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, umask=0o002)
+            assert (ended.returncode, ended.stderr) == (0, ""), ended.stdout
+        assert len({path.stat().st_uid for path in folder.glob("luigi-*")}) == 2
+
+
+def test_a_folder_of_locks_that_cannot_be_used_is_named(bare, prepared) -> None:
+    (bare.folder / "file").touch()
+    shown = prepared("Data", "--local-scheduler", f"--lock-pid-dir={bare.folder}/file")
+    assert f"lock_pid_dir = {bare.folder}/file: File exists. Delete it" in shown
 
 
 def test_without_a_luigid_the_message_is_there_at_once(prepared) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from pipeline.cli.text import python
 from tasks import training
 from tasks.evaluation import as_csv, result_rows, table_of
 from tests.tasks.conftest import PROBE, ROOT, Project
@@ -156,6 +157,16 @@ def test_an_interruption_shows_what_is_kept_and_the_command_that_continues(capsy
         sys.excepthook(KeyboardInterrupt, interrupted, None)
         kept = "what is finished is kept; of VIBE, tiny, step 3 of 6 (runs/tiny-1/last.pt)"
         assert capsys.readouterr().err == f"\ninterrupted: {kept}; the same command continues from there:\n  {again}\n"
+    monkeypatch.setattr("sys.argv", ["/lib/luigi/__main__.py", "--module", "tasks", "Data"])
+    sys.excepthook(KeyboardInterrupt, interrupted, None)
+    again = f"{python()} -m luigi --module tasks Data"
+    assert capsys.readouterr().err.splitlines()[-1] == f"  {again}"
+
+
+def test_an_unknown_task_is_one_line(made) -> None:
+    ran = made.project.luigi("Dat", command=(sys.executable, "-m", "luigi"))
+    assert (ran.code, ran.lines[0]) == (1, "error: No task Dat. Did you mean:")
+    assert "Traceback" not in ran.shown
 
 
 @pytest.mark.parametrize("target", ["data", "train", "report"])

@@ -91,6 +91,31 @@ def test_what_is_set_for_one_command_is_forgotten_after_it(cfg: Path, capsys: An
     assert os.environ["PIPELINE_SET"] == "vibe.epochs=4\nvibe.seed=1"
 
 
+def test_a_section_with_a_dot_is_printed_whole_and_by_key(cfg: Path, capsys: Any) -> None:
+    own = "[features]\nstreams = resnet50 resnet50.j1\n[resnet50.j1]\nkind = resnet50\ncrop = jitter:1\n"
+    cfg.write_text(CFG + own)
+    for name, section, keys in (
+        ("resnet50.j1", "resnet50.j1", ["crop", "weights", "precision"]),
+        ("resnet50.j1.weights", "resnet50.j1", ["weights"]),
+        ("resnet50.precision", "resnet50", ["precision"]),
+    ):
+        assert run("--json", "--config", cfg, name) == 0
+        found = json.loads(capsys.readouterr().out)["settings"]
+        assert [(setting["section"], setting["key"]) for setting in found] == [(section, key) for key in keys]
+    assert run("--config", cfg, "resnet50.j1.weigths") == 2
+    assert "[resnet50.j1] has no key 'weigths'; did you mean 'weights'?" in capsys.readouterr().err
+
+
+def test_the_variables_of_the_environment_are_named_and_an_empty_one_counts_for_none(cfg, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("PIPELINE_SET", "rubbish")
+    assert run("--config", cfg) == 2
+    assert capsys.readouterr().err.startswith("error: PIPELINE_SET=rubbish: expected SECTION.KEY=VALUE")
+    monkeypatch.setenv("PIPELINE_SET", "")
+    monkeypatch.setenv("LUIGI_CONFIG_PATH", "")
+    monkeypatch.chdir(cfg.parent)
+    assert run("--check") == 0
+
+
 def test_a_check_finds_weights_and_a_body_that_are_not_there(cfg: Path, tmp_path: Path, capsys: Any) -> None:
     (weights := tmp_path / "spin.pt").touch()
     assert run("--config", cfg, "--check", "--set", f"resnet50.weights=spin:{weights}") == 0
