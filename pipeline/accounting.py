@@ -216,7 +216,7 @@ REASONS: Final[dict[str, Reason]] = {
     "not_good": Reason("the release marks the frame's labels as not good", True),
     "not_readable_now": Reason("permission denied, or the disk did not answer; the next run reads it again", False),
     "other_file_name": Reason("the image has another name pattern than the sequence", False),
-    "other_picture_size": Reason("the images and the camera calibration differ in size", False),
+    "other_picture_size": Reason("the images have another size than their labels or camera state", False),
     "other_unit": Reason("the labels are in another unit: mm, degrees, per cent, shares of the image", False),
     "path_outside": Reason("the labels name an image outside the dataset's folder", False),
     "reader_crashed": Reason("the process that read the video crashed", False),

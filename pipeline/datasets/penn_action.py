@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import tight_boxes
 from pipeline.datasets.base import Dataset, ReleasePart, finite_joints
-from pipeline.datasets.pixels import frames_there, require_in_pictures
+from pipeline.datasets.pixels import RESIZED, frames_there, require_in_pictures, require_size
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import load_mat, numbers
 from pipeline.files.pixels.frames import Pictures
@@ -83,8 +83,13 @@ class PennAction(Dataset):
         kp_2d = finite_joints(_keypoints(file, label), account)
         account.found = len(kp_2d)
         pictures = Pictures(raw, f"frames/{video.name}/{{:06d}}.jpg", first=1)
-        # If the label states the images' size, joints outside them are the release's.
-        require_in_pictures(file, kp_2d, pictures, _note_contradictions(file, label, kp_2d, account))
+        size, beyond = _note_contradictions(file, label, kp_2d, account)
+        if (
+            size is None or beyond
+        ):  # if the images have the size that the label states, joints outside are the release's
+            require_in_pictures(file, kp_2d, pictures, size)
+        else:
+            require_size(pictures, size, file, f"{UNPACK[:-1]}, without resizing images.", tolerance=RESIZED)
         boxes, empty, degenerate = tight_boxes(kp_2d)
         reasons = {
             "no_picture": ~frames_there(pictures, len(kp_2d), account, extracted=False),
@@ -116,10 +121,10 @@ def _keypoints(file: Path, label: dict[str, NDArray[np.generic]]) -> Doubles:
 
 def _note_contradictions(
     file: Path, label: dict[str, NDArray[np.generic]], kp_2d: Floats, account: VideoAccount
-) -> tuple[float, float] | None:
+) -> tuple[tuple[float, float] | None, int]:
     """Note keys of the label file that contradict its joints.
 
-    Returns the label's image width and height, or None.
+    Returns the label's image width and height, or None, and the number of visible joints outside.
     """
 
     def read_values(key: str, n: int) -> list[float]:
@@ -142,5 +147,5 @@ def _note_contradictions(
         x, y, visible = kp_2d[..., 0], kp_2d[..., 1], kp_2d[..., 2] > 0
         if n := int((visible & ((x < 0) | (y < 0) | (x > width + 1) | (y > height + 1))).sum()):
             account.notes.append(f"{n} visible joints are outside the {width:.0f} x {height:.0f} picture")
-        return width, height
-    return None
+        return (width, height), n
+    return None, 0

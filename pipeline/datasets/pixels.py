@@ -27,7 +27,8 @@ FEWEST: Final = 50  # joints of a video; fewer prove nothing
 MARGIN: Final = 0.1  # of the image's size: joints of people at its border may be this far outside
 MOST_OUTSIDE: Final = 0.5  # of the joints
 DETECTED_OUTSIDE: Final = 0.2  # of a detector's joints, which it finds in the image
-OFF_CENTRE: Final = 0.25  # of the image's size: distance of a principal point from the centre
+OFF_CENTRE: Final = 0.05  # of the image's size: distance of a principal point from the centre
+RESIZED: Final = 0.05  # of a size that labels state: a smaller difference may be the release's
 SHOWN: Final = 6  # joints of a person whose height counts
 MOST_PERSONS_OUTSIDE: Final = 0.1  # of the persons: all their joints outside
 SMALLEST: Final = 4.0  # px, height or width of the median person
@@ -104,20 +105,36 @@ def frames_there(source: Pictures | Video, n_labels: int, account: VideoAccount,
 
 
 def require_size(
-    source: Pictures | Video, size: tuple[int, int], labels: Path, do: str, intrinsics: Floats | None = None
+    source: Pictures | Video,
+    size: tuple[float, float] | None,
+    labels: Path,
+    do: str,
+    intrinsics: Floats | None = None,
+    tolerance: float = 0,
 ) -> None:
-    """Refuse frames of another (width, height) in px than their labels' camera (`other_picture_size`).
+    """Refuse frames of another (width, height) in px than their labels state (`other_picture_size`).
 
-    intrinsics: (3, 3) px, refused if their principal point is far from the image's centre.
+    size: None if the labels do not state it. intrinsics: (3, 3) px, refused if their principal point is far from the
+    image's centre. tolerance: accepted share of `size`.
     """
-    there, reason = source.size(), "other_picture_size"
-    expected = f"{size[0]} x {size[1]} px, as in {labels.name}"
-    if there != size:
-        raise RawDataError(source.place, "size", expected, f"{there[0]} x {there[1]}", do, reason=reason)
-    centre = np.divide(size, 2) if intrinsics is None else intrinsics[:2, 2]
-    if (np.abs(centre / size - 0.5) > OFF_CENTRE).any():
-        found = f"a principal point at {centre.tolist()}"
-        raise RawDataError(labels, "intrinsics", f"a camera of {expected}", found, do, reason=reason)
+    there, reason = _size(source), "other_picture_size"
+    if there is None:
+        return
+    found = f"{there[0]} x {there[1]}"
+    if size is not None and (np.abs(np.subtract(there, size)) > tolerance * np.abs(size)).any():
+        expected = f"{size[0]:.10g} x {size[1]:.10g} px, as in {labels.name}"
+        refuse(RawDataError(source.place, "size", expected, found, do, reason=reason))
+    elif intrinsics is not None and (np.abs(intrinsics[:2, 2] / there - 0.5) > OFF_CENTRE).any():
+        expected = f"a principal point near the centre of images of {found} px"
+        point = ", ".join(f"{value:.10g}" for value in intrinsics[:2, 2])
+        refuse(RawDataError(labels, "intrinsics", expected, f"a camera with one at ({point})", do, reason=reason))
+
+
+def _size(source: Pictures | Video) -> tuple[int, int] | None:
+    try:
+        return source.size()
+    except RawDataError:  # conversion rejects a video without a readable image
+        return None
 
 
 def require_frames(
@@ -237,11 +254,8 @@ def require_in_pictures(
     labels: Path, keypoints: Floats, source: Pictures | Video, stated: tuple[float, float] | None = None
 ) -> None:
     """`require_in_picture` for the images' width and height, unless the labels have `stated` them."""
-    try:
-        size = source.size()
-    except RawDataError:  # conversion rejects a video without a readable image
-        return
-    if size != stated:
+    size = _size(source)
+    if size is not None and size != stated:
         require_in_picture(labels, keypoints, size)
 
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.datasets.base import Dataset, Mistake, Origin, ReleasePart, finite_joints
+from pipeline.datasets.pixels import RESIZED, require_size
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import table
 from pipeline.files.formats.json_files import kind, load_json, records, whole
@@ -132,6 +133,7 @@ class PoseTrack(Dataset):
         if pictures.place != raw / video.folders[0]:
             where = pictures.place.relative_to(raw).as_posix()
             account.notes.append(f"its pictures are in {where}: changes there are not noticed")
+        require_size(pictures, coco.size, raw / file, f"{UNPACK[:-1]}, without resizing images.", tolerance=RESIZED)
         frame_index, side = frame_of_picture[coco.picture], box[:, 2:]
         n_seen = (kp_2d[..., 2] > 0).sum(axis=1)
         reasons = {
@@ -169,7 +171,7 @@ def _joints(coco: Coco, account: VideoAccount) -> tuple[tuple[str, ...], Doubles
         expected = f"none but {', '.join(OURS)}"
         raise RawDataError(coco.file, "categories[0].keypoints", expected, kind(unknown[0]), UNPACK)
     joints = coco.keypoints(len(names))
-    joints[..., 2] = (joints[..., :2] != 0).any(axis=-1)  # the third number that is stored adds nothing
+    joints[..., 2] = (joints[..., :2] != 0).any(axis=-1)  # VIBE's rule: not the third number
     return tuple(OURS[name] for name in names), finite_joints(joints, account)
 
 
@@ -239,6 +241,7 @@ class Coco:
     annotations: Mapping[str, Mapping[str, Any]]  # N: key in the file -> annotation
     categories: object
     notes: list[str]  # what is not used
+    size: tuple[float, float] | None  # width and height px of the first labelled image that states them
 
     @property
     def has_keypoints(self) -> bool:
@@ -283,6 +286,7 @@ def load_coco(file: Path) -> Coco:
     if not isinstance(content, dict):
         raise RawDataError(file, "file", "an object", kind(content), UNPACK)
     file_names: list[str] = []
+    size: tuple[float, float] | None = None
     place_of: dict[int, int | None] = {}  # image's id -> place among the labelled ones, None for any other
     n_twice = 0
     for i, image in enumerate(records(file, "images", content.get("images"), do=UNPACK)):
@@ -299,6 +303,7 @@ def load_coco(file: Path) -> Coco:
         else:
             place_of[image_id] = len(file_names)
             file_names.append(name)
+            size = size or _stated_size(image)
 
     listed = records(file, "annotations", content.get("annotations", []), do=UNPACK)
     ids = [
@@ -315,4 +320,12 @@ def load_coco(file: Path) -> Coco:
         annotations={f"annotations[{i}]": listed[i] for i in on_labelled},
         categories=content.get("categories"),
         notes=notes,
+        size=size,
     )
+
+
+def _stated_size(image: Mapping[str, Any]) -> tuple[float, float] | None:
+    width, height = image.get("width"), image.get("height")
+    if isinstance(width, int | float) and isinstance(height, int | float) and width > 0 and height > 0:
+        return width, height
+    return None

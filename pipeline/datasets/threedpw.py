@@ -22,7 +22,7 @@ from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import smooth_boxes
 from pipeline.cameras import is_rigid
 from pipeline.datasets.base import EXTRINSICS, Dataset, Mistake, Origin, ReleasePart, smpl_labels
-from pipeline.datasets.pixels import frames_there
+from pipeline.datasets.pixels import frames_there, require_size
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.formats.arrays import numbers
 from pipeline.files.formats.pickles import load_labels
@@ -126,6 +126,8 @@ class ThreeDPW(Dataset):
         account.found = sum(len(actor.pose) for actor in actors)
         pictures = Pictures(raw, f"imageFiles/{video.name}/image_{{:05d}}.jpg")
         has_picture = frames_there(pictures, len(actors[0].pose), account, extracted=False)
+        labels, do = raw / video.files[0], f"{UNPACK[:-1]}, without resizing images."
+        require_size(pictures, None, labels, do, actors[0].intrinsics)
         if body is None:
             account.notes.append("no body model: kp_3d, kp_3d_eval and trans are absent")
         tracks = []

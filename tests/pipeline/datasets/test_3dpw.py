@@ -14,7 +14,7 @@ from pipeline.body import Body
 from pipeline.conversion.convert import plan_conversion
 from pipeline.files.raw.stand_in import MARKER
 from pipeline.skeletons import JOINTS
-from tests.pipeline.datasets.by_hand import read_one, touch
+from tests.pipeline.datasets.by_hand import jpeg, read_one, touch
 
 PW = datasets.get("3dpw")
 SEQ = "courtyard_arguing_00"
@@ -88,6 +88,25 @@ def test_an_actor_becomes_a_track_unless_never_seen(tmp_path: Path) -> None:
     (track,), account = read(tmp_path)
     assert track.name == f"{SEQ}/1"
     assert (account["dropped"], account["tracks_dropped"]) == ({"no_detection": N}, {"no_detection": 1})
+
+
+@pytest.mark.parametrize(
+    ("size", "centre", "reason"),
+    [
+        ((1080, 1920), (540, 960), ""),
+        ((1920, 1080), (957, 547), ""),
+        ((1080, 1920), (960, 540), "other_picture_size"),  # turned
+        ((972, 1728), (540, 960), "other_picture_size"),
+    ],
+)
+def test_a_camera_must_fit_the_images_upright_or_not(size, centre, reason, tmp_path):
+    write(
+        tmp_path, sequence() | {"cam_intrinsics": np.array([[1961.0, 0, centre[0]], [0, 1969, centre[1]], [0, 0, 1]])}
+    )
+    for file in (tmp_path / "imageFiles" / SEQ).iterdir():
+        file.write_bytes(jpeg(*size))
+    _, account = read(tmp_path)
+    assert account["set_aside"] == reason
 
 
 def test_the_12_limb_joints_are_labelled_and_the_box_is_the_diagonal_of_all_18_times_11(tmp_path: Path) -> None:

@@ -2,11 +2,13 @@
 
 import functools
 import itertools
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
@@ -156,6 +158,30 @@ def test_listing_reads_no_label_and_videos_of_which_nothing_can_be_read_are_reje
         assert list(dataset.tracks(raw, split, report=report)) == []
         assert [account.name for account in report if account.set_aside] == [video.name for video in videos]
         assert all(account.message for account in report)
+
+
+@pytest.mark.parametrize("factor", [0.5, 0.75, 2])
+@pytest.mark.parametrize("name", ["3dpw", "penn_action", "posetrack"])
+def test_images_of_another_size_than_their_labels_state_are_refused(name, factor, embedded, tmp_path):
+    raw, dataset = embedded.copy(name, tmp_path / name), datasets.get(name)
+    split = dataset.splits[0]
+    for file in raw.rglob("*.jpg"):
+        resized = cv2.resize(cv2.imread(str(file)), None, fx=factor, fy=factor)
+        file.unlink()  # it may be a link
+        cv2.imwrite(str(file), resized)
+    report = Accounting()
+    for file in raw.rglob("annotations/*/*.json"):  # some releases of PoseTrack's labels state the size
+        original, label = embedded.raw(name), json.loads(file.read_text())
+        for image in label["images"]:
+            if (frame := cv2.imread(str(original / image["file_name"]))) is not None:
+                image |= {"height": frame.shape[0], "width": frame.shape[1]}
+        file.write_text(json.dumps(label))
+    assert list(dataset.tracks(raw, split, report=report)) == []
+    of_split = [account for account in report if not account.other_split and account.set_aside != "no_annotations"]
+    assert of_split
+    for account in of_split:
+        assert account.set_aside == "other_picture_size", account.message
+        assert "without resizing images" in account.message
 
 
 @pytest.mark.parametrize("name", RELEASES)
