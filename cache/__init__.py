@@ -19,19 +19,18 @@ from cache.format.layout import (
     fingerprint,
 )
 from cache.format.records import TrackRecord, TrackRows, VideoEntry
-from cache.format.tags import Tag
+from cache.format.references import tag_notes
 from cache.read.batches import USUAL
 from cache.read.split import FeatureCache, Split, open  # noqa: A004  it reads as cache.open
 from cache.storage import place_of, store_at
 from cache.storage.base import Root
 from cache.verification import Damage, Repaired, VerifyReport, repair, verify
 from cache.write.base import delete_stream, finish_commits, invalidate
-from cache.write.copy import Copied, copy_split
+from cache.write.copy import Copied, copy_split, copy_tag
 from cache.write.gc import Collected, gc
 from cache.write.split_writer import SplitWriter, check_track
 from cache.write.stream_shards import Staged, StreamShards
 from cache.write.stream_writer import StreamWriter
-from cache.write.tags import delete_tag, tag, tags
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
@@ -65,15 +64,14 @@ __all__ = [
     "Staged",
     "StreamShards",
     "StreamWriter",
-    "Tag",
     "TrackRecord",
     "TrackRows",
     "VerifyReport",
     "VideoEntry",
     "check_track",
     "copy_split",
+    "copy_tag",
     "delete_stream",
-    "delete_tag",
     "find_mirrors_by",
     "fingerprint",
     "finish_commits",
@@ -83,8 +81,7 @@ __all__ = [
     "place_of",
     "repair",
     "store_at",
-    "tag",
-    "tags",
+    "tag_notes",
     "torch_windows",
     "verify",
 ]

@@ -21,19 +21,18 @@ from cache.errors import CacheError
 from cache.format import layout, manifest
 from cache.format import shard as shards
 from cache.format.check import check, shard_files
-from cache.format.layout import BYTES, MANIFEST, PROVENANCE, STAGED, TAGS, Geometry, json_file
+from cache.format.layout import BYTES, STAGED, Geometry, json_file
 from cache.format.manifest import Commit, Place
 from cache.format.references import (
-    TABLE_NAMES,
     column_metadata_of,
     columns_of,
     find_unreferenced,
     groups_of,
     places_of,
     split_folders,
+    tag_notes,
 )
 from cache.format.tables import Tables, live_shards
-from cache.format.tags import place_of_tag, places_of_tag, read_tag
 from cache.read.split import require_cache
 from cache.storage.base import Root, Store
 from cache.write.base import invalidate
@@ -80,7 +79,7 @@ class VerifyReport:
 def verify(
     root: Root, *, fast: bool = False, progress: Progress | None = None, splits: Collection[str] | None = None
 ) -> VerifyReport:
-    """Check every file that the manifests and tags of a cache name, byte by byte. Damage is reported, not raised.
+    """Check every file that the manifests of a cache name, byte by byte. Damage is reported, not raised.
 
     Args:
         root: the cache.
@@ -105,15 +104,11 @@ def verify(
             verification.groups("", dict.fromkeys(["", *(place.split.partition("/")[0] for place in committed)]))
             for place in itertools.chain(*places.values()):
                 verification.place(place)
-            for name in filter(layout.is_name, store.list_names(TAGS)):
-                if store.exists(place_of_tag(store, name).manifest):
-                    verification.tag(name, splits)
-                else:
-                    verification.unfinished_tag(name)
         except BaseException:
             threads.shutdown(wait=True, cancel_futures=True)
             raise
-    return VerifyReport(tuple(verification.damaged), tuple(verification.notes), fast=fast, **verification.counts)
+    notes = (*verification.notes, *tag_notes(store))
+    return VerifyReport(tuple(verification.damaged), notes, fast=fast, **verification.counts)
 
 
 class _Verification:
@@ -159,48 +154,9 @@ class _Verification:
             del self.damaged[n_damaged:], self.notes[n_notes:]
             self.counts = counts
 
-    def tag(self, name: str, splits: Collection[str] | None) -> None:
-        """Check a tag's own files: manifests, small files, and shards that the cache has removed."""
-        home = place_of_tag(self._store, name)
-        try:
-            tag = read_tag(self._store, name)
-        except CacheError as error:
-            if self._store.exists(home.manifest):  # else it was deleted meanwhile
-                self._damage(home, home.manifest, str(error))
-            return
-        for place in places_of_tag(self._store, tag):
-            if splits is not None and place.split not in splits:
-                continue
-            named = tag.splits[place.split]
-            try:
-                commit = manifest.load(place)
-            except CacheError as error:
-                self._damage(place, place.manifest, str(error))
-                continue
-            digest = named["streams"][place.stream] if place.stream else named["digest"]
-            if commit is None or commit.digest != digest:
-                expected, state = "the manifest that the tag names", "another, or none"
-                self._damage(place, place.manifest, self._error(place.manifest, expected, state, place.again))
-            elif commit.current is None:
-                self._arrays(commit)
-
-    def unfinished_tag(self, name: str) -> None:
-        """A tag without its own manifest was being made or deleted, unless it has shards and its notes."""
-        place = place_of_tag(self._store, name)
-        files = self._store.files(place.home)
-        if not any(key.endswith(f"/{MANIFEST}") for key in files):
-            return
-        do = "Restore it from a backup; `gc --unfinished` removes what is left of the tag."
-        message = self._error(place.manifest, "the tag's own manifest", "no file", do)
-        arrays = {key.partition("/c/")[0].rpartition("/")[2] for key in files if "/c/" in key}
-        if arrays - TABLE_NAMES and f"{place.home}/{PROVENANCE}" in files:
-            self._damage(place, place.manifest, message)
-        else:
-            self.notes.append(message)
-
     def _arrays(self, commit: Commit) -> None:
         place = commit.place
-        if place.stream is None and not place.tag:
+        if place.stream is None:
             self.counts["splits"] += 1
             self.groups(place.split, groups_of(place.split)[2:])
         unknown = sorted(commit.manifest["shards"].keys() - columns_of(commit.manifest).keys())
@@ -298,9 +254,7 @@ def repair(root: Root, report: VerifyReport) -> Repaired:
     damaged_shards: dict[tuple[str, str], set[int]] = {}
     for damage in report.damaged:
         home = damage.split, damage.stream or ""
-        if damage.key.startswith(f"{TAGS}/"):
-            repaired.refused.append(f"{store.location(damage.key)}: is of a tag. {Place(store, damage.key).again}")
-        elif damage.shard is not None:
+        if damage.shard is not None:
             damaged_shards.setdefault(home, set()).add(damage.shard)
         elif damage.array is None and damage.key.endswith("zarr.json"):  # a group's
             store.put_small({damage.key: layout.group_metadata()}, damage.key.rpartition("/")[0])

@@ -25,7 +25,6 @@ _SUMMARIES: Final = {  # of the modules in pipeline.commands
     "status": "Show the contents of a cache: videos, tracks, kept and dropped frames, streams.",
     "gc": "Delete files that no manifest references, such as those of killed runs and replaced data.",
     "copy": "Copy splits and their streams into another cache, without rows of replaced and removed videos.",
-    "tag": "Tag the current state of splits and their streams, or list tags.",
 }
 COMMANDS: Final[Mapping[str, CommandEntry]] = {
     name: CommandEntry(f"pipeline.commands.{name}", summary) for name, summary in _SUMMARIES.items()

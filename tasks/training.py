@@ -137,9 +137,9 @@ def progress_callback(progress: Progress, what: str, score: str = "pa_mpjpe", un
     return show
 
 
-def model_config(model: Model, variant: str = "", seed: int = -1, tag: str = "") -> VideoConfig:
-    """A model's configuration (`as_set`) with checkpoints of other trainings. tag: of the cache."""
-    config = replace(as_set(model, variant, seed), tag=tag)
+def model_config(model: Model, variant: str = "", seed: int = -1) -> VideoConfig:
+    """A model's configuration (`as_set`) with checkpoints of other trainings."""
+    config = as_set(model, variant, seed)
     checkpoints: dict[str, Any] = {
         name: checkpoint_task(config.MADE_BY[name][0]).checkpoint(config) for name in config.lacks
     }

@@ -54,7 +54,7 @@ def missing(config: RunConfig) -> list[str]:
 
     if not cache.store_at(config.cache).exists("zarr.json"):
         return list(config.splits)
-    opened = cache.open(config.cache, config.tag or None)
+    opened = cache.open(config.cache)
     absent = [name for name in config.splits if name not in opened.splits]
     streams = [(name, s) for name, read in config.streams.items() if name not in absent for s in read]
     return absent + [f"{name}/features/{s}" for name, s in streams if s not in opened[name].streams]
@@ -64,7 +64,7 @@ def open_splits(config: RunConfig) -> dict[str, Split]:
     """Open the configuration's splits. Raises DataError for a missing split or stream."""
     import cache
 
-    opened = cache.open(config.cache, config.tag or None)
+    opened = cache.open(config.cache)
     if absent := missing(config):
         present = ", ".join(opened.splits) or "none"
         raise DataError(
@@ -184,7 +184,7 @@ def what_differs(config: VideoConfig) -> str:
     newest = max(earlier, key=lambda file: file.stat().st_mtime)
     before, new = json.loads(newest.read_text()), json.loads(json.dumps(config.as_dict()))
     old = before["config"]
-    changed = [key for key in sorted((old.keys() | new.keys()) - config.NEUTRAL) if old.get(key) != new.get(key)]
+    changed = [key for key in sorted(new.keys() - config.NEUTRAL) if old.get(key) != new.get(key)]
     differ = [f"{key} was {json.dumps(old.get(key))}, is {json.dumps(new.get(key))}" for key in changed]
     for kind, records in inputs(config, splits).items():
         recorded = before["inputs"].get(kind)

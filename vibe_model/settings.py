@@ -65,14 +65,13 @@ class RunConfig:
     VERSION: ClassVar[Mapping[str, int]]  # raised by hand when equal inputs and settings would train to other numbers
     NEUTRAL: ClassVar[frozenset[str]]  # settings that change no number: where things are, how often the state is saved
     # Fields that no luigi.cfg sets, since they follow from others.
-    FIXED: ClassVar[frozenset[str]] = frozenset({"tag", "threads", "max_non_finite"})
+    FIXED: ClassVar[frozenset[str]] = frozenset({"threads", "max_non_finite"})
     # Columns that batches have beside the labels, as `Split.read` returns them: ("bbox", "intrinsics").
     fields: ClassVar[tuple[str, ...]] = ()
 
     # Where things are. None of these paths decides a number; the content there does.
     name: str = "run"  # start of the name of the run's folder
     cache: Place = Path("data/cache")  # or a URL as s3://bucket/prefix
-    tag: str = ""  # of the cache, whose state is read; "": what is committed now
     runs: Path = Path("runs")
 
     # Windows.
@@ -152,7 +151,7 @@ class RunConfig:
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Self:
         """Inverse of `as_dict`. Raises ConfigError for unknown names."""
-        return cls(**raw)
+        return cls(**{name: value for name, value in raw.items() if name != "tag"})  # of an earlier version
 
     def as_dict(self) -> dict[str, Any]:
         """All settings as in JSON: paths as text, tuples as lists."""
@@ -169,7 +168,7 @@ class VideoConfig(RunConfig):
     # Settings of checkpoints that other trainings make: the Luigi task that does, and the setting that needs none.
     MADE_BY: ClassVar[Mapping[str, tuple[str, str]]] = {}
     NEUTRAL: ClassVar[frozenset[str]] = frozenset(
-        {"name", "cache", "tag", "runs", "body", "pretrained", "processes", "checkpoint_every", "hold", "read_workers"}
+        {"name", "cache", "runs", "body", "pretrained", "processes", "checkpoint_every", "hold", "read_workers"}
     )
 
     FIXED: ClassVar[frozenset[str]] = RunConfig.FIXED | {"feature_size", "leave_out", "eval_batch"}

@@ -16,14 +16,14 @@ import socket
 import time
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any, Final
 
 from cache.errors import CacheError
 from cache.format import layout
-from cache.format.layout import FORMAT, IN_PLACE, JOURNAL, PROVENANCE, STAGED, TAGS, canonical, json_file
+from cache.format.layout import FORMAT, IN_PLACE, JOURNAL, PROVENANCE, STAGED, canonical, json_file
 from cache.format.shard import REPAIR
 from cache.storage.base import Bytes, Etag, Store
 
@@ -32,7 +32,6 @@ _COMMIT: Final = ("files", "extent", "commits", "geometry", "shards", "rows")
 _ENTRIES: Final = {  # that a manifest must have
     "split": (*_COMMIT, "tracks"),
     "stream": (*_COMMIT, "stream", "dim", "dtype"),
-    "tag": ("files", "splits"),
 }
 _FILE: Final = re.compile(rf"{layout.NAME}/(zarr\.json|c(/[0-9]+)+)")  # small files and shards, of one array
 _ATTEMPTS: Final = 5  # reads of an unchanged manifest whose files do not match it, before this is reported as damage
@@ -45,13 +44,11 @@ class Place:
     store: Store
     split: str
     stream: str | None = None
-    tag: str = ""  # folder of its tag; "": the current state
 
     @property
     def base(self) -> str:
         """The folder that the manifest's file names are relative to."""
-        top = f"{self.tag}/{self.split}" if self.tag else self.split
-        return top if self.stream is None else f"{top}/{layout.FEATURES}"
+        return self.split if self.stream is None else f"{self.split}/{layout.FEATURES}"
 
     @property
     def home(self) -> str:
@@ -94,16 +91,11 @@ class Place:
 
     @property
     def kind(self) -> str:
-        is_tag = self.split.startswith(f"{TAGS}/")
-        return "tag" if is_tag else "split" if self.stream is None else "stream"
+        return "split" if self.stream is None else "stream"
 
     @property
     def again(self) -> str:
         """What to do when the manifest or a table is damaged."""
-        if self.home.startswith(f"{TAGS}/"):
-            name = self.home.split("/")[1]
-            delete = f"python -m pipeline tag {name} --delete --cache {self.store.root}"
-            return f"Restore it from a backup, or delete the tag: {delete}"
         if self.stream is None:
             return (
                 f"Restore it from a backup; or remove {self.store.location(self.manifest)} and convert the split "
@@ -119,17 +111,11 @@ class Commit:
     place: Place
     manifest: Mapping[str, Any]
     files: Mapping[str, Bytes]
-    etag: Etag | None  # of the manifest's file; of a tag, of the one at `shards_at`
-    current: Place | None = None  # of a tag: the cache's own place, while its manifest names all of the tag's shards
+    etag: Etag | None  # of the manifest's file
 
     @property
     def digest(self) -> str:
         return str(self.manifest["digest"])
-
-    @property
-    def shards_at(self) -> Place:
-        """Where the shards are. A tag uses the cache's shards while they exist, then its own copies."""
-        return self.current or self.place
 
 
 def sha256(data: bytes | Bytes) -> str:
@@ -189,9 +175,6 @@ def _problem_of(manifest: Mapping[str, Any], place: Place) -> str:
     shards = [f"{name}/c/{shard}" for name, of in manifest.get("shards", {}).items() for shard in of]
     if strange := [name for name in (*manifest["files"], *shards) if not _FILE.fullmatch(name)]:
         return f"the name {strange[0]!r}"
-    for split, state in manifest.get("splits", {}).items():
-        if not layout.is_split_name(split) or not all(map(layout.is_name, state["streams"])):
-            return f"the name {split!r}, or one of its streams"
     return ""
 
 
@@ -208,13 +191,6 @@ def load(place: Place) -> Commit | None:
         manifest, etag = current
         files = small_files(place, manifest)
         if files.keys() == manifest["files"].keys():
-            now, current_place, shards = None, replace(place, tag=""), manifest["shards"]
-            with suppress(CacheError):  # damaged: like a lost one, it names no shards, and the tag's may still be there
-                now = read_manifest(current_place) if place.tag else None
-            own = (f"{place.array(name)}/c" for name in shards)  # folders of the tag's own shards, if any
-            if place.tag and (has_shards(now[0], shards) if now else not any(map(place.store.list_names, own))):
-                etag_there = now[1] if now else place.store.etag(current_place.manifest)
-                return Commit(place, manifest, files, etag_there, current_place)
             return Commit(place, manifest, files, etag)
         # Another process may have committed after the manifest was read. Then the manifest has changed: read it again.
         failures = failures + 1 if manifest["digest"] == before else 0
@@ -226,7 +202,7 @@ def load(place: Place) -> Commit | None:
                 place.store.location(place.array(wrong)),
                 expected="the file that the manifest names by its digest",
                 found="a missing or changed file",
-                do=place.again if is_table or place.tag else REPAIR,
+                do=place.again if is_table else REPAIR,
             )
         time.sleep(0.01)
 

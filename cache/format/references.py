@@ -14,6 +14,8 @@ from cache.format.layout import (
     PROVENANCE,
     STAGED,
     STAGED_SHARD,
+    TAG_COPIED,
+    TAGS,
     TEMPORARY_SHARD,
     ColumnSpec,
     Geometry,
@@ -35,7 +37,7 @@ def groups_of(split: str) -> list[str]:
 
 def create_groups(place: Place) -> None:
     """Write the Zarr groups from the cache down to a split's features, where they are missing."""
-    for key in map(layout.group_key, groups_of(place.home)):
+    for key in map(layout.group_key, groups_of(place.split)):
         if not place.store.exists(key):
             place.store.put(key, layout.group_metadata(), temporary=place.temporary)
 
@@ -61,6 +63,16 @@ def split_folders(store: Store) -> list[str]:
     datasets = (name for name in store.list_names("") if layout.is_name(name))
     folders = (f"{dataset}/{name}" for dataset in datasets for name in store.list_names(dataset))
     return [name for name in folders if layout.is_split_name(name) and store.list_names(name)]
+
+
+def tag_notes(store: Store) -> list[str]:
+    """What to do about each tag of an earlier version that is not copied yet."""
+    names = [name for name in store.list_names(TAGS) if not store.exists(f"{TAGS}/{name}/{TAG_COPIED}")]
+    return [
+        f"{store.location(f'{TAGS}/{name}')}: a tag of an earlier version. Copy what it names into another cache: "
+        f"python -m pipeline copy --tag {name} --cache {store.root} --to DIR. Then `gc` removes it."
+        for name in names
+    ]
 
 
 def stream_folders(store: Store, split: str) -> list[str]:

@@ -27,7 +27,7 @@ def open_lazily(commit: Commit, array: str, check_current: Callable[[], None]) -
     metadata = json.loads(bytes(commit.files[f"{array}/zarr.json"]))
     trailing = tuple(metadata["shape"][1:])
     named = [shard_key("", int(shard), trailing)[1:] for shard in commit.manifest["shards"][array]]
-    store, folder = commit.place.store, commit.shards_at.array(array)
+    store, folder = commit.place.store, commit.place.array(array)
     strict = StrictStore(store.zarr(folder), store.location(folder), named, check_current)
     return zarr.Array(zarr.AsyncArray(metadata=metadata, store_path=StorePath(strict)))
 

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from cache.crop_policy import CropPolicy
 from cache.errors import CacheChanged, CacheError, MissingSplit
-from cache.format import layout, manifest, tags
+from cache.format import layout, manifest
 from cache.format.extra import FUNCTION, FindMirror, find_mirrors_by, mirror_finders
 from cache.format.layout import HAS_VALUE, MANIFEST, UNDECODABLE, Geometry
 from cache.format.manifest import Place
@@ -29,12 +29,9 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 
 
-def open(root: Root, tag: str | None = None) -> FeatureCache:  # noqa: A001  it reads as cache.open
-    """Open a cache for reading: a folder, or a URL as s3://bucket/prefix.
-
-    tag: read this tagged state. Raises CacheError if the cache or the tag is missing.
-    """
-    return FeatureCache(require_cache(root).root, tag)
+def open(root: Root) -> FeatureCache:  # noqa: A001  it reads as cache.open
+    """Open a cache for reading: a folder, or a URL as s3://bucket/prefix. Raises CacheError if it is missing."""
+    return FeatureCache(require_cache(root).root)
 
 
 def require_cache(root: Root) -> Store:
@@ -59,31 +56,26 @@ def require_cache(root: Root) -> Store:
 
 
 class FeatureCache(Mapping[str, "Split"]):
-    """All committed splits of a cache or tag, by "<dataset>/<split>". Each look-up opens the newest commit."""
+    """All committed splits of a cache, by "<dataset>/<split>". Each look-up opens the newest commit."""
 
-    def __init__(self, root: Root, tag: str | None = None) -> None:
+    def __init__(self, root: Root) -> None:
         self.store = store_at(root)
         self.root = self.store.root
-        self._tag = None if tag is None else tags.read_tag(self.store, tag)
 
     @property
     def splits(self) -> tuple[str, ...]:
         """Names of the committed splits, sorted."""
-        if self._tag is not None:
-            return tuple(sorted(self._tag.splits))
         datasets = (name for name in self.store.list_names("") if layout.is_name(name))
         return tuple(
             f"{data}/{name}" for data in datasets for name in self.store.list_names(data) if f"{data}/{name}" in self
         )
 
     def __getitem__(self, name: str) -> Split:
-        folder = "" if self._tag is None else self._tag.folder
         is_name = isinstance(name, str) and layout.is_split_name(name)
-        commit = manifest.load(Place(self.store, name, tag=folder)) if is_name else None
+        commit = manifest.load(Place(self.store, name)) if is_name else None
         if commit is None:
             names = ", ".join(self.splits) or "none"
-            of_tag = "" if self._tag is None else f" in the tag {self._tag.name}"
-            raise MissingSplit(f"{self.root}: no committed split {name!r}{of_tag}; there are: {names}")
+            raise MissingSplit(f"{self.root}: no committed split {name!r}; there are: {names}")
         return Split(commit)
 
     def __iter__(self) -> Iterator[str]:
@@ -93,8 +85,6 @@ class FeatureCache(Mapping[str, "Split"]):
         return len(self.splits)
 
     def __contains__(self, name: object) -> bool:
-        if self._tag is not None:
-            return name in self._tag.splits
         return isinstance(name, str) and layout.is_split_name(name) and self.store.exists(f"{name}/{MANIFEST}")
 
     def __repr__(self) -> str:
@@ -110,16 +100,10 @@ class Split(OpenSplit):
 
     def __reduce__(self) -> tuple[Any, ...]:
         finders = mirror_finders() if any(c.mirror == FUNCTION for c in self.extra.values()) else ()
-        return _reopen, (self.root, self.name, self._commit.digest, finders, self.tag)
+        return _reopen, (self.root, self.name, self._commit.digest, finders)
 
     def __repr__(self) -> str:
         return f"<Split {self.name}: {self.manifest['rows']} rows, {self.manifest['tracks']} tracks>"
-
-    @property
-    def tag(self) -> str | None:
-        """The tag that it was opened by; None for the current state."""
-        folder = self._commit.place.tag
-        return folder.split("/")[1] if folder else None
 
     @property
     def provenance(self) -> Mapping[str, Any]:
@@ -284,10 +268,10 @@ class Split(OpenSplit):
         return self._read(np.asarray(windows), chosen, fields, dtype, out)
 
 
-def _reopen(root: Root, name: str, digest: str, finders: Sequence[FindMirror], tag: str | None) -> Split:
+def _reopen(root: Root, name: str, digest: str, finders: Sequence[FindMirror]) -> Split:
     for find in finders:
         find_mirrors_by(find)
-    split = FeatureCache(root, tag)[name]
+    split = FeatureCache(root)[name]
     if split.manifest["digest"] != digest:
         raise CacheChanged(f"{root}/{name}: there has been a commit since it was opened: open it again")
     return split

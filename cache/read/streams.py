@@ -31,7 +31,7 @@ class StalenessCheck:
     """Raises CacheChanged when shards of an open commit have been replaced. Call it after opening a shard."""
 
     def __init__(self, commit: Commit) -> None:
-        self._place, self._etag, self._shards = commit.shards_at, commit.etag, commit.manifest["shards"]
+        self._place, self._etag, self._shards = commit.place, commit.etag, commit.manifest["shards"]
 
     def __call__(self) -> None:
         place = self._place
@@ -57,7 +57,7 @@ def open_rows(
 
 def open_column(commit: Commit, array: str, check_current: Callable[[], None]) -> Rows:
     """Open the reader of one array of a commit. Raises CacheError for an earlier version's bytes."""
-    held, place = commit.manifest, commit.shards_at
+    held, place = commit.manifest, commit.place
     if (spec := columns_of(held).get(array)) is None:
         split, stream = place.split, str(place.stream)
         raise CacheError(

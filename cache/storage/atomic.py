@@ -54,8 +54,16 @@ def make_folder(folder: Path) -> None:
 
 
 def write_synced(file: Path, data: bytes | Iterable[bytes]) -> None:
-    """Write a file and sync its bytes, given at once or in parts. Not atomic: for names that no reader looks at."""
-    fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+    """Write a new file and sync its bytes, given at once or in parts. Not atomic: for names that no reader looks at.
+
+    A file that a killed writer has left is replaced, never changed: a snapshot by hard links may share it.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    try:
+        fd = os.open(file, flags, 0o666)
+    except FileExistsError:
+        os.unlink(file)  # noqa: PTH108
+        fd = os.open(file, flags, 0o666)
     try:
         with naming(file):
             for part in [data] if isinstance(data, bytes) else data:
@@ -94,7 +102,7 @@ class WriterLock(Lock):
         while self._fd < 0:
             self._fd = self._take()
         try:
-            with naming(file):
+            with contextlib.suppress(OSError):  # a full disk: the number is for messages only
                 os.ftruncate(self._fd, 0)
                 os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
         except BaseException:
@@ -149,6 +157,8 @@ class WriterLock(Lock):
             do = "Wait until it is done, or end it; what it has finished is kept."
             place = self.file.parent.parent
             raise CacheError.at(place, expected="no other writer", found=f"process {holder} writing", do=do) from None
+        if self._is_current(fd) and os.fstat(fd).st_nlink > 1:  # left by a killed writer, and shared with a snapshot
+            os.unlink(self.file)  # noqa: PTH108
         if not self._is_current(fd):
             os.close(fd)
             return -1

@@ -94,10 +94,6 @@ class Store(ABC):
         """Rename a file, atomically and durably. Raises FileNotFoundError, and CacheError as `put` does."""
 
     @abstractmethod
-    def copy(self, key: str, to: str) -> None:
-        """Copy a file durably, in a folder as a hard link, unless it exists. Raises as `rename` does."""
-
-    @abstractmethod
     def put_small(self, files: Mapping[str, bytes], home: str) -> None:
         """Write small files below `home`, each replaced atomically; all of them are durable when this returns."""
 

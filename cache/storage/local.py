@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from zarr.abc.store import Store as ZarrStore
 
 _MAP_FROM: Final = 1 << 20  # bytes from which a small file is mapped, not read
-# Of file systems that have no hard links, or of two of them.
-_NO_LINKS: Final = (errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV)
 _LOCKS: Final = (".writing", "lock")  # a writer's folder, and the file in it
 
 
@@ -110,19 +108,6 @@ class LocalStore(Store):
 
     def rename(self, key: str, to: str) -> None:
         publish(self.path(key), self.path(to))
-
-    def copy(self, key: str, to: str) -> None:
-        file = self.path(to)
-        make_folder(file.parent)
-        try:
-            os.link(self.path(key), file)
-        except FileExistsError:
-            pass
-        except OSError as error:
-            if error.errno not in _NO_LINKS:
-                raise
-            write_atomic(file, self.read(key))
-        sync_folder(file.parent)
 
     def put_small(self, files: Mapping[str, bytes], home: str) -> None:
         top = self.path(home)

@@ -107,12 +107,9 @@ class ObjectStore(Store):
             self._api.put(self._objects, key, data, mode="create", use_multipart=False)
 
     def rename(self, key: str, to: str) -> None:
-        self.copy(key, to)
-        self.remove([key])
-
-    def copy(self, key: str, to: str) -> None:
         with self._unless_taken(to, lambda: self.read(key)), self._errors(key):
             self._api.copy(self._objects, key, to, overwrite=False)
+        self.remove([key])
 
     def put_small(self, files: Mapping[str, bytes], home: str) -> None:  # noqa: ARG002  there are no folders to sync
         def put(key: str) -> None:

@@ -1,1 +1,1 @@
-"""Write, copy, tag and delete splits and streams.  tracks -> [cache] -> windows"""
+"""Write, copy and delete splits and streams.  tracks -> [cache] -> windows"""

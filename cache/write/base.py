@@ -6,7 +6,6 @@ import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
-from contextlib import suppress
 from typing import Any, ClassVar, Self
 
 import google_crc32c
@@ -15,8 +14,7 @@ from cache.errors import CacheError
 from cache.format import layout, manifest
 from cache.format.layout import fingerprint
 from cache.format.manifest import Commit, Place, has_shards
-from cache.format.references import places_of
-from cache.format.tags import keep_for_tags
+from cache.format.references import places_of, tag_notes
 from cache.storage import store_at
 from cache.storage.base import Lock, Root, Store
 
@@ -78,10 +76,6 @@ class Writer(ABC):
     def __enter__(self) -> Self:
         self._lock: Lock = self._store.lock(self.place.writing)
         try:
-            with suppress(CacheError):  # damaged: `_open` says so
-                # A killed writer may have removed shards from the manifest that tags need.
-                read = manifest.read_manifest(self.place)
-                keep_for_tags(self.place, None, {} if read is None else read[0]["shards"])
             self._open()
         except BaseException:
             self._lock.release()
@@ -115,13 +109,15 @@ class Writer(ABC):
 
 
 def _publish(place: Place, entries: Mapping[str, Any], *args: Any, before: Commit | None, **options: Any) -> None:
-    """As `manifest.publish`. Shards that the manifest no longer names stay in the tags that name them."""
-    if before is None or has_shards(entries, before.manifest["shards"]):
-        manifest.publish(place, entries, *args, before=before, **options)
-        return
-    keep_for_tags(place, before.manifest, entries["shards"])
+    """As `manifest.publish`. Raises CacheError where shards go that a tag may need."""
+    if before is not None and not has_shards(entries, before.manifest["shards"]):
+        _refuse_for_tags(place)
     manifest.publish(place, entries, *args, before=before, **options)
-    keep_for_tags(place, before.manifest, entries["shards"])
+
+
+def _refuse_for_tags(place: Place) -> None:
+    if notes := tag_notes(place.store):
+        raise CacheError(f"{place.home}: nothing is removed that a tag may need. {notes[0]}")
 
 
 def finish_commits(root: Root, split: str) -> None:
@@ -140,13 +136,9 @@ def delete_stream(root: Root, split: str, stream: str) -> None:
     if not store.list_names(place.home):
         return
     with store.lock(place.writing):
-        before = None
-        with suppress(CacheError):  # damaged
-            before = manifest.read_manifest(place)
-        for _ in range(2):  # the second time, for a tag that was made meanwhile
-            keep_for_tags(place, before and before[0], {})
-            # Without its manifest, no reader finds the stream; without zarr.json, its manifest is not lost.
-            store.remove([place.manifest, f"{place.home}/zarr.json"])
+        _refuse_for_tags(place)
+        # Without its manifest, no reader finds the stream; without zarr.json, its manifest is not lost.
+        store.remove([place.manifest, f"{place.home}/zarr.json"])
         # The array whose folder has the lock goes last: else another writer could begin while arrays are removed.
         store.remove([place.array(name) for name in reversed(layout.stream_arrays(stream))])
 

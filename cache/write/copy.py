@@ -5,6 +5,8 @@ Rows are read with their checksums and written by the usual writers, so a killed
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -14,10 +16,12 @@ from numpy.typing import NDArray
 
 from cache.errors import CacheError
 from cache.format import layout, manifest
-from cache.format.layout import COLUMNS
+from cache.format.check import check, shard_files
+from cache.format.layout import BYTES, COLUMNS, MANIFEST, TAG_COPIED, TAGS
 from cache.format.manifest import Place, callers_entries
 from cache.format.records import TrackRecord, TrackRows
-from cache.read.split import FeatureCache, Split
+from cache.format.references import create_groups
+from cache.read.split import FeatureCache, Split, require_cache
 from cache.read.streams import OpenStream
 from cache.storage import store_at
 from cache.storage.base import Root, Store
@@ -49,7 +53,6 @@ def copy_split(
     *,
     streams: Collection[str] | None = None,
     progress: Progress = lambda *_: None,
-    tag: str | None = None,
 ) -> Copied:
     """Copy the live rows of a split into another cache, videos by name, in one commit, then its streams.
 
@@ -57,13 +60,12 @@ def copy_split(
 
     Args:
         streams: only these streams.
-        tag: copy this tagged state.
 
     Raises MissingSplit when the split is missing; CacheError when the other cache has another split or stream of that
     name, or a writer of it, for a stream that is missing or holds bytes, and for damaged rows.
     """
     layout.check_names(split)
-    source, store = FeatureCache(root, tag)[split], store_at(to)
+    source, store = FeatureCache(root)[split], store_at(to)
     names = source.streams if streams is None else tuple(dict.fromkeys(streams))
     if unknown := [name for name in names if name not in source.streams]:
         there_are = ", ".join(source.streams) or "none"
@@ -75,8 +77,7 @@ def copy_split(
     if not is_there:
         _write_tracks(store, source, _order(source, opened.values()), progress)
     finish_commits(store.root, split)  # of a copy that was killed
-    if tag is None:  # they are of the newest state
-        _copy_stamps(source.store, store, split)
+    _copy_stamps(source.store, store, split)
     copied = FeatureCache(store.root)[split]
     start = {track.name: track.start for track in source.tracks}
     shift = np.array([start[name] for name in copied.tracks.names], np.int64) - copied.tracks.start
@@ -248,3 +249,55 @@ def _copy_stamps(source: Store, store: Store, home: str) -> None:
     own = (layout.MANIFEST, layout.PROVENANCE, "zarr.json")
     keys = [f"{home}/{name}" for name in source.list_names(home) if name.endswith(".json") and name not in own]
     store.put_small({key: source.read(key) for key in keys if not store.exists(key)}, home)
+
+
+def copy_tag(root: Root, name: str, to: Root) -> tuple[str, ...]:
+    """Copy what a tag of an earlier version names into another cache, as it was committed. Then `gc` removes the tag.
+
+    Killed and called again, it continues. Returns the splits' names. Raises CacheError for a missing or damaged tag,
+    damaged or missing shards, and when the other cache has another state of a split or stream.
+    """
+    store, target, home = require_cache(root), store_at(to), f"{TAGS}/{name}"
+    if name not in (names := store.list_names(TAGS)):
+        raise CacheError(f"{store.location('')}: no tag {name!r}; there are: {', '.join(names) or 'none'}")
+    try:
+        states = json.loads(store.read(f"{home}/{MANIFEST}"))["splits"]
+        streams = {split: (None, *states[split]["streams"]) for split in states}
+    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
+        at, do = store.location(f"{home}/{MANIFEST}"), f"Restore it from a backup, or delete {store.location(home)}."
+        raise CacheError.at(at, expected="the manifest of a tag", found=repr(error), do=do) from error
+    tagged = store_at(store.location(f"{home}/{layout.fingerprint(states)[:16]}"))  # laid out as a cache
+    for split, of_split in streams.items():
+        for stream in of_split:
+            layout.check_names(split, stream)
+            _copy_tagged(store, Place(tagged, split, stream), Place(target, split, stream))
+    store.put_small({f"{home}/{TAG_COPIED}": b""}, home)
+    return tuple(streams)
+
+
+def _copy_tagged(store: Store, tagged: Place, place: Place) -> None:
+    """Copy one commit. Its shards are the tag's own if the cache, `store`, has removed or replaced them."""
+    location = tagged.store.location(tagged.home)
+    if (commit := manifest.load(tagged)) is None:
+        raise CacheError(f"{location}: the tag has lost its manifest. Restore it from a backup.")
+    held = commit.manifest
+    if held.get("dtype") == BYTES:  # which nothing reads
+        return
+    with place.store.lock(place.writing):
+        manifest.recover(place)
+        if (there := manifest.read_manifest(place)) is not None and there[0]["digest"] == commit.digest:
+            return
+        if there is not None or manifest.lost_manifest(place):
+            do = "Nothing is overwritten: copy into a new folder."
+            at = place.store.location(place.home)
+            raise CacheError.at(at, expected="nothing, or the tag's state", found="another state", do=do)
+        create_groups(place)
+        for file in shard_files(held, tagged):
+            homes = [of for of in (tagged.store, store) if not (problem := check(of, file, fast=False))]
+            if not homes:
+                raise CacheError(f"{location}: {problem}")
+            place.store.put(file.key, homes[0].read(file.key), temporary=place.temporary)
+        entries = {key: value for key, value in held.items() if key not in ("format", "files", "digest")}
+        files = {name: bytes(data) for name, data in commit.files.items()}
+        note = _note(tagged.store, tagged.home, commit.digest, manifest.note_of(commit))
+        manifest.publish(place, entries, files, before=None, note=note, started=time.time())

@@ -10,10 +10,9 @@ from typing import Final
 
 from cache.errors import CacheError
 from cache.format import manifest
-from cache.format.layout import MANIFEST, PROVENANCE, STAGED, TAGS, WRITING, is_name
+from cache.format.layout import STAGED, TAG_COPIED, TAGS
 from cache.format.manifest import Place
-from cache.format.references import find_unreferenced, places_of, split_folders
-from cache.format.tags import folder_of, held_back, keep_for_tags, read_tag
+from cache.format.references import find_unreferenced, places_of, split_folders, tag_notes
 from cache.read.split import require_cache
 from cache.storage.base import Root, Store
 
@@ -28,7 +27,6 @@ class Collected:
     removed: list[str] = field(default_factory=list)
     bytes: int = 0
     skipped: list[str] = field(default_factory=list)  # messages: why something was left
-    held: dict[str, int] = field(default_factory=dict)  # tag -> bytes of shards that only it still names
 
 
 def gc(root: Root, *, dry_run: bool = False, unfinished: bool = False, older_than: float | None = None) -> Collected:
@@ -48,9 +46,13 @@ def gc(root: Root, *, dry_run: bool = False, unfinished: bool = False, older_tha
     for split in split_folders(store):
         for place in places_of(store, split):
             sweep.run_locked(place, partial(sweep.place, place))
-    for name in filter(is_name, store.list_names(TAGS)):
-        place = Place(store, f"{TAGS}/{name}")
-        sweep.run_locked(place, partial(sweep.tag, place, name))
+    tags = [f"{TAGS}/{name}" for name in store.list_names(TAGS)]
+    sweep.remove(tag for tag in tags if store.exists(f"{tag}/{TAG_COPIED}"))
+    if tags and not store.list_names(TAGS):
+        store.remove([TAGS])
+    sweep.found.skipped += tag_notes(store)
+    for place in sweep.unfinished:  # last: a full disk has room again
+        sweep.run_locked(place, partial(manifest.recover, place))
     return sweep.found
 
 
@@ -59,6 +61,7 @@ class _Sweep:
 
     def __init__(self, store: Store, dry_run: bool, unfinished: bool, older_than: float) -> None:
         self.found = Collected()
+        self.unfinished: list[Place] = []  # places whose last commit was cut off
         self._store, self._dry_run = store, dry_run
         self._unfinished, self._older_than = unfinished, older_than
 
@@ -69,6 +72,8 @@ class _Sweep:
                 sweep()
         except CacheError as error:
             self.found.skipped.append(str(error))
+        except OSError as error:
+            self.found.skipped.append(f"{error.filename or place.home}: {error.strerror}")
         self.prune(place.home)
 
     def place(self, place: Place) -> None:
@@ -77,7 +82,7 @@ class _Sweep:
             raise CacheError(lost)
         staged = self._store.list_names(f"{place.home}/{STAGED}")
         if commit is not None and not self._dry_run and commit.digest[:16] in staged:  # even if its folder is empty
-            manifest.recover(place)
+            self.unfinished.append(place)
         # Unreferenced files may belong to the writer of a journal; in an object store it may even be running.
         journals = [f"{place.writing}/{name}" for name in place.journals()]
         running = not self._store.exclusive and self._is_young(journals)
@@ -85,27 +90,7 @@ class _Sweep:
         if goes_on:
             text = "unfinished work, which the same command continues (--unfinished removes it)"
             self.found.skipped.append(f"{self._store.location(place.home)}: {text}")
-        if not self._dry_run:
-            keep_for_tags(place, None, {} if commit is None else commit.manifest["shards"])
         self.remove(find_unreferenced(place, commit, unfinished=not goes_on))
-
-    def tag(self, place: Place, name: str) -> None:
-        """Remove remains of an interrupted tag or deletion. Report bytes that only the tag references."""
-        read = manifest.read_manifest(place)
-        if (
-            read is None
-            and not self._unfinished
-            and any(key.endswith(f"/{MANIFEST}") for key in self._store.files(place.home))
-        ):
-            text = "a tag without its own manifest, killed while it was made or damaged (--unfinished removes it)"
-            self.found.skipped.append(f"{self._store.location(place.home)}: {text}")
-            return
-        named = {WRITING}
-        if read is not None:
-            named |= {MANIFEST, PROVENANCE, folder_of(name, read[0]["splits"]).rpartition("/")[2]}
-            if n_bytes := held_back(self._store, read_tag(self._store, name)):
-                self.found.held[name] = n_bytes
-        self.remove(f"{place.home}/{part}" for part in self._store.list_names(place.home) if part not in named)
 
     def remove(self, keys: Iterable[str]) -> None:
         """Remove files, and folders with their contents, unless they are too young."""

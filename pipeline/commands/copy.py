@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import Final
 
 import cache
@@ -21,13 +22,30 @@ def options(sub: argparse.ArgumentParser) -> None:
     cache_option(sub)
     sub.add_argument("--to", type=cache.place_of, required=True, help="Folder or URL of the new cache")
     help_ = "Comma-separated streams to copy; '' for none (default: all)"
-    sub.add_argument("--tag", metavar="NAME", help="Copy the state of this tag (default: the current state)")
     sub.add_argument("--streams", metavar="NAMES", help=help_)
+    sub.add_argument("--tag", metavar="NAME", help="Copy all that a tag of an earlier version names, and only that")
 
 
 def run(args: argparse.Namespace) -> int:
     """Copy and check splits; print a line for each, and for each incomplete stream. Returns 1 for damage."""
-    opened = cache.open(args.cache, args.tag)
+    names = _copy_tag(args) if args.tag else _copy_splits(args)
+    with bar("verify", err) as progress:
+        report = cache.verify(args.to, fast=True, progress=progress, splits=names)
+    for problem in report.problems:
+        out.print(f"{WRONG} {plain(problem)}")
+    return 0 if report.ok else 1
+
+
+def _copy_tag(args: argparse.Namespace) -> Sequence[str]:
+    if args.splits or args.streams is not None:
+        raise PipelineError("--tag copies all that the tag names: leave out the splits and --streams")
+    names = cache.copy_tag(args.cache, args.tag, args.to)
+    out.print(plain(f"tag {args.tag}: copied {', '.join(names)}"))
+    return names
+
+
+def _copy_splits(args: argparse.Namespace) -> Sequence[str]:
+    opened = cache.open(args.cache)
     names = choose_splits(args.splits, opened.splits)
     streams = None if args.streams is None else [name for name in args.streams.split(",") if name]
     stored = sorted({stream for name in names for stream in opened[name].streams})
@@ -36,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     for name in names:
         own = None if streams is None else [stream for stream in streams if stream in opened[name].streams]
         with bar(f"copy {name}", err, unit="row") as progress:
-            copied = cache.copy_split(args.cache, name, args.to, streams=own, progress=progress, tag=args.tag)
+            copied = cache.copy_split(args.cache, name, args.to, streams=own, progress=progress)
         wrote = [count(copied.rows, "row")] if copied.wrote_rows else []
         wrote += [", ".join(copied.streams)] if copied.streams else []
         out.print(plain(f"{name}: copied {' with '.join(wrote)}" if wrote else f"{name}: up to date"))
@@ -44,8 +62,4 @@ def run(args: argparse.Namespace) -> int:
             extract = command("extract", name, "--cache", str(args.cache), "--stream", stream)
             missing = f"{stream} of {name} is incomplete: {count(rows, 'row')} missing in {args.cache} and the copy"
             out.print(f"{DOUBT} {plain(f'{missing}. To add them: {extract}')}, then copy again")
-    with bar("verify", err) as progress:
-        report = cache.verify(args.to, fast=True, progress=progress, splits=names)
-    for problem in report.problems:
-        out.print(f"{WRONG} {plain(problem)}")
-    return 0 if report.ok else 1
+    return names

@@ -6,7 +6,7 @@ import argparse
 
 import cache
 from pipeline.cli.command_line import json_option
-from pipeline.cli.console import DOUBT, IDLE, CommandResult, print_result, size
+from pipeline.cli.console import DOUBT, CommandResult, print_result, size
 from pipeline.cli.text import count
 from pipeline.settings.arguments import cache_option
 
@@ -25,11 +25,8 @@ def run(args: argparse.Namespace) -> int:
     """Print deleted files, and others that were left, with the reason."""
     collected = cache.gc(args.cache, dry_run=args.dry_run, unfinished=args.unfinished, older_than=args.older_than)
     rows = {"dry_run": args.dry_run, "removed": collected.removed, "bytes": collected.bytes, "left": collected.skipped}
-    rows["held"] = collected.held
     result, verb = CommandResult(rows), "would be removed" if args.dry_run else "removed"
     result.lines(collected.removed, f"[dim]{verb}[/dim]")
     result.lines((f"left: {text}" for text in collected.skipped), DOUBT)
-    for name, n_bytes in collected.held.items():
-        result.line(f"left: {size(n_bytes)} of removed data that tag {name} references", IDLE)
     result.line(f"{count(len(collected.removed), 'path')} {verb}, {size(collected.bytes)}")
     return print_result(result, as_json=args.json)

@@ -18,7 +18,6 @@ from pipeline.accounting import VideoAccount, reason
 from pipeline.cli.command_line import json_option
 from pipeline.cli.console import DOUBT, IDLE, CommandResult, err, fits, plain, print_result, printable, size, table
 from pipeline.cli.text import FEW, command, count, error_text, few
-from pipeline.commands import tag
 from pipeline.conversion.committed import (
     NOT_RECORDED,
     OTHER_SPLIT,
@@ -87,10 +86,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         result.text += [_table(rows, range(4)), "", _table(rows, (0, 4, 5))]
     if not args.sizes:
-        try:
-            result.lines(tag.lines(args.cache), IDLE)
-        except cache.CacheError as error:  # an unreadable split may have reported it already
-            result.problems += [] if str(error) in result.problems else [str(error)]
+        result.lines(cache.tag_notes(opened.store), DOUBT)
         result.lines(dict.fromkeys(text for row in rows for text in _weights_lines(row)), IDLE)
         result.lines((*incomplete_downloads(rows), *_lost_lines(rows, args.cache)), DOUBT)
         for row in rows:

@@ -322,7 +322,7 @@ def _list_videos(committed: cache.Split | None, dataset: Dataset, split: str, ra
         raise PipelineError(
             f"{raw}: expected videos of {committed.name}, found none, and the cache has {count(n_committed, 'video')}. "
             "Is the disk mounted, and is this the raw folder? To delete all of these videos, delete "
-            f"{folder}; tags lose it, too."
+            f"{folder}."
         )
     taken = {video.name for video in listed}
     for i, video in enumerate(listed):

@@ -30,7 +30,6 @@ def options(sub: argparse.ArgumentParser) -> None:
     model_options(sub)
     splits = sub.add_argument_group("data")
     splits.add_argument("--cache", type=cache.place_of, help="Folder or URL of the cache (default: [paths] cache)")
-    splits.add_argument("--at", metavar="TAG", help="Tagged state of the cache (default: the current one)")
     names = "Split, such as 3dpw/test (repeatable; default: the evaluation splits of the model's settings)"
     splits.add_argument("--split", action="append", default=[], metavar="NAME", help=names)
     splits.add_argument("--stream", help="Feature stream (default: the model's, else the first of [features] streams)")
@@ -74,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
 
     model = load_trained(args.checkpoint, args.body or require_settings("--body DIR").paths.body, args.device)
     stream = args.stream or model.stream or settings().stream.name
-    opened = cache.open(args.cache or settings().paths.cache, args.at)
+    opened = cache.open(args.cache or settings().paths.cache)
     named = args.protocol or models.model_of(model.config).protocols
     splits: dict[str, Split] = {}
     for name, split in chosen_splits(model, opened, args.split, stream).items():

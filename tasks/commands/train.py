@@ -29,7 +29,6 @@ def options(sub: argparse.ArgumentParser) -> None:
     help_ = f"Variant of the model, or several joined by + (default: luigi.cfg's). {variants}"
     sub.add_argument("--variant", default="", metavar="NAME", help=help_)
     sub.add_argument("--seed", type=int, default=-1, help="Seed (default: luigi.cfg's)")
-    sub.add_argument("--at", default="", metavar="TAG", help="Tagged state of the cache (default: the current one)")
 
 
 def _model(name: str) -> str:
@@ -42,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     from vibe_model import training
 
     model, leads = models.find(args.model), os.environ.get("RANK", "0") == "0"
-    config = model_config(model, args.variant, args.seed, args.at)
+    config = model_config(model, args.variant, args.seed)
     if leads and (note := not_small(settings(), model)):
         warn(note)
     if "RANK" in os.environ:

@@ -363,4 +363,5 @@ def put_back(disk: Disk, top: Path) -> None:
         if data is None:
             (top / key).mkdir(exist_ok=True)
         elif there.get(key) != data:
+            (top / key).unlink(missing_ok=True)  # a snapshot may share it
             (top / key).write_bytes(data)

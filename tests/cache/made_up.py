@@ -157,12 +157,12 @@ def extract(root: Path, stream: str, *, at_most: int, staged: bool, written: lis
 # ----------------------------------------------------------------------------------------------------------- comparison
 
 
-def differences(root: Path, state: State, tag: str | None = None) -> list[str]:
+def differences(root: Path, state: State) -> list[str]:
     """What readers get that is not as it must be. Raises CacheError where a reader would."""
-    there = (root / "zarr.json").exists() and SPLIT in cache.open(root, tag)
+    there = (root / "zarr.json").exists() and SPLIT in cache.open(root)
     if not (there and state.there):
         return [] if there == state.there else [f"there: {there}, expected {state.there}"]
-    return differences_of(cache.open(root, tag)[SPLIT], state)
+    return differences_of(cache.open(root)[SPLIT], state)
 
 
 def differences_of(split: cache.Split, state: State, *, listed: bool = True) -> list[str]:

@@ -21,7 +21,14 @@ from typing import Any, Final, NamedTuple
 import hypothesis
 import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 import cache
 from cache import CacheError
@@ -34,7 +41,6 @@ ENDS: Final = {"killed": 0, "power cut": 0, "error": errno.EIO, "full": errno.EN
 SCRATCH: Final = (".writing/lock", ".writing/shard.tmp")  # removed without fsync: may be back after a power cut
 STAGED: Final = "/.writing/staged-"  # so are these; `gc` removes them
 TABLES: Final = ("track_", "video_", "run_")
-BESIDE: Final = "beside"  # the tag that another process makes
 SOAK: Final = hypothesis.settings.get_current_profile_name() == "soak"
 
 
@@ -71,6 +77,10 @@ def files_of(root: Path) -> dict[str, bytes]:
     return {key: path.read_bytes() for key, path in files.items() if STAGED not in key}
 
 
+def bytes_of(root: Path) -> dict[str, bytes]:
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
 class Histories(RuleBasedStateMachine):
     """One cache, one command after the other."""
 
@@ -86,8 +96,8 @@ class Histories(RuleBasedStateMachine):
         self.state = State()
         self.written: list[int] = []  # shards, by the extraction that is running
         self.opened: list[tuple[cache.Split, State]] = []
-        self.tags: dict[str, State] = {}
-        self.beside: tuple[str, float] | None = None  # what another process does, before which share of the changes
+        self.snapshot: dict[str, bytes] = {}  # what it has to keep
+        self.beside: float | None = None  # before which share of the changes another process collects garbage
 
     def teardown(self) -> None:
         shutil.rmtree(self.top)
@@ -182,56 +192,28 @@ class Histories(RuleBasedStateMachine):
         shutil.rmtree(self.top / "expected")
         self._disk_changed()
 
-    @precondition(lambda self: self.state.there)
-    @rule(name=st.sampled_from(["v1", "v2"]), trouble=troubles)
-    def tag(self, name: str, trouble: Trouble) -> None:
-        """Whatever happens, the whole tag is there or none; a name that is taken by another state is refused."""
-        if name in self.tags:
-            cache.tag(self.root, "now")  # what it would be
-            splits = {tag.name: tag.splits for tag in cache.tags(self.root)}
-            same = splits["now"] == splits[name]
-            cache.delete_tag(self.root, "now")
-            self._disk_changed()
-            with contextlib.nullcontext() if same else pytest.raises(CacheError, match="another"):
-                cache.tag(self.root, name)
-            return
-        self._run(lambda root: cache.tag(root, name), self.state, trouble)
-        if name in [tag.name for tag in cache.tags(self.root)]:
-            self.tags[name] = self.state
-        if not trouble.how:
-            put_back(self.model.lost(), self.top / "after")
-            assert differences(self.top / "after/cache", self.state, name) == [], "a tag that had returned was lost"
-        assert {tag.name for tag in cache.tags(self.root)} == self.tags.keys()
-        self._tags_are_true()
+    @precondition(lambda self: self.root.exists())
+    @rule(swapped=st.booleans())
+    def take_snapshot(self, swapped: bool) -> None:
+        """As `cp -al` does, also in the middle of what was killed; the history goes on in either of the two."""
+        self.snapshot_is_kept()
+        shutil.rmtree(self.top / "snapshot", ignore_errors=True)
+        shutil.copytree(self.root, self.top / "snapshot", copy_function=os.link)
+        if swapped:
+            self.root.rename(self.top / "swapped")
+            (self.top / "snapshot").rename(self.root)
+            (self.top / "swapped").rename(self.top / "snapshot")
+        self.snapshot = bytes_of(self.top / "snapshot")
 
-    @precondition(lambda self: self.tags)
-    @rule(data=st.data(), trouble=troubles)
-    def delete_tag(self, data: Any, trouble: Trouble) -> None:
-        name = data.draw(st.sampled_from(sorted(self.tags)))
-        state = self.tags.pop(name)
-        trouble = trouble._replace(again=False)  # the second time, there may be none
-        self._run(lambda root: cache.delete_tag(root, name), self.state, trouble)
-        if name in [tag.name for tag in cache.tags(self.root)]:
-            self.tags[name] = state
-            self._tags_are_true()
+    @invariant()
+    def snapshot_is_kept(self) -> None:
+        """Every byte, locks and journals included, whatever was done to the other."""
+        assert bytes_of(self.top / "snapshot") == self.snapshot
 
-    @rule(what=st.sampled_from(["tag", "tag", "gc"]), share=shares)
-    def another_process(self, what: str, share: float) -> None:
-        """In the middle of the next command."""
-        self.beside = what, share
-
-    def _beside(self, what: str, states: Collection[State]) -> None:
-        with contextlib.suppress(CacheError):  # what is named was removed meanwhile
-            if what == "gc":
-                cache.gc(self.root)
-                return
-            cache.tag(self.root, BESIDE)
-            self.tags[BESIDE] = next(state for state in states if differences(self.root, state, BESIDE) == [])
-
-    def _tags_are_true(self) -> None:
-        """Each tag reads what was committed when it was made."""
-        for name, state in self.tags.items():
-            assert differences(self.root, state, name) == []
+    @rule(share=shares)
+    def another_process(self, share: float) -> None:
+        """Collects garbage in the middle of the next command."""
+        self.beside = share
 
     # --------------------------------------------------------------------------------------------------------- damage
 
@@ -248,7 +230,6 @@ class Histories(RuleBasedStateMachine):
         self._finished()
         self.opened = []  # what a process has checked once is not checked again
         files = [file for file in sorted(self.root.rglob("*")) if file.is_file() and file.name != "provenance.json"]
-        files = [file for file in files if ".tags" not in file.parts]  # test_tags.py damages these
         shards = [file for file in files if "c" in file.parts and not file.parts[-3].startswith(TABLES)]
         files = [file for file in shards if ("features" in file.parts) == (of == "stream")] if of else files
         if not files:
@@ -256,9 +237,8 @@ class Histories(RuleBasedStateMachine):
         file = files[int(share * len(files))]
         whole, key = file.read_bytes(), file.relative_to(self.root).as_posix()
         bit = int(where * 8 * len(whole))
-        if how == "gone":
-            file.unlink()
-        else:
+        file.unlink()  # a disk damages one file, not what a snapshot shares
+        if how != "gone":
             file.write_bytes(flipped(whole, bit) if how == "flipped" else whole[: len(whole) // 2])
         report = cache.verify(self.root)
         assert not report.ok
@@ -272,11 +252,6 @@ class Histories(RuleBasedStateMachine):
         else:
             self._disk_changed()
             self._repair(report, name, trouble)
-        of_tags = [damage.key.split("/") for damage in cache.verify(self.root).damaged]
-        for tag in {path[1] for path in of_tags if path[0] == ".tags"}:  # has the damaged shard
-            cache.delete_tag(self.root, tag)
-            del self.tags[tag]
-        self._tags_are_true()
         assert cache.verify(self.root).problems == ()
         self._disk_changed()
         self._must_be(self.state)
@@ -350,7 +325,7 @@ class Histories(RuleBasedStateMachine):
         state = new if isinstance(new, State) else new(self.calm)
         assert differences(self.calm, state) == []
         self.written.clear()
-        collected = self.beside is not None and self.beside[0] == "gc"
+        collected = self.beside is not None
         if not self._interrupted(lambda: command(self.root), trouble, counted.changes, [old, state], problem):
             self.state = state
         elif trouble.again:
@@ -364,12 +339,11 @@ class Histories(RuleBasedStateMachine):
                     cache.gc(root)
             self._disk_changed()
             self.state = state
-            assert {**files_of(self.root), **self._files_of_tags()} == {**files_of(self.calm), **self._files_of_tags()}
+            assert files_of(self.root) == files_of(self.calm)
         elif differences(self.root, old):
             self.state = state
         self._must_be(self.state)
         self._held_are_true()
-        self._tags_are_true()
 
     def _interrupted(
         self,
@@ -383,21 +357,16 @@ class Histories(RuleBasedStateMachine):
         at = 1 + int(trouble.share * n_changes) if trouble.how else 0
         rng = random.Random(trouble.seed)
         moments = {rng.randint(1, n_changes + 1), at + 1} if states else ()
-        what, share = self.beside or ("", 0.0)
-        self.beside = None
-        if what == "tag" and BESIDE in self.tags:
-            cache.delete_tag(self.root, BESIDE)
-            del self.tags[BESIDE]
-            self._disk_changed()
+        share, self.beside = self.beside, None
 
         def read(number: int) -> None:
-            if states and what and number == 1 + int(share * n_changes):
+            if states and share is not None and number == 1 + int(share * n_changes):
                 watched.beside = True
-                self._beside(what, states)
+                with contextlib.suppress(CacheError):  # nothing is committed yet
+                    cache.gc(self.root)
                 watched.beside = False
             if number in moments:
                 assert any(differences(self.root, state) == [] for state in states), f"a reader before change {number}"
-                self._tags_are_true()
 
         watched = Watched(self.disk, self.model, Interruption(at, ENDS.get(trouble.how, 0)), read)
         try:
@@ -424,10 +393,6 @@ class Histories(RuleBasedStateMachine):
         if (self.root / "zarr.json").exists():
             assert [text for text in cache.verify(self.root).problems if problem not in text] == []
         return True
-
-    def _files_of_tags(self) -> dict[str, bytes]:
-        """Tags may differ: another process has made one."""
-        return {key: b"" for root in (self.root, self.calm) for key in files_of(root) if key.startswith(".tags/")}
 
     def _must_be(self, state: State) -> None:
         assert differences(self.root, state) == []

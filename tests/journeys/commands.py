@@ -36,7 +36,7 @@ for package in (cache, pipeline, vibe_extensions, vibe_model):
         if not re.search(r"vibe_model\.sections|_extensions\.(clips\.|.*(_task|\.commands|\.sections)\b)", module.name):
             importlib.import_module(module.name)
 
-WITHOUT_POOL = ("config", "copy", "gc", "init", "plan", "show", "status", "tag")
+WITHOUT_POOL = ("config", "copy", "gc", "init", "plan", "show", "status")
 
 
 def run(argv: list[str]) -> int:

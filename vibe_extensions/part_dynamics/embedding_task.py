@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import luigi
@@ -29,10 +28,10 @@ class TrainPrVIPE(CheckpointTask):
     """Train the embedding of 2D poses on the cached 3D poses, for the stream `pr_vipe`. Needs no features."""
 
     @classmethod
-    def checkpoint(cls, train: VideoConfig | None) -> Path:
+    def checkpoint(cls, train: VideoConfig | None) -> Path:  # noqa: ARG003
         """The checkpoint in [features], else the one that this task trains."""
         config = pr_vipe_settings(settings())
-        return embedding_in_settings() or best_of(config if train is None else replace(config, tag=train.tag))
+        return embedding_in_settings() or best_of(config)
 
     @classmethod
     def required_tasks(cls, variant: str, seed: int) -> list[luigi.Task]:  # noqa: ARG003 - the same for all runs

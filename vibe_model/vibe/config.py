@@ -140,7 +140,7 @@ class MPoserConfig(RunConfig):
     """Settings of the motion prior's training. The defaults are ours, for AMASS; the paper gives none."""
 
     VERSION: ClassVar[Mapping[str, int]] = {"mposer_version": 1}
-    NEUTRAL: ClassVar[frozenset[str]] = frozenset({"name", "cache", "tag", "runs", "checkpoint_every"})
+    NEUTRAL: ClassVar[frozenset[str]] = frozenset({"name", "cache", "runs", "checkpoint_every"})
 
     name: str = "mposer"
 
@@ -181,7 +181,7 @@ class MPoserConfig(RunConfig):
 
 
 # A prior is for the windows that a generator is trained on: these settings of it are [vibe]'s.
-OF_VIBE: Final = ("cache", "tag", "runs", "validation", "seqlen", "stride", "strides", "window_weights", "tail", "seed")
+OF_VIBE: Final = ("cache", "runs", "validation", "seqlen", "stride", "strides", "window_weights", "tail", "seed")
 UNLESS_SET: Final = ("device",)  # this too, where [mposer] does not set it
 
 MPOSER: Final = Training(

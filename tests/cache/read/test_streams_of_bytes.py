@@ -42,8 +42,6 @@ def test_nothing_damages_it_until_it_is_deleted(old: Path, made: Path, toy: Any)
     assert report.ok, report.damaged
     assert ["holds bytes" in note for note in report.notes] == [True]
     cache.gc(old, unfinished=True)
-    cache.tag(old, "v1")
-    cache.delete_tag(old, "v1")
     cache.copy_split(old, SPLIT, old.with_name("copy"), streams=["resnet50"])
     assert cache.verify(old.with_name("copy")).ok
     assert toy.tree(old) == before

@@ -116,66 +116,6 @@ def test_a_writer_killed_at_any_request_and_run_again_ends_with_the_same_objects
         assert objects(root) == expected, number
 
 
-def tag_replace_and_delete(root: str, toy: Any) -> None:
-    """A tag of a split with a stream; then the stream goes, and then the tag."""
-    cache.tag(root, "v1")
-    cache.delete_stream(root, SPLIT, "resnet50")
-    if "v1" in [tag.name for tag in cache.tags(root)]:
-        cache.delete_tag(root, "v1")
-
-
-@pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.slow)])
-def test_a_tag_made_or_used_by_a_process_that_is_killed_at_any_request_is_whole_or_not_there(
-    every: int, url: str, toy: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(object_store, "_IN_FLIGHT", 1)
-    deaths = Deaths(monkeypatch)
-
-    def start(root: str) -> Any:
-        write_narrow(root, toy.video("a", [40]), toy.video("b", [9]))
-        toy.write_stream(root)
-        return cache.open(root)[SPLIT].rows("features/resnet50", 0, 40).tobytes()
-
-    features = start(f"{url}/calm")
-    deaths.left = 10**6
-    tag_replace_and_delete(f"{url}/calm", toy)
-    n_requests, deaths.left = 10**6 - deaths.left, -1
-    assert not [key for key in objects(f"{url}/calm", every=True) if key.startswith(".tags")]
-    for number in sorted({*range(1, n_requests, every), *range(n_requests - 5, n_requests)}):  # the tag goes last
-        root = f"{url}/{number}"
-        start(root)
-        deaths.left = number
-        with pytest.raises(Killed):
-            tag_replace_and_delete(root, toy)
-        deaths.left = -1
-        if tags := cache.tags(root):
-            assert cache.open(root, "v1")[SPLIT].rows("features/resnet50", 0, 40).tobytes() == features, number
-            assert not [damage for damage in cache.verify(root).damaged if damage.key.startswith(".tags")], number
-            assert cache.gc(root, older_than=0).held == {tag.name: tag.held for tag in tags if tag.held}
-            assert cache.open(root, "v1")[SPLIT].rows("features/resnet50", 0, 40).tobytes() == features, number
-        else:
-            assert cache.verify(root).ok, number
-            cache.gc(root, older_than=0)
-            assert not [key for key in objects(root, every=True) if key.startswith(".tags")], number
-
-
-def test_of_two_tags_of_one_name_the_second_is_refused(url: str, toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_narrow(url, toy.video("a", [40]))
-    publish = cache.write.tags.manifest.publish  # type: ignore[attr-defined]
-
-    def late(*args: Any, **options: Any) -> Any:
-        monkeypatch.undo()
-        write_narrow(url, toy.video("b", [9]), plan="q")
-        cache.tag(url, "v1")  # by another process, of the next state
-        return publish(*args, **options)
-
-    monkeypatch.setattr("cache.write.tags.manifest.publish", late)
-    with pytest.raises(CacheError, match="another"):
-        cache.tag(url, "v1")
-    assert cache.open(url, "v1")[SPLIT].videos.names == ["a", "b"]
-    assert cache.verify(url).ok
-
-
 @pytest.mark.parametrize("moment", ["opening", "first shard", "manifest"])
 @pytest.mark.parametrize("races", [2, pytest.param(25, marks=pytest.mark.slow)])
 def test_of_two_writers_that_race_exactly_one_commits(moment: str, races: int, url: str, toy: Any) -> None:

@@ -196,31 +196,6 @@ def test_gc(penn: Any, show: Any) -> None:
     assert cache.verify(penn.root).ok
 
 
-def test_tag(penn: Any, show: Any, network: Any, tmp_path: Path) -> None:
-    penn.converted("fast")
-    with show("tag") as ran:
-        ran("none yet", "tag", "--cache", penn.root)
-        ran("all that is committed", "tag", "v1", "--cache", penn.root)
-        ran("the same again", "tag", "v1", "--cache", penn.root)
-        penn.add("0007")
-        penn.convert()
-        ran("the name is taken", "tag", "v1", "--cache", penn.root)
-        ran("one split", "tag", "v2", penn.name, "--cache", penn.root)
-        ran("which there are", "tag", "--cache", penn.root)
-        cache.delete_stream(penn.root, penn.name, "resnet50")
-        ran("what one holds", "tag", "--cache", penn.root)
-        ran("gc leaves it", "gc", "--cache", penn.root)
-        ran("beside what there is", "status", "--cache", penn.root)
-        ran("into another cache", "copy", penn.name, "--tag", "v1", "--cache", penn.root, "--to", tmp_path / "to")
-        ran("deleted", "tag", "v1", "--delete", "--cache", penn.root)
-        ran("not there", "tag", "v1", "--delete", "--cache", penn.root)
-        ran("which one?", "tag", "--delete", "--cache", penn.root)
-        ran("no such split", "tag", "v3", "penn_action/none", "--cache", penn.root)
-        spoil(penn.root / ".tags/v2/manifest.json")
-        ran("a damaged one, beside what there is", "status", "--cache", penn.root)
-        ran("as verify says", "verify", "--repair", "--cache", penn.root)
-
-
 def test_copy(penn: Any, show: Any, network: Any, tmp_path: Path) -> None:
     penn.converted("fast")
     with show("copy") as ran:

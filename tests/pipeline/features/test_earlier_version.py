@@ -20,6 +20,7 @@ from pipeline.datasets.penn_action import PennAction
 from pipeline.datasets.threedpw import ThreeDPW
 from pipeline.features.engine import shards
 from pipeline.files.pixels.frames import Pictures
+from tests.cache.toy import spoil
 
 ROWS = {"3dpw/train": 5, "penn_action/train": 8}
 STREAMS = {
@@ -41,11 +42,11 @@ def earlier(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def features(root: Path, tag: str | None = None) -> dict[tuple[str, str], np.ndarray]:
+def features(root: Path) -> dict[tuple[str, str], np.ndarray]:
     """By split and stream, of all rows."""
     found = {}
     for name, streams in STREAMS.items():
-        split = cache.open(root, tag=tag)[name]
+        split = cache.open(root)[name]
         for stream in streams:
             assert (split.column(f"features/{stream}_ok")[: split.tracks[0].stop] == 1).any()
             found[name, stream] = np.concatenate(
@@ -71,11 +72,44 @@ def test_an_earlier_version_s_features_are_read_and_carried_over(earlier, embedd
             words = (dataset, split, "--cache", root, "--raw", raw / dataset, "--stream", stream)
             shown = ran("extract", *words, *OPTIONS[stream]).out
             assert f"{name}: extracted, 0 rows computed" in shown and f"{ROWS[name]} carried over" in shown, shown
-    after, tagged = features(root), features(root, "golden")
+    after, copy = features(root), earlier / "copy"
+    note = f"copy --tag golden --cache {root} --to DIR"
+    assert note in ran("verify", "--cache", root).out and note in ran("status", "--cache", root).out
+    assert note in ran("gc", "--cache", root).out, "it stays until it is copied"
+    words = ("extract", "penn_action", "train", "--cache", root, "--raw", raw / "penn_action", "--stream", "resnet50")
+    assert note in ran(*words, *OPTIONS["resnet50"], "--replace", code=2).err, "the tag may need what would go"
+    assert "no tag 'gold'; there are: golden" in ran("copy", "--cache", root, "--tag", "gold", "--to", copy, code=2).err
+    for _ in range(2):  # the second time, there is nothing to do
+        ran("copy", "--cache", root, "--tag", "golden", "--to", copy)
+    ran("verify", "--cache", copy)
+    tagged = features(copy)
     for key, values in before.items():
         np.testing.assert_array_equal(after[key], values)
         np.testing.assert_array_equal(tagged[key], values)
-    ran("verify", "--cache", root)
+    assert ".tags/golden" in ran("gc", "--cache", root).out and not (root / ".tags").exists()
+    assert note not in ran("verify", "--cache", root).out
+    ran(*words, *OPTIONS["resnet50"], "--replace")
+
+
+def test_a_tag_s_own_shards_are_copied_where_the_cache_has_others_and_checked(earlier: Path, ran: Any) -> None:
+    root, copy = earlier / "cache", earlier / "copy"
+    before = features(root)
+    (tagged,) = (root / ".tags/golden").glob("*/3dpw/train")
+    shards = [file for file in (root / "3dpw/train").rglob("*") if file.is_file() and "c" in file.parts]
+    for file in shards:  # as the earlier version did before it removed them
+        own = tagged / file.relative_to(root / "3dpw/train")
+        own.parent.mkdir(parents=True, exist_ok=True)
+        if not own.exists():
+            file.rename(own)
+    spoil(lost := tagged / "features/resnet50/c/0/0")
+    assert "0/0" in ran("copy", "--cache", root, "--tag", "golden", "--to", copy, code=2).err
+    assert not (root / ".tags/golden/copied").exists()
+    lost.rename(root / "3dpw/train/features/resnet50/c/0/0")
+    spoil(root / "3dpw/train/features/resnet50/c/0/0")
+    ran("copy", "--cache", root, "--tag", "golden", "--to", copy)
+    for key, values in before.items():
+        np.testing.assert_array_equal(features(copy)[key], values)
+    ran("verify", "--cache", copy)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ class PrVIPEConfig(RunConfig):
     """Pr-VIPE's settings, in addition to those of every training."""
 
     VERSION: ClassVar[Mapping[str, int]] = {"pr_vipe_version": 1}
-    NEUTRAL: ClassVar[frozenset[str]] = frozenset({"name", "cache", "tag", "runs", "body", "checkpoint_every"})
+    NEUTRAL: ClassVar[frozenset[str]] = frozenset({"name", "cache", "runs", "body", "checkpoint_every"})
     FIXED: ClassVar[frozenset[str]] = RunConfig.FIXED | {
         *("seqlen", "strides", "window_weights", "tail", "plateau_factor", "plateau_patience", "size")
     }
