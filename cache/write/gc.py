@@ -81,12 +81,12 @@ class _Sweep:
         if commit is None and (lost := manifest.lost_manifest(place)):
             raise CacheError(lost)
         staged = self._store.list_names(f"{place.home}/{STAGED}")
-        if commit is not None and not self._dry_run and commit.digest[:16] in staged:  # even if its folder is empty
-            self.unfinished.append(place)
+        if cut_off := commit is not None and commit.digest[:16] in staged:  # even if its folder is empty
+            self.unfinished += [] if self._dry_run else [place]
         # Unreferenced files may belong to the writer of a journal; in an object store it may even be running.
         journals = [f"{place.writing}/{name}" for name in place.journals()]
         running = not self._store.exclusive and self._is_young(journals)
-        goes_on = bool(journals) and (running or not self._unfinished)
+        goes_on = bool(journals) and (running or not (self._unfinished or cut_off))
         if goes_on:
             text = "unfinished work, which the same command continues (--unfinished removes it)"
             self.found.skipped.append(f"{self._store.location(place.home)}: {text}")

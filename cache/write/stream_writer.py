@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from cache.errors import CacheError
 from cache.format import layout, manifest
 from cache.format import shard as shards
-from cache.format.references import remove_shards
+from cache.format.references import create_groups, remove_shards
 from cache.storage.base import Root
 from cache.write.base import Writer, invalidate_shards
 from cache.write.stream_shards import Staged, StreamShards
@@ -113,6 +113,7 @@ class StreamWriter(StreamShards, Writer):
         Raises CacheError when a key is one of the manifest's own.
         """
         self._refuse(entries)
+        create_groups(self.place)  # the folder of all features may have been deleted by hand
         extent = int(self.split.manifest["extent"])
         files = {
             f"{name}/zarr.json": layout.column_metadata(spec, extent, self.geometry)

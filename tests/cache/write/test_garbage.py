@@ -1,5 +1,6 @@
 """`gc` removes what the cache has written and no manifest names, and nothing else."""
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,8 @@ import pytest
 
 import cache
 from cache import CacheError, StreamWriter
+from cache.format.layout import STAGED
+from cache.storage.local import LocalStore
 
 HOME = Path("toy/train")
 
@@ -40,6 +43,29 @@ def test_what_no_manifest_names_goes_and_the_rest_stays(root: Path, toy: Any) ->
     assert not (root / HOME / "trans").exists()
     assert not (root / HOME / "features/other").exists()
     assert cache.verify(root).notes == ()
+
+
+def test_on_a_full_disk_it_frees_first_and_then_finishes_commits_that_were_cut_off(root, toy, monkeypatch):
+    full, put_small = OSError(errno.ENOSPC, "no space left"), LocalStore.put_small
+    stray = root / HOME / "features/resnet50/c/77/0"
+
+    def put(store: LocalStore, files: dict[str, bytes], home: str) -> None:
+        if stray.exists() and any(STAGED not in key for key in files):
+            raise full
+        put_small(store, files, home)
+
+    stray.parent.mkdir()
+    stray.write_bytes(b"shard")
+    with monkeypatch.context() as disk:
+        disk.setattr("cache.format.manifest.add_provenance", lambda *_: None)
+        disk.setattr(LocalStore, "put_small", put)
+        disk.setattr("cache.write.base.Journal.add", lambda *_: None)
+        with pytest.raises(OSError, match="no space"):
+            toy.write(root, [*toy.videos(), toy.video("new", [9])])
+        assert any("killed commit" in note for note in cache.verify(root).notes)
+        found = cache.gc(root)
+    assert [stray.relative_to(root).parent.as_posix()] == found.removed and found.skipped == []
+    assert cache.verify(root).notes == () and "new" in cache.open(root)[HOME.as_posix()].videos.names
 
 
 def test_the_users_own_files_stay_and_one_beside_the_streams_is_no_stream(root: Path, toy: Any) -> None:

@@ -97,6 +97,13 @@ def test_what_does_not_fit_a_shard_the_form_or_a_split_is_refused(tmp_path: Path
             pass
 
 
+def test_features_that_were_deleted_by_hand_are_extracted_into_a_whole_cache(tracks: Path, toy: Any) -> None:
+    toy.write_stream(tracks)
+    shutil.rmtree(tracks / "toy/train/features")
+    toy.write_stream(tracks)
+    assert cache.verify(tracks).problems == ()
+
+
 def test_features_of_other_rows_under_the_same_numbers_are_never_taken_for_these(tmp_path: Path, toy: Any) -> None:
     root, backup = tmp_path / "cache", tmp_path / "backup"
     toy.write(root, toy.videos())
