@@ -1,6 +1,7 @@
 """`copy_split` writes what is live of a split and its streams into another cache, and goes on after a kill."""
 
 import dataclasses
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -153,3 +154,32 @@ def test_a_copy_has_the_commit_of_its_small_files_and_all_that_it_names(root: Pa
         assert contents(backup, "resnet50") == expected
         cache.gc(backup)  # shards of the commit in between
         assert cache.verify(backup).ok
+
+
+@pytest.mark.parametrize("changed", ["cache", "snapshot"])
+def test_a_snapshot_by_hard_links_and_its_cache_keep_their_bytes_whatever_is_done_to_the_other(
+    changed: str, root: Path, toy: Any, tmp_path: Path
+) -> None:
+    toy.unfinished(root, [toy.video("k", [9])])  # leaves a journal
+    for home in (root / "toy/train", root / "toy/train/features/resnet50"):  # what killed writers leave
+        names = (".writing/lock", ".writing/shard.tmp", ".writing/.00000000.json.tmp", ".manifest.json.tmp")
+        for name in (*names, ".provenance.json.tmp", ".zarr.json.tmp", f".commit/{'0' * 16}/zarr.json"):
+            (home / name).parent.mkdir(parents=True, exist_ok=True)
+            (home / name).write_text("left by a killed writer")
+    snapshot = shutil.copytree(root, tmp_path / "snapshot", copy_function=os.link)
+    one, other = (root, snapshot) if changed == "cache" else (snapshot, root)
+    before = {path: path.read_bytes() for path in other.rglob("*") if path.is_file()}
+
+    toy.write(one, [*toy.videos(), toy.video("new", [40])], drop=["b"], plan="new")
+    toy.write_stream(one)
+    cache.delete_stream(one, "toy/train", "resnet50")
+    toy.write_stream(one)
+    for damaged in (one / "toy/train/features/resnet50/c/0/0", one / "toy/train/features/resnet50/zarr.json"):
+        data = damaged.read_bytes()
+        damaged.unlink()
+        damaged.write_bytes(data[:-1])
+    assert cache.repair(one, cache.verify(one)).refused == []
+    toy.write_stream(one)
+    cache.gc(one, unfinished=True)
+    assert cache.verify(one).ok and cache.verify(one).notes == ()
+    assert {path: path.read_bytes() for path in other.rglob("*") if path.is_file()} == before
