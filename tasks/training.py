@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 from abc import abstractmethod
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from tasks.data import NETWORK, Data, Extract
 from tasks.settings import settings
 from vibe_model import models, runs
 from vibe_model.errors import DataError
+from vibe_model.metrics import score_text
 from vibe_model.models import Model
 from vibe_model.sections import VIBE, check_inputs, model_settings, mposer_settings, not_small
 from vibe_model.settings import RunConfig, VideoConfig
@@ -104,11 +106,10 @@ def read_metrics(folder: Path) -> dict[str, Any]:
     return metrics
 
 
-def progress_callback(progress: Progress, what: str, score: str = "pa_mpjpe", unit: str = " mm") -> Any:
-    """A callback that shows a training, as a bar or as lines without a terminal. score: name of its metric."""
+def progress_callback(progress: Progress, what: str, score_of: Callable[[Mapping[str, Any]], str] = score_text) -> Any:
+    """A callback that shows a training, as a bar or as lines without a terminal. score_of: a split's score as text."""
     from vibe_model.training.feature_table import TableProgress
 
-    name = {"pa_mpjpe": "PA-MPJPE", "hit_1": "Hit@1"}.get(score, "error")
     loss = validation = ""
     begun = False
 
@@ -120,7 +121,7 @@ def progress_callback(progress: Progress, what: str, score: str = "pa_mpjpe", un
                 fact("features", news.where)
             return
         for metrics in news.validation.values():
-            validation = f"{metrics[score]:.1f}{unit}" if score in metrics else validation
+            validation = score_of(metrics) or validation
         if news.terms is not None:
             loss = f"loss {sum(news.terms.values()):.4g}"
         n_done = news.epoch * news.iterations + news.iteration
@@ -128,10 +129,10 @@ def progress_callback(progress: Progress, what: str, score: str = "pa_mpjpe", un
             fact("continues", f"from step {n_done - 1:,}, where it was interrupted")
         begun = True
         # Loss first: a narrow terminal cuts the end.
-        parts = [loss, f"val {validation}" if validation else "", f"epoch {news.epoch + 1}/{news.epochs}"]
+        parts = [loss, validation, f"epoch {news.epoch + 1}/{news.epochs}"]
         progress(n_done, news.epochs * news.iterations, "  ".join(filter(None, parts)))
         if news.validation and not console.out.is_terminal:
-            text = ", ".join(filter(None, [loss, f"validation {name} {validation}"]))
+            text = ", ".join(filter(None, [loss, f"validation {validation}"]))
             say("train", what, f"epoch {news.epoch + 1} of {news.epochs}: {text}", mark=" ")
 
     return show
@@ -167,6 +168,10 @@ def mposer_config(train: VideoConfig) -> MPoserConfig:
     return config
 
 
+def _angle(metrics: Mapping[str, Any]) -> str:
+    return f"error {metrics['reconstruction_deg']:.1f}°"
+
+
 class TrainMPoser(CheckpointTask):
     """Train the motion prior on the cached motion."""
 
@@ -193,9 +198,7 @@ class TrainMPoser(CheckpointTask):
         from vibe_model.vibe import mposer_training  # imports torch
 
         with self.progress() as progress:
-            folder = mposer_training.run(
-                self.config(), progress=progress_callback(progress, self.what, "reconstruction_deg", "°")
-            )
+            folder = mposer_training.run(self.config(), progress=progress_callback(progress, self.what, _angle))
         held_out = [
             f"{split} {metrics['reconstruction_deg']:.1f}° off (mean pose {metrics['mean_pose_deg']:.1f}°)"
             for split, metrics in read_metrics(folder).items()
@@ -246,7 +249,7 @@ class Train(TrainingTask):
                 error.add_note(f"of {self.what}, {describe_kept(config)}")
             raise
         best = read_metrics(folder)["best"]
-        self.done(f"validation PA-MPJPE {best['pa_mpjpe']:.1f} mm, best of epoch {best['epoch'] + 1}")
+        self.done(f"validation {score_text(best)}, best of epoch {best['epoch'] + 1}")
 
 
 class TrainVIBE(Train):

@@ -176,6 +176,15 @@ def pck_2d_by_frame(pred: Floats, target: Floats) -> Float64s:
     return share
 
 
+def _error_2d(pred: Floats, target: Floats) -> Float64s:
+    """Each frame's mean distance of labelled keypoints over the crop: (N, J, 2), (N, J, 3) -> (N,) % of its side."""
+    labelled = target[..., 2] > 0
+    distance = 50 * np.linalg.norm(pred.astype(np.float64) - target[..., :2], axis=-1)  # the side is 2
+    total, counted = np.where(labelled, distance, 0).sum(-1), labelled.sum(-1)
+    mean: Float64s = np.divide(total, counted, out=np.full(len(total), np.nan), where=counted > 0)
+    return mean
+
+
 def pck_aligned(
     pred_2d: Floats, target_2d: Floats, visible: NDArray[Any], alpha: float = 0.05, size: float = 224
 ) -> float:
@@ -298,3 +307,18 @@ METRICS: Final[Mapping[str, Metric]] = {  # by their names in metrics.json, in t
         title="PCK aligned", unit="%", lower_is_better=False, of=pck_aligned_to_person, reads="keypoints"
     ),
 }
+SCORES: Final[Mapping[str, Metric]] = {  # of epochs, by their names in metrics.json: on 3D labels; without any, on 2D
+    "pa_mpjpe": METRICS["pa_mpjpe"],
+    "error_2d": Metric(
+        title="2D error", unit="%", lower_is_better=True, of=_error_2d, reads="keypoints", by_keypoint=True
+    ),
+}
+
+
+def score_text(numbers: Mapping[str, Any]) -> str:
+    """
+    >>> score_text({"epoch": 3, "error_2d": 4.25})
+    '2D error 4.2 %'
+    """
+    scores = [f"{score.title} {numbers[name]:.1f} {score.unit}" for name, score in SCORES.items() if name in numbers]
+    return ", ".join(scores)

@@ -172,7 +172,8 @@ def check_inputs(s: Settings, config: RunConfig, section_name: str = VIBE.sectio
                     f"{at}: {name} is to be used, but [data] datasets does not enable it. Enable it, or set "
                     f"{', '.join(SPLITS)} to enabled datasets."
                 )
-            raise ConfigError(f"{at}: there is no split {name}{did_you_mean(name, splits)} known: {', '.join(splits)}")
+            suited = [n for n in splits if n.endswith("/train") or key in ("validation", "evaluation")] or splits
+            raise ConfigError(f"{at}: there is no split {name}{did_you_mean(name, suited)} known: {', '.join(splits)}")
     specs = {spec.name: spec.stream for spec in s.streams}
     streams = config.streams if isinstance(config, VideoConfig) else {}
     for split in (split for split in streams if split in splits):
@@ -182,10 +183,10 @@ def check_inputs(s: Settings, config: RunConfig, section_name: str = VIBE.sectio
         columns = {*reader.columns(part, body=True), *extra, *OF_TRACKS}
         for name in (name for name in streams[split] if name in specs):
             if lacks := [column for column in specs[name].needs if column not in columns]:
-                raise ConfigError(
-                    f"{section.where()}: stream {name!r} is computed from {', '.join(lacks)}, which {split} does not "
-                    "have. Use other splits, or a variant without this stream."
-                )
+                keys = (key for key in SPLITS if split in map(split_of, getattr(config, key, ())) and key != "motion")
+                message = f"stream {name!r} is computed from {', '.join(lacks)}, which {split} does not have."
+                do = "Use other splits, or a variant without this stream."
+                raise ConfigError(f"{section.where(next(keys))}: {message} {do}")
     pretrained = getattr(config, "pretrained", None)
     if pretrained is not None and not pretrained.is_file():
         raise ConfigError(

@@ -82,7 +82,8 @@ class RunConfig:
     window_weights: Mapping[str, PositiveFloat] = field(default_factory=dict)
     tail: Literal["drop", "cover"] = "drop"  # last frames of a track, short of a stride; cover: one more window
     motion: tuple[str, ...] = ("amass/train",)  # splits of real motion, for a discriminator, a prior or an embedding
-    # Chooses the best epoch: SPLIT, SPLIT:PATTERN of tracks, or SPLIT:1/10 of its videos. They are not trained on.
+    # Chooses the best epoch, by PA-MPJPE or, if no split has 3D labels, by the error in 2D: SPLIT, SPLIT:PATTERN of
+    # tracks, or SPLIT:1/10 of its videos. They are not trained on.
     validation: tuple[str, ...] = ("3dpw/validation",)
 
     # Training.

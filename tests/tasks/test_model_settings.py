@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from cache import CropPolicy, Jitter
+from pipeline.__main__ import main as pipeline
 from pipeline.errors import ConfigError
 from pipeline.features.streams.network import ResNet50
 from tasks import Convert, EvaluateHMMR, Train, TrainPrVIPE, evaluation
@@ -124,10 +125,31 @@ def test_a_stream_that_a_split_can_never_have_is_refused_before_training(tmp_pat
     own = "[features]\nstreams = resnet50 pr_vipe homography\n[pr_vipe]\nkind = cam_angvel\n"
     own += "[part_dynamics]\nreport = true\n"
     loaded = load(tmp_path, GOOD.replace("datasets = ", "datasets = kinetics 3dpw ") + own)
-    with pytest.raises(
-        ConfigError, match=r"\[part_dynamics\]: stream 'pr_vipe' is computed from extrinsics, which penn"
-    ):
+    message = r"\[part_dynamics\] datasets_2d: stream 'pr_vipe' is computed from extrinsics, which penn"
+    with pytest.raises(ConfigError, match=message):
         check_inputs(loaded, model_settings(loaded, models.find("part_dynamics")))
+
+
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        (
+            {"validation": "amass/train"},
+            "[vibe] validation: stream 'resnet50' is computed from bbox, which amass/train",
+        ),
+        ({"datasets_2d": "penn_action"}, "there is no split penn_action; did you mean 'penn_action/train'? known: "),
+        ({"validation": "penn_action"}, "there is no split penn_action; did you mean 'penn_action/test'? known: "),
+    ],
+)
+def test_a_check_names_the_key_of_a_split_that_training_cannot_use(tmp_path, capsys, own, message) -> None:
+    file = tmp_path / "luigi.cfg"
+    given = {"datasets_2d": "penn_action/train", "datasets_3d": "", "evaluation": "", "validation": "penn_action/test"}
+    lines = [f"{key} = {value}" for key, value in {**given, "prior": "none", **own}.items()]
+    file.write_text(GOOD.replace("preset = embedded", "\n".join(lines)))
+    assert pipeline(["config", "--check", "--config", str(file)]) == 1
+    shown = " ".join(capsys.readouterr().err.split())
+    assert message in shown
+    assert shown.endswith(". This is needed for training, not for `Data`.")
 
 
 def test_the_baseline_is_the_configured_variant_frame_by_frame(config_with) -> None:

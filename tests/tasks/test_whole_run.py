@@ -145,7 +145,7 @@ def test_an_epochs_line_has_the_runs_name_loss_and_validation(capsys: pytest.Cap
     assert capsys.readouterr().out.splitlines() == [
         "  train      VIBE, embedded, seed 3    epoch 1 of 8: loss 8.07, validation PA-MPJPE 99.8 mm"
     ]
-    assert shown == [(1, 240, "loss 8.07  epoch 1/8"), (30, 240, "loss 8.07  val 99.8 mm  epoch 1/8")]
+    assert shown == [(1, 240, "loss 8.07  epoch 1/8"), (30, 240, "loss 8.07  PA-MPJPE 99.8 mm  epoch 1/8")]
 
 
 def test_an_interruption_shows_what_is_kept_and_the_command_that_continues(capsys, monkeypatch) -> None:

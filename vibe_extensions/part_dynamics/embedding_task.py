@@ -55,7 +55,8 @@ class TrainPrVIPE(CheckpointTask):
         from vibe_extensions.part_dynamics.pr_vipe import training  # imports torch
 
         with self.progress() as progress:
-            folder = training.run(self.config(), progress=progress_callback(progress, self.what, "hit_1", " %"))
+            shown = progress_callback(progress, self.what, lambda metrics: f"Hit@1 {metrics['hit_1']:.1f} %")
+            folder = training.run(self.config(), progress=shown)
         by_split = {name: metrics for name, metrics in read_metrics(folder).items() if "/" in name}
         hits = [f"{n} {m['hit_1']:.1f} % (keypoints {m['procrustes_hit_1']:.1f} %)" for n, m in by_split.items()]
         self.done(", ".join(["Hit@1 across cameras", *hits] if hits else []))

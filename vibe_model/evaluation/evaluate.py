@@ -51,7 +51,9 @@ class EvalOptions:
     smoothed_too: float = 0.0  # another sigma, whose errors are added as "smoothed"; 0: none
 
 
-def evaluate_split(generator: VideoModel, split: Split, *, protocol: str = "default", **options: Any) -> Metrics:
+def evaluate_split(
+    generator: VideoModel, split: Split, *, protocol: str | Protocol = "default", **options: Any
+) -> Metrics:
     """Metrics of one split, those of the constant mean body ("baseline"), and counts of frames.
 
     Metrics are means over the counted frames (some protocols: over tracks or videos); pck_2d is over the labelled
@@ -63,10 +65,10 @@ def evaluate_split(generator: VideoModel, split: Split, *, protocol: str = "defa
     options: fields of `EvalOptions`. Raises PipelineError for an unknown protocol, ConfigError for an invalid sigma,
     DataError for non-finite predictions and missing columns, MissingAssets if a gender's body is missing.
     """
-    records, left_out = protocols.choose(split, [protocol])
-    if left_out:
-        raise DataError(f"{split.name}: {left_out[protocol]}")
-    return _metrics(generator, split, EvalOptions(**options), records)[protocol]
+    record = protocols.find(protocol) if isinstance(protocol, str) else protocol
+    if lacking := record.lacking(split):
+        raise DataError(f"{split.name}: {lacking}")
+    return _metrics(generator, split, EvalOptions(**options), [record])[record.name]
 
 
 def evaluate_all(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pipeline.plug_ins import Registry
 from pipeline.skeletons import JOINTS
 from vibe_model.errors import ConfigError, DataError
-from vibe_model.metrics import METRICS, Metric
+from vibe_model.metrics import METRICS, SCORES, Metric
 
 if TYPE_CHECKING:
     from cache import Split
@@ -122,6 +122,8 @@ DEFAULT: Final = Protocol(
     meaning="Every frame that is valid, labelled and has features counts once.",
     metrics=_OF_VIBE,
 )
+# Of epochs, for splits without 3D labels.
+VALIDATION_2D: Final = replace(DEFAULT, metrics={"error_2d": SCORES["error_2d"], "pck_2d": METRICS["pck_2d"]})
 PUBLISHED: Final = replace(
     DEFAULT,
     name="published",

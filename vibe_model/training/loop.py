@@ -70,7 +70,7 @@ class TrainingLoop(ABC):
     """A training run; a subclass adds batches, validation and results. report: called with every step and epoch."""
 
     advice: ClassVar[str]  # for losses that stay non-finite
-    score: ClassVar[str]  # name of the best epoch's score in metrics.json
+    score: str  # name of the best epoch's score in metrics.json
 
     def __init__(
         self,
@@ -129,6 +129,8 @@ class TrainingLoop(ABC):
                 if not state.step:
                     scores = [f"validation/{split}/{self.score}" for split in config.validation]
                     curves.settings(config.as_dict(), scores)
+                    if log:
+                        self.validate()  # missing labels are reported now, not after an epoch
                 for epoch in range(len(state.history), config.epochs):
                     self._train_epoch(epoch, ready, curves)
                     self._end_epoch(epoch, curves)

@@ -96,7 +96,6 @@ class VideoRun(TrainingLoop):
     """A run on labelled windows and real motion, validated on held-out videos, evaluated by all protocols."""
 
     advice = "lower lr_generator and lr_discriminator, or look at the labels"
-    score = "pa_mpjpe"
     config: VideoConfig
     trainer: VideoTrainer
 
@@ -107,6 +106,7 @@ class VideoRun(TrainingLoop):
             protocols.find(name)  # reports an unknown one before training
         if empty := [n for n in config.validation if not select_tracks(splits[split_of(n)], config.tracks_of(n))]:
             raise DataError(f"validation: {', '.join(empty)}: no track matches. Name others.")
+        self.score = "pa_mpjpe" if any(map(self._is_3d, config.validation)) else "error_2d"
         self.facts["processes"] = group.size
         self.facts["parameters"] = sum(parameter.numel() for parameter in trainer.generator.parameters())
         self.facts["reads"] = [config.stream, *(reading.stream for reading in config.extra_streams.values())]
@@ -139,12 +139,16 @@ class VideoRun(TrainingLoop):
                 yield TrainingBatch(batch.labels, poses_batch.real_theta)
 
     def validate(self) -> tuple[dict[str, Any], float]:
-        """Errors by split, and the mean PA-MPJPE, mm, over those with 3D labels. Raises DataError without any."""
+        """Errors by split, and the mean PA-MPJPE, mm, over those with 3D labels; without any, the mean 2D error.
+
+        Raises DataError for a split without such labels.
+        """
         config = self.config
         by_split = {
             name: evaluate_split(
                 self.trainer.generator,
                 self.splits[split_of(name)],
+                protocol=protocols.VALIDATION_2D if self.score == "error_2d" else protocols.DEFAULT,
                 stream=config.stream,
                 extra_streams=config.extra_streams,
                 seqlen=config.seqlen,
@@ -155,11 +159,13 @@ class VideoRun(TrainingLoop):
             )
             for name in config.validation
         }
-        scores = {name: metrics["pa_mpjpe"] for name, metrics in by_split.items() if metrics["frames"]}
-        if unlabelled := [name for name in by_split if name not in scores and (self._is_3d(name) or not scores)]:
+        scores = {name: metrics[self.score] for name, metrics in by_split.items() if self.score in metrics}
+        needed = [name for name in by_split if self._is_3d(name) or self.score == "error_2d"]
+        if unlabelled := [name for name in needed if name not in scores]:
+            labels = "3D" if self.score == "pa_mpjpe" else "2D"
             raise DataError(
-                f"{', '.join(unlabelled)}: expected frames with 3D labels to validate on, found none. Convert with a "
-                "body, or name other tracks."
+                f"validation: {', '.join(unlabelled)}: expected frames with {labels} labels to choose the best epoch "
+                "by, found none. Name other tracks."
             )
         return by_split, float(np.mean([*scores.values()]))
 
@@ -180,7 +186,9 @@ class VideoRun(TrainingLoop):
         names = ("stream", "extra_streams", "tracks", "seqlen")
         options: dict[str, Any] = {name: getattr(config, name) for name in names} | {"batch_size": config.eval_batch}
         sigma = 0.0
-        if config.per_frame:  # smoothed with the best sigma of the validation, it is another baseline
+        if (
+            config.per_frame and self.score == "pa_mpjpe"
+        ):  # smoothed with the best sigma of the validation, it is another baseline
             validation = {name: self.splits[split_of(name)] for name in config.validation}
             chosen = {**options, "tracks": {name: config.tracks_of(name) for name in validation}}
             sigma, _ = choose_sigma(generator, validation, **chosen)

@@ -21,6 +21,7 @@ from tests.vibe_model.training.tiny_runs import (
     Killed,
     assert_same_run,
     finite,
+    in_memory,
     killed_at,
     scalars,
     tensors,
@@ -194,7 +195,7 @@ def test_killed_while_it_writes_a_file_it_ends_with_the_same_bits(config, splits
 
 @only_vibe
 def test_a_better_epoch_may_score_worse_when_it_is_trained_again(kind, config, run, splits, monkeypatch):
-    scores, exchange, config = iter([50.0, 40.0, 60.0]), Path.replace, replace(config, epochs=2, iterations=1)
+    scores, exchange, config = iter([50.0, 50.0, 40.0, 60.0]), Path.replace, replace(config, epochs=2, iterations=1)
     monkeypatch.setattr(KINDS[kind].loop, "validate", lambda _: ({"a/val": {"pa_mpjpe": 50.0}}, next(scores)))
     monkeypatch.setattr(KINDS[kind].loop, "results", lambda _: {})
 
@@ -342,9 +343,27 @@ def test_what_cannot_be_trained_on_is_refused_by_name(config, splits, monkeypatc
     ):
         with pytest.raises(error, match=reason):
             training.run(replace(config, **changes))
-    splits["b/validation"].rows["w_3d"][:] = 0
-    with pytest.raises(DataError, match="b/validation"):
-        training.run(config)
+    for column, labels in (("w_3d", "3D"), ("kp_2d", "2D")):
+        name = "b/validation" if labels == "3D" else "a/train"
+        splits[name].rows[column][:] = 0
+        with pytest.raises(DataError, match=f"validation: {name}: expected frames with {labels} labels to choose"):
+            training.run(replace(config, validation=(name,)))
+        assert not list(config.runs.glob("*/last.pt")), "before the first epoch"
+
+
+@pytest.mark.parametrize("kind", ["vibe", "per frame", "hmmr", "part_dynamics"])
+def test_labels_in_2d_alone_train_and_choose_the_best_epoch(kind, tmp_path, monkeypatch) -> None:
+    model = kind.replace("per frame", "vibe")
+    in_memory(monkeypatch, model)
+    of_variant = {"n_layers": 0, "prior": "none"} if kind == "per frame" else {}
+    in_2d = {"datasets_3d": (), "validation": ("a/test",), "evaluation": ("a/test",)}
+    config = replace(KINDS[model].config(tmp_path), **in_2d, **of_variant)
+    folder = training.run(config)
+    history, best = last_state(folder)["training"]["history"], read(folder, "metrics.json")["best"]
+    scores = [epoch["validation"]["a/test"]["error_2d"] for epoch in history]
+    assert best == {"epoch": scores.index(min(scores)), "error_2d": min(scores)}
+    assert len(set(scores)) == EPOCHS
+    assert all("pa_mpjpe" not in epoch["validation"]["a/test"] for epoch in history)
 
 
 @pytest.mark.parametrize("kind", ["vibe", "hmmr"])
@@ -359,7 +378,5 @@ def test_tracks_of_a_training_split_choose_the_best_epoch_and_splits_without_3d_
         assert (labelled["frames_total"], others["frames_total"]) == (5, 9)
         assert "pck_2d" in others and "pa_mpjpe" not in others
         assert epoch["score"] == labelled["pa_mpjpe"]
-    with pytest.raises(DataError, match=r"a/train:v0/\*: expected frames with 3D labels"):
-        training.run(replace(config, validation=("a/train:v0/*",)))
     with pytest.raises(DataError, match=r"validation: b/train:S5\*: no track matches"):
         training.run(replace(config, validation=("b/train:S5*", "b/train:v1/*")))

@@ -11,7 +11,7 @@ import numpy as np
 from pipeline.cli.console import duration
 from vibe_extensions.pages.report.page import PageSection, Plot, brief, lines
 from vibe_extensions.pages.report.runs import VALIDATION, Curve, TrainingRun
-from vibe_model.metrics import METRICS, MM_PER_FRAME2
+from vibe_model.metrics import METRICS, MM_PER_FRAME2, SCORES, score_text
 from vibe_model.settings import split_of
 
 MOST_POINTS: Final = 200  # per plotted curve
@@ -74,11 +74,11 @@ def curves_section(
 def plots_of(run: TrainingRun, number: int) -> Iterator[Plot]:
     """Yield all plots of a run. number: the run's number on the page."""
     name, epoch = f"curves-{number}", "epoch" if run.config is not None else "step"
-    logged = run.events.curves
+    logged, measured = run.events.curves, {**SCORES, **METRICS}.items()
     for i, split in enumerate(run.events.scores):
         about = f"{ABOUT_VALIDATION.format(split)}."
         for key, unit in MEASURES.items():
-            tags = {m.title: f"{VALIDATION}{split}/{metric}" for metric, m in METRICS.items() if m.unit == unit}
+            tags = {m.title: f"{VALIDATION}{split}/{metric}" for metric, m in measured if m.unit == unit}
             series = {title: _by_epoch(run, logged[tag]) for title, tag in tags.items() if tag in logged}
             if series:
                 title = f"{run.name}: {' and '.join(series)} on {split}"
@@ -104,15 +104,17 @@ def plots_of(run: TrainingRun, number: int) -> Iterator[Plot]:
 
 
 def _together(runs: Sequence[TrainingRun]) -> Iterator[Plot]:
-    """Yield a plot of all runs' validation PA-MPJPE for each split."""
+    """Yield a plot of all runs' validation score for each split."""
     for i, split in enumerate(dict.fromkeys(split for run in runs for split in run.events.scores)):
         validated = [run for run in runs if split in run.events.scores]
         names = brief([run.name for run in validated])
         series = {name: _by_epoch(run, run.events.scores[split]) for name, run in zip(names, validated, strict=True)}
         shown = names if len(names) <= 4 else [*names[:3], f"{len(names) - 3} more"]
-        title = f"PA-MPJPE on {split}: {join_names(shown)}"
+        logged = validated[0].events.curves
+        score = next(score for name, score in SCORES.items() if f"{VALIDATION}{split}/{name}" in logged)
+        title = f"{score.title} on {split}: {join_names(shown)}"
         about = f"{ABOUT_VALIDATION.format(split)}; lower is better."
-        yield lines(f"curves-together-{i}", title, about, series, x_label="epoch", y_label="mm")
+        yield lines(f"curves-together-{i}", title, about, series, x_label="epoch", y_label=score.unit)
 
 
 def join_names(names: Sequence[str]) -> str:
@@ -143,7 +145,7 @@ def _short(tag: str) -> str:
 def _facts(run: TrainingRun) -> dict[str, str]:
     facts = {"State": run.state}
     if best := run.metrics.get("best"):
-        facts["Best epoch"] = f"{best['epoch'] + 1}, validation PA-MPJPE {best['pa_mpjpe']:.1f} mm"
+        facts["Best epoch"] = f"{best['epoch'] + 1}, validation {score_text(best)}"
     if run.events.seconds:
         facts["Duration"] = duration(run.events.seconds)
     if "skipped_steps" in run.metrics:

@@ -19,6 +19,7 @@ from tensorboard.compat.proto import event_pb2
 
 from pipeline.errors import PipelineError
 from vibe_model import models, runs
+from vibe_model.metrics import SCORES
 from vibe_model.runs import SEQUENCES, WORST_WINDOWS
 from vibe_model.settings import VideoConfig
 
@@ -27,7 +28,6 @@ Metrics = Mapping[str, Any]
 AGAIN: Final = "Delete it and run the training command again: it resumes from the saved state and rewrites the file."
 PATTERN: Final = "events.out.tfevents.*"
 VALIDATION: Final = "validation/"
-SCORE: Final = "/pa_mpjpe"
 _FRAME: Final = 16  # bytes around each record
 
 
@@ -56,11 +56,8 @@ class LoggedEvents:
     @property
     def scores(self) -> dict[str, Curve]:
         """Validation split -> its score, in the order of logging."""
-        return {
-            tag.removeprefix(VALIDATION).removesuffix(SCORE): curve
-            for tag, curve in self.curves.items()
-            if tag.startswith(VALIDATION) and tag.endswith(SCORE)
-        }
+        tags = {tag: tag.removeprefix(VALIDATION).rpartition("/") for tag in self.curves if tag.startswith(VALIDATION)}
+        return {split: self.curves[tag] for tag, (split, _, name) in tags.items() if name in SCORES}
 
     def last_step(self) -> int:
         """The last logged step; 0 if there is none."""
