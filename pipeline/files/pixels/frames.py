@@ -240,7 +240,9 @@ class Video:
             raise self._unreadable(first.problem)
 
     def require_whole(self) -> None:
-        """Raise RawDataError for a truncated file that loses frames. Decodes only truncated files."""
+        """Raise RawDataError for a file of another kind, or a truncated one that loses frames (it is decoded)."""
+        if problem := self.refusal():
+            raise self._unreadable(problem)
         if not (cut := self._cut_off()):
             return
         stated, there = self.header().n_frames or 0, self.count_frames()
@@ -298,8 +300,9 @@ class Video:
             return f"{path} cannot be read: {error.strerror}"
         if not _is_video(start):
             # FFmpeg also follows play lists, which name other files and addresses.
-            begins = f"it begins with {start[:12]!r}" if start else "it is empty"
-            return f"{path} is no MP4, AVI, Matroska, WebM or MPEG file: {begins}"
+            kind = next((kind for begin, kind in OTHERS.items() if start.startswith(begin)), "")
+            found = f"it is {kind}" if kind else f"it begins with {start[:12]!r}" if start else "it is empty"
+            return f"{path} is no MP4, AVI, Matroska, WebM, MPEG or FLV file: {found}"
         return ""
 
     @contextmanager
@@ -328,6 +331,7 @@ class Video:
 
 
 MOST_LOST: Final = 2  # frames that a decoder may lose at a video's end
+OTHERS: Final = {b"\xff\xd8\xff": "a JPEG image", b"\x89PNG": "a PNG image", b"\x30\x26\xb2\x75": "Windows Media"}
 MAX_FPS: Final = 1000.0  # containers with a variable rate report their clock, 90000 a second, or the like
 _NUMBER: Final = re.compile(r"\{:0(\d{1,2})d\}")
 

@@ -152,12 +152,15 @@ def test_a_corrupt_clip_costs_itself(tmp_path: Path) -> None:
     raw, out = tmp_path / "raw", tmp_path / "out"
     write_clip(raw / "good.mp4")
     (raw / "bad.mp4").write_bytes(b"<html>not found</html>" * 50)
+    (raw / "photo.mp4").write_bytes(b"\xff\xd8\xff\xe0\0\x10JFIF" + bytes(100))
+    (raw / "no frames.mp4").write_bytes(b"\0\0\0\x18ftypmp42" + bytes(500))
     cut_off = raw / "cut off.avi"
     write_clip(cut_off)
     cut_off.write_bytes(cut_off.read_bytes()[: cut_off.stat().st_size // 2])
     report = detect_clips(raw, out, Bright())
-    assert sorted(report.problems) == ["bad.mp4", "cut off.avi"]
+    assert sorted(report.problems) == ["bad.mp4", "cut off.avi", "no frames.mp4", "photo.mp4"]
     assert "bad.mp4" in report.problems["bad.mp4"]
+    assert "it is a JPEG image" in report.problems["photo.mp4"]
     assert re.search(r"20 frames .* found \d+ that decode: it is cut off", report.problems["cut off.avi"])
     assert (report.done, [name.partition("/")[0] for name in files(out)]) == (1, [".detect", "good.mp4.json"])
 
