@@ -50,6 +50,7 @@ class Rules:
     max_gap: int | None = None  # frames; a second
     cleaning: Cleaning | None = None  # for arbitrary clips, with scene cuts; None: only drop frames with few joints
     bridge: bool = False  # add the frames in which a person was missed, with boxes in between
+    cuts: bool = True  # link no one across a scene cut
 
 
 @dataclass(frozen=True)
@@ -280,7 +281,7 @@ def clip_tracks(
             f"the frame rate varies: from {steps.min():.0f} to {steps.max():.0f} ms a frame. Frames are taken one "
             "after the other, and fps is the file's average"
         )
-    cuts = scene_cuts(info, source, account, decode=rules.cleaning is not None)
+    cuts = scene_cuts(info, source, account, decode=rules.cleaning is not None) if rules.cuts else []
     detections = replace(detections, camera=pixel_camera(detections.camera, *source.size()))
     max_gap = rules.max_gap
     if max_gap is None:

@@ -14,11 +14,11 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from pipeline.accounting import VideoAccount
 from pipeline.datasets.people import ClipDataset, Rules, clip_tracks
-from pipeline.detect.clips import EXTENSIONS, KEYPOINTS, ClipLabels, images_hint, list_clips
+from pipeline.detect.clips import ENDINGS, KEYPOINTS, ClipLabels, images_hint, list_clips
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.raw import RawVideo
 from pipeline.linking import Cleaning
@@ -45,6 +45,7 @@ class OwnVideos(ClipDataset):
     max_frames: int = 500  # longer stretches are split
     face_only: float = 0.4  # stretches with this share of frames that show only face and shoulders are left out
     bridge: bool = False  # add frames in which a person was missed, up to `max_gap` in a row, with boxes in between
+    cuts: bool = True  # end all tracks at scene cuts; false: where a sharp key frame passes for one
 
     name: ClassVar[str] = "videos"
     splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
@@ -62,11 +63,14 @@ class OwnVideos(ClipDataset):
         """The filter. Raises ConfigError."""
         return Cleaning(min_frames=self.min_frames, max_frames=self.max_frames, face_only=self.face_only)
 
+    def parameters(self) -> dict[str, Any]:
+        return {key: value for key, value in super().parameters().items() if (key, value) != ("cuts", True)}
+
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
         clips = [clip for clip in list_clips(raw) if not clip.startswith(f"{KEYPOINTS}/")]
         if not clips:
             actual = f"none{images_hint(raw)}" if raw.is_dir() else "a file" if raw.is_file() else "no such folder"
-            expected = f"files that end in {', '.join(EXTENSIONS)}"
+            expected = f"files that end in {ENDINGS}"
             raise RawDataError(raw, "folder", expected, actual, "Name the folder of the clips.")
         labels = ClipLabels(raw, clips)
         return [labels.video(clip) for clip in clips if self.split_of(clip) == split]
@@ -81,5 +85,5 @@ class OwnVideos(ClipDataset):
         return "test" if drawn < self.test else "val" if drawn < self.test + self.val else "train"
 
     def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None) -> Sequence[Track]:
-        rules = Rules(self.min_frames, self.max_gap, self.cleaning(), self.bridge)
+        rules = Rules(self.min_frames, self.max_gap, self.cleaning(), self.bridge, self.cuts)
         return clip_tracks(self, raw, split, video, account, rules)

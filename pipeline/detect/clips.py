@@ -43,6 +43,7 @@ PROVENANCE: Final = ".provenance"
 LONGEST_NAME: Final = 255  # bytes, of Linux's file systems
 END: Final = b"}]}\n"  # only a complete file ends like this
 EXTENSIONS: Final = VIDEOS  # those that cannot be decoded (.wmv) are rejected with the reason, not skipped
+ENDINGS: Final = ", ".join(suffix for suffix in EXTENSIONS if suffix != ".wmv")
 PICTURES: Final = (".jpg", ".jpeg", ".png", ".heic", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from cache import fingerprint
+from pipeline.cli.text import count
 from pipeline.detect import Detector, identity, terms
 from pipeline.detect.clips import (
+    ENDINGS,
     EXTENSIONS,
     KEYPOINTS,
     MADE_BY,
@@ -123,6 +127,20 @@ def plan_detection(raw: Path, out: Path, detector: Detector, only: Sequence[str]
     return DetectionPlan(raw, out, detector, about, missing, renamed, failed, done, refused, orphans, weights)
 
 
+def detected_otherwise(plan: DetectionPlan, clips: Iterable[str]) -> list[str]:
+    """Which of these clips have keypoints of another detector or other options: "2 clips by rtmpose, other every"."""
+    now, found = json.loads(json.dumps(plan.about)), Counter[str]()
+    for clip in clips:
+        info = read_info(plan.out / f"{clip}.json")
+        if info.get("description") != MADE_BY:
+            continue
+        options, name = dict(info.get("options") or {}), str(info.get("detector"))
+        differ = [key for key in sorted({*options, *now["options"]}) if options.get(key) != now["options"].get(key)]
+        if name != now["detector"] or differ:
+            found[name if name != now["detector"] else f"{name} with another {', '.join(differ)}"] += 1
+    return [f"{count(n, 'clip')} by {by}" for by, n in found.items()]
+
+
 def clips_of(raw: Path) -> tuple[Path, list[str]]:
     """A folder and its clips; for a clip, its folder and itself. Raises ConfigError if there is none."""
     if raw.is_file():
@@ -154,4 +172,4 @@ def _find_lost_clips(raw: Path, out: Path, clips: Sequence[str]) -> dict[str, Cl
     return dict(sorted(lost.items()))
 
 
-_KINDS: Final = f"files that end in {', '.join(EXTENSIONS)}"
+_KINDS: Final = f"files that end in {ENDINGS}"

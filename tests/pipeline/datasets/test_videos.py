@@ -151,6 +151,11 @@ def test_nobody_is_linked_over_a_cut_whoever_detected(tmp_path: Path) -> None:
     first, second = (0, 45), (45, 55)
     assert stretches == {"a.mp4/0": first, "a.mp4/1": second, "b.mp4/3": first, "b.mp4/3-1": second}
     assert "2 scenes, from the frames 0, 45" in accounts["a.mp4"].notes[0]
+    tracks, _ = read(tmp_path, cuts=False)
+    assert [(track.name, len(track.frame_index)) for track in tracks] == [("a.mp4/0", 100), ("b.mp4/3", 100)]
+    assert datasets.get("videos").parameters().keys() == datasets.get("videos", cuts=False).parameters().keys() - {
+        "cuts"
+    }
 
 
 def test_names_that_two_people_would_share_cost_no_clip(tmp_path: Path, ran: Any) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 from typing import Final
 
 import cache
-from pipeline.detect.clips import EXTENSIONS, KEYPOINTS, ClipLabels, entries, labels_of, require_own_labels
+from pipeline.detect.clips import ENDINGS, EXTENSIONS, KEYPOINTS, ClipLabels, entries, labels_of, require_own_labels
 from pipeline.errors import ConfigError
 from pipeline.features import streams as kinds
 from pipeline.features.plan import refuse_untrained
@@ -67,7 +67,7 @@ def folder_of(named: Path, root: cache.Root, out: Path) -> Path:
         return named
     if not named.is_file() or named.suffix.lower() not in EXTENSIONS:
         what = "another file" if named.is_file() else "no such file or folder"
-        raise ConfigError(f"{named}: expected a clip ({', '.join(EXTENSIONS)}) or a folder of clips, found {what}")
+        raise ConfigError(f"{named}: expected a clip ({ENDINGS}) or a folder of clips, found {what}")
     raw = root.with_name(f"{root.name}-{CLIPS}") if isinstance(root, Path) else out / CLIPS
     clip = named.absolute()
     if clip.parent.resolve() == raw.resolve():
