@@ -6,7 +6,7 @@ import argparse
 import importlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any, Final
 import cache
 from pipeline import datasets, detect
 from pipeline.cli.command_line import CommandEntry, every_option
-from pipeline.cli.console import DOUBT, STAND_IN, UNTRAINED, VERB, WRONG, err, line, out, plain, size
+from pipeline.cli.console import DOUBT, STAND_IN, VERB, WRONG, err, line, out, plain, size
 from pipeline.cli.progress import Progress, bar
 from pipeline.cli.text import FEW, command, count, error_text, few, from_here
 from pipeline.commands import extract as extract_command
@@ -25,12 +25,13 @@ from pipeline.conversion.committed import rejected_videos
 from pipeline.conversion.plan import committed_split
 from pipeline.datasets.base import Dataset
 from pipeline.detect import Detector
-from pipeline.detect.clips import KEYPOINTS, list_images
-from pipeline.detect.plan import unlabelled_clips, usual_detector
-from pipeline.errors import ConfigError, MissingAssets, PipelineError
+from pipeline.detect.clips import KEYPOINTS, list_clips, list_images
+from pipeline.detect.plan import detected_otherwise, unlabelled_clips, usual_detector
+from pipeline.errors import ConfigError, MissingAssets, PipelineError, RawDataError
 from pipeline.features import computing
-from pipeline.features.plan import is_untrained, missing_rows, stream_label
+from pipeline.features.plan import missing_rows, stream_label
 from pipeline.features.spec import StreamSpec
+from pipeline.files.pixels.frames import Video
 from pipeline.files.raw.stand_in import is_stand_in
 from pipeline.plug_ins import COMMANDS, load_records
 from pipeline.processes.devices import DeviceName
@@ -51,6 +52,10 @@ ERRORS: Final = (PipelineError, cache.CacheError, OSError)  # of a split; other 
 WITHOUT_WEIGHTS: Final = (
     "no features: no weights are named. To add features, repeat the command with --weights spin:FILE, "
     "torchvision:IMAGENET1K_V2 (downloaded once), or untrained:0 for a trial run with random weights"
+)
+
+NO_DOWNLOAD: Final = (
+    "Or leave --weights out, for tracks without features; untrained:0 has random weights, for a trial run."
 )
 
 
@@ -95,19 +100,24 @@ def prepare(prepared: Preparation) -> int:
         raise PipelineError(problems[0] if problems else f"{args.raw}: found no videos of {args.dataset}. {do}")
     _print_plan(prepared, plans)
     if args.plan:
-        return 0
+        missing = missing_files(prepared.recipes)
+        for text in missing:
+            out.print(f"{DOUBT} {plain(text)}")
+        return 2 if missing else 0
     prepared.check(plans)
     detection = next((plan.recipe for plan in plans if plan.undetected or plan.detection is not None), None)
     detected = StepResult(details=[]) if detection is None else _detect(prepared, detection)
     runnable = [plan for plan in plans if not plan.problems]
     failures = [problem for plan in plans for problem in plan.problems]
+    printed = [text for plan in runnable if plan.conversion for text in plan.conversion.missing_lines]
     for step in (_convert, _extract, _show):
         for plan in runnable:
             try:
                 step(prepared, plan)
             except ERRORS as error:
                 failures.append(error_text(error, [args.cache]))
-                err.print(f"{WRONG} {line(step.__name__[1:], plan.name, plain(failures[-1], keep=LAYOUT))}")
+                text = "see the plan above" if failures[-1] in printed else plain(failures[-1], keep=LAYOUT)
+                err.print(f"{WRONG} {line(step.__name__[1:], plan.name, text)}")
     n_flaws = _print_summary(prepared, runnable, detected.warnings)
     return int(bool(failures or n_flaws or detected.flaws))
 
@@ -143,15 +153,24 @@ class Preparation:
                     f"{plan.recipe.raw}: read-only, but keypoints are written into its folder {KEYPOINTS}. Make a "
                     "folder of links to the clips (ln -s), and name it: --raw DIR"
                 )
-        settings = self.recipes[0].settings
         upcoming = [plan.recipe for plan in plans if not (plan.up_to_date or plan.problems)]
         specs = {spec.name: spec for recipe in upcoming for spec in recipe.streams}
-        for spec in () if settings.dask.scheduler or settings.features.processes else specs.values():
-            computing.load(spec.stream, settings.features.machine(), None)
+        if failures := self.load(specs.values()):
+            raise MissingAssets(" ".join(failures))
         for folder in {self.page(plan.recipe).absolute().parent for plan in plans}:
             above = next(path for path in (folder, *folder.parents) if path.exists())
             if not (above.is_dir() and os.access(above, os.W_OK)):
                 raise PipelineError(f"{folder}: cannot write pages there. Name another folder: --pages DIR")
+
+    def load(self, specs: Iterable[StreamSpec]) -> list[str]:
+        """Load networks that run in this process, and download their weights. Returns messages about missing ones."""
+        messages, settings = [], self.recipes[0].settings
+        for spec in () if settings.dask.scheduler or settings.features.processes else specs:
+            try:
+                computing.load(spec.stream, settings.features.machine(), None)
+            except MissingAssets as error:
+                messages.append(f"{error} {NO_DOWNLOAD}" if self.args.weights else str(error))
+        return list(dict.fromkeys(messages))
 
 
 def resolve(args: argparse.Namespace, streams: Sequence[StreamSpec] = ()) -> Preparation:
@@ -187,7 +206,15 @@ def resolve(args: argparse.Namespace, streams: Sequence[StreamSpec] = ()) -> Pre
                 raise
             without_weights = dataset.has_pixels
         recipes.append(Recipe(dataset, split, args.raw, args.cache, settings, streams=tuple(specs), **common))
-    return Preparation(args, dataset, recipes, without_weights)
+    prepared = Preparation(args, dataset, recipes, without_weights)
+    if detector is not None and not (detector.downloads and args.plan):
+        try:
+            detect.identity(detector)  # downloads its weights
+        except (ConfigError, MissingAssets) as error:
+            named = {spec.name: spec for recipe in recipes for spec in recipe.streams}
+            others = prepared.load(named.values()) if isinstance(error, MissingAssets) and not args.plan else []
+            raise type(error)(" ".join([_detector_error(args, detector.name, error), *others])) from error
+    return prepared
 
 
 def _detector(args: argparse.Namespace) -> Detector | None:
@@ -197,18 +224,30 @@ def _detector(args: argparse.Namespace) -> Detector | None:
             raise ConfigError(f"--every {args.every}: no detector runs here. Leave the option out.")
         return None
     name = args.detector or usual_detector(args.raw)
-    if not unlabelled_clips(args.raw, by_any_detector=_keeps_other_keypoints(args, name)):
-        return None
+    if args.raw.is_file():
+        return None  # the dataset's reader says what is expected
+    clips = unlabelled_clips(args.raw, by_any_detector=_keeps_other_keypoints(args, name))
+    if not any(_is_whole(args.raw, clip) for clip in clips):
+        return None  # the conversion names the clips that cannot be read
     try:
-        detector = detector_of(args.cfg.source, name, every=args.every)
-        if not detector.downloads or not args.plan:
-            detect.identity(detector)  # downloads its weights
-    except (ConfigError, MissingAssets) as error:
-        message = re.sub(rf"--set (?!\[|{re.escape(name)}\.)", f"--set {name}.", str(error)).rstrip(".")  # as here
-        message = message.replace("--weights ", f"--detector {name} --set {name}.weights=")
-        do = f"Or name another --detector, or put keypoints of another tool into {args.raw}/{KEYPOINTS}."
-        raise type(error)(f"{message}. {do}") from error
-    return detector
+        return detector_of(args.cfg.source, name, every=args.every)
+    except ConfigError as error:
+        raise ConfigError(_detector_error(args, name, error)) from error
+
+
+def _is_whole(raw: Path, clip: str) -> bool:
+    try:
+        Video(raw, clip).require_whole()
+    except RawDataError:
+        return False
+    return True
+
+
+def _detector_error(args: argparse.Namespace, name: str, error: Exception) -> str:
+    """A detector's message, with its options as `prepare` takes them."""
+    message = re.sub(rf"--set (?!\[|{re.escape(name)}\.)", f"--set {name}.", str(error)).rstrip(".")
+    message = message.replace("--weights ", f"--detector {name} --set {name}.weights=")
+    return f"{message}. Or name another --detector, or put keypoints of another tool into {args.raw}/{KEYPOINTS}."
 
 
 def _keeps_other_keypoints(args: argparse.Namespace, detector: str) -> bool:
@@ -283,6 +322,12 @@ def _show(prepared: Preparation, plan: SplitPlan) -> None:
 def _print_plan(prepared: Preparation, plans: Sequence[SplitPlan]) -> None:
     most = None if prepared.args.all else FEW
     texts = [text for plan in plans for text in lines(plan, most)]
+    if detection := next((plan.detection for plan in plans if plan.detection is not None), None):
+        missing = [files.clip for files in detection.missing]
+        others = detected_otherwise(detection, sorted({*list_clips(prepared.args.raw)} - {*missing}))
+        texts += [f"  {DOUBT} replaces keypoints of {plain(made)}" for made in detected_otherwise(detection, missing)]
+        again = f"--detector {detection.detector.name} detects them again"
+        texts += [f"  {DOUBT} keeps keypoints of {plain(made)}; {again}" for made in others]
     for text in (*texts, *forecast_lines([*forecasts_of(plans).values()])):
         out.print(text)
     if prepared.without_weights:
@@ -306,8 +351,7 @@ def _print_summary(prepared: Preparation, plans: Sequence[SplitPlan], printed: S
         out.print(f"[bold]{plain(recipe.name)}[/bold]" + f"  {STAND_IN}" * bool(split.manifest["stand_in"]))
         for text in accounting_lines(split.manifest["accounting"]):
             out.print(f"  {plain(text)}")
-        untrained = any(is_untrained(split, stream) for stream in missing)
-        out.print(f"  features {plain(', '.join(streams)) or 'none'}" + f"  {UNTRAINED}" * untrained)
+        out.print(f"  features {plain(', '.join(streams)) or 'none'}")
         if _page_writer().split_of(page := prepared.page(recipe)) == split.manifest["digest"]:
             out.print(f"  page {plain(from_here(page))}")
         n_rejected, messages = rejected_videos(split)

@@ -87,18 +87,26 @@ def test_a_folder_of_clips_in_one_command_and_what_happens_to_it(terminal: Termi
 
     whole = (clips / "c.mp4").read_bytes()
     (clips / "broken.mp4").write_bytes(whole[:900])
+    (clips / "photo.mp4").write_bytes(b"\xff\xd8\xff\xe0")
     write_clip(clips / "d.mp4", 30, seed=4)
-    types(f"{prepare} --plan", r"1 clip cannot be read: broken\.mp4", r"detect +1 clip")
+    types(f"{prepare} --plan", r"2 clips cannot be read: broken\.mp4, photo\.mp4", r"detect +1 clip")
     above = r"broken\.mp4: video_unreadable \(see above\)"
     for _ in range(2):  # an error is no reason to be silent the second time
         types(prepare, r"broken\.mp4: expected", rf"rejected {above}", r"frames 153 kept of 153", code=1)
     assert features(terminal) == 153
+    without = prepare.replace("--detector red ", "")  # nothing is left that its detector could read
+    types(without, r"rejected photo\.mp4: video_unreadable: .*it is a JPEG image", r"rejected broken\.mp4", code=1)
     (clips / "broken.mp4").unlink()
+    (clips / "photo.mp4").unlink()
+    (clips / "more/b.mp4").rename(terminal.folder / "b.mp4")
+    printed = types(prepare, r"✗ convert +videos/train +see the plan above", code=1)
+    assert printed.count("missing from clips; the rows are kept") == 1
+    (terminal.folder / "b.mp4").rename(clips / "more/b.mp4")
     types(prepare, r"videos 4 kept of 4")
 
     another = prepare.replace("--stream means", "--stream homography")
     types(another, r"153 rows", r"features homography, means")
-    types(prepare.replace("--detector red ", ""), r"up to date")  # it keeps the people whom another detector found
+    types(without, r"up to date")  # it keeps the people whom another detector found
     terminal.is_intact("out/cache")
 
 

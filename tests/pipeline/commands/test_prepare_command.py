@@ -1,15 +1,24 @@
 """`prepare` of a labelled dataset: what it takes for its features, and what it leaves as it is."""
 
+import json
 import os
 import shutil
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import cache
 from pipeline.commands import prepare
+from pipeline.detect.clips import MADE_BY
 from pipeline.errors import MissingAssets
+from pipeline.files.raw.files import file_digest
+from vibe_extensions.clips.detectors.rtmpose import RTMPose
+
+CLIP = b"\0\0\0\x18ftypmp42" + bytes(500)  # which only a decoder refuses
 
 
 def test_real_data_without_weights_become_tracks_and_keep_the_weights_that_they_are_given_once(penn, ran, network):
@@ -20,7 +29,7 @@ def test_real_data_without_weights_become_tracks_and_keep_the_weights_that_they_
     assert shown.count("features none") == 2
     assert not cache.open(penn.root)["penn_action/test"].streams
     shown = ran(*words, "--weights", "untrained:0").out
-    assert shown.count("✓ extract") == shown.count("UNTRAINED") == 2
+    assert shown.count("✓ extract") == shown.count("features resnet50 (untrained)") == 2
     shutil.rmtree(penn.root / "penn_action/test")  # a split that is new has the features of the others
     shown = ran(*words).out
     assert "no features" not in shown
@@ -54,7 +63,7 @@ def test_one_split_that_cannot_be_converted_does_not_stop_the_others(penn, ran, 
 def of_clips(tmp_path: Path) -> tuple[Any, ...]:
     """The command's words for a clip without keypoints."""
     (tmp_path / "clips").mkdir()
-    (tmp_path / "clips/a.mp4").touch()
+    (tmp_path / "clips/a.mp4").write_bytes(CLIP)
     where = ("--raw", tmp_path / "clips", "--cache", tmp_path / "cache")
     return ("prepare", "videos", *where, "--detector", "rtmpose")
 
@@ -68,6 +77,47 @@ def test_messages_about_a_detector_name_its_own_settings(of_clips: Any, ran: Any
     monkeypatch.setattr(prepare.detect, "identity", identity)
     shown = ran(*of_clips, code=2).err
     assert "found none: --detector rtmpose --set rtmpose.weights=FILE.whl. Or name another --detector" in shown
+
+
+def test_all_missing_downloads_are_named_at_once_and_how_to_do_without(of_clips, ran, monkeypatch, tmp_path):
+    def fails(*_: object, **__: object) -> None:
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", fails)
+    monkeypatch.setattr(urllib.request, "urlopen", fails)
+    shown = ran(*of_clips, "--weights", "torchvision:IMAGENET1K_V2", code=2).err
+    for words in ("yolox-tiny: https", "rtmpose-m: https", "resnet50-11ad3fa6.pth cannot be downloaded", "blaze_pose"):
+        assert words in shown
+    assert "Or leave --weights out, for tracks without features; untrained:0" in shown
+    assert "Name the folder of the clips" in ran(*of_clips, "--raw", tmp_path / "clips/a.mp4", code=2).err
+    shown = ran(*of_clips, "--plan", "--weights", "spin:missing.pt", code=2).out
+    assert "! weights spin:" in shown and "missing.pt: file not found" in shown
+    (tmp_path / "clips/a.mp4").write_bytes(b"\xff\xd8\xff\xe0")  # what no detector can read needs none
+    assert "rejected a.mp4: video_unreadable" in ran(*of_clips, code=1).out
+
+
+@pytest.mark.parametrize(
+    ("made_by", "shown"), [("blaze_pose", "blaze_pose"), ("rtmpose", "rtmpose with another every")]
+)
+def test_keypoints_that_are_replaced_or_kept_beside_others_are_counted(
+    of_clips, ran, monkeypatch, tmp_path, made_by, shown
+):
+    monkeypatch.setattr(RTMPose, "downloads", False)
+    monkeypatch.setattr(RTMPose, "identity", lambda self: {"every": self.every})
+    monkeypatch.setattr(RTMPose, "terms", lambda self: [])
+    info = {"description": MADE_BY, "clip_digest": file_digest(tmp_path / "clips/a.mp4")}
+    info |= {"detector": made_by, "options": {"every": 4}}
+    (tmp_path / "clips/keypoints").mkdir()
+    (tmp_path / "clips/keypoints/a.mp4.json").write_text(f'{{"info": {json.dumps(info)},\n"images": []}}\n')
+    (tmp_path / "clips/b.mp4").write_bytes(CLIP)
+    planned = ran(*of_clips, "--plan").out
+    assert f"! replaces keypoints of 1 clip by {shown}\n" in planned and "detect   2 clips" in planned
+    planned = ran(*of_clips[:-2], "--plan").out
+    assert f"! keeps keypoints of 1 clip by {shown}; --detector rtmpose detects them again" in planned
+    assert "detect   1 clip" in planned
+    to = ("--out", tmp_path / "clips/keypoints")
+    assert f"! replaces keypoints of 1 clip by {shown}\n" in ran("detect", tmp_path / "clips", *to, code=2).err
 
 
 def test_clips_on_a_read_only_disk_are_answered_with_a_folder_of_links(of_clips, ran, monkeypatch):

@@ -359,10 +359,10 @@ def test_published_weights_are_downloaded_once_and_compared_with_their_digest(gr
     monkeypatch.setattr(rtmpose, "ADDRESS", f"{tmp_path.as_uri()}/")
     detector = RTMPose(weights=graphs["weights"])
     assert detector.downloads
-    with pytest.raises(MissingAssets, match=r"yolox_tiny.*zip.*blaze_pose.*--weights FILE --set detector=FILE"):
+    with pytest.raises(MissingAssets, match=r"yolox_tiny.*zip.*--weights FILE --set detector=FILE.*blaze_pose"):
         detector.identity()
     assert not capsys.readouterr().err
-    published = rtmpose.DETECTORS["yolox-tiny"]
+    published = rtmpose.PUBLISHED["detector"]["yolox-tiny"]
     zipped = tmp_path / published.file
     with zipfile.ZipFile(zipped, "w") as archive:
         archive.write(graphs["detector"], "yolox_tiny/end2end.onnx")
@@ -372,7 +372,7 @@ def test_published_weights_are_downloaded_once_and_compared_with_their_digest(gr
     assert f"downloading yolox-tiny ({size}, licence Apache-2.0, trained" in capsys.readouterr().err
     assert not detector.downloads
     digest = RTMPose(**graphs).identity()["detector"]
-    monkeypatch.setattr(rtmpose, "DETECTORS", {"yolox-tiny": Published(published.file, digest)})
+    monkeypatch.setitem(rtmpose.PUBLISHED, "detector", {"yolox-tiny": Published(published.file, digest)})
     zipped.unlink()
     assert detector.identity() == RTMPose(**graphs).identity()
     assert not capsys.readouterr().err

@@ -14,7 +14,7 @@ from pipeline.cli.progress import bar
 from pipeline.cli.text import FEW, count
 from pipeline.detect import DetectionResources
 from pipeline.detect.clips import list_images
-from pipeline.detect.plan import plan_detection, usual_detector
+from pipeline.detect.plan import detected_otherwise, plan_detection, usual_detector
 from pipeline.settings import sections
 from pipeline.settings.arguments import from_settings, setting_options
 from pipeline.settings.file import BY_SET, Section
@@ -56,6 +56,8 @@ def run(args: argparse.Namespace) -> int:
     given = Section(BY_SET, name, named_values("--set", args.set, "min_score=0.5") | weights)
     detector = sections.detector_of(args.cfg.source, name, given, args.every)
     plan = plan_detection(args.raw, args.out, detector)
+    for made in detected_otherwise(plan, [files.clip for files in plan.missing]):
+        err.print(f"  {DOUBT} replaces keypoints of {plain(made)}")
     with bar(f"detect {args.raw.name}", err, unit="frame") as progress:
         report = detect_planned(plan, args.cfg.detect, scheduler=args.scheduler, progress=progress)
     if args.json:

@@ -6,6 +6,7 @@ Jiang et al.: RTMPose, 2023 (arXiv 2303.07399); Ge et al.: YOLOX, 2021 (arXiv 21
 
 from __future__ import annotations
 
+import itertools
 import os
 import urllib.request
 from collections.abc import Callable, Iterable, Mapping
@@ -47,25 +48,27 @@ class Published(NamedTuple):
         return Path(home).expanduser() / "hub/checkpoints" / self.file
 
 
-DETECTORS: Final[Mapping[str, Published]] = {
-    "yolox-tiny": Published(
-        "yolox_tiny_8xb8-300e_humanart-6f3252f9.zip",
-        "ceb11c07298f95c50d7c5abeb906d03340c85f23aa79e3e66966e7fb6c307250",
-    ),
-    "yolox-m": Published(
-        "yolox_m_8xb8-300e_humanart-c2c7a14a.zip",
-        "3dea6513388889f0fff4b77bf7a26013600321b9eb9ceb0e9a400a82572f5f23",
-    ),
-}
-POSES: Final[Mapping[str, Published]] = {
-    "rtmpose-s": Published(
-        "rtmpose-s_simcc-body7_pt-body7_420e-256x192-acd4a1ef_20230504.zip",
-        "9aeb635b83f86aea45cf45d85798f7eba1a162de8e0d721c44e54fe5eebaf47d",
-    ),
-    "rtmpose-m": Published(
-        "rtmpose-m_simcc-body7_pt-body7_420e-256x192-e48f03d0_20230504.zip",
-        "5c0a4bf67953e6d2ac43ce15e77dc9d5d354ae18430a47d2c5963a7bc5683e3c",
-    ),
+PUBLISHED: Final[Mapping[str, Mapping[str, Published]]] = {  # by the option that names them
+    "detector": {
+        "yolox-tiny": Published(
+            "yolox_tiny_8xb8-300e_humanart-6f3252f9.zip",
+            "ceb11c07298f95c50d7c5abeb906d03340c85f23aa79e3e66966e7fb6c307250",
+        ),
+        "yolox-m": Published(
+            "yolox_m_8xb8-300e_humanart-c2c7a14a.zip",
+            "3dea6513388889f0fff4b77bf7a26013600321b9eb9ceb0e9a400a82572f5f23",
+        ),
+    },
+    "weights": {
+        "rtmpose-s": Published(
+            "rtmpose-s_simcc-body7_pt-body7_420e-256x192-acd4a1ef_20230504.zip",
+            "9aeb635b83f86aea45cf45d85798f7eba1a162de8e0d721c44e54fe5eebaf47d",
+        ),
+        "rtmpose-m": Published(
+            "rtmpose-m_simcc-body7_pt-body7_420e-256x192-e48f03d0_20230504.zip",
+            "5c0a4bf67953e6d2ac43ce15e77dc9d5d354ae18430a47d2c5963a7bc5683e3c",
+        ),
+    },
 }
 LICENCE: Final = f"Apache-2.0, {DATA_TERMS}"  # of all of these
 FAMILIES: Final = ("yolox", "rtmdet")
@@ -99,8 +102,12 @@ class RTMPose(TwoPartDetector):
 
     @property
     def downloads(self) -> bool:
-        published = (DETECTORS.get(_full(self.detector, "yolox-tiny")), POSES.get(_full(self.weights, "rtmpose-m")))
-        return any(release is not None and not release.local.is_file() for release in published)
+        return any(release is not None and not release.local.is_file() for _, _, release in self._parts())
+
+    def _parts(self) -> list[tuple[str, str, Published | None]]:
+        """Option, name and published weights (None: the name is a file) of the detector and of RTMPose."""
+        names = {"detector": _full(self.detector, "yolox-tiny"), "weights": _full(self.weights, "rtmpose-m")}
+        return [(key, name, PUBLISHED[key].get(name)) for key, name in names.items()]
 
     def identity(self) -> dict[str, Any]:
         detector, pose = self.files()
@@ -108,7 +115,7 @@ class RTMPose(TwoPartDetector):
         return super().identity() | digests | {"family": self.family_of(detector)}
 
     def terms(self) -> list[dict[str, str]]:
-        urls = {release.sha256: release.url for release in (*DETECTORS.values(), *POSES.values())}
+        urls = {one.sha256: one.url for releases in PUBLISHED.values() for one in releases.values()}
         return [
             {
                 "sha256": graph.digest,
@@ -119,17 +126,28 @@ class RTMPose(TwoPartDetector):
         ]
 
     def below(self, folder: Path) -> Self:
-        paths = {"weights": POSES, "detector": DETECTORS}
-        values = {key: getattr(self, key) for key in paths}
-        files = {key: str(folder / values[key]) for key in paths if values[key] not in (PRETRAINED, *paths[key])}
-        return replace(self, **files)  # type: ignore[arg-type]
+        files = {key: folder / name for key, name, release in self._parts() if release is None}
+        return replace(self, **{key: str(file) for key, file in files.items()})  # type: ignore[arg-type]
 
     def files(self) -> tuple[Graph, Graph]:
-        """Graphs of the detector and of RTMPose. Raises MissingAssets, and RawDataError for a file without a graph."""
-        return (
-            _graph(_full(self.detector, "yolox-tiny"), DETECTORS, "detector"),
-            _graph(_full(self.weights, "rtmpose-m"), POSES, "weights"),
-        )
+        """Graphs of the detector and of RTMPose, downloaded if needed.
+
+        Raises MissingAssets for all that is missing, and RawDataError for a file without a graph.
+        """
+        parts = self._parts()
+        for key, name, release in parts:
+            if release is None and not Path(name).is_file():
+                names = ", ".join((PRETRAINED, *PUBLISHED[key]))
+                option = "--weights " if key == "weights" else f"--set {key}="
+                raise MissingAssets(f"{key} {name!r}: file not found. Set {option}FILE, or one of {names}.")
+        absent = [(release, name) for _, name, release in parts if release and not release.local.is_file()]
+        if failures := list(filter(None, itertools.starmap(_download, absent))):
+            raise MissingAssets(
+                f"{' '.join(failures)} Or name your files: --weights FILE --set detector=FILE. Without a download: "
+                "--detector blaze_pose, whose weights are in a wheel for pip (docs/adding-a-detector.md)."
+            )
+        detector, pose = (_graph(name, release) for _, name, release in parts)
+        return detector, pose
 
     def family_of(self, detector: Graph) -> str:
         """The detector's family. Raises ConfigError if neither the option nor a file name states it."""
@@ -159,16 +177,10 @@ def _full(name: str, default: str) -> str:
     return default if name == PRETRAINED else name
 
 
-def _graph(name: str, published: Mapping[str, Published], key: str) -> Graph:
+def _graph(name: str, release: Published | None) -> Graph:
     """Read the graph of a file or of published weights. Raises as `RTMPose.files`."""
-    if name not in published:
-        if not Path(name).is_file():
-            names, option = ", ".join((PRETRAINED, *published)), "--weights " if key == "weights" else f"--set {key}="
-            raise MissingAssets(f"{key} {name!r}: file not found. Set {option}FILE, or one of {names}.")
+    if release is None:
         return graphs.read(Path(name))
-    release = published[name]
-    if not release.local.is_file():
-        _download(release, name)
     graph = graphs.read(release.local)
     if graph.digest != release.sha256:
         raise MissingAssets(
@@ -178,8 +190,8 @@ def _graph(name: str, published: Mapping[str, Published], key: str) -> Graph:
     return graph
 
 
-def _download(release: Published, name: str) -> None:
-    """Print size and licence of published weights, and download them. Raises MissingAssets if this fails."""
+def _download(release: Published, name: str) -> str:
+    """Print size and licence of published weights, and download them. Returns why this failed, or ""."""
     import torch
 
     url, file = release.url, release.local
@@ -191,11 +203,9 @@ def _download(release: Published, name: str) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, str(file), progress=False)
     except OSError as error:  # urllib's errors are OSErrors, too
-        raise MissingAssets(
-            f"{name}: {url} cannot be downloaded ({getattr(error, 'reason', error)}). Without this download: "
-            "--detector blaze_pose, whose weights are in a wheel for pip (docs/adding-a-detector.md). Or download the "
-            f"file elsewhere and copy it to {file}, or name your files: --weights FILE --set detector=FILE."
-        ) from error
+        why = getattr(error, "reason", error)
+        return f"{name}: {url} cannot be downloaded ({why}). Download it elsewhere, and copy it to {file}."
+    return ""
 
 
 class _PersonFinder:
