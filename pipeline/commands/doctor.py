@@ -100,7 +100,9 @@ def run(args: argparse.Namespace) -> int:
     if not demo and not listing.is_folder_there(raw):
         option = "--raw" if settings is None else f"{settings.file}, [paths] raw"
         what = "is a file" if listing.is_there(raw) else "folder not found"
-        raise PipelineError(f"{option} {raw}: {what}. Name the folder that contains <dataset>/, or make it: mkdir -p")
+        raise PipelineError(
+            f"{option} {raw}: {what}. Name the folder that contains <dataset>/, or make it: mkdir -p {raw}"
+        )
     broken = datasets.broken(enabled)
     for text in broken.values():
         err.print(f"{DOUBT} {plain(text)}: skipped")

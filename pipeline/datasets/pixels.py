@@ -170,7 +170,8 @@ def require_frames(
         refuse(_hidden(labels, source, n_decoded, f"labels up to frame {last}"))
     elif last >= n_decoded or (every and last + 1 < n_decoded - MOST_LOST):
         expected = f"labels of the {n_decoded} frames of {source.place}"
-        refuse(other_frames(labels, expected, f"labels up to frame {last}", SAME_VIDEO))
+        do = f"{SAME_VIDEO} A number at the end of an image's name is its frame, not a time."
+        refuse(other_frames(labels, expected, f"labels up to frame {last}", do))
     elif first == 1 and len(frames) == last:
         account.notes.append(
             f"labels of the frames 1 to {last}, of {n_decoded}: if they are counted from 1, correct that"

@@ -31,6 +31,7 @@ from pipeline.skeletons import Doubles
 
 ONE_VIDEO: Final = "Have the files of one video, and of one run of the detector, in a folder."
 NUMBERED: Final = "Rename the images in it, with the frame number (from 0) at the end: clip_000035.jpg is frame 35."
+ONE_FILE: Final = "Write another tool's results into one file for the clip (docs/datasets/videos.md has the formats)."
 IN_PICTURE: Final = "Use a 2D detector's output, x and y in pixels, not a pose lifter's 3D joints."
 OTHER_TOOL: Final = (
     "docs/datasets/videos.md has the formats that are read (AlphaPose's without --format). "
@@ -78,7 +79,10 @@ def openpose_content(frames: Iterable[tuple[int, Path, object]], size: Size | No
         page = content if isinstance(content, dict) else {}
         scale = _scale(file, "canvas", (page.get("canvas_width"), page.get("canvas_height")), size)
         scaled += bool((scale != 1).any())
-        for person in records(file, "people", page.get("people"), do=FORMATS):
+        if "people" not in page:
+            keys = f"an object with {', '.join(map(repr, page))[:80]}" if page else kind(content)
+            raise label_error(file, "people", "OpenPose's object with people, in a file for each frame", keys, ONE_FILE)
+        for person in records(file, "people", page["people"], do=FORMATS):
             key = "pose_keypoints" if "pose_keypoints" in person else "pose_keypoints_2d"  # 1.0's first
             read.found.append(FoundPerson(frame, joints_of(file, key, person.get(key)) * [*scale, 1]))
         looked_at.append(frame)
@@ -95,8 +99,9 @@ def _results(file: Path, results: Sequence[Mapping[str, Any]]) -> LabelContent:
         name, frame = _split_name(file, "image_id", result.get("image_id"))
         before = name if i == 0 else before
         if name != before:
-            expected = "pictures of one name but for the frame's number"
-            raise label_error(file, "image_id", expected, f"{before[:40]!r} and {name[:40]!r} before it", ONE_VIDEO)
+            expected = "image names that differ by the frame number at their end alone"
+            do = f"Have the results of one video in a file. {NUMBERED}"
+            raise label_error(file, "image_id", expected, f"{before[:40]!r} and {name[:40]!r} before it", do)
         if "keypoints" in result or "bbox" not in result:
             points = joints_of(file, "keypoints", result.get("keypoints"))
         else:

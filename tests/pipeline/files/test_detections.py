@@ -219,6 +219,7 @@ HOSTILE: list[tuple[dict[str, Any], str]] = [
     ({"c_1.txt": "0 0.5 0.5 0.1\n"}, r"'line 1': expected 5, 39, 56 numbers, then conf and id, found 4"),
     ({"c_1.txt": yolo(0), "c_2.txt": yolo_joints(1)}, "expected keypoints in all lines"),
     ({"c_1.txt": f"{yolo(0)} 0.5 nan\n"}, r"'line 1': expected a whole number"),
+    ({"c_0.json": {"persons": []}}, "OpenPose's object with people.*with 'persons'.*into one file for the clip"),
     ({"vitpose.pt": "x"}, "vitpose.pt.*has the formats that are read"),
     ({"a_1.txt": f"{yolo(0)}\n", "b_1.txt": f"{yolo(0)}\n"}, "found several: a_1.txt, b_1.txt"),
     (change_of("mmpose demo", lambda c: c["instance_info"][0].update(frame_id=0)), "expected frames from 1 on"),
@@ -239,6 +240,10 @@ BY_HAND: list[tuple[Any, str]] = [  # where the same detector would write the sa
     ({"images": [{"id": 1, "file_name": "frame_0000_tennis.jpg"}], "annotations": []}, "Rename"),
     ([{"image_id": "frame_0000_tennis.jpg", "keypoints": flat(0)}], "Rename"),
     ({"people": 3}, "--format"),
+    (
+        [{"image_id": f"{m} 05.jpg", "keypoints": flat(0)} for m in (0, 1)],
+        "'0 ' and '1 ' before it. .*Rename the images",
+    ),
     ({"keypoints": [{"0": [[1, 2, 0.5]]}], "skeleton": []}, "'keypoints', 'skeleton'.*Ten lines"),
     ([{"image_id": "1.jpg", "keypoints": [1, 2]}], "joint orders"),
     ([{"box": {}, "keypoints": {"x": [1], "y": [2]}}], "'image_id'.*found nothing.*Ten lines"),  # to_json, one frame
