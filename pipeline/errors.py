@@ -16,7 +16,7 @@ class PipelineError(Exception):
 
 
 FOLDER: Final = "folder"  # the key of an error about a folder as a whole
-WHOLE: Final = (FOLDER, "video")  # keys that say no more than the path does
+WHOLE: Final = (FOLDER, "file", "video")  # keys that say no more than the path does
 
 
 class RawDataError(PipelineError, ValueError):

@@ -45,7 +45,7 @@ class WeightsSpec:
         >>> WeightsSpec.parse("untrained:0")
         WeightsSpec(kind='untrained', argument='0')
         """
-        kind, _, argument = text.partition(":")
+        kind, _, argument = ("untrained:0" if text == "untrained" else text).partition(":")
         if kind not in cls.kinds or (not argument and kind != "pretrained"):
             raise ConfigError(f"weights {text!r}: expected {'; '.join(cls.kinds.values())}")
         if kind == "untrained" and not argument.isdecimal():

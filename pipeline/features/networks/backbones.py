@@ -11,11 +11,11 @@ from typing import Any, Final, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from torchvision.models import get_weight, resnet50
+from torchvision.models import ResNet50_Weights, resnet50
 from torchvision.models.resnet import Bottleneck, ResNet
 
 from pipeline.cli.console import err, plain
-from pipeline.errors import ConfigError, MissingAssets
+from pipeline.errors import ConfigError, MissingAssets, did_you_mean
 from pipeline.features.weights import DATA_TERMS, WeightsSpec
 from pipeline.files.formats.checkpoints import load_checkpoint, not_a_checkpoint
 
@@ -71,9 +71,10 @@ def library_terms(weights: Any) -> dict[str, str]:
 
 def _published(spec: WeightsSpec) -> Any:
     try:
-        return get_weight(f"ResNet50_Weights.{spec.argument}")
-    except (KeyError, ValueError) as error:
-        raise ConfigError(f"weights {spec}: torchvision has no ResNet50_Weights.{spec.argument}") from error
+        return ResNet50_Weights[spec.argument]
+    except KeyError as error:
+        close = did_you_mean(spec.argument, ResNet50_Weights.__members__).rstrip(";")
+        raise ConfigError(f"weights {spec}: torchvision's ResNet-50 has no weights of this name{close}") from error
 
 
 def fetch(spec: WeightsSpec, weights: Any, build: Callable[[], N]) -> N:
@@ -105,7 +106,9 @@ def fill(network: nn.Module, file: Path, state: Mapping[str, Any], *, of: str, i
     missing = sorted(n for n in own.keys() - given.keys() if not n.endswith("num_batches_tracked"))
     extra = sorted(map(str, given.keys() - own.keys()))
     if missing or extra:
-        raise not_a_checkpoint(file, "names", f"{of}'s tensors", f"missing {missing[:3]}, unknown {extra[:3]}")
+        differing = (("without {} of them", missing), ("with {} others", extra))
+        found = " and ".join(f"{text.format(len(names))}, such as {names[0]!r}" for text, names in differing if names)
+        raise not_a_checkpoint(file, "file", f"{of}'s tensors", f"a file {found}")
     for name, tensor in given.items():
         if not isinstance(tensor, Tensor) or tensor.shape != own[name].shape:
             found = str(tuple(tensor.shape)) if isinstance(tensor, Tensor) else type(tensor).__name__

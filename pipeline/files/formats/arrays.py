@@ -25,9 +25,12 @@ ZIP: Final = b"PK\x03\x04"  # first bytes of an .npz archive
 OTHERS: Final = {  # first bytes of files that are often downloaded by mistake
     b"<": "a web page (a login or licence page, perhaps)",
     ZIP: "a zip archive",
-    b"\x1f\x8b": "a gzip archive",
-    b"BZh": "a bzip2 archive",
-    **dict.fromkeys((b"x\x01", b"x\x9c", b"x\xda"), "compressed with zlib"),
+    b"\x1f\x8b": "a file compressed with gzip",
+    b"BZh": "a file compressed with bz2",
+    b"\xfd7zXZ": "a file compressed with xz",
+    b"]\x00": "a file compressed with lzma",
+    b"\x04\x22\x4d\x18": "a file compressed with lz4",
+    **dict.fromkeys((b"x\x01", b"x^", b"x\x9c", b"x\xda"), "a file compressed with zlib"),
     b"\x89HDF": "an HDF5 file",
     b"version http": "a Git LFS pointer",
 }

@@ -16,6 +16,7 @@ from typing import Any, Final
 import torch
 
 from pipeline.errors import ConfigError, RawDataError
+from pipeline.files.formats.arrays import other_format
 
 DO: Final = "Check that the download is complete and is the checkpoint that was named."
 _NUMBER_FORMATS: Final = {"f8": "d", "f4": "f", "f2": "e", "i8": "q", "i4": "i"}  # NumPy's names -> struct's
@@ -40,7 +41,7 @@ def load_checkpoint(file: Path, *, settings: bool = False, mapped: bool = False)
     except ConfigError:
         raise
     except Exception as error:  # a hostile file can raise anything: all of it means the same
-        raise not_a_checkpoint(file, "file", "tensors and numbers only", _reason(error)) from error
+        raise not_a_checkpoint(file, "file", "tensors and numbers only", _reason(file, error)) from error
     if not isinstance(state, dict):
         raise not_a_checkpoint(file, "file", "a dict of tensors", type(state).__name__)
     return state
@@ -60,14 +61,16 @@ def _safetensors(file: Path) -> dict[str, Any]:
     return tensors
 
 
-def _reason(error: Exception) -> str:
+def _reason(file: Path, error: Exception) -> str:
     """Why torch refused a file, in one line, without its advice to load it unsafely."""
     if isinstance(error, EOFError):
         return "a file that is cut short or damaged"
     cause = (error.__context__ or error) if isinstance(error, pickle.UnpicklingError) else error
     line = str(cause).strip().partition("\n")[0].partition(" Please use ")[0]
     if line.isdecimal() or line.startswith("Unsupported operand"):  # bytes that are no pickle's
-        return "not a file that torch wrote"
+        with file.open("rb") as stream:
+            start = stream.read(12)
+        return other_format(start) or f"a file that begins with {start!r}"
     return line[:200].rstrip(".") or type(error).__name__
 
 

@@ -52,7 +52,7 @@ def test_other_errors_keep_their_message(error: OSError) -> None:
 )
 def test_an_error_of_a_raw_file_names_it_once(found: str, shown: str) -> None:
     error = RawDataError(Path("raw/a b.json"), "file", expected="JSON", found=found, do="Get it again.")
-    assert str(error) == f"raw/a b.json: 'file': expected JSON, found {shown}. Get it again."
+    assert str(error) == f"raw/a b.json: expected JSON, found {shown}. Get it again."
 
 
 def test_a_path_is_shown_from_the_working_folder_and_a_url_as_it_is() -> None:

@@ -90,7 +90,7 @@ DAMAGED: Final[dict[str, list[tuple[Any, str]]]] = {  # what is changed, words o
         ((("categories", 0, "keypoints"), NAMES[:3]), "'annotations[0].keypoints': expected numbers of shape (9)"),
         (((), ""), "expected JSON, found JSONDecodeError"),
         (((), "[" * 100_000), "expected JSON, found RecursionError"),
-        (((), "[]"), "'file': expected an object, found 0 entries"),
+        (((), "[]"), "expected an object, found 0 entries"),
         (((), "{}"), "'images': expected a list of objects, found nothing"),
     ],
     "mpi_inf_3dhp": [

@@ -33,7 +33,13 @@ def test_the_network_of_a_file_is_the_files_but_for_the_classifier(network: torc
     state = dict(network.state_dict())
     del state["layer3.0.conv1.weight"]
     torch.save(state, tmp_path / "r.pt")
-    with pytest.raises(RawDataError, match=r"r\.pt.*missing \['layer3.0.conv1.weight'\]"):
+    with pytest.raises(
+        RawDataError,
+        match=r"r\.pt: expected ResNet-50's tensors, found a file without 1 of them, such as 'layer3.0.conv1",
+    ):
+        load(f"file:{tmp_path / 'r.pt'}")
+    (tmp_path / "r.pt").write_bytes(b"<!DOCTYPE html><html>")
+    with pytest.raises(RawDataError, match=r"r\.pt: expected tensors and numbers only, found a web page"):
         load(f"file:{tmp_path / 'r.pt'}")
 
 
@@ -61,6 +67,9 @@ def test_weights_that_mean_nothing_are_refused_in_words(text: str) -> None:
         load(text)
     with pytest.raises(ConfigError, match=f"weights '{text}'"):
         NetworkWeights.parse(text)
+    assert WeightsSpec.parse("untrained") == WeightsSpec.parse("untrained:0")
+    with pytest.raises(ConfigError, match="; did you mean 'IMAGENET1K_V2'"):
+        load("torchvision:IMAGENET_V2")
 
 
 def test_offline_it_says_which_file_to_put_where(monkeypatch, tmp_path, capsys):

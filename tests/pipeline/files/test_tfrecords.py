@@ -139,9 +139,9 @@ def test_a_file_of_endless_empty_records_ends_in_one_span(tmp_path: Path, monkey
     ("content", "words"),
     [
         (b"", "found empty"),
-        (b"\x1f\x8b\x08" + bytes(50), "a gzip archive"),
+        (b"\x1f\x8b\x08" + bytes(50), "compressed with gzip"),
         (b"x\x9c" + bytes(50), "compressed with zlib"),
-        (b"BZh9" + bytes(50), "a bzip2 archive"),
+        (b"BZh9" + bytes(50), "compressed with bz2"),
         (b"\n <!DOCTYPE html><html>" + bytes(50), "a web page"),
         (b"<HTML><head>" + bytes(50), "a web page"),
         (b"PK\x03\x04" + bytes(50), "a zip archive"),

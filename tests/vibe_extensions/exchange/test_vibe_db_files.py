@@ -234,9 +234,18 @@ def test_a_compressed_file_is_refused_with_what_to_do(compress: str, tmp_path: P
         stored_arrays(tmp_path / "db.pt")
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>", pickle.dumps([1, 2]), b"PK\x03\x04"])
+FOREIGN = {
+    b"": "empty file",
+    b"<html>": "found a web page",
+    pickle.dumps([1, 2]): "found list at the top",
+    b"PK\x03\x04": "found a zip archive",
+    b"\0\0\0 ftypisom": "found a file that begins with .*ftypisom",  # a clip
+}
+
+
+@pytest.mark.parametrize("content", FOREIGN)
 def test_what_is_no_dict_of_arrays_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "db.pt").write_bytes(content)
     for file in (tmp_path / "db.pt", tmp_path, tmp_path / "missing"):
-        with pytest.raises(RawDataError, match="joblib file"):
+        with pytest.raises(RawDataError, match=f"joblib file.*{FOREIGN[content] if file.is_file() else ''}"):
             stored_arrays(file)

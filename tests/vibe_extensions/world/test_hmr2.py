@@ -224,8 +224,8 @@ def test_a_checkpoint_of_the_published_size_is_loaded_and_computed(tmp_path: Pat
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
-        ("backbone.blocks.1.attn.qkv.bias", None, r"missing \['backbone.blocks.1.attn.qkv.bias'\], unknown \[\]"),
-        ("backbone.cls_token", torch.zeros(1), r"missing \[\], unknown \['backbone.cls_token'\]"),
+        ("backbone.blocks.1.attn.qkv.bias", None, "file without 1 of them, such as 'backbone.blocks.1.attn"),
+        ("backbone.cls_token", torch.zeros(1), "file with 1 others, such as 'backbone.cls_token'"),
         (
             "backbone.pos_embed",
             torch.zeros(1, 192, 32),

@@ -26,7 +26,7 @@ import joblib.numpy_pickle as joblib_format
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.files.formats.arrays import reading, refuse
+from pipeline.files.formats.arrays import other_format, reading, refuse
 from pipeline.files.formats.pickles import ARRAYS, NDARRAY, ArrayUnpickler, Object
 from pipeline.files.raw.files import open_unbuffered
 
@@ -38,15 +38,6 @@ MAX_TEXT: Final = 4096  # characters
 KINDS: Final = "biufUSO"  # numbers and texts
 PROTOCOL: Final = 3  # readable by Python 3.7, and without frames, which arrays would interrupt
 ALIGNED: Final = 16  # bytes
-NOT_PLAIN: Final = {  # first bytes of other files
-    b"PK": "a zip archive, as torch.save writes",
-    b"\x1f\x8b": "a file compressed with gzip",
-    b"BZh": "a file compressed with bz2",
-    b"\xfd7zXZ": "a file compressed with xz",
-    b"\x5d\x00": "a file compressed with lzma",
-    b"\x04\x22\x4d\x18": "a file compressed with lz4",
-    b"x": "a file compressed with zlib",
-}
 
 
 def stored_arrays(file: Path) -> tuple[dict[str, NDArray[Any]], tuple[str, ...]]:
@@ -58,8 +49,8 @@ def stored_arrays(file: Path) -> tuple[dict[str, NDArray[Any]], tuple[str, ...]]
     """
     with reading(file, EXPECTED, do=AGAIN):
         with open_unbuffered(file) as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            if kind := next((kind for start, kind in NOT_PLAIN.items() if content[:8].startswith(start)), ""):
-                refuse(kind)
+            if content[:1] != pickle.PROTO:
+                refuse(other_format(content[:12]) or f"a file that begins with {content[:12]!r}")
             loaded = _Unpickler(file, content).load()
         if not isinstance(loaded, dict) or not all(isinstance(name, str) for name in loaded):
             refuse(f"{type(loaded).__name__} at the top")
