@@ -148,7 +148,7 @@ def a_model_and_a_protocol(terminal: Terminal) -> None:
     types(bodies, r"30 body-frames")
     types(
         "pipeline export lab_recordings train --cache data/cache --format vibe --stream means --out lab.pt",
-        r"60 rows under 5 names",
+        r"60 rows of 5 segments \(vid_name\)",
     )
 
 

@@ -28,7 +28,7 @@ class Exported:
 
     file: Path  # or folder
     rows: int
-    summary: str  # "12 rows under 3 names"
+    summary: str  # "12 rows of 3 segments"
     absent: Mapping[str, str]  # field that other code may read -> why it is missing
     left_out: Mapping[str, int]  # missing value -> number of rows not exported
     stand_in: bool

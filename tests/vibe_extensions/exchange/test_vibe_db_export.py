@@ -291,9 +291,11 @@ def test_commands_report_counts_and_real_data_with_random_weights_is_no_demo_dat
     assert main(["export", *words, str(tmp_path / "c"), "--out", str(tmp_path)]) == 0
     assert main(["import", str(tmp_path / "posetrack_train_db.pt"), *words, str(tmp_path / "d")]) == 0
     out = capsys.readouterr().out
-    assert "7 rows under 2 names" in out and "posetrack_train_db.pt" in out and "1 row not exported" in out
+    assert "7 rows of 2 segments (vid_name)" in out and "posetrack_train_db.pt" in out and "1 row not exported" in out
     assert out.count("UNTRAINED") == 2 and "DEMO DATA" not in out
     assert main(["export", *words, str(tmp_path / "c"), "--out", str(tmp_path)]) == 2
     assert "--replace" in capsys.readouterr().err
+    assert main(["export", *words, str(tmp_path / "c"), "--out", str(tmp_path), "--body", "smpl"]) == 2
+    assert "error: --body: the format vibe does not read this folder" in capsys.readouterr().err
     split = cache.open(tmp_path / "d")["posetrack/train"]
     assert split.manifest["stand_in"] is False and split.stream_manifest("resnet50")["stand_in"] is True

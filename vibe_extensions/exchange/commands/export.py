@@ -47,11 +47,12 @@ def run(args: argparse.Namespace) -> int:
     if isinstance(args.cache, Path) and args.out.resolve().is_relative_to(args.cache.resolve()):
         do = "Choose a folder outside: `gc` deletes foreign files from a cache."
         raise ConfigError(f"--out {args.out}: is inside the cache {args.cache}. {do}")
-    texts = named_values("--set", args.set, "NAME=VALUE") | ({"raw": str(args.raw)} if args.raw else {})
     options_class, dataset = export_format.options_class(), find_installed(args.dataset)
-    if args.body is not None:
-        texts["body"] = str(args.body)
-    elif "body" not in texts and dataset is not None and "body" in _names(options_class):
+    folders = {key: str(getattr(args, key)) for key in ("raw", "body") if getattr(args, key) is not None}
+    if unread := sorted(folders.keys() - _names(options_class)):
+        raise ConfigError(f"--{unread[0]}: the format {args.format} does not read this folder. Leave the option out.")
+    texts = named_values("--set", args.set, "NAME=VALUE") | folders
+    if "body" not in texts and dataset is not None and "body" in _names(options_class):
         split = cache.open(args.cache)[name]
         body = body_of(args, dataset, demo=bool(split.manifest.get("stand_in")), needed="pose" in split.columns)
         texts |= {"body": str(body)} if body is not None and body.is_dir() else {}

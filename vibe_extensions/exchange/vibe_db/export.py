@@ -88,7 +88,7 @@ def export(
     arrays = _Fields(split, layout, segments, stream).arrays(fields, progress)
     provenance = _provenance(split, layout, segments, arrays, stream) | {"absent": absent}
     publish_with_provenance(file, lambda part: _write(part, layout, arrays), provenance)
-    summary = f"{count(segments.rows, 'row')} under {count(len(segments.start), 'name')}"
+    summary = f"{count(segments.rows, 'row')} of {count(len(segments.start), 'segment')} (vid_name)"
     return Exported(file, segments.rows, summary, absent, segments.left_out, provenance["stand_in"])
 
 
