@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     every = command("status", "--all", "--cache", str(args.cache))
     result.lines(few([f"rejected {account.rejection}" for account in conversion.rejected], FEW, every), DOUBT, 2)
     _add_without_rows(result, plan, conversion.totals)
-    result.lines(few([f"note {note}" for note in conversion.notes], FEW, every), DOUBT, 2)
+    result.lines(few([f"note {note}" for note in (*conversion.doubts, *conversion.notes)], FEW, every), DOUBT, 2)
     result.lines(plan.renamed_lines, indent=2)
     result.exit_code = int(args.retry and bool(conversion.rejected))
     return _end(result, plan, conversion.problems)

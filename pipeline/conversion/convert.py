@@ -21,6 +21,7 @@ from pipeline.accounting import NOT_NOW, Accounting, VideoAccount
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import command, count
 from pipeline.conversion.committed import empty_lines, speed_of
+from pipeline.conversion.doubts import Doubts
 from pipeline.conversion.plan import ConversionPlan, plan_conversion
 from pipeline.datasets.base import Dataset, describe_error
 from pipeline.errors import PipelineError, RawDataError
@@ -33,7 +34,7 @@ from pipeline.track import Track
 if TYPE_CHECKING:
     from pipeline.body import Body
 
-__all__ = ["Conversion", "ConversionPlan", "convert", "plan_conversion", "read_videos", "refuse_committed_failures"]
+__all__ = ["Conversion", "ConversionPlan", "convert", "plan_conversion", "refuse_committed_failures"]
 
 WHAT_TO_DO: Final = {
     "reader_crashed": "Download its files again; if it crashes all the same, please report it.",
@@ -53,6 +54,7 @@ class Conversion:
     totals: Mapping[str, Any]
     rejected: tuple[VideoAccount, ...]  # failed videos of this run, unexpected errors first
     notes: tuple[str, ...] = ()  # on videos of this run: "<video>: <note>"
+    doubts: tuple[str, ...] = ()  # the same on labels that may not belong to their images
     problems: tuple[str, ...] = ()  # why the command fails after the commit
     read: int = 0  # number of videos that were read, without those of other splits
     unchanged: int = 0  # number of videos that were not read again, without those of other splits
@@ -92,12 +94,14 @@ def convert(
     target: dict[str, Any] = {"plan": plan.identity, "provenance": plan.provenance}
     target["columns"] = plan.dataset.columns(plan.split, body=has_body)
     target["extra"] = plan.dataset.extra_columns(plan.split, body=has_body)
-    read = functools.partial(read_videos, plan, workers=workers, scheduler=scheduler, timeout=timeout, memory=memory)
+    doubts, where = Doubts(plan, strict=strict), (workers, scheduler, timeout, memory)
     with cache.SplitWriter(plan.root, plan.name, **target) as writer:
         if writer.digest != ("" if plan.committed is None else plan.committed.manifest["digest"]):
             raise cache.CacheChanged(f"{plan.name}: another run has committed since the plan was made. Run it again.")
         writer.begin(drop=plan.drop, invalidate=plan.invalidate)
-        digests, measured, stay = _append_videos(plan, writer, read, strict=strict, progress=progress)
+        digests, measured, stay = _append_videos(
+            plan, writer, lambda videos: read_videos(plan, doubts, videos, *where), strict=strict, progress=progress
+        )
         accounts = _accounts(writer)
         totals = Accounting(accounts).totals(None if plan.reader["stand_in"] else plan.dataset.totals.get(plan.split))
         # Videos with unexpected errors, perhaps of the disk, get no stamp, so that the next plan reads their content.
@@ -118,7 +122,7 @@ def convert(
         plan,
         totals,
         rejected=tuple(sorted(rejected, key=lambda account: account.set_aside != UNEXPECTED)),
-        notes=tuple(f"{a.name}: {note}" for a in accounts if a.name in appended for note in a.notes),
+        **doubts.notes(a for a in accounts if a.name in appended),
         problems=(*plan.missing_lines, *unreadable, *empty_lines(plan.name, totals, accounts)),
         read=sum(account.name in appended and not account.other_split for account in accounts),
         unchanged=sum(account.name not in appended and not account.other_split for account in accounts),
@@ -259,6 +263,7 @@ class ReadVideo:
 
 def read_videos(
     plan: ConversionPlan,
+    doubts: Doubts,
     videos: Sequence[RawVideo],
     workers: int,
     scheduler: str | None,
@@ -281,7 +286,9 @@ def read_videos(
             job, videos, workers, timeout=timeout, memory=memory, same_group=_share_label_file, preload=load
         )
     for video, read in zip(videos, results, strict=True):
-        yield _reject_video(plan.raw, video, read) if isinstance(read, Failed) else read
+        done = _reject_video(plan.raw, video, read) if isinstance(read, Failed) else read
+        doubts.look(done.account, done.tracks, done.pixels)
+        yield done
 
 
 def _catch_memory_error(job: Callable[[RawVideo], ReadVideo], video: RawVideo) -> ReadVideo | Failed:

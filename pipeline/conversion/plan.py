@@ -203,7 +203,7 @@ def compare(
     if differs:
         why = describe(before, reader)
         refuse_without_raw(committed, raw, update.missing, why)
-        return replace(plan, drop=tuple(committed.videos.names), why=why, differs=differs)
+        return replace(plan, drop=tuple(committed.videos.names), why=why, differs=differs, seen=update.seen)
     why = update.why or (UNFINISHED if committed.has_unfinished_commit() else "")
     return replace(update, why=why, moved=moved and not update.missing)
 

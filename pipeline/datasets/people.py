@@ -26,7 +26,7 @@ from pipeline.detect.clips import EXTENSIONS, KEYPOINTS, labels_of, read_info, r
 from pipeline.errors import RawDataError
 from pipeline.files.formats.detections import Detections, read_detections
 from pipeline.files.pixels.cuts import cuts_of
-from pipeline.files.pixels.frames import Video
+from pipeline.files.pixels.frames import MOST_LOST, Video
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import file_digest
 from pipeline.linking import SECOND, Cleaning, clean, link, split_at_gaps
@@ -274,6 +274,10 @@ def clip_tracks(
     header = source.header()
     info = info_of(labels, source)
     require_frames(labels, source, detections.frames, account, every=rules.bridge and detections.complete)
+    n_unlisted = source.count_frames() - len(detections.frames)
+    if detections.complete and MOST_LOST < n_unlisted < len(detections.frames):
+        file = labels.relative_to(raw).as_posix()
+        account.notes.append(f"{file} has no entry for {count(n_unlisted, 'frame')} of {source.count_frames()}")
     require_in_picture(labels, confident(detections), source.size(), DETECTED_OUTSIDE, boxes=detections.boxes_alone)
     steps = source.steps(TIMED) if rules.cleaning is not None else np.empty(0)
     if len(steps) and steps.max() > UNEVEN * steps.mean():

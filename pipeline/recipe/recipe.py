@@ -43,6 +43,7 @@ class StepResult:
     details: Sequence[str]  # each the end of a line, in rich's markup
     mark: str = DONE
     warnings: Sequence[str] = ()  # untrusted text
+    notes: Sequence[str] = ()  # the same, that no summary repeats
     problems: Sequence[str] = ()  # why the step failed, after committing the rest
     flaws: int = 0  # clips that were given up
 
@@ -108,10 +109,12 @@ class Recipe:
             plan, workers=s.workers, strict=s.convert.strict, scheduler=s.dask.scheduler, progress=progress
         )
         rejected = [f"rejected {account.rejection}" for account in done.rejected]
+        every = status_of(plan.root, "--all")
         return StepResult(
             details=[_summarize_conversion(done), *map(plain, plan.renamed_lines)],
             mark=DONE if done.totals["frames"]["kept"] else DOUBT,
-            warnings=few(rejected, FEW, status_of(plan.root, "--all")),
+            warnings=few(rejected, FEW, every),
+            notes=few([f"note {note}" for note in done.doubts], FEW, every),
             problems=done.problems,
         )
 
@@ -190,7 +193,7 @@ def report_step(verb: str, what: str, result: StepResult) -> None:
     """Print `✓ convert    3dpw/train    28 videos, ...` and warnings. Raises PipelineError with the problems."""
     for detail in result.details:
         out.print(f"{result.mark} {line(verb, what, detail)}")
-    for text in result.warnings:
+    for text in (*result.warnings, *result.notes):
         out.print(f"  {DOUBT} {plain(text, keep=LAYOUT)}")
     if result.problems:
         raise PipelineError("\n".join(result.problems))

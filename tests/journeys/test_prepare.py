@@ -1,6 +1,7 @@
 """One command from raw files to features and pages: the first time, again, and after whatever happens to the files."""
 
 import hashlib
+import json
 import shutil
 from pathlib import Path
 
@@ -132,6 +133,32 @@ def test_clips_with_the_keypoints_of_another_tool_are_left_to_it(terminal: Termi
     (clips / "keypoints/a.mp4.txt").write_text("\n".join(lines))
     terminal.types(f"pipeline {PREPARE}", r"1 clip: 41 persons in 41 frames", r"frames 81 kept of 81")
     assert not (clips / "keypoints/a.mp4.json").exists()
+
+
+def test_a_new_clip_with_the_keypoints_of_the_old_one_is_named(terminal: Terminal, clips: Path) -> None:
+    write_clip(clips / "c.mp4", 42, seed=3)
+    for clip, n in (("a.mp4", 40), ("more/b.mp4", 41), ("c.mp4", 42)):
+        coco = {
+            "images": [{"id": t, "file_name": f"{t:06d}.jpg", "width": 96, "height": 72} for t in range(n)],
+            "annotations": [{"image_id": t, "category_id": 1, "bbox": [20, 10, 20, 40]} for t in range(n)],
+            "categories": [{"id": 1, "name": "person"}],
+        }
+        keypoints = clips / f"keypoints/{clip}.json"
+        keypoints.parent.mkdir(parents=True, exist_ok=True)
+        keypoints.write_text(json.dumps(coco))
+    types, strict = terminal.types, "pipeline convert videos train --raw clips --cache out/cache --strict"
+    assert " note " not in types(f"pipeline {PREPARE}", r"frames 123 kept of 123")
+    write_clip(clips / "c.mp4", 48, seed=4)
+    stale = r"c\.mp4: the clip has changed, and keypoints/c\.mp4\.json has not"
+    for option in ("", " --set videos.min_frames=30"):  # whether or not all is read again
+        types(strict + option, rf"error: .*{stale}.* nothing was committed", code=2)
+    types(f"pipeline {PREPARE}", rf"note {stale}", r"note .*keypoints/c\.mp4\.json has no entry for 6 frames of 48")
+    types("pipeline status --cache out/cache --all", stale)
+    types(strict + option, r"up to date")
+    keypoints.write_text(json.dumps(coco | {"images": [image | {"id": t} for t, image in enumerate(coco["images"])]}))
+    write_clip(clips / "c.mp4", 42, seed=5)
+    keypoints.touch()
+    assert " note " not in types(strict + option, r"1 video read, 2 unchanged")
 
 
 def test_killed_at_any_file_the_same_command_ends_with_the_same_bytes(terminal: Terminal, clips: Path) -> None:

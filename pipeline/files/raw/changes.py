@@ -145,6 +145,12 @@ def lost_input(was: Stamp | None, now: Stamp) -> str:
     return "" if after - before else min(before - after, default="")
 
 
+def unchanged(was: Stamp | None, now: Stamp) -> set[str]:
+    """Paths of a video's files and folders that have the same sizes, counts and times in both stamps."""
+    before = _parse_stored(was) or {}
+    return {path for path, file in parse(now).items() if before.get(path) == file}
+
+
 def _parse_stored(text: object) -> dict[str, Input] | None:
     """`parse` of a stored stamp; None for anything else."""
     try:

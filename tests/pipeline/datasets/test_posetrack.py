@@ -1,5 +1,6 @@
 import functools
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -247,6 +248,22 @@ def test_a_file_in_which_nobody_has_keypoints_is_no_error(tmp_path: Path, annota
     assert account["set_aside"] == "no_annotations"
     assert account["set_aside"] in POSETRACK.harmless
     assert account["found"] == sum(account["dropped"].values()) == found
+
+
+@pytest.mark.parametrize(
+    ("side", "note"),
+    [(340, ""), (680, "reach at most 47% .* enlarged"), (260, "6 of 6 videos reach 12.% .* made smaller")],
+)
+def test_labels_without_a_size_are_compared_with_the_images_of_all_videos(side, note, tmp_path, ran):
+    raw = tmp_path / "posetrack"
+    for k in range(6):
+        write(raw, seq=f"00000{k}_x", pictures=())
+        for frame in range(10):
+            by_hand.touch(raw / f"images/val/00000{k}_x", f"{frame:06d}.jpg")
+            (raw / f"images/val/00000{k}_x/{frame:06d}.jpg").write_bytes(by_hand.jpeg(side, side))
+    shown = " ".join(ran("convert", "posetrack", "val", "--raw", raw, "--cache", tmp_path / "cache").out.split())
+    assert bool(note) == ("note all videos: " in shown)
+    assert re.search(note, shown), shown
 
 
 @pytest.mark.skipif(not SAMPLE.is_dir(), reason="the real sample is not beside the checkout")
