@@ -41,6 +41,16 @@ def test_the_command_writes_the_page_and_changes_nothing_else(project, tasks_com
     assert project.files() == before
 
 
+def test_the_page_of_another_cache_has_its_data_alone(project, tasks_command) -> None:
+    (project.folder / "cache").rename(project.folder / "mine")
+    assert tasks_command(project, "report", "--cache", str(project.folder / "mine"))[0] == 0
+    html = page(project).read_text()
+    assert ('<h2 id="accounting">' in html, '<h2 id="curves">' in html) == (True, False)
+    assert "3dpw/train" in html
+    code, shown = tasks_command(project, "report", "--cache", str(project.folder / "none"))
+    assert (code, str(project.folder / "none") in shown) == (2, True)
+
+
 def test_where_nothing_has_been_made_the_page_shows_that(bare, tasks_command) -> None:
     code, shown = tasks_command(bare, "report")
     assert code == 0, shown

@@ -6,6 +6,7 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
+import cache
 from pipeline.cli import console
 from pipeline.cli.progress import bar
 from pipeline.errors import PipelineError
@@ -26,6 +27,8 @@ def options(sub: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="folder of a training run, finished or not (repeatable; default: the runs that luigi.cfg names)",
     )
+    help_ = "Another cache: report on its data, and on the runs that --run names (default: [paths] cache)"
+    sub.add_argument("--cache", type=cache.place_of, metavar="DIR", help=help_)
     sub.add_argument("--no-training", action="store_true", help="report on the data only")
 
 
@@ -40,7 +43,10 @@ def run(args: argparse.Namespace) -> int:
     out = args.out or report.page()
     if args.out is not None:
         check_page(out)
-    pages = report.as_configured(training=not (args.folders or args.no_training))
+    pages = report.as_configured(training=not (args.folders or args.no_training or args.cache))
+    if args.cache is not None:
+        cache.open(args.cache)  # raises CacheError
+        pages = replace(pages, root=args.cache, raw=None)
     if args.folders:
         pages = replace(pages, runs=tuple((folder.resolve().name, folder) for folder in args.folders), training=True)
     with bar("  report", console.out) as progress:
