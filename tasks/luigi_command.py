@@ -24,7 +24,7 @@ from luigi.task_register import TaskClassException
 
 from pipeline.cli import console, signals
 from pipeline.cli.command_line import SET, show_any_symbol
-from pipeline.cli.text import command, error_text, from_here
+from pipeline.cli.text import error_text, from_here, python
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.files.raw.stand_in import is_stand_in
 from pipeline.settings.file import LUIGI, parse_overrides, settings_file
@@ -223,10 +223,9 @@ def _handle_interrupt(kind: type[BaseException], error: BaseException, trace: Tr
     if isinstance(error, signals.BrokenPipe):
         sys.exit(signals.exit_code(error))
     kept_text = "; ".join(["what is finished is kept", *getattr(error, "__notes__", ())])
-    program, words = Path(sys.argv[0]), sys.argv[1:]
-    by_name = program.name != "__main__.py"
-    called = shlex.join([from_here(program), *words]) if by_name else command(*words, module=program.parent.name)
-    typed = os.environ.get(TYPED) or called
+    by_name = Path(sys.argv[0]).name != "__main__.py"
+    program = [from_here(Path(sys.argv[0]))] if by_name else [python(), "-m", "luigi"]
+    typed = os.environ.get(TYPED) or shlex.join([*program, *sys.argv[1:]])
     name = signals.NAMES[signals.signal_of(error)]
     console.err.print(f"\n{name}: {plain(kept_text)}; the same command continues from there:\n  {plain(typed)}")
     if isinstance(error, signals.Terminated):

@@ -168,10 +168,6 @@ def mposer_config(train: VideoConfig) -> MPoserConfig:
     return config
 
 
-def _angle(metrics: Mapping[str, Any]) -> str:
-    return f"error {metrics['reconstruction_deg']:.1f}°"
-
-
 class TrainMPoser(CheckpointTask):
     """Train the motion prior on the cached motion."""
 
@@ -198,7 +194,10 @@ class TrainMPoser(CheckpointTask):
         from vibe_model.vibe import mposer_training  # imports torch
 
         with self.progress() as progress:
-            folder = mposer_training.run(self.config(), progress=progress_callback(progress, self.what, _angle))
+            shown = progress_callback(
+                progress, self.what, lambda metrics: f"error {metrics['reconstruction_deg']:.1f}°"
+            )
+            folder = mposer_training.run(self.config(), progress=shown)
         held_out = [
             f"{split} {metrics['reconstruction_deg']:.1f}° off (mean pose {metrics['mean_pose_deg']:.1f}°)"
             for split, metrics in read_metrics(folder).items()

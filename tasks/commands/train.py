@@ -9,14 +9,14 @@ import signal
 import sys
 from typing import Final
 
-from pipeline.cli import console
+from pipeline.cli import console, text
 from pipeline.cli.progress import bar
-from pipeline.cli.text import from_here
+from pipeline.features.plan import missing_rows
 from pipeline.processes import PR_SET_PDEATHSIG
 from tasks.base import fact, warn
 from tasks.settings import settings
 from tasks.training import model_config, progress_callback
-from vibe_model import models
+from vibe_model import models, runs
 from vibe_model.sections import model_settings, not_small
 
 KEPT: Final = "the last checkpoint (last.pt) is kept; the same command continues from there"
@@ -44,6 +44,11 @@ def run(args: argparse.Namespace) -> int:
     config = model_config(model, args.variant, args.seed)
     if leads and (note := not_small(settings(), model)):
         warn(note)
+    for name, split in runs.open_splits(config).items() if leads else ():
+        for stream in config.streams.get(name, ()):
+            if rows := missing_rows(split, stream).rows:
+                do = text.command("extract", name, "--stream", stream, "--cache", str(config.cache))
+                warn(f"{name}: {text.count(rows, 'row')} not extracted yet, and so not trained on: {do}")
     if "RANK" in os.environ:
         end_with_parent()  # else processes survive a killed launcher
     other_seed = config.seed != model_settings(settings(), model, args.variant).seed
@@ -51,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     with bar("train", console.err, unit="step", quiet=not leads) as progress:
         folder = training.run(config, progress=progress_callback(progress, title) if leads else None)
     if leads:
-        fact("run", from_here(folder))
+        fact("run", text.from_here(folder))
     return 0
 
 

@@ -67,6 +67,17 @@ def test_splits_with_nothing_to_do_succeed_when_demo_data_is_made_again(project,
     }
 
 
+def test_a_training_by_hand_names_rows_that_are_not_extracted(project, build, tasks_command) -> None:
+    assert "not extracted" not in tasks_command(project, "train")[1]
+    add_video(project)
+    assert build(project, "Convert", dataset="3dpw", split="train").code == 0
+    code, shown = tasks_command(project, "train")
+    warning = (
+        r"! 3dpw/train: \d+ rows not extracted yet, and so not trained on: .* extract 3dpw/train --stream resnet50"
+    )
+    assert (code, bool(re.search(warning, shown))) == (0, True), shown
+
+
 def test_completeness_follows_the_raw_files_and_is_asked_again(project, within) -> None:
     within(project)
     assert EvaluateVIBE().complete()
