@@ -16,7 +16,7 @@ import numpy as np
 import cache
 from pipeline import datasets
 from pipeline.accounting import VideoAccount, reason
-from pipeline.cli.text import FEW, count, few
+from pipeline.cli.text import FEW, command, count, few
 from pipeline.datasets.base import Dataset
 from pipeline.detect.clips import EXTENSIONS
 from pipeline.errors import PipelineError, RawDataError
@@ -188,11 +188,14 @@ def _recorded_dataset(split: cache.Split) -> Dataset:
 def missing_now(split: cache.Split) -> dict[str, str]:
     """Committed videos with rows that are gone from the recorded raw folder -> the missing file; "": all.
 
-    Lists folders only. {} without that folder. Raises PipelineError if it is another dataset's.
+    Lists folders only. {} if none is recorded. Raises PipelineError if it is missing, or another dataset's.
     """
     raw = Path(recorded_raw(split))
-    if "parameters" not in split.manifest.get("reader", {}) or not recorded_raw(split) or not raw.is_dir():
+    if "parameters" not in split.manifest.get("reader", {}) or not recorded_raw(split):
         return {}
+    if not raw.is_dir():
+        again = command("convert", split.name, "--raw", "DIR", "--cache", str(split.root))
+        raise PipelineError(f"its raw folder {raw} is missing. Mount its disk. If it has moved: {again}")
     listed = {changes.utf8(v.name): v for v in _recorded_dataset(split).videos(raw, split.name.partition("/")[2])}
     stamps, missing = changes.read_stamps(split.root, split.name), {}
     for name in sorted(names_with_rows(split)):

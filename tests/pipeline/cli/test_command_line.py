@@ -235,7 +235,9 @@ def test_real_data_need_the_networks_weights_and_a_moved_raw_folder_its_name(
     shown = extract("--weights", "untrained:0", "--raw", moved).out
     assert ("UNTRAINED" in shown, "DEMO DATA" in shown) == (True, False)
     assert penn.split.stream_manifest("resnet50")["backbone"]["stand_in"]
-    (row,) = json.loads(status_of("--json"))
+    (row,) = json.loads(status_of("--json", code=1))
+    assert row["unlisted"].startswith(f"its raw folder {penn.raw} is missing. Mount its disk. If it has moved: ")
+    assert row["problems"] == [f"{penn.name}: {row['unlisted']}"]
     assert (row["stand_in"], row["streams"], row["raw"]) == (False, ["resnet50 (untrained)"], str(penn.raw))
 
 
