@@ -13,6 +13,7 @@ from typing import Final, NoReturn
 from pipeline.errors import ConfigError
 from pipeline.settings import file as luigi_cfg
 from pipeline.settings import sections
+from pipeline.settings.arguments import is_new_cache
 from pipeline.settings.file import settings_file
 from pipeline.settings.sections import Settings
 
@@ -21,8 +22,11 @@ _TOLERANT: Final = ContextVar("tolerant", default=False)
 
 @functools.cache
 def settings() -> Settings:
-    """The effective settings. Raises ConfigError."""
-    return load(settings_file(), tolerant=_TOLERANT.get())
+    """The effective settings. Raises ConfigError, for Luigi's tasks also if their cache may not be created."""
+    s = load(settings_file(), tolerant=_TOLERANT.get())
+    if not _TOLERANT.get():
+        is_new_cache(s, s.paths.cache)
+    return s
 
 
 @contextmanager

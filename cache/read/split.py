@@ -39,7 +39,7 @@ def require_cache(root: Root) -> Store:
     store = store_at(root)
     if not (store.exists("zarr.json") or FeatureCache(root)):  # where it is lost, `verify --repair` writes it again
         reason = "no zarr.json" if isinstance(store.root, str) or store.root.is_dir() else "no such folder"
-        do = "Convert a dataset into it first."
+        do = "Convert a dataset into it first, or mount its disk."
         raise CacheError.at(store.location(""), expected="a feature cache", found=reason, do=do)
     is_inner, inner, do = store.exists(MANIFEST), "one split", "the folder or URL that holds <dataset>/<split>."
     if isinstance(store, LocalStore):  # looking around in an object store would cost requests

@@ -18,7 +18,7 @@ from pipeline.conversion.committed import DROP
 from pipeline.conversion.plan import recorded_plan
 from pipeline.errors import PipelineError
 from pipeline.files.raw.stand_in import is_stand_in
-from pipeline.processes import cores
+from pipeline.recipe.recipe import convert_tracks
 from pipeline.settings.arguments import body_of, cache_option, check_own_folder, setting_options, split_arguments
 
 KEPT: Final = SHARDS_KEPT
@@ -61,9 +61,7 @@ def run(args: argparse.Namespace) -> int:
             _add_without_rows(result, plan, plan.committed.manifest["accounting"])
         return _end(result, plan, plan.problems)
     with bar(f"convert {plan.name}", err, unit="video") as progress:
-        conversion = convert.convert(
-            plan, workers=cores(args.workers), strict=args.strict, scheduler=args.scheduler, progress=progress
-        )
+        conversion = convert_tracks(plan, args.cfg, progress)
     result.line(f"{plan.name}: {conversion.did or 'converted'} (why: {plan.why})")
     result.lines(accounting_lines(conversion.totals, conversion.uncounted), indent=2)
     every = command("status", "--all", "--cache", str(args.cache))

@@ -25,6 +25,7 @@ OF_DEMO: Final = "seed = 0\n# tiny, default or large\nsize = default\n"
 REAL: Final[Mapping[tuple[str, str], str]] = {  # differences from the settings for demo data
     ("paths", "raw"): "data/raw",
     ("paths", "body"): "data/body",
+    ("paths", "new_cache"): "once",
     ("data", "datasets"): " ".join(name for name in demo_data().datasets if name not in datasets.OWN_CLIPS),
     ("embedded", "enabled"): "false",
     ("resnet50", "weights"): "spin:data/model_checkpoint.pt",

@@ -13,7 +13,7 @@ from typing import Final
 
 import cache
 from pipeline import datasets
-from pipeline.cli.console import DONE, DOUBT, line, out, plain
+from pipeline.cli.console import DONE, DOUBT, IDLE, line, out, plain
 from pipeline.cli.progress import Progress
 from pipeline.cli.text import FEW, command, count, few, from_here, not_counted
 from pipeline.conversion import convert
@@ -28,6 +28,7 @@ from pipeline.features.plan import ExtractionPlan, plan_extraction, refuse_untra
 from pipeline.features.spec import StreamSpec
 from pipeline.files.formats import smpl_files
 from pipeline.plug_ins import PlugInError, service
+from pipeline.settings.arguments import forbid_new_cache, is_new_cache
 from pipeline.settings.sections import Settings
 
 DETECTION: Final = "vibe_pipeline.detection"  # entry point of the function that runs a DetectionPlan
@@ -104,10 +105,7 @@ class Recipe:
                 convert.record_folders(plan)
             new_times = convert.record_times(plan)
             return StepResult(details=[new_times] if new_times else [], problems=plan.problems)
-        s = self.settings
-        done = convert.convert(
-            plan, workers=s.workers, strict=s.convert.strict, scheduler=s.dask.scheduler, progress=progress
-        )
+        done = convert_tracks(plan, self.settings, progress)
         rejected = [f"rejected {account.rejection}" for account in done.rejected]
         every = status_of(plan.root, "--all")
         return StepResult(
@@ -179,6 +177,18 @@ def missing_files(recipes: Iterable[Recipe]) -> list[str]:
             except MissingAssets as error:
                 messages.append(str(error))
     return list(dict.fromkeys(messages))
+
+
+def convert_tracks(plan: convert.ConversionPlan, s: Settings, progress: Progress) -> convert.Conversion:
+    """Convert one split. Raises as `is_new_cache` and `convert`."""
+    is_new = is_new_cache(s, plan.root)
+    done = convert.convert(
+        plan, workers=s.workers, strict=s.convert.strict, scheduler=s.dask.scheduler, progress=progress
+    )
+    if is_new:
+        out.print(f"{IDLE} new cache {plain(from_here(plan.root))}")
+    forbid_new_cache(s, plan.root)
+    return done
 
 
 def extract(plans: Sequence[ExtractionPlan], s: Settings, progress: Progress, *, named: bool = False) -> StepResult:

@@ -7,6 +7,8 @@ A setting is an option, else `--set`, else luigi.cfg, else the default. luigi.cf
 from __future__ import annotations
 
 import argparse
+import os
+import re
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, Final, get_args, get_type_hints
@@ -14,15 +16,15 @@ from typing import Any, Final, get_args, get_type_hints
 import cache
 from pipeline import datasets
 from pipeline.cli.console import DOUBT, err, plain
-from pipeline.cli.text import from_here
+from pipeline.cli.text import error_text, from_here
 from pipeline.datasets.base import Dataset, globs
 from pipeline.errors import ConfigError, PipelineError, expected
 from pipeline.files.raw import listing
 from pipeline.files.raw.stand_in import is_stand_in
 from pipeline.settings import sections
-from pipeline.settings.file import LUIGI, parse_overrides, settings_file, value_of
+from pipeline.settings.file import LUIGI, note, parse_overrides, settings_file, value_of
 from pipeline.settings.schema import TYPES
-from pipeline.settings.sections import declared_names
+from pipeline.settings.sections import Settings, declared_names
 
 CACHE: Final = "Folder or URL (s3://bucket/prefix) of the cache"
 
@@ -57,6 +59,7 @@ def split_arguments(sub: argparse.ArgumentParser) -> None:
 def cache_option(sub: argparse.ArgumentParser, *, required: bool = False) -> None:
     """Add `--cache`; required to add rows, since [paths] cache, else the default, is for the datasets of luigi.cfg."""
     sub.add_argument("--cache", type=cache.place_of, required=required, help=CACHE)
+    sub.set_defaults(adds_rows=required)
     if not required:
         from_settings(sub, cache="paths.cache")
 
@@ -147,7 +150,8 @@ def complete(args: argparse.Namespace) -> None:
     """
     options: dict[str, str] = getattr(args, "from_settings", {})
     given = {options[name]: value for name in options if (value := getattr(args, name)) is not None}
-    if given.keys() == set(options.values()) and not args.settings and not args.reads:
+    adds_rows = getattr(args, "adds_rows", False)
+    if given.keys() == set(options.values()) and not args.settings and not args.reads and not adds_rows:
         return
     file = getattr(args, "config", None) or settings_file()
     args.cfg = sections.load(file, tolerant=True, optional=file == sections.FILE).override(given)
@@ -155,13 +159,44 @@ def complete(args: argparse.Namespace) -> None:
         if setting not in given:
             setattr(args, name, args.cfg.value(setting))
     reads = args.reads(args) if args.reads else ()
-    _refuse_unread(args, None if reads is None else [*options.values(), *reads])
+    if adds_rows:
+        is_new_cache(args.cfg, args.cache)
+    _refuse_unread(args, None if reads is None else [*options.values(), *reads, *["paths.new_cache"] * adds_rows])
     if "cache" in options and options["cache"] not in given:
         if args.cache is None:
             do = "Run from the project's folder, or name the cache: --cache DIR."
             raise ConfigError(f"{file.resolve()}: file not found. {do}")
         name = "--set" if "cache" in args.cfg.source.section("paths").by_set else file.name
         err.print(plain(f"cache      {from_here(args.cache)} ({name}, [paths] cache)"))
+
+
+def is_new_cache(s: Settings, root: cache.Root) -> bool:
+    """Whether there is no cache yet. Raises ConfigError if it is that of [paths], and `new_cache` is no."""
+    if cache.store_at(root).exists("zarr.json") or cache.FeatureCache(root):
+        return False
+    if _may_be_created(s, root) == "no":
+        do = "Is its disk mounted? To create a new one: --set paths.new_cache=yes"
+        raise ConfigError(f"{s.source.where('paths', 'new_cache')} = no: {root} has no cache. {do}")
+    return True
+
+
+def forbid_new_cache(s: Settings, root: cache.Root) -> None:
+    """After a commit, change `new_cache = once` in the file to no, if this is the cache of [paths]."""
+    if _may_be_created(s, root) != "once" or "new_cache" in s.source.section("paths").by_set:
+        return
+    try:
+        with s.file.open("r+b") as file:
+            if found := re.search(rb"^new_cache *= *once", file.read(), re.MULTILINE):
+                file.seek(found.end() - len("once"))
+                file.write(b"no  ")  # in place: a kill leaves the rest of the file as it is
+    except OSError as error:
+        note(f"{error_text(error)} Set [paths] new_cache = no there.")
+
+
+def _may_be_created(s: Settings, root: cache.Root) -> str:
+    paths = s.named_paths
+    own = paths is not None and os.path.realpath(root) == os.path.realpath(paths.cache)  # a URL stays what it is
+    return paths.new_cache if paths is not None and own else "yes"
 
 
 def _refuse_unread(args: argparse.Namespace, reads: Collection[str] | None) -> None:

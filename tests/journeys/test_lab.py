@@ -153,6 +153,41 @@ def test_a_labs_cache(terminal: Terminal) -> None:
     copied_elsewhere(terminal, kept)
 
 
+def test_a_cache_whose_disk_is_not_mounted_is_not_created_again(terminal: Terminal) -> None:
+    types, folder = terminal.types, terminal.folder
+    terminal.install(KIT)
+    (folder / "demo.py").write_text(RAW.replace("raw/", "data/raw/"))
+    types("python demo.py")
+    types("pipeline init --real")
+    file, cache = folder / "luigi.cfg", folder / "data/cache"
+    settings = re.sub("datasets = .*", "datasets = lab", file.read_text()).replace("resnet50\n", "means\n")
+    file.write_text(settings)
+    assert types(DATA, r"extract +lab/train").count("· new cache data/cache\n") == 1
+    assert file.read_text().split() == settings.replace("new_cache = once", "new_cache = no").split()
+
+    cache.rename(folder / "unmounted")
+    cache.mkdir()
+    refused = r"luigi\.cfg, line \d+ \[paths\] new_cache = no: .*data/cache has no cache\. Is its disk mounted"
+    assert len(re.findall(refused, types(DATA, code=35))) == 1
+    types("pipeline convert lab train --raw data/raw/lab --cache data/cache", refused, code=2)
+    types("pipeline prepare lab --raw data/raw/lab --cache data/cache", refused, code=2)
+    types("pipeline status", r"mount its disk", code=2)
+    terminal.folder = folder.parent / "of-another-user"
+    terminal.folder.mkdir()
+    terminal.env["LUIGI_CONFIG_PATH"] = str(file)
+    types(DATA, refused, code=35)
+    types(f"pipeline convert lab train --raw {folder}/data/raw/lab --cache {cache}", refused, code=2)
+    assert not [*cache.iterdir()]
+    cache.rmdir()
+    (folder / "unmounted").rename(cache)
+    assert types(DATA).count("✓") == 0
+    by_hand = f"pipeline convert lab train --raw {folder}/data/raw/lab --cache"
+    types(f"{by_hand} {cache}", r"up to date")
+    types(f"{by_hand} mine", r"new cache mine")
+    cache.rename(folder / "unmounted")
+    types(f"{by_hand} {cache} --set paths.new_cache=yes", r"new cache /")
+
+
 def move(source: Path, to: Path, *names: str) -> None:
     """Penn Action's videos of these names."""
     for name in names:
