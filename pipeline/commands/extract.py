@@ -126,6 +126,7 @@ def specs_of(args: argparse.Namespace, name: str, committed: cache.Split | None,
             raise ConfigError(f"{stream}: {twice[0]} is set by --{twice[0]} and by --set. Delete one.")
         options |= of_network if kind == network else {}
         requested = Section(BY_SET, kind, options)
+        requested.options = [key for key in keys if getattr(args, key)]
         specs.append(replace(_spec(args, name, committed, stream, requested, stand_in=stand_in), raw=args.raw))
     return specs
 

@@ -19,7 +19,7 @@ import io
 import os
 import re
 from codecs import BOM_UTF8
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from configparser import ConfigParser, DuplicateOptionError, DuplicateSectionError, ParsingError
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -46,6 +46,8 @@ NO_FILE: Final = "Run from the project's folder, or set LUIGI_CONFIG_PATH."
 class Section(dict[str, str]):
     """Key -> value of one section; empty if the file does not have it."""
 
+    options: Collection[str] = ()  # keys that a command's options set, such as --weights
+
     def __init__(
         self, file: Path, name: str, values: Mapping[str, str] | None = None, by_set: Iterable[str] = (), old: str = ""
     ) -> None:
@@ -55,6 +57,8 @@ class Section(dict[str, str]):
 
     def where(self, key: str = "") -> str:
         """`luigi.cfg, line 23 [features] precision`: the key's line, or the section's if it has no such key."""
+        if key in self.options:
+            return f"--{key}"
         line = 0 if key in self.by_set else line_of(self.file, self.heading, key if key in self else "")
         file = BY_SET if key in self.by_set or (not line and self.by_set) else self.file
         return f"{file}{f', line {line}' if line else ''} [{self.name}]{f' {key}' if key else ''}"

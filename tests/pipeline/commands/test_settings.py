@@ -192,6 +192,8 @@ def test_a_new_stream_is_what_luigi_cfg_says(penn: Any, network: Any, luigi_cfg:
     assert set(penn.split.streams) == {"mine", "pr_vipe"}
     plan = ran("plan", penn.name, "--set", f"paths.raw={penn.raw.parent}", "--cache", penn.root)
     assert "mine, pr_vipe" in plan.out, "make data would find nothing to do either"
+    wrong = ran("extract", penn.name, "--cache", penn.root, "--kind", "resnet50", "--weights", "spn:x", code=2).err
+    assert "error: --weights = spn:x: weights 'spn:x': expected SPIN's checkpoint, spin:FILE" in wrong
     kind = ("--kind", "resnet50", "--weights", "untrained:4")
     ran("extract", penn.name, "--cache", penn.root, "--stream", "other", *kind)
     assert penn.split.stream_manifest("other")["identity"]["weights"]["argument"] == "4"

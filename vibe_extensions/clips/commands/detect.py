@@ -54,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
     name = args.detector or usual_detector(args.raw)
     weights = {} if args.weights is None else {"weights": args.weights}
     given = Section(BY_SET, name, named_values("--set", args.set, "min_score=0.5") | weights)
+    given.options = weights
     detector = sections.detector_of(args.cfg.source, name, given, args.every)
     plan = plan_detection(args.raw, args.out, detector)
     for made in detected_otherwise(plan, [files.clip for files in plan.missing]):

@@ -126,7 +126,9 @@ def _features(trained: Trained, settings: Settings, weights: str | None) -> Stre
         options = Section(BY_SET, trained.config.stream, {"checkpoint": str(trained.checkpoint)})
         return stream_of(settings.source, trained.config.stream, options=options)
     if weights is not None:
-        return stream_of(settings.source, ResNet50.kind, options=Section(BY_SET, ResNet50.kind, {"weights": weights}))
+        options = Section(BY_SET, ResNet50.kind, {"weights": weights})
+        options.options = ("weights",)
+        return stream_of(settings.source, ResNet50.kind, options=options)
     return settings.stream
 
 
