@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
+import numpy as np
+
 from pipeline.files.raw.files import open_regular
 
 MAX_MOOV: Final = 1 << 28  # bytes of an MP4's header
@@ -59,29 +61,49 @@ def edit_list_start(file: Path) -> float:
 
     Earlier frames are stored and counted by the header, but not decoded (ISO/IEC 14496-12, 8.6.6).
     """
+    return _edit_list(file)[0]
+
+
+def hides_frames(file: Path) -> bool:
+    """Whether the edit list of an MP4's first video track may hide frames, at its start or end."""
+    return max(_edit_list(file)) > 0
+
+
+def _edit_list(file: Path) -> tuple[float, float]:
+    """What the edit list hides at the start and the end of the track, in s; by its first entry that shows frames."""
     try:
         with open_regular(file) as stream:
             moov = next((stream.read(min(size, MAX_MOOV)) for kind, size in _boxes_of(stream) if kind == b"moov"), b"")
-        return _edit_list_start(moov)
+        return _edit_list_of(moov)
     except (OSError, ValueError, OverflowError, IndexError):  # damaged: whether it decodes is found by decoding
-        return 0.0
+        return 0.0, 0.0
 
 
-def _edit_list_start(moov: bytes) -> float:
+def _edit_list_of(moov: bytes) -> tuple[float, float]:
     for trak in _boxes(moov, b"trak"):
         media = _inner(trak, b"mdia")
         if not any(handler[8:12] == b"vide" for handler in _boxes(media, b"hdlr")):
             continue
-        header, edit = _inner(media, b"mdhd"), _inner(trak, b"edts", b"elst")
-        if not header or not edit:
-            return 0.0
-        scale = int.from_bytes(header[20:24] if header[0] == 1 else header[12:16])
-        size, at = (20, 8) if edit[0] == 1 else (12, 4)  # of an entry; where its media time is, of as many bytes
-        times = [int.from_bytes(edit[8 + i + at : 8 + i + 2 * at], signed=True) for i in range(0, len(edit) - 8, size)]
+        scale, scale_of_edits = _scale(_inner(media, b"mdhd")), _scale(_inner(moov, b"mvhd"))
+        edit, stbl = _inner(trak, b"edts", b"elst"), _inner(media, b"minf", b"stbl")
+        if not scale or not edit:
+            return 0.0, 0.0
+        n = 8 if edit[0] == 1 else 4  # bytes of an entry's duration and of its media time; its rate has 4
+        entries = [edit[i : i + 2 * n] for i in range(8, len(edit), 2 * n + 4)]
+        shown = [(int.from_bytes(e[n:], signed=True), int.from_bytes(e[:n])) for e in entries]
+        begin, length = next((entry for entry in shown if entry[0] >= 0), (0, 0))  # -1: a pause
         # With B-frames the first frame is shown some frames after it is decoded: the usual edit list takes that back.
-        first = int.from_bytes(_inner(media, b"minf", b"stbl", b"ctts")[12:16], signed=True)
-        return next((max(time - first, 0) / scale for time in times if time >= 0), 0.0) if scale else 0.0  # -1: a pause
-    return 0.0
+        first, times = int.from_bytes(_inner(stbl, b"ctts")[12:16], signed=True), _inner(stbl, b"stts")
+        counts = np.frombuffer(times[8 : len(times) // 8 * 8], ">u4").astype(np.int64)  # and how long each is shown
+        end = (first + int(counts[::2] @ counts[1::2])) / scale
+        hidden = end - begin / scale - (length + 1) / scale_of_edits if scale_of_edits else 0.0
+        return max(begin - first, 0) / scale, max(hidden, 0.0)
+    return 0.0, 0.0
+
+
+def _scale(header: bytes) -> int:
+    """Ticks per s, by the header of a movie or media; 0 without one."""
+    return int.from_bytes(header[20:24] if header[:1] == b"\1" else header[12:16])
 
 
 def _boxes_of(stream: BinaryIO) -> Iterator[tuple[bytes, int]]:

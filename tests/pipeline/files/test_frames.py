@@ -1,6 +1,10 @@
+import functools
 import pickle
 import struct
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -41,6 +45,49 @@ def test_png_decodes_to_the_very_pixels_and_jpeg_nearly() -> None:
     np.testing.assert_array_equal(decode(png()), NOISE)
     smooth = cv2.GaussianBlur(NOISE, (0, 0), 5)
     np.testing.assert_allclose(decode(jpeg(smooth, cv2.IMWRITE_JPEG_QUALITY, 100)), smooth, atol=6)
+
+
+@functools.cache
+def encode(name: str, codec: str, change: Callable[[list[Any]], list[Any]] = list, **options: str) -> bytes:
+    """A clip of 60 frames, a group in 20, whose packets `change` has changed."""
+    av = pytest.importorskip("av")
+    with tempfile.TemporaryDirectory() as folder:
+        with av.open(f"{folder}/{name}", "w") as container:
+            stream = container.add_stream(codec, rate=25, options={"g": "20", **options})
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+            frames = [av.VideoFrame.from_ndarray(np.roll(NOISE, i, 1)) for i in range(60)]
+            packets = [packet for frame in [*frames, None] for packet in stream.encode(frame)]
+            container.mux(change(packets))
+        return Path(folder, name).read_bytes()
+
+
+def pause(packets: list[Any]) -> list[Any]:
+    """A second and a half without packets, which an AVI fills with empty ones."""
+    for packet in packets[30:]:
+        packet.dts += 37
+        packet.pts += 37
+    return packets
+
+
+def join_two(packets: list[Any]) -> list[Any]:
+    """Two pictures in packet 30, and one that is not coded in the next: as DivX did."""
+    for i, content in ((30, bytes(packets[30]) + bytes(packets[31])), (31, b"\0\0\1\xb6\x50\x0f\x7f")):
+        packet, packets[i] = packets[i], type(packets[i])(content)
+        for key in ("dts", "pts", "time_base", "stream"):
+            setattr(packets[i], key, getattr(packet, key))
+    return packets
+
+
+def overwrite(data: bytes, share: float, new: bytes) -> bytes:
+    begin, end = data.index(b"mdat") + 4, data.index(b"moov") - 4
+    at = begin + int(share * (end - begin - len(new)))
+    return data[:at] + new + data[at + len(new) :]
+
+
+def shorten(data: bytes) -> bytes:
+    """With an edit list that hides the last two frames."""
+    at = data.index(b"elst") + 12
+    return data[:at] + (int.from_bytes(data[at : at + 4]) - 80).to_bytes(4) + data[at + 4 :]
 
 
 @pytest.mark.parametrize(
@@ -202,6 +249,38 @@ def test_a_source_survives_its_spec_and_pickling(spec: str) -> None:
 
 RECORDS = ["", "x.tfrecord", "x@5", "x@5+", "x@+5", "@1+2", "x@-1+2", "x@1+2\n", f"x@{'9' * 19}+1"]
 PATTERNS = ["a/1.jpg", "{:06d}/{:06d}.jpg", "{:06d}/a.jpg", "a/{}.jpg"]
+
+
+MIXED = functools.partial(encode, "x.mp4", "libx264", bf="2")
+KINDS: dict[str, tuple[str, Callable[[], bytes], bool]] = {  # file, content, whether packets are counted
+    "H.264": ("x.mp4", MIXED, True),
+    "H.264 in Matroska": ("x.mkv", functools.partial(encode, "x.mkv", "libx264"), True),
+    "MPEG-4": ("x.mp4", functools.partial(encode, "x.mp4", "mpeg4"), True),
+    "MPEG-4 in AVI": ("x.avi", functools.partial(encode, "x.avi", "mpeg4", bf="2"), True),
+    "other codec": ("x.avi", functools.partial(encode, "x.avi", "mpeg2video"), False),
+    "a hole": ("x.mp4", lambda: overwrite(MIXED(), 0.4, bytes(3000)), False),
+    "noise": ("x.mp4", lambda: overwrite(MIXED(), 0.7, NOISE.tobytes()[:4000]), False),
+    "a bad last packet": ("x.mp4", lambda: overwrite(MIXED(), 1, bytes(2000)), False),
+    "an edit list": ("x.mp4", lambda: shorten(MIXED()), False),
+    "cut off": ("x.avi", lambda: encode("x.avi", "mpeg4")[:-20_000], False),
+    "no first picture": ("x.mkv", functools.partial(encode, "x.mkv", "libx264", lambda packets: packets[5:]), False),
+    "empty packets": ("x.avi", functools.partial(encode, "x.avi", "mpeg4", pause), False),
+    "two pictures in a packet": ("x.avi", functools.partial(encode, "x.avi", "mpeg4", join_two, bf="2"), False),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_frames_are_counted_from_packets_only_where_as_many_decode(kind, tmp_path, monkeypatch) -> None:
+    name, content, from_packets = KINDS[kind]
+    (tmp_path / name).write_bytes(content())
+    capture, decoded = cv2.VideoCapture(str(tmp_path / name)), 0
+    while capture.grab():
+        decoded += 1
+    opened = []
+    opener = Video._open_capture
+    monkeypatch.setattr(Video, "_open_capture", lambda self, *keys: opened.append(keys) or opener(self, *keys))
+    assert Video(tmp_path, name).count_frames() == decoded
+    assert ((cv2.CAP_PROP_N_THREADS, 1) not in opened) == from_packets
 
 
 @pytest.mark.parametrize(
