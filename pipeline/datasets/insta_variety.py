@@ -61,7 +61,7 @@ class InstaVariety(ClipDataset):
         Mistake("InstaVariety[._]*", "belongs to the list of videos: labels without pictures", f"Download {ARCHIVE}."),
     )
     # Counted by a user in the 273 files (issue 67 of the page). It fits the authors' script: 50 a file.
-    totals: ClassVar[Mapping[str, Totals]] = {"train": Totals(videos=13_601)}
+    totals: ClassVar[Mapping[str, Totals]] = {"train": Totals(videos=13_601, about=2_100_000)}
 
     def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
         return (*super().columns(split, body=body), *(("pose", "betas", "has_smpl") if self.fits else ()))

@@ -1,7 +1,7 @@
 """Forecast of rows, bytes and hours of a plan.  [raw -> tracks -> features] -> windows
 
-Rows follow from committed videos, the release's numbers, or (clips without keypoints) the frames in headers; bytes from
-rows; hours from recorded speeds of earlier runs on this machine.
+Rows follow from committed videos, the release's numbers or estimates, or (clips without keypoints) the frames in
+headers; bytes from rows; hours from recorded speeds of earlier runs on this machine.
 """
 
 from __future__ import annotations
@@ -127,14 +127,20 @@ def _expected_rows(plan: SplitPlan, todo: ConversionPlan) -> tuple[float | None,
         reasons = [f"{plan.rows_again:,} in changed videos"] * bool(todo.changed)
         reasons += [f"{mean:,.3g} per new video, as in committed ones"] * bool(n_new)
         return plan.rows_again + mean * n_new, ", ".join(reasons)
-    dataset = todo.dataset
+    dataset, stand_in = todo.dataset, todo.reader["stand_in"]
+    for other in _readable(todo.root):
+        of_this = other.name.startswith(f"{dataset.name}/") and other.manifest["reader"].get("stand_in") == stand_in
+        if of_this and other.manifest["rows"]:
+            mean = other.manifest["rows"] / len(other.videos)
+            return mean * len(new), f"{mean:,.3g} per video, as in {other.name}"
     known, every = dataset.totals.get(todo.split, Totals()), dataset.totals.get("all", Totals())
-    total, videos = float(known.frames or 0), known.videos
-    if not total and videos and every.frames and every.videos:  # then a split lists all videos
-        total, videos = every.frames * videos / every.videos, every.videos
-    if not total or not videos or todo.reader["stand_in"]:
+    share = known.videos / every.videos if known.videos and every.videos else 1.0  # then a split lists all videos
+    sizes = [(of.frames or of.about or 0, of.videos) for of in (known, every, *dataset.totals.values())]
+    rows = share * len(new) * next((n / videos for n, videos in sizes if n and videos), math.inf)
+    rows = min(rows, known.frames or known.about or math.inf) / dataset.every
+    if stand_in or rows == math.inf:
         return None, UNKNOWN
-    return total * min(1.0, len(new) / videos) / dataset.every, "from the release's numbers"
+    return rows, "from the release's numbers" if known.frames or every.frames else "from an estimate of the release"
 
 
 def _rates(plans: Sequence[SplitPlan]) -> dict[tuple[str, str], Rate]:
@@ -178,22 +184,22 @@ def _rate_of(note: Mapping[str, Any]) -> Rate | None:
 
 def forecast_lines(forecasts: Sequence[Forecast]) -> Iterator[str]:
     """Rows by split; then bytes, rows, hours and speeds by step."""
-    if not forecasts:
-        return
-    yield "[bold]forecast[/bold]"
     unknown = [result.split for result in forecasts if result.rows is None]
     known = [result for result in forecasts if result.rows is not None]
+    works = [work for result in known for work in result.works]
+    if not works and not unknown:
+        return
+    yield "[bold]forecast[/bold]"
     for result in known:
-        text = f"about {_about(result.rows or 0)} rows: {result.source}" if result.rows else result.source
-        yield f"  {plain(result.split):<24}  {plain(text)}"
+        if result.rows:
+            yield f"  {plain(result.split):<24}  {plain(f'about {_about(result.rows)} rows: {result.source}')}"
     if unknown:
         yield f"  {'no forecast':<24}  {plain(', '.join(unknown))}: {UNKNOWN}"
-    works = [work for result in known for work in result.works]
     if not works:
         return
     disk = sum((Counter(result.bytes) for result in known), Counter[str]())
     by_stream = ", ".join(f"{plain(name)} {size(n)}" for name, n in disk.items())
-    yield f"  {'disk':<24}  {size(sum(disk.values()))}: {by_stream}"
+    yield f"  {'disk':<24}  {'at least ' if unknown else ''}{size(sum(disk.values()))}: {by_stream}"
     for step, name in dict.fromkeys((work.step, work.name) for work in works):
         same = [work for work in works if (work.step, work.name) == (step, name)]
         rows, rate = sum(work.rows for work in same), same[0].rate

@@ -15,6 +15,7 @@ from pipeline.features.spec import StreamSpec
 from pipeline.files.raw import changes
 from pipeline.recipe.overview import plan_splits, stored_bytes, stream_bytes
 from tests.packages import BROKEN, install
+from tests.pipeline.datasets.by_hand import touch, write_video
 
 
 @pytest.fixture
@@ -128,6 +129,22 @@ def test_a_broken_package_whose_rows_are_in_the_cache_does_not_end_status_nor_do
     shown = ran("doctor", "--json", code=1)
     assert json.loads(shown.out)["examined"][0]["dataset"] == "penn_action"
     assert shown.err.startswith(f"! {dances}")
+
+
+def test_rows_of_a_release_are_estimated_by_its_videos_before_the_first_conversion(penn, luigi_cfg, ran) -> None:
+    for clip in ("train/abseiling/a", "train/abseiling/b", "val/abseiling/c"):
+        write_video(penn.raw.parent / f"kinetics/{clip}.mp4", 3)
+        touch(penn.raw.parent / "kinetics/keypoints" / clip, "x_000000000000_keypoints.json")
+    luigi_cfg("penn_action kinetics", "[features]\nstreams = homography")
+    shown = " ".join(ran("plan").out.split())
+    for split, rows in (("train", 502), ("val", 251)):  # 5 million rows of val in 19,906 clips; none known of train
+        assert f"kinetics/{split} about {rows} rows: from an estimate of the release" in shown
+    assert "disk at least " in shown, "rows of Penn Action are unknown: it is demo data"
+    penn.converted()
+    shown = " ".join(ran("plan").out.split())
+    assert "penn_action/test about 24 rows: 4 per video, as in penn_action/train" in shown
+    assert "no new rows" not in shown
+    assert "disk at least " not in shown
 
 
 def test_what_is_forecast_is_what_is_written(penn: Any, into: Any, network: Any, plan: Any, as_json: Any) -> None:
