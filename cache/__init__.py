@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from cache.crop_policy import CropPolicy, Jitter
-from cache.errors import CacheChanged, CacheError, MissingSplit
+from cache.errors import CacheChanged, CacheError, MissingSplit, Unreadable
 from cache.format.extra import ExtraColumn, Mirror, find_mirrors_by
 from cache.format.layout import (
     COLUMNS,
@@ -66,6 +66,7 @@ __all__ = [
     "StreamWriter",
     "TrackRecord",
     "TrackRows",
+    "Unreadable",
     "VerifyReport",
     "VideoEntry",
     "check_track",

@@ -14,6 +14,15 @@ class CacheError(Exception):
         return cls(f"{file}: expected {expected}, found {found}. {do}")
 
 
+class Unreadable(CacheError):
+    """A file or folder that this user may not read."""
+
+    @classmethod
+    def of(cls, error: PermissionError) -> Self:
+        ask = "Ask its owner for permission (chmod -R g+rwX), and see docs/operations.md, Several people."
+        return cls(f"{error.filename}: permission denied. {ask}")
+
+
 class CacheChanged(CacheError):
     """The open split or stream has been replaced, as by `extract --replace`: open it again."""
 

@@ -14,13 +14,12 @@ from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Final
 
-from cache.errors import CacheError
+from cache.errors import CacheError, Unreadable
 from cache.format import layout, manifest
 from cache.format import shard as shards
-from cache.format.check import check, shard_files
+from cache.format.check import ShardFile, check, shard_files
 from cache.format.layout import BYTES, STAGED, Geometry, json_file
 from cache.format.manifest import Commit, Place
 from cache.format.references import (
@@ -87,8 +86,7 @@ def verify(
         progress: called after each shard.
         splits: only these, as "<dataset>/<split>".
 
-    Raises CacheError when there is no cache at `root`, or no such split, and when an object store does not answer;
-    OSError when files may not be read.
+    Raises CacheError when there is no cache at `root`, or no such split, and when an object store does not answer.
     """
     store = require_cache(root)
     folders = split_folders(store)
@@ -99,16 +97,22 @@ def verify(
     with ThreadPoolExecutor(_THREADS if store.exclusive else _REQUESTS, thread_name_prefix="verify") as threads:
         verification = _Verification(store, fast, threads, progress, itertools.chain(*places.values()))
         try:
-            own = (places[name][0] for name in names)
-            committed = [place for place in own if store.exists(place.manifest) or manifest.lost_manifest(place)]
+            committed = [place for place in (places[name][0] for name in names) if _is_committed(place)]
             verification.groups("", dict.fromkeys(["", *(place.split.partition("/")[0] for place in committed)]))
             for place in itertools.chain(*places.values()):
-                verification.place(place)
+                verification.place_if_readable(place)
         except BaseException:
             threads.shutdown(wait=True, cancel_futures=True)
             raise
     notes = (*verification.notes, *tag_notes(store))
     return VerifyReport(tuple(verification.damaged), notes, fast=fast, **verification.counts)
+
+
+def _is_committed(place: Place) -> bool:
+    try:
+        return place.store.exists(place.manifest) or bool(manifest.lost_manifest(place))
+    except PermissionError:
+        return False
 
 
 class _Verification:
@@ -139,6 +143,13 @@ class _Verification:
                 state = "other bytes" if key in files else "no file"
                 message = self._error(key, "the zarr.json of a Zarr group", state, shards.REPAIR)
                 self.damaged.append(Damage(split, None, None, None, key, message))
+
+    def place_if_readable(self, place: Place) -> None:
+        """As `place`; what this user may not read is a damage."""
+        try:
+            self.place(place)
+        except PermissionError as error:
+            self._damage(place, place.manifest, str(Unreadable.of(error)))
 
     def place(self, place: Place) -> None:
         """Check a split without its streams, or a stream; again when there has been a commit meanwhile."""
@@ -171,7 +182,7 @@ class _Verification:
         except CacheError as error:
             self._damage(place, place.manifest, f"{self._store.location(place.manifest)}: {error}")
             return
-        checks = self._threads.map(partial(check, self._store, fast=self._fast), files)
+        checks = self._threads.map(self._problem_of, files)
         for file, problem in zip(files, checks, strict=True):
             if problem:
                 self._damage(place, file.key, problem, file.array, file.number)
@@ -180,6 +191,12 @@ class _Verification:
                 n_shards, seconds = self.counts["shards"], max(time.monotonic() - self._started, 1e-3)
                 rate = f"{self.counts['bytes'] / 1e6 / seconds:,.0f} MB/s"
                 self._progress(n_shards, max(self._total, n_shards), rate)
+
+    def _problem_of(self, file: ShardFile) -> str:
+        try:
+            return check(self._store, file, fast=self._fast)
+        except PermissionError as error:
+            return str(Unreadable.of(error))
 
     def _commit(self, place: Place) -> Commit | None:
         """The commit in force with its intact small files; None where there is none."""
@@ -269,6 +286,8 @@ def repair(root: Root, report: VerifyReport) -> Repaired:
             _remove_shards(place, damaged_shards.get((split, stream), ()), repaired)
         except CacheError as error:  # still repair the other splits and streams
             repaired.refused.append(str(error))
+        except PermissionError as error:
+            repaired.refused.append(str(Unreadable.of(error)))
     return repaired
 
 

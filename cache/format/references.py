@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 from cache.format import layout
@@ -60,9 +61,24 @@ def column_metadata_of(manifest: Mapping[str, Any], name: str) -> bytes | None:
 
 def split_folders(store: Store) -> list[str]:
     """All folders that may be splits, committed or not, by "<dataset>/<split>"."""
-    datasets = (name for name in store.list_names("") if layout.is_name(name))
-    folders = (f"{dataset}/{name}" for dataset in datasets for name in store.list_names(dataset))
-    return [name for name in folders if layout.is_split_name(name) and store.list_names(name)]
+    return [name for name in possible_splits(store) if _names_in(store, name) != []]
+
+
+def possible_splits(store: Store) -> Iterator[str]:
+    """As `split_folders`, also empty ones. A dataset's folder that may not be read stands for its splits."""
+    for dataset in store.list_names(""):
+        if layout.is_name(dataset) and dataset != "lost+found":
+            names = _names_in(store, dataset)
+            folders = [dataset] if names is None else [f"{dataset}/{name}" for name in names if layout.is_name(name)]
+            yield from folders
+
+
+def _names_in(store: Store, folder: str) -> list[str] | None:
+    """As `store.list_names`; None for a folder that may not be read."""
+    try:
+        return store.list_names(folder)
+    except PermissionError:
+        return None
 
 
 def tag_notes(store: Store) -> list[str]:
@@ -84,7 +100,10 @@ def stream_folders(store: Store, split: str) -> list[str]:
 
 def places_of(store: Store, split: str) -> list[Place]:
     """Places of a split and its streams, committed or not."""
-    return [Place(store, split, stream) for stream in (None, *stream_folders(store, split))]
+    streams: list[str] = []
+    with suppress(PermissionError):  # which the place of the split shows
+        streams = stream_folders(store, split)
+    return [Place(store, split, stream) for stream in (None, *streams)]
 
 
 def shards_on_disk(store: Store, array: str) -> list[int]:

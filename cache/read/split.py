@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from cache.crop_policy import CropPolicy
-from cache.errors import CacheChanged, CacheError, MissingSplit
+from cache.errors import CacheChanged, CacheError, MissingSplit, Unreadable
 from cache.format import layout, manifest
 from cache.format.extra import FUNCTION, FindMirror, find_mirrors_by, mirror_finders
 from cache.format.layout import HAS_VALUE, MANIFEST, UNDECODABLE, Geometry
 from cache.format.manifest import Place
 from cache.format.records import TrackTable, VideoTable
+from cache.format.references import possible_splits
 from cache.format.tables import live_by_shard, track_of
 from cache.read.batches import OF_TRACKS, USUAL, OpenSplit, StreamFields
 from cache.storage import store_at
@@ -64,15 +65,17 @@ class FeatureCache(Mapping[str, "Split"]):
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """Names of the committed splits, sorted."""
-        datasets = (name for name in self.store.list_names("") if layout.is_name(name))
-        return tuple(
-            f"{data}/{name}" for data in datasets for name in self.store.list_names(data) if f"{data}/{name}" in self
-        )
+        """Names of the committed splits, sorted; of a dataset's folder that may not be read, its own."""
+        return tuple(name for name in possible_splits(self.store) if name in self)
 
     def __getitem__(self, name: str) -> Split:
         is_name = isinstance(name, str) and layout.is_split_name(name)
-        commit = manifest.load(Place(self.store, name)) if is_name else None
+        try:
+            commit = manifest.load(Place(self.store, name)) if is_name else None
+            if commit is None and name in self:
+                self.store.list_names(name)  # raises, as it may not be read
+        except PermissionError as error:
+            raise Unreadable.of(error) from error
         if commit is None:
             names = ", ".join(self.splits) or "none"
             raise MissingSplit(f"{self.root}: no committed split {name!r}; there are: {names}")
@@ -85,7 +88,12 @@ class FeatureCache(Mapping[str, "Split"]):
         return len(self.splits)
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and layout.is_split_name(name) and self.store.exists(f"{name}/{MANIFEST}")
+        try:
+            if isinstance(name, str) and layout.is_name(name):
+                self.store.list_names(name)
+            return isinstance(name, str) and layout.is_split_name(name) and self.store.exists(f"{name}/{MANIFEST}")
+        except PermissionError:
+            return True  # opening it says why
 
     def __repr__(self) -> str:
         return f"<FeatureCache {self.root}: {', '.join(self.splits) or 'empty'}>"

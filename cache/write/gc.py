@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-from cache.errors import CacheError
+from cache.errors import CacheError, Unreadable
 from cache.format import manifest
 from cache.format.layout import STAGED, TAG_COPIED, TAGS
 from cache.format.manifest import Place
@@ -27,6 +27,7 @@ class Collected:
     removed: list[str] = field(default_factory=list)
     bytes: int = 0
     skipped: list[str] = field(default_factory=list)  # messages: why something was left
+    problems: list[str] = field(default_factory=list)  # of the disk, or of permissions
 
 
 def gc(root: Root, *, dry_run: bool = False, unfinished: bool = False, older_than: float | None = None) -> Collected:
@@ -70,11 +71,15 @@ class _Sweep:
         try:
             with nullcontext() if self._dry_run else self._store.lock(place.writing):
                 sweep()
+            self.prune(place.home)
+        except Unreadable as error:
+            self.found.problems.append(str(error))
         except CacheError as error:
             self.found.skipped.append(str(error))
+        except PermissionError as error:
+            self.found.problems.append(str(Unreadable.of(error)))
         except OSError as error:
-            self.found.skipped.append(f"{error.filename or place.home}: {error.strerror}")
-        self.prune(place.home)
+            self.found.problems.append(f"{error.filename or place.home}: {error.strerror}")
 
     def place(self, place: Place) -> None:
         commit = manifest.load(place)

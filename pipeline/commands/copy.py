@@ -28,12 +28,13 @@ def options(sub: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Copy and check splits; print a line for each, and for each incomplete stream. Returns 1 for damage."""
-    names = _copy_tag(args) if args.tag else _copy_splits(args)
+    problems = list[str]()
+    names = _copy_tag(args) if args.tag else _copy_splits(args, problems)
     with bar("verify", err) as progress:
-        report = cache.verify(args.to, fast=True, progress=progress, splits=names)
-    for problem in report.problems:
+        problems += cache.verify(args.to, fast=True, progress=progress, splits=names).problems if names else ()
+    for problem in problems:
         out.print(f"{WRONG} {plain(problem)}")
-    return 0 if report.ok else 1
+    return 1 if problems else 0
 
 
 def _copy_tag(args: argparse.Namespace) -> Sequence[str]:
@@ -44,9 +45,14 @@ def _copy_tag(args: argparse.Namespace) -> Sequence[str]:
     return names
 
 
-def _copy_splits(args: argparse.Namespace) -> Sequence[str]:
-    opened = cache.open(args.cache)
-    names = choose_splits(args.splits, opened.splits)
+def _copy_splits(args: argparse.Namespace, problems: list[str]) -> Sequence[str]:
+    cached, opened = cache.open(args.cache), dict[str, cache.Split]()
+    for name in choose_splits(args.splits, cached.splits):
+        try:
+            opened[name] = cached[name]
+        except cache.Unreadable as error:
+            problems.append(str(error))
+    names = [*opened]
     streams = None if args.streams is None else [name for name in args.streams.split(",") if name]
     stored = sorted({stream for name in names for stream in opened[name].streams})
     if unknown := [name for name in streams or () if name not in stored]:

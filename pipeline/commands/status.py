@@ -169,8 +169,8 @@ def _status_of(opened: cache.FeatureCache, name: str, *, sizes: bool) -> dict[st
     try:
         split = opened[name]
         return split_status(split) | ({"sizes": stored_bytes(split)} if sizes else {})
-    except cache.CacheError as error:
-        return {"split": name, "problems": [str(error)]}
+    except (cache.CacheError, OSError) as error:
+        return {"split": name, "problems": [error_text(error)]}
 
 
 def split_status(split: cache.Split) -> dict[str, Any]:
@@ -186,8 +186,10 @@ def split_status(split: cache.Split) -> dict[str, Any]:
                 weights[name] = made | {"untrained": is_untrained(split, name)}
             undecodable[name] = split.undecodable(name)
             without[name] = split.stream_provenance(name).get(WITHOUT_FEATURES) or {}
-        except cache.CacheError as error:
-            problems.append(f"{split.name}: {name} is damaged: {error}")
+        except cache.Unreadable as error:
+            problems.append(f"{split.name}: {error}")
+        except (cache.CacheError, OSError) as error:
+            problems.append(f"{split.name}: {name} is damaged: {error_text(error)}")
     missing, unlisted = dict[str, str](), ""  # committed video -> its missing file ("": all); why they are unknown
     try:
         missing = missing_now(split)

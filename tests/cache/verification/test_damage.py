@@ -122,21 +122,20 @@ def test_only_the_splits_that_are_named_are_verified(tmp_path: Path, toy: Any) -
 
 
 @pytest.mark.parametrize("code", [errno.EIO, errno.EACCES], ids=["bytes lost by the disk", "no permission"])
-def test_what_the_disk_has_lost_is_damage_and_what_may_not_be_read_is_an_error(code, root, monkeypatch):
+def test_what_the_disk_has_lost_is_damage_and_what_may_not_be_read_is_shown_and_never_removed(code, root, monkeypatch):
     shard, real = root / SPLIT / "kp_2d/c/2/0/0", os.preadv
     bad = shard.stat().st_ino
 
     def preadv(fd: int, buffers: Any, offset: int) -> int:
         if os.fstat(fd).st_ino == bad:
-            raise OSError(code, os.strerror(code))
+            raise OSError(code, os.strerror(code), str(shard))
         return real(fd, buffers, offset)
 
     monkeypatch.setattr(os, "preadv", preadv)
-    if code == errno.EIO:
-        assert found(root, shard)
-    else:
-        with pytest.raises(PermissionError):
-            cache.verify(root)
+    assert found(root, shard)
+    if code == errno.EACCES:
+        repaired = cache.repair(root, cache.verify(root))
+        assert repaired.removed == [] and "Ask its owner" in repaired.refused[0] and shard.exists()
 
 
 def test_a_commit_during_a_verification_is_no_damage(tracks: Path, toy: Any) -> None:

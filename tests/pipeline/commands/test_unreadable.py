@@ -1,0 +1,73 @@
+"""What one user of a cache may not read is a problem of its own; the rest is shown, read and checked."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import cache
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+NOBODY, SPLIT = 65534, "penn_action/train"
+
+
+@contextmanager
+def another_user() -> Iterator[None]:
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.fixture
+def root(penn: Any, network: Any) -> Iterator[Path]:
+    """A cache with two splits, which all may read; other tests change the permissions above their own folders."""
+    penn.converted("fast")
+    with tempfile.TemporaryDirectory() as top:
+        root = Path(shutil.copytree(penn.root, Path(top) / "cache"))
+        cache.copy_split(penn.root, SPLIT, Path(top) / "copy")
+        (Path(top) / "copy/penn_action").rename(root / "other")
+        for path in (Path(top), root, *root.rglob("*")):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        (root.parent / "to").mkdir()
+        (root.parent / "to").chmod(0o777)
+        yield root
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    ["penn_action", SPLIT, f"{SPLIT}/manifest.json", f"{SPLIT}/features/resnet50/manifest.json", f"{SPLIT}/bbox/c/0/0"],
+)
+def test_what_may_not_be_read_is_a_problem_of_its_own_and_the_others_are_shown(
+    hidden: str, root: Path, ran: Any
+) -> None:
+    name, place, at = (hidden if hidden == "penn_action" else SPLIT), root / hidden, ("--cache", root)
+    mode = place.stat().st_mode
+    place.chmod(0o700 if place.is_dir() else 0o600)
+    of_split = "features" not in hidden and "bbox" not in hidden  # without which nothing of the split is shown
+    with another_user():
+        shown = {row["split"]: row for row in json.loads(ran("status", *at, "--json", code=1).out)}
+        assert {*shown} == {"other/train", name}
+        if of_split:
+            assert shown[name].keys() == {"split", "problems"}
+        if "bbox" not in hidden:
+            assert any(f"{place}" in text and "Ask its owner" in text for text in shown[name]["problems"]), shown[name]
+            assert "other/train" in ran("status", *at, code=1).out
+        assert len(cache.open(root)["other/train"].windows(4, 4, "resnet50")) > 0
+        for fast in ((), ("--fast",)) if "bbox" not in hidden else ((),):
+            found = json.loads(ran("verify", *at, *fast, "--json", code=1).out)
+            assert [damage["split"] for damage in found["damaged"]] == [name] and found["splits"] >= 1
+            assert str(place) in found["damaged"][0]["what"]
+        collected = json.loads(ran("gc", *at, "--json", "--dry-run", code=int("bbox" not in hidden)).out)
+        if of_split:
+            assert [str(place) in text for text in collected["problems"]] == [True]
+            assert "other/train: copied" in ran("copy", *at, "--to", root.parent / "to", code=1).out
+    place.chmod(mode)
+    ran("verify", *at)
