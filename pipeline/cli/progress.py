@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
 
 EVERY: Final = 60.0  # s between two lines without a terminal; shorter work prints none
+SLOW: Final = 5.0  # s of silence before a line
 NARROW: Final = 130  # columns of a terminal below which the bar is short
 
 
@@ -52,6 +55,20 @@ def bar(what: str, console: Console, *, unit: str = "", quiet: bool = False, alo
         yield _lines(" ".join(what.split()), unit)
 
 
+@contextmanager
+def line_if_slow(text: str) -> Iterator[None]:
+    """Print a line on standard error if a block, or the decorated function, takes longer than `SLOW` s."""
+    from pipeline.cli import console as terminal
+
+    timer = threading.Timer(SLOW, lambda: terminal.err.print(terminal.plain(text)))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 def _bars(console: Console, unit: str) -> RichProgress:
     from rich import progress as bars  # only by processes that show a bar
     from rich.table import Column
@@ -79,19 +96,21 @@ def _bars(console: Console, unit: str) -> RichProgress:
 
 
 def _lines(what: str, unit: str) -> Progress:
-    began, first, last = 0.0, -1, 0.0
+    began, first, last = math.inf, -1, 0.0
 
     def report(done: int, total: int, message: str = "") -> None:
         nonlocal began, first, last
         now = time.monotonic()
         if first < 0:
-            began, first, last = now, done, now
+            first, last = done, now
+        elif done > first and began == math.inf:  # the start of processes is in no rate
+            began, first = now, done
         if now < last + EVERY or done >= total:
             return
         last = now
         from pipeline.cli import console as terminal
 
-        a_second = (done - first) / (now - began)
+        a_second = (done - first) / (now - began) if now > began else 0.0
         parts = [f"{done:,}/{total:,}" + (f" {unit}s" if unit else "")]
         if a_second > 0:
             parts += [terminal.rate(a_second, unit)] if unit else []

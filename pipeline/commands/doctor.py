@@ -18,6 +18,7 @@ from pipeline import datasets
 from pipeline.cli import console
 from pipeline.cli.command_line import json_option
 from pipeline.cli.console import DONE, DOUBT, CommandResult, err, plain, print_result
+from pipeline.cli.progress import line_if_slow
 from pipeline.cli.text import command
 from pipeline.datasets.base import Dataset, Mistake, ReleasePart, describe_error, globs
 from pipeline.demo import demo_data, has_demo_data
@@ -265,6 +266,7 @@ class Examination:
         return replace(self, parts=tuple(parts))
 
 
+@line_if_slow("listing the raw files ...")
 def examine(dataset: Dataset | BodyFiles, raw: Path) -> Examination:
     """Examine the raw folder of a dataset, or the body model's folder."""
     splits, parts, unreadable = dataset.splits, dataset.parts, listing.Unreadable()

@@ -16,6 +16,7 @@ from typing import Any, Final
 import cache
 from cache import fingerprint
 from pipeline.accounting import NOT_NOW
+from pipeline.cli.progress import line_if_slow
 from pipeline.cli.text import FEW, command, count, few
 from pipeline.conversion.committed import (
     DROP,
@@ -161,6 +162,7 @@ def recorded_plan(
     return compare(split, reader, name, raw=raw, root=split.root, body=body, drop_removed=drop_removed, retry=retry)
 
 
+@line_if_slow("comparing the raw files with the cache ...")
 def compare(
     committed: cache.Split | None,
     dataset: Dataset,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 import cache
+from pipeline.cli import progress
 from pipeline.conversion.committed import rejected_videos
 from pipeline.datasets.penn_action import PennAction
 from pipeline.features.spec import StreamSpec
@@ -145,6 +147,18 @@ def test_rows_of_a_release_are_estimated_by_its_videos_before_the_first_conversi
     assert "penn_action/test about 24 rows: 4 per video, as in penn_action/train" in shown
     assert "no new rows" not in shown
     assert "disk at least " not in shown
+
+
+@pytest.mark.parametrize("words", [("plan",), ("doctor",), ("convert", "penn_action", "train", "--cache", "cache")])
+def test_a_folder_that_takes_long_to_list_is_no_silence(words, penn, luigi_cfg, ran, monkeypatch) -> None:
+    luigi_cfg()
+    raw = ("--raw", penn.raw) if words[0] == "convert" else ()
+    monkeypatch.chdir(penn.raw.parent)
+    assert " raw files" not in ran(*words, *raw).err
+    monkeypatch.setattr(progress, "SLOW", 0.01)
+    scan = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda *place: time.sleep(0.1) or scan(*place))
+    assert " raw files" in ran(*words, *raw).err
 
 
 def test_what_is_forecast_is_what_is_written(penn: Any, into: Any, network: Any, plan: Any, as_json: Any) -> None:
