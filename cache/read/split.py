@@ -77,7 +77,7 @@ class FeatureCache(Mapping[str, "Split"]):
         except PermissionError as error:
             raise Unreadable.of(error) from error
         if commit is None:
-            names = ", ".join(self.splits) or "none"
+            names = ", ".join(split for split in self.splits if split != name) or "none"  # committed meanwhile
             raise MissingSplit(f"{self.root}: no committed split {name!r}; there are: {names}")
         return Split(commit)
 

@@ -141,6 +141,8 @@ def run(parser: Callable[[], argparse.ArgumentParser], argv: Sequence[str] | Non
             if "--debug" in arguments:
                 traceback.print_exc()
             message = f"{type(error).__name__}: {error}. This is a bug in this program: --debug shows where."
+            if isinstance(error, MemoryError) or "failed to map segment" in str(error):
+                message = f"too little memory ({error}). Allow this process more: ulimit -v, or the job's limit."
             if isinstance(error, PipelineError | CacheError | OSError):
                 places = (getattr(args, key, None) for key in ("cache", "out"))
                 message = text.error_text(error, [place for place in places if place is not None])

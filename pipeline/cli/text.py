@@ -20,7 +20,7 @@ SYSTEM_ERRORS: Final = {  # what is wrong, and what to do
     errno.EIO: ("input/output error of its disk", f"Check the disk, {AGAIN}"),
     errno.EACCES: ("permission denied", "Change its permissions (ls -ld shows them), or name another path."),
     errno.EPERM: ("operation not permitted", OTHER),
-    errno.EROFS: ("its disk is read-only", "Name another path; for clips, a folder with links to them (ln -s)."),
+    errno.EROFS: ("its disk is read-only", OTHER),
     errno.EEXIST: ("this is a file, where a folder is needed", OTHER),
     errno.ENOTDIR: ("this is a file, where a folder is needed", OTHER),
     errno.EISDIR: ("this is a folder, where a file is needed", "Name a file."),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import shlex
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -44,9 +45,11 @@ def options(sub: argparse.ArgumentParser) -> None:
     add(
         "--recompute",
         type=whole(1),
+        nargs="?",
+        const=100,
         metavar="N",
-        help="Recompute N random rows of each stream with a second decoder and compare. Exits with 1 if a row does "
-        "not match its own frame, or cannot be compared",
+        help="Recompute N random rows (default: 100) of each stream with a second decoder and compare. Exits with 1 if "
+        "a row does not match its own frame, or cannot be compared",
     )
     add("--seed", type=whole(0), default=0, help="Seed of the drawn rows, with --recompute (default: 0)")
     add("--weights", metavar="KIND:FILE", help="Weights of streams that were computed with a file, with --recompute")
@@ -116,6 +119,9 @@ def _verify(args: argparse.Namespace, splits: Sequence[str] | None, result: Comm
     """Verify the cache, and add the report to the result."""
     with bar("verify", err) as progress:
         report = cache.verify(args.cache, fast=args.fast, progress=progress, splits=splits)
+    at = f"--cache {shlex.quote(str(args.cache))}"
+    damaged = tuple(replace(damage, what=damage.what.replace("--cache DIR", at)) for damage in report.damaged)
+    report = replace(report, damaged=damaged)
     result.lines(report.problems, WRONG)
     result.lines(report.notes, IDLE)
     summary = f"{count(report.shards, 'shard')}, {size(report.bytes)}" + ", sizes and indexes only" * report.fast

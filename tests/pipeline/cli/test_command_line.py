@@ -1,5 +1,6 @@
 """`python -m pipeline`: what it prints, and its exit codes."""
 
+import errno
 import functools
 import io
 import json
@@ -11,6 +12,7 @@ from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -196,14 +198,18 @@ def test_debug_shows_where_an_error_comes_from(convert: Any, ran: Any, penn: Any
         assert error.splitlines()[-1].startswith("error: penn_action has no split 'val'")
 
 
-def test_an_unexpected_failure_is_one_line_too(convert: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: Any) -> None:
-        raise ZeroDivisionError("division\nby zero")
-
-    monkeypatch.setattr(PennAction, "videos", fail)
+@pytest.mark.parametrize(
+    ("error", "start", "end"),
+    [
+        (ZeroDivisionError("division\nby zero"), r"ZeroDivisionError: division\nby zero. ", "--debug shows where."),
+        (ImportError("a.so: failed to map segment"), "too little memory (a.so: failed to map", "or the job's limit."),
+        (OSError(errno.EROFS, "", "/a"), "/a: its disk is read-only. Name", "another path."),
+    ],
+)
+def test_an_unexpected_failure_is_one_line_too(convert, monkeypatch, error, start, end):
+    monkeypatch.setattr(PennAction, "videos", Mock(side_effect=error))
     (line,) = convert(code=2).err.splitlines()
-    assert line.startswith(r"error: ZeroDivisionError: division\nby zero. ")
-    assert "--debug" in line
+    assert line.startswith(f"error: {start}") and line.endswith(end)
 
 
 def test_without_the_packages_a_command_is_one_line() -> None:
