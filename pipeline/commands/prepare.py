@@ -39,7 +39,7 @@ from pipeline.recipe.forecast import forecast_lines, forecasts_of
 from pipeline.recipe.overview import SplitPlan, plan_splits
 from pipeline.recipe.recipe import LAYOUT, Recipe, StepResult, detect_again, missing_files, report_step
 from pipeline.settings.arguments import body_of, cache_option, check_own_folder, from_settings, option_type
-from pipeline.settings.sections import detector_of
+from pipeline.settings.sections import Settings, detector_of
 
 NO_DETECTOR: Final = "none"
 DEFAULTS: Final = {  # of the options, for other commands that prepare data
@@ -53,9 +53,8 @@ WITHOUT_WEIGHTS: Final = (
     "no features: no weights are named. To add features, repeat the command with --weights spin:FILE, "
     "torchvision:IMAGENET1K_V2 (downloaded once), or untrained:0 for a trial run with random weights"
 )
-
 NO_DOWNLOAD: Final = (
-    "Or leave --weights out, for tracks without features; untrained:0 has random weights, for a trial run."
+    "Or leave --weights out (tracks without features), or use untrained:0 (random weights, a trial run)."
 )
 
 
@@ -155,22 +154,12 @@ class Preparation:
                 )
         upcoming = [plan.recipe for plan in plans if not (plan.up_to_date or plan.problems)]
         specs = {spec.name: spec for recipe in upcoming for spec in recipe.streams}
-        if failures := self.load(specs.values()):
+        if failures := _load(self.args, self.recipes[0].settings, specs.values()):
             raise MissingAssets(" ".join(failures))
         for folder in {self.page(plan.recipe).absolute().parent for plan in plans}:
             above = next(path for path in (folder, *folder.parents) if path.exists())
             if not (above.is_dir() and os.access(above, os.W_OK)):
                 raise PipelineError(f"{folder}: cannot write pages there. Name another folder: --pages DIR")
-
-    def load(self, specs: Iterable[StreamSpec]) -> list[str]:
-        """Load networks that run in this process, and download their weights. Returns messages about missing ones."""
-        messages, settings = [], self.recipes[0].settings
-        for spec in () if settings.dask.scheduler or settings.features.processes else specs:
-            try:
-                computing.load(spec.stream, settings.features.machine(), None)
-            except MissingAssets as error:
-                messages.append(f"{error} {NO_DOWNLOAD}" if self.args.weights else str(error))
-        return list(dict.fromkeys(messages))
 
 
 def resolve(args: argparse.Namespace, streams: Sequence[StreamSpec] = ()) -> Preparation:
@@ -189,36 +178,39 @@ def resolve(args: argparse.Namespace, streams: Sequence[StreamSpec] = ()) -> Pre
             f"{dataset.name}: its 3D joints need SMPL's files: --body DIR. They cannot be added after features. "
             "(`convert` and `extract` work without.)"
         )
-    detector = _detector(args)
-    common: dict[str, Any] = {"body": body, "drop_removed": settings.convert.removed == "drop", "detector": detector}
-    common["by_any_detector"] = detector is not None and _keeps_other_keypoints(args, detector.name)
-    recipes, without_weights = [], False
+    streams_of, without_weights = dict[str, tuple[StreamSpec, ...]](), False
     committed = {split: committed_split(args.cache, f"{dataset.name}/{split}") for split in dataset.splits}
     first = next((split for split in committed.values() if split is not None and split.streams), None)
     for split in dataset.splits:
-        specs: list[StreamSpec] = []
         try:  # a new split takes the recorded weights of another one
             recorded = first if committed[split] is None else committed[split]
             every = streams or extract_command.specs_of(args, f"{dataset.name}/{split}", recorded, stand_in=demo)
-            specs = [spec for spec in every if dataset.has_pixels or not spec.stream.reads.crops]
+            streams_of[split] = tuple(spec for spec in every if dataset.has_pixels or not spec.stream.reads.crops)
         except extract_command.NoWeights:
             if args.stream is not None:
                 raise
             without_weights = dataset.has_pixels
-        recipes.append(Recipe(dataset, split, args.raw, args.cache, settings, streams=tuple(specs), **common))
-    prepared = Preparation(args, dataset, recipes, without_weights)
-    if detector is not None and not (detector.downloads and args.plan):
+    detector = _detector(args, settings, {spec.name: spec for specs in streams_of.values() for spec in specs}.values())
+    common: dict[str, Any] = {"body": body, "drop_removed": settings.convert.removed == "drop", "detector": detector}
+    common["by_any_detector"] = detector is not None and _keeps_other_keypoints(args, detector.name)
+    where = (args.raw, args.cache, settings)
+    recipes = [Recipe(dataset, name, *where, streams=streams_of.get(name, ()), **common) for name in dataset.splits]
+    return Preparation(args, dataset, recipes, without_weights)
+
+
+def _load(args: argparse.Namespace, settings: Settings, specs: Iterable[StreamSpec]) -> list[str]:
+    """Load networks that run in this process, and download their weights. Returns messages about missing ones."""
+    messages = []
+    for spec in () if settings.dask.scheduler or settings.features.processes else specs:
         try:
-            detect.identity(detector)  # downloads its weights
-        except (ConfigError, MissingAssets) as error:
-            named = {spec.name: spec for recipe in recipes for spec in recipe.streams}
-            others = prepared.load(named.values()) if isinstance(error, MissingAssets) and not args.plan else []
-            raise type(error)(" ".join([_detector_error(args, detector.name, error), *others])) from error
-    return prepared
+            computing.load(spec.stream, settings.features.machine(), None)
+        except MissingAssets as error:
+            messages.append(f"{error} {NO_DOWNLOAD}" if args.weights else str(error))
+    return messages
 
 
-def _detector(args: argparse.Namespace) -> Detector | None:
-    """The detector for clips without keypoints; None if no clip needs one."""
+def _detector(args: argparse.Namespace, settings: Settings, specs: Iterable[StreamSpec]) -> Detector | None:
+    """The detector for clips without keypoints; None if no clip needs one. specs: to name all missing downloads."""
     if args.dataset not in args.cfg.detect.datasets or args.detector == NO_DETECTOR:
         if args.every is not None:
             raise ConfigError(f"--every {args.every}: no detector runs here. Leave the option out.")
@@ -230,9 +222,16 @@ def _detector(args: argparse.Namespace) -> Detector | None:
     if not any(_is_whole(args.raw, clip) for clip in clips):
         return None  # the conversion names the clips that cannot be read
     try:
-        return detector_of(args.cfg.source, name, every=args.every)
-    except ConfigError as error:
-        raise ConfigError(_detector_error(args, name, error)) from error
+        detector = detector_of(args.cfg.source, name, every=args.every)
+        if not detector.downloads or not args.plan:
+            detect.identity(detector)  # downloads its weights
+    except (ConfigError, MissingAssets) as error:
+        message = re.sub(rf"--set (?!\[|{re.escape(name)}\.)", f"--set {name}.", str(error)).rstrip(".")  # as here
+        message = message.replace("--weights ", f"--detector {name} --set {name}.weights=")
+        do = f"Or name another --detector, or put keypoints of another tool into {args.raw}/{KEYPOINTS}."
+        others = [] if args.plan or isinstance(error, ConfigError) else _load(args, settings, specs)
+        raise type(error)(" ".join([f"{message}. {do}", *others])) from error
+    return detector
 
 
 def _is_whole(raw: Path, clip: str) -> bool:
@@ -241,13 +240,6 @@ def _is_whole(raw: Path, clip: str) -> bool:
     except RawDataError:
         return False
     return True
-
-
-def _detector_error(args: argparse.Namespace, name: str, error: Exception) -> str:
-    """A detector's message, with its options as `prepare` takes them."""
-    message = re.sub(rf"--set (?!\[|{re.escape(name)}\.)", f"--set {name}.", str(error)).rstrip(".")
-    message = message.replace("--weights ", f"--detector {name} --set {name}.weights=")
-    return f"{message}. Or name another --detector, or put keypoints of another tool into {args.raw}/{KEYPOINTS}."
 
 
 def _keeps_other_keypoints(args: argparse.Namespace, detector: str) -> bool:
@@ -323,11 +315,10 @@ def _print_plan(prepared: Preparation, plans: Sequence[SplitPlan]) -> None:
     most = None if prepared.args.all else FEW
     texts = [text for plan in plans for text in lines(plan, most)]
     if detection := next((plan.detection for plan in plans if plan.detection is not None), None):
-        missing = [files.clip for files in detection.missing]
-        others = detected_otherwise(detection, sorted({*list_clips(prepared.args.raw)} - {*missing}))
-        texts += [f"  {DOUBT} replaces keypoints of {plain(made)}" for made in detected_otherwise(detection, missing)]
-        again = f"--detector {detection.detector.name} detects them again"
-        texts += [f"  {DOUBT} keeps keypoints of {plain(made)}; {again}" for made in others]
+        missing = {files.clip for files in detection.missing}
+        kept = {*list_clips(prepared.args.raw)} - missing  # none, if a detector is named
+        for clips, verb in ((missing, "replaces"), (kept, "keeps, as no --detector is named,")):
+            texts += [f"  {DOUBT} {verb} keypoints of {plain(by)}" for by in detected_otherwise(detection, clips)]
     for text in (*texts, *forecast_lines([*forecasts_of(plans).values()])):
         out.print(text)
     if prepared.without_weights:

@@ -132,11 +132,9 @@ def detected_otherwise(plan: DetectionPlan, clips: Iterable[str]) -> list[str]:
     now, found = json.loads(json.dumps(plan.about)), Counter[str]()
     for clip in clips:
         info = read_info(plan.out / f"{clip}.json")
-        if info.get("description") != MADE_BY:
-            continue
         options, name = dict(info.get("options") or {}), str(info.get("detector"))
         differ = [key for key in sorted({*options, *now["options"]}) if options.get(key) != now["options"].get(key)]
-        if name != now["detector"] or differ:
+        if info.get("description") == MADE_BY and (name != now["detector"] or differ):
             found[name if name != now["detector"] else f"{name} with another {', '.join(differ)}"] += 1
     return [f"{count(n, 'clip')} by {by}" for by, n in found.items()]
 

@@ -209,7 +209,7 @@ class Video:
         """The container's header. Raises RawDataError if it cannot be opened."""
         with self._open_capture() as (capture, problem):
             if problem:
-                raise self._unreadable(problem)
+                raise self.unreadable(problem)
             n_frames, fps = capture.get(cv2.CAP_PROP_FRAME_COUNT), capture.get(cv2.CAP_PROP_FPS)
             width, height = (int(capture.get(key)) for key in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
         return VideoHeader(
@@ -261,12 +261,12 @@ class Video:
         """Raise RawDataError unless the first frame can be decoded."""
         first = next(self.read([0]))
         if first.problem is not None:
-            raise self._unreadable(first.problem)
+            raise self.unreadable(first.problem)
 
     def require_whole(self) -> None:
         """Raise RawDataError for a file of another kind, or a truncated one that loses frames (it is decoded)."""
         if problem := self.refusal():
-            raise self._unreadable(problem)
+            raise self.unreadable(problem)
         if not (cut := self._cut_off()):
             return
         stated, there = self.header().n_frames or 0, self.count_frames()
@@ -349,8 +349,9 @@ class Video:
             return f"{self.place} claims {width:.0f} x {height:.0f} px, expected 1 to {MAX_PIXELS}"
         return ""
 
-    def _unreadable(self, problem: str) -> RawDataError:
-        expected, do = "a video that can be decoded", "Download it again, or remove it."
+    def unreadable(self, problem: str) -> RawDataError:
+        """The error that it cannot be decoded."""
+        expected, do = "a video that can be decoded", "Download or encode it again, or delete it."
         return RawDataError(self.place, "video", expected, problem, do, reason="video_unreadable")
 
 

@@ -89,7 +89,7 @@ def test_all_missing_downloads_are_named_at_once_and_how_to_do_without(of_clips,
     shown = ran(*of_clips, "--weights", "torchvision:IMAGENET1K_V2", code=2).err
     for words in ("yolox-tiny: https", "rtmpose-m: https", "resnet50-11ad3fa6.pth cannot be downloaded", "blaze_pose"):
         assert words in shown
-    assert "Or leave --weights out, for tracks without features; untrained:0" in shown
+    assert "Or leave --weights out (tracks without features), or use untrained:0" in shown
     assert "Name the folder of the clips" in ran(*of_clips, "--raw", tmp_path / "clips/a.mp4", code=2).err
     shown = ran(*of_clips, "--plan", "--weights", "spin:missing.pt", code=2).out
     assert "! weights spin:" in shown and "missing.pt: file not found" in shown
@@ -114,7 +114,7 @@ def test_keypoints_that_are_replaced_or_kept_beside_others_are_counted(
     planned = ran(*of_clips, "--plan").out
     assert f"! replaces keypoints of 1 clip by {shown}\n" in planned and "detect   2 clips" in planned
     planned = ran(*of_clips[:-2], "--plan").out
-    assert f"! keeps keypoints of 1 clip by {shown}; --detector rtmpose detects them again" in planned
+    assert f"! keeps, as no --detector is named, keypoints of 1 clip by {shown}\n" in planned
     assert "detect   1 clip" in planned
     to = ("--out", tmp_path / "clips/keypoints")
     assert f"! replaces keypoints of 1 clip by {shown}\n" in ran("detect", tmp_path / "clips", *to, code=2).err

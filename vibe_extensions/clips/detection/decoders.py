@@ -69,7 +69,7 @@ class ClipDecoding:
         for frame in itertools.islice(self._frames, 0 if self._over else self._size):  # a task beyond the end is empty
             if frame.kind in ("video_ended", "video_unreadable"):
                 self._over = True
-                problem = unreadable_clip(self._raw / self._clip, str(frame.problem)) if frame.index == 0 else None
+                problem = None if frame.index else Video(self._raw, self._clip).unreadable(str(frame.problem))
                 break
             colours = None if frame.image is None else histogram(frame.image)
             small = _small(frame.image)
@@ -92,12 +92,6 @@ def camera_motion(before: homography.Bytes | None, now: homography.Bytes | None)
     return matrix.ravel()[:8].round(PLACES).tolist() if known and moves.max() > STILL else None
 
 
-def unreadable_clip(file: Path, found: str) -> RawDataError:
-    """The error of a clip that cannot be decoded."""
-    expected, do = "a video that can be decoded", "Download or encode it again, or delete it."
-    return RawDataError(file, "video", expected=expected, found=found, do=do, reason="video_unreadable")
-
-
 class Decoders:
     """`n` decoding processes, started when first needed. `size`: frames per batch; `threads`: threads per decoder."""
 
@@ -118,7 +112,7 @@ class Decoders:
                     batch = result.get()
                     if isinstance(batch, Failed):
                         failure = f"after frame {start}: the process that decodes it {batch.message}"
-                        batch = DecodedBatch(clip, [], True, unreadable_clip(self._raw / clip, failure))
+                        batch = DecodedBatch(clip, [], True, Video(self._raw, clip).unreadable(failure))
                     if clip in self._waiting:  # else beyond the end of the clip
                         self._waiting[clip].append(batch)
                 if ready:

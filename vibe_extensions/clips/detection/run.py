@@ -348,9 +348,7 @@ class DetectionRun:
         if not clip.is_complete:
             return
         if not clip.decoded:
-            expected, do = "frames that can be decoded", "Download it again, or delete it."
-            file, reason = self.plan.raw / clip.files.clip, "video_unreadable"
-            self._give_up(clip, RawDataError(file, "video", expected=expected, found="none", do=do, reason=reason))
+            self._give_up(clip, Video(self.plan.raw, clip.files.clip).unreadable("no such frame"))
             return
         write_clip(clip.files, self._info(clip), clip.decoded, clip.camera, clip.text)
         self.open.pop(clip.files.clip).text.close()

@@ -71,24 +71,18 @@ def refine_bodies(
     Args:
         theta: (T, 85) camera 3 (scale, tx, ty in the crop), pose 72 (axis times angle, rad), betas 10.
         kp_2d: (T, 49, 3) spin49, px of the image and confidence; 0 is not seen, nor is a joint that is not finite.
-        bbox: (T, 4) centre and size, px of the image; the crop is `crop_scale` times as large. Frames whose box is not
-            finite, or without width, keep their body.
+        bbox: (T, 4) centre and size, px of the image; the crop is `crop_scale` times as large. A frame whose box is
+            not finite, or without width, keeps its pose.
         body: On the device to compute on.
         run: (T,) frames of equal number are neighbours. None: all are.
         rate: Rows per second.
         project: Projection of the model that predicted `theta`.
     """
     device, frames = body.faces.device, np.arange(len(theta))
-    run = np.zeros_like(frames) if run is None else run
-    usable = np.isfinite(bbox).all(axis=1) & (bbox[:, 2] > 0)
-    if not usable.all():  # the other frames alone, which are not neighbours across these
-        parts = (theta[usable], kp_2d[usable], bbox[usable], body)
-        runs = (run + np.cumsum(~usable))[usable]
-        refined = refine_bodies(*parts, crop_scale=crop_scale, run=runs, rate=rate, project=project)
-        whole = np.array(theta, np.float32)
-        whole[usable] = refined.theta
-        return refined._replace(theta=whole)
-    arrays = (theta, without_non_finite(kp_2d)[0], bbox, run)
+    bad = ~(np.isfinite(bbox).all(axis=1) & (bbox[:, 2] > 0))
+    run = (0 if run is None else run) + np.cumsum(bad) + np.cumsum(np.append(False, bad[:-1]))  # bad ones are alone
+    kp_2d = np.where(bad[:, None, None], 0, without_non_finite(kp_2d)[0])
+    arrays = (theta, kp_2d, np.where(bad[:, None], 1, bbox), run)
     track = _FittedTrack(*(torch.as_tensor(np.array(array, np.float32), device=device) for array in arrays))
     fit = _Refinement(body, crop_scale, rate, project)
     before = fit.median_px(track)
