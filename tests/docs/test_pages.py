@@ -2,8 +2,10 @@
 
 import configparser
 import dataclasses
+import io
 import itertools
 import re
+import tarfile
 from collections.abc import Iterator
 from functools import cache as memo
 from pathlib import Path
@@ -62,6 +64,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("file", DOCS, ids=name_of)
 def test_every_example_runs_or_says_that_it_does_not(file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
+    run_examples(file)
+
+
+def run_examples(file: Path) -> None:
     names: dict[str, Any] = {"__name__": "example"}  # a page's examples build on earlier ones
     text = file.read_text()
     for block in re.finditer(r"^```(py.*)\n((?:.*\n)*?)```$", text, re.MULTILINE):
@@ -69,6 +75,18 @@ def test_every_example_runs_or_says_that_it_does_not(file: Path, folder: Path, m
         assert block[1] in ("python", NOT_RUN), f"{file.name}, line {line}: say ```python, or ```{NOT_RUN}"
         if block[1] == "python":
             exec(compile("\n" * line + block[2], file, "exec"), names)
+
+
+def test_the_shards_of_the_page_hold_what_training_reads(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    run_examples(ROOT / "docs/exports.md")
+    split = cache.open("data/cache")["penn_action/train"]
+    with tarfile.open("train-000000.tar") as shard:
+        arrays = {name: np.load(io.BytesIO(shard.extractfile(name).read())) for name in shard.getnames()}  # type: ignore[union-attr]
+    samples = {int(name.partition(".")[0]) for name in arrays}
+    assert samples == set(split.windows(16, 16, "resnet50")[:, 0].tolist()) == {0, 16}
+    for name, values in split.read(split.windows(16, 16)).items():
+        np.testing.assert_array_equal([arrays[f"{row:010d}.{name}.npy"] for row in (0, 16)], values)
 
 
 # --------------------------------------------------------------------------------------------- links

@@ -1,4 +1,4 @@
-"""Files of other programs: VIBE's databases, Parquet, WebDataset, Rerun. See README.md."""
+"""Files of other programs: VIBE's databases, Parquet, Rerun. See README.md."""
 
 from pipeline.cli.command_line import CommandEntry
 

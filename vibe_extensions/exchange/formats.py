@@ -73,11 +73,6 @@ PARQUET: Final = ExportFormat(
     options="vibe_extensions.exchange.tables:TableOptions",
     packages={"pyarrow": "exchange"},
 )
-WEBDATASET: Final = ExportFormat(
-    "vibe_extensions.exchange.webdataset:export",
-    "a folder of tar files with crops and labels of windows",
-    options="vibe_extensions.exchange.webdataset:WindowOptions",
-)
 RERUN: Final = ExportFormat(
     "vibe_extensions.exchange.rerun:export",
     "a recording of some tracks for Rerun's viewer",
