@@ -68,7 +68,8 @@ def kind_of(path: Path, content: Mapping[str, Any]) -> str:
     present = [key for key in _KINDS if key in content]
     if len(present) != 1 or not isinstance(content[present[0]], Mapping):
         expected = f"expected one dict of tensors, {', '.join(map(repr, _KINDS))}"
-        raise CheckpointError(f"{path}: {expected}; found keys: {some(map(str, content))}")
+        do = "Name the best.pt of a run, or a published file of VIBE, SPIN or HMR2.0."
+        raise CheckpointError(f"{path}: {expected}; found keys: {some(map(str, content))}. {do}")
     return _KINDS[present[0]]
 
 

@@ -71,9 +71,10 @@ def run(args: argparse.Namespace) -> int:
     from vibe_model.evaluation.evaluate import evaluate_all  # imports torch
     from vibe_model.prediction.trained import load_trained
 
+    opened = cache.open(args.cache or settings().paths.cache)
+    _ = [opened[name] for name in args.split]  # raises CacheError before the model is loaded
     model = load_trained(args.checkpoint, args.body or require_settings("--body DIR").paths.body, args.device)
     stream = args.stream or model.stream or settings().stream.name
-    opened = cache.open(args.cache or settings().paths.cache)
     named = args.protocol or models.model_of(model.config).protocols
     splits: dict[str, Split] = {}
     for name, split in chosen_splits(model, opened, args.split, stream).items():

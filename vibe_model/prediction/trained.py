@@ -120,12 +120,12 @@ def load_trained(checkpoint: Path, body: Path | None, device: str = "auto") -> T
         if key in content:
             raise CheckpointError(f"{checkpoint}: expected a model, found {noun}. Name the best.pt of a run.")
     config, stand_in = _config(checkpoint, content), bool(content.get("stand_in", False))
-    model = load_body(body)
-    runs.one_kind({f"the checkpoint {checkpoint}": stand_in, f"the body in {body}": model.is_stand_in})
     kind, features = "ours", content.get("features")
     if config is None:  # published: VIBE's, or frame by frame SPIN's (its regressor) and HMR2.0's
         kind, vibe = kind_of(checkpoint, content), models.find("vibe")
         config = models.variant_of(vibe.config(), vibe.baseline if kind != "vibe" else "")
+    model = load_body(body)  # after the checks of the checkpoint, which do not need it
+    runs.one_kind({f"the checkpoint {checkpoint}": stand_in, f"the body in {body}": model.is_stand_in})
     if kind == HMR2:  # its heads need tokens of this checkpoint
         config = replace(config, stream=STREAM, feature_size=TOKEN_SIZE)
         features = {"kind": STREAM, "weights": {"kind": "file", "file_sha256": runs.file_digest(checkpoint)}}

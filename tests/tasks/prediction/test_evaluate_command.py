@@ -33,7 +33,7 @@ def test_its_numbers_are_those_of_evaluation_called_by_hand(world, job, tmp_path
     assert "DEMO DATA" in shown
 
 
-def test_protocols_are_named_and_whole_tracks_evaluated(world, job, tmp_path, capsys) -> None:
+def test_protocols_are_named_and_whole_tracks_evaluated(world, job, tmp_path, capsys, monkeypatch) -> None:
     words = ["evaluate", "--checkpoint", world.checkpoint, "--cache", job.root, "--split", SPLIT, "--body", tmp_path]
     words = [*map(str, words), "--device", "cpu", "--json", "--seqlen", "0"]
     assert main([*words, "--protocol", "hmmr", "--protocol", "default"]) == 0
@@ -44,6 +44,9 @@ def test_protocols_are_named_and_whole_tracks_evaluated(world, job, tmp_path, ca
     assert "published" not in result
     assert main([*words, "--protocol", "publishd"]) == 2
     assert "did you mean 'published'?" in capsys.readouterr().err
+    monkeypatch.setattr("vibe_model.prediction.trained.load_trained", lambda *_: pytest.fail("the model comes later"))
+    assert main([*words, "--split", "3dpw/test"]) == 2
+    assert "no committed split '3dpw/test'; there are: videos/train" in " ".join(capsys.readouterr().err.split())
 
 
 def test_the_splits_are_those_that_are_named_or_the_models_own(job, tmp_path) -> None:

@@ -270,16 +270,22 @@ def test_labels_without_a_person_end_with_the_reason(world, tmp_path, capsys) ->
     ("content", "message"),
     [
         ({"gen_state_dict": {}, "training": {}}, r"expected a model, found the state of a training\. Name the best"),
+        (
+            {"conv1.weight": torch.zeros(64, 3, 7, 7)},
+            "expected one dict of tensors, 'gen_state_dict'.*keys: conv1.weight",
+        ),
+        ({}, "expected one dict of tensors.*found keys: none"),
         ({"mposer_state_dict": {}, "epoch": 1}, r"expected a model, found a motion prior\. Name the best\.pt"),
         ({"config": small_config(hidden_size=16).as_dict()}, r".*expected \(48, 2048\) floats, found \(24, 2048\)"),
         ({"config": {**small_config().as_dict(), "of_tomorrow": 1}}, r"'config': of_tomorrow: there is no such"),
     ],
 )
-def test_a_checkpoint_of_something_else_is_refused(tmp_path, content, message) -> None:
+def test_a_checkpoint_of_something_else_is_refused(tmp_path, content, message, monkeypatch) -> None:
     if "config" in content:
         save_checkpoint(tmp_path / "last.pt", **content)
     else:
         torch.save(content, tmp_path / "last.pt")
+        monkeypatch.setattr("vibe_model.prediction.trained.load_body", lambda _: pytest.fail("the body comes later"))
     with pytest.raises(CheckpointError, match=rf"last\.pt: {message}"):
         load_trained(tmp_path / "last.pt", None, "cpu")
 
@@ -383,11 +389,13 @@ def test_a_single_clip_takes_its_own_keypoints_along(world, tmp_path, capsys) ->
     assert "labels of one clip" in capsys.readouterr().err
 
 
-def test_mistakes_in_the_arguments_are_reported(world, tmp_path, capsys) -> None:
+def test_mistakes_in_the_arguments_are_reported(world, tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr("vibe_model.prediction.trained.load_trained", lambda *_: pytest.fail("the model comes later"))
     (tmp_path / "notes.txt").touch()
     of_model = ("--checkpoint", world.checkpoint, "--body", tmp_path)
     of_model = (*of_model, "--cache", tmp_path / "c", "--out", tmp_path / "o")
-    for named, message in ((tmp_path / "notes.txt", "expected a clip"), ("videos/train", "found no such folder")):
+    typed = {tmp_path / "notes.txt": "expected a clip", "videos/train": "found no such file, folder or split"}
+    for named, message in (typed | {"clpis/a.mp4": "error: clpis/a.mp4: expected a clip"}).items():
         assert main([str(word) for word in ("predict", named, *of_model, "--stream", "resnet50")]) == 2
         assert message in capsys.readouterr().err
     with pytest.raises(SystemExit) as ended:

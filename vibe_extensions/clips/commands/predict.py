@@ -69,20 +69,23 @@ def run(args: argparse.Namespace) -> int:
 
 def _predict(args: argparse.Namespace, out: Path) -> tuple[list[dict[str, Any]], int]:
     """Return the contents of predictions.json, and the number of failed videos."""
+    named = Path(args.named)
+    if not named.exists() and args.named not in cache.FeatureCache(args.cache):
+        expected = f"a clip, a folder of clips, or a split of the cache {args.cache}"
+        raise ConfigError(f"{named}: expected {expected}, found no such file, folder or split")
     from vibe_extensions.clips.prediction import job as jobs  # imports torch
     from vibe_model.prediction.trained import load_trained
 
     loaded = sections.load(settings_file(), tolerant=True, optional=True)
     if (body := args.body or loaded.value("paths.body")) is None:
         raise ConfigError(f"{settings_file().resolve()}: file not found. Name the body model's folder: --body DIR")
+    raw = jobs.folder_of(named, args.cache, out) if named.exists() else None
     model = load_trained(args.checkpoint, body, args.device)
-    if not Path(args.named).exists():
+    if raw is None:
         stream = args.stream or model.stream or loaded.stream.name
         job = jobs.open_job(args.cache, args.named, model, stream, out)
         summary, problems = _write(args, job, overlay=bool(args.overlay))
         return [summary], problems
-    named = Path(args.named)
-    raw = jobs.folder_of(named, args.cache, out)
     streams = jobs.streams_of(model, loaded, raw, args.weights, args.pose_embedding)
     n_left_out = prepare.prepare(prepare.resolve(_preparing(args, raw, loaded), streams))
     found = [f"{OwnVideos.name}/{split}" for split in OwnVideos.splits]
