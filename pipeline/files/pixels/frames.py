@@ -315,18 +315,17 @@ class Video:
 
     def refusal(self) -> str:
         """Why no decoder may open it; "" if one may."""
-        path = self.place
         try:
-            with open_regular(path) as stream:
+            with open_regular(self.place) as stream:
                 start = stream.read(16)
         except OSError as error:
             note_fault(error)
-            return f"{path} cannot be read: {error.strerror}"
+            return f"{self.place} cannot be read: {error.strerror}"
         if not _is_video(start):
             # FFmpeg also follows play lists, which name other files and addresses.
             kind = next((kind for begin, kind in OTHERS.items() if start.startswith(begin)), "")
             found = f"it is {kind}" if kind else f"it begins with {start[:12]!r}" if start else "it is empty"
-            return f"{path} is no MP4, AVI, Matroska, WebM, MPEG or FLV file: {found}"
+            return f"{self.place} is no MP4, AVI, Matroska, WebM, MPEG or FLV file: {found}"
         return ""
 
     @contextmanager
@@ -350,7 +349,6 @@ class Video:
         return ""
 
     def unreadable(self, problem: str) -> RawDataError:
-        """The error that it cannot be decoded."""
         expected, do = "a video that can be decoded", "Download or encode it again, or delete it."
         return RawDataError(self.place, "video", expected, problem, do, reason="video_unreadable")
 
