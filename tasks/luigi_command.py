@@ -117,10 +117,7 @@ def _options(words: list[str]) -> argparse.Namespace:
 
 
 def already_running(pids: str) -> str:
-    """Message about a running process of the same command; "" without one. pids: Luigi's folder of lock files.
-
-    Raises ConfigError if the folder cannot be used: Luigi itself would end with a traceback.
-    """
+    """Message about a process of the same command; "" without one. Raises ConfigError for an unusable folder `pids`."""
     _, words, file = lock.get_info(pids)
     try:
         Path(pids).mkdir(mode=0o700, exist_ok=True)
@@ -128,8 +125,8 @@ def already_running(pids: str) -> str:
             raise PermissionError(errno.EACCES, "permission denied")
         running = Path(file).read_text().split() if Path(file).is_file() else []
     except OSError as error:
-        do = "Delete it, or name another folder: --set core.lock_pid_dir=DIR"
-        raise ConfigError(f"[core] lock_pid_dir = {pids}: {error.strerror}. {do}") from error
+        message = f"{error.strerror}. Delete it, or name another folder: --set core.lock_pid_dir=DIR"
+        raise ConfigError(f"[core] lock_pid_dir = {pids}: {message}") from error
     for pid in map(int, filter(str.isdecimal, running)):
         if pid != os.getpid() and lock.getpcmd(pid) == words:
             typed = shlex.join(["luigi", *sys.argv[1:]])

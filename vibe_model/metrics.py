@@ -185,19 +185,6 @@ def _error_2d(pred: Floats, target: Floats) -> Float64s:
     return mean
 
 
-def pck_aligned(
-    pred_2d: Floats, target_2d: Floats, visible: NDArray[Any], alpha: float = 0.05, size: float = 224
-) -> float:
-    """Mean over frames of each frame's share of correct keypoints, in %, after a 2D scale and translation.
-
-    pred_2d, target_2d: (N, J, 2) px; visible: (N, J), points above 0 count. The scale is half the trace of the best
-    2 x 2 map. Correct: closer than alpha * size px, as HMMR is evaluated (Kanazawa et al., CVPR 2019, section 4.1, and
-    eval_util.py of human_dynamics). Frames with fewer than 6 visible points are skipped; nan without any other.
-    """
-    share = pck_aligned_by_frame(pred_2d, target_2d, visible, alpha, size)
-    return _mean_or_nan(share[~np.isnan(share)])
-
-
 def diagonals(points: Floats, visible: NDArray[Any]) -> Float64s:
     """Diagonal of the box about each frame's visible points: (N, J, 2), (N, J) -> (N,); 0 without any."""
     extents = _extents(points.astype(np.float64), visible > 0)
@@ -208,7 +195,12 @@ def diagonals(points: Floats, visible: NDArray[Any]) -> Float64s:
 def pck_aligned_by_frame(
     pred_2d: Floats, target_2d: Floats, visible: NDArray[Any], alpha: float = 0.05, size: float | Floats = 224
 ) -> Float64s:
-    """Each frame's `pck_aligned`: (N,) %, nan for skipped frames. size: of all frames, or (N,) of each."""
+    """Each frame's share of correct keypoints, after a 2D scale and translation: (N,) %, nan for skipped frames.
+
+    pred_2d, target_2d: (N, J, 2) px; visible: (N, J), points above 0 count. The scale is half the trace of the best
+    2 x 2 map. Correct: closer than alpha * size px (of all frames, or (N,) of each), as HMMR is evaluated (Kanazawa et
+    al., CVPR 2019, section 4.1, and eval_util.py of human_dynamics). Frames with fewer than 6 visible points: skipped.
+    """
     labelled = (visible > 0)[..., None]  # (N, J, 1)
     count = labelled.sum((-2, -1))  # (N,)
     centred, at_least_1 = [], np.maximum(count, 1)[:, None]

@@ -18,7 +18,6 @@ import functools
 import io
 import os
 import re
-from codecs import BOM_UTF8
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from configparser import ConfigParser, DuplicateOptionError, DuplicateSectionError, ParsingError
 from dataclasses import dataclass, fields
@@ -223,8 +222,6 @@ def read(file: Path, do: str = NO_FILE) -> SettingsFile:
 
 def _lines(file: Path) -> list[str]:
     data = file.read_bytes()
-    if data.startswith(BOM_UTF8):
-        raise ConfigError(f"{file}, line 1: expected UTF-8 without a byte order mark (BOM). Save it without.")
     try:
         return list(io.StringIO(data.decode(), newline=None))
     except UnicodeDecodeError as error:

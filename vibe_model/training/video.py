@@ -139,10 +139,7 @@ class VideoRun(TrainingLoop):
                 yield TrainingBatch(batch.labels, poses_batch.real_theta)
 
     def validate(self) -> tuple[dict[str, Any], float]:
-        """Errors by split, and the mean PA-MPJPE, mm, over those with 3D labels; without any, the mean 2D error.
-
-        Raises DataError for a split without such labels.
-        """
+        """Errors by split, and their mean score (`SCORES`). Raises DataError for a split that lacks its labels."""
         config = self.config
         by_split = {
             name: evaluate_split(
@@ -162,11 +159,8 @@ class VideoRun(TrainingLoop):
         scores = {name: metrics[self.score] for name, metrics in by_split.items() if self.score in metrics}
         needed = [name for name in by_split if self._is_3d(name) or self.score == "error_2d"]
         if unlabelled := [name for name in needed if name not in scores]:
-            labels = "3D" if self.score == "pa_mpjpe" else "2D"
-            raise DataError(
-                f"validation: {', '.join(unlabelled)}: expected frames with {labels} labels to choose the best epoch "
-                "by, found none. Name other tracks."
-            )
+            labels = f"frames with {'3D' if self.score == 'pa_mpjpe' else '2D'} labels to choose the best epoch by"
+            raise DataError(f"validation: {', '.join(unlabelled)}: expected {labels}, found none. Name other tracks.")
         return by_split, float(np.mean([*scores.values()]))
 
     def _is_3d(self, named: str) -> bool:

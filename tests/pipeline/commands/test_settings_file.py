@@ -70,7 +70,6 @@ def test_a_value_of_several_lines_stands_where_its_key_does(tmp_path: Path) -> N
         ("[a]\nworkers\n", ", line 2: expected key = value, below a [section]; found 'workers'"),
         ("[a]\nx = 1\n[b\n", ", line 3: expected key = value, below a [section]; found '[b'"),
         ("[a]\n= 1\n", ", line 2: expected key = value, below a [section]; found '= 1'"),
-        ("\xef\xbb\xbf[a]\n", ", line 1: expected UTF-8 without a byte order mark (BOM). Save it without."),
         ("[a]\n# Fuß\nx = \xff\n", ", line 2: expected text in UTF-8, found the byte 0xdf"),
     ],
 )
