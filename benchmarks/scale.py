@@ -212,7 +212,7 @@ def make_cache(root: Path, raw: Path, split: str, videos: Sequence[str]) -> None
         },
         {f"{array}/zarr.json": layout.column_metadata(spec, extent, geometry) for array, spec in arrays.items()},
     )
-    stamps = {video.name: (inputs.stamp(raw, video), digest) for video, digest in zip(listed, digests, strict=True)}
+    stamps = {video.name: (inputs.stamp(raw, video), digest, "") for video, digest in zip(listed, digests, strict=True)}
     inputs.write_stamps(root, name, stamps)
 
 

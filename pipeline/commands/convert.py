@@ -32,7 +32,7 @@ def options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--body", type=Path, help=help_)
     setting_options(sub, "convert", "workers")
     setting_options(sub, "dask", "scheduler")
-    help_ = "Delete rows of videos that are missing from the raw folder (default: [convert] removed)"
+    help_ = "Delete rows of missing and unusable videos (default: [convert] removed)"
     sub.add_argument(DROP, action="store_true", help=help_)
     mode = sub.add_mutually_exclusive_group()
     setting_options(sub, "convert", "strict", group=mode)

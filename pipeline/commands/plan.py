@@ -133,7 +133,7 @@ def _changed_videos(todo: ConversionPlan) -> dict[str, list[str]]:
 def _notes(plan: SplitPlan) -> Iterator[str]:
     """Missing videos, a split without rows, and streams that no task extracts."""
     todo = plan.conversion
-    for text in () if todo is None else todo.problems if todo.up_to_date else todo.missing_lines:
+    for text in () if todo is None else todo.problems if todo.up_to_date else todo.kept_lines:
         yield f"{WRONG} {plain(text)}"
     for stream in plan.behind:
         split = command("extract", plan.recipe.dataset.name, plan.recipe.split, "--cache", str(plan.recipe.root))
@@ -158,6 +158,7 @@ def as_dict(plan: SplitPlan, more_problems: Sequence[str] = (), forecast: Foreca
             "removed": list(todo.removed) if by_video else [],
             "renamed": dict(todo.renamed),
             "missing": dict(todo.missing),
+            "unusable": dict(todo.unusable),
             "bytes_to_read": plan.bytes_of_labels,
             "rows_again": plan.rows_again,
         }

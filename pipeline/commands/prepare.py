@@ -108,7 +108,7 @@ def prepare(prepared: Preparation) -> int:
     detected = StepResult(details=[]) if detection is None else _detect(prepared, detection)
     runnable = [plan for plan in plans if not plan.problems]
     failures = [problem for plan in plans for problem in plan.problems]
-    printed = [text for plan in runnable if plan.conversion for text in plan.conversion.missing_lines]
+    printed = [text for plan in runnable if plan.conversion for text in plan.conversion.kept_lines]
     for step in (_convert, _extract, _show):
         for plan in runnable:
             try:

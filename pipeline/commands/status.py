@@ -21,6 +21,7 @@ from pipeline.cli.text import FEW, command, count, error_text, few
 from pipeline.conversion.committed import (
     NOT_RECORDED,
     OTHER_SPLIT,
+    UNUSABLE,
     harmless_of,
     missing_names,
     missing_now,
@@ -105,8 +106,8 @@ def _rejected_beyond(most: float, rows: Sequence[Mapping[str, Any]]) -> Iterator
 
 
 def _video_lists(row: Mapping[str, Any], *, every: bool) -> Iterator[tuple[str, list[str]]]:
-    """(mark, videos) of a split: rejected, without rows, without a track, missing; if `every`, also those with dropped
-    frames or notes."""
+    """(mark, videos) of a split: rejected, without rows, without a track, missing, unusable; if `every`, also those
+    with dropped frames or notes."""
     failed = [video for video in row["videos"] if video["failed"]]
     yield (DOUBT, [VideoAccount(v["name"], set_aside=v["set_aside"], message=v["message"]).rejection for v in failed])
     without = Counter(video["set_aside"] for video in row["videos"] if video["set_aside"] and not video["failed"])
@@ -119,6 +120,7 @@ def _video_lists(row: Mapping[str, Any], *, every: bool) -> Iterator[tuple[str, 
             noted.append(f"{video['name']}: {'; '.join(notes)}")
     yield IDLE, noted
     yield IDLE, [f"missing: {name}" for name in missing_names(row["missing"])]
+    yield DOUBT, [f"unusable: {rejection}" for rejection in row["unusable"].values()]
 
 
 def _by_reason(dropped: Mapping[str, int]) -> list[str]:
@@ -190,14 +192,17 @@ def split_status(split: cache.Split) -> dict[str, Any]:
             problems.append(f"{split.name}: {error}")
         except (cache.CacheError, OSError) as error:
             problems.append(f"{split.name}: {name} is damaged: {error_text(error)}")
-    missing, unlisted = dict[str, str](), ""  # committed video -> its missing file ("": all); why they are unknown
+    # committed video -> its missing file ("": all), or its rejection; why they are unknown
+    missing, unusable, unlisted = dict[str, str](), dict[str, str](), ""
     try:
-        missing = missing_now(split)
+        missing, unusable = missing_now(split)
     except (PipelineError, OSError) as error:
         unlisted = error_text(error)
     if missing:
         n = count(len(missing), "video")
         problems.append(f"{split.name}: {n} missing from {recorded_raw(split)}; the rows are kept")
+    if unusable:
+        problems.append(f"{split.name}: {count(len(unusable), 'video')} {UNUSABLE}")
     problems += [f"{split.name}: {unlisted}"] if unlisted else why_empty(split)
     harmless, keys = harmless_of(split), ("name", "found", "kept", "dropped", "set_aside", "message", "notes")
     videos, without_track = [], {}
@@ -216,6 +221,7 @@ def split_status(split: cache.Split) -> dict[str, Any]:
         "raw": split.provenance.get("raw"),
         "streams": [*streams.values()],
         "missing": missing,
+        "unusable": unusable,
         "unlisted": unlisted,
         "weights": weights,
         "undecodable": undecodable,

@@ -25,6 +25,7 @@ from pipeline.files.raw import RawVideo, changes
 
 OTHER_SPLIT: Final = "of another split"  # state of a video
 NOT_RECORDED: Final = "not recorded"  # state of a video in a cache of another program
+UNUSABLE: Final = "with rows cannot be used any more; the rows are kept"
 DROP: Final = "--drop-removed"
 LET_GO: Final = f"{DROP}, or [convert] removed = drop in luigi.cfg"
 
@@ -185,14 +186,15 @@ def _recorded_dataset(split: cache.Split) -> Dataset:
     return datasets.get(name, **options)
 
 
-def missing_now(split: cache.Split) -> dict[str, str]:
+def missing_now(split: cache.Split) -> tuple[dict[str, str], dict[str, str]]:
     """Committed videos with rows that are gone from the recorded raw folder -> the missing file; "": all.
 
-    Lists folders only. {} if none is recorded. Raises PipelineError if it is missing, or another dataset's.
+    Also those that the last conversion could not use -> their rejection. Lists folders only. Empty if none is recorded.
+    Raises PipelineError if it is missing, or another dataset's.
     """
     raw = Path(recorded_raw(split))
     if "parameters" not in split.manifest.get("reader", {}) or not recorded_raw(split):
-        return {}
+        return {}, {}
     if not raw.is_dir():
         again = command("convert", split.name, "--raw", "DIR", "--cache", str(split.root))
         raise PipelineError(f"its raw folder {raw} is missing. Mount its disk. If it has moved: {again}")
@@ -203,7 +205,7 @@ def missing_now(split: cache.Split) -> dict[str, str]:
         lost = changes.lost_input(before, changes.stamp(raw, listed[name])) if name in listed else ""
         if lost or name not in listed:
             missing[name] = lost
-    return missing
+    return missing, {name: why for name, (_, _, why) in stamps.items() if why and name not in missing}
 
 
 def raw_folder(split: cache.Split, given: Path | None) -> Path:

@@ -6,44 +6,25 @@ same bytes. `pipeline.conversion.plan` makes the plan.
 
 from __future__ import annotations
 
-import errno
-import functools
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass, replace
+from typing import Any
 
 import cache
 from pipeline.accounting import NOT_NOW, Accounting, VideoAccount
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import command, count
-from pipeline.conversion.committed import empty_lines, speed_of
+from pipeline.conversion.committed import LET_GO, empty_lines, speed_of
 from pipeline.conversion.doubts import Doubts
 from pipeline.conversion.plan import ConversionPlan, plan_conversion
-from pipeline.datasets.base import Dataset, describe_error
-from pipeline.errors import PipelineError, RawDataError
+from pipeline.conversion.reading import LATER, UNEXPECTED, UNSETTLED, ReadVideo, read_videos
+from pipeline.datasets.base import Dataset
+from pipeline.errors import PipelineError
 from pipeline.files.raw import RawVideo, changes
-from pipeline.files.raw.files import caching, faults, note_fault
-from pipeline.processes import MEMORY, TIMEOUT, Failed, cluster
-from pipeline.processes.pool import ordered_map
-from pipeline.track import Track
-
-if TYPE_CHECKING:
-    from pipeline.body import Body
+from pipeline.processes import MEMORY, TIMEOUT
 
 __all__ = ["Conversion", "ConversionPlan", "convert", "plan_conversion", "refuse_committed_failures"]
-
-WHAT_TO_DO: Final = {
-    "reader_crashed": "Download its files again; if it crashes all the same, please report it.",
-    "reader_timeout": "Check its files and the storage that they are on.",
-    "reader_memory": "Check its files.",
-    "machine_memory": "Use fewer processes (--workers), or free memory; the next run reads it again.",
-}
-LATER: Final = "The next run reads it again."
-UNEXPECTED: Final = "unexpected_error"  # reason for a video at which the reader has a bug
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +65,7 @@ def convert(
     Workers are `workers` local processes, or those of the Dask cluster at `scheduler`. A video that cannot be used is
     rejected with its reason, as is one at which a process crashes, makes no progress for `timeout` s, or needs more
     than `memory` bytes. `strict` raises PipelineError instead and commits nothing, also for an earlier rejection that
-    stays; harmless reasons are allowed. A committed video that temporarily cannot be read keeps its rows.
+    stays; harmless reasons are allowed. A committed video that cannot be read or used any more keeps its rows.
 
     Raises cache.CacheError if another process writes the split, PipelineError if such a video needs another reader.
     """
@@ -104,18 +85,21 @@ def convert(
         )
         accounts = _accounts(writer)
         totals = Accounting(accounts).totals(None if plan.reader["stand_in"] else plan.dataset.totals.get(plan.split))
-        # Videos with unexpected errors, perhaps of the disk, get no stamp, so that the next plan reads their content.
-        unexpected_in = {a.name for a in accounts if a.set_aside in {UNEXPECTED, NOT_NOW, *WHAT_TO_DO}}
-        unexpected_in |= {name for name, account in stay.items() if account.set_aside == NOT_NOW}
-        read_as = {name: (stamp, digests[name]) for name, stamp in plan.stamps.items() if name not in unexpected_in}
-        changes.write_stamps(plan.root, plan.name, read_as)
+        unusable = {name: a.rejection for name, a in stay.items() if _loses_rows(writer.committed_videos[name], a)}
+        unsettled = {a.name for a in (*accounts, *stay.values()) if a.set_aside in UNSETTLED}
+        seen = {name: (stamp, digests[name], "") for name, stamp in plan.stamps.items() if name not in unsettled}
+        seen |= {name: plan.seen[name] for name in plan.unusable}
+        seen |= {name: (seen.get(name, ("",))[0], digests[name], why) for name, why in unusable.items()}
+        changes.write_stamps(plan.root, plan.name, seen)
         entries = {"reader": dict(plan.reader), "stand_in": plan.reader["stand_in"], "accounting": totals}
         entries["keypoints"] = plan.dataset.keypoints_from
         before = plan.committed.provenance if plan.committed is not None else {}
         writer.commit(entries, note={"measured": measured or speed_of(before)})
+    plan = replace(plan, unusable={**plan.unusable, **unusable})
     appended = {video.name for video in plan.append}
     failed = [account for account in accounts if is_failure(plan.dataset, account)]
-    rejected = [account for account in failed if account.name in appended - stay.keys()] + [*stay.values()]
+    rejected = [account for account in failed if account.name in appended - stay.keys()]
+    rejected += [account for name, account in stay.items() if name not in unusable]
     n_unreadable = sum(account.set_aside == NOT_NOW for account in rejected)
     unreadable = [f"{plan.name}: {count(n_unreadable, 'video')} could not be read now. {LATER}"] if n_unreadable else []
     return Conversion(
@@ -123,7 +107,7 @@ def convert(
         totals,
         rejected=tuple(sorted(rejected, key=lambda account: account.set_aside != UNEXPECTED)),
         **doubts.notes(a for a in accounts if a.name in appended),
-        problems=(*plan.missing_lines, *unreadable, *empty_lines(plan.name, totals, accounts)),
+        problems=(*plan.kept_lines, *unreadable, *empty_lines(plan.name, totals, accounts)),
         read=sum(account.name in appended and not account.other_split for account in accounts),
         unchanged=sum(account.name not in appended and not account.other_split for account in accounts),
         uncounted=sum(not account.found for account in failed),
@@ -146,7 +130,7 @@ def record_times(plan: ConversionPlan) -> str:
     if not plan.touched:
         return ""
     digests = plan.digests()
-    times = {name: (plan.stamps[name], digests[name]) for name in plan.touched}
+    times = {name: (plan.stamps[name], digests[name], "") for name in plan.touched}
     try:
         changes.write_stamps(plan.root, plan.name, {**plan.seen, **times})
     except (OSError, cache.CacheError):
@@ -188,7 +172,7 @@ def _append_videos(
             stay[name] = video.account
         else:
             writer.append(video.entry, video.tracks)
-            digests[name] = video.fingerprint
+        digests[name] = video.fingerprint
         rows += sum(len(track.frame_index) for track in video.tracks)
         progress(n_done, len(plan.append), name)
     seconds = max(time.monotonic() - began, 1e-3)
@@ -197,20 +181,31 @@ def _append_videos(
 
 
 def _stays(plan: ConversionPlan, video: ReadVideo, committed: cache.VideoEntry | None) -> bool:
-    """Whether a committed video stays as it is, because it cannot be read now or fails as before.
+    """Whether a committed video stays as it is: it cannot be read now, fails as before, or would lose its rows.
 
-    Raises PipelineError if it has rows that would be lost.
+    Raises PipelineError if it cannot stay, since all videos are read again.
     """
     account = video.account
     if committed is None or account.name not in plan.drop:
         return False
-    as_before = VideoAccount.from_dict(dict(committed.account)) == account
-    if account.set_aside and as_before and committed.fingerprint == video.fingerprint:
+    same = committed.fingerprint == video.fingerprint
+    if account.set_aside and same and VideoAccount.from_dict(dict(committed.account)) == account:
         return not plan.differs
-    if (account.set_aside == NOT_NOW and plan.differs) or (plan.invalidate and not video.tracks):
+    stays = account.set_aside == NOT_NOW
+    if is_failure(plan.dataset, account) and not plan.drop_removed and _loses_rows(committed, account):
+        stays |= (
+            not (plan.differs and same) or account.set_aside in UNSETTLED
+        )  # else the new reader refuses its content
+    if (stays and plan.differs) or (plan.invalidate and not video.tracks):
         message = account.message or f"{account.name}: none of its rows is left."
-        raise PipelineError(f"{plan.name}: {message} Nothing was committed: its rows would be lost ({plan.why}).")
-    return account.set_aside == NOT_NOW
+        do = f" Restore it, or delete its rows: {LET_GO}" if plan.differs else ""
+        raise PipelineError(f"{plan.name}: {message} Nothing was committed: its rows would be lost ({plan.why}).{do}")
+    return stays
+
+
+def _loses_rows(committed: cache.VideoEntry, account: VideoAccount) -> bool:
+    """Whether a video has rows, and its content is rejected now."""
+    return bool(committed.account.get("tracks_kept")) and account.set_aside != NOT_NOW
 
 
 def _accounts(writer: cache.SplitWriter) -> list[VideoAccount]:
@@ -226,6 +221,8 @@ def refuse_committed_failures(plan: ConversionPlan) -> None:
     """Raise PipelineError for a committed video that was rejected because of an error and stays: `strict`."""
     if plan.committed is None:
         return
+    for why in plan.unusable.values():
+        raise PipelineError(f"{plan.name}: {why} (--strict: its rows are of an earlier state)")
     if plan.committed.manifest["accounting"]["videos"]["set_aside"].keys() <= plan.dataset.harmless:
         return
     drop = set(plan.drop)
@@ -244,153 +241,3 @@ def _refuse_rejected(plan: ConversionPlan, accounts: Iterable[VideoAccount]) -> 
     for account in accounts:
         if is_failure(plan.dataset, account):
             raise PipelineError(f"{plan.name}: {account.message} (--strict: nothing was committed)")
-
-
-@dataclass(frozen=True, slots=True)
-class ReadVideo:
-    """One video as it is written to the cache."""
-
-    fingerprint: str
-    account: VideoAccount
-    tracks: Sequence[Track] = ()
-    pixels: Mapping[str, Any] = field(default_factory=dict)  # source, digest and size
-
-    @property
-    def entry(self) -> cache.VideoEntry:
-        account = self.account.as_dict()
-        return cache.VideoEntry(name=self.account.name, fingerprint=self.fingerprint, account=account, **self.pixels)
-
-
-def read_videos(
-    plan: ConversionPlan,
-    doubts: Doubts,
-    videos: Sequence[RawVideo],
-    workers: int,
-    scheduler: str | None,
-    timeout: float,
-    memory: int,
-) -> Iterator[ReadVideo]:
-    """Read every video, in order, a bounded number ahead of the writer, by local processes or on a Dask cluster.
-
-    Raises PipelineError if the cluster's workers do not see the raw folder.
-    """
-    body = plan.body if plan.reader["body"] else None
-    job = functools.partial(_read_one, plan.dataset, plan.split, plan.raw, body)
-    results: Iterator[ReadVideo | Failed]
-    if scheduler is not None:
-        bounded: Callable[[RawVideo], ReadVideo | Failed] = functools.partial(_catch_memory_error, job)
-        results = cluster.map_on_workers(scheduler, bounded, videos, plan.raw, same_group=_share_label_file)
-    else:
-        load = functools.partial(_body, body, plan.dataset.genders[0])
-        results = ordered_map(
-            job, videos, workers, timeout=timeout, memory=memory, same_group=_share_label_file, preload=load
-        )
-    for video, read in zip(videos, results, strict=True):
-        done = _reject_video(plan.raw, video, read) if isinstance(read, Failed) else read
-        doubts.look(done.account, done.tracks, done.pixels)
-        yield done
-
-
-def _catch_memory_error(job: Callable[[RawVideo], ReadVideo], video: RawVideo) -> ReadVideo | Failed:
-    try:
-        return job(video)
-    except MemoryError:
-        return Failed("machine_memory", "needed more memory than there is")
-
-
-def _reject_video(raw: Path, video: RawVideo, failed: Failed) -> ReadVideo:
-    """A video whose reading process ended."""
-    account = VideoAccount(video.name)
-    message = f"{_place(raw, video)}: the process that read it {failed.message}. {WHAT_TO_DO[failed.reason]}"
-    account.reject(NOT_NOW if failed.reason == "machine_memory" else failed.reason, message)
-    return ReadVideo(changes.video_digest(raw, video), account)
-
-
-def _share_label_file(one: RawVideo, other: RawVideo) -> bool:
-    """Whether two videos share their label file, which readers keep: eight of MPI-INF-3DHP's share 100 MB."""
-    return one.span is None and one.files[:1] == other.files[:1] != ()
-
-
-@caching()
-def _read_one(dataset: Dataset, split: str, raw: Path, body: Path | None, video: RawVideo) -> ReadVideo:
-    model = _body(body, dataset.genders[0])  # not in the try: a body that cannot be loaded is no video's fault
-    digest = changes.video_digest(raw, video)
-    tracks: Sequence[Track] = ()
-    pixels: dict[str, Any] = {}
-    account = VideoAccount(video.name)
-    with faults() as passing:
-        try:
-            _refuse_other_encodings(raw, video)
-            with _one_thread(model):
-                tracks, account = dataset.read_accounted(raw, split, video, model)
-            pixels = _pixels(tracks)
-        except MemoryError:
-            raise
-        except Exception as error:  # a bug of the reader must not cost the other videos
-            tracks = ()
-            note_fault(error)
-            if isinstance(error, RawDataError):  # of the pixels; the account has errors of the labels already
-                account.reject(error.reason, str(error))
-            else:
-                account.reject(UNEXPECTED, f"{video.name}: {describe_error(error)}")
-    if passing:
-        tracks, pixels = (), {}
-        account.reject(NOT_NOW, _not_now(raw, video, passing[0]))
-    return ReadVideo(digest, account, tracks, pixels)
-
-
-def _not_now(raw: Path, video: RawVideo, error: OSError) -> str:
-    """Message about an error that may pass, with what to do."""
-    named = error.filename is not None and not isinstance(error.filename, int)
-    where = os.fsdecode(error.filename) if named else _place(raw, video)
-    problem = error.strerror or type(error).__name__
-    do = "Change its permissions" if error.errno in (errno.EACCES, errno.EPERM) else "Check its disk or mount"
-    return f"{where}: {problem[:1].lower()}{problem[1:]}. {do}. {LATER}"
-
-
-def _place(raw: Path, video: RawVideo) -> Path:
-    return raw / next(iter(video.paths), video.name)
-
-
-def _refuse_other_encodings(raw: Path, video: RawVideo) -> None:
-    """Raise RawDataError for a path that is not UTF-8: JSON and tables cannot hold it."""
-    for path in video.paths:
-        if changes.utf8(str(path)) != str(path):
-            do = "Rename it, for example with convmv."
-            shown = Path(changes.utf8(str(raw / path)))
-            raise RawDataError(shown, "name", expected="UTF-8", found="other bytes", do=do, reason="name_not_utf8")
-
-
-def _pixels(tracks: Sequence[Track]) -> dict[str, Any]:
-    """The cache's description of the pixels. Raises RawDataError if no image can be read."""
-    source = next((track.frames for track in tracks if track.frames is not None), None)
-    if source is None:
-        return {}
-    width, height = source.size()
-    return {"source": source.spec, "pixels": source.digest(), "width": width, "height": height}
-
-
-@contextmanager
-def _one_thread(body: Body | None) -> Iterator[None]:
-    """One torch thread: the last bits of sums over vertices depend on the number of threads."""
-    if body is None:
-        yield
-        return
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@functools.cache
-def _body(folder: Path | None, gender: str) -> Body | None:
-    """The body model, loaded once in each process; None without a folder."""
-    if folder is None:
-        return None
-    from pipeline.body import Body  # imports torch
-
-    return Body.load(folder, gender)

@@ -20,6 +20,7 @@ from pipeline.cli.progress import line_if_slow
 from pipeline.cli.text import FEW, command, count, few
 from pipeline.conversion.committed import (
     DROP,
+    UNUSABLE,
     missing_names,
     names_with_rows,
     recorded_raw,
@@ -54,6 +55,8 @@ class ConversionPlan:
     why: str  # "" if the split is up to date
     kept: int = 0  # number of unchanged videos, including missing ones
     missing: Mapping[str, str] = field(default_factory=dict)  # missing video -> its missing file; "": all files
+    unusable: Mapping[str, str] = field(default_factory=dict)  # committed video with rows -> its rejection now
+    drop_removed: bool = False  # delete rows of missing and unusable videos
     renamed: Mapping[str, str] = field(default_factory=dict)  # new name -> old name
     moved: bool = False  # the raw folder has moved
     listed: tuple[RawVideo, ...] = ()  # all videos of the raw folder
@@ -87,15 +90,22 @@ class ConversionPlan:
         return not self.why
 
     @property
-    def missing_lines(self) -> list[str]:
-        """Message about missing videos, with what to do; empty without any."""
-        if not self.missing:
-            return []
-        names, root = missing_names(self.missing), ("--cache", str(self.root))
-        shown = ", ".join(few(names, FEW, command("status", "--all", *root)))
-        drop = command("convert", self.name, "--raw", str(self.raw), *root, DROP)
-        first = f"{self.name}: {count(len(names), 'video')} missing from {self.raw}; the rows are kept: {shown}"
-        return [f"{first}. Restore them (is the disk mounted?), or delete their rows: {drop}"]
+    def kept_lines(self) -> list[str]:
+        """Messages about missing and unusable videos whose rows stay, with what to do; empty without any."""
+        status = command("status", "--all", "--cache", str(self.root))
+        drop = command("convert", self.name, "--raw", str(self.raw), "--cache", str(self.root), DROP)
+        texts = []
+        if missing := missing_names(self.missing):
+            shown = ", ".join(few(missing, FEW, status))
+            texts.append(f"missing from {self.raw}; the rows are kept: {shown}. Restore them (is the disk mounted?)")
+        if rejections := [*self.unusable.values()]:
+            shown = " ".join(few(rejections, FEW, status))
+            texts.append(f"{UNUSABLE}: {shown} Restore them")
+        numbers = (n for n in (len(missing), len(rejections)) if n)
+        return [
+            f"{self.name}: {count(n, 'video')} {text}, or delete their rows: {drop}"
+            for n, text in zip(numbers, texts, strict=True)
+        ]
 
     @property
     def renamed_lines(self) -> list[str]:
@@ -105,8 +115,8 @@ class ConversionPlan:
 
     @property
     def problems(self) -> list[str]:
-        """Problems of a split with nothing to convert: missing videos, or no usable ones."""
-        return self.missing_lines + ([] if self.committed is None else why_empty(self.committed))
+        """Problems of a split with nothing to convert: missing or unusable videos, or no rows."""
+        return self.kept_lines + ([] if self.committed is None else why_empty(self.committed))
 
     @property
     def n_videos(self) -> int:
@@ -135,7 +145,7 @@ class ConversionPlan:
         digests = self.digests()
         return {
             name: stamp
-            for name, (stamp, digest) in self.seen.items()
+            for name, (stamp, digest, _) in self.seen.items()
             if isinstance(stamp, str) and digests.get(name) == digest
         }
 
@@ -176,7 +186,7 @@ def compare(
 ) -> ConversionPlan:
     """The plan for an opened split; None: it is not in the cache yet.
 
-    drop_removed: drop rows of videos that are missing from the raw folder. retry: read rejected videos again.
+    drop_removed: drop rows of missing and unusable videos. retry: read rejected and unusable videos again.
     Raises RawDataError if the raw folder is missing or another dataset's; PipelineError for an unknown split, other
     columns, another raw folder, and if all videos must be read again but some are missing; StandInMixed if demo data
     would replace real data, or the reverse.
@@ -191,6 +201,14 @@ def compare(
         return plan
     _refuse_loss(plan, committed)
     _refuse_other_kind(plan, committed)
+    with _no_collection():
+        seen = changes.read_stamps(root, plan.name)
+    known = (
+        {}
+        if drop_removed or retry
+        else {name: why for name, (was, _, why) in seen.items() if why and was == stamps.get(name)}
+    )
+    plan = replace(plan, seen=seen, unusable=known, drop_removed=drop_removed)
     before = committed.manifest["reader"]
     differs = tuple(differing(before, reader))
     moved = recorded_raw(committed) not in ("", str(raw.resolve()))
@@ -198,20 +216,20 @@ def compare(
     rejected = set(committed.manifest["accounting"]["videos"]["set_aside"]) - dataset.harmless
     again = rejected if retry else rejected & {NOT_NOW}
     unread = {video.name for video in committed.videos if video.account["set_aside"] in again} if again else set()
-    update = _plan_update(plan, committed, unread, contents=contents, drop_removed=drop_removed)
+    update = _plan_update(plan, committed, unread, contents=contents)
     if moved and not drop_removed:
         n_same = update.kept + len(update.renamed) - len(update.missing)
         refuse_other_folder(committed, raw, n_same=n_same, missing=update.missing, n_new=len(update.new))
     if differs:
         why = describe(before, reader)
         refuse_without_raw(committed, raw, update.missing, why)
-        return replace(plan, drop=tuple(committed.videos.names), why=why, differs=differs, seen=update.seen)
+        return replace(plan, drop=tuple(committed.videos.names), why=why, differs=differs, unusable={})
     why = update.why or (UNFINISHED if committed.has_unfinished_commit() else "")
     return replace(update, why=why, moved=moved and not update.missing)
 
 
 def _plan_update(
-    plan: ConversionPlan, committed: cache.Split, unread: Collection[str], *, contents: bool, drop_removed: bool
+    plan: ConversionPlan, committed: cache.Split, unread: Collection[str], *, contents: bool
 ) -> ConversionPlan:
     """Compare all videos of `plan` with committed ones, by stamp, then by digest.
 
@@ -219,11 +237,10 @@ def _plan_update(
     unchanged.
     """
     raw, videos, stamps, digests = plan.raw, plan.listed, plan.stamps, plan.digests()
-    with _no_collection():
-        plan = replace(plan, seen=changes.read_stamps(plan.root, plan.name))
     recorded = plan.recorded_stamps()
     new = [v for v in videos if v.name not in digests]
-    suspects = [v for v in videos if v.name in digests and recorded.get(v.name) != stamps[v.name]]
+    looked_at = [v for v in videos if v.name in digests and v.name not in plan.unusable]
+    suspects = [v for v in looked_at if recorded.get(v.name) != stamps[v.name]]
     now = {v.name: changes.video_digest(raw, v) for v in suspects} if contents else {}
     same = {name for name, digest in now.items() if digest == digests[name]}.difference(unread)
     altered = [v for v in videos if v.name in unread or (v.name in now and v.name not in same)]
@@ -233,7 +250,7 @@ def _plan_update(
     renamed = renamed_videos(committed, raw, gone, digests_now)
     missing = {name: "" for name in gone if name not in renamed.values()}
     removed: list[str] = []
-    if drop_removed:
+    if plan.drop_removed:
         removed, missing = sorted(missing), {}
     elif missing or suspects:
         with_rows = names_with_rows(committed)

@@ -60,7 +60,7 @@ class Recipe:
     settings: Settings  # resources: [detect], [convert], [features], [dask]
     body: Path | None = None
     streams: tuple[StreamSpec, ...] = ()  # none: the committed streams, as recorded
-    drop_removed: bool = False  # delete rows of videos that are missing from the raw folder
+    drop_removed: bool = False  # delete rows of missing and unusable videos
     not_made: bool = False  # demo data or body that `synthesize` has not made yet
     detector: Detector | None = None
     by_any_detector: bool = False  # keep keypoints of other detectors

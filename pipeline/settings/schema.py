@@ -62,8 +62,8 @@ class ConvertSettings:
     """[convert]: raw -> tracks."""
 
     workers: Annotated[NonNegativeInt, Field(description="Number of worker processes; 0: one per core")] = 0
-    # Rows of videos that are missing from the raw folder. keep: keep them, and fail until the videos are back;
-    # drop: delete them. Rows of missing demo videos are always deleted.
+    # Rows of videos that are missing from the raw folder, or rejected after a change. keep: keep them, and fail until
+    # the videos are back; drop: delete them. Rows of missing demo videos are always deleted.
     removed: Literal["keep", "drop"] = "keep"
     strict: Annotated[bool, Field(description="Fail if a video cannot be used, instead of rejecting it")] = False
 

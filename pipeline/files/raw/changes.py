@@ -22,7 +22,7 @@ from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import contents_digest, file_digest, folder_digest, passes, span_digest
 
 Stamp = str  # a line for each input: its kind, as many numbers as NUMBERS says, and its path below the raw folder
-Seen = tuple[Stamp, str]  # a video's stamp and digest when it was last read
+Seen = tuple[Stamp, str, str]  # a video's stamp and digest when it was last read, and why its rows are older; "": not
 
 STAMPS: Final = "stamps.json"
 GONE: Final = -1  # every number of a missing file or folder
@@ -92,8 +92,9 @@ def write_stamps(root: cache.Root, name: str, seen: Mapping[str, Seen]) -> None:
     """Write the stamps at a commit of the split `name`. Losing them is safe: contents are compared then."""
     columns = {
         "names": list(seen),
-        "stamps": [text for text, _ in seen.values()],
-        "digests": [digest for _, digest in seen.values()],
+        "stamps": [text for text, _, _ in seen.values()],
+        "digests": [digest for _, digest, _ in seen.values()],
+        "unusable": {name: why for name, (_, _, why) in seen.items() if why},
     }
     cache.store_at(root).put_small({f"{name}/{STAMPS}": json.dumps(columns).encode()}, name)
 
@@ -103,7 +104,8 @@ def read_stamps(root: cache.Root, name: str) -> dict[str, Seen]:
     try:
         columns = json.loads(cache.store_at(root).read(f"{name}/{STAMPS}"))
         names, stamps, digests = (columns[key] for key in ("names", "stamps", "digests"))
-        return dict(zip(names, zip(stamps, digests, strict=True), strict=True))
+        unusable = dict(columns.get("unusable", {}))
+        return dict(zip(names, zip(stamps, digests, (unusable.get(n, "") for n in names), strict=True), strict=True))
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return {}
 

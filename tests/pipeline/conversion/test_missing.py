@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import cache
 from pipeline.conversion import convert
 from pipeline.conversion.committed import DROP
 from pipeline.datasets.penn_action import PennAction
+from pipeline.errors import RawDataError
 
 NOT_NOW = "not_readable_now"
 
@@ -102,6 +104,79 @@ def test_another_reader_is_refused_while_a_video_is_gone(penn, by_command, monke
     assert penn.everything() == before
     assert "converted" in by_command(DROP)
     assert penn.rows("bbox").keys() == {"0001/0", "0003/0"}
+
+
+# ------------------------------------------------------------------------------------------------------- turned bad
+
+
+def test_rows_of_a_video_that_turned_bad_stay_until_they_are_dropped(penn, reads, ran, by_command, luigi_cfg):
+    luigi_cfg("penn_action", "[resnet50]\nweights = untrained:0")
+    penn.converted()
+    rows, before = penn.rows("kp_2d"), penn.label("0003").read_bytes()
+    penn.label("0003").write_bytes(before[:300])
+    assert "--strict: nothing was committed" in by_command("--strict", code=2)
+    problem = "penn_action/train: 1 video with rows cannot be used any more; the rows are kept: 0003: bad_label_file: "
+    for read in ["0003"], []:  # it is read again only after a change
+        reads.clear()
+        shown = by_command(code=1)
+        assert f"✗ {problem}" in shown
+        assert f"or delete their rows: {sys.executable} -m pipeline convert {penn.name}" in shown
+        assert ("rejected" in shown, reads.names) == (False, read)
+    assert penn.recipe().convert(penn.plan(), lambda *_: None).problems == [*penn.plan().kept_lines], (
+        "Luigi's task fails"
+    )
+    assert "--strict: its rows are of an earlier state" in by_command("--strict", code=2)
+    (status,) = json.loads(ran("status", "--cache", penn.root, "--json", code=1).out)
+    assert status["unusable"].keys() == {"0003"}
+    assert "unusable: 0003: bad_label_file: " in ran("status", "--cache", penn.root, code=1).out
+    assert f"✗ {problem}" in ran("plan", penn.name, "--cache", penn.root).out
+    assert "0003: bad_label_file" in by_command("--retry", code=1)
+    penn.add("0007")
+    by_command(code=1)
+    np.testing.assert_equal(penn.rows("kp_2d"), rows | {"0007/0": rows["0001/0"]})
+    penn.remove("0007")
+    assert "1 video read, 1 removed, 2 unchanged" in by_command(DROP)
+    assert penn.rows("bbox").keys() == {"0001/0", "0005/0"}
+
+
+def test_after_the_repair_of_a_video_that_turned_bad_nothing_is_computed(penn, reads, into, by_command, network):
+    penn.converted("exact")
+    before, digest = penn.label("0003").read_bytes(), penn.split.manifest["digest"]
+    penn.label("0003").write_bytes(before[:300])
+    by_command(code=1)
+    assert penn.split.manifest["digest"] == digest
+    penn.label("0003").write_bytes(before)
+    reads.clear()
+    assert "new file times of 1 video recorded" in by_command()
+    assert reads.names == []
+    assert penn.plan().problems == []
+    penn.label("0003").write_bytes(before[:300])
+    by_command(code=1)
+    penn.edit("0001")  # with other work beside it
+    penn.label("0003").write_bytes(before)
+    reads.clear()
+    by_command()
+    assert (reads.names, penn.plan().problems) == (["0001"], [])
+    assert into.extract(penn.root, precision="exact").computed == 8, "those of 0001, whose boxes have moved"
+    assert cache.verify(penn.root).ok
+
+
+def test_a_new_reader_may_refuse_what_the_old_one_took_but_no_video_that_turned_bad(
+    penn, reads, by_command, monkeypatch
+):
+    penn.converted()
+    bad = penn.label("0003").read_bytes()[:300]
+    monkeypatch.setattr(PennAction, "version", PennAction.version + 1)
+    reads.fail("0003")
+    assert "Nothing was committed: its rows would be lost (version was" in by_command(code=2)
+    reads.clear()
+    before = penn.label("0005").read_bytes()
+    penn.label("0005").write_bytes(bad)
+    assert f"Restore it, or delete its rows: {DROP}" in by_command(code=2)
+    penn.label("0005").write_bytes(before)
+    reads.fail("0003", RawDataError(penn.label("0003"), "x", "less", "more", "Ask."))
+    assert "rejected 0003: bad_label_file" in by_command()
+    assert penn.rows("bbox").keys() == {"0001/0", "0005/0"}
 
 
 # ---------------------------------------------------------------------------------------------------------- renamed
@@ -210,6 +285,7 @@ def test_a_split_without_a_row_is_a_failure_everywhere(spoil, had_rows, penn, ra
     if had_rows:
         penn.converted()
     why = spoil(penn)
+    by_command(*([DROP] if had_rows else []), code=1)
     for shown in (by_command(code=1), by_command(code=1)):  # also when it was converted before
         assert "✗ penn_action/train: no rows: none of 3 videos could be used" in shown
         assert f"most common reason is {why} (3 videos)" in shown

@@ -25,7 +25,7 @@ import pytest
 
 import cache
 from pipeline import datasets
-from pipeline.conversion import convert
+from pipeline.conversion import convert, reading
 from pipeline.datasets.penn_action import PennAction
 from pipeline.files.pixels.sources import parse
 from pipeline.processes import Failed
@@ -162,8 +162,8 @@ def affected(dataset: Any, raw: Path, split: str, file: Path) -> tuple[set[str],
 
 def reading_problems(dataset: Any, split: str, raw: Path, video: Any) -> list[str]:
     """One video as conversion reads it, then its pixels as extraction does."""
-    read = convert._read_one(dataset, split, raw, None, video)
-    if read.account.set_aside == convert.UNEXPECTED:
+    read = reading._read_one(dataset, split, raw, None, video)
+    if read.account.set_aside == reading.UNEXPECTED:
         return [read.account.message]
     read.account.check()
     problems = [f"{track.name}: {problem}" for track in read.tracks for problem in column_problems(track.columns)]

@@ -19,7 +19,7 @@ from scipy.io import loadmat, savemat
 
 from pipeline import datasets
 from pipeline.body import Body
-from pipeline.conversion import convert
+from pipeline.conversion import reading
 from pipeline.files.formats import tfrecords
 from pipeline.files.formats.h36m import load_cdf
 from pipeline.files.formats.pickles import load_pickle
@@ -191,7 +191,7 @@ def test_numbers_that_are_none_stay_out_of_the_tracks(name, glob, shift, embedde
 
 def check(dataset: Any, raw: Path, split: str, video: Any, body: Body | None) -> None:
     tracks, account = dataset.read_accounted(raw, split, video, body)
-    assert account.set_aside != convert.UNEXPECTED
+    assert account.set_aside != reading.UNEXPECTED
     for track in tracks:
         assert contract.track_problems(track) == []
         assert track.frames is None or all(frame.problem is None for frame in track.frames.read([0]))

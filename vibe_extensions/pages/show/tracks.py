@@ -16,8 +16,9 @@ import cache
 from cache import Split
 from pipeline.accounting import Accounting, VideoAccount
 from pipeline.conversion.committed import recorded_reader, rejected_videos, video_state
-from pipeline.conversion.convert import UNEXPECTED, is_failure
+from pipeline.conversion.convert import is_failure
 from pipeline.conversion.identity import reader_parts
+from pipeline.conversion.reading import UNEXPECTED
 from pipeline.datasets.base import Dataset, describe_error
 from pipeline.errors import PipelineError, did_you_mean, reading_refused
 from pipeline.files.formats import smpl_files

@@ -1,0 +1,187 @@
+"""Reading of videos, by local processes or a Dask cluster.  [raw -> tracks] -> features -> windows"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import cache
+from pipeline.accounting import NOT_NOW, VideoAccount
+from pipeline.conversion.doubts import Doubts
+from pipeline.conversion.plan import ConversionPlan
+from pipeline.datasets.base import Dataset, describe_error
+from pipeline.errors import RawDataError
+from pipeline.files.raw import RawVideo, changes
+from pipeline.files.raw.files import caching, faults, note_fault
+from pipeline.processes import Failed, cluster
+from pipeline.processes.pool import ordered_map
+from pipeline.track import Track
+
+if TYPE_CHECKING:
+    from pipeline.body import Body
+
+WHAT_TO_DO: Final = {
+    "reader_crashed": "Download its files again; if it crashes all the same, please report it.",
+    "reader_timeout": "Check its files and the storage that they are on.",
+    "reader_memory": "Check its files.",
+    "machine_memory": "Use fewer processes (--workers), or free memory; the next run reads it again.",
+}
+LATER: Final = "The next run reads it again."
+UNEXPECTED: Final = "unexpected_error"  # reason for a video at which the reader has a bug
+UNSETTLED: Final = frozenset({UNEXPECTED, NOT_NOW, *WHAT_TO_DO})  # perhaps of the disk: the next plan reads the content
+
+
+@dataclass(frozen=True, slots=True)
+class ReadVideo:
+    """One video as it is written to the cache."""
+
+    fingerprint: str
+    account: VideoAccount
+    tracks: Sequence[Track] = ()
+    pixels: Mapping[str, Any] = field(default_factory=dict)  # source, digest and size
+
+    @property
+    def entry(self) -> cache.VideoEntry:
+        account = self.account.as_dict()
+        return cache.VideoEntry(name=self.account.name, fingerprint=self.fingerprint, account=account, **self.pixels)
+
+
+def read_videos(
+    plan: ConversionPlan,
+    doubts: Doubts,
+    videos: Sequence[RawVideo],
+    workers: int,
+    scheduler: str | None,
+    timeout: float,
+    memory: int,
+) -> Iterator[ReadVideo]:
+    """Read every video, in order, a bounded number ahead of the writer, by local processes or on a Dask cluster.
+
+    Raises PipelineError if the cluster's workers do not see the raw folder.
+    """
+    body = plan.body if plan.reader["body"] else None
+    job = functools.partial(_read_one, plan.dataset, plan.split, plan.raw, body)
+    results: Iterator[ReadVideo | Failed]
+    if scheduler is not None:
+        bounded: Callable[[RawVideo], ReadVideo | Failed] = functools.partial(_catch_memory_error, job)
+        results = cluster.map_on_workers(scheduler, bounded, videos, plan.raw, same_group=_share_label_file)
+    else:
+        load = functools.partial(_body, body, plan.dataset.genders[0])
+        results = ordered_map(
+            job, videos, workers, timeout=timeout, memory=memory, same_group=_share_label_file, preload=load
+        )
+    for video, read in zip(videos, results, strict=True):
+        done = _reject_video(plan.raw, video, read) if isinstance(read, Failed) else read
+        doubts.look(done.account, done.tracks, done.pixels)
+        yield done
+
+
+def _catch_memory_error(job: Callable[[RawVideo], ReadVideo], video: RawVideo) -> ReadVideo | Failed:
+    try:
+        return job(video)
+    except MemoryError:
+        return Failed("machine_memory", "needed more memory than there is")
+
+
+def _reject_video(raw: Path, video: RawVideo, failed: Failed) -> ReadVideo:
+    """A video whose reading process ended."""
+    account = VideoAccount(video.name)
+    message = f"{_place(raw, video)}: the process that read it {failed.message}. {WHAT_TO_DO[failed.reason]}"
+    account.reject(NOT_NOW if failed.reason == "machine_memory" else failed.reason, message)
+    return ReadVideo(changes.video_digest(raw, video), account)
+
+
+def _share_label_file(one: RawVideo, other: RawVideo) -> bool:
+    """Whether two videos share their label file, which readers keep: eight of MPI-INF-3DHP's share 100 MB."""
+    return one.span is None and one.files[:1] == other.files[:1] != ()
+
+
+@caching()
+def _read_one(dataset: Dataset, split: str, raw: Path, body: Path | None, video: RawVideo) -> ReadVideo:
+    model = _body(body, dataset.genders[0])  # not in the try: a body that cannot be loaded is no video's fault
+    digest = changes.video_digest(raw, video)
+    tracks: Sequence[Track] = ()
+    pixels: dict[str, Any] = {}
+    account = VideoAccount(video.name)
+    with faults() as passing:
+        try:
+            _refuse_other_encodings(raw, video)
+            with _one_thread(model):
+                tracks, account = dataset.read_accounted(raw, split, video, model)
+            pixels = _pixels(tracks)
+        except MemoryError:
+            raise
+        except Exception as error:  # a bug of the reader must not cost the other videos
+            tracks = ()
+            note_fault(error)
+            if isinstance(error, RawDataError):  # of the pixels; the account has errors of the labels already
+                account.reject(error.reason, str(error))
+            else:
+                account.reject(UNEXPECTED, f"{video.name}: {describe_error(error)}")
+    if passing:
+        tracks, pixels = (), {}
+        account.reject(NOT_NOW, _not_now(raw, video, passing[0]))
+    return ReadVideo(digest, account, tracks, pixels)
+
+
+def _not_now(raw: Path, video: RawVideo, error: OSError) -> str:
+    """Message about an error that may pass, with what to do."""
+    named = error.filename is not None and not isinstance(error.filename, int)
+    where = os.fsdecode(error.filename) if named else _place(raw, video)
+    problem = error.strerror or type(error).__name__
+    do = "Change its permissions" if error.errno in (errno.EACCES, errno.EPERM) else "Check its disk or mount"
+    return f"{where}: {problem[:1].lower()}{problem[1:]}. {do}. {LATER}"
+
+
+def _place(raw: Path, video: RawVideo) -> Path:
+    return raw / next(iter(video.paths), video.name)
+
+
+def _refuse_other_encodings(raw: Path, video: RawVideo) -> None:
+    """Raise RawDataError for a path that is not UTF-8: JSON and tables cannot hold it."""
+    for path in video.paths:
+        if changes.utf8(str(path)) != str(path):
+            do = "Rename it, for example with convmv."
+            shown = Path(changes.utf8(str(raw / path)))
+            raise RawDataError(shown, "name", expected="UTF-8", found="other bytes", do=do, reason="name_not_utf8")
+
+
+def _pixels(tracks: Sequence[Track]) -> dict[str, Any]:
+    """The cache's description of the pixels. Raises RawDataError if no image can be read."""
+    source = next((track.frames for track in tracks if track.frames is not None), None)
+    if source is None:
+        return {}
+    width, height = source.size()
+    return {"source": source.spec, "pixels": source.digest(), "width": width, "height": height}
+
+
+@contextmanager
+def _one_thread(body: Body | None) -> Iterator[None]:
+    """One torch thread: the last bits of sums over vertices depend on the number of threads."""
+    if body is None:
+        yield
+        return
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@functools.cache
+def _body(folder: Path | None, gender: str) -> Body | None:
+    """The body model, loaded once in each process; None without a folder."""
+    if folder is None:
+        return None
+    from pipeline.body import Body  # imports torch
+
+    return Body.load(folder, gender)
