@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from cache.crop_policy import CropPolicy, Jitter
-from cache.errors import CacheChanged, CacheError, MissingSplit, Unreadable
+from cache.errors import AccessDenied, CacheChanged, CacheError, MissingSplit
 from cache.format.extra import ExtraColumn, Mirror, find_mirrors_by
 from cache.format.layout import (
     COLUMNS,
@@ -46,6 +46,7 @@ __all__ = [
     "ROWS_PER_SHARD",
     "UNDECODABLE",
     "UNDEFINED",
+    "AccessDenied",
     "CacheChanged",
     "CacheError",
     "Collected",
@@ -66,7 +67,6 @@ __all__ = [
     "StreamWriter",
     "TrackRecord",
     "TrackRows",
-    "Unreadable",
     "VerifyReport",
     "VideoEntry",
     "check_track",

@@ -14,7 +14,7 @@ class CacheError(Exception):
         return cls(f"{file}: expected {expected}, found {found}. {do}")
 
 
-class Unreadable(CacheError):
+class AccessDenied(CacheError):
     """A file or folder that this user may not read."""
 
     @classmethod

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from cache.errors import CacheError, Unreadable
+from cache.errors import AccessDenied, CacheError
 from cache.format import layout, manifest
 from cache.format import shard as shards
 from cache.format.check import ShardFile, check, shard_files
@@ -149,7 +149,7 @@ class _Verification:
         try:
             self.place(place)
         except PermissionError as error:
-            self._damage(place, place.manifest, str(Unreadable.of(error)))
+            self._damage(place, place.manifest, str(AccessDenied.of(error)))
 
     def place(self, place: Place) -> None:
         """Check a split without its streams, or a stream; again when there has been a commit meanwhile."""
@@ -196,7 +196,7 @@ class _Verification:
         try:
             return check(self._store, file, fast=self._fast)
         except PermissionError as error:
-            return str(Unreadable.of(error))
+            return str(AccessDenied.of(error))
 
     def _commit(self, place: Place) -> Commit | None:
         """The commit in force with its intact small files; None where there is none."""
@@ -287,7 +287,7 @@ def repair(root: Root, report: VerifyReport) -> Repaired:
         except CacheError as error:  # still repair the other splits and streams
             repaired.refused.append(str(error))
         except PermissionError as error:
-            repaired.refused.append(str(Unreadable.of(error)))
+            repaired.refused.append(str(AccessDenied.of(error)))
     return repaired
 
 

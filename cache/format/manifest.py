@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any, Final
 
-from cache.errors import CacheError, Unreadable
+from cache.errors import AccessDenied, CacheError
 from cache.format import layout
 from cache.format.layout import FORMAT, IN_PLACE, JOURNAL, PROVENANCE, STAGED, canonical, json_file
 from cache.format.shard import REPAIR
@@ -135,7 +135,7 @@ def read_manifest(place: Place) -> tuple[dict[str, Any], Etag] | None:
     except FileNotFoundError:
         return None
     except PermissionError as error:
-        raise Unreadable.of(error) from error
+        raise AccessDenied.of(error) from error
     return parse_manifest(text, place), etag
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from cache.crop_policy import CropPolicy
-from cache.errors import CacheChanged, CacheError, MissingSplit, Unreadable
+from cache.errors import AccessDenied, CacheChanged, CacheError, MissingSplit
 from cache.format import layout, manifest
 from cache.format.extra import FUNCTION, FindMirror, find_mirrors_by, mirror_finders
 from cache.format.layout import HAS_VALUE, MANIFEST, UNDECODABLE, Geometry
@@ -75,7 +75,7 @@ class FeatureCache(Mapping[str, "Split"]):
             if commit is None and name in self:
                 self.store.list_names(name)  # raises, as it may not be read
         except PermissionError as error:
-            raise Unreadable.of(error) from error
+            raise AccessDenied.of(error) from error
         if commit is None:
             names = ", ".join(split for split in self.splits if split != name) or "none"  # committed meanwhile
             raise MissingSplit(f"{self.root}: no committed split {name!r}; there are: {names}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-from cache.errors import CacheError, Unreadable
+from cache.errors import AccessDenied, CacheError
 from cache.format import manifest
 from cache.format.layout import STAGED, TAG_COPIED, TAGS
 from cache.format.manifest import Place
@@ -72,12 +72,12 @@ class _Sweep:
             with nullcontext() if self._dry_run else self._store.lock(place.writing):
                 sweep()
             self.prune(place.home)
-        except Unreadable as error:
+        except AccessDenied as error:
             self.found.problems.append(str(error))
         except CacheError as error:
             self.found.skipped.append(str(error))
         except PermissionError as error:
-            self.found.problems.append(str(Unreadable.of(error)))
+            self.found.problems.append(str(AccessDenied.of(error)))
         except OSError as error:
             self.found.problems.append(f"{error.filename or place.home}: {error.strerror}")
 

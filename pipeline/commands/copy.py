@@ -50,7 +50,7 @@ def _copy_splits(args: argparse.Namespace, problems: list[str]) -> Sequence[str]
     for name in choose_splits(args.splits, cached.splits):
         try:
             opened[name] = cached[name]
-        except cache.Unreadable as error:
+        except cache.AccessDenied as error:
             problems.append(str(error))
     names = [*opened]
     streams = None if args.streams is None else [name for name in args.streams.split(",") if name]

@@ -188,7 +188,7 @@ def split_status(split: cache.Split) -> dict[str, Any]:
                 weights[name] = made | {"untrained": is_untrained(split, name)}
             undecodable[name] = split.undecodable(name)
             without[name] = split.stream_provenance(name).get(WITHOUT_FEATURES) or {}
-        except cache.Unreadable as error:
+        except cache.AccessDenied as error:
             problems.append(f"{split.name}: {error}")
         except (cache.CacheError, OSError) as error:
             problems.append(f"{split.name}: {name} is damaged: {error_text(error)}")
