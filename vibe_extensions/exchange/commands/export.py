@@ -80,10 +80,6 @@ def _names(options_class: type[Any] | None) -> list[str]:
 
 def _format_options(name: str, texts: dict[str, str], options_class: type[Any] | None) -> dict[str, Any]:
     """The argument `options` of the format's function, if it has one. Raises ConfigError for an unknown option."""
-    if options_class is None:
-        if texts:
-            raise ConfigError(f"--set {next(iter(texts))}: the format {name} has no options")
-        return {}
     section = Section(BY_SET, name, texts, texts)
     section.check_keys(_names(options_class))
-    return {"options": options_class(**section.parse(options_class))}
+    return {} if options_class is None else {"options": options_class(**section.parse(options_class))}
