@@ -15,6 +15,7 @@ from typing import Final
 import pytest
 
 from pipeline.cli.text import python
+from pipeline.commands.init import tool
 
 FOLDER: Final = Path(__file__).parent / "golden"
 VARYING: Final = (  # what differs from run to run, and what stands for it
@@ -41,7 +42,7 @@ class Transcript:
         """places: paths and other texts of this run, and the words that stand for them."""
         self._main, self._capsys, self._varying = main, capsys, (*VARYING, *varying)
         # The interpreter may be below one of the places: it goes first.
-        known = {python(): "python", sys.executable: "python", socket.gethostname(): "HOST"}
+        known = {python(): "python", sys.executable: "python", tool("luigi"): "luigi", socket.gethostname(): "HOST"}
         self._places = known | {str(place): name for place, name in places.items()}
         self.text = ""
 

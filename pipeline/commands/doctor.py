@@ -1,7 +1,7 @@
 """`python -m pipeline doctor`: which parts of each download are complete or missing, and what to do.  [raw] -> tracks
 
 Only names of files and folders are compared, with the parts and the known mistakes that each dataset declares
-(`pipeline.datasets.base`): seconds for a full download. Of detected keypoints, one clip's are read.
+(`pipeline.datasets.base`): seconds for a full download. Of detected keypoints, those of the first clips are read.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pipeline.cli.command_line import json_option
 from pipeline.cli.console import DONE, DOUBT, CommandResult, err, plain, print_result
 from pipeline.cli.progress import line_if_slow
 from pipeline.cli.text import command
+from pipeline.commands.init import tool
 from pipeline.datasets.base import Dataset, Mistake, ReleasePart, describe_error, globs
 from pipeline.demo import demo_data, has_demo_data
 from pipeline.detect.clips import KEYPOINTS, labels_of, list_clips
@@ -33,11 +34,13 @@ from pipeline.settings.file import settings_file
 from pipeline.settings.sections import Settings, load
 
 NO_SETTINGS: Final = "Run from the project's folder, set LUIGI_CONFIG_PATH, or name the folder of the data: --raw DIR."
+SAMPLED: Final = 3  # clips whose keypoints are read
 TO_BE_MADE, NOT_NEEDED = "will be made", "not needed yet"  # states of missing parts that the user need not get
 MARKS: Final = {
     "there": DONE,
     "incomplete": "[yellow]incomplete[/yellow]",
     "missing": "[red]missing[/red]",
+    "invalid": "[red]invalid[/red]",
     "left out": "[dim]left out[/dim]",
 }
 SPIN: Final = "data of SPIN, by fetch_data.sh of github.com/nkolot/SPIN"
@@ -149,13 +152,14 @@ def _body_option(args: argparse.Namespace) -> list[str]:
 
 def _next(args: argparse.Namespace, settings: Settings | None, examined: Sequence[Examination]) -> Iterator[str]:
     if settings is not None:
-        yield from ("", "Next: make data")
+        yield from ("", f"Next: {tool('luigi')} --module tasks Data")
         return
-    yield from ("", "To convert it:")
+    yield from ("", "To prepare it:")
     for e in examined:
-        for split in e.usable:
+        if e.usable:
             body = _body_option(args) if datasets.get(e.dataset).uses_body else []
-            yield "  " + command("convert", e.dataset, split, "--raw", str(e.raw), *body, "--cache", "data/cache")
+            root = "data/cache" if e.stand_in else "cache-real"  # a clone's data/cache holds demo data
+            yield "  " + command("prepare", e.dataset, "--raw", str(e.raw), *body, "--cache", root)
 
 
 def _table(examined: Sequence[Examination]) -> Table:
@@ -207,7 +211,7 @@ def _summary(e: Examination) -> str:
     if e.missing and not any(part.found for part in e.parts):
         return "still packed" if e.packed else "no files found"
     if e.missing:
-        return f"missing: {', '.join(part.what for part in e.missing)}"
+        return f"{min(part.state for part in e.missing)}: {', '.join(part.what for part in e.missing)}"
     if e.incomplete:
         counts = [f"{part.found:,} of {part.known:,} {part.what}" for part in e.incomplete]
         return f"{', '.join(counts)}: they can be converted"
@@ -227,7 +231,7 @@ class PartCount(NamedTuple):
     splits: tuple[str, ...]
     found: int
     known: int | None  # number in the release; None: unknown, or demo data
-    state: str  # there, incomplete, missing, left out (missing and optional), TO_BE_MADE or NOT_NEEDED
+    state: str  # there, incomplete, missing, invalid, left out (missing and optional), TO_BE_MADE or NOT_NEEDED
 
     @classmethod
     def from_part(cls, part: ReleasePart, splits: tuple[str, ...], found: int, known: int | None) -> PartCount:
@@ -253,8 +257,8 @@ class Examination:
 
     @property
     def missing(self) -> tuple[PartCount, ...]:
-        """The parts without which a split cannot be converted."""
-        return tuple(part for part in self.parts if part.state == "missing")
+        """The parts without which a split cannot be converted, also invalid ones."""
+        return tuple(part for part in self.parts if part.state in ("missing", "invalid"))
 
     @property
     def incomplete(self) -> tuple[PartCount, ...]:
@@ -273,9 +277,9 @@ def examine(dataset: Dataset | BodyFiles, raw: Path) -> Examination:
     stand_in, counts, refused = listing.is_there(raw / MARKER), list[PartCount](), list[str]()
     for part in parts:
         if isinstance(dataset, Dataset) and part.patterns[0].startswith(KEYPOINTS):
-            n = _with_keypoints(dataset, raw, part.splits[0], refused)
-        else:
-            n = sum(1 for glob in globs(part.patterns) for _ in listing.find(raw, glob, unreadable))
+            counts.append(_count_keypoints(dataset, raw, part, refused))
+            continue
+        n = sum(1 for glob in globs(part.patterns) for _ in listing.find(raw, glob, unreadable))
         counts.append(PartCount.from_part(part, splits, n, None if stand_in else part.known))
     packed = _find_archives(raw, parts)
     problems = [f"{place} cannot be read: {why}. Change its permissions." for place, why in sorted(unreadable.items())]
@@ -289,7 +293,7 @@ def examine(dataset: Dataset | BodyFiles, raw: Path) -> Examination:
         if not dataset.page:  # own clips need not be in every split
             counts = [part for part in counts if part.found] or counts
             splits = tuple(split for part in counts for split in part.splits)
-    without = {split for part in counts if part.state == "missing" for split in part.splits}
+    without = {split for part in counts if part.state in ("missing", "invalid") for split in part.splits}
     usable = tuple(split for split in splits if split not in without)
     found = (stand_in, splits, tuple(counts), tuple(problems), packed, usable)
     return Examination(dataset.name, dataset.page, raw, *found)
@@ -312,27 +316,38 @@ def _listed_videos(dataset: Dataset, raw: Path, *, stand_in: bool) -> tuple[list
         part = ReleasePart(f"videos of {split}", (), source, (split,))
         counts.append(PartCount.from_part(part, dataset.splits, n, known))
         refused: list[str] = []
-        if n and dataset.keypoints_from == "detected" and (n := _with_keypoints(dataset, raw, split, refused)):
-            part = ReleasePart(f"videos of {split} with keypoints", (), source, (split,))
-            counts.append(PartCount.from_part(part, dataset.splits, n, None))
+        part = ReleasePart(f"videos of {split} with keypoints", (), source, (split,))
+        if (
+            n
+            and dataset.keypoints_from == "detected"
+            and (labelled := _count_keypoints(dataset, raw, part, refused)).found
+        ):
+            counts.append(labelled)
             problems |= dict.fromkeys(refused)
     return counts, [*problems]
 
 
-def _with_keypoints(dataset: Dataset, raw: Path, split: str, refused: list[str]) -> int:
-    """Number of clips with keypoint files. The first one's are read; why they cannot be is added to `refused`."""
+def _count_keypoints(dataset: Dataset, raw: Path, part: ReleasePart, refused: list[str]) -> PartCount:
+    """Number of clips with keypoint files; "invalid" if those of the first SAMPLED clips all are.
+
+    Messages about invalid ones are added to `refused`.
+    """
     try:
-        videos = dataset.videos(raw, split) if listing.is_folder_there(raw / KEYPOINTS) else []
+        videos = dataset.videos(raw, part.splits[0]) if listing.is_folder_there(raw / KEYPOINTS) else []
     except RawDataError:  # there is no clip either
-        return 0
-    labelled = [(video, labels) for video in videos if (labels := labels_of(raw, video)) is not None]
-    for video, labels in labelled[:1]:
+        videos = []
+    labelled, errors = [(video, labels) for video in videos if (labels := labels_of(raw, video))], list[str]()
+    for video, labels in labelled[:SAMPLED]:
         clip = PurePath(video.files[0] if video.files else video.name)
         try:
             read_detections(labels, clip.stem, Video(raw, clip.as_posix()).size)
         except RawDataError as error:
-            refused.append(str(error))
-    return len(labelled)
+            errors.append(
+                f"{error} (of the first {min(SAMPLED, len(labelled))} of {len(labelled)} clips with keypoints)"
+            )
+    refused += errors
+    counted = PartCount.from_part(part, dataset.splits, len(labelled), None)
+    return counted._replace(state="invalid") if labelled and len(errors) == len(labelled[:SAMPLED]) else counted
 
 
 def _misplaced_parts(

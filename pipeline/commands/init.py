@@ -58,10 +58,10 @@ def run(args: argparse.Namespace) -> int:
             stream.write(text)
     except FileExistsError as error:
         raise PipelineError(f"{file} exists. Name another folder, or move the file.") from error
-    luigi = f"{_tool('luigi')} --module tasks"
+    luigi = f"{tool('luigi')} --module tasks"
     steps = [
         *([] if args.folder.resolve() == Path.cwd() else [f"cd {shlex.quote(str(args.folder))}"]),
-        *([f"{_tool('vibe-pipeline')} doctor  # lists the files to download"] * args.real),
+        *([f"{tool('vibe-pipeline')} doctor  # lists the files to download"] * args.real),
         *(f"{luigi} Data", f"{luigi} EvaluateVIBE"),
     ]
     out.print(plain(f"settings   {file}"))
@@ -97,7 +97,7 @@ def _from_here(value: Path | str) -> str:
     return f"{kind}:{_from_here(Path(file))}" if kind in ("spin", "file") and file else value
 
 
-def _tool(name: str) -> str:
+def tool(name: str) -> str:
     """A command that is installed beside this Python, to type in any folder."""
     beside = str(Path(sys.executable).with_name(name))
     return name if shutil.which(name) == beside else shlex.quote(beside)

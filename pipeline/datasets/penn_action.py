@@ -61,7 +61,8 @@ class PennAction(Dataset):
         for folder, content in ((labels, "<0001>.mat label files"), (frames, "<0001>/<000001>.jpg pictures")):
             if not folder.is_dir():
                 do = f"Point the raw folder at the unpacked {ARCHIVE}."
-                raise RawDataError(folder, "folder", f"a folder with {content}", "none", do)
+                place, found = (folder, "none") if raw.is_dir() else (raw, "no such folder")
+                raise RawDataError(place, "folder", f"a folder with {content}", found, do)
         names = {file.stem for file in labels.glob("*.mat")} | {entry.name for entry in frames.iterdir()}
         return [
             RawVideo(name, files=(Path(f"labels/{name}.mat"),), folders=(Path(f"frames/{name}"),))

@@ -33,6 +33,7 @@ SHOWN: Final = 6  # joints of a person whose height counts
 MOST_PERSONS_OUTSIDE: Final = 0.1  # of the persons: all their joints outside
 SMALLEST: Final = 4.0  # px, height or width of the median person
 SAME_VIDEO: Final = "Run the detector on this very file, on every frame of it, into an empty folder, and write pixels."
+SAME_SIZE: Final = "Use the release's own frames for its labels, without resizing them."
 FROM_0: Final = "Count frames from 0: the first frame is 0."
 CUT_AGAIN: Final = "Encode the video again (ffmpeg without -c copy), and make labels of the result."
 
@@ -204,7 +205,13 @@ def other_frames(place: Path, expected: str, found: str, do: str) -> RawDataErro
 
 
 def require_in_picture(
-    labels: Path, keypoints: Floats, size: tuple[int, int], most: float = MOST_OUTSIDE, *, boxes: bool = False
+    labels: Path,
+    keypoints: Floats,
+    size: tuple[int, int],
+    most: float = MOST_OUTSIDE,
+    *,
+    boxes: bool = False,
+    do: str = SAME_VIDEO,
 ) -> None:
     """Refuse keypoints that are not in pixels of this image.
 
@@ -214,6 +221,7 @@ def require_in_picture(
         size: the image's width and height in px.
         most: the share of joints that may be far outside.
         boxes: the keypoints are corners of boxes, for messages.
+        do: advice, unless the cause tells it.
 
     Raises:
         RawDataError: `keypoints_outside`: all are within 2 px of the corner, most joints or every tenth person are
@@ -235,7 +243,7 @@ def require_in_picture(
         len(points) < FEWEST or (outside <= most and gone <= MOST_PERSONS_OUTSIDE and side >= SMALLEST)
     ):
         return
-    kind, do = "boxes" if boxes else "joints", SAME_VIDEO
+    kind = "boxes" if boxes else "joints"
     cause = f"{outside:.0%} of them far outside: of another resolution or of another video"
     if normalised:
         cause = "normalised to the picture's size"
@@ -257,7 +265,7 @@ def require_in_pictures(
     """`require_in_picture` for the images' width and height, unless the labels have `stated` them."""
     size = _size(source)
     if size is not None and size != stated:
-        require_in_picture(labels, keypoints, size)
+        require_in_picture(labels, keypoints, size, do=SAME_SIZE)
 
 
 def _other_rate(n_there: int, n_labels: int) -> bool:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 import cache
 from pipeline.accounting import VideoAccount
 from pipeline.cameras import is_rigid
-from pipeline.datasets.base import EXTRINSICS, UP, Dataset, Origin, ReleasePart, finite_joints, smpl_labels
+from pipeline.datasets.base import EXTRINSICS, UP, Dataset, Mistake, Origin, ReleasePart, finite_joints, smpl_labels
 from pipeline.datasets.pixels import other_frames, require_size
 from pipeline.files.pixels.frames import Pictures
 from pipeline.files.pixels.sources import TurnedPictures
@@ -62,6 +62,10 @@ class Bedlam(Dataset):
     parts: ClassVar[tuple[ReleasePart, ...]] = (
         ReleasePart("label files", tuple(f"{f}/<scene>.npz" for f in scenes.LABELS), "bedlam-labels-smpl.zip"),
         PICTURES,
+    )
+    mistakes: ClassVar[tuple[Mistake, ...]] = tuple(
+        Mistake(f"{folder}/", "has labels in a layout that is skipped", "Unpack bedlam-labels-smpl.zip beside it.")
+        for folder in scenes.folders_of(scenes.SKIPPED)
     )
     optional_extra: ClassVar[tuple[str, ...]] = (EXTRINSICS.name, UP.name, INTRINSICS.name)
     turned: ClassVar[str] = "closeup"  # in the names of scenes with rotated images

@@ -43,6 +43,7 @@ LABELS: Final = (  # SMPL's first
     *folders_of("all_npz_12_training"),
 )
 LABELS2: Final = folders_of("all_npz_12_smpl_training", "bedlam_v2", "all_npz_12_training")
+SKIPPED: Final = "bedlam-labels-v2-format"  # another layout of the same labels
 IMAGES: Final = ("", "training_images", "training-images", "training-images/bedlam_v2")
 
 
@@ -54,8 +55,10 @@ def label_files(raw: Path, folders: Sequence[str]) -> dict[str, Path]:
             if not file.stem.startswith("agora"):
                 files.setdefault(file.stem, file.relative_to(raw))
     if not files:
+        skipped = next((folder for folder in folders_of(SKIPPED) if (raw / folder).is_dir()), "")
+        found = f"only {skipped}/, which is skipped" if skipped else "none"
         expected = " or ".join(f"{folder}/<scene>.npz" for folder in folders if "/" not in folder)
-        raise RawDataError(raw, "folder", expected=expected, found="none", do="Unpack the labels.")
+        raise RawDataError(raw, "folder", expected=expected, found=found, do="Unpack the labels.")
     return files
 
 

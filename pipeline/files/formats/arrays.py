@@ -77,16 +77,19 @@ def load_mat(file: Path, keys: Collection[str], optional: Collection[str] = ()) 
 
     Raises RawDataError for another file and for a missing key.
     """
-    from scipy.io import loadmat  # 0.3 s, which commands that read no such file need not wait for
+    from scipy.io import loadmat, whosmat  # 0.3 s, which commands that read no such file need not wait for
 
     with reading(file, "a whole MATLAB v5 file"), open_regular(file) as stream:
         if (head := stream.read(128))[124:] not in (b"\x00\x01IM", b"\x01\x00MI"):  # else it may be v4 or v7.3
             refuse(f"a file that begins with {head[:20]!r}")
         variables = loadmat(stream, variable_names=[*keys, *optional])
-    content = {name: value for name, value in variables.items() if not name.startswith("__")}
+        content = {name: value for name, value in variables.items() if not name.startswith("__")}
+        names = [] if content.keys() >= {*keys} else [name for name, *_ in whosmat(stream)]
     for key in keys:
         if key not in content:
-            raise RawDataError(file, key, "a variable of this name", f"only {sorted(content)}", AGAIN)
+            found = f"only {', '.join(sorted(names))[:200] or 'none'}"
+            do = f"Name the folder of this dataset, if it is another's file. {AGAIN}"
+            raise RawDataError(file, key, "a variable of this name", found, do)
     return content
 
 

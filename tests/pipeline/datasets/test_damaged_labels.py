@@ -67,7 +67,7 @@ DAMAGED: Final[dict[str, list[tuple[Any, str]]]] = {  # what is changed, words o
     "penn_action": [
         ({"x": np.ones((3, 12))}, "0001.mat: 'x': expected numbers of shape (any, 13), found (3, 12) float64"),
         ({"y": np.ones((2, 13))}, "'y': expected numbers of shape (3, 13), found (2, 13)"),
-        ({"x": None}, "'x': expected a variable of this name, found only ['dimensions', 'nframes', 'train', 'vis"),
+        ({"x": None}, "'x': expected a variable of this name, found only action, bbox, dimensions, nframes, pose, "),
         ({"x": np.array([["a"] * 13] * 3)}, "'x': expected numbers"),
         ({"train": 0}, "'train': expected 1 or -1, found 0"),
     ],

@@ -8,6 +8,7 @@ from scipy.io import savemat
 
 from pipeline import datasets
 from pipeline.accounting import Accounting
+from pipeline.errors import RawDataError
 from pipeline.skeletons import JOINTS
 from tests.pipeline.datasets.by_hand import jpeg, read_one, touch
 
@@ -120,6 +121,7 @@ def test_labels_beyond_the_release_s_own_pictures_are_noted_and_of_resized_ones_
     _, account = read(tmp_path)
     assert (account["set_aside"], account["kept"]) == (reason, 0 if reason else 9)
     assert "visible joints are outside the 480 x 270 picture" in account["notes"][0]
+    assert not reason or account["message"].endswith("own frames for its labels, without resizing them.")
 
 
 @pytest.mark.parametrize(
@@ -142,3 +144,12 @@ def test_what_decides_nothing_never_costs_its_video(tmp_path: Path, changes: dic
     assert (account["kept"], account["set_aside"]) == (3, "")
     (told,) = account["notes"]
     assert note in told
+
+
+def test_a_missing_folder_and_files_of_another_dataset_are_called_that(tmp_path: Path) -> None:
+    with pytest.raises(RawDataError, match=r"pennaction: expected .*, found no such folder"):
+        PENN.videos(tmp_path / "pennaction", "train")
+    write_video(tmp_path)
+    savemat(tmp_path / "labels/0001.mat", {"annot2": np.zeros(3), "cameras": np.zeros(3)})
+    _, account = read(tmp_path)
+    assert "found only annot2, cameras. Name the folder of this dataset, if it is another's file" in account["message"]
