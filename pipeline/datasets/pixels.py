@@ -15,7 +15,7 @@ import numpy as np
 from pipeline.accounting import VideoAccount
 from pipeline.boxes import extents
 from pipeline.errors import RawDataError, refuse
-from pipeline.files.pixels.containers import edit_list_start
+from pipeline.files.pixels.containers import edit_list
 from pipeline.files.pixels.frames import MOST_LOST, Pictures, Video
 from pipeline.files.pixels.sources import match_numbered, picture_pattern
 from pipeline.files.raw.listing import scan_folder
@@ -85,7 +85,7 @@ def frames_there(source: Pictures | Video, n_labels: int, account: VideoAccount,
     else:
         n_there = n_reached
         hidden = (source.header().n_frames or 0) - n_there
-        if n_there < n_labels and hidden > (0 if edit_list_start(source.place) else MOST_LOST):
+        if n_there < n_labels and hidden > (0 if edit_list(source.place)[0] else MOST_LOST):
             refuse(_hidden(source.place, source, n_there, f"{n_labels} labels"))
         _note_hidden(source, n_there, account)
         n_beyond = max(n_there - n_labels, 0)
@@ -183,7 +183,7 @@ def require_frames(
 
 def _note_hidden(video: Video, there: int, account: VideoAccount) -> None:
     """Note frames hidden by the edit list: labels that end early fit with or without them."""
-    start, stated = edit_list_start(video.place), video.header().n_frames or 0
+    start, stated = edit_list(video.place)[0], video.header().n_frames or 0
     if start and stated > there:
         account.notes.append(
             f"the edit list hides the first {start:.3f} s: {there} of {stated} frames decode, and labels count those"
@@ -192,7 +192,7 @@ def _note_hidden(video: Video, there: int, account: VideoAccount) -> None:
 
 def _hidden(labels: Path, video: Video, there: int, found: str) -> RawDataError:
     """The error for frames that the header states and that do not decode."""
-    stated, start = video.header().n_frames, edit_list_start(video.place)
+    stated, start = video.header().n_frames, edit_list(video.place)[0]
     cause = f"its edit list begins at {start:.3f} s" if start else "it is cut off or damaged"
     expected = f"labels of the {there} frames that decode of {video.place}"
     found = f"{found}, while the video's header states {stated} frames and {there} decode ({cause})"

@@ -56,30 +56,21 @@ def _vint(head: bytes, offset: int) -> tuple[int, int]:
     return int.from_bytes(head[offset : offset + length]) & ((1 << 7 * length) - 1), offset + length
 
 
-def edit_list_start(file: Path) -> float:
-    """Start of the edit list of an MP4's first video track, in s after its first frame; 0.0 without one.
+def edit_list(file: Path) -> tuple[float, float]:
+    """What the edit list of an MP4's first video track hides at its start and end, in s; (0.0, 0.0) without one.
 
-    Earlier frames are stored and counted by the header, but not decoded (ISO/IEC 14496-12, 8.6.6).
+    Hidden frames are stored and counted by the header, but not decoded (ISO/IEC 14496-12, 8.6.6). Of several entries,
+    the first that shows frames counts.
     """
-    return _edit_list(file)[0]
-
-
-def hides_frames(file: Path) -> bool:
-    """Whether the edit list of an MP4's first video track may hide frames, at its start or end."""
-    return max(_edit_list(file)) > 0
-
-
-def _edit_list(file: Path) -> tuple[float, float]:
-    """What the edit list hides at the start and the end of the track, in s; by its first entry that shows frames."""
     try:
         with open_regular(file) as stream:
             moov = next((stream.read(min(size, MAX_MOOV)) for kind, size in _boxes_of(stream) if kind == b"moov"), b"")
-        return _edit_list_of(moov)
+        return _edit_list(moov)
     except (OSError, ValueError, OverflowError, IndexError):  # damaged: whether it decodes is found by decoding
         return 0.0, 0.0
 
 
-def _edit_list_of(moov: bytes) -> tuple[float, float]:
+def _edit_list(moov: bytes) -> tuple[float, float]:
     for trak in _boxes(moov, b"trak"):
         media = _inner(trak, b"mdia")
         if not any(handler[8:12] == b"vide" for handler in _boxes(media, b"hdlr")):

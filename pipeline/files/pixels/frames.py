@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from pipeline.accounting import NOT_NOW
 from pipeline.errors import PipelineError, RawDataError
-from pipeline.files.pixels.containers import EBML, MP4, hides_frames, missing_bytes
+from pipeline.files.pixels.containers import EBML, MP4, edit_list, missing_bytes
 from pipeline.files.pixels.decode import MAX_BYTES, MAX_PIXELS, PictureError, decode, picture_size
 from pipeline.files.raw.files import cached, file_digest, folder_digest, names_in, note_fault, open_regular, passes
 from pipeline.processes import alive
@@ -240,7 +240,7 @@ class Video:
         0 also for a cut file, an edit list that hides frames, other codecs, a first picture that needs an earlier one,
         and frames at other times than their packets, such as frames of two fields.
         """
-        if self._cut_off() or hides_frames(self.place):
+        if self._cut_off() or any(edit_list(self.place)):
             return 0
         times: list[float] = []  # ms, of the packets
         with self._open_capture(cv2.CAP_PROP_FORMAT, -1) as (capture, problem):

@@ -17,7 +17,7 @@ from pipeline.datasets.pixels import (
     require_in_picture,
 )
 from pipeline.errors import RawDataError, reading_refused
-from pipeline.files.pixels.containers import edit_list_start
+from pipeline.files.pixels.containers import edit_list
 from pipeline.files.pixels.frames import Pictures, Video
 from pipeline.files.pixels.sources import picture_pattern
 from tests.pipeline.datasets.by_hand import standing, touch, write_video
@@ -149,10 +149,10 @@ def video(tmp_path: Path) -> Video:
 
 
 def test_frames_that_an_edit_list_hides_are_not_counted(video: Video) -> None:
-    assert (video.count_frames(), edit_list_start(video.place)) == (60, 0)
+    assert (video.count_frames(), edit_list(video.place)[0]) == (60, 0)
     cut_at_start(video.place, 20)
     assert video.header().n_frames == 60
-    assert (video.count_frames(), edit_list_start(video.place)) == (40, 0.8)
+    assert (video.count_frames(), edit_list(video.place)[0]) == (40, 0.8)
     shown = next(video.read([0])).image
     assert shown is not None
     assert abs(float(shown.mean()) - 5 * 20) < 4  # frame 0 is what was frame 20
@@ -161,7 +161,7 @@ def test_frames_that_an_edit_list_hides_are_not_counted(video: Video) -> None:
 @pytest.mark.parametrize("kind", [b"", b"\0\0\0\x08ftyp", b"\0\0\0\x01moov" + bytes(8), b"\xff" * 64, b"\0" * 64])
 def test_what_has_no_edit_list_begins_at_0(tmp_path: Path, kind: bytes) -> None:
     (tmp_path / "x.mp4").write_bytes(kind)
-    assert edit_list_start(tmp_path / "x.mp4") == edit_list_start(tmp_path / "none.mp4") == 0
+    assert edit_list(tmp_path / "x.mp4")[0] == edit_list(tmp_path / "none.mp4")[0] == 0
 
 
 def box(kind: bytes, *content: bytes, wide: bool = False) -> bytes:
@@ -191,7 +191,7 @@ def test_edit_lists_of_all_forms_and_boxes_of_64_bits(tmp_path: Path, edits: byt
     track = box(b"trak", box(b"edts", box(b"elst", edits, wide=wide)), media, wide=wide)
     content = box(b"ftyp", b"isom") + box(b"mdat", bytes(30), wide=wide) + box(b"moov", track, wide=wide)
     (tmp_path / "x.mp4").write_bytes(content)
-    assert edit_list_start(tmp_path / "x.mp4") == start
+    assert edit_list(tmp_path / "x.mp4")[0] == start
 
 
 @pytest.mark.parametrize(
