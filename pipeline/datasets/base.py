@@ -104,6 +104,7 @@ class Dataset(ABC):
 
     name: ClassVar[str]
     splits: ClassVar[tuple[str, ...]]
+    optional_splits: ClassVar[frozenset[str]] = frozenset()  # that may have no video
     version: ClassVar[int]  # raised by hand whenever the same raw files would give other tracks
     page: ClassVar[str]  # where the official download is available
     uses_body: ClassVar[bool] = False  # labels are derived through the body model

@@ -49,6 +49,7 @@ class OwnVideos(ClipDataset):
 
     name: ClassVar[str] = "videos"
     splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
+    optional_splits: ClassVar[frozenset[str]] = frozenset({"val", "test"})  # used if a folder or a setting says so
     version: ClassVar[int] = 4  # 4: people are linked by their motion, across a second; boxes without joints are tracks
     page: ClassVar[str] = ""
 
