@@ -26,10 +26,7 @@ from pipeline.settings.arguments import cache_option, setting_options, split_arg
 from pipeline.settings.file import BY_SET, Section, parse_overrides
 from pipeline.settings.sections import KIND, configure, stream_of
 
-KEPT: Final = (
-    "computed rows are kept (with --devices or --scheduler, all but the last minute's); "
-    "the same command continues from there"
-)
+KEPT: Final = "computed rows are kept (other processes lose up to a minute); the same command continues from there"
 
 
 def options(sub: argparse.ArgumentParser) -> None:

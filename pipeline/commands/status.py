@@ -31,7 +31,7 @@ from pipeline.conversion.committed import (
     why_without_track,
 )
 from pipeline.errors import PipelineError
-from pipeline.features.plan import WITHOUT_FEATURES, is_current, is_untrained, stream_label, weights_of
+from pipeline.features.plan import is_current, is_untrained, stream_label, weights_of
 from pipeline.recipe.overview import stored_bytes
 from pipeline.settings.arguments import cache_option, choose_splits, splits_argument
 
@@ -187,7 +187,7 @@ def split_status(split: cache.Split) -> dict[str, Any]:
             if made := weights_of(split, name):
                 weights[name] = made | {"untrained": is_untrained(split, name)}
             undecodable[name] = split.undecodable(name)
-            without[name] = split.stream_provenance(name).get(WITHOUT_FEATURES) or {}
+            without[name] = split.stream_provenance(name).get("without_features") or {}
         except cache.AccessDenied as error:
             problems.append(f"{split.name}: {error}")
         except (cache.CacheError, OSError) as error:

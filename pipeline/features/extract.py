@@ -19,7 +19,7 @@ from pipeline.features.engine.run import Output, Run
 from pipeline.features.engine.shards import Counts, PendingShard
 from pipeline.features.parallel import ParallelRun, provenance_of
 from pipeline.features.pixel_sources import pixels
-from pipeline.features.plan import WITHOUT_FEATURES, ExtractionPlan, missing_rows
+from pipeline.features.plan import ExtractionPlan, missing_rows
 from pipeline.features.spec import Resources
 
 HERE: Final = Resources()  # the whole machine
@@ -140,7 +140,7 @@ class _StreamExtraction:
         file = self.plan.spec.stream.weights_file
         named: dict[str, Any] = {} if file is None else {"weights_file": str(file.resolve())}
         measured = meter.as_dict() if meter.rows else speed_of(self._noted)  # carried rows have no speed
-        named[WITHOUT_FEATURES] = self.counts.problems + Counter(self._noted.get(WITHOUT_FEATURES))
+        named["without_features"] = self.counts.problems + Counter(self._noted.get("without_features"))
         # Times go into the note, since the manifest is equal for every run.
         self.writer.commit(
             {"identity": dict(self.plan.identity), "backbone": backbone, "stand_in": stand_in},

@@ -28,7 +28,6 @@ from pipeline.files.raw.stand_in import is_stand_in
 NOT_RECORDED: Final = "not recorded"  # by an earlier version
 CHANGED: Final = "the split has changed"  # why an existing stream is extended
 OTHER_NAME: Final = "Use another stream name (--stream NAME, [features] streams), or recompute it: extract --replace."
-WITHOUT_FEATURES: Final = "without_features"  # entry in a stream's provenance: reason -> rows
 IMPORTED: Final = "imported"  # kind of streams that come from a file, and its entry in their manifests
 
 

@@ -175,14 +175,14 @@ def is_new_cache(s: Settings, root: cache.Root) -> bool:
     if cache.store_at(root).exists("zarr.json") or cache.FeatureCache(root):
         return False
     if _may_be_created(s, root) == "no":
-        do = "Is its disk mounted? To create a new one: --set paths.new_cache=yes"
-        raise ConfigError(f"{s.source.where('paths', 'new_cache')} = no: {root} has no cache. {do}")
+        where, do = s.source.where("paths", "new_cache"), "To create one: --set paths.new_cache=yes"
+        raise ConfigError(f"{where} = no: {root} has no cache. Is its disk mounted? {do}")
     return True
 
 
 def forbid_new_cache(s: Settings, root: cache.Root) -> None:
     """After a commit, change `new_cache = once` in the file to no, if this is the cache of [paths]."""
-    if _may_be_created(s, root) != "once" or "new_cache" in s.source.section("paths").by_set:
+    if _may_be_created(s, root) != "once":
         return
     try:
         with s.file.open("r+b") as file:

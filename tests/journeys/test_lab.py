@@ -168,14 +168,14 @@ def test_a_cache_whose_disk_is_not_mounted_is_not_created_again(terminal: Termin
     cache.rename(folder / "unmounted")
     cache.mkdir()
     refused = r"luigi\.cfg, line \d+ \[paths\] new_cache = no: .*data/cache has no cache\. Is its disk mounted"
-    assert len(re.findall(refused, types(DATA, code=35))) == 1
+    assert len(re.findall(refused, types(DATA, code=2))) == 1
     types("pipeline convert lab train --raw data/raw/lab --cache data/cache", refused, code=2)
     types("pipeline prepare lab --raw data/raw/lab --cache data/cache", refused, code=2)
     types("pipeline status", r"mount its disk", code=2)
     terminal.folder = folder.parent / "of-another-user"
     terminal.folder.mkdir()
     terminal.env["LUIGI_CONFIG_PATH"] = str(file)
-    types(DATA, refused, code=35)
+    types(DATA, refused, code=2)
     types(f"pipeline convert lab train --raw {folder}/data/raw/lab --cache {cache}", refused, code=2)
     assert not [*cache.iterdir()]
     cache.rmdir()
