@@ -51,7 +51,7 @@ from vibe_extensions.part_dynamics.pr_vipe.training import STATE
 from vibe_model import TrainConfig, runs, training
 from vibe_model.models import variant_of
 from vibe_model.settings import VideoConfig
-from vibe_model.vibe import mposer_training as mposer
+from vibe_model.vibe import mposer
 from vibe_model.vibe.config import MPoserConfig
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script

@@ -191,13 +191,13 @@ class TrainMPoser(CheckpointTask):
         return Data()
 
     def work(self) -> None:
-        from vibe_model.vibe import mposer_training  # imports torch
+        from vibe_model.vibe import mposer  # imports torch
 
         with self.progress() as progress:
             shown = progress_callback(
                 progress, self.what, lambda metrics: f"error {metrics['reconstruction_deg']:.1f}°"
             )
-            folder = mposer_training.run(self.config(), progress=shown)
+            folder = mposer.run(self.config(), progress=shown)
         held_out = [
             f"{split} {metrics['reconstruction_deg']:.1f}° off (mean pose {metrics['mean_pose_deg']:.1f}°)"
             for split, metrics in read_metrics(folder).items()

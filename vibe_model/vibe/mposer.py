@@ -1,4 +1,4 @@
-"""A prior of human motion with a latent code per window.  features -> windows -> [training] -> evaluation
+"""A prior of human motion with a latent code per window, and its training.  features -> windows -> [training]
 
 MPoser is an ablation of Kocabas et al., CVPR 2020: instead of the discriminator, a variational autoencoder of motion
 like VPoser (Pavlakos et al., CVPR 2019), trained on AMASS. The penalty is the norm of the predicted motion's code.
@@ -7,22 +7,41 @@ The GRUs, axis-angle input, 6D output, sizes, weights, and the squared norm of t
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vibe_model import runs
 from vibe_model.checkpoints import check_tensors, read_checkpoint, some
 from vibe_model.errors import CheckpointError
 from vibe_model.networks.cpu_kernels import GRU
-from vibe_model.rotations import axis_angle_to_matrix, rotation_6d_to_matrix
+from vibe_model.prediction.trained import device_of
+from vibe_model.prediction.windows import rows_of
+from vibe_model.rotations import axis_angle_to_matrix, nearest_rotations, rotation_6d_to_matrix
+from vibe_model.settings import split_of
+from vibe_model.training.data import TrainingBatch, TrainingBatches, stream
+from vibe_model.training.loop import TrainingLoop, TrainingProgress, run_once
+from vibe_model.training.parallel import ProcessGroup
+from vibe_model.training.trainer import Learner, Trainer, weights_of
+from vibe_model.vibe.config import MPoserConfig
 from vibe_model.vibe.discriminator import MOTION, MOTION_SIZE, frozen
+
+if TYPE_CHECKING:
+    from cache import Split
 
 N_ROTATIONS: Final = MOTION_SIZE // 3  # of SMPL's 24, all but the global one
 _IDENTITY_6D: Final = (1.0, 0.0, 0.0, 1.0, 0.0, 0.0)
+MEAN_POSE_STEPS: Final = 50  # batches for the constant mean pose
+VALIDATION_BATCH: Final = 256  # windows
+RECONSTRUCTION: Final = "reconstruction_deg"  # mean angle from the decoded mean code to the labels
+MEAN_POSE: Final = "mean_pose_deg"  # mean angle from the constant mean pose to the labels
 
 
 class Code(NamedTuple):
@@ -30,6 +49,10 @@ class Code(NamedTuple):
 
     mean: Tensor  # (B, L)
     log_variance: Tensor  # (B, L)
+
+    def kl_divergence(self) -> Tensor:
+        """From the standard normal distribution, in nats, mean over windows (Kingma and Welling, 2014, appendix B)."""
+        return 0.5 * (self.mean.square() + self.log_variance.exp() - 1 - self.log_variance).sum(-1).mean()
 
 
 class MPoser(nn.Module):
@@ -47,6 +70,32 @@ class MPoser(nn.Module):
         # Start at the rest pose: near 0, 6D rotations are arbitrary.
         with torch.no_grad():
             self.rotations.bias.copy_(torch.tensor(_IDENTITY_6D).repeat(N_ROTATIONS))
+
+    @classmethod
+    def load(cls, path: Path | str) -> Self:
+        """Load the prior on the CPU, frozen, with sizes from the file. Raises CheckpointError."""
+        path = Path(path)
+        content = read_checkpoint(path)
+        tensors = content.get("mposer_state_dict")
+        if not isinstance(tensors, Mapping):
+            raise CheckpointError(
+                f"{path}: expected the best.pt of a motion prior, with 'mposer_state_dict'; found keys: "
+                f"{some(map(str, content))}. Train one: luigi --module tasks TrainMPoser"
+            )
+        # Sizes from tensors, not from numbers: the network needs no more memory than the file.
+        shapes = {
+            name: tuple(getattr(tensors.get(name), "shape", ())) for name in ("encoder.weight_hh_l0", "mean.weight")
+        }
+        if any(len(shape) != 2 or 0 in shape for shape in shapes.values()):
+            sizes = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+            raise CheckpointError(f"{path}: expected matrices that have an MPoser's sizes, found {sizes}")
+        (_, hidden_size), (latent_size, _) = shapes.values()
+        n_layers = sum(re.fullmatch(r"encoder\.weight_hh_l\d+", str(name)) is not None for name in tensors)
+        prior = cls(hidden_size, latent_size, n_layers)
+        check_tensors(path, prior.state_dict(), tensors)
+        prior.load_state_dict(dict(tensors))
+        prior.stand_in = bool(content.get("stand_in", False))
+        return prior.requires_grad_(False).eval()
 
     def encode(self, motion: Tensor) -> Code:
         """(B, T, 69) axis-angle in rad, `theta[..., 6:75]` -> the distribution of each window's code."""
@@ -79,47 +128,123 @@ class MPoser(nn.Module):
             return self.encode(motion).mean.square().sum(-1).mean()
 
 
-def matrices(theta: Tensor) -> Tensor:
+def run(config: MPoserConfig, progress: Callable[[TrainingProgress], None] | None = None) -> Path:
+    """Train or resume, unless the run is finished. Returns its folder. progress: called with every step and epoch.
+
+    Raises DataError, StandInMixed, ConfigError or CheckpointError before training, CacheError if the motion has no
+    window or another process trains in the same folder; TrainingDiverged if losses stay non-finite.
+    """
+
+    def prepare(splits: Mapping[str, Split]) -> Callable[[ProcessGroup], MPoserRun]:
+        stand_in = runs.require_one_kind(splits)
+        return lambda group: MPoserRun(config, MPoserTrainer(config, group), splits, stand_in=stand_in, report=progress)
+
+    return run_once(config, nullcontext(ProcessGroup(device=device_of(config.device))), prepare)
+
+
+class MPoserTrainer(Trainer):
+    """Trains the prior. The noise of its codes depends on seed and step only."""
+
+    config: MPoserConfig
+
+    def __init__(self, config: MPoserConfig, group: ProcessGroup | None = None) -> None:
+        super().__init__(config, group)
+        self.prior = MPoser(config.hidden_size, config.latent_size, config.n_layers).to(self.group.device)
+        learner = Learner(config, self.prior, "mposer", lr=config.lr, weight_decay=config.weight_decay)
+        self.learners = {"mposer": learner}
+
+    def gradients(self, batch: TrainingBatch) -> dict[str, Tensor]:
+        theta = batch.real_theta  # (B, T, 85)
+        noise = _noise(len(theta), self.prior.latent_size, self.config.seed, self.state.step).to(theta.device)
+        rotmat, code = self.prior(theta[..., MOTION], noise)
+        terms = {
+            "reconstruction": (rotmat - _matrices(theta)).square().mean(),
+            "kl": self.config.kl_weight * code.kl_divergence(),
+        }
+        torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
+        return terms
+
+
+class MPoserRun(TrainingLoop):
+    """A run on real motion, validated by angles on held-out motion, beside those of the mean pose."""
+
+    advice = "lower lr, or look at the labels"
+    score = "score"
+    config: MPoserConfig
+    trainer: MPoserTrainer
+
+    def batches(self, start: int) -> Generator[TrainingBatch, None, None]:
+        batches = TrainingBatches(self.config, self.splits)
+        self.mean_pose = _mean_rotations(batches, min(MEAN_POSE_STEPS, len(batches)))
+        return stream(batches, start, device=self.group.device)
+
+    def validate(self) -> tuple[dict[str, Any], float | None]:
+        """Errors by split, and their mean angle; without labelled motion, the mean training loss."""
+        by_split = _held_out_errors(self.trainer.prior, self.mean_pose, self.config, self.splits)
+        losses = self.trainer.state.means()
+        if by_split:
+            return by_split, float(np.mean([metrics[RECONSTRUCTION] for metrics in by_split.values()]))
+        return by_split, sum(losses.values()) if losses else None
+
+    def best(self) -> dict[str, Any]:
+        # No paths: the fingerprint of a generator's run covers this file.
+        return {"mposer_state_dict": weights_of(self.trainer.prior)}
+
+
+def _mean_rotations(batches: TrainingBatches, n_steps: int) -> Tensor:
+    """(23, 3, 3) on the CPU: the rotations nearest to the mean matrices of the first batches."""
+    total = torch.zeros(N_ROTATIONS, 3, 3, dtype=torch.float64)
+    for step in range(n_steps):
+        rotmat = _matrices(torch.as_tensor(batches[step].real_theta)).double()  # (B, T, 23, 3, 3)
+        total = total + rotmat.nan_to_num(nan=0.0).mean(dim=(0, 1))
+    return torch.from_numpy(nearest_rotations(total.numpy())).float()
+
+
+def _held_out_errors(
+    prior: MPoser, mean_pose: Tensor, config: MPoserConfig, splits: Mapping[str, Split]
+) -> dict[str, dict[str, Any]]:
+    """Mean angles of the prior and the mean pose, and number of windows, by split with labelled motion."""
+    device = next(prior.parameters()).device
+    prior.eval()
+    by_split = {}
+    for name in config.validation:
+        n_windows, own_error, mean = 0, 0.0, 0.0
+        for theta in _read_labelled(splits[split_of(name)], config.seqlen, name.partition(":")[2] or "*"):
+            target = _matrices(theta)
+            with torch.no_grad():
+                rotmat, _ = prior(theta[..., MOTION].to(device))
+            own_error += float(_geodesic_degrees(rotmat.cpu(), target).double().mean()) * len(theta)
+            mean += float(_geodesic_degrees(mean_pose, target).double().mean()) * len(theta)
+            n_windows += len(theta)
+        if n_windows:
+            by_split[name] = {RECONSTRUCTION: own_error / n_windows, MEAN_POSE: mean / n_windows, "windows": n_windows}
+    return by_split
+
+
+def _read_labelled(split: Split, seqlen: int, tracks: str) -> Iterator[Tensor]:
+    """theta (B, T, 85) of the windows with SMPL labels in every frame, in batches."""
+    windows = split.windows(seqlen, seqlen)
+    windows = windows[np.isin(split.track_of(windows[:, 0]), split.track_of(rows_of(split, [tracks])[:, 0]))]
+    for first in range(0, len(windows), VALIDATION_BATCH):
+        arrays = split.read(windows[first : first + VALIDATION_BATCH], stream=None, fields=("theta", "w_smpl"))
+        theta = torch.as_tensor(arrays["theta"][(arrays["w_smpl"] > 0).all(axis=1)])
+        if len(theta):
+            yield theta
+
+
+def _noise(n_windows: int, size: int, seed: int, step: int) -> Tensor:
+    """(B, L) standard normal, drawn on the CPU from seed and step: equal on all devices."""
+    digest = hashlib.sha256(f"mposer {seed} {step}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+    return torch.randn(n_windows, size, generator=generator)
+
+
+def _matrices(theta: Tensor) -> Tensor:
     """(B, T, 85) -> (B, T, 23, 3, 3): the rotations of labels that MPoser decodes."""
     return axis_angle_to_matrix(theta[..., MOTION].reshape(*theta.shape[:-1], N_ROTATIONS, 3))
 
 
-def reconstruction_error(rotmat: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error of rotation matrices (..., 3, 3) over all their numbers: a scalar."""
-    return (rotmat - target).square().mean()
-
-
-def kl_divergence(code: Code) -> Tensor:
-    """From the standard normal distribution, in nats, mean over windows (Kingma and Welling, ICLR 2014, appendix B)."""
-    mean, log_variance = code
-    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(-1).mean()
-
-
-def geodesic_degrees(rotmat: Tensor, target: Tensor) -> Tensor:
+def _geodesic_degrees(rotmat: Tensor, target: Tensor) -> Tensor:
     """Angle between rotations, (..., 3, 3) each -> (...) degrees; from the distance, exact near 0."""
     sine = (rotmat - target).flatten(-2).norm(dim=-1) / 8**0.5
     return torch.rad2deg(2 * torch.asin(sine.clamp(max=1.0)))
-
-
-def load_mposer(path: Path | str) -> MPoser:
-    """Load the prior on the CPU, frozen, with sizes from the file. Raises CheckpointError."""
-    path = Path(path)
-    content = read_checkpoint(path)
-    tensors = content.get("mposer_state_dict")
-    if not isinstance(tensors, Mapping):
-        raise CheckpointError(
-            f"{path}: expected the best.pt of a motion prior, with 'mposer_state_dict'; found keys: "
-            f"{some(map(str, content))}. Train one: luigi --module tasks TrainMPoser"
-        )
-    # Sizes from tensors, not from numbers: the network needs no more memory than the file.
-    shapes = {name: tuple(getattr(tensors.get(name), "shape", ())) for name in ("encoder.weight_hh_l0", "mean.weight")}
-    if any(len(shape) != 2 or 0 in shape for shape in shapes.values()):
-        sizes = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
-        raise CheckpointError(f"{path}: expected matrices that have an MPoser's sizes, found {sizes}")
-    (_, hidden_size), (latent_size, _) = shapes.values()
-    n_layers = sum(re.fullmatch(r"encoder\.weight_hh_l\d+", str(name)) is not None for name in tensors)
-    prior = MPoser(hidden_size, latent_size, n_layers)
-    check_tensors(path, prior.state_dict(), tensors)
-    prior.load_state_dict(dict(tensors))
-    prior.stand_in = bool(content.get("stand_in", False))
-    return prior.requires_grad_(False).eval()

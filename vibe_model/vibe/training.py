@@ -16,7 +16,7 @@ from vibe_model.training.video import VideoTrainer
 from vibe_model.vibe.config import TrainConfig
 from vibe_model.vibe.discriminator import MOTION, MotionDiscriminator, build_discriminator, frozen
 from vibe_model.vibe.generator import VIBE
-from vibe_model.vibe.mposer import MPoser, load_mposer
+from vibe_model.vibe.mposer import MPoser
 
 if TYPE_CHECKING:
     from pipeline.body import Body
@@ -45,7 +45,7 @@ class VIBETrainer(VideoTrainer):
             self.learners["discriminator"] = self.learner(self.discriminator, "disc_motion", **rates)
         self.prior: MPoser | None = None
         if config.prior == "mposer" and config.mposer is not None:
-            self.prior = load_mposer(config.mposer).to(self.group.device)
+            self.prior = MPoser.load(config.mposer).to(self.group.device)
             runs.one_kind({f"the prior {config.mposer}": self.prior.stand_in, "the body": body.is_stand_in})
 
     def gradients(self, batch: TrainingBatch) -> dict[str, Tensor]:

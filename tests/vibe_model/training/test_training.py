@@ -31,7 +31,7 @@ from vibe_model import models, runs
 from vibe_model.errors import CheckpointError, ConfigError, DataError, StandInMixed, TrainingDiverged
 from vibe_model.prediction.trained import load_trained
 from vibe_model.training import video as training
-from vibe_model.vibe.mposer import load_mposer
+from vibe_model.vibe.mposer import MPoser
 
 SUPERVISED = {"kp_2d", "kp_3d", "pose", "shape"}
 TERMS = {
@@ -130,7 +130,7 @@ def test_a_run_of_the_prior_leaves_its_angles_and_a_prior(splits, undisturbed):
     assert metrics["best"]["score"] == metrics["v/val"]["reconstruction_deg"]
     assert "u/val" not in metrics, "it has no labels to be compared with"
     assert read(undisturbed, "config.json")["inputs"].keys() == splits.keys()
-    prior = load_mposer(undisturbed / "best.pt")
+    prior = MPoser.load(undisturbed / "best.pt")
     assert (prior.latent_size, prior.stand_in) == (3, True)
     # Runs of generators are named after it, wherever it is.
     assert str(undisturbed.parent).encode() not in (undisturbed / "best.pt").read_bytes()

@@ -16,7 +16,7 @@ from vibe_extensions.part_dynamics.config import PartDynamicsConfig
 from vibe_model import TrainConfig, models, runs
 from vibe_model.settings import VideoConfig
 from vibe_model.training import video
-from vibe_model.vibe import mposer_training as mposer
+from vibe_model.vibe import mposer
 from vibe_model.vibe.config import MPoserConfig
 
 EPOCHS, ITERATIONS = 2, 4

@@ -10,9 +10,8 @@ from scipy.spatial.transform import Rotation
 
 from vibe_model.errors import TrainingDiverged
 from vibe_model.training.data import TrainingBatch, TrainingBatches
-from vibe_model.vibe import mposer_training as mposer
-from vibe_model.vibe.mposer import matrices
-from vibe_model.vibe.mposer_training import MPoserTrainer, held_out_errors, mean_rotations
+from vibe_model.vibe import mposer
+from vibe_model.vibe.mposer import MPoserTrainer, _held_out_errors, _matrices, _mean_rotations
 
 
 @pytest.fixture
@@ -36,7 +35,7 @@ def test_the_mean_pose_is_the_rotation_nearest_to_the_mean_matrix(config, splits
     theta = np.concatenate([batches[step].real_theta for step in range(3)])
     rotations = Rotation.from_rotvec(theta[..., 6:75].reshape(-1, 3))
     by_joint = [rotations[joint::23].mean().as_matrix() for joint in range(23)]
-    np.testing.assert_allclose(mean_rotations(batches, 3), by_joint, atol=1e-5)
+    np.testing.assert_allclose(_mean_rotations(batches, 3), by_joint, atol=1e-5)
 
 
 def test_held_out_errors_are_mean_angles_of_windows_with_labels_in_every_frame(config, splits):
@@ -45,14 +44,14 @@ def test_held_out_errors_are_mean_angles_of_windows_with_labels_in_every_frame(c
     split.rows["theta"][4:8, 6] = np.pi / 2  # a quarter turn of one joint of 23, in the second window alone
     prior = MPoserTrainer(config).prior
     rest = torch.eye(3).expand(23, 3, 3)
-    found = held_out_errors(prior, rest, config, splits)["v/val"]
+    found = _held_out_errors(prior, rest, config, splits)["v/val"]
     assert found["mean_pose_deg"] == pytest.approx(90 / 23 / 2, rel=1e-5)
     decoded, _ = prior(torch.as_tensor(split.rows["theta"][:8, 6:75]).reshape(2, 4, 69))
-    labels = matrices(torch.as_tensor(split.rows["theta"][:8])).reshape(2, 4, 23, 3, 3)
+    labels = _matrices(torch.as_tensor(split.rows["theta"][:8])).reshape(2, 4, 23, 3, 3)
     relative = Rotation.from_matrix((decoded.transpose(-1, -2) @ labels).detach().reshape(-1, 3, 3))
     assert found["reconstruction_deg"] == pytest.approx(np.rad2deg(relative.magnitude().mean()), rel=1e-4)
     split.rows["w_smpl"][5] = 0
-    found = held_out_errors(prior, rest, config, splits)["v/val"]
+    found = _held_out_errors(prior, rest, config, splits)["v/val"]
     assert (found["mean_pose_deg"], found["windows"]) == (0, 1)
 
 
@@ -62,6 +61,18 @@ def test_without_labelled_validation_the_training_loss_decides_the_best_epoch(co
     losses = [sum(entry["losses"].values()) for entry in history]
     found = json.loads((folder / "metrics.json").read_text())["best"]
     assert found == {"epoch": int(np.argmin(losses)), "score": min(losses)}
+
+
+def test_its_terms_are_the_mean_squared_error_of_the_rotations_and_the_weighted_divergence(config, splits):
+    trainer, decoded = MPoserTrainer(replace(config, kl_weight=0.5)), []
+    trainer.prior.register_forward_hook(lambda *given: decoded.append(given[-1]))
+    theta = torch.as_tensor(splits["m/train"].read([(0, 4), (5, 9)], None, fields=("theta",))["theta"])
+    terms = trainer.gradients(TrainingBatch({}, theta))
+    ((rotmat, code),) = decoded
+    expected = Rotation.from_rotvec(theta[..., 6:75].reshape(-1, 3)).as_matrix().reshape(rotmat.shape)
+    apart = rotmat.detach().numpy() - expected
+    assert float(terms["reconstruction"].detach()) == pytest.approx(float(np.square(apart).mean()), rel=1e-5)
+    assert float(terms["kl"].detach()) == pytest.approx(float(code.kl_divergence().detach()) / 2)
 
 
 def test_each_step_draws_noise_of_its_own(config, splits):
