@@ -1,7 +1,8 @@
 """Write rows of a split, one atomic commit at a time.  raw -> [tracks] -> features -> windows
 
 Rows are buffered one shard at a time; a full shard is written, synced and journalled. After a kill, the next writer
-resumes behind the last video whose rows are all in journalled shards, with the filled part of the last shard.
+resumes behind the last video whose rows are all in journalled shards, with the filled part of the last shard. Rows of
+journalled videos that have changed since stay there, without a track.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class SplitWriter(Writer):
         root: the cache, created if missing: a folder, or a URL as s3://bucket/prefix.
         split: "<dataset>/<split>".
         columns: names in `COLUMNS` and of `extra`, the same in all commits; `frame_index` is always included.
-        plan: names everything that decides the rows of this commit, and their order.
+        plan: names everything that decides the rows of this commit, and their order, but for `keys` of `begin`.
         provenance: goes to `provenance.json`, with time, host and versions.
         rows_per_shard, rows_per_chunk: for a new split; an existing one keeps its own.
         extra: extra columns. To change them, a commit must drop all videos; features are carried over by their keys.
@@ -78,8 +79,9 @@ class SplitWriter(Writer):
         self._plan = plan
         self._new_geometry = Geometry(rows_per_shard or ROWS_PER_SHARD, rows_per_chunk or ROWS_PER_CHUNK)
         self._began = False
-        self.journalled: tuple[str, ...] = ()
-        """Videos that a killed writer with the same plan has finished, in order. Do not append them again."""
+        self.journalled: dict[str, str] = {}
+        """Videos that a killed writer with the same plan has finished, in order -> their fingerprints. Do not append
+        them again."""
         self.committed_videos: Mapping[str, VideoEntry] = {}
         """The videos of the current commit, by name; empty when there is none."""
 
@@ -130,12 +132,20 @@ class SplitWriter(Writer):
                 manifests += [] if read is None else [read[0]]
         return max(manifests, key=lambda stream: int(stream["extent"]), default={})
 
-    def begin(self, drop: Collection[str] = (), *, invalidate: Collection[int] = ()) -> None:
+    def begin(
+        self,
+        drop: Collection[str] = (),
+        *,
+        invalidate: Collection[int] = (),
+        keys: Mapping[str, str] | None = None,
+    ) -> None:
         """Start a commit.
 
         Args:
             drop: names of committed videos to remove or replace.
             invalidate: numbers of shards to remove from all columns, without rows of tracks that stay.
+            keys: videos to append -> what decides their rows besides the plan. Journalled videos with other keys are
+                appended again. None: the plan decides all.
 
         Raises CacheError for unknown videos, and for a shard with rows of a track that stays.
         """
@@ -143,7 +153,7 @@ class SplitWriter(Writer):
             raise CacheError(f"{self._split}: begin was called before: commit first")
         if strange := sorted({*drop} - self.committed_videos.keys()):
             raise CacheError(f"{self._split}: {strange[:5]}: not among the committed videos")
-        self._drop, self._invalid = frozenset(drop), frozenset(invalidate)
+        self._drop, self._invalid, self._keys = frozenset(drop), frozenset(invalidate), keys
         if self._other_columns:
             assert self._commit is not None
             if self.committed_videos.keys() - self._drop:
@@ -152,7 +162,7 @@ class SplitWriter(Writer):
         self._kept = self._tables.drop_videos(self._drop)
         if needed := sorted(self._invalid & set(live_shards(self._kept, self._geometry))):
             raise CacheError(f"{self._split}: shards {needed[:5]} have rows of kept tracks: drop their videos, too")
-        self._began, self.journalled = True, ()
+        self._began, self.journalled = True, {}
         self._new: list[Mapping[str, Any]] = []  # videos of this commit
         self._videos = set(self.committed_videos) - self._drop
         self._track_names = set(decode_texts(self._kept["track_name"]))
@@ -186,6 +196,7 @@ class SplitWriter(Writer):
         for track in tracks:
             check_track(track, entry.name, self._columns, self._extra.values())
         video = video_record(entry, tracks, self._next, self._extra.values())
+        video |= {} if self._keys is None else {"key": self._keys[entry.name]}
         names = [track.name for track in tracks]
         if len(set(names)) < len(names) or not self._track_names.isdisjoint(names):
             raise CacheError(f"{self._split}: video {entry.name!r}: a track of that name exists already: {names}")
@@ -279,21 +290,31 @@ class SplitWriter(Writer):
         head = {
             "plan": self._plan,
             "base": None if self._commit is None else self._commit.digest,
-            "drop": sorted(self._drop),
+            "drop": sorted(self._drop) if self._keys is None else "by keys",
             "invalidate": sorted(self._invalid),
             "columns": sorted(self._columns),
             "geometry": [self._geometry.rows_per_shard, self._geometry.rows_per_chunk],
             **({EXTRA: [column.stored_as for column in self._extra.values()]} if self._extra else {}),
         }
-        journal = self._journal.start(head)
+        files: dict[int, Mapping[str, str]] = {}
+        videos: dict[str, dict[str, Any]] = {}  # the last one of each name
+        for record in self._journal.start(head):
+            if "end" in record:
+                videos = {name: video for name, video in videos.items() if video["stop"] <= record["end"]}
+                continue
+            files[record["shard"]] = record["files"]
+            for video in record["videos"]:
+                videos.pop(video["name"], None)
+                videos[video["name"]] = video
+        usable = [video for video in videos.values() if self._is_usable(video)]
         first = self._first // self._geometry.rows_per_shard
-        if not journal:
+        if not usable:
+            self._journal.remove()
+            self._journal.start(head)
             keep = range(0 if self._commit is None else first)
             for name in (*COLUMNS, *(name for name in self._columns if name not in COLUMNS)):
                 remove_shards(self._store, self.place.array(name), keep)
             return
-        files: dict[int, Mapping[str, str]] = {record["shard"]: record["files"] for record in journal}
-        videos: dict[str, dict[str, Any]] = {video["name"]: video for record in journal for video in record["videos"]}
         end = first  # of the leading shards that are on the disk with their full size
         while end in files and all(
             shards.has_size(self._store, self._shard_key(name, end), text) for name, text in files[end].items()
@@ -314,10 +335,19 @@ class SplitWriter(Writer):
                 end -= 1
         for name in self._columns:
             self._records[name] = {number: files[number][name] for number in range(first, shard)}
-        for video in videos.values():
+        if any(video["stop"] > self._next for video in videos.values()):  # their rows are written over
+            self._journal.add({"end": self._next})
+        for video in usable:
             if video["stop"] <= self._next:
                 self._remember(video)
-        self.journalled = tuple(video["name"] for video in self._new)
+        self.journalled = {video["name"]: video["fingerprint"] for video in self._new}
+
+    def _is_usable(self, video: Mapping[str, Any]) -> bool:
+        """Whether a journalled video is to be appended, unchanged."""
+        if self._keys is None:
+            return True
+        tracks = (track["name"] for track in video["tracks"])
+        return video["key"] == self._keys.get(video["name"]) and self._track_names.isdisjoint(tracks)
 
     def _shard_key(self, name: str, shard: int) -> str:
         return layout.shard_key(self.place.array(name), shard, self._columns[name].trailing)

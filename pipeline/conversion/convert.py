@@ -62,6 +62,8 @@ def convert(
 ) -> Conversion:
     """Read the plan's videos and commit their rows. Killed and started again, it ends with the same bytes.
 
+    If raw files have changed since a kill, only new and changed videos are read.
+
     Workers are `workers` local processes, or those of the Dask cluster at `scheduler`. A video that cannot be used is
     rejected with its reason, as is one at which a process crashes, makes no progress for `timeout` s, or needs more
     than `memory` bytes. `strict` raises PipelineError instead and commits nothing, also for an earlier rejection that
@@ -79,7 +81,8 @@ def convert(
     with cache.SplitWriter(plan.root, plan.name, **target) as writer:
         if writer.digest != ("" if plan.committed is None else plan.committed.manifest["digest"]):
             raise cache.CacheChanged(f"{plan.name}: another run has committed since the plan was made. Run it again.")
-        writer.begin(drop=plan.drop, invalidate=plan.invalidate)
+        keys = {video.name: plan.stamps[video.name] for video in plan.append}
+        writer.begin(drop=plan.drop, invalidate=plan.invalidate, keys=keys)
         digests, measured, stay = _append_videos(
             plan, writer, lambda videos: read_videos(plan, doubts, videos, *where), strict=strict, progress=progress
         )
@@ -151,15 +154,13 @@ def _append_videos(
     Returns the digest of every video of the split, the measured speed ({} without rows), and the accounts of committed
     videos that temporarily cannot be read and stay as they were.
     """
-    began, rows, journalled = time.monotonic(), 0, set(writer.journalled)
-    stay: dict[str, VideoAccount] = {}
-    taken_over = [video for video in plan.append if video.name in journalled]
-    digests = plan.digests() | {video.name: changes.video_digest(plan.raw, video) for video in taken_over}
+    began, rows, stay = time.monotonic(), 0, dict[str, VideoAccount]()
+    digests = plan.digests() | writer.journalled
     if strict:
-        _refuse_rejected(plan, (account for account in _accounts(writer) if account.name in journalled))
-    progress(len(taken_over), len(plan.append), "")
-    todo = [video for video in plan.append if video.name not in journalled]
-    for n_done, (raw_video, video) in enumerate(zip(todo, read(todo), strict=True), len(taken_over) + 1):
+        _refuse_rejected(plan, (account for account in _accounts(writer) if account.name in writer.journalled))
+    progress(len(writer.journalled), len(plan.append), "")
+    todo = [video for video in plan.append if video.name not in writer.journalled]
+    for n_done, (raw_video, video) in enumerate(zip(todo, read(todo), strict=True), len(writer.journalled) + 1):
         name = video.account.name
         if is_failure(plan.dataset, video.account) and changes.stamp(plan.raw, raw_video) != plan.stamps[name]:
             video.account.reject(NOT_NOW, f"{plan.raw}: files of {name} changed while they were read. {LATER}")

@@ -131,9 +131,8 @@ class ConversionPlan:
 
     @property
     def identity(self) -> str:
-        """Fingerprint of the work: a killed run is continued if it is equal."""
-        videos = {video.name: self.stamps[video.name] for video in self.append}
-        return fingerprint({"reader": dict(self.reader), "append": videos, "drop": sorted(self.drop)})
+        """Fingerprint of the reader: a killed run is continued if it is equal, with its unchanged videos."""
+        return fingerprint({"reader": dict(self.reader)})
 
     def digests(self) -> dict[str, str]:
         """Name -> digest of every committed video."""

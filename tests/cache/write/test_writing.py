@@ -180,3 +180,36 @@ def test_records_behind_a_damaged_one_do_not_come_back(tmp_path: Path) -> None:
     damaged.write_bytes(b"torn")
     begun()[0].add({"new": 1})
     assert begun()[1] == [{"old": 0}, {"new": 1}]
+
+
+def test_journalled_videos_with_another_key_are_appended_again_and_rows_that_were_written_over_do_not_come_back(
+    tmp_path: Path, toy: Any
+) -> None:
+    before = {entry.name: (entry, tracks) for entry, tracks in toy.videos()}
+    changed = {entry.name: (entry, tracks) for entry, tracks in toy.videos(seed=1)}
+
+    def run(videos: Any, *, commit: bool = False) -> list[str]:
+        with toy.writer(tmp_path, "reader") as writer:
+            writer.begin(keys={name: entry.fingerprint for name, (entry, _) in videos.items()})
+            taken_over = [*writer.journalled]
+            for name, video in videos.items():
+                if name not in taken_over:
+                    writer.append(*video)
+            if commit:
+                writer.commit({})
+            return taken_over
+
+    assert run(before) == []
+    (tmp_path / toy.SPLIT / "bbox/c/2/0").unlink()  # rows 64 to 95; d has 37 to 106
+    without_d = {name: video for name, video in before.items() if name != "d"} | {"g": toy.video("g", [90])}
+    assert run(without_d) == ["a", "b", "c"]
+    assert run(before) == ["a", "b", "c", "e", "f"], "d was written over"
+    last = {**before, "b": changed["b"]}
+    assert run(last, commit=True) == ["a", "c", "e", "f"]
+    split = cache.open(tmp_path)[toy.SPLIT]
+    expected = {track.name: track for _, tracks in last.values() for track in tracks}
+    assert {track.name for track in split.tracks} == expected.keys()
+    for track in split.tracks:
+        rows = split.rows("kp_2d", track.start, track.stop)
+        np.testing.assert_equal(rows, expected[track.name].columns["kp_2d"])
+    assert cache.verify(tmp_path).ok

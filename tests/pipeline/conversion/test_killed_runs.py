@@ -126,11 +126,16 @@ def test_after_a_kill_at_any_point_the_next_run_ends_with_the_same_bytes(
     assert new in seen
 
 
+def journalled(penn: Any) -> list[str]:
+    """Videos that a killed conversion has finished."""
+    records = sorted((penn.root / penn.name / ".writing/journal").glob("*/*.json"))
+    return [v["name"] for file in records for v in json.loads(file.read_text().partition(" ")[2])["videos"]]
+
+
 def test_videos_that_a_killed_conversion_had_finished_are_not_read_again(penn, step, tmp_path, into, reads):
     n_syncs = step(tmp_path / "calm")
     assert step(penn.root, kill_at=n_syncs // 4) == -9
-    records = sorted((penn.root / penn.name / ".writing/journal").glob("*/*.json"))
-    finished = [v["name"] for file in records for v in json.loads(file.read_text().partition(" ")[2])["videos"]]
+    finished = journalled(penn)
     assert 0 < len(finished) < 6
     reads.clear()
     reported: list[tuple[int, int]] = []
@@ -138,3 +143,33 @@ def test_videos_that_a_killed_conversion_had_finished_are_not_read_again(penn, s
     assert finished + reads.names == [f"{number:04d}" for number in range(1, 7)]
     assert reported[0] == (len(finished), 6)
     assert into.tree(penn.root) == into.tree(tmp_path / "calm")
+
+
+def test_a_raw_folder_that_changes_after_a_kill_costs_only_the_changed_videos(penn, step, tmp_path, into, reads):
+    penn.add(*(f"001{number}" for number in range(10)))
+    n_syncs = step(tmp_path / "calm")
+    assert step(penn.root, kill_at=n_syncs // 2) == -9
+    finished = journalled(penn)
+    _, changed, removed, touched = [name for name in finished if name > "0009"][:4]
+    penn.add("0000")
+    penn.edit(changed)
+    penn.remove(removed)
+    os.utime(penn.label(touched), ns=(1, 1))
+    assert step(penn.root, kill_at=8) == -9  # once more, after a new video or two
+    assert not (penn.root / penn.name / "manifest.json").exists()
+    again = {*journalled(penn)[len(finished) :]}
+    assert again < {"0000", changed, touched}
+    reads.clear()
+    reported: list[tuple[int, int]] = []
+    convert.convert(penn.plan(), progress=lambda done, total, message="": reported.append((done, total)))
+    every = {file.stem for file in (penn.raw / "labels").glob("*.mat")}
+    unchanged = {*finished} - {changed, removed, touched}
+    assert {*reads.names} == every - unchanged - again
+    assert reported[0] == (len(unchanged | again), len(every))
+    fresh = type(penn)(penn.raw, tmp_path / "fresh", None)
+    into.convert(fresh.root, penn.raw)
+    for column in fresh.split.columns:
+        np.testing.assert_equal(penn.rows(column), fresh.rows(column))
+    assert {v.name: v.account for v in penn.split.videos} == {v.name: v.account for v in fresh.split.videos}
+    assert cache.verify(penn.root).ok
+    assert penn.plan().up_to_date
