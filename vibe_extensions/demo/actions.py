@@ -9,7 +9,7 @@ foot angles to the ground (toes up is positive), independent of the pelvis.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,40 +21,32 @@ Action = Callable[[Times, np.random.Generator], Curves]
 
 TAU: Final = 2 * np.pi
 
-
-class Dof(NamedTuple):
-    """One degree of freedom, in degrees: its range and its value in relaxed standing."""
-
-    low: float
-    high: float
-    relaxed: float = 0.0
-
-
+# Degrees of freedom in degrees: lowest, highest, and in relaxed standing.
 _CENTRAL: Final = {
-    "pelvis_pitch": Dof(-25, 70),  # leaning forward is positive
-    "pelvis_roll": Dof(-25, 25),  # towards the person's right is positive
-    "pelvis_yaw": Dof(-50, 50),  # turning left is positive, here and below
-    "spine_bend": Dof(-25, 80, 3),
-    "spine_side": Dof(-35, 35),
-    "spine_turn": Dof(-50, 50),
-    "head_nod": Dof(-45, 45, 3),
-    "head_tilt": Dof(-35, 35),
-    "head_turn": Dof(-70, 70),
+    "pelvis_pitch": (-25, 70, 0),  # leaning forward is positive
+    "pelvis_roll": (-25, 25, 0),  # towards the person's right is positive
+    "pelvis_yaw": (-50, 50, 0),  # turning left is positive, here and below
+    "spine_bend": (-25, 80, 3),
+    "spine_side": (-35, 35, 0),
+    "spine_turn": (-50, 50, 0),
+    "head_nod": (-45, 45, 3),
+    "head_tilt": (-35, 35, 0),
+    "head_turn": (-70, 70, 0),
 }
 _SIDED: Final = {
-    "raise": Dof(4, 172, 12),  # upper arm: 0 hangs, 90 level, 180 overhead
-    "plane": Dof(-40, 125, 25),  # of that raise: 0 sideways, 90 forward, above it across the chest
-    "twist": Dof(-80, 80),  # about the upper arm; outward is positive
-    "elbow": Dof(2, 145, 18),
-    "wrist": Dof(-60, 60),
-    "flex": Dof(-25, 120, 2),  # hip: the thigh forward
-    "abduct": Dof(-15, 60, 4),  # hip: the leg sideways
-    "turnout": Dof(-30, 45, 6),  # hip: the toes outward
-    "knee": Dof(1, 140, 4),
-    "ankle": Dof(-40, 38),  # toes up is positive
-    "toes": Dof(-5, 50),  # bent up against the foot, as when the heel lifts
+    "raise": (4, 172, 12),  # upper arm: 0 hangs, 90 level, 180 overhead
+    "plane": (-40, 125, 25),  # of that raise: 0 sideways, 90 forward, above it across the chest
+    "twist": (-80, 80, 0),  # about the upper arm; outward is positive
+    "elbow": (2, 145, 18),
+    "wrist": (-60, 60, 0),
+    "flex": (-25, 120, 2),  # hip: the thigh forward
+    "abduct": (-15, 60, 4),  # hip: the leg sideways
+    "turnout": (-30, 45, 6),  # hip: the toes outward
+    "knee": (1, 140, 4),
+    "ankle": (-40, 38, 0),  # toes up is positive
+    "toes": (-5, 50, 0),  # bent up against the foot, as when the heel lifts
 }
-DOFS: Final[dict[str, Dof]] = _CENTRAL | {f"{side}_{name}": dof for side in "lr" for name, dof in _SIDED.items()}
+DOFS: Final = _CENTRAL | {f"{side}_{name}": dof for side in "lr" for name, dof in _SIDED.items()}
 
 
 def _beat(t: Times, rng: np.random.Generator, low: float, high: float) -> Times:
@@ -67,7 +59,7 @@ def _pulse(phase: Times, sharpness: float = 1.0) -> Times:
     return ((1 - np.cos(phase)) / 2) ** sharpness
 
 
-def walk(t: Times, rng: np.random.Generator) -> Curves:
+def _walk(t: Times, rng: np.random.Generator) -> Curves:
     """Walk forward; the stride determines the speed."""
     phase = _beat(t, rng, 0.75, 1.1)
     stride, lift = rng.uniform(20, 30), rng.uniform(45, 65)  # degrees: of the thigh either way, of the knee
@@ -83,7 +75,7 @@ def walk(t: Times, rng: np.random.Generator) -> Curves:
     return curves
 
 
-def march(t: Times, rng: np.random.Generator) -> Curves:
+def _march(t: Times, rng: np.random.Generator) -> Curves:
     """On the spot, knees high, arms bent and pumping."""
     phase = _beat(t, rng, 0.7, 1.2)
     high, arm = rng.uniform(55, 100), rng.uniform(35, 70)
@@ -96,7 +88,7 @@ def march(t: Times, rng: np.random.Generator) -> Curves:
     return curves
 
 
-def wave(t: Times, rng: np.random.Generator) -> Curves:
+def _wave(t: Times, rng: np.random.Generator) -> Curves:
     """One hand beside the head, to and fro."""
     phase, slow = _beat(t, rng, 1.2, 2.2), _beat(t, rng, 0.15, 0.3)
     curves: Curves = {"l_raise": 105 + rng.uniform(-10, 45) + 8 * np.sin(slow), "l_plane": rng.uniform(-5, 40)}
@@ -105,7 +97,7 @@ def wave(t: Times, rng: np.random.Generator) -> Curves:
     return curves
 
 
-def squat(t: Times, rng: np.random.Generator) -> Curves:
+def _squat(t: Times, rng: np.random.Generator) -> Curves:
     """Down and up, arms forward for balance."""
     depth = rng.uniform(70, 105) * _pulse(_beat(t, rng, 0.35, 0.6))
     wide = rng.uniform(6, 20)
@@ -118,7 +110,7 @@ def squat(t: Times, rng: np.random.Generator) -> Curves:
     return curves
 
 
-def arm_raise(t: Times, rng: np.random.Generator) -> Curves:
+def _arm_raise(t: Times, rng: np.random.Generator) -> Curves:
     """Both arms up and down, together or in turn, in a random plane."""
     phase, lag = _beat(t, rng, 0.3, 0.7), rng.choice([0.0, np.pi / 2, np.pi])
     plane, top, bent = rng.uniform(0, 95), rng.uniform(100, 165), rng.uniform(5, 45)
@@ -129,7 +121,7 @@ def arm_raise(t: Times, rng: np.random.Generator) -> Curves:
     return curves | {"spine_side": 8 * (_pulse(phase + lag) - _pulse(phase)), "head_nod": -10 * _pulse(phase)}
 
 
-def jumping_jacks(t: Times, rng: np.random.Generator) -> Curves:
+def _jumping_jacks(t: Times, rng: np.random.Generator) -> Curves:
     """Arms and legs apart and together, with a hop."""
     phase = _beat(t, rng, 0.8, 1.3)
     out, legs, top = _pulse(phase), rng.uniform(18, 30), rng.uniform(120, 155)
@@ -141,7 +133,7 @@ def jumping_jacks(t: Times, rng: np.random.Generator) -> Curves:
     return curves
 
 
-def kick(t: Times, rng: np.random.Generator) -> Curves:
+def _kick(t: Times, rng: np.random.Generator) -> Curves:
     """One leg back and through, as at a ball."""
     phase = _beat(t, rng, 0.45, 0.75)
     back, front = _pulse(phase + 1.2, 3), _pulse(phase, 3)
@@ -154,7 +146,7 @@ def kick(t: Times, rng: np.random.Generator) -> Curves:
     return curves | {"r_plane": -10, "r_elbow": 25}
 
 
-def box(t: Times, rng: np.random.Generator) -> Curves:
+def _box(t: Times, rng: np.random.Generator) -> Curves:
     """Guard up, straight punches left and right in turn."""
     phase = _beat(t, rng, 0.7, 1.3)
     reach = rng.uniform(60, 85)
@@ -167,7 +159,7 @@ def box(t: Times, rng: np.random.Generator) -> Curves:
     return curves
 
 
-def bow(t: Times, rng: np.random.Generator) -> Curves:
+def _bow(t: Times, rng: np.random.Generator) -> Curves:
     """From the hips, arms hanging or back."""
     down = _pulse(_beat(t, rng, 0.25, 0.45), 1.5)
     depth = rng.uniform(0.6, 1.0)
@@ -179,7 +171,7 @@ def bow(t: Times, rng: np.random.Generator) -> Curves:
     return curves
 
 
-def look_around(t: Times, rng: np.random.Generator) -> Curves:
+def _look_around(t: Times, rng: np.random.Generator) -> Curves:
     """Head and trunk turn, one hand at the hip, the other at the brow."""
     slow, slower = _beat(t, rng, 0.3, 0.55), _beat(t, rng, 0.12, 0.25)
     hip = rng.uniform(70, 95)
@@ -189,7 +181,7 @@ def look_around(t: Times, rng: np.random.Generator) -> Curves:
     return curves | {"l_raise": 75 + 25 * np.sin(slower), "l_elbow": 105 + 20 * np.sin(slow)}
 
 
-def lunge(t: Times, rng: np.random.Generator) -> Curves:
+def _lunge(t: Times, rng: np.random.Generator) -> Curves:
     """One leg in front, down towards the other knee and up."""
     down = _pulse(_beat(t, rng, 0.35, 0.6))
     front, deep = rng.uniform(20, 35), rng.uniform(45, 65)
@@ -200,7 +192,7 @@ def lunge(t: Times, rng: np.random.Generator) -> Curves:
     return curves
 
 
-def side_bend(t: Times, rng: np.random.Generator) -> Curves:
+def _side_bend(t: Times, rng: np.random.Generator) -> Curves:
     """Left and right, the upper arm over the head."""
     lean = np.sin(_beat(t, rng, 0.25, 0.5)) * rng.uniform(0.7, 1.0)
     curves: Curves = {"spine_side": 32 * lean, "pelvis_roll": 8 * lean, "head_tilt": 20 * lean}
@@ -211,7 +203,7 @@ def side_bend(t: Times, rng: np.random.Generator) -> Curves:
     return curves
 
 
-def swing(t: Times, rng: np.random.Generator) -> Curves:
+def _swing(t: Times, rng: np.random.Generator) -> Curves:
     """A racket's forehand: back, through, across the chest."""
     phase = _beat(t, rng, 0.45, 0.8)
     through = np.sin(phase + 0.4 * np.sin(phase))
@@ -225,7 +217,7 @@ def swing(t: Times, rng: np.random.Generator) -> Curves:
     return curves | {"r_twist": 15 * through, "head_turn": -20 * through}
 
 
-def throw(t: Times, rng: np.random.Generator) -> Curves:
+def _throw(t: Times, rng: np.random.Generator) -> Curves:
     """An overarm throw with a step of the other leg."""
     phase = _beat(t, rng, 0.4, 0.7)
     wind, release = _pulse(phase + 1.3, 2), _pulse(phase, 2)
@@ -259,24 +251,24 @@ def _through_random_poses(t: Times, rng: np.random.Generator, *, spread: float, 
     curves: Curves = {}
     for name, (centre, half) in ranges.items():
         drawn = centre + spread * half * rng.uniform(-1, 1, len(knots))
-        curves[name] = PchipInterpolator(knots, np.clip(drawn, DOFS[name].low, DOFS[name].high))(t)
+        curves[name] = PchipInterpolator(knots, np.clip(drawn, *DOFS[name][:2]))(t)
     return curves
 
 
-def dance(t: Times, rng: np.random.Generator) -> Curves:
+def _dance(t: Times, rng: np.random.Generator) -> Curves:
     """Random poses of the whole body, for the widest variety."""
     return _through_random_poses(t, rng, spread=0.75, legs=True)
 
 
-def reach(t: Times, rng: np.random.Generator) -> Curves:
+def _reach(t: Times, rng: np.random.Generator) -> Curves:
     """Arms, trunk and head to random places, standing."""
     return _through_random_poses(t, rng, spread=1.0, legs=False)
 
 
 ACTIONS: Final[dict[str, Action]] = {
-    action.__name__: action
+    action.__name__.removeprefix("_"): action
     for action in (
-        walk, march, wave, squat, arm_raise, jumping_jacks, kick, box, bow, look_around, lunge, side_bend, swing, throw,
-        dance, reach,
+        _walk, _march, _wave, _squat, _arm_raise, _jumping_jacks, _kick, _box, _bow, _look_around, _lunge, _side_bend,
+        _swing, _throw, _dance, _reach,
     )
 }  # fmt: skip

@@ -23,9 +23,7 @@ Array = NDArray[np.float64]
 Floats = NDArray[np.floating[Any]]
 
 INDEX: Final = {name: i for i, name in enumerate(DOFS)}
-LOW: Final = np.array([dof.low for dof in DOFS.values()])
-HIGH: Final = np.array([dof.high for dof in DOFS.values()])
-RELAXED: Final = np.array([dof.relaxed for dof in DOFS.values()])
+LOW, HIGH, RELAXED = np.array([*DOFS.values()], np.float64).T
 _CHANGE_SIGN: Final = ("pelvis_roll", "pelvis_yaw", "spine_side", "spine_turn", "head_tilt", "head_turn")  # mirrored
 
 SOFTNESS: Final = np.minimum(6.0, (HIGH - LOW) / 4)  # degrees before a limit in which an angle is compressed
@@ -65,14 +63,14 @@ def perform(
     t = np.arange(n_frames) / fps
     chosen, angles, hop = _choreograph(t, rng, actions or tuple(ACTIONS))
     sigma = SMOOTHING_S * fps
-    angles = gaussian_filter1d(within_limits(_keep_footing(angles)), sigma, axis=0, mode="nearest")
+    angles = gaussian_filter1d(_within_limits(_keep_footing(angles)), sigma, axis=0, mode="nearest")
     swing = np.radians(12) * rng.uniform(0.2, 1)  # a slow, smooth change of direction
     heading = facing + swing * np.sin(2 * np.pi * (rng.uniform(0.08, 0.25) * t + rng.uniform()))
-    pose = to_smpl(angles, heading)
+    pose = _to_smpl(angles, heading)
     return Motion(fps, chosen, angles, pose, betas, _stand(betas, pose, hop, sigma), heading)
 
 
-def mirror(angles: Floats) -> Array:
+def _mirror(angles: Floats) -> Array:
     """The motion with left and right swapped, (T, D) degrees."""
     swapped = {"l": "r", "r": "l"}
     source = [INDEX[swapped[n[0]] + n[1:] if n[:2] in ("l_", "r_") else n] for n in DOFS]
@@ -80,7 +78,7 @@ def mirror(angles: Floats) -> Array:
     return np.asarray(angles[:, source] * sign, np.float64)
 
 
-def within_limits(angles: Floats) -> Array:
+def _within_limits(angles: Floats) -> Array:
     """Angles (T, D) degrees, smoothly limited to their ranges.
 
     The identity except near a limit, which an angle approaches exponentially: `clip` would make its velocity jump.
@@ -91,7 +89,7 @@ def within_limits(angles: Floats) -> Array:
     return np.asarray(angles - over + eased_over + under - eased_under, np.float64)
 
 
-def to_smpl(angles: Floats, heading: Floats) -> Array:
+def _to_smpl(angles: Floats, heading: Floats) -> Array:
     """Angles (T, D) in degrees and heading (T,) in rad about the vertical -> SMPL pose (T, 72) axis-angle in rad.
 
     Heading 0 faces +z, a positive one is turned towards +x. The body stays y-up.
@@ -136,7 +134,7 @@ def _choreograph(t: Array, rng: np.random.Generator, repertoire: Sequence[str]) 
         acted = np.tile(RELAXED + rng.normal(0, 1.5, len(DOFS)), (len(t), 1))
         for name, curve in curves.items():
             acted[:, INDEX[name]] = curve
-        angles += share[:, None] * (mirror(acted) if rng.random() < 0.5 else acted)
+        angles += share[:, None] * (_mirror(acted) if rng.random() < 0.5 else acted)
     return tuple(names), angles, hop
 
 

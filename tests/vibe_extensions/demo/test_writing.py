@@ -9,7 +9,7 @@ import pytest
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.files.raw.stand_in import is_stand_in
 from vibe_extensions.demo import writing as synthetic
-from vibe_extensions.demo.layouts import SIZES, Size
+from vibe_extensions.demo.layouts import SIZES
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -32,7 +32,7 @@ def test_the_same_seed_gives_the_same_bytes_in_any_number_of_processes(tmp_path:
 
 
 def test_what_is_up_to_date_stays_and_another_seed_replaces_it(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setitem(SIZES, "tiny", Size(0.05, 0.1))
+    monkeypatch.setitem(SIZES, "tiny", (0.05, 0.1))
     place = (tmp_path / "raw", tmp_path / "body")
 
     def written(seed: int = 0) -> list[str]:

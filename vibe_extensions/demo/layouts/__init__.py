@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,14 +21,7 @@ from vibe_extensions.demo.scene import Shot, Take, film
 T = TypeVar("T")
 
 
-class Size(NamedTuple):
-    """Amount of data relative to the default."""
-
-    videos: float
-    frames: float
-
-
-SIZES: Final = {"tiny": Size(0.2, 0.7), "default": Size(1, 1), "large": Size(4, 1.5)}
+SIZES: Final = {"tiny": (0.2, 0.7), "default": (1.0, 1.0), "large": (4.0, 1.5)}  # videos and frames, of the default
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +39,12 @@ class Request:
 
     def videos(self, usual: int) -> int:
         """Number of videos in a split with `usual` videos by default."""
-        return self.n_videos if self.n_videos is not None else max(1, round(usual * SIZES[self.size].videos))
+        return self.n_videos if self.n_videos is not None else max(1, round(usual * SIZES[self.size][0]))
 
     def frames(self, rng: np.random.Generator, low: int, high: int, *, least: int) -> int:
         """Number of frames in a video with `low` to `high` by default; below `least` only if `n_frames` is set."""
         drawn = int(rng.integers(low, high + 1))
-        return self.n_frames if self.n_frames is not None else max(least, round(drawn * SIZES[self.size].frames))
+        return self.n_frames if self.n_frames is not None else max(least, round(drawn * SIZES[self.size][1]))
 
     def rng(self, *key: int) -> np.random.Generator:
         """An independent generator for each key, such as (dataset's number, video's number)."""

@@ -21,7 +21,7 @@ Z_UP: Final = Rotation.from_rotvec([np.pi / 2, 0, 0])  # AMASS's ground is z = 0
 SMPLH_HANDS: Final = {22: 22, 23: 37}  # SMPL's hands -> the joints of SMPL-H there, the index fingers' roots
 
 
-def plan(request: Request) -> Iterator[Shot]:
+def _plan(request: Request) -> Iterator[Shot]:
     """12 motions of 4 to 10 s by default, three per subset, each with a different subject."""
     for number, split, rng in request.enumerate_videos(103, train=12):
         fps = pick_cyclic(FRAME_RATES, number)
@@ -30,7 +30,7 @@ def plan(request: Request) -> Iterator[Shot]:
         yield Shot("amass", split, name, number, request.seed, n_frames, fps, file=f"{name}_poses.npz")
 
 
-def record(shot: Shot, folder: Path) -> Take:
+def _record(shot: Shot, folder: Path) -> Take:
     """`<subset>/<subject>/<motion>_poses.npz` and `shape.npz` beside it."""
     rng = shot.rng("motion")
     betas, facing = random_betas(rng), float(rng.uniform(-np.pi, np.pi))
@@ -64,4 +64,4 @@ def z_up(pose: NDArray[Any], trans: NDArray[Any], pelvis: NDArray[Any]) -> tuple
     return turned, np.asarray(Z_UP.apply(trans + pelvis) - pelvis)
 
 
-LAYOUT: Final = ReleaseLayout("amass", "Made-up motions in AMASS's layout: nothing of AMASS.", plan, record)
+LAYOUT: Final = ReleaseLayout("amass", "Made-up motions in AMASS's layout: nothing of AMASS.", _plan, _record)

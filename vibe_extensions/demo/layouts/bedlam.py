@@ -35,7 +35,7 @@ SEQUENCE: Final = "seq_000000"
 BY_FRAME: Final = ("pose", "trans", "joints", "spin49", "kp_2d")  # of an actor
 
 
-def plan(request: Request) -> Iterator[Shot]:
+def _plan(request: Request) -> Iterator[Shot]:
     """3 scenes of one sequence by default, of 24 to 30 images: two people; a moving camera; a static one."""
     for number in range(request.videos(len(SCENES))):
         scene, n_people, width, height, actions = pick_cyclic(SCENES, number)
@@ -46,7 +46,7 @@ def plan(request: Request) -> Iterator[Shot]:
         yield Shot("bedlam", "train", f"{name}/{SEQUENCE}", number, request.seed, n_frames, FPS, *looks)
 
 
-def record(shot: Shot, folder: Path) -> Take:
+def _record(shot: Shot, folder: Path) -> Take:
     """`<scene>/png/<sequence>/<sequence>_<4 digits>.png` and `all_npz_12_smpl_training/<scene>.npz`."""
     take, (scene, sequence) = stage(shot), shot.name.split("/")
     pictures = folder / scene / "png" / sequence
@@ -58,11 +58,11 @@ def record(shot: Shot, folder: Path) -> Take:
             raise PipelineError("OpenCV cannot encode PNG. Install opencv-python with its image codecs.")
     labels = folder / TRAINING / f"{scene}.npz"
     labels.parent.mkdir(exist_ok=True)
-    np.savez(labels, **labels_of(take))
+    np.savez(labels, **_labels_of(take))
     return take
 
 
-def labels_of(take: Take) -> dict[str, Any]:
+def _labels_of(take: Take) -> dict[str, Any]:
     """Content of a scene's file: the first person's rows, then the second's."""
     by_person = [_rows(take, person, actor) for person, actor in enumerate(take.actors)]
     return {key: np.concatenate([rows[key] for rows in by_person]) for key in by_person[0]}
@@ -127,4 +127,4 @@ def _step(scene: str) -> int:
 
 
 WHAT: Final = "Rendered people in BEDLAM's layout, all of the neutral body: nothing of BEDLAM."
-LAYOUT: Final = ReleaseLayout("bedlam", WHAT, plan, record)
+LAYOUT: Final = ReleaseLayout("bedlam", WHAT, _plan, _record)

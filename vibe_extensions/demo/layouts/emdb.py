@@ -29,7 +29,7 @@ NOT_GOOD: Final = slice(8, 11)  # frames of the first sequence whose labels are 
 NO_BOX: Final = 3  # frame
 
 
-def plan(request: Request) -> Iterator[Shot]:
+def _plan(request: Request) -> Iterator[Shot]:
     """3 sequences by default, of 24 to 30 frames: one in both splits, one in each."""
     for number in range(request.videos(len(SEQUENCES))):
         split, title, actions = pick_cyclic(SEQUENCES, number)
@@ -38,13 +38,13 @@ def plan(request: Request) -> Iterator[Shot]:
         yield Shot("emdb", split, f"P{number % 10}/{number:02d}_{title}", number, request.seed, n_frames, FPS, *looks)
 
 
-def record(shot: Shot, folder: Path) -> Take:
+def _record(shot: Shot, folder: Path) -> Take:
     """`P<n>/<sequence>/images/<5 digits>.jpg` and `P<n>_<sequence>_data.pkl` beside them."""
     take = stage(shot)
     write_pictures(take, folder / shot.name / "images", "{:05d}.jpg")
     labelled = replace(take, actors=tuple(_apply_gender(actor, take) for actor in take.actors))
     labels = folder / shot.name / f"{shot.name.replace('/', '_')}_data.pkl"
-    labels.write_bytes(pickle.dumps(labels_of(labelled), protocol=4))
+    labels.write_bytes(pickle.dumps(_labels_of(labelled), protocol=4))
     return labelled
 
 
@@ -56,7 +56,7 @@ def _apply_gender(actor: Actor, take: Take) -> Actor:
     return replace(actor, joints=skinned.joints, spin49=joints, kp_2d=take.view.project(joints))
 
 
-def labels_of(take: Take) -> dict[str, Any]:
+def _labels_of(take: Take) -> dict[str, Any]:
     """Content of a sequence's file."""
     (actor,), shot, view = take.actors, take.shot, take.view
     kp_2d = view.project(actor.joints)  # (T, 24, 2)
@@ -91,4 +91,4 @@ def labels_of(take: Take) -> dict[str, Any]:
 
 
 WHAT: Final = "Rendered people in EMDB's layout, filmed by a moving camera: nothing of EMDB."
-LAYOUT: Final = ReleaseLayout("emdb", WHAT, plan, record)
+LAYOUT: Final = ReleaseLayout("emdb", WHAT, _plan, _record)

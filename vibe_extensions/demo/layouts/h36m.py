@@ -59,7 +59,7 @@ STORED: Final = (
 )  # fmt: skip
 
 
-def plan(request: Request) -> Iterator[Shot]:
+def _plan(request: Request) -> Iterator[Shot]:
     """By default 6 training videos, four views of one take and two of another, and 3 validation videos."""
     number = itertools.count()
     for split, usual, low, high in (("train", 6, 40, 46), ("val", 3, 54, 58)):
@@ -76,33 +76,33 @@ def plan(request: Request) -> Iterator[Shot]:
             yield Shot("h36m", split, name, next(number), request.seed, n_frames, FPS, *size, actions=actions)
 
 
-def record(shot: Shot, folder: Path) -> Take:
+def _record(shot: Shot, folder: Path) -> Take:
     """`S<k>/Videos/<name>.mp4` and the two pose files."""
     subject, _, stem = shot.name.partition("/")
-    played = _stage_take(shot).film_with(camera_of(shot.name.rpartition(".")[2], shot.n_frames))
+    played = _stage_take(shot).film_with(_camera_of(shot.name.rpartition(".")[2], shot.n_frames))
     write_video(played, folder / subject / "Videos" / f"{stem}.mp4")  # the same looks for all cameras
     take = replace(played, shot=shot)
-    for kind, pose in poses_of(take).items():
+    for kind, pose in _poses_of(take).items():
         file = folder / subject / "MyPoseFeatures" / kind / f"{stem}.cdf"
         file.parent.mkdir(parents=True, exist_ok=True)
         write_cdf(file, pose)
     return take
 
 
-def finish(folder: Path, shots: Sequence[Shot]) -> None:
+def _finish(folder: Path, shots: Sequence[Shot]) -> None:
     """metadata.xml, and the fits of one subject with their cameras."""
-    (folder / "metadata.xml").write_bytes(metadata())
+    (folder / "metadata.xml").write_bytes(_metadata())
     ids = {f"{FITTED}/{_file_name(a, s, FITTED)}": (i, s) for i, a in enumerate(ACTIONS, start=1) for s in (1, 2)}
     fits: dict[str, dict[str, Any]] = {}
     for name, shot in {shot.name.rpartition(".")[0]: shot for shot in shots}.items():
         if name in ids:
             action, subaction = ids[name]
-            fits.setdefault(str(action), {})[str(subaction)] = fits_of(_stage_take(shot))
-    for kind, content in (("smpl_param", fits), ("camera", cameras())):
+            fits.setdefault(str(action), {})[str(subaction)] = _fits_of(_stage_take(shot))
+    for kind, content in (("smpl_param", fits), ("camera", _cameras())):
         write_json(folder / "smpl_param" / f"Human36M_subject{FITTED.removeprefix('S')}_{kind}.json", content)
 
 
-def camera_of(name: str, n_frames: int) -> Camera:
+def _camera_of(name: str, n_frames: int) -> Camera:
     """The static camera with this name."""
     number = CAMERAS.index(name)
     width, height = SIZES[number]
@@ -119,7 +119,7 @@ def _stage_take(shot: Shot) -> Take:
     return stage(replace(shot, name=shot.name.rpartition(".")[0], number=0, width=300, height=300))
 
 
-def poses_of(take: Take) -> dict[str, NDArray[np.float64]]:
+def _poses_of(take: Take) -> dict[str, NDArray[np.float64]]:
     """D2_Positions (F, 64) px and D3_Positions_mono (F, 96) mm in the camera's axes."""
     (actor,) = take.actors
     n_frames = take.shot.n_frames - (UNLABELLED_FRAMES if take.shot.name.startswith("S5/") else 0)
@@ -131,14 +131,14 @@ def poses_of(take: Take) -> dict[str, NDArray[np.float64]]:
     }
 
 
-def fits_of(take: Take) -> dict[str, Any]:
+def _fits_of(take: Take) -> dict[str, Any]:
     """Frame -> fit, of every second frame, in the world's axes."""
     (actor,) = take.actors
     shape, frames = actor.betas.tolist(), range(0, take.shot.n_frames - UNFITTED_FRAMES, 2)
     return {str(t): {"pose": actor.pose[t].tolist(), "shape": shape, "trans": actor.trans[t].tolist()} for t in frames}
 
 
-def cameras() -> dict[str, Any]:
+def _cameras() -> dict[str, Any]:
     """Camera "1" to "4" -> rotation and translation (mm) from the world, focal lengths and principal point (px)."""
     described = {}
     for number, name in enumerate(CAMERAS, start=1):
@@ -149,12 +149,12 @@ def cameras() -> dict[str, Any]:
 
 def _numbers_of(name: str) -> tuple[NDArray[np.float64], NDArray[np.float64], list[float], list[float]]:
     """A camera's rotation (3, 3), translation (3,) m, focal lengths and principal point in px."""
-    camera = camera_of(name, 1)
+    camera = _camera_of(name, 1)
     extrinsics, intrinsics = camera.extrinsics[0], camera.intrinsics
     return extrinsics[:3, :3], extrinsics[:3, 3], intrinsics[[0, 1], [0, 1]].tolist(), intrinsics[:2, 2].tolist()
 
 
-def metadata() -> bytes:
+def _metadata() -> bytes:
     """metadata.xml: the action of each file, the cameras' ids and parameters (`w0`).
 
     w0 has three angles and the position (mm) for every camera and subject, then the intrinsics of every camera.
@@ -191,4 +191,4 @@ def _file_name(action: str, subaction: int, subject: str) -> str:
 
 
 WHAT: Final = "Rendered people in Human3.6M's layout: videos and labels made by this program, nothing of Human3.6M."
-LAYOUT: Final = ReleaseLayout("h36m", WHAT, plan, record, finish)
+LAYOUT: Final = ReleaseLayout("h36m", WHAT, _plan, _record, _finish)

@@ -35,7 +35,7 @@ PHI: Final = 2048  # numbers per frame
 TOELESS: Final = 1  # example of each test shard without toe labels
 
 
-def plan(request: Request) -> Iterator[Shot]:
+def _plan(request: Request) -> Iterator[Shot]:
     """By default 6 training examples in shards of 3, and 2 test examples, of 24 frames."""
     for number, split, rng in request.enumerate_videos(105, train=6, test=2):
         i = number if split == "train" else number - request.videos(6)
@@ -47,8 +47,8 @@ def plan(request: Request) -> Iterator[Shot]:
         yield Shot("insta_variety", split, name, number, request.seed, n_frames, *looks)
 
 
-def record(shot: Shot, folder: Path) -> Take:
-    """Write one record into a separate file, which `finish` appends to a shard."""
+def _record(shot: Shot, folder: Path) -> Take:
+    """Write one record into a separate file, which `_finish` appends to a shard."""
     staged = stage(shot)
     points = staged.actors[0].kp_2d.reshape(-1, 2)
     low, high = points.min(axis=0), points.max(axis=0)
@@ -57,11 +57,11 @@ def record(shot: Shot, folder: Path) -> Take:
     pictures, visible = zip(*((jpeg(filmed.image), filmed.visible[0]) for filmed in film(take)), strict=True)
     file = _record_file(folder, shot)
     file.parent.mkdir(exist_ok=True)
-    file.write_bytes(tfrecord(tf_example(features_of(take, pictures, np.array(visible)))))
+    file.write_bytes(tfrecord(tf_example(_features_of(take, pictures, np.array(visible)))))
     return take
 
 
-def finish(folder: Path, shots: Sequence[Shot]) -> None:
+def _finish(folder: Path, shots: Sequence[Shot]) -> None:
     """`<split>/<shard>.tfrecord`, one record after the other."""
     for shot in shots:
         record = _record_file(folder, shot)
@@ -70,7 +70,7 @@ def finish(folder: Path, shots: Sequence[Shot]) -> None:
         record.unlink()
 
 
-def features_of(take: Take, pictures: Sequence[bytes], visible: NDArray[np.bool_]) -> dict[str, Feature]:
+def _features_of(take: Take, pictures: Sequence[bytes], visible: NDArray[np.bool_]) -> dict[str, Feature]:
     """The features of an example; visible (T, 49). Labels are (T, 3, J) as stored: rows x, y, seen."""
     shot = take.shot
     n_frames, testing = shot.n_frames, shot.split == "test"
@@ -117,4 +117,4 @@ def _record_file(folder: Path, shot: Shot) -> Path:
 WHAT: Final = (
     "Rendered people in InstaVariety's layout: pictures and labels made by this program, nothing of InstaVariety."
 )
-LAYOUT: Final = ReleaseLayout("insta_variety", WHAT, plan, record, finish)
+LAYOUT: Final = ReleaseLayout("insta_variety", WHAT, _plan, _record, _finish)

@@ -38,7 +38,7 @@ BLIND_FRAMES: Final = (12, 14)  # frames without detections in every fourth clip
 ALPHAPOSE_EVERY: Final = 5  # every fifth clip has keypoints in AlphaPose's format, the others in OpenPose's
 
 
-def plan(request: Request) -> Iterator[Shot]:
+def _plan(request: Request) -> Iterator[Shot]:
     """6 clips for training and 2 for validation by default, of 60 to 75 frames; every third shows two people."""
     for number, split, rng in request.enumerate_videos(102, train=6, val=2):
         label, actions = pick_cyclic(tuple(CLASSES.items()), number)
@@ -49,7 +49,7 @@ def plan(request: Request) -> Iterator[Shot]:
         yield Shot("kinetics", split, name, number, request.seed, n_frames, *looks, f"{split}/{label}/{name}.mp4")
 
 
-def record(shot: Shot, folder: Path) -> Take:
+def _record(shot: Shot, folder: Path) -> Take:
     """`<split>/<class>/<name>.mp4` and `keypoints/<split>/<name>/`."""
     take, rng = stage(shot), shot.rng("detector")
     visible = write_video(take, folder / shot.file)
@@ -63,7 +63,7 @@ def record(shot: Shot, folder: Path) -> Take:
     return take
 
 
-def finish(folder: Path, shots: Sequence[Shot]) -> None:
+def _finish(folder: Path, shots: Sequence[Shot]) -> None:
     """`annotations/{train,val}.csv`, the release's lists of clips."""
     (folder / "annotations").mkdir()
     for split in sorted({shot.split for shot in shots}):
@@ -124,4 +124,4 @@ def _round(values: NDArray[np.float64], digits: int) -> list[float]:
 
 
 WHAT: Final = "Rendered people in Kinetics-400's layout, with a played detector: nothing of Kinetics."
-LAYOUT: Final = ReleaseLayout("kinetics", WHAT, plan, record, finish)
+LAYOUT: Final = ReleaseLayout("kinetics", WHAT, _plan, _record, _finish)

@@ -42,7 +42,7 @@ OTHERS: Final = {
 TOES: Final = {"left_toe": "OP LBigToe", "right_toe": "OP RBigToe"}
 
 
-def plan(request: Request) -> Iterator[Shot]:
+def _plan(request: Request) -> Iterator[Shot]:
     """By default 4 training videos of 28 frames (two views of two sequences), and 2 test videos of 32 frames."""
     n_training = request.videos(4)
     for number in range(n_training):
@@ -60,13 +60,13 @@ def plan(request: Request) -> Iterator[Shot]:
         yield Shot("mpi_inf_3dhp", "test", name, number, request.seed, n_frames, *looks)
 
 
-def record(shot: Shot, folder: Path) -> Take:
+def _record(shot: Shot, folder: Path) -> Take:
     """A test video, or a training video; the first of a sequence also writes `annot.mat` and `camera.calibration`."""
     path = folder / shot.file
     if shot.split == "test":
         take = stage(shot)
         write_pictures(take, path, "img_{:06d}.jpg", first=1)
-        write_mat73(path.parent / "annot_data.mat", labels_of_test(take))
+        write_mat73(path.parent / "annot_data.mat", _labels_of_test(take))
         return take
     sequence, _, camera = shot.name.rpartition("/")
     played = stage(replace(shot, name=sequence))  # the same for all cameras
@@ -77,14 +77,14 @@ def record(shot: Shot, folder: Path) -> Take:
     else:
         write_pictures(take, path, "frame_{:06d}.jpg")
     if shot.number % 2 == 0:
-        write_mat(folder / sequence / "annot.mat", labels_of(take, cameras), compressed=True)
-        (folder / sequence / "camera.calibration").write_text(calibration(cameras), encoding="ascii")
+        write_mat(folder / sequence / "annot.mat", _labels_of(take, cameras), compressed=True)
+        (folder / sequence / "camera.calibration").write_text(_calibration(cameras), encoding="ascii")
     return replace(take, shot=shot)
 
 
-def labels_of(take: Take, cameras: list[Camera]) -> dict[str, Any]:
+def _labels_of(take: Take, cameras: list[Camera]) -> dict[str, Any]:
     """The variables of annot.mat: cells with one entry per camera."""
-    points = native_joints(take.actors[0])
+    points = _native_joints(take.actors[0])
     n_frames = len(points)
     in_cameras = [camera.to_camera(points) * 1000 for camera in cameras]
     return {
@@ -92,11 +92,11 @@ def labels_of(take: Take, cameras: list[Camera]) -> dict[str, Any]:
         "cameras": np.arange(N_CAMERAS, dtype=np.uint8)[None],
         "annot2": _cell([camera.project(points).reshape(n_frames, -1) for camera in cameras]),
         "annot3": _cell([mm.reshape(n_frames, -1) for mm in in_cameras]),
-        "univ_annot3": _cell([universal_scale(take) * mm.reshape(n_frames, -1) for mm in in_cameras]),
+        "univ_annot3": _cell([_universal_scale(take) * mm.reshape(n_frames, -1) for mm in in_cameras]),
     }
 
 
-def calibration(cameras: list[Camera]) -> str:
+def _calibration(cameras: list[Camera]) -> str:
     """The text of camera.calibration: static cameras, extrinsics in mm."""
     lines = ["Skeletool Camera Calibration File V1.0"]
     for number, camera in enumerate(cameras):
@@ -109,7 +109,7 @@ def calibration(cameras: list[Camera]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def labels_of_test(take: Take) -> dict[str, NDArray[Any]]:
+def _labels_of_test(take: Take) -> dict[str, NDArray[Any]]:
     """The variables of annot_data.mat, with HDF5's order of axes."""
     points = convert(take.actors[0].spin49, source="spin49", target="mpi_inf_3dhp_test")
     pixels, mm = take.view.project(points), take.view.to_camera(points) * 1000
@@ -119,20 +119,20 @@ def labels_of_test(take: Take) -> dict[str, NDArray[Any]]:
     return {
         "annot2": pixels[:, None],
         "annot3": mm[:, None],
-        "univ_annot3": universal_scale(take) * mm[:, None],
+        "univ_annot3": _universal_scale(take) * mm[:, None],
         "valid_frame": valid,
         "activity_annotation": np.full((n_frames, 1), 1 + take.shot.number % 7, np.float64),
         "bb_crop": np.concatenate([pixels.min(axis=1), pixels.max(axis=1), np.zeros((n_frames, 30))], axis=1),
     }
 
 
-def universal_scale(take: Take) -> float:
+def _universal_scale(take: Take) -> float:
     """Scale of the universal skeleton relative to the actor."""
     hip, knee, ankle = (take.actors[0].spin49[0, JOINTS["spin49"].index(name)] for name in ("lhip", "lknee", "lankle"))
     return float(UNIVERSAL_LEG_M / (np.linalg.norm(hip - knee) + np.linalg.norm(knee - ankle)))
 
 
-def native_joints(actor: Actor) -> Array:
+def _native_joints(actor: Actor) -> Array:
     """(T, 28, 3) m in the world, in the release's order."""
     smpl = JOINTS["smpl54"][: actor.joints.shape[1]]
     places = dict(zip(JOINTS["spin49"], actor.spin49.transpose(1, 0, 2), strict=True))
@@ -163,4 +163,4 @@ def _cell(arrays: list[Array]) -> NDArray[np.object_]:
 
 
 WHAT: Final = "Rendered people in MPI-INF-3DHP's layout, projected without error: nothing of MPI-INF-3DHP."
-LAYOUT: Final = ReleaseLayout("mpi_inf_3dhp", WHAT, plan, record)
+LAYOUT: Final = ReleaseLayout("mpi_inf_3dhp", WHAT, _plan, _record)

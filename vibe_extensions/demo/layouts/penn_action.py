@@ -32,7 +32,7 @@ NOT_LABELLED: Final = 0.75  # coordinates that the release gives an unmarked joi
 BOX_MARGIN_PX: Final = 6.0
 
 
-def plan(request: Request) -> Iterator[Shot]:
+def _plan(request: Request) -> Iterator[Shot]:
     """By default 10 training videos and 4 test videos among them, of 28 to 52 frames."""
     counts = {"train": request.videos(10), "test": request.videos(4)}
     through = [((i + 0.5) / n, split) for split, n in counts.items() for i in range(n)]  # spread over the numbers
@@ -43,16 +43,16 @@ def plan(request: Request) -> Iterator[Shot]:
         yield Shot("penn_action", split, name, number, request.seed, n_frames, 30.0, *size, actions=actions)
 
 
-def record(shot: Shot, folder: Path) -> Take:
+def _record(shot: Shot, folder: Path) -> Take:
     """`frames/<name>/<000001..>.jpg` and `labels/<name>.mat`."""
     take = stage(shot)
     visible = write_pictures(take, folder / "frames" / shot.name, "{:06d}.jpg", first=1)
     (folder / "labels").mkdir(exist_ok=True)
-    write_mat(folder / "labels" / f"{shot.name}.mat", labels_of(take, visible[:, 0]))
+    write_mat(folder / "labels" / f"{shot.name}.mat", _labels_of(take, visible[:, 0]))
     return take
 
 
-def labels_of(take: Take, visible: NDArray[np.bool_]) -> dict[str, Any]:
+def _labels_of(take: Take, visible: NDArray[np.bool_]) -> dict[str, Any]:
     """The variables of a label file; visible (T, 49). Coordinates count from 1, as MATLAB does."""
     shot, actor = take.shot, take.actors[0]
     joints = convert(actor.kp_2d + 1, source="spin49", target="penn_action")
@@ -95,4 +95,4 @@ def _view_side(take: Take) -> str:
 WHAT: Final = (
     "Rendered people in Penn Action's layout: pictures and labels made by this program, nothing of Penn Action."
 )
-LAYOUT: Final = ReleaseLayout("penn_action", WHAT, plan, record)
+LAYOUT: Final = ReleaseLayout("penn_action", WHAT, _plan, _record)

@@ -43,37 +43,37 @@ ACTIONS: Final = (
 )
 
 
-def stride_of(number: int) -> int:
+def _stride_of(number: int) -> int:
     """Step between labelled frames: 4 in every 4th shot, which is longer, as in the release."""
     return 4 if number % 4 == 3 else 1
 
 
-def plan(request: Request) -> Iterator[Shot]:
+def _plan(request: Request) -> Iterator[Shot]:
     """By default 4 training and 2 validation sequences, of 24 to 28 frames; every second one shows two people.
 
     One training sequence has 80 to 92 frames, of which every 4th is labelled.
     """
     for number, split, rng in request.enumerate_videos(105, train=4, val=2):
-        low, high, shortest = (80, 92, 68) if stride_of(number) > 1 else (24, 28, 20)
+        low, high, shortest = (80, 92, 68) if _stride_of(number) > 1 else (24, 28, 20)
         n_frames = request.frames(rng, low, high, least=shortest)
         name = f"{number + 1:06d}_{'bonn' if number % 2 else 'mpii'}_{'train' if split == 'train' else 'test'}"
         looks = (*pick_cyclic(PICTURES, number), 1 + number % 2, pick_cyclic(ACTIONS, number), number % 3 == 2)
         yield Shot("posetrack", split, name, number, request.seed, n_frames, 25.0, *looks)
 
 
-def record(shot: Shot, folder: Path) -> Take:
+def _record(shot: Shot, folder: Path) -> Take:
     """`images/<split>/<name>/<000000..>.jpg` and `posetrack_data/annotations/<split>/<name>.json`."""
     take = stage(shot)
     visible = write_pictures(take, folder / "images" / shot.split / shot.name, "{:06d}.jpg")
     labels = folder / "posetrack_data" / "annotations" / shot.split / f"{shot.name}.json"
-    write_json(labels, labels_of(take, visible))
+    write_json(labels, _labels_of(take, visible))
     return take
 
 
-def labels_of(take: Take, visible: NDArray[np.bool_]) -> dict[str, Any]:
+def _labels_of(take: Take, visible: NDArray[np.bool_]) -> dict[str, Any]:
     """The content of a sequence's file; visible (T, people, 49)."""
     shot, images, annotations = take.shot, [], []
-    labelled = range(0, shot.n_frames, stride_of(shot.number))
+    labelled = range(0, shot.n_frames, _stride_of(shot.number))
     labels = [_labels(actor.kp_2d, visible[:, i]) for i, actor in enumerate(take.actors)]
     for frame in range(shot.n_frames):
         image_id = int(f"1{shot.name[:6]}{frame:04d}")
@@ -125,4 +125,4 @@ def _box(joints: NDArray[np.float64]) -> list[float]:
 WHAT: Final = (
     "Rendered people in PoseTrack 2018's layout: pictures and labels made by this program, nothing of PoseTrack."
 )
-LAYOUT: Final = ReleaseLayout("posetrack", WHAT, plan, record)
+LAYOUT: Final = ReleaseLayout("posetrack", WHAT, _plan, _record)

@@ -31,7 +31,7 @@ UNSEEN_FRAMES: Final = 5  # first frames of every third sequence without a detec
 INVALID_FRAMES: Final = 6  # last frames of every fourth sequence with an invalid camera pose
 
 
-def plan(request: Request) -> Iterator[Shot]:
+def _plan(request: Request) -> Iterator[Shot]:
     """28, 5 and 5 sequences by default, of 24 to 30 frames; a few training sequences show two actors.
 
     Many short sequences, because a small network learns more from more people and poses.
@@ -43,17 +43,17 @@ def plan(request: Request) -> Iterator[Shot]:
         yield Shot("3dpw", split, name, number, request.seed, n_frames, FPS, *looks)
 
 
-def record(shot: Shot, folder: Path) -> Take:
+def _record(shot: Shot, folder: Path) -> Take:
     """`imageFiles/<name>/image_<5 digits>.jpg` and `sequenceFiles/<split>/<name>.pkl`."""
     take = stage(shot)
     visible = write_pictures(take, folder / "imageFiles" / shot.name, "image_{:05d}.jpg")
     sequence = folder / "sequenceFiles" / shot.split / f"{shot.name}.pkl"
     sequence.parent.mkdir(parents=True, exist_ok=True)
-    sequence.write_bytes(python2_pickle(labels_of(take, visible)))
+    sequence.write_bytes(python2_pickle(_labels_of(take, visible)))
     return take
 
 
-def labels_of(take: Take, visible: NDArray[np.bool_]) -> dict[str, Any]:
+def _labels_of(take: Take, visible: NDArray[np.bool_]) -> dict[str, Any]:
     """The content of a sequence file; visible (T, actors, 49). Lists have one entry per actor."""
     shot, actors, n_frames, body = take.shot, take.actors, take.shot.n_frames, procedural()
     valid = np.ones(n_frames, np.bool_)
@@ -107,4 +107,4 @@ def _interpolate_poses(pose: NDArray[Any], frames: NDArray[Any]) -> NDArray[Any]
 WHAT: Final = (
     "Rendered people in 3DPW's layout, all with the neutral template (genders are labels only): nothing of 3DPW."
 )
-LAYOUT: Final = ReleaseLayout("3dpw", WHAT, plan, record)
+LAYOUT: Final = ReleaseLayout("3dpw", WHAT, _plan, _record)

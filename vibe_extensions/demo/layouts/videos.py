@@ -12,7 +12,7 @@ from vibe_extensions.demo.scene import Shot, Take, stage
 ACTIONS: Final = (("walk", "wave"), ("dance", "march"), ("squat", "reach"), ("box", "kick"), ("throw", "bow"))
 
 
-def plan(request: Request) -> Iterator[Shot]:
+def _plan(request: Request) -> Iterator[Shot]:
     """3 clips for training, 1 each for validation and test by default, of 48 frames, filmed by hand."""
     for number, split, _ in request.enumerate_videos(106, train=3, val=1, test=1):
         n_frames, name = request.n_frames or 48, f"clip_{number:02d}"  # cleaning drops shorter tracks
@@ -20,7 +20,7 @@ def plan(request: Request) -> Iterator[Shot]:
         yield Shot("videos", split, name, number, request.seed, n_frames, *looks)
 
 
-def record(shot: Shot, folder: Path) -> Take:
+def _record(shot: Shot, folder: Path) -> Take:
     """`<split>/<name>.mp4`."""
     take = stage(shot)
     write_video(take, folder / shot.file)
@@ -28,4 +28,4 @@ def record(shot: Shot, folder: Path) -> Take:
 
 
 WHAT: Final = "Clips of rendered people, without labels: nothing that anyone has filmed."
-LAYOUT: Final = ReleaseLayout("videos", WHAT, plan, record)
+LAYOUT: Final = ReleaseLayout("videos", WHAT, _plan, _record)
