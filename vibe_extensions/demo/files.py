@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.io import savemat
 
 from pipeline.errors import PipelineError
-from vibe_extensions.demo.render import Image
+from pipeline.files.pixels.frames import Image
 
 JPEG_QUALITY: Final = 95
 MAT_HEADER: Final = b"MATLAB %s MAT-file, Platform: stand-in, Created on: Thu Jan  1 00:00:00 1970"

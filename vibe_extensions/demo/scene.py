@@ -13,12 +13,12 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.files.pixels.frames import Image
 from pipeline.track import CROP_SCALE
-from vibe_extensions.demo.appearance import Backdrop, dress
+from vibe_extensions.demo.appearance import Backdrop, Renderer, dress
 from vibe_extensions.demo.body import VERTEX_IDS, procedural, skin, spin49
 from vibe_extensions.demo.camera import Camera, frame_people
 from vibe_extensions.demo.motion import Motion, perform, random_betas
-from vibe_extensions.demo.render import Image, Renderer
 
 Array = NDArray[np.float64]
 
@@ -129,8 +129,8 @@ def film(take: Take) -> Iterator[SceneFrame]:
         part = slice(start, start + SKINNED_AT_ONCE)
         skinned = [skin(body, a.betas, a.pose[part], a.trans[part]).verts for a in take.actors]
         for frame, verts in enumerate(zip(*skinned, strict=True), start):
-            view = renderer.view(camera, frame, list(zip(verts, outfits, strict=True)), backdrop)
-            yield SceneFrame(view.image, tuple(_visible(camera, frame, a, view.depth) for a in take.actors))
+            image, depth = renderer.view(camera, frame, list(zip(verts, outfits, strict=True)), backdrop)
+            yield SceneFrame(image, tuple(_visible(camera, frame, a, depth) for a in take.actors))
 
 
 def calibration_crops(n: int) -> NDArray[np.uint8]:
@@ -150,7 +150,7 @@ def calibration_crops(n: int) -> NDArray[np.uint8]:
             low, high = actor.kp_2d[frame].min(axis=0), actor.kp_2d[frame].max(axis=0)
             zoom = CROP_PX / ((high - low).max() * BOX_FACTOR * CROP_SCALE)
             camera = take.view.frame(frame).cut((low + high) / 2, zoom, CROP_PX)
-            crops[first + frame] = renderer.view(camera, 0, [(verts[frame], outfit)], backdrop).image
+            crops[first + frame], _ = renderer.view(camera, 0, [(verts[frame], outfit)], backdrop)
     return crops
 
 
