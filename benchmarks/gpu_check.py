@@ -42,7 +42,7 @@ from vibe_extensions.part_dynamics.homography_stream import Homography
 from vibe_model import models
 from vibe_model.models import Model
 from vibe_model.settings import VideoConfig
-from vibe_model.training.parallel import ProcessGroup, join_processes
+from vibe_model.training.trainer import ProcessGroup
 from vibe_model.training.video import VideoRun
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
@@ -347,7 +347,7 @@ def shareable() -> Model:
 
 def shared_step(args: argparse.Namespace) -> None:
     """The step of each of the two processes."""
-    with join_processes(args.device, 2) as group:
+    with ProcessGroup.join(args.device, 2) as group:
         config = config_of(shareable(), args.share, args, device=str(group.device))
         losses = second_losses(config, group)
         rate, _ = steps_a_second(config, args, group)

@@ -43,7 +43,7 @@ from vibe_model import TrainConfig, losses
 from vibe_model.cameras import project
 from vibe_model.rotations import matrix_to_axis_angle, rotation_6d_to_matrix
 from vibe_model.training.data import TrainingBatches, on_device, stream
-from vibe_model.training.parallel import ProcessGroup
+from vibe_model.training.trainer import ProcessGroup
 from vibe_model.vibe.training import VIBETrainer
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script

@@ -315,9 +315,9 @@ def describe_kept(config: VideoConfig) -> str:
 def train(config: VideoConfig, variant: str, progress: Progress, what: str) -> Path:
     """Train in this process, or in several by the settings. Returns the run's folder."""
     from vibe_model import training  # imports torch
-    from vibe_model.training.parallel import n_processes
+    from vibe_model.training.trainer import ProcessGroup
 
-    n = n_processes(config)
+    n = ProcessGroup.planned_size(config)
     if n == 1:
         return training.run(config, progress=progress_callback(progress, what))
     progress(0, config.epochs * config.iterations, f"{n} processes")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vibe_model.losses import PUBLISHED_WEIGHTS, generator_losses, keypoints_2d, keypoints_3d, labels_of
     from vibe_model.networks.video_model import Estimate, VideoModel
     from vibe_model.training.data import TrainingBatch
-    from vibe_model.training.parallel import ProcessGroup
+    from vibe_model.training.trainer import ProcessGroup
     from vibe_model.training.video import VideoTrainer
     from vibe_model.vibe.generator import Regressor
 
@@ -52,7 +52,7 @@ _LOSSES: Final = ("PUBLISHED_WEIGHTS", "generator_losses", "keypoints_2d", "keyp
 _HOMES: Final = {
     "Body": "pipeline.body",
     "Estimate": "vibe_model.networks.video_model",
-    "ProcessGroup": "vibe_model.training.parallel",
+    "ProcessGroup": "vibe_model.training.trainer",
     "Regressor": "vibe_model.vibe.generator",
     "TrainingBatch": "vibe_model.training.data",
     "VideoModel": "vibe_model.networks.video_model",

@@ -17,8 +17,7 @@ from vibe_model.networks.video_model import CAMERA_SIZE, SHAPE_SIZE, Estimate, V
 from vibe_model.prediction.trained import load_body
 from vibe_model.settings import VideoConfig
 from vibe_model.training.data import TrainingBatch
-from vibe_model.training.parallel import ProcessGroup
-from vibe_model.training.trainer import Step
+from vibe_model.training.trainer import ProcessGroup, Step
 from vibe_model.training.video import VideoRun, VideoTrainer
 
 STEPS: Final = 2

@@ -13,7 +13,7 @@ from vibe_extensions.hmmr.discriminator import PoseDiscriminator
 from vibe_extensions.hmmr.generator import HMMR
 from vibe_model.rotations import axis_angle_to_matrix
 from vibe_model.training.data import TrainingBatch
-from vibe_model.training.parallel import ProcessGroup
+from vibe_model.training.trainer import ProcessGroup
 from vibe_model.training.video import VideoTrainer
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from vibe_model import runs
 from vibe_model.errors import DataError
 from vibe_model.losses import generator_losses
 from vibe_model.training.data import TrainingBatch
-from vibe_model.training.parallel import ProcessGroup
+from vibe_model.training.trainer import ProcessGroup
 from vibe_model.training.video import VideoTrainer
 
 if TYPE_CHECKING:

@@ -22,8 +22,7 @@ from vibe_model.settings import VideoConfig, split_of
 from vibe_model.training.data import TrainingBatch, TrainingBatches, stream
 from vibe_model.training.feature_table import TableProgress
 from vibe_model.training.loop import TrainingLoop, TrainingProgress, run_once
-from vibe_model.training.parallel import ProcessGroup, join_processes
-from vibe_model.training.trainer import Learner, Step, Trainer, weights_of
+from vibe_model.training.trainer import Learner, ProcessGroup, Step, Trainer, weights_of
 
 if TYPE_CHECKING:
     from cache import Split
@@ -89,7 +88,7 @@ def run(config: VideoConfig, progress: ShowProgress | None = None) -> Path:
 
         return make
 
-    return run_once(config, join_processes(config.device, config.processes), prepare)
+    return run_once(config, ProcessGroup.join(config.device, config.processes), prepare)
 
 
 class VideoRun(TrainingLoop):

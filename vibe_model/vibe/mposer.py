@@ -28,8 +28,7 @@ from vibe_model.rotations import axis_angle_to_matrix, nearest_rotations, rotati
 from vibe_model.settings import split_of
 from vibe_model.training.data import TrainingBatch, TrainingBatches, stream
 from vibe_model.training.loop import TrainingLoop, TrainingProgress, run_once
-from vibe_model.training.parallel import ProcessGroup
-from vibe_model.training.trainer import Learner, Trainer, weights_of
+from vibe_model.training.trainer import Learner, ProcessGroup, Trainer, weights_of
 from vibe_model.vibe.config import MPoserConfig
 from vibe_model.vibe.discriminator import MOTION, MOTION_SIZE, frozen
 

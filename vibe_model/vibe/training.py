@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vibe_model import losses, runs
 from vibe_model.training.data import TrainingBatch
-from vibe_model.training.parallel import ProcessGroup
+from vibe_model.training.trainer import ProcessGroup
 from vibe_model.training.video import VideoTrainer
 from vibe_model.vibe.config import TrainConfig
 from vibe_model.vibe.discriminator import MOTION, MotionDiscriminator, build_discriminator, frozen

@@ -2,8 +2,8 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from vibe_model.training import curves
-from vibe_model.training.curves import SPEED_EVERY, Curves
+from vibe_model.training import loop
+from vibe_model.training.loop import SPEED_EVERY, Curves
 from vibe_model.training.trainer import Step
 
 GOOD = Step({"kp_2d": 2.0, "pose": 0.5}, {"generator": 3.0, "discriminator": 4.0}, good=True)
@@ -24,7 +24,7 @@ def logged(folder):
 
 def test_speed_and_the_share_of_waiting_are_those_of_the_clock_between_steps(tmp_path, monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(curves, "time", clock)
+    monkeypatch.setattr(loop, "time", clock)
 
     def batches():
         while True:

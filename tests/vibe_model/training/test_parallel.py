@@ -18,9 +18,9 @@ from vibe_model import TrainConfig, training
 from vibe_model.errors import ConfigError
 from vibe_model.networks import cpu_kernels
 from vibe_model.prediction.trained import device_of
-from vibe_model.training import parallel
+from vibe_model.training import trainer as processes
 from vibe_model.training.data import TrainingBatches, on_device
-from vibe_model.training.parallel import ProcessGroup
+from vibe_model.training.trainer import ProcessGroup
 from vibe_model.vibe.training import VIBETrainer
 
 CPU = torch.device("cpu")
@@ -59,7 +59,7 @@ def test_two_ranks_have_the_losses_and_the_weights_of_one_process(tmp_path, monk
     config, splits = replace(vibe_config(tmp_path), **few), vibe_splits()
     exchange = Exchange(2)
     for name in ("all_reduce", "broadcast"):
-        monkeypatch.setattr(parallel.distributed, name, getattr(exchange, name))
+        monkeypatch.setattr(processes.distributed, name, getattr(exchange, name))
 
     def train(rank, size):
         exchange.rank.number = rank
@@ -186,6 +186,6 @@ def test_each_process_has_a_gpu_of_its_own(monkeypatch):
     with pytest.raises(ConfigError, match=r"each of several processes has a GPU of its own"):
         device_of("cuda:1", 0)
     for device, n in (("auto", 4), ("cuda", 4), ("cuda:1", 1), ("cpu", 1)):
-        assert parallel.n_processes(TrainConfig(device=device, processes=0)) == n
+        assert ProcessGroup.planned_size(TrainConfig(device=device, processes=0)) == n
     with pytest.raises(ConfigError, match=r"'auto' needs cuda:4, but torch finds 4 GPUs"):
         device_of("auto", 4)

@@ -28,8 +28,7 @@ from vibe_model.errors import CheckpointError, DataError
 from vibe_model.prediction.trained import device_of, load_body
 from vibe_model.training.data import TrainingBatch, on_device
 from vibe_model.training.loop import TrainingLoop, TrainingProgress, run_once
-from vibe_model.training.parallel import ProcessGroup
-from vibe_model.training.trainer import Learner, Step, Trainer, weights_of
+from vibe_model.training.trainer import Learner, ProcessGroup, Step, Trainer, weights_of
 
 if TYPE_CHECKING:
     from cache import Split
