@@ -19,7 +19,6 @@ from typing import Final
 from cache.errors import AccessDenied, CacheError
 from cache.format import layout, manifest
 from cache.format import shard as shards
-from cache.format.check import ShardFile, check, shard_files
 from cache.format.layout import BYTES, STAGED, Geometry, json_file
 from cache.format.manifest import Commit, Place
 from cache.format.references import (
@@ -28,9 +27,11 @@ from cache.format.references import (
     find_unreferenced,
     groups_of,
     places_of,
+    shard_files,
     split_folders,
     tag_notes,
 )
+from cache.format.shard import ShardFile
 from cache.format.tables import Tables, live_shards
 from cache.read.split import require_cache
 from cache.storage.base import Root, Store
@@ -194,7 +195,7 @@ class _Verification:
 
     def _problem_of(self, file: ShardFile) -> str:
         try:
-            return check(self._store, file, fast=self._fast)
+            return file.problem(self._store, fast=self._fast)
         except PermissionError as error:
             return str(AccessDenied.of(error))
 
@@ -323,7 +324,7 @@ def _remove_shards(place: Place, reported: Collection[int], repaired: Repaired) 
         raise CacheError(manifest.lost_manifest(place) or message)
     named = commit.manifest["shards"]
     suspects = [file for file in shard_files(commit.manifest, place) if file.number in reported]
-    numbers = {file.number for file in suspects if check(place.store, file, fast=False)}
+    numbers = {file.number for file in suspects if file.problem(place.store, fast=False)}
     if place.stream is None:
         live = set(live_shards(Tables.from_files(commit.files), Geometry(**commit.manifest["geometry"])))
         if needed := tuple(sorted(numbers & live)):

@@ -24,7 +24,8 @@ from cache.format.layout import (
     stream_columns,
     stream_of,
 )
-from cache.format.manifest import Commit, Place
+from cache.format.manifest import Commit, Place, shard_rows
+from cache.format.shard import ShardFile, ShardLayout
 from cache.format.tables import TABLES, TEXTS
 from cache.storage.base import Store
 
@@ -48,6 +49,18 @@ def columns_of(manifest: Mapping[str, Any]) -> Mapping[str, ColumnSpec]:
     if "stream" in manifest:
         return stream_columns(manifest["stream"], manifest["dim"], manifest["dtype"])
     return {**COLUMNS, **{c.name: c.spec for c in extras_of(manifest).values() if c.per == "row"}}
+
+
+def shard_files(manifest: Mapping[str, Any], place: Place) -> list[ShardFile]:
+    """The shards that a manifest names, by column and number. Raises CacheError for one without a commit."""
+    geometry, shards_of = Geometry(**manifest["geometry"]), manifest["shards"]
+    files = []
+    for name, spec in columns_of(manifest).items():
+        for number, record in sorted((int(shard), record) for shard, record in shards_of.get(name, {}).items()):
+            key = layout.shard_key(place.array(name), number, spec.trailing)
+            n_rows = len(shard_rows(manifest, number))
+            files.append(ShardFile(name, key, number, record, n_rows, ShardLayout(spec, geometry)))
+    return files
 
 
 def column_metadata_of(manifest: Mapping[str, Any], name: str) -> bytes | None:

@@ -2,12 +2,14 @@
 
 A shard is one file of Zarr's `sharding_indexed` codec: chunks of rows, each followed by its crc32c, then an index of
 (offset, size) pairs for all chunks and the index's own crc32c. Chunks lie one after the other, so readers need no
-index. Chunks of padding rows are absent.
+index. Chunks of padding rows are absent. The manifest's record of a shard is its size and a digest of its checksums.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
+from dataclasses import dataclass
 from typing import Any, Final
 
 import google_crc32c
@@ -20,6 +22,10 @@ from cache.storage.base import Store
 
 ABSENT: Final = 2**64 - 1  # offset and size of a chunk that the shard does not hold
 REPAIR: Final = "Drop damaged shards and fill their rows again: python -m pipeline verify --repair --cache DIR"
+_BLOCK: Final = 1 << 20
+_REQUEST: Final = 1 << 26  # largest request to an object store, bytes
+_RESIDUE: Final = int(google_crc32c.value(bytes(4)))  # CRC of any bytes followed by their own checksum
+_BROKEN: Final = (errno.EIO, errno.EBADMSG, errno.EUCLEAN, errno.ENODATA)  # errors of a disk that has lost bytes
 
 
 def crc32c(data: bytes) -> bytes:
@@ -27,28 +33,121 @@ def crc32c(data: bytes) -> bytes:
     return int(google_crc32c.value(data)).to_bytes(4, "little")
 
 
-def encode(rows: NDArray[Any], spec: ColumnSpec, geometry: Geometry) -> tuple[bytes, str]:
-    """`rows` (n, *trailing), n up to a shard's rows -> the bytes of the shard file, and its record.
+@dataclass(frozen=True, slots=True)
+class ShardLayout:
+    """Where rows of a column are in its shards."""
 
-    The last chunk is filled up with the fill value; chunks that hold only padding are absent.
-    """
-    if rows.dtype != spec.dtype or rows.shape[1:] != spec.trailing or not 0 < len(rows) <= geometry.rows_per_shard:
-        raise ValueError(f"{rows.dtype}{rows.shape} is no shard of {spec}")
+    spec: ColumnSpec
+    geometry: Geometry
 
-    size = geometry.rows_per_chunk
-    padding = np.full((-len(rows) % size, *spec.trailing), spec.fill, spec.dtype)
-    parts, checksums = list[bytes](), list[bytes]()
-    for start in range(0, len(rows), size):
-        part = rows[start : start + size]
-        chunk = (part if len(part) == size else np.concatenate([part, padding])).tobytes()
-        checksums.append(crc32c(chunk))
-        parts += [chunk, checksums[-1]]
-    file = b"".join([*parts, pack_index(len(checksums), size * spec.row_bytes + 4, geometry.chunks)])
-    return file, record_text(len(file), b"".join(checksums))
+    @property
+    def chunk_bytes(self) -> int:
+        """Bytes of a chunk with its checksum."""
+        return self.geometry.rows_per_chunk * self.spec.row_bytes + 4
+
+    @property
+    def index_bytes(self) -> int:
+        """Bytes of an index with its checksum."""
+        return self.geometry.chunks * 16 + 4
+
+    def encode(self, rows: NDArray[Any]) -> tuple[bytes, str]:
+        """`rows` (n, *trailing), n up to a shard's rows -> the bytes of the shard file, and its record.
+
+        The last chunk is filled up with the fill value; chunks that hold only padding are absent.
+        """
+        spec, size = self.spec, self.geometry.rows_per_chunk
+        is_shard = 0 < len(rows) <= self.geometry.rows_per_shard
+        if rows.dtype != spec.dtype or rows.shape[1:] != spec.trailing or not is_shard:
+            raise ValueError(f"{rows.dtype}{rows.shape} is no shard of {spec}")
+        padding = np.full((-len(rows) % size, *spec.trailing), spec.fill, spec.dtype)
+        parts, checksums = list[bytes](), list[bytes]()
+        for start in range(0, len(rows), size):
+            part = rows[start : start + size]
+            chunk = (part if len(part) == size else np.concatenate([part, padding])).tobytes()
+            checksums.append(crc32c(chunk))
+            parts += [chunk, checksums[-1]]
+        file = b"".join([*parts, self.index(len(checksums))])
+        return file, _record(len(file), b"".join(checksums))
+
+    def index(self, n_chunks: int) -> bytes:
+        """The index of a shard with this many chunks, one after the other, and its checksum."""
+        index = np.full((self.geometry.chunks, 2), ABSENT, "<u8")
+        size = self.chunk_bytes
+        index[:n_chunks] = np.stack([np.arange(n_chunks) * size, np.full(n_chunks, size)], axis=1)
+        packed = index.tobytes()
+        return packed + crc32c(packed)
+
+    def count_chunks(self, file: str, size: int, record: str) -> int:
+        """The number of chunks in a shard file. Raises CacheError for a size not in its record, or impossible."""
+        n_chunks, surplus = divmod(size - self.index_bytes, self.chunk_bytes)
+        if size != size_of(record) or surplus or not 0 <= n_chunks <= self.geometry.chunks:
+            raise damage(file, f"a shard of {size_of(record)} bytes", f"{size} bytes")
+        return n_chunks
 
 
-def record_text(size: int, checksums: bytes) -> str:
-    """The manifest's record of a shard file: its size, and a digest of its chunks' checksums in order."""
+@dataclass(frozen=True, slots=True)
+class ShardFile:
+    """A shard that a manifest names."""
+
+    array: str  # its column
+    key: str
+    number: int
+    record: str
+    n_rows: int  # committed rows
+    layout: ShardLayout
+
+    @property
+    def size(self) -> int:
+        return size_of(self.record)
+
+    def problem(self, store: Store, *, fast: bool) -> str:
+        """What is wrong with it, "" for nothing, without decoding it; `fast`: compare its size and index only.
+
+        Raises OSError, and CacheError of the store.
+        """
+        location, size = store.location(self.key), store.size(self.key)
+        if size is None:
+            return str(missing(location))
+        try:
+            n_chunks = self.layout.count_chunks(location, size, self.record)
+        except CacheError as error:
+            return str(error)
+        if n_chunks * self.layout.geometry.rows_per_chunk < self.n_rows:
+            return str(damage(location, f"{self.n_rows} rows", f"{n_chunks} chunks"))
+        try:
+            index = np.empty(self.layout.index_bytes, np.uint8)
+            store.read_into(self.key, size - len(index), index)
+            if index.tobytes() != self.layout.index(n_chunks):
+                return str(damaged_index(location))
+            return "" if fast else self._problem_of_chunks(store, n_chunks)
+        except FileNotFoundError:
+            return str(missing(location))
+        except OSError as error:
+            if error.errno not in _BROKEN:
+                raise
+            return str(damage(location, "a shard", f"a file that cannot be read ({error.strerror})"))
+
+    def _problem_of_chunks(self, store: Store, n_chunks: int) -> str:
+        """Compare chunks with their checksums, and all checksums with the record."""
+        location, size = store.location(self.key), self.layout.chunk_bytes
+        at_once = max(1, (_BLOCK if store.exclusive else _REQUEST) // size)
+        checksums = np.empty((n_chunks, 4), np.uint8)
+        block = np.empty(min(at_once, n_chunks) * size, np.uint8)
+        for first in range(0, n_chunks, at_once):
+            n_here = min(at_once, n_chunks - first)
+            store.read_into(self.key, first * size, block[: n_here * size])
+            chunks = block[: n_here * size].reshape(n_here, size)
+            for number, chunk in enumerate(chunks):
+                if google_crc32c.value(chunk) != _RESIDUE:
+                    expected = f"chunk {first + number} of its file to match its checksum"
+                    return str(damage(location, expected, "other bytes"))
+            checksums[first : first + n_here] = chunks[:, -4:]
+        if (record := _record(self.size, checksums.tobytes())) != self.record:
+            return str(damage(location, f"the shard {self.record}", f"an intact shard of something else, {record}"))
+        return ""
+
+
+def _record(size: int, checksums: bytes) -> str:
     return f"{size}:{hashlib.sha256(checksums).hexdigest()[:16]}"
 
 
@@ -60,27 +159,6 @@ def size_of(record: str) -> int:
 def has_size(store: Store, key: str, text: str) -> bool:
     """Whether there is a shard file of the size in its record."""
     return store.size(key) == size_of(text)
-
-
-def index_bytes(chunks: int) -> int:
-    """Bytes of an index with its checksum."""
-    return chunks * 16 + 4
-
-
-def pack_index(n_chunks: int, chunk_bytes: int, chunks: int) -> bytes:
-    """The index of a shard with this many chunks, one after the other, and its checksum."""
-    index = np.full((chunks, 2), ABSENT, "<u8")
-    index[:n_chunks] = np.stack([np.arange(n_chunks) * chunk_bytes, np.full(n_chunks, chunk_bytes)], axis=1)
-    packed = index.tobytes()
-    return packed + crc32c(packed)
-
-
-def count_chunks(file: str, size: int, record: str, chunk_bytes: int, chunks: int) -> int:
-    """The number of chunks in a shard file. Raises CacheError for a size that is not in its record, or impossible."""
-    n_chunks, surplus = divmod(size - index_bytes(chunks), chunk_bytes)
-    if size != size_of(record) or surplus or not 0 <= n_chunks <= chunks:
-        raise damage(file, f"a shard of {size_of(record)} bytes", f"{size} bytes")
-    return n_chunks
 
 
 def damage(file: str, expected: str, found: str) -> CacheError:
@@ -96,8 +174,3 @@ def missing(file: str) -> CacheError:
 def damaged_index(file: str) -> CacheError:
     """The error for an index that is not that of a shard of this size."""
     return damage(file, "a shard index with its checksum", "a damaged index")
-
-
-def damaged_chunk(file: str, chunk: int, first_row: int) -> CacheError:
-    """The error for a chunk whose bytes do not match their checksum. `first_row` counts within the shard."""
-    return damage(file, f"chunk {chunk} (rows from {first_row} of the shard) to match its checksum", "other bytes")

@@ -1,56 +1,347 @@
-"""The layout of an array, and helpers of both readers of rows.  features -> [windows]"""
+"""Read rows of one array: from memory-mapped shards, or from an object store by ranges.  features -> [windows]
+
+The chunks of a shard lie one after the other: map the file, compare its index once, slice. That is a hundred times as
+fast as zarr-python for small windows. The loop over windows is plain Python, takes no lock, and makes
+one system call per batch and shard; threads would not help, since copying is bound by memory.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Final, Protocol
+import errno
+import mmap
+import os
+import resource
+import weakref
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import CacheError
-from cache.format.layout import ColumnSpec, Geometry
+from cache.format import shard as shards
+from cache.format.layout import shard_key
+from cache.format.shard import ShardLayout
+from cache.storage.base import Store
+from cache.storage.object_store import ObjectStore, map_parallel
 from cache.windows import Ints, spread
 
+_CHECKED: Final = 1  # states of a chunk; 0: not checked yet
+_ALL: Final = 2  # checked, and all its flags are 0; _ALL + 1: all are 1
+_TOO_MANY: Final = (errno.EMFILE, errno.ENFILE)
+_MOST: Final = 16384  # shards: a quarter of the maps that Linux allows a process
+_SHARDS_AT_ONCE: Final = 64  # of an object store; a batch that touches more is read in parts: memory stays bounded
+_EXPONENT_SHIFT: Final = np.float32(2.0**112)  # float32's exponent counts from -127, float16's from -15
+_MANTISSA_SHIFT: Final = 13  # float32 has 23 bits of it, float16 has 10
+_KEEP: Final = np.int32(~0x70000000)  # the sign, and the 28 bits below what the sign was extended into
+_BEYOND: Final = 65536.0  # what infinity becomes here; no finite float16 reaches it
 
-class Rows(Protocol):
-    """Rows of one array."""
+_ByteRange = tuple[memoryview, int, int]  # a shard's bytes; first, last + 1 of them
 
-    trailing: tuple[int, ...]
-    dtype: np.dtype[Any]
+
+class Rows(ABC):
+    """Rows of one array. Threads may read at the same time; forked processes, too, unless in an object store.
+
+    Args:
+        store, array: where its folder is.
+        layout: where its rows are in its files.
+        n_rows: how many it has.
+        records: the manifest's record of each shard, by its number as text: the file must have the record's size.
+        check_current: called after opening a shard; raises when the array has been replaced.
+    """
+
+    @staticmethod
+    def open(
+        store: Store,
+        array: str,
+        layout: ShardLayout,
+        n_rows: int,
+        records: Mapping[str, str],
+        check_current: Callable[[], None],
+    ) -> Rows:
+        kind = _RangedRows if isinstance(store, ObjectStore) else _MappedRows
+        return kind(store, array, layout, n_rows, records, check_current)
+
+    def __init__(
+        self,
+        store: Store,
+        array: str,
+        layout: ShardLayout,
+        n_rows: int,
+        records: Mapping[str, str],
+        check_current: Callable[[], None],
+    ) -> None:
+        self._store, self._array, self._layout, self._n_rows = store, array, layout, n_rows
+        self._records, self._check_current = records, check_current
+        self.trailing, self.dtype, self._geometry = layout.spec.trailing, layout.spec.dtype, layout.geometry
+        self._prepare()
+
+    @abstractmethod
+    def _prepare(self) -> None: ...
 
     def read(self, starts: Ints, seqlen: int, out: NDArray[Any]) -> None:
         """Fill out (B, seqlen, *trailing) with rows [start, start + seqlen) for every one of (B,) starts.
 
         Raises CacheError for rows beyond the array, and for shards that are missing, short or damaged.
         """
+        if not out.size:
+            return
+        if len(starts) and (starts.min() < 0 or starts.max() + seqlen > self._n_rows):
+            location, requested = self._store.location(self._array), f"rows up to {int(starts.max()) + seqlen}"
+            raise CacheError.at(location, expected=f"{self._n_rows} rows", found=requested, do="Open it again.")
+        self._fill(starts, seqlen, out)
+
+    @abstractmethod
+    def _fill(self, starts: Ints, seqlen: int, out: NDArray[Any]) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class ArrayLayout:
-    """Where rows of an array are in its files."""
+class _MappedRows(Rows):
+    def _prepare(self) -> None:
+        self._row_bytes = self._layout.spec.row_bytes
+        # Readers do not share maps: a split that is opened again reads the files that exist now.
+        self._held: dict[int, _MappedShard] = {}
+        # State of each chunk: not checked, _CHECKED, or all its flags equal.
+        self._checked = bytearray(self._geometry.shards(self._n_rows) * self._geometry.chunks)
+        self._states = np.frombuffer(self._checked, np.uint8)  # the same bytes
 
-    n_rows: int
-    spec: ColumnSpec
-    geometry: Geometry
+    def _fill(self, starts: Ints, seqlen: int, out: NDArray[Any]) -> None:
+        if self._same_flags(starts, seqlen, out):
+            return
+        if not out.flags.c_contiguous:
+            whole = np.empty(out.shape, self.dtype)
+            self._fill(starts, seqlen, whole)
+            out[...] = whole
+            return
+        filled = 0
+        if out.dtype == self.dtype:  # the bytes of the windows, one after the other
+            target = out.reshape(-1).view(np.uint8).data
+            for data, first, stop in self._parts(starts, seqlen):
+                end = filled + stop - first
+                target[filled:end] = data[first:stop]
+                filled = end
+            return
+        rows = out.reshape(-1, *self.trailing)
+        for data, first, stop in self._parts(starts, seqlen):
+            n_rows = (stop - first) // self._row_bytes
+            _copy(np.ndarray((n_rows, *self.trailing), self.dtype, data, first), rows[filled : filled + n_rows])
+            filled += n_rows
 
-    @property
-    def chunk_bytes(self) -> int:
-        """Bytes of a chunk with its checksum."""
-        return self.geometry.rows_per_chunk * self.spec.row_bytes + 4
+    def _same_flags(self, starts: Ints, seqlen: int, out: NDArray[Any]) -> bool:
+        """Fill `out` without reading, when all windows lie in chunks whose flags are known to be all 0 or all 1."""
+        if self.dtype != np.uint8 or self.trailing or seqlen > self._geometry.rows_per_chunk:
+            return False
+        first = self._states[starts // self._geometry.rows_per_chunk]
+        last = self._states[(starts + seqlen - 1) // self._geometry.rows_per_chunk]
+        if first.min() < _ALL or not np.array_equal(first, last):
+            return False
+        out[...] = (first - _ALL)[:, None]
+        return True
+
+    def _parts(self, starts: Ints, seqlen: int) -> Iterator[_ByteRange]:
+        """Yield the byte ranges of the windows, in order, checked. A window that crosses chunks has several."""
+        begin = 0
+        n_windows = max(_shard_limit() // 8, 4)  # whose shards are open together: each touches two or three
+        while begin < len(starts):
+            try:
+                parts = self._locate(starts[begin : begin + n_windows], seqlen)
+            except OSError as error:
+                if error.errno not in _TOO_MANY or n_windows == 1:
+                    raise
+                n_windows = max(n_windows // 4, 1)  # other code has files open, too
+                continue
+            yield from parts
+            begin += n_windows
+
+    def _locate(self, starts: Ints, seqlen: int) -> Iterator[_ByteRange]:
+        """The byte ranges of a few windows, whose shards are all opened together."""
+        chunk, low, n_rows = _chunk_parts(starts, seqlen, self._geometry.rows_per_chunk)
+        shard = chunk // self._geometry.chunks
+        opened = {number: self._open_shard(number) for number in set(shard.tolist())}
+        if not self._states[chunk].all():
+            for part in np.flatnonzero(self._states[chunk] == 0).tolist():
+                number = int(shard[part])
+                self._check(opened[number], number, int(chunk[part]) - number * self._geometry.chunks)
+        first = (chunk - shard * self._geometry.chunks) * self._layout.chunk_bytes + low * self._row_bytes
+        stop = first + n_rows * self._row_bytes
+        data = {number: mapped.data for number, mapped in opened.items()}
+        return zip(map(data.__getitem__, shard.tolist()), first.tolist(), stop.tolist(), strict=True)
+
+    def _open_shard(self, shard: int) -> _MappedShard:
+        """Return the open shard, or open it. A file whose size has changed is opened again."""
+        opened = self._held.get(shard)
+        if opened is None or opened.file_size() != opened.size:
+            record = self._records.get(str(shard))
+            try:
+                opened = _open_within_limit(self._file(shard), self._layout, record)
+            finally:
+                # Also after an error: a shard that is missing because the split was replaced is no damage.
+                self._check_current()
+            self._held[shard] = opened
+            _OPENED.append((weakref.ref(self), shard))
+        return opened
+
+    def close_shard(self, shard: int) -> None:
+        """Drop the reference to a shard. It is unmapped when the last view of it is deleted."""
+        self._held.pop(shard, None)
+
+    def _check(self, opened: _MappedShard, shard: int, number: int) -> None:
+        """Check a chunk's checksum, and record its state. Raises CacheError when the chunk is missing or damaged."""
+        file = str(self._file(shard))
+        if number >= opened.n_chunks:
+            raise shards.damage(file, f"chunk {number} of the shard", "a shard without it")
+        if not opened.intact(number):
+            self._held.clear()  # the next read opens the repaired files
+            raise _damaged_chunk(file, number, self._layout)
+        state = _CHECKED
+        if self.dtype == np.uint8 and not self.trailing:
+            flags = opened.chunk(number)
+            flag = int(flags[0])
+            state = _ALL + flag if flag <= 1 and (flags == flag).all() else _CHECKED
+        self._checked[shard * self._geometry.chunks + number] = state
+
+    def _file(self, shard: int) -> Path:
+        return Path(self._store.location(shard_key(self._array, shard, self.trailing)))
 
 
-def check_range(starts: Ints, seqlen: int, n_rows: int, location: str) -> None:
-    """Raise CacheError for windows of rows beyond the array."""
-    if len(starts) and (starts.min() < 0 or starts.max() + seqlen > n_rows):
-        requested = f"rows up to {int(starts.max()) + seqlen}"
-        raise CacheError.at(location, expected=f"{n_rows} rows", found=requested, do="Open it again.")
+class _MappedShard:
+    """One mapped shard."""
+
+    __slots__ = ("_chunk_bytes", "_map", "data", "file_size", "n_chunks", "size")
+
+    def __init__(self, file: Path, layout: ShardLayout, record: str | None) -> None:
+        if record is None:  # the file belongs to an unfinished commit
+            raise shards.missing(str(file))
+        try:
+            fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError):
+            raise shards.missing(str(file)) from None
+        self._chunk_bytes = layout.chunk_bytes
+        try:
+            self.size = os.fstat(fd).st_size
+            self.n_chunks = layout.count_chunks(str(file), self.size, record)
+            self._map = mmap.mmap(fd, self.size, access=mmap.ACCESS_READ)
+        finally:
+            os.close(fd)
+        # Reading a map behind the end of its file kills the process (SIGBUS): compare both sizes before reading.
+        self.file_size = self._map.size
+        self.data = memoryview(self._map)  # read-only, as the map is
+        if self._map[self.n_chunks * self._chunk_bytes :] != layout.index(self.n_chunks):
+            raise shards.damaged_index(str(file))
+
+    def chunk(self, number: int) -> NDArray[np.uint8]:
+        return np.frombuffer(self.data, np.uint8, self._chunk_bytes - 4, number * self._chunk_bytes)
+
+    def intact(self, number: int) -> bool:
+        """Whether a chunk's bytes match the checksum behind them."""
+        first = number * self._chunk_bytes
+        stop = first + self._chunk_bytes - 4
+        # On a cold disk, read the whole chunk at once, not page by page.
+        page = first // mmap.PAGESIZE * mmap.PAGESIZE
+        self._map.madvise(mmap.MADV_WILLNEED, page, stop - page)
+        checksum = shards.crc32c(self.chunk(number))  # type: ignore[arg-type]  # takes a view of bytes, too
+        return checksum == self.data[stop : stop + 4]
 
 
-def chunk_parts(starts: Ints, seqlen: int, rows_per_chunk: int) -> tuple[Ints, Ints, Ints]:
+_OPENED: Final[deque[tuple[weakref.ref[_MappedRows], int]]] = deque()  # (reader, shard) of this process, oldest first
+
+
+def _open_within_limit(file: Path, layout: ShardLayout, record: str | None) -> _MappedShard:
+    """Map a shard, with at most half of the process's open files. Without a free one, close every shard first."""
+    _close_oldest(_shard_limit())
+    try:
+        return _MappedShard(file, layout, record)
+    except OSError as error:
+        if error.errno not in _TOO_MANY:
+            raise
+    _close_oldest(0)  # other code uses the remaining descriptors
+    return _MappedShard(file, layout, record)
+
+
+def _close_oldest(limit: int) -> None:
+    """Close the oldest shards until fewer than `limit` are open, or none is."""
+    with suppress(IndexError):  # none is left; other threads may close shards, too
+        while len(_OPENED) >= limit:
+            reader, shard = _OPENED.popleft()
+            if (owner := reader()) is not None:
+                owner.close_shard(shard)
+
+
+def _shard_limit() -> int:
+    """How many shards may be open. Read each time: the system's limit may change."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _MOST if soft == resource.RLIM_INFINITY else min(max(soft // 2, 16), _MOST)
+
+
+class _RangedRows(Rows):
+    _store: ObjectStore
+
+    def _prepare(self) -> None:
+        self._n_chunks: dict[int, int] = {}
+
+    def _fill(self, starts: Ints, seqlen: int, out: NDArray[Any]) -> None:
+        size = self._geometry.rows_per_chunk
+        chunk, first, n_rows = _chunk_parts(starts, seqlen, size)
+        window = (np.cumsum(n_rows) - n_rows) // seqlen  # parts come in the order of windows, of seqlen rows each
+        within = chunk * size + first - starts[window]  # the part's first row in its window
+        touched = np.unique(chunk)
+        by_shard = np.split(touched, np.flatnonzero(np.diff(touched // self._geometry.chunks)) + 1)
+        for begin in range(0, len(by_shard), _SHARDS_AT_ONCE):
+            held = self._fetch_all(by_shard[begin : begin + _SHARDS_AT_ONCE])
+            for part in np.flatnonzero(np.isin(chunk, list(held))).tolist():
+                rows = held[int(chunk[part])][first[part] : first[part] + n_rows[part]]
+                _copy(rows, out[window[part], within[part] : within[part] + n_rows[part]])
+
+    def _fetch_all(self, by_shard: Sequence[Ints]) -> dict[int, NDArray[Any]]:
+        """Rows by chunk number in the array, of one committed state. `by_shard`: chunks of each shard."""
+        held: dict[int, NDArray[Any]] = {}
+        try:
+            for fetched in map_parallel(self._fetch, by_shard):
+                held.update(fetched)
+        finally:
+            # Afterwards, and after an error: a shard that is missing because the split was replaced is no damage.
+            self._check_current()
+        return held
+
+    def _fetch(self, chunks: Ints) -> dict[int, NDArray[Any]]:
+        """Rows of chunks of one shard by chunk number in the array, with checksums compared."""
+        geometry, size = self._geometry, self._layout.chunk_bytes
+        shard = int(chunks[0]) // geometry.chunks
+        key = shard_key(self._array, shard, self.trailing)
+        location = self._store.location(key)
+        numbers = (chunks - shard * geometry.chunks).tolist()
+        try:
+            n_chunks = self._count_chunks(shard, key)
+            if numbers[-1] >= n_chunks:
+                raise shards.damage(location, f"chunk {numbers[-1]} of the shard", "a shard without it")
+            begins = [number * size for number in numbers]
+            parts = self._store.read_ranges(key, begins, [begin + size for begin in begins])
+        except FileNotFoundError:
+            raise shards.missing(location) from None
+        rows = {}
+        for chunk, number, data in zip(chunks.tolist(), numbers, parts, strict=True):
+            if len(data) != size or shards.crc32c(data[:-4]) != data[-4:]:
+                raise _damaged_chunk(location, number, self._layout)
+            rows[chunk] = np.frombuffer(data[:-4], self.dtype).reshape(-1, *self.trailing)
+        return rows
+
+    def _count_chunks(self, shard: int, key: str) -> int:
+        """The number of chunks of a shard, whose size is checked the first time."""
+        if shard not in self._n_chunks:
+            size, record = self._store.size(key), self._records.get(str(shard))
+            if size is None or record is None:  # without a record, the object belongs to an unfinished commit
+                raise FileNotFoundError(key)
+            self._n_chunks[shard] = self._layout.count_chunks(self._store.location(key), size, record)
+        return self._n_chunks[shard]
+
+
+def _chunk_parts(starts: Ints, seqlen: int, rows_per_chunk: int) -> tuple[Ints, Ints, Ints]:
     """(chunk, first row in it, rows) of every part of the windows, in order: one in each chunk that a window touches.
 
-    >>> [column.tolist() for column in chunk_parts(np.array([6, 0]), 4, 8)]
+    >>> [column.tolist() for column in _chunk_parts(np.array([6, 0]), 4, 8)]
     [[0, 1, 0], [6, 0, 0], [2, 2, 4]]
     """
     chunk = starts // rows_per_chunk
@@ -64,10 +355,20 @@ def chunk_parts(starts: Ints, seqlen: int, rows_per_chunk: int) -> tuple[Ints, I
     return chunk[window] + nth, first, stop - first
 
 
-_EXPONENT_SHIFT: Final = np.float32(2.0**112)  # float32's exponent counts from -127, float16's from -15
-_MANTISSA_SHIFT: Final = 13  # float32 has 23 bits of it, float16 has 10
-_KEEP: Final = np.int32(~0x70000000)  # the sign, and the 28 bits below what the sign was extended into
-_BEYOND: Final = 65536.0  # what infinity becomes here; no finite float16 reaches it
+def _damaged_chunk(file: str, chunk: int, layout: ShardLayout) -> CacheError:
+    """The error for a chunk whose bytes do not match their checksum."""
+    first_row = chunk * layout.geometry.rows_per_chunk
+    return shards.damage(
+        file, f"chunk {chunk} (rows from {first_row} of the shard) to match its checksum", "other bytes"
+    )
+
+
+def _copy(rows: NDArray[Any], out: NDArray[Any]) -> None:
+    """out[...] = rows, by the fastest way there is for their types."""
+    if rows.dtype == np.float16 and out.dtype == np.float32:
+        widen(rows, out)
+    else:
+        out[...] = rows
 
 
 def widen(half: NDArray[np.float16], out: NDArray[np.float32]) -> None:
@@ -84,11 +385,3 @@ def widen(half: NDArray[np.float16], out: NDArray[np.float32]) -> None:
     np.multiply(out, _EXPONENT_SHIFT, out=out)
     if out.max() >= _BEYOND or out.min() <= -_BEYOND:
         out[...] = half
-
-
-def fill(out: NDArray[Any], rows: NDArray[Any]) -> None:
-    """out[...] = rows, by the fastest way there is for their types."""
-    if rows.dtype == np.float16 and out.dtype == np.float32:
-        widen(rows, out)
-    else:
-        out[...] = rows

@@ -12,16 +12,11 @@ from numpy.typing import NDArray
 
 from cache.crop_policy import CropPolicy
 from cache.errors import CacheChanged, CacheError
-from cache.format import shard as shards
 from cache.format.layout import COMPUTED, HAS_VALUE, Geometry, stream_columns
 from cache.format.manifest import Commit, foreign_shards, has_shards, read_manifest, shard_rows
 from cache.format.references import columns_of
-from cache.read.mapped import MappedRows
-from cache.read.ranged import RangedRows
-from cache.read.rows import ArrayLayout, Rows
-from cache.storage.base import Store
-from cache.storage.local import LocalStore
-from cache.storage.object_store import ObjectStore
+from cache.format.shard import ShardLayout
+from cache.read.rows import Rows
 from cache.windows import Ints, Ranges, join_adjacent, ranges_where
 
 _DO: Final = "Take windows(stream=...), or extract what is missing."
@@ -45,16 +40,6 @@ class StalenessCheck:
         self._etag = etag
 
 
-def open_rows(
-    store: Store, array: str, layout: ArrayLayout, records: Mapping[str, str], check_current: Callable[[], None]
-) -> Rows:
-    """Open the reader of an array. Arguments as for MappedRows."""
-    if isinstance(store, ObjectStore):
-        return RangedRows(store, array, layout, records, check_current)
-    assert isinstance(store, LocalStore)
-    return MappedRows(store.path(array), layout, records, check_current)
-
-
 def open_column(commit: Commit, array: str, check_current: Callable[[], None]) -> Rows:
     """Open the reader of one array of a commit. Raises CacheError for an earlier version's bytes."""
     held, place = commit.manifest, commit.place
@@ -64,8 +49,8 @@ def open_column(commit: Commit, array: str, check_current: Callable[[], None]) -
             f"{split}: stream {stream!r} holds bytes (stored crops), which this version does not read. Delete it: "
             f"cache.delete_stream(root, {split!r}, {stream!r}), or use an earlier version."
         )
-    layout = ArrayLayout(int(held["extent"]), spec, Geometry(**held["geometry"]))
-    return open_rows(place.store, place.array(array), layout, held["shards"][array], check_current)
+    layout, records = ShardLayout(spec, Geometry(**held["geometry"])), held["shards"][array]
+    return Rows.open(place.store, place.array(array), layout, int(held["extent"]), records, check_current)
 
 
 class OpenStream:
@@ -162,4 +147,4 @@ class OpenStream:
 def _all_ok(n_rows: int, geometry: Geometry) -> str:
     """The manifest's record of a shard whose flags are all 1, to compare without reading the shard."""
     spec = stream_columns("any", 1, "float16")["any_ok"]
-    return shards.encode(np.ones(n_rows, np.uint8), spec, geometry)[1]
+    return ShardLayout(spec, geometry).encode(np.ones(n_rows, np.uint8))[1]

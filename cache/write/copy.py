@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 
 from cache.errors import CacheError
 from cache.format import layout, manifest
-from cache.format.check import check, shard_files
 from cache.format.layout import BYTES, COLUMNS, MANIFEST, TAG_COPIED, TAGS
 from cache.format.manifest import Place, callers_entries
 from cache.format.records import TrackRecord, TrackRows
-from cache.format.references import create_groups
+from cache.format.references import create_groups, shard_files
 from cache.read.split import FeatureCache, Split, require_cache
 from cache.read.streams import OpenStream
 from cache.storage import store_at
@@ -293,7 +292,7 @@ def _copy_tagged(store: Store, tagged: Place, place: Place) -> None:
             raise CacheError.at(at, expected="nothing, or the tag's state", found="another state", do=do)
         create_groups(place)
         for file in shard_files(held, tagged):
-            homes = [of for of in (tagged.store, store) if not (problem := check(of, file, fast=False))]
+            homes = [of for of in (tagged.store, store) if not (problem := file.problem(of, fast=False))]
             if not homes:
                 raise CacheError(f"{location}: {problem}")
             place.store.put(file.key, homes[0].read(file.key), temporary=place.temporary)

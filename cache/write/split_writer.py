@@ -24,9 +24,9 @@ from cache.format.layout import COLUMNS, GENDERS, ROWS_PER_CHUNK, ROWS_PER_SHARD
 from cache.format.manifest import Place
 from cache.format.records import VideoEntry, VideosByName, VideoTable, WrittenTrack, tables_of, video_record
 from cache.format.references import create_groups, remove_shards, stream_folders
+from cache.format.shard import ShardLayout
 from cache.format.tables import Tables, decode_texts, live_shards
-from cache.read.rows import ArrayLayout
-from cache.read.streams import open_rows
+from cache.read.rows import Rows
 from cache.storage import store_at
 from cache.storage.base import Root
 from cache.write.base import Writer
@@ -279,7 +279,7 @@ class SplitWriter(Writer):
         shard = (self._next - 1) // self._geometry.rows_per_shard
         self._lock.require()  # without it, this may be a shard that another writer has committed
         for name, spec in self._columns.items():
-            data, self._records[name][shard] = shards.encode(self._buffers[name][:filled], spec, self._geometry)
+            data, self._records[name][shard] = ShardLayout(spec, self._geometry).encode(self._buffers[name][:filled])
             self._store.put(self._shard_key(name, shard), data, temporary=self.place.temporary)
         written = {name: records[shard] for name, records in self._records.items()}
         self._journal.add({"shard": shard, "files": written, "videos": self._unwritten})
@@ -326,9 +326,9 @@ class SplitWriter(Writer):
             shard, filled = divmod(self._next, size)
             try:
                 for name, spec in self._columns.items() if filled else ():
-                    rows_of = ArrayLayout((shard + 1) * size, spec, self._geometry)
-                    records = {str(shard): files[shard][name]}
-                    rows = open_rows(self._store, self.place.array(name), rows_of, records, lambda: None)
+                    rows_of, records = ShardLayout(spec, self._geometry), {str(shard): files[shard][name]}
+                    array, n_rows = self.place.array(name), (shard + 1) * size
+                    rows = Rows.open(self._store, array, rows_of, n_rows, records, lambda: None)
                     rows.read(np.array([shard * size]), filled, self._buffers[name][None, :filled])
                 break
             except CacheError:  # damaged: only the shards before it count as finished

@@ -23,6 +23,7 @@ from cache.format import layout, manifest
 from cache.format import shard as shards
 from cache.format.layout import HAS_VALUE, NO_KEY, UNDECODABLE, Geometry, stream_columns
 from cache.format.manifest import Place, foreign_shards, shard_rows
+from cache.format.shard import ShardLayout
 from cache.format.tables import Tables, live_by_shard, track_of
 from cache.read.streams import OpenStream
 from cache.storage import store_at
@@ -237,7 +238,7 @@ class StreamShards:
         """Write a shard's arrays, each to the key `key(name)`. Returns the manifest's record of each file."""
         records = {}
         for name, spec in self.columns.items():
-            data, records[name] = shards.encode(arrays[name], spec, self.geometry)
+            data, records[name] = ShardLayout(spec, self.geometry).encode(arrays[name])
             self._store.put(key(name), data, temporary=temporary(name))
         return records
 

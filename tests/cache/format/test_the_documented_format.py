@@ -156,7 +156,7 @@ def test_the_checksum_is_the_documented_one() -> None:
 def test_the_example_in_the_document_is_what_is_written() -> None:
     example = DOCUMENT.read_text().partition("An example: three flags")[2].partition("A column's")[0]
     lines = re.findall(r"^    ((?:[0-9a-f]{2} )+) ", example, re.MULTILINE)
-    data, record = shard.encode(np.array([1, 0, 1], "u1"), layout.COLUMNS["has_3d"], layout.Geometry(4, 2))
+    data, record = shard.ShardLayout(layout.COLUMNS["has_3d"], layout.Geometry(4, 2)).encode(np.array([1, 0, 1], "u1"))
     assert bytes.fromhex("".join(lines)) == data
     assert f"`{record}`" in DOCUMENT.read_text()
 

@@ -14,7 +14,6 @@ import pytest
 
 import cache
 from cache import StreamWriter
-from cache.read import mapped
 from tests.cache.toy import split_of
 
 ROOT = Path(__file__).parents[3]
@@ -64,7 +63,7 @@ def random_windows(seed: int, count: int = 20) -> np.ndarray:
 @pytest.mark.parametrize("limit", [3, 16])
 def test_threads_that_share_a_split_read_what_they_asked_for_with_few_open_shards(limit, root, monkeypatch):
     """With three, nearly every window has to close a shard that another thread has just opened."""
-    monkeypatch.setattr(mapped, "_shard_limit", lambda: limit)
+    monkeypatch.setattr("cache.read.rows._shard_limit", lambda: limit)
     before = open_files()
     split = cache.open(root)["toy/train"]  # nothing is open yet: the threads open shards at the same time
     with ThreadPoolExecutor(8) as threads:
