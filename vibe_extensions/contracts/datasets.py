@@ -5,61 +5,32 @@ It cannot check whether left and right are swapped: look at the images for that.
 
 from __future__ import annotations
 
+import functools
 import os
 import pickle
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 import cache
 from pipeline.accounting import VideoAccount
-from pipeline.boxes import MIN_SIDE_PX, extents
-from pipeline.datasets.base import EXTRINSICS, UP, Dataset, describe_error
+from pipeline.datasets.base import Dataset, describe_error
 from pipeline.errors import RawDataError, reading_refused
 from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import FrameSource, Pictures
 from pipeline.files.raw import RawVideo
-from pipeline.skeletons import convert, with_ones
-from pipeline.track import MOST, Track, column_problems, other_units
+from pipeline.track import Track
 from vibe_extensions.contracts.common import number_problems
-from vibe_extensions.contracts.raw_files import files_opened, listing_problems, opened_problems
+from vibe_extensions.contracts.labels import LabelMistakes, track_problems
 
 if TYPE_CHECKING:
     from pipeline.body import Body
 
-Array = NDArray[Any]
-
-MAX_CROP_SCALE: Final = 10.0
-
-# Implausible labels. Every release has some such frames; if most frames of a split are affected, the reader is wrong:
-# it uses another unit or order of coordinates, box corners as centres, or missing joints as visible ones.
-ONE_PLACE: Final = "all visible joints are within a pixel of each other"
-OUTSIDE_IMAGE: Final = "most visible joints are outside the image"
-OUTSIDE_BOX: Final = "most visible joints are outside the box"
-ONE_QUARTER: Final = "the visible joints are in one direction from the box's centre, as if that were a corner"
-ORIGIN: Final = "a joint at exactly (0, 0) is visible: give missing joints confidence 0"
-MISPROJECTED: Final = "3D joints project far from the 2D joints with the same names, whatever their translation"
-TURNED: Final = "`pose` is rotated relative to the 3D joints: is its global orientation in camera axes in every frame?"
-INVERTED: Final = (
-    "people stand upright along the world's `up` only if `extrinsics` are inverted: are they world to camera?"
-)
-MISPOSED: Final = "the joints of `pose` and `betas` differ from the 3D joints, even after the best rotation"
-MISPLACED: Final = "the body of `pose` and `betas`, moved by `trans`, projects far from the 2D joints"
-FEW: Final = 0.01  # of the frames: labels clipped at the image's edges can put a joint at (0, 0)
-NEARLY_ALL: Final = 0.9  # of a frame's joints: a box from another source may cut off a hand
-ENOUGH: Final = 6  # joints of spin49, which has most joints of a release twice
-FAR: Final = 0.15  # of the box's side, median over a frame's joints; correct readers of demo data stay below 0.005
-ROUNDING_PX: Final = 1.0  # tight boxes end at a joint, and releases round
-POSED: Final = 32  # frames per track to pose, which takes ms each
-TURNED_DEG: Final = 25.0  # tolerance for skeletons with different joint positions; demo data has 0
-MISPOSED_M: Final = 0.1  # the same tolerance, mean over a frame's joints; another pose of the person is >= 0.2 away
-
-UPRIGHT, ASLANT = np.cos(np.radians((30.0, 60.0)))  # cosine between spine and `up`
+_RECORDED: Final[list[set[str]]] = []  # paths that were opened, for each listener
 
 
 def reader_problems(dataset: Dataset, raw: Path, split: str, body: Body | None = None) -> list[str]:
@@ -71,88 +42,87 @@ def reader_problems(dataset: Dataset, raw: Path, split: str, body: Body | None =
     if problems := [*number_problems(dataset, "version"), *_splits_problems(dataset)]:
         return problems
     listed, again = (list(dataset.videos(raw, split)) for _ in range(2))
-    problems = list(listing_problems(listed, again))
+    problems = list(_listing_problems(listed, again))
     names: set[str] = set()
-    mistakes, rejected = _MistakeCounts(), ""
-    with files_opened(raw) as shared:
+    mistakes, rejected = LabelMistakes(), ""
+    with _files_opened(raw) as shared:
         dataset.shared(raw)
     for video in listed:
         try:
-            with reading_refused(), files_opened(raw) as opened:
+            with reading_refused(), _files_opened(raw) as opened:
                 (tracks, account), second = (dataset.read_accounted(raw, split, video, body) for _ in range(2))
             problems += _origin_problems(dataset, video)
         except Exception as error:  # conversion rejects the video for any error
             problems.append(f"{video.name}: {describe_error(error)}")
             continue
         problems += _account_problems(tracks, account, second)
-        problems += opened_problems(video, opened - shared)
+        problems += _opened_problems(video, opened - shared)
         rejected = rejected or (f"; {video.name}: {account.message}" if account.message else "")
         for track, repeated in zip(tracks, second[0], strict=False):
             problems += _name_problems(dataset, split, video, track, names)
             problems += track_problems(track)
-            problems += extra_problems(track, dataset.extra_columns(split, body=body is not None))
+            problems += _extra_problems(track, dataset.extra_columns(split, body=body is not None))
             problems += [f"{track.name}: {name} differs when read again" for name in _differences(track, repeated)]
             if track.frames is not None:
                 problems += [
                     f"{track.name}: {problem}" for problem in _source_problems(raw, video, track, track.frames)
                 ]
-            if track.kp_2d is not None:
-                mistakes.add(track, check_keypoints(track.kp_2d, track.bbox, _image_size(track)))
-                mistakes.add(track, check_projection(track))
-            mistakes.add(track, check_extrinsics(track))
-            if body is not None and (sample := _sample_posed_frames(track)) is not None:
-                mistakes.add(sample, check_pose(sample, _label_body(dataset, track, body)))
+            mistakes.check(track, dataset, body)
     problems += mistakes.problems(split)
     return problems if problems or names else [f"{split}: no track was read, so nothing was checked{rejected}"]
 
 
-class _MistakeCounts:
-    """For each mistake, the number of frames of a split that show it, and the first of them."""
-
-    def __init__(self) -> None:
-        self._wrong: Counter[str] = Counter()
-        self._checked: Counter[str] = Counter()
-        self._first: dict[str, str] = {}
-
-    def add(self, track: Track, mistakes: Mapping[str, tuple[Array, Array]]) -> None:
-        """Add mistake -> (T,) whether each frame shows it, (T,) whether it was checked."""
-        for mistake, (shows, could) in mistakes.items():
-            self._wrong[mistake] += int((shows & could).sum())
-            self._checked[mistake] += int(could.sum())
-            if (shows & could).any():
-                frame = track.frame_index[(shows & could).argmax()]
-                self._first.setdefault(mistake, f"frame {frame} of {track.name}")
-
-    def problems(self, split: str) -> Iterator[str]:
-        for mistake, n in self._wrong.items():
-            if n > self._checked[mistake] * (FEW if mistake == ORIGIN else MOST):
-                frames = f"in {n:,} of {self._checked[mistake]:,} frames, the first is {self._first[mistake]}"
-                yield f"{split}: {mistake}: {frames}"
+def _listing_problems(listed: Sequence[RawVideo], again: Sequence[RawVideo]) -> Iterator[str]:
+    """Problems of a list of videos, compared with a second listing."""
+    names = [video.name for video in listed]
+    if names != sorted(names):
+        yield "videos() is not sorted by name"
+    if len(set(names)) != len(names):
+        yield "videos() lists a name twice"
+    if listed != again:
+        yield "videos() lists something else the second time"
+    for video in listed:
+        if any(path.is_absolute() for path in video.paths):
+            yield f"{video.name}: its files and folders are not below the raw folder"
 
 
-def track_problems(track: Track) -> list[str]:
-    """Problems of a track that reading and writing do not reject."""
-    columns = track.columns
-    problems = []
-    if not 0 < track.crop_scale < MAX_CROP_SCALE:
-        problems.append(f"crop_scale is {track.crop_scale}")
-    if not isinstance(track.fps, float | int):
-        problems.append(f"fps is {track.fps!r}: expected a number")
-    elif track.fps <= 0 or np.isinf(track.fps):
-        problems.append(f"fps is {track.fps}: use nan if the release does not state it")
-    if track.intrinsics is not None and _camera_problem(track.intrinsics):
-        problems.append(f"intrinsics are {track.intrinsics!r}")
-    if (track.frames is None) != (track.bbox is None):
-        problems.append("has boxes without images, or images without boxes")
-    for name, expected, actual in other_units(columns | dict(track.extra)):
-        problems.append(f"{name} is in the wrong unit: expected {expected}, found {actual}")
-    has_body = track.has_smpl is None or track.has_smpl.any()
-    if track.trans is not None and has_body and not track.trans.any():
-        problems.append("trans is 0 in every frame: leave the column out if it is unknown")
-    return [f"{track.name}: {problem}" for problem in (*problems, *column_problems(columns))]
+def _opened_problems(video: RawVideo, opened: Iterable[Path]) -> Iterator[str]:
+    """Opened files (paths below the raw folder) that the video does not name."""
+    named = {Path(os.path.normpath(path)) for path in video.paths}
+    for path in sorted(opened):
+        if named.isdisjoint((path, path.parent)):
+            yield f"{video.name}: read() opens {path}, which neither videos() nor shared() names"
 
 
-def extra_problems(track: Track, declared: Iterable[cache.ExtraColumn]) -> Iterator[str]:
+@contextmanager
+def _files_opened(raw: Path) -> Iterator[set[Path]]:
+    """Set that gets, on exit, the files below `raw` that Python code of this process opened, as paths below it."""
+    _listen()
+    paths: set[str] = set()
+    opened: set[Path] = set()
+    _RECORDED.append(paths)
+    try:
+        yield opened
+    finally:
+        _RECORDED.remove(paths)
+        root = raw.absolute()
+        absolute = (Path(os.path.normpath(Path(path).absolute())) for path in paths)
+        opened |= {path.relative_to(root) for path in absolute if path.is_relative_to(root) and path.is_file()}
+
+
+@functools.cache
+def _listen() -> None:
+    """Once per process: audit hooks cannot be removed."""
+    sys.addaudithook(_record)
+
+
+def _record(event: str, arguments: tuple[Any, ...]) -> None:
+    if _RECORDED and event == "open" and isinstance(arguments[0], str | bytes | os.PathLike):
+        for paths in _RECORDED:
+            paths.add(os.fsdecode(arguments[0]))
+
+
+def _extra_problems(track: Track, declared: Iterable[cache.ExtraColumn]) -> Iterator[str]:
     """Problems of a track's extra columns that reading does not reject: dtypes and mirroring."""
     for column in (column for column in declared if column.name in track.extra):
         values, about = track.extra[column.name], f"{track.name}: {column.name}"
@@ -170,168 +140,6 @@ def extra_problems(track: Track, declared: Iterable[cache.ExtraColumn]) -> Itera
             yield f"{about} is invalid after mirroring"
         elif not np.allclose(again, rows, rtol=1e-4, atol=1e-4 * float(np.abs(rows).max(initial=1))):
             yield f"{about} differs after mirroring it twice"
-
-
-def check_keypoints(kp_2d: Array, bbox: Array | None, size: tuple[int, int] | None) -> dict[str, tuple[Array, Array]]:
-    """Check 2D keypoints against image and box. Joints that are not finite count as unseen.
-
-    Args:
-        kp_2d: (T, 49, 3) px and confidence.
-        bbox: (T, 4) px.
-        size: (width, height) of the images in px.
-
-    Returns:
-        Mistake -> (T,) whether a frame shows it, (T,) whether it was checked.
-    """
-    points = kp_2d[..., :2].astype(np.float64)
-    corners, any_seen = extents(kp_2d)
-    visible = (kp_2d[..., 2] > 0) & np.isfinite(points).all(axis=-1)
-    points[~visible] = 0
-    n_seen = visible.sum(axis=1)
-    enough = n_seen >= ENOUGH
-    one_place = (corners[:, 1] - corners[:, 0]).max(axis=1) < MIN_SIDE_PX
-    mistakes = {ONE_PLACE: (one_place, enough), ORIGIN: ((visible & (points == 0).all(axis=-1)).any(axis=1), any_seen)}
-    if size is not None:
-        outside = visible & ((points < -0.5) | (points > np.array(size) - 0.5)).any(axis=-1)
-        mistakes[OUTSIDE_IMAGE] = (outside.sum(axis=1) > MOST * n_seen, any_seen)
-    if bbox is not None and np.isfinite(bbox).all():
-        from_centre = points - bbox[:, None, :2]
-        outside = visible & (np.abs(from_centre) > bbox[:, None, 2:] / 2 + ROUNDING_PX).any(axis=-1)
-        mistakes[OUTSIDE_BOX] = (outside.sum(axis=1) > MOST * n_seen, any_seen)
-        quarters = [(from_centre * (x, y) >= 0).all(axis=-1) for x in (-1, 1) for y in (-1, 1)]
-        n_beside = np.max([(visible & quarter).sum(axis=1) for quarter in quarters], axis=0)
-        mistakes[ONE_QUARTER] = (n_beside >= NEARLY_ALL * n_seen, enough & ~one_place)
-    return mistakes
-
-
-def _camera_problem(intrinsics: Array) -> bool:
-    return intrinsics.shape != (3, 3) or not np.isfinite(intrinsics).all() or np.linalg.matrix_rank(intrinsics) < 3
-
-
-def check_projection(
-    track: Track, joints: Array | None = None, trans: Array | None = None, mistake: str = MISPROJECTED
-) -> dict[str, tuple[Array, Array]]:
-    """Check whether 3D joints project near the 2D joints. Finds mixed-up or mirrored joints, wrong axes or intrinsics.
-
-    Args:
-        joints: (T, 49, 4) m and confidence. None: the track's 3D joints.
-        trans: (T, 3) m. None: the best translation of each frame, by least squares on the camera rays.
-        mistake: Key of the result.
-
-    Returns:
-        As `check_keypoints`; empty without intrinsics or 3D joints.
-    """
-    if joints is None:
-        joints = track.kp_3d
-    if joints is None and track.kp_3d_eval is not None:
-        joints = convert(with_ones(track.kp_3d_eval), source="common14", target="spin49")
-    camera = track.intrinsics
-    if track.kp_2d is None or track.bbox is None or joints is None or camera is None or _camera_problem(camera):
-        return {}
-    points, keypoints = joints[..., :3].astype(np.float64), track.kp_2d.astype(np.float64)
-    used = (joints[..., 3] > 0) & (keypoints[..., 2] > 0) & np.isfinite(points).all(-1) & np.isfinite(keypoints).all(-1)
-    could = (used.sum(axis=1) >= ENOUGH) & (True if track.has_3d is None else track.has_3d)
-    points, keypoints, used = points[could], keypoints[could], used[could]
-    points[~used], keypoints[~used] = 0, 0
-    keypoints[..., 2] = 1
-    rays = keypoints @ np.linalg.inv(camera).T
-    translation = _fit_translation(points, rays, used) if trans is None else trans[could, None]
-    projected = (points + translation) @ camera.T.astype(np.float64)
-    depth = np.where(projected[..., 2:] > 0, projected[..., 2:], np.nan)  # NaN behind the camera
-    away = np.nan_to_num(np.linalg.norm(projected[..., :2] / depth - keypoints[..., :2], axis=-1), nan=np.inf)
-    median = np.nanmedian(np.where(used, away, np.nan), axis=1)
-    shows = np.zeros(len(could), np.bool_)
-    shows[could] = median > FAR * track.bbox[could, 2]
-    return {mistake: (shows, could)}
-
-
-def _fit_translation(points: Array, rays: Array, used: Array) -> Array:
-    """Translation (n, 1, 3) m that moves points (n, 49, 3) m nearest to camera rays (n, 49, 3), by least squares."""
-    x, y, _ = np.moveaxis(rays, -1, 0)
-    ones, zero = np.ones_like(x), np.zeros_like(x)
-    across = np.concatenate([np.stack([ones, zero, -x], -1), np.stack([zero, ones, -y], -1)], axis=1)  # (n, 2 * 49, 3)
-    residual = np.concatenate([x * points[..., 2] - points[..., 0], y * points[..., 2] - points[..., 1]], axis=1)
-    weight = np.tile(used, 2)[..., None]
-    return np.asarray((np.linalg.pinv(across * weight) @ (residual[..., None] * weight)).transpose(0, 2, 1))
-
-
-def check_pose(track: Track, body: Body) -> dict[str, tuple[Array, Array]]:
-    """Check the posed body of a track whose `pose` and `betas` are known in every frame; returns as `check_keypoints`.
-
-    Compares its joints with the 3D joints after the best rotation about their mean. Compares its projection, moved by
-    `trans` (or the best translation if the track has no 3D joints), with the 2D joints.
-    """
-    if track.pose is None or track.betas is None:
-        return {}
-    spin49, common14 = body.posed_joints(track.pose, track.betas)
-    posed, known = with_ones(spin49), replace(track, has_3d=None)
-    mistakes = {} if track.trans is None else check_projection(known, posed, track.trans, MISPLACED)
-    joints = track.kp_3d
-    if joints is None and track.kp_3d_eval is not None:
-        joints = with_ones(track.kp_3d_eval)
-    if joints is None:
-        return check_projection(known, posed) | mistakes
-    used = (joints[..., 3] > 0) & np.isfinite(joints).all(axis=-1)
-    could = (used.sum(axis=1) >= ENOUGH) & (True if track.has_3d is None else track.has_3d)
-    angle, apart = _fit_rotation(common14 if track.kp_3d is None else spin49, joints[..., :3], used)
-    mistakes[MISPOSED] = (apart > MISPOSED_M, could)
-    return mistakes | {TURNED: ((angle > TURNED_DEG) & (apart <= MISPOSED_M), could)}
-
-
-def check_extrinsics(track: Track) -> dict[str, tuple[Array, Array]]:
-    """Check whether the body stands along `up` only by the inverse camera; returns as `check_keypoints`.
-
-    Finds nothing if the camera looks straight ahead in a world whose y axis points up.
-    """
-    extra, pose = track.extra, track.pose
-    if pose is None or not {EXTRINSICS.name, UP.name} <= extra.keys():
-        return {}
-    from scipy.spatial.transform import Rotation  # takes 0.4 s
-
-    camera = extra[EXTRINSICS.name][:, :3, :3].astype(np.float64)
-    could = np.asarray(np.isfinite(pose).all(axis=1) & (True if track.has_smpl is None else track.has_smpl))
-    spine = Rotation.from_rotvec(np.where(could[:, None], pose[:, :3], 0)).apply([0.0, 1.0, 0.0])
-    given, inverse = (np.einsum("tij,j,ti->t", axes, extra[UP.name], spine) for axes in (camera, camera.swapaxes(1, 2)))
-    return {INVERTED: ((given < ASLANT) & (inverse > UPRIGHT), could)}
-
-
-def _sample_posed_frames(track: Track) -> Track | None:
-    """At most `POSED` evenly spaced frames of a track whose pose and betas are known; None if there are none."""
-    if track.pose is None or track.betas is None:
-        return None
-    finite = np.isfinite(track.pose).all(axis=1) & np.isfinite(track.betas).all(axis=1)
-    rows = np.flatnonzero(finite if track.has_smpl is None else finite & track.has_smpl.astype(np.bool_))
-    if not len(rows):
-        return None
-    rows = rows[np.unique(np.linspace(0, len(rows) - 1, POSED).astype(np.int64))]
-    columns: dict[str, Any] = {name: array[rows] for name, array in track.columns.items()}
-    return replace(track, **columns)
-
-
-def _label_body(dataset: Dataset, track: Track, body: Body) -> Body:
-    """The body of the gender that a track's labels use (`Dataset.genders`)."""
-    gender = track.gender if track.gender in dataset.genders else dataset.genders[0]
-    return body if dataset.genders == ("neutral",) else body.of(gender)
-
-
-def _fit_rotation(joints: Array, target: Array, used: Array) -> tuple[Array, Array]:
-    """Joints and target (T, J, 3) m, used (T, J) -> angle of the best rotation (T,) deg, mean residual (T,) m."""
-    weight = used[..., None] / np.maximum(used.sum(axis=1), 1)[:, None, None]
-    target = np.where(used[..., None], target, 0).astype(np.float64)
-    a, b = (points - (points * weight).sum(axis=1, keepdims=True) for points in (joints, target))
-    u, _, vt = np.linalg.svd(np.swapaxes(a * weight, 1, 2) @ b)
-    vt[:, 2] *= np.linalg.det(u @ vt)[:, None]  # no mirror
-    turn = u @ vt
-    residual = (np.linalg.norm(a @ turn - b, axis=-1, keepdims=True) * weight).sum(axis=(1, 2))
-    return np.degrees(np.arccos(np.clip((np.trace(turn, axis1=1, axis2=2) - 1) / 2, -1, 1))), residual
-
-
-def _image_size(track: Track) -> tuple[int, int] | None:
-    """Width and height in px; None if no image can be read."""
-    try:
-        return None if track.frames is None else track.frames.size()
-    except RawDataError:
-        return None
 
 
 def _splits_problems(dataset: Dataset) -> Iterator[str]:

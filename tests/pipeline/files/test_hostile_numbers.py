@@ -23,7 +23,7 @@ from pipeline.conversion import reading
 from pipeline.files.formats import tfrecords
 from pipeline.files.formats.h36m import load_cdf
 from pipeline.files.formats.pickles import load_pickle
-from vibe_extensions.contracts import datasets as contract
+from vibe_extensions.contracts.labels import track_problems
 from vibe_extensions.demo import RELEASES, files
 
 VALUES: Final = (math.nan, -math.inf, -1e20, 1e300)
@@ -193,5 +193,5 @@ def check(dataset: Any, raw: Path, split: str, video: Any, body: Body | None) ->
     tracks, account = dataset.read_accounted(raw, split, video, body)
     assert account.set_aside != reading.UNEXPECTED
     for track in tracks:
-        assert contract.track_problems(track) == []
+        assert track_problems(track) == []
         assert track.frames is None or all(frame.problem is None for frame in track.frames.read([0]))

@@ -23,7 +23,7 @@ from pipeline.files.raw import RawVideo
 from pipeline.skeletons import JOINTS
 from pipeline.track import Track
 from vibe_extensions.contracts import datasets as contract
-from vibe_extensions.contracts.datasets import ONE_QUARTER, check_keypoints
+from vibe_extensions.contracts import labels
 from vibe_extensions.demo.files import jpeg
 
 COLUMNS = ("frame_index", "bbox", "kp_2d", "kp_3d", "has_3d")
@@ -262,10 +262,10 @@ def test_no_joints_with_the_box_around_them_are_a_mistake(joints: np.ndarray, n:
     kp_2d[0, :n] = np.concatenate([joints[:n], np.ones((n, 1))], axis=1)
     boxes, _, degenerate = tight_boxes(kp_2d, factor)
     assume(not degenerate.any())
-    found = check_keypoints(kp_2d, boxes, (4001, 4001))
+    found = labels.check_keypoints(kp_2d, boxes, (4001, 4001))
     told = {what for what, (wrong, judged) in found.items() if (wrong & judged).any()}
     lonely = min((joints[:n] < boxes[0, :2]).mean(axis=0).min(), (joints[:n] > boxes[0, :2]).mean(axis=0).min()) < 0.2
-    assert told <= ({ONE_QUARTER} if lonely else set())  # one of ten joints may be far from all others
+    assert told <= ({labels.ONE_QUARTER} if lonely else set())  # one of ten joints may be far from all others
 
 
 def test_a_few_bad_frames_are_no_mistake_of_a_reader(raw: Path) -> None:
@@ -290,13 +290,13 @@ def standing(raw: Path, degrees: float, *, back: bool) -> Track:
 @pytest.mark.parametrize("degrees", [-20, 0, 35])
 def test_cameras_that_are_inverted_are_named_where_people_stand_by_the_inverse_alone(degrees: float, raw: Path) -> None:
     for back in (False, True):
-        ((shows, could),) = contract.check_extrinsics(standing(raw, degrees, back=back)).values()
+        ((shows, could),) = labels.check_extrinsics(standing(raw, degrees, back=back)).values()
         assert (shows & could).tolist() == [back, back, False]
     reader = Dances(spoil=lambda _: standing(raw, degrees, back=True))
     object.__setattr__(reader, "columns", lambda split, body: (*COLUMNS, "pose", "has_smpl"))
     object.__setattr__(reader, "extra_columns", lambda split, body: (EXTRINSICS, UP))
     problems = contract.reader_problems(reader, raw, "train")
-    assert [problem for problem in problems if contract.INVERTED in problem]
+    assert [problem for problem in problems if labels.INVERTED in problem]
 
 
 # ------------------------------------------------------------------------------------------- numbers of another unit
@@ -324,12 +324,12 @@ PLANTED: list[tuple[str, str, Callable[[Track], Track]]] = [
     ("kp_3d_eval in mm", "kp_3d_eval is in the wrong unit", lambda t: replace(t, kp_3d_eval=t.kp_3d_eval * IN_MM)),
     ("kp_3d_eval in km", "kp_3d_eval is in the wrong unit", lambda t: replace(t, kp_3d_eval=t.kp_3d_eval / IN_MM)),
     ("pose in degrees", "pose is in the wrong unit", lambda t: replace(t, pose=np.degrees(t.pose))),
-    ("in the world", contract.TURNED, stuck),
-    ("upside down", contract.TURNED, flipped),
+    ("in the world", labels.TURNED, stuck),
+    ("upside down", labels.TURNED, flipped),
     ("trans zero", "trans is 0 in every frame", lambda t: replace(t, trans=np.zeros_like(t.trans))),
-    ("trans in mm", contract.MISPLACED, lambda t: replace(t, trans=t.trans * IN_MM)),
-    ("against no parents", contract.MISPOSED, lambda t: replace(t, pose=t.pose[:, np.r_[:3, 71:2:-1]].copy())),
-    ("no 3D joints", contract.MISPROJECTED, lambda t: replace(flipped(t), kp_3d_eval=None, has_3d=None)),
+    ("trans in mm", labels.MISPLACED, lambda t: replace(t, trans=t.trans * IN_MM)),
+    ("against no parents", labels.MISPOSED, lambda t: replace(t, pose=t.pose[:, np.r_[:3, 71:2:-1]].copy())),
+    ("no 3D joints", labels.MISPROJECTED, lambda t: replace(flipped(t), kp_3d_eval=None, has_3d=None)),
 ]
 
 
