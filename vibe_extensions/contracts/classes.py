@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from vibe_model.settings import VideoConfig
 
 
-def fail_on(problems: list[str]) -> None:
+def _fail_on(problems: list[str]) -> None:
     """Fail the test with one line for each broken promise."""
     if problems:
         pytest.fail("\n".join(problems), pytrace=False)
@@ -49,7 +49,7 @@ class DatasetContract:
     def test_reader_keeps_its_promises(self, dataset: Dataset, raw: Path, split: str, body: Body | None) -> None:
         from vibe_extensions.contracts.datasets import reader_problems
 
-        fail_on(reader_problems(dataset, raw, split, body))
+        _fail_on(reader_problems(dataset, raw, split, body))
 
 
 class StreamContract:
@@ -68,7 +68,7 @@ class StreamContract:
     def test_stream_keeps_its_promises(self, stream: Stream, labels: Labels | None, another_process: bool) -> None:
         from vibe_extensions.contracts.streams import stream_problems
 
-        fail_on(stream_problems(stream, labels, another_process=another_process))
+        _fail_on(stream_problems(stream, labels, another_process=another_process))
 
 
 class DetectorContract:
@@ -89,7 +89,7 @@ class DetectorContract:
     ) -> None:
         from vibe_extensions.contracts.detectors import detector_problems
 
-        fail_on(detector_problems(detector, images, another_process=another_process))
+        _fail_on(detector_problems(detector, images, another_process=another_process))
 
 
 class ProtocolContract:
@@ -98,7 +98,7 @@ class ProtocolContract:
     def test_protocol_keeps_its_promises(self, protocol: Protocol) -> None:
         from vibe_extensions.contracts.protocols import protocol_problems
 
-        fail_on(protocol_problems(protocol))
+        _fail_on(protocol_problems(protocol))
 
 
 class ModelContract:
@@ -110,4 +110,4 @@ class ModelContract:
     def test_model_keeps_its_promises(self, config: VideoConfig) -> None:
         from vibe_extensions.contracts.models import model_problems
 
-        fail_on(model_problems(config))
+        _fail_on(model_problems(config))

@@ -56,7 +56,7 @@ def protocol_problems(protocol: Protocol) -> list[str]:
 
 
 def _metric_problems(protocol: Protocol, name: str, metric: Metric) -> Iterator[str]:
-    pred, target = arrays(protocol, metric)
+    pred, target = _arrays(protocol, metric)
     before = pred.copy(), target.copy()
     values = protocol.measure(name, pred, target)
     if not all(np.array_equal(*pair) for pair in zip((pred, target), before, strict=True)):
@@ -87,7 +87,7 @@ def _metric_problems(protocol: Protocol, name: str, metric: Metric) -> Iterator[
             yield f"changes when the whole body is shifted, though the root is {', '.join(protocol.root)}"
 
 
-def arrays(protocol: Protocol, metric: Metric) -> tuple[Floats, Floats]:
+def _arrays(protocol: Protocol, metric: Metric) -> tuple[Floats, Floats]:
     """Random prediction and labels of a person's size as a metric reads them, tens of cm apart."""
     random = np.random.default_rng(0)
     n_points = _SHAPES.get(metric.reads, len(JOINTS[protocol.joints]))

@@ -54,7 +54,7 @@ class Misaligned(NamedTuple):
 
 
 @dataclass(slots=True)
-class ComparedStream:
+class _ComparedStream:
     """Result of one stream."""
 
     split: str
@@ -73,7 +73,7 @@ class ComparedStream:
         return not (self.misaligned or self.unmatched or self.not_computed)
 
 
-class Skipped(NamedTuple):
+class _Skipped(NamedTuple):
     """A stream that was not compared."""
 
     split: str
@@ -85,8 +85,8 @@ class Skipped(NamedTuple):
 class Recomputed:
     """Results of all streams."""
 
-    compared: list[ComparedStream] = field(default_factory=list)
-    skipped: list[Skipped] = field(default_factory=list)
+    compared: list[_ComparedStream] = field(default_factory=list)
+    skipped: list[_Skipped] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)  # messages: what could not be compared, and what to do
 
     @property
@@ -133,7 +133,7 @@ def recompute(
                 try:
                     spec = recorded_spec(split, stream, raw=raw, weights=weights)
                     if why := _why_not(split, stream, spec):
-                        recomputed.skipped.append(Skipped(name, stream, why))
+                        recomputed.skipped.append(_Skipped(name, stream, why))
                         continue
                     assert spec is not None
                     recomputed.compared.append(_compare(split, spec, n, seed, workers, progress))
@@ -181,10 +181,10 @@ def _why_not(split: Split, stream: str, spec: StreamSpec | None) -> str:
     return "" if now == before else f"it was extracted differently: {describe(before, now)}"
 
 
-def _compare(split: Split, spec: StreamSpec, n: int, seed: int, workers: int, progress: Progress) -> ComparedStream:
+def _compare(split: Split, spec: StreamSpec, n: int, seed: int, workers: int, progress: Progress) -> _ComparedStream:
     rows = draw_rows(split, spec.name, n, seed)
     single, parts = SingleRows(split, spec, workers), _parts(split, spec)
-    compared, suspicious = ComparedStream(split.name, spec.name), dict[int, _Suspicious]()
+    compared, suspicious = _ComparedStream(split.name, spec.name), dict[int, _Suspicious]()
     for n_done, result in enumerate(single.numbers(Requests(rows, rows, rows, rows)), 1):
         progress(n_done, len(rows))
         if result.problem:
@@ -192,7 +192,7 @@ def _compare(split: Split, spec: StreamSpec, n: int, seed: int, workers: int, pr
             compared.problem = compared.problem or result.problem
             continue
         row = int(rows[result.number])
-        difference = relative_difference(result.numbers, _stored_numbers(split, spec, row), parts)
+        difference = _relative_difference(result.numbers, _stored_numbers(split, spec, row), parts)
         compared.rows += 1
         compared.ways[result.decoder] += 1
         compared.largest = max(compared.largest, difference)
@@ -214,7 +214,7 @@ class _Suspicious(NamedTuple):
 
 
 def _compare_neighbours(
-    split: Split, spec: StreamSpec, single: SingleRows, suspicious: Mapping[int, _Suspicious], compared: ComparedStream
+    split: Split, spec: StreamSpec, single: SingleRows, suspicious: Mapping[int, _Suspicious], compared: _ComparedStream
 ) -> None:
     """Find rows that a neighbour fits clearly better, ascending, and count rows that match no frame."""
     requests, parts = _neighbour_requests(split, spec, sorted(suspicious)), _parts(split, spec)
@@ -225,9 +225,9 @@ def _compare_neighbours(
     best: dict[int, tuple[float, int]] = {}
     for result in single.numbers(requests):
         row = int(requests.row[result.number])
-        own, difference = suspicious[row], relative_difference(result.numbers, stored[row], parts)
+        own, difference = suspicious[row], _relative_difference(result.numbers, stored[row], parts)
         best[row] = min(best.get(row, (MOST, row)), (difference, int(requests.labels[result.number])))
-        moves = own.computed is not None and relative_difference(result.numbers, own.computed) >= SUSPICIOUS
+        moves = own.computed is not None and _relative_difference(result.numbers, own.computed) >= SUSPICIOUS
         if moves and own.difference >= max(NOISE, difference):
             unmatched.add(row)
     for row, (difference, neighbour) in sorted(best.items()):
@@ -249,7 +249,8 @@ def _neighbour_requests(split: Split, spec: StreamSpec, rows: Sequence[int]) -> 
             if start + max(crops - 1, 0) <= neighbour < stop:
                 boxes = (row, neighbour) if crops else (neighbour,)
                 requests += [(row, neighbour, box, neighbour) for box in boxes]
-                requests += [(row, row, row, neighbour)] * bool(crops and spec.stream.reads.labels)
+                if crops and spec.stream.reads.labels:
+                    requests.append((row, row, row, neighbour))
     return Requests(*np.array(requests, np.int64).reshape(-1, 4).T)
 
 
@@ -258,12 +259,12 @@ def _stored_numbers(split: Split, spec: StreamSpec, row: int) -> Numbers:
     return numbers
 
 
-def relative_difference(computed: Numbers | None, stored: Numbers, parts: Sequence[slice] = (slice(None),)) -> float:
+def _relative_difference(computed: Numbers | None, stored: Numbers, parts: Sequence[slice] = (slice(None),)) -> float:
     """The largest |computed - stored| / max(|computed|, |stored|) of parts of two rows, 0 to 2.
 
     Missing numbers count as 0; a part counts as at least LEAST_PART of the row in size.
 
-    >>> relative_difference(np.array([3.0, 4.0]), np.array([3.0]))
+    >>> _relative_difference(np.array([3.0, 4.0]), np.array([3.0]))
     0.8
     """
     if computed is None:

@@ -25,7 +25,7 @@ from pipeline.features.pixel_sources import Cut, Pixels, column, crop_labels, cu
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.base import Labels, Machine, Stream
 from pipeline.files.pixels.decode import MAX_PIXELS
-from pipeline.files.pixels.frames import Frame, FrameSource, Image, Video, increasing
+from pipeline.files.pixels.frames import Frame, Image, Video, increasing
 from pipeline.processes import Failed, alive
 from pipeline.processes.pool import ordered_map
 
@@ -44,7 +44,7 @@ class Requests(NamedTuple):
     labels: Rows  # (n,) rows whose labels are used
 
 
-class RowResult(NamedTuple):
+class _RowResult(NamedTuple):
     """The result of one request."""
 
     number: int  # of the request
@@ -73,7 +73,7 @@ class SingleRows:
         if spec.stream.reads.crops:
             self._pixels = pixels(split, spec.raw)
 
-    def numbers(self, requests: Requests) -> Iterator[RowResult]:
+    def numbers(self, requests: Requests) -> Iterator[_RowResult]:
         """Yield the result of each request, ordered by video."""
         if not self._stream.reads.crops:
             yield from self._compute_from_labels(requests)
@@ -82,15 +82,15 @@ class SingleRows:
         else:
             yield from self._run_network(self._read_crops(requests), requests.labels)
 
-    def _compute_from_labels(self, requests: Requests) -> Iterator[RowResult]:
+    def _compute_from_labels(self, requests: Requests) -> Iterator[_RowResult]:
         for start in range(0, len(requests.row), MOST_ROWS):
             rows = requests.labels[start : start + MOST_ROWS]
             labels = label_batch(self._split, rows, self._stream.reads)
             computed, known = compute_labels(self._stream, self._computer, labels, len(rows))
             for i in range(len(rows)):
-                yield RowResult(start + i, computed[i] if known[i] else None, "labels")
+                yield _RowResult(start + i, computed[i] if known[i] else None, "labels")
 
-    def _run_network(self, crops: Iterator[RowResult], labels_of: Rows) -> Iterator[RowResult]:
+    def _run_network(self, crops: Iterator[_RowResult], labels_of: Rows) -> Iterator[_RowResult]:
         """Compute features of crops, in batches of the network's size. labels_of: row of each request's labels."""
         size, lanes, policy = self._computer.batch_size, self._computer.lanes, self._stream.policy
         memory = np.zeros((size * lanes, policy.size, policy.size, 3), np.uint8)
@@ -114,7 +114,7 @@ class SingleRows:
         finally:
             self._computer.release()
 
-    def _read_crops(self, requests: Requests) -> Iterator[RowResult]:
+    def _read_crops(self, requests: Requests) -> Iterator[_RowResult]:
         """Yield crops, or results of a stream without a network."""
         chunks = list(self._chunks(requests))
         by_worker = self._stream if self._computer is None else None
@@ -124,7 +124,7 @@ class SingleRows:
                 rows = [f"a process that decoded it {rows.message}"] * len(chunk.numbers)
             for number, row in zip(chunk.numbers.tolist(), rows, strict=True):
                 numbers, problem = (None, row) if isinstance(row, str) else (row, "")
-                yield RowResult(number, numbers, chunk.decoder, problem)
+                yield _RowResult(number, numbers, chunk.decoder, problem)
 
     def _chunks(self, requests: Requests) -> Iterator[_Chunk]:
         video = self._split.tracks.video[self._split.track_of(requests.row)]
@@ -132,11 +132,12 @@ class SingleRows:
         for of_video in np.split(order, np.flatnonzero(np.diff(video[order])) + 1):
             for first in range(0, len(of_video), MOST_ROWS):
                 numbers = of_video[first : first + MOST_ROWS]
-                source = requests.source[numbers]
-                rows = np.stack([source - back for back in reversed(range(self._stream.reads.crops))], axis=1)
+                rows = requests.source[numbers, None] - np.arange(self._stream.reads.crops)[::-1]
                 pixels_of = self._pixels(int(video[numbers[0]]))
-                other, decoder = another_decoder(pixels_of.source)
-                pixels_of = replace(pixels_of, source=other)
+                decoder, source = "OpenCV", pixels_of.source
+                if isinstance(source, Video) and find_spec("av") is not None:  # the extra `pages`
+                    decoder = "PyAV"
+                    pixels_of = replace(pixels_of, source=VideoByPyAV(source.root, source.path))
                 shown = cuts(self._split, self._stream.policy, requests.box[numbers])
                 labels = self._labels(requests.labels[numbers])
                 yield _Chunk(numbers, pixels_of, decoder, self._frames(rows), shown, labels)
@@ -177,13 +178,6 @@ def _row_of(stream: Stream | None, size: int, chunk: _Chunk, i: int, kept: Mappi
         return crops[0]
     labels = crop_labels({name: values[i] for name, values in chunk.labels.items()}, cut)
     return row_of(stream, crops, labels, f"frame {frame}")
-
-
-def another_decoder(source: FrameSource) -> tuple[FrameSource, str]:
-    """A video's frames by PyAV (the extra `pages`), others as in an extraction; and the decoder's name."""
-    if isinstance(source, Video) and find_spec("av") is not None:
-        return VideoByPyAV(source.root, source.path), "PyAV"
-    return source, "OpenCV"
 
 
 class VideoByPyAV(Video):

@@ -67,8 +67,8 @@ def run(args: argparse.Namespace) -> int:
         for split in splits:
             raw = None if args.raw is None else args.raw / split.name.partition("/")[0]
             with bar(f"images     {split.name}", err, unit="video") as progress:
-                pictures[split.name] = sample_pictures(split, raw, args.pictures, cores(args.workers), progress)
-        compared += compare_pictures(pictures)
+                pictures[split.name] = _sample_pictures(split, raw, args.pictures, cores(args.workers), progress)
+        compared += _compare_pictures(pictures)
     result = CommandResult(compared, exit_code=int(any(pair.leaks for pair in compared)))
     _add_text(result, compared, every=args.all)
     if args.pictures is None:
@@ -116,7 +116,7 @@ def _summarize_unknown(unknown: Mapping[tuple[str, str], Sequence[str]]) -> str:
 # ----------------------------------------------------------------------------------------------------------- names
 
 
-class Common(NamedTuple):
+class _Common(NamedTuple):
     """One thing that two splits share."""
 
     name: str
@@ -130,7 +130,7 @@ class Comparison(NamedTuple):
     first: str
     second: str
     what: str  # subject; sequence, motion, video or recording; picture
-    common: tuple[Common, ...]
+    common: tuple[_Common, ...]
     unknown: str  # why it is unknown, or unknown for some videos; "" if it is known
 
     @property
@@ -144,7 +144,7 @@ class Comparison(NamedTuple):
         return _is_training(self.first) and not _is_training(self.second)
 
 
-class Origins(NamedTuple):
+class _Origins(NamedTuple):
     """Subjects and recordings of one split's videos that have tracks."""
 
     split: str
@@ -154,7 +154,7 @@ class Origins(NamedTuple):
     by_field: Mapping[str, Sequence[tuple[str, str | None]]]  # subject, recording -> (video, its name or None)
 
     @classmethod
-    def from_split(cls, split: cache.Split) -> Origins:
+    def from_split(cls, split: cache.Split) -> _Origins:
         """Ask the dataset's reader; without one, all names are unknown."""
         dataset, names = split.name.partition("/")[0], split.videos.names
         reader = find_installed(dataset)
@@ -185,7 +185,7 @@ class Origins(NamedTuple):
 
 def compare_names(splits: Sequence[cache.Split]) -> list[Comparison]:
     """What training and test splits share by name, what a split has twice, and people of two training splits."""
-    by_split = {split.name: Origins.from_split(split) for split in splits}
+    by_split = {split.name: _Origins.from_split(split) for split in splits}
     pairs = ((by_split[train], by_split[test]) for train, test in _pairs([*by_split]))
     compared = [result for pair in pairs for result in _compare_origins(*pair)]
     for first, second in itertools.combinations(by_split.values(), 2):
@@ -197,7 +197,9 @@ def compare_names(splits: Sequence[cache.Split]) -> list[Comparison]:
     for name, origins in by_split.items():
         if origins.recording in ("motion", PUBLISHED):  # a sequence may have several cameras
             recordings = sorted(origins.videos_by_name("recording").items())
-            twice = tuple(Common(key, tuple(videos[:1]), tuple(videos[1:])) for key, videos in recordings if videos[1:])
+            twice = tuple(
+                _Common(key, tuple(videos[:1]), tuple(videos[1:])) for key, videos in recordings if videos[1:]
+            )
             compared += [Comparison(name, name, origins.recording, twice, "")] if twice else []
     return compared
 
@@ -212,7 +214,7 @@ def _is_training(split: str) -> bool:
     return split.rpartition("/")[2] == TRAIN
 
 
-def _compare_origins(first: Origins, second: Origins) -> Iterator[Comparison]:
+def _compare_origins(first: _Origins, second: _Origins) -> Iterator[Comparison]:
     """Compare subjects and recordings of two splits."""
     same = first.split.partition("/")[0] == second.split.partition("/")[0]
     published = first.recording == second.recording == PUBLISHED
@@ -222,7 +224,7 @@ def _compare_origins(first: Origins, second: Origins) -> Iterator[Comparison]:
             yield Comparison(first.split, second.split, what, (), NOT_COMPARABLE)
             continue
         ours, theirs = first.videos_by_name(field), second.videos_by_name(field)
-        common = (Common(name, tuple(ours[name]), tuple(theirs[name])) for name in sorted(ours.keys() & theirs.keys()))
+        common = (_Common(name, tuple(ours[name]), tuple(theirs[name])) for name in sorted(ours.keys() & theirs.keys()))
         nameless = " and ".join(filter(None, (first.nameless(field), second.nameless(field))))
         unknown = f"not in the names of {nameless}" if nameless else ""
         yield Comparison(first.split, second.split, what, tuple(common), unknown)
@@ -242,7 +244,7 @@ def summary(compared: Sequence[Comparison]) -> str:
 # ---------------------------------------------------------------------------------------------------------- images
 
 
-class SampledPictures(NamedTuple):
+class _SampledPictures(NamedTuple):
     """Hashes of sampled images of a split."""
 
     hashes: Hashes  # (N,)
@@ -250,9 +252,9 @@ class SampledPictures(NamedTuple):
     unknown: str  # why there are none, or none of some videos
 
 
-def sample_pictures(
+def _sample_pictures(
     split: cache.Split, raw: Path | None, n: int, workers: int, progress: Progress = silent
-) -> SampledPictures:
+) -> _SampledPictures:
     """Hash up to `n` images a video, evenly over its first track, in supervised processes.
 
     raw: the dataset's raw folder now; None: as recorded.
@@ -268,9 +270,9 @@ def sample_pictures(
         frames = [int(split.rows("frame_index", row, row + 1)[0]) for row in rows]
         samples += [(video.name, video.source, frames)] if video.source else []
     if not samples:
-        return SampledPictures(np.empty(0, np.uint64), (), "there are no images")
+        return _SampledPictures(np.empty(0, np.uint64), (), "there are no images")
     if folder is None or not folder.is_dir():
-        return SampledPictures(np.empty(0, np.uint64), (), f"raw folder {folder or ''} not found: name it with --raw")
+        return _SampledPictures(np.empty(0, np.uint64), (), f"raw folder {folder or ''} not found: name it with --raw")
     hashes, shown, unread = list[int](), list[str](), 0
     jobs = [(source, frames) for _, source, frames in samples]
     for n_done, result in enumerate(ordered_map(functools.partial(_hashes, folder), jobs, workers)):
@@ -280,7 +282,7 @@ def sample_pictures(
         unread += not by_frame
         progress(n_done + 1, len(jobs), samples[n_done][0])
     unknown = f"{unread:,} of {count(len(jobs), 'video')} of {split.name} are unreadable or blank"
-    return SampledPictures(np.array(hashes, np.uint64), tuple(shown), unknown if unread else "")
+    return _SampledPictures(np.array(hashes, np.uint64), tuple(shown), unknown if unread else "")
 
 
 def _hashes(raw: Path, job: tuple[str, list[int]]) -> dict[int, int]:
@@ -296,14 +298,14 @@ def _hashes(raw: Path, job: tuple[str, list[int]]) -> dict[int, int]:
     return by_frame
 
 
-def compare_pictures(pictures: dict[str, SampledPictures]) -> list[Comparison]:
+def _compare_pictures(pictures: dict[str, _SampledPictures]) -> list[Comparison]:
     """Find images of test splits that look like one of a training split: equal, or of the same place."""
     compared = []
     for first, second in _pairs([*pictures]):
         ours, theirs = pictures[first], pictures[second]
         rows, bits = nearest(theirs.hashes, ours.hashes)
         common = tuple(
-            Common(f"{bits[i]} of 63 bits differ", (ours.shown[rows[i]],), (theirs.shown[i],))
+            _Common(f"{bits[i]} of 63 bits differ", (ours.shown[rows[i]],), (theirs.shown[i],))
             for i in np.flatnonzero(bits <= ALIKE).tolist()
         )
         unknown = "; ".join(dict.fromkeys(filter(None, (ours.unknown, theirs.unknown))))
