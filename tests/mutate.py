@@ -33,7 +33,7 @@ labels | cache/read/labels.py | test_labels
 mpi_inf_3dhp | pipeline/datasets/mpi*.py | test_mpi_inf_3dhp
 losses | vibe_model/losses.py vibe_model/rotations.py | test_losses test_rotations test_prediction
 h36m | pipeline/datasets/h36m.py pipeline/files/formats/h36m*.py | test_h36m test_cdf
-metrics | vibe_model/metrics.py vibe_model/evaluation/[fm]*.py | test_metrics test_world_metrics test_evaluation
+metrics | vibe_model/metrics.py vibe_model/evaluation/frame_errors.py | test_metrics test_world_metrics test_evaluation
 threedpw | pipeline/datasets/threedpw.py | test_3dpw
 emdb | vibe_extensions/world/emdb.py pipeline/cameras.py | test_emdb test_cameras
 bedlam | vibe_extensions/world/bedlam.py vibe_extensions/world/bedlam_labels.py | test_bedlam

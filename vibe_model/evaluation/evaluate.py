@@ -1,12 +1,14 @@
 """Evaluate a model on splits, by protocols.  features -> windows -> training -> [evaluation]
 
 For each track: windows -> estimates (`predict_tracks`), then smoothing, bodies and errors (`frame_errors`). Predictions
-use the neutral body; each frame with features is predicted once.
+use the neutral body; each frame with features is predicted once. With a folder, results by track and the worst windows
+are written there.
 """
 
 from __future__ import annotations
 
 import functools
+import heapq
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,22 +19,31 @@ import numpy as np
 from pipeline import plug_ins
 from vibe_model import runs
 from vibe_model.errors import DataError
-from vibe_model.evaluation import protocols, results
+from vibe_model.evaluation import protocols
 from vibe_model.evaluation.frame_errors import Means, Scorer, TrackErrors
-from vibe_model.evaluation.meshes import genders_of
-from vibe_model.evaluation.protocols import Protocol
+from vibe_model.evaluation.protocols import Protocol, table_metrics
 from vibe_model.networks.video_model import VideoModel
-from vibe_model.prediction.predict import TrackBodies, predict_tracks, save_npz
-from vibe_model.prediction.windows import select_tracks
+from vibe_model.prediction.predict import TrackBodies, predict_tracks, save_npz, segments
+from vibe_model.prediction.windows import cover, select_tracks
 from vibe_model.settings import Reading
 
 if TYPE_CHECKING:
     from cache import Split
 
 Metrics = dict[str, Any]
+Row = dict[str, Any]
 Collect = Callable[[TrackBodies, TrackErrors], None]
 
 PREDICTIONS: Final = "predictions"  # a folder with one per split, which has an npz per track
+KEPT_WINDOWS: Final = 100  # per split
+UNITS: Final = {
+    "first_frame, last_frame": "the source's own frames, counted from 0, the last one included",
+    "first_row, last_row": "rows of the split in the cache, the last one included",
+    "frames": "with 3D labels that count",
+    "frames_2d": "with 2D labels that count",
+}
+PLACE: Final = ("split", "track", "video", "first_frame", "last_frame", "first_row", "last_row")
+COUNTS: Final = ("frames_predicted", "frames", "frames_2d")
 SIGMAS: Final = (1.0, 2.0, 4.0, 8.0)  # frames
 
 
@@ -92,9 +103,9 @@ def evaluate_all(
     splits.
 
     tracks: pattern of track names by split. folder: for results by track and worst windows by the first protocol
-    (`results.write`), and with `predictions` one npz per track in predictions/<split>/. about: facts for these files,
-    such as the run's fingerprint. stand_in: the features are from random weights. named: protocols in this order;
-    None: all for the split, "default" first. options: other fields of `EvalOptions`.
+    (sequences, worst_windows), and with `predictions` one npz per track in predictions/<split>/. about: facts for these
+    files, such as the run's fingerprint. stand_in: the features are from random weights. named: protocols in this
+    order; None: all for the split, "default" first. options: other fields of `EvalOptions`.
 
     Raises StandInMixed if splits and body are partly demo data, DataError for a split that no protocol can evaluate,
     and as `evaluate_split` does.
@@ -102,21 +113,24 @@ def evaluate_all(
     stand_in = runs.require_one_kind(splits, the_body=generator.body.is_stand_in) | stand_in
     about = {**(about or {}), "smooth": EvalOptions(**options).smooth}
     by_split: dict[str, Metrics] = {}
-    collected: list[results.SplitResults] = []
+    collected: list[SplitResults] = []
     dynamics_of = functools.cache(lambda name: plug_ins.load(name)(generator, training or {}))
     for name, split in splits.items():
         chosen = EvalOptions(tracks=(tracks or {}).get(name, "*"), **options)
         recorded = {**about, "split": name, "stand_in": stand_in}
         saved = folder if predictions else None
-        collected.append(results.SplitResults(name, chosen.seqlen))
+        collected.append(SplitResults(name, chosen.seqlen))
         collect = None if folder is None else functools.partial(_collect, collected[-1], generator, saved, recorded)
         records, left_out = protocols.choose(split, named)
         if not records:
             raise DataError(f"{name}: {'; '.join(left_out.values()) or 'no protocol is for this split: name one'}")
         by_protocol = _metrics(generator, split, chosen, records, collect, around=predictions)
-        read = {"stream": chosen.stream, "extra_streams": chosen.extra_streams, "tracks": chosen.tracks}
         for record in records if generator.steps else ():
-            if record.dynamics and (table := dynamics_of(record.dynamics)(split, **read)):
+            if record.dynamics and (
+                table := dynamics_of(record.dynamics)(
+                    split, stream=chosen.stream, extra_streams=chosen.extra_streams, tracks=chosen.tracks
+                )
+            ):
                 by_protocol[record.name]["dynamics"] = table
         first, *others = (by_protocol[record.name] | {"stand_in": stand_in} for record in records)
         if any(reading.of_keypoints for reading in chosen.extra_streams.values()):
@@ -125,23 +139,8 @@ def evaluate_all(
             first[protocols.LEFT_OUT] = left_out
         by_split[name] = first | {metrics["protocol"]: metrics for metrics in others}
     if folder is not None:
-        results.write(folder, collected, stand_in=stand_in, about=about)
+        _write_results(folder, collected, stand_in=stand_in, about=about)
     return by_split
-
-
-def _collect(
-    of_split: results.SplitResults,
-    generator: VideoModel,
-    folder: Path | None,
-    about: Mapping[str, Any],
-    bodies: TrackBodies,
-    errors: TrackErrors,
-) -> None:
-    facts: dict[str, Any] = {}
-    if folder is not None and len(bodies):
-        path = save_npz(folder / PREDICTIONS / of_split.name, bodies, generator, about=about)
-        facts["predictions"] = path.relative_to(folder).as_posix()
-    of_split.add(bodies, errors, **facts)
 
 
 def choose_sigma(
@@ -187,7 +186,7 @@ def _metrics(
         means, *of_other_sigmas = by_name[record.name]
         metrics = by_protocol[record.name] = {
             "protocol": record.name,
-            runs.LABEL_BODY: ", ".join(sorted(genders_of(record, split))),
+            runs.LABEL_BODY: ", ".join(sorted(record.genders(split))),
             **({runs.COMPARES_WITH: record.compares_with} if record.compares_with else {}),
             "frames_total": total,
             "frames_not_predicted": total - means.predicted,
@@ -215,14 +214,24 @@ def _means(
     around: bool = False,
 ) -> dict[str, list[Means]]:
     """By protocol, the means of each sigma. Protocols with the same windows share the predictions."""
-    compared = {"vertices": options.vertices, "keypoints": options.keypoints}
     cuts = list(dict.fromkeys(record.drop_last for record in records))  # the first record's windows first
+    vertices, keypoints = options.vertices, options.keypoints
     scorers = []
     for cut in cuts:
-        sharing = [record for record in records if record.drop_last == cut]
-        scorers.append([Scorer(generator, split, protocols=sharing, smooth=sigma, **compared) for sigma in sigmas])
-    chosen = {name: getattr(options, name) for name in ("stream", "extra_streams", "seqlen", "tracks", "batch_size")}
-    for of_cuts in predict_tracks(generator, split, drop_last=cuts, around=around, **chosen):
+        same = [record for record in records if record.drop_last == cut]
+        of_cut = [Scorer(generator, split, same, sigma, vertices=vertices, keypoints=keypoints) for sigma in sigmas]
+        scorers.append(of_cut)
+    for of_cuts in predict_tracks(
+        generator,
+        split,
+        stream=options.stream,
+        extra_streams=options.extra_streams,
+        seqlen=options.seqlen,
+        tracks=options.tracks,
+        batch_size=options.batch_size,
+        drop_last=cuts,
+        around=around,
+    ):
         scored = [[scorer.add(b) for scorer in of_cut] for of_cut, b in zip(scorers, of_cuts, strict=True)]
         if collect is not None:
             collect(*scored[0][0])
@@ -230,3 +239,82 @@ def _means(
         record.name: [scorer.means[record.name] for scorer in scorers[cuts.index(record.drop_last)]]
         for record in records
     }
+
+
+@dataclass(slots=True)
+class SplitResults:
+    """Results of one split: a row per track, and KEPT_WINDOWS windows."""
+
+    name: str  # of the split
+    seqlen: int  # frames per window; 0: whole stretches
+    sequences: list[Row] = field(default_factory=list)
+    _worst: list[tuple[float, int, Row]] = field(default_factory=list)  # a heap, the least bad window first
+
+    def add(self, bodies: TrackBodies, errors: TrackErrors, **facts: Any) -> None:
+        """Add one track; its row also gets `facts`."""
+        if not len(bodies):
+            return
+        self.sequences.append({**self._row(bodies, errors, slice(0, len(bodies))), **facts})
+        for start, stop in segments(bodies.run):
+            for window in cover(start, stop, self.seqlen or stop - start):
+                row = self._row(bodies, errors, slice(window.start, window.stop))
+                if "pa_mpjpe" in row or "pck_2d" in row:
+                    badness = row["pa_mpjpe"] if "pa_mpjpe" in row else -row["pck_2d"]
+                    # First rows differ: rows themselves are never compared.
+                    heapq.heappush(self._worst, (float(badness), -row["first_row"], row))
+                    if len(self._worst) > KEPT_WINDOWS:
+                        heapq.heappop(self._worst)
+
+    def worst(self) -> list[Row]:
+        """The worst windows first: largest PA-MPJPE (without 3D labels, smallest 2D PCK); of equals the earlier one."""
+        return [row for _, _, row in sorted(self._worst, key=lambda entry: entry[:2], reverse=True)]
+
+    def _row(self, bodies: TrackBodies, errors: TrackErrors, part: slice) -> Row:
+        means, frames, rows = Means().add(errors, part), bodies.frame_index[part], bodies.rows[part]
+        return {
+            "split": self.name,
+            "track": bodies.track.name,
+            "video": bodies.track.video,
+            "first_frame": int(frames[0]),
+            "last_frame": int(frames[-1]),
+            "first_row": int(rows[0]),
+            "last_row": int(rows[-1]),
+            **means.by_error(),
+            "frames_predicted": means.predicted,
+            "frames": means.counted,
+            "frames_2d": means.counted_2d,
+        }
+
+
+def _collect(
+    of_split: SplitResults,
+    generator: VideoModel,
+    folder: Path | None,
+    about: Mapping[str, Any],
+    bodies: TrackBodies,
+    errors: TrackErrors,
+) -> None:
+    facts: dict[str, Any] = {}
+    if folder is not None and len(bodies):
+        path = save_npz(folder / PREDICTIONS / of_split.name, bodies, generator, about=about)
+        facts["predictions"] = path.relative_to(folder).as_posix()
+    of_split.add(bodies, errors, **facts)
+
+
+def _write_results(folder: Path, results: Sequence[SplitResults], *, stand_in: bool, about: Mapping[str, Any]) -> None:
+    """Write results by track and the worst windows, as JSON with the facts `about`, and as CSV."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tables = {
+        runs.SEQUENCES: [row for split in results for row in split.sequences],
+        runs.WORST_WINDOWS: [row for split in results for row in split.worst()],
+    }
+    for name, table_rows in tables.items():
+        rows = [{**row, "stand_in": stand_in} for row in table_rows]
+        measured = table_metrics(rows)
+        predictions = ("predictions",) if any("predictions" in row for row in rows) else ()
+        columns = (*PLACE, *measured, *COUNTS, "stand_in", *predictions)
+        units = {**{metric: measured[metric].unit for metric in measured}, **UNITS}
+        runs.write_json(folder / f"{name}.json", {**about, "stand_in": stand_in, "units": units, name: rows})
+        cells = ((row.get(column, "") for column in columns) for row in rows)  # errors with two decimals
+        lines = ([f"{cell:.2f}" if isinstance(cell, float) else cell for cell in row] for row in cells)
+        runs.write_text(folder / f"{name}.csv", runs.csv_text([columns, *lines]))

@@ -3,34 +3,38 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.errors import MissingAssets
 from pipeline.skeletons import JOINTS
 from vibe_model import metrics
 from vibe_model.cameras import project
 from vibe_model.evaluation import protocols
-from vibe_model.evaluation.meshes import Mesh, Order, Root, genders_of, label_bodies, label_gender, unit_shapes
 from vibe_model.evaluation.protocols import Labels, Protocol
 from vibe_model.losses import COMMON14
 from vibe_model.networks.video_model import Estimate, VideoModel
 from vibe_model.prediction.predict import POSED_AT_ONCE, TrackBodies, device_of
-from vibe_model.rotations import rotation_6d_to_matrix
+from vibe_model.rotations import axis_angle_to_matrix, rotation_6d_to_matrix
+from vibe_model.runs import NEUTRAL_BODY
 
 if TYPE_CHECKING:
     from cache import Split
+    from pipeline.body import Body
 
 Floats = NDArray[np.floating[Any]]
 Float64s = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
+Order = Literal["common14", "spin49", "smpl"]  # of joints
+Root = tuple[Order, tuple[int, ...]]  # joints whose middle moves to 0; none: vertices are not moved
 ByFrame = Mapping[str, Float64s]  # error -> (F,), nan where a frame has none
 Pair = tuple[Floats, Floats]  # predicted and true
 
@@ -100,11 +104,11 @@ class Scorer:
         self,
         generator: VideoModel,
         split: Split,
-        *,
         protocols: Sequence[Protocol],
+        smooth: float = 0.0,
+        *,
         vertices: bool = True,
         keypoints: bool = True,
-        smooth: float = 0.0,
     ) -> None:
         self._generator, self._split, self._smooth, self._keypoints = generator, split, smooth, keypoints
         kept = {"vertices": vertices, "vertices at rest": vertices, "keypoints": keypoints}
@@ -112,18 +116,16 @@ class Scorer:
             replace(p, metrics={name: m for name, m in p.metrics.items() if kept.get(m.reads, True)}) for p in protocols
         ]
         self.means = {p.name: Means() for p in protocols}  # over the tracks so far
-        self._genders = {
-            p.name: genders_of(p, split) for p in self._protocols if p.truth == "body" or _reads_vertices(p)
-        }
+        self._genders = {p.name: p.genders(split) for p in self._protocols if p.truth == "body" or _reads_vertices(p)}
         genders = dict.fromkeys(gender for of_protocol in self._genders.values() for gender in of_protocol)
-        self._label_bodies = label_bodies(generator, split, genders)
-        self._unit_shapes = functools.cache(unit_shapes)
+        self._label_bodies = _label_bodies(generator, split, genders)
+        self._unit_shapes = functools.cache(_unit_shapes)
         # The baseline: the body and camera with which VIBE's regressor starts
         body = generator.body
         rotmat = rotation_6d_to_matrix(body.mean_pose.reshape(1, 24, 6))
         betas = body.mean_shape.reshape(1, -1)
         mean = body(betas=betas, rotmat=rotmat)
-        self._mean = Mesh(body, betas, rotmat, mean.verts)
+        self._mean = _Mesh(body, betas, rotmat, mean.verts)
         self._mean_kp_2d = _numpy(project(mean.joints, body.mean_cam.reshape(1, 3)))  # (1, 49, 2) in the crop
         # Last frames of the previous track, for metrics across tracks
         self._before: dict[tuple[str, str, str], Pair] = {}
@@ -132,7 +134,7 @@ class Scorer:
         """Add the errors of one track. Returns it smoothed, and its errors by the first protocol."""
         bodies = raw.smooth_time(self._smooth)
         labels = self._labels(bodies)
-        truths = [Truth.from_labels(protocol, labels) for protocol in self._protocols]
+        truths = [_Truth.from_labels(protocol, labels) for protocol in self._protocols]
         predicted = self._pose(bodies, truths)
         by_protocol = []
         for truth in truths:
@@ -157,7 +159,7 @@ class Scorer:
         return Labels(joints, kp_2d, arrays["theta"], *flags)
 
     @torch.no_grad()
-    def _pose(self, predicted: TrackBodies, truths: Sequence[Truth]) -> dict[str, Floats]:
+    def _pose(self, predicted: TrackBodies, truths: Sequence[_Truth]) -> dict[str, Floats]:
         """Pose the frames that metrics read: "keypoints", and joints by their order; 0 elsewhere.
 
         Fills metrics of vertices into the truths, since vertices are too large to keep.
@@ -166,10 +168,11 @@ class Scorer:
         shapes: dict[str, tuple[int, int]] = {order: (len(JOINTS[order]), 3) for order in orders}
         shapes["keypoints"] = (49, 2)
         out: dict[str, Floats] = {name: np.zeros((len(predicted), *s), np.float32) for name, s in shapes.items()}
-        groups: dict[tuple[str, bool], list[Truth]] = {}  # truths that need the labels' body, by gender and rounding
+        groups: dict[tuple[str, bool], list[_Truth]] = {}  # truths that need the labels' body, by gender and rounding
         for truth in truths:
             if genders := self._genders.get(truth.protocol.name):
-                gender = label_gender(predicted.track, genders)
+                of_track = predicted.track.gender
+                gender = of_track if of_track in genders else genders[0]
                 groups.setdefault((gender, truth.protocol.round_labels), []).append(truth)
         with_mesh = {key: any(_reads_vertices(truth.protocol) for truth in of) for key, of in groups.items()}
         needed = np.flatnonzero(np.any([truth.with_joints | truth.with_keypoints for truth in truths], axis=0))
@@ -182,25 +185,25 @@ class Scorer:
             if meshed or any(truth.with_keypoints[part].any() for truth in truths):
                 posed = self._generator.pose(bodies, vertices=meshed)
                 out["keypoints"][part] = _numpy(posed["kp_2d"])
-            own = Mesh(self._generator.body, bodies.shape, bodies.rotmat, posed.get("verts"))
+            own = _Mesh(self._generator.body, bodies.shape, bodies.rotmat, posed.get("verts"))
             if any(truth.with_joints[part].any() for truth in truths):
                 for order in orders:
                     out[order][part] = _numpy(self._predicted_joints(order, bodies, own))
             for key, group in groups.items():
                 if len(labelled := rows[key]):
                     theta = group[0].labels.theta[labelled]
-                    label = Mesh.from_theta(self._label_bodies[key[0]], theta, own.betas)
+                    label = _Mesh.from_theta(self._label_bodies[key[0]], theta, own.betas)
                     label = label.with_vertices() if with_mesh[key] else label
                     self._compare_bodies(group, own.take(np.isin(part, labelled)), label, labelled)
         return out
 
-    def _predicted_joints(self, order: Order, bodies: Estimate, mesh: Mesh) -> Tensor:
+    def _predicted_joints(self, order: Order, bodies: Estimate, mesh: _Mesh) -> Tensor:
         """(N, J, 3) m."""
         if order == "common14" and mesh.verts is None:
             return self._generator.pose(bodies, eval_joints=True, vertices=False)["kp_3d"]
         return mesh.joints(order)
 
-    def _compare_bodies(self, truths: Sequence[Truth], own: Mesh, label: Mesh, rows: Ints) -> None:
+    def _compare_bodies(self, truths: Sequence[_Truth], own: _Mesh, label: _Mesh, rows: Ints) -> None:
         """Fill in joints of labels' bodies and metrics of vertices for some rows of a track."""
         vertices = functools.cache(self._vertices)
         errors: dict[tuple[str, int, Root], Floats] = {}  # by model, metric, root
@@ -220,11 +223,11 @@ class Scorer:
                         errors[key] = protocol.measure(name, pred, target)
                     truth.errors[model][name][rows[counted]] = errors[key][counted]
 
-    def _vertices(self, mesh: Mesh, reads: str, root: Root) -> Floats:
+    def _vertices(self, mesh: _Mesh, reads: str, root: Root) -> Floats:
         """(N, 6890, 3) m for metrics."""
         return _numpy((mesh if reads == "vertices" else mesh.unpose(self._unit_shapes(mesh.body))).vertices(root))
 
-    def _measure(self, model: str, truth: Truth, predicted: Mapping[str, Floats], run: Ints) -> None:
+    def _measure(self, model: str, truth: _Truth, predicted: Mapping[str, Floats], run: Ints) -> None:
         """Fill in all errors of a track except those of vertices."""
         protocol = truth.protocol
         pairs = self._pairs(model, truth, predicted)
@@ -249,7 +252,7 @@ class Scorer:
                 first = len(stretch) - len(values) if protocol.successive == "track" else metric.span // 2
                 out[stretch[first:][: len(values)]] = values
 
-    def _pairs(self, model: str, truth: Truth, predicted: Mapping[str, Floats]) -> dict[str, Pair]:
+    def _pairs(self, model: str, truth: _Truth, predicted: Mapping[str, Floats]) -> dict[str, Pair]:
         protocol = truth.protocol
         joints, kp_2d = predicted[protocol.joints], predicted["keypoints"]
         if model == BASELINE:
@@ -264,7 +267,7 @@ class Scorer:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Truth:
+class _Truth:
     """Labels of F frames by a protocol, and the errors of predictions."""
 
     protocol: Protocol
@@ -303,6 +306,68 @@ class Truth:
             return cls(protocol, labels, labels.joints, kp_2d, rows & labels.has_3d, errors)
         joints = np.zeros((len(rows), len(JOINTS[protocol.joints]), 3), np.float32)
         return cls(protocol, labels, joints, kp_2d, rows & labels.has_smpl, errors)
+
+
+class _Mesh(NamedTuple):
+    """N bodies of one gender, on the model's device."""
+
+    body: Body
+    betas: Tensor  # (N, 10)
+    rotmat: Tensor  # (N, 24, 3, 3) relative to parents
+    verts: Tensor | None = None  # (N, 6890, 3) m
+
+    @classmethod
+    def from_theta(cls, body: Body, theta: Floats, like: Tensor) -> _Mesh:
+        """From labels (N, 85), on the device and in the type of `like`."""
+        label = torch.as_tensor(theta).to(like)
+        return cls(body, label[:, 75:], axis_angle_to_matrix(label[:, 3:75].reshape(-1, 24, 3)))
+
+    def take(self, rows: Bools) -> _Mesh:
+        if rows.all():
+            return self
+        some = torch.as_tensor(rows)
+        verts = None if self.verts is None else self.verts[some]
+        return _Mesh(self.body, self.betas[some], self.rotmat[some], verts)
+
+    def with_vertices(self) -> _Mesh:
+        return self._replace(verts=self.body(betas=self.betas, rotmat=self.rotmat).verts)
+
+    def unpose(self, units: Tensor) -> _Mesh:
+        """Unposed, with vertices. units: `_unit_shapes` of its body."""
+        verts = units[10] + torch.einsum("nb,bvc->nvc", self.betas, units[:10] - units[10])
+        rest = torch.eye(3, device=verts.device).expand(len(self.betas), 24, 3, 3)
+        return _Mesh(self.body, self.betas, rest, verts)
+
+    def joints(self, order: Order) -> Tensor:
+        """(N, J, 3) m."""
+        if order == "common14" and self.verts is not None:
+            return self.body.common14(self.verts)
+        return self.body.joints(betas=self.betas, rotmat=self.rotmat, order=order)
+
+    def vertices(self, root: Root) -> Tensor:
+        """(N, 6890, 3) m about a root."""
+        assert self.verts is not None
+        order, places = root
+        return self.verts - self.joints(order)[:, places].mean(dim=1, keepdim=True) if places else self.verts
+
+
+def _unit_shapes(body: Body) -> Tensor:
+    """(11, 6890, 3) m at rest, of the ten unit shapes and of shape 0: vertices are linear in the shape."""
+    device = body.mean_shape.device
+    rest = torch.eye(3, device=device).expand(11, 24, 3, 3)
+    verts: Tensor = body(betas=torch.eye(11, 10, device=device), rotmat=rest).verts
+    return verts
+
+
+def _label_bodies(generator: VideoModel, split: Split, genders: Iterable[str]) -> dict[str, Body]:
+    """Bodies by gender, on the generator's device. Raises MissingAssets if a gender's files are missing."""
+    try:
+        of_genders = {
+            gender: generator.body.of(gender).to(device_of(generator)) for gender in genders if gender != NEUTRAL_BODY
+        }
+    except MissingAssets as error:
+        raise MissingAssets(f"{split.name}: PVE compares with the gendered bodies of its labels: {error}") from None
+    return {NEUTRAL_BODY: generator.body, **of_genders}
 
 
 def _reads_vertices(protocol: Protocol) -> bool:

@@ -17,6 +17,7 @@ from pipeline.plug_ins import Registry
 from pipeline.skeletons import JOINTS
 from vibe_model.errors import ConfigError, DataError
 from vibe_model.metrics import METRICS, SCORES, Metric
+from vibe_model.runs import NEUTRAL_BODY
 
 if TYPE_CHECKING:
     from cache import Split
@@ -106,6 +107,13 @@ class Protocol:
             found = "infinite ones" if values.shape == shape else f"an array of {values.shape}"
             raise DataError(f"{REGISTRY.label(self.name)}: metric {name}: expected {shape[0]} numbers, found {found}")
         return values
+
+    def genders(self, split: Split) -> tuple[str, ...]:
+        """Genders of the bodies that it compares with; "declared": those of the reader's 3D labels."""
+        if self.body == "own":
+            return tuple(sorted({track.gender for track in split.tracks})) or (NEUTRAL_BODY,)
+        declared = split.manifest.get("reader", {}).get("genders") if self.body == "declared" else None
+        return tuple(declared or (NEUTRAL_BODY,))
 
     def lacking(self, split: Split) -> str:
         """Why it cannot evaluate a split; "" if it can."""

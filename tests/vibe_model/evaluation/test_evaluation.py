@@ -12,8 +12,7 @@ from pipeline.errors import PipelineError
 from tests.vibe_model.builders import MemorySplit, TinyBody, small_vibe
 from vibe_model import metrics
 from vibe_model.errors import DataError, StandInMixed
-from vibe_model.evaluation import results
-from vibe_model.evaluation.evaluate import choose_sigma, evaluate_all, evaluate_split
+from vibe_model.evaluation.evaluate import SplitResults, choose_sigma, evaluate_all, evaluate_split
 from vibe_model.evaluation.frame_errors import Means, TrackErrors
 from vibe_model.evaluation.published import DYNAMICS, FIGURES, figures_of
 from vibe_model.metrics import METRICS
@@ -287,7 +286,7 @@ def errors(pa_mpjpe, keypoints=None, **others):
 def collected(rows, run, of_them, seqlen=2):
     """The results of one track of which these rows are predicted; row r is frame 10 r."""
     track, rows = cache.TrackRecord("walk, slow/0", "walk, slow", 3, 200, 25.0, 1, 1.3), np.array(rows)
-    found = results.SplitResults("a/test", seqlen)
+    found = SplitResults("a/test", seqlen)
     bodies = dict.fromkeys(("rotmat", "shape", "camera", "bbox"), np.zeros(len(rows)))
     found.add(TrackBodies(track=track, rows=rows, run=np.array(run), frame_index=10 * rows, **bodies), of_them)
     return found
@@ -366,7 +365,7 @@ def test_one_call_leaves_metrics_sequences_worst_windows_and_predictions(tmp_pat
     assert worst == sorted(worst, reverse=True)
     assert len(worst) == 4  # windows of 4 over tracks of 9 and 3 frames
     assert evaluate_all(model, splits, **STREAM) == found
-    results.write(tmp_path, [], stand_in=False, about={})
+    evaluate_all(model, {}, **STREAM, folder=tmp_path)
     assert (tmp_path / "sequences.csv").read_text().startswith("split,track,video,first_frame,")
 
 

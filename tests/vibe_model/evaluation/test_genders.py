@@ -13,7 +13,6 @@ from pipeline.files.formats import smpl_files
 from tests.vibe_model.builders import MemorySplit
 from tests.vibe_model.evaluation.test_evaluation import STREAM, Oracle, true_verts
 from vibe_model.evaluation.evaluate import evaluate_split
-from vibe_model.evaluation.meshes import genders_of
 from vibe_model.evaluation.protocols import DEFAULT
 
 HIPS = [1, 4]  # of Human3.6M's joints
@@ -55,7 +54,7 @@ def test_vertices_of_a_split_with_genders_are_those_of_the_bodies_that_its_joint
     exact = Oracle(oracle.body, labels, oracle.kp_2d)
     exact = evaluate_split(exact, split, **STREAM)
     assert [exact[name] for name in ("mpjpe", "pve")] == pytest.approx([0, 0], abs=1e-3)  # of one body a row
-    assert genders_of(replace(DEFAULT, body="neutral"), split) == ("neutral",)
+    assert replace(DEFAULT, body="neutral").genders(split) == ("neutral",)
     del split.manifest["reader"]["genders"]  # as 3DPW is by default: the people's genders are labels alone
     result = evaluate_split(oracle, split, **STREAM)
     assert (result["pve"], result["label_body"]) == (pytest.approx(0, abs=1e-3), "neutral")
