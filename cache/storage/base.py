@@ -119,12 +119,11 @@ class Store(ABC):
     def exists(self, key: str) -> bool:
         return self.size(key) is not None
 
-
-def concurrent_commit(location: str) -> CacheError:
-    """The error for a commit that was prepared on a manifest that is no longer in force."""
-    return CacheError.at(
-        location,
-        expected="the manifest that this writer began with",
-        found="another one: another writer has committed meanwhile",
-        do="Nothing was committed. Run the command again: it begins with the new state.",
-    )
+    def _concurrent_commit(self, key: str) -> CacheError:
+        """The error for a commit that was prepared on a manifest that is no longer in force."""
+        return CacheError.at(
+            self.location(key),
+            expected="the manifest that this writer began with",
+            found="another one: another writer has committed meanwhile",
+            do="Nothing was committed. Run the command again: it begins with the new state.",
+        )

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import numpy as np
 
 from cache.errors import CacheError
-from cache.storage.base import Bytes, Etag, Lock, Store, concurrent_commit
+from cache.storage.base import Bytes, Etag, Lock, Store
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store as ZarrStore
@@ -128,7 +128,7 @@ class ObjectStore(Store):
         except (AlreadyExistsError, PreconditionError, FileNotFoundError):
             # The answer to a put may be lost, and the same put sent again: then what is there is our own.
             if not self._holds(key, data):
-                raise concurrent_commit(self.location(key)) from None
+                raise self._concurrent_commit(key) from None
 
     def remove(self, keys: Collection[str]) -> None:
         names = [name for key in keys for name in (self.files(key) or [key])]

@@ -19,7 +19,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from cache.storage.atomic import WriterLock
+from cache.storage.local import WriterLock
 from vibe_model import runs
 from vibe_model.checkpoints import read_checkpoint, save
 from vibe_model.errors import CheckpointError, TrainingDiverged

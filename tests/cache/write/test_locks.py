@@ -11,7 +11,7 @@ import pytest
 
 import cache
 from cache import CacheError, StreamWriter
-from cache.storage.atomic import WriterLock
+from cache.storage.local import WriterLock
 from tests.cache import toy as builders
 
 SPLIT = "toy/train"

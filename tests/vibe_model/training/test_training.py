@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from cache import CacheError
-from cache.storage.atomic import WriterLock
+from cache.storage.local import WriterLock
 from tests.vibe_model.builders import TinyBody, small_vibe
 from tests.vibe_model.training.tiny_runs import (
     EPOCHS,

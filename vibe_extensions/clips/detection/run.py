@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from cache.storage.atomic import WriterLock, write_atomic
+from cache.storage.local import WriterLock, write_atomic
 from pipeline.cli.console import DONE, DOUBT, plain, rate
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import FEW, count, few

@@ -13,7 +13,7 @@ from typing import IO, Any, Final
 
 import numpy as np
 
-from cache.storage.atomic import make_folder, publish, write_atomic, write_synced
+from cache.storage.local import make_folder, publish, write_atomic, write_synced
 from pipeline.detect import People
 from pipeline.detect.clips import END, MADE_BY, PROVENANCE, ClipFiles, read_info, read_speed
 from pipeline.skeletons import bones, joint_names
