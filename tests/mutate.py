@@ -37,7 +37,7 @@ metrics | vibe_model/metrics.py vibe_model/evaluation/frame_errors.py | test_met
 threedpw | pipeline/datasets/threedpw.py | test_3dpw
 emdb | vibe_extensions/world/emdb.py pipeline/cameras.py | test_emdb test_cameras
 bedlam | vibe_extensions/world/bedlam.py vibe_extensions/world/bedlam_labels.py | test_bedlam
-steps | vibe_model/vibe/training.py vibe_model/networks/[gd]*.py | test_steps test_[gd]*r
+steps | vibe_model/vibe/training.py vibe_model/vibe/networks.py | test_steps test_[gd]*r
 amass | pipeline/datasets/amass.py | test_amass
 formats | pipeline/files/formats/[ahp]*.py pipeline/datasets/pixels.py | test_matlab test_pickles test_pixels
 evaluation | vibe_model/evaluation/[ep]*.py vibe_model/prediction/[pw]*.py | test_evaluation test_prot* test_prediction

@@ -9,8 +9,7 @@ if TYPE_CHECKING:
     from vibe_model.checkpoints import LoadReport, load_published
     from vibe_model.training.data import Tracks
     from vibe_model.vibe.config import TrainConfig
-    from vibe_model.vibe.discriminator import MotionDiscriminator
-    from vibe_model.vibe.generator import VIBE
+    from vibe_model.vibe.networks import VIBE, MotionDiscriminator
 
 __all__ = [
     "VIBE",
@@ -22,9 +21,9 @@ __all__ = [
 ]
 
 _HOMES: Final = {
-    "VIBE": "vibe_model.vibe.generator",
+    "VIBE": "vibe_model.vibe.networks",
     "LoadReport": "vibe_model.checkpoints",
-    "MotionDiscriminator": "vibe_model.vibe.discriminator",
+    "MotionDiscriminator": "vibe_model.vibe.networks",
     "Tracks": "vibe_model.training.data",
     "TrainConfig": "vibe_model.vibe.config",
     "load_published": "vibe_model.checkpoints",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from vibe_model.training.data import TrainingBatch
     from vibe_model.training.trainer import ProcessGroup
     from vibe_model.training.video import VideoTrainer
-    from vibe_model.vibe.generator import Regressor
+    from vibe_model.vibe.networks import Regressor
 
 __all__ = [
     "EMBEDDED",
@@ -53,7 +53,7 @@ _HOMES: Final = {
     "Body": "pipeline.body",
     "Estimate": "vibe_model.networks.video_model",
     "ProcessGroup": "vibe_model.training.trainer",
-    "Regressor": "vibe_model.vibe.generator",
+    "Regressor": "vibe_model.vibe.networks",
     "TrainingBatch": "vibe_model.training.data",
     "VideoModel": "vibe_model.networks.video_model",
     "VideoTrainer": "vibe_model.training.video",

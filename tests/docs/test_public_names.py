@@ -26,7 +26,7 @@ vibe_model.losses.adversarial_discriminator vibe_model.vibe.training.step_losses
 vibe_model.metrics.mpjpe vibe_model.metrics.pa_mpjpe vibe_model.metrics.pve vibe_model.metrics.accel
 vibe_model.metrics.accel_error vibe_model.metrics.pck vibe_model.metrics.auc
 tasks.Data tasks.TrainVIBE tasks.EvaluateVIBE tasks.Report
-vibe_model.networks.video_model.VideoModel vibe_model.networks.video_model.Estimate vibe_model.vibe.generator.Regressor
+vibe_model.networks.video_model.VideoModel vibe_model.networks.video_model.Estimate vibe_model.vibe.networks.Regressor
 vibe_model.training.video.VideoTrainer vibe_model.training.data.TrainingBatch
 vibe_model.settings.VideoConfig
 vibe_model.models.Model vibe_model.models.Training pipeline.features.weights.WeightsSpec pipeline.detect.Detector

@@ -17,7 +17,7 @@ from vibe_model.cameras import project_orthographic
 from vibe_model.errors import ConfigError
 from vibe_model.networks import xavier
 from vibe_model.networks.video_model import FEATURE_SIZE, Estimate, VideoModel, pose_estimate
-from vibe_model.vibe.generator import VIBE, Regressor, TemporalEncoder
+from vibe_model.vibe.networks import VIBE, Regressor, TemporalEncoder
 
 if TYPE_CHECKING:
     from pipeline.body import Body

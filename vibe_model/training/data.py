@@ -21,7 +21,7 @@ from cache.mixture import Mixture, MixturePart
 from vibe_model.errors import ConfigError, DataError
 from vibe_model.prediction.windows import rows_of, stack_history
 from vibe_model.settings import RunConfig
-from vibe_model.training.feature_table import NOT_IN_MEMORY, FeatureTable, TableProgress, load_feature_table
+from vibe_model.training.feature_table import NOT_IN_MEMORY, FeatureTable, TableProgress
 
 if TYPE_CHECKING:
     from cache import Split
@@ -101,7 +101,7 @@ class TrainingBatches(Dataset[TrainingBatch]):
 
         Raises ConfigError if they do not fit where `hold` puts them.
         """
-        table, self.where = load_feature_table(self.mixture, hold, device, report)
+        table, self.where = FeatureTable.load(self.mixture, hold, device, report)
         self._rows = None if table is None else table.rows
         return table
 

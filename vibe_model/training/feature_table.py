@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 import torch
@@ -42,17 +42,63 @@ class FeatureTable:
             view = np.lib.stride_tricks.sliding_window_view(table.numpy(), rows.seqlen, axis=0)
             self._every = np.moveaxis(view, -1, 1)
 
+    @classmethod
+    def load(
+        cls, mixture: Mixture, hold: str, device: torch.device, report: Callable[[TableProgress], None] | None = None
+    ) -> tuple[Self | None, str]:
+        """Read all features into memory. Returns None if they are read with each batch, and where they are, as text.
+
+        hold: "none"; "ram"; "device"; "auto": the first of device, RAM and none with enough free memory. report: called
+        with the progress. Raises ConfigError if they do not fit where `hold` puts them.
+        """
+        if hold == "none":
+            return None, NOT_IN_MEMORY
+        report = report or (lambda _: None)
+        if any(part.copies for part in mixture.parts.values()):
+            if hold != "auto":
+                raise ConfigError(
+                    f"hold = {hold}: expected features without copies, found several of a window's, which are read "
+                    "with each batch. Use hold = auto or none."
+                )
+            where = f"{NOT_IN_MEMORY}: there are several copies"
+            report(TableProgress(where))
+            return None, where
+        rows = mixture.stream_rows()
+        (size,), dtype = _field_type(mixture)
+        needed = rows.total * size * dtype.itemsize
+        cpu = torch.device("cpu")
+        sharing = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # each process of a machine has a table in its RAM
+        tight: list[str] = []
+        for place in dict.fromkeys({"ram": [cpu], "device": [device], "auto": [device, cpu]}[hold]):
+            room = int(SHARE_OF_FREE * _free_memory(place) / (sharing if place.type == "cpu" else 1))
+            because = f" ({', '.join(tight)})" if tight else ""
+            if room >= needed:
+                where = f"held in {_name(place)}: {_size(needed)}{because}"
+                empty = torch.empty((rows.total, size), dtype=torch.from_numpy(np.empty(0, dtype)).dtype, device=place)
+                table = cls(empty, rows)
+                table._fill(mixture, where, report)
+                return table, where
+            tight.append(f"{_name(place)} has {_size(room)} for them")
+        if hold == "auto":
+            where = f"{NOT_IN_MEMORY}: they need {_size(needed)} ({', '.join(tight)})"
+            report(TableProgress(where))
+            return None, where
+        raise ConfigError(
+            f"hold = {hold}: the features of this run need {_size(needed)} ({rows.total:,} rows of {size} {dtype}), "
+            f"{tight[0]} ({SHARE_OF_FREE:.0%} of what is free). Use hold = auto or none, or fewer splits."
+        )
+
     def windows(self, rows: Tensor) -> Tensor:
         """(B,) first rows in the table -> (B, T, dim), on the table's device."""
         if self._every is not None:
             return torch.from_numpy(self._every[rows.numpy()])
         return self.table[(rows[:, None] + self._frames).to(self.table.device)]
 
-    def fill(self, mixture: Mixture, where: str, report: Callable[[TableProgress], None]) -> None:
+    def _fill(self, mixture: Mixture, where: str, report: Callable[[TableProgress], None]) -> None:
         """Read all rows, and report progress. where: place of the table, as text."""
         parts = _feature_parts(mixture)
         sources = {name: (split, part.streams[0]) for part in parts for name, split in part.splits.items()}
-        _, dtype = field_type(mixture)
+        _, dtype = _field_type(mixture)
         for name, starts in self.rows.batches():
             split, stream = sources[name]
             windows = np.stack([starts, starts + self.rows.seqlen], axis=1)
@@ -62,53 +108,7 @@ class FeatureTable:
             report(TableProgress(where, int(rows[-1, -1]) + 1, len(self.table)))
 
 
-def load_feature_table(
-    mixture: Mixture, hold: str, device: torch.device, report: Callable[[TableProgress], None] | None = None
-) -> tuple[FeatureTable | None, str]:
-    """Read all features into memory. Returns None if they are read with each batch, and where they are, as text.
-
-    hold: "none"; "ram"; "device"; "auto": the first of device, RAM and none with enough free memory. report: called
-    with the progress. Raises ConfigError if they do not fit where `hold` puts them.
-    """
-    if hold == "none":
-        return None, NOT_IN_MEMORY
-    report = report or (lambda _: None)
-    if any(part.copies for part in mixture.parts.values()):
-        if hold != "auto":
-            raise ConfigError(
-                f"hold = {hold}: expected features without copies, found several of a window's, which are read with "
-                "each batch. Use hold = auto or none."
-            )
-        where = f"{NOT_IN_MEMORY}: there are several copies"
-        report(TableProgress(where))
-        return None, where
-    rows = mixture.stream_rows()
-    (size,), dtype = field_type(mixture)
-    needed = rows.total * size * dtype.itemsize
-    cpu = torch.device("cpu")
-    sharing = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # each process of a machine has a table in its RAM
-    tight: list[str] = []
-    for place in dict.fromkeys({"ram": [cpu], "device": [device], "auto": [device, cpu]}[hold]):
-        room = int(SHARE_OF_FREE * free_memory(place) / (sharing if place.type == "cpu" else 1))
-        because = f" ({', '.join(tight)})" if tight else ""
-        if room >= needed:
-            where = f"held in {_name(place)}: {_size(needed)}{because}"
-            empty = torch.empty((rows.total, size), dtype=torch.from_numpy(np.empty(0, dtype)).dtype, device=place)
-            table = FeatureTable(empty, rows)
-            table.fill(mixture, where, report)
-            return table, where
-        tight.append(f"{_name(place)} has {_size(room)} for them")
-    if hold == "auto":
-        where = f"{NOT_IN_MEMORY}: they need {_size(needed)} ({', '.join(tight)})"
-        report(TableProgress(where))
-        return None, where
-    raise ConfigError(
-        f"hold = {hold}: the features of this run need {_size(needed)} ({rows.total:,} rows of {size} {dtype}), "
-        f"{tight[0]} ({SHARE_OF_FREE:.0%} of what is free). Use hold = auto or none, or fewer splits."
-    )
-
-
-def field_type(mixture: Mixture) -> tuple[tuple[int, ...], np.dtype[Any]]:
+def _field_type(mixture: Mixture) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """Shape of a frame's features, and the dtype that holds those of all parts exactly."""
     types = [mixture.fields[part.name][part.streams[0]] for part in _feature_parts(mixture)]
     return types[0][0], np.result_type(*(dtype for _, dtype in types))
@@ -119,7 +119,7 @@ def _feature_parts(mixture: Mixture) -> list[MixturePart]:
     return [part for part in mixture.parts.values() if part.streams]
 
 
-def free_memory(device: torch.device) -> int:
+def _free_memory(device: torch.device) -> int:
     """Free memory in bytes: of the GPU, or of RAM within the container's or job's limit."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
@@ -128,10 +128,10 @@ def free_memory(device: torch.device) -> int:
         free = int(lines["MemAvailable"].split()[0]) * 1024
     except OSError:  # not Linux: all RAM
         free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return min([free, *free_in_cgroups()])
+    return min([free, *_free_in_cgroups()])
 
 
-def free_in_cgroups(own: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> list[int]:
+def _free_in_cgroups(own: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> list[int]:
     """Free bytes within each limit of this process's control groups (version 2); cached files count as free."""
     try:
         name = next(line[3:] for line in own.read_text().splitlines() if line.startswith("0::"))

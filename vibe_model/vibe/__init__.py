@@ -15,5 +15,5 @@ MODEL: Final = Model(
     variants=VARIANTS,
     baseline=PER_FRAME,
     trainer="vibe_model.vibe.training:VIBETrainer",
-    generator="vibe_model.vibe.generator:build_generator",
+    generator="vibe_model.vibe.networks:build_generator",
 )

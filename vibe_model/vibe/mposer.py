@@ -30,7 +30,7 @@ from vibe_model.training.data import TrainingBatch, TrainingBatches, stream
 from vibe_model.training.loop import TrainingLoop, TrainingProgress, run_once
 from vibe_model.training.trainer import Learner, ProcessGroup, Trainer, weights_of
 from vibe_model.vibe.config import MPoserConfig
-from vibe_model.vibe.discriminator import MOTION, MOTION_SIZE, frozen
+from vibe_model.vibe.networks import MOTION, MOTION_SIZE, frozen
 
 if TYPE_CHECKING:
     from cache import Split

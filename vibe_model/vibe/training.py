@@ -14,9 +14,8 @@ from vibe_model.training.data import TrainingBatch
 from vibe_model.training.trainer import ProcessGroup
 from vibe_model.training.video import VideoTrainer
 from vibe_model.vibe.config import TrainConfig
-from vibe_model.vibe.discriminator import MOTION, MotionDiscriminator, build_discriminator, frozen
-from vibe_model.vibe.generator import VIBE
 from vibe_model.vibe.mposer import MPoser
+from vibe_model.vibe.networks import MOTION, VIBE, MotionDiscriminator, frozen
 
 if TYPE_CHECKING:
     from pipeline.body import Body
@@ -36,13 +35,27 @@ class VIBETrainer(VideoTrainer):
     def __init__(self, config: TrainConfig, body: Body, group: ProcessGroup | None = None) -> None:
         """Raises CheckpointError for an invalid prior, StandInMixed if only one of prior and body is demo data."""
         super().__init__(config, body, group)
-        rates = {"lr": config.lr_generator, "weight_decay": config.weight_decay_generator}
-        self.learners = {"generator": self.learner(self.generator, "gen", **rates)}
+        self.learners = {
+            "generator": self.learner(
+                self.generator, "gen", lr=config.lr_generator, weight_decay=config.weight_decay_generator
+            )
+        }
         self.discriminator: MotionDiscriminator | None = None
         if config.prior == "discriminator":
-            self.discriminator = build_discriminator(config).to(self.group.device)
-            rates = {"lr": config.lr_discriminator, "weight_decay": config.weight_decay_discriminator}
-            self.learners["discriminator"] = self.learner(self.discriminator, "disc_motion", **rates)
+            self.discriminator = MotionDiscriminator(
+                rnn_size=config.disc_size,
+                num_layers=config.disc_layers,
+                feature_pool=config.disc_pool,
+                attention_layers=config.attention_layers,
+                attention_size=config.disc_size,
+                attention_dropout=config.attention_dropout,
+            ).to(self.group.device)
+            self.learners["discriminator"] = self.learner(
+                self.discriminator,
+                "disc_motion",
+                lr=config.lr_discriminator,
+                weight_decay=config.weight_decay_discriminator,
+            )
         self.prior: MPoser | None = None
         if config.prior == "mposer" and config.mposer is not None:
             self.prior = MPoser.load(config.mposer).to(self.group.device)

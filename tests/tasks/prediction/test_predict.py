@@ -32,7 +32,7 @@ from vibe_model.cameras import crop_to_image, project
 from vibe_model.errors import CheckpointError, StandInMixed
 from vibe_model.prediction.predict import TrackBodies, predict_tracks
 from vibe_model.prediction.trained import load_trained
-from vibe_model.vibe.generator import VIBE
+from vibe_model.vibe.networks import VIBE
 
 
 @pytest.fixture(autouse=True)

@@ -88,7 +88,7 @@ def spoil(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list
         monkeypatch.setattr(models, "load_body", lambda folder: TinyBody())
         vibe = registry.find("vibe")
         spoilt_trainer = type("Spoilt", (vibe.load_trainer(),), trainer)
-        spoilt_network = type("SpoiltNetwork", (plug_ins.load("vibe_model.vibe.generator:VIBE"),), network)
+        spoilt_network = type("SpoiltNetwork", (plug_ins.load("vibe_model.vibe.networks:VIBE"),), network)
         load = plug_ins.load
 
         def load_spoilt(place: str) -> Any:

@@ -16,7 +16,7 @@ from vibe_model.cameras import crop_to_image
 from vibe_model.errors import ConfigError, DataError
 from vibe_model.prediction.predict import file_name, predict_tracks, save_npz, smooth, smooth_rotations
 from vibe_model.prediction.windows import Present
-from vibe_model.vibe.generator import Estimate
+from vibe_model.vibe.networks import Estimate
 
 
 def cover(split, drop_last=False):

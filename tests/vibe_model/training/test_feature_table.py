@@ -45,7 +45,7 @@ NEEDED = 66 * 6 * 2  # bytes, of the rows above
     ],
 )  # fmt: skip
 def test_features_are_held_in_the_first_place_that_they_fit_into(mixed, on_disk, hold, free, where, monkeypatch):
-    monkeypatch.setattr(feature_table, "free_memory", lambda device: free[device.type])
+    monkeypatch.setattr(feature_table, "_free_memory", lambda device: free[device.type])
     reports, batches = [], TrainingBatches(mixed, on_disk)
     if where is None:
         with pytest.raises(ConfigError, match=rf"hold = {hold}: .*\(66 rows of 6 float16\).*80% of what is free"):
@@ -59,7 +59,7 @@ def test_features_are_held_in_the_first_place_that_they_fit_into(mixed, on_disk,
 
 def test_the_tightest_group_that_a_process_is_in_limits_its_memory(tmp_path):
     total = int(Path("/proc/meminfo").read_text().split()[1]) * 1024
-    assert 0 < feature_table.free_memory(CPU) <= total
+    assert 0 < feature_table._free_memory(CPU) <= total
     for group, limit, used, files in (
         ("job", "1000", 700, 100),
         ("job/step", "max", 700, 0),
@@ -71,10 +71,10 @@ def test_the_tightest_group_that_a_process_is_in_limits_its_memory(tmp_path):
         (tmp_path / group / "memory.stat").write_text(f"anon 5\nactive_file {files // 2}\ninactive_file {files // 2}\n")
     own = tmp_path / "cgroup"
     own.write_text("1:name=systemd:/elsewhere\n0::/job/step/task\n")
-    assert feature_table.free_in_cgroups(own, tmp_path) == [0, 400]
+    assert feature_table._free_in_cgroups(own, tmp_path) == [0, 400]
     own.write_text("0::/\n")
-    assert feature_table.free_in_cgroups(own, tmp_path) == []
-    assert feature_table.free_in_cgroups(tmp_path / "none", tmp_path) == []
+    assert feature_table._free_in_cgroups(own, tmp_path) == []
+    assert feature_table._free_in_cgroups(tmp_path / "none", tmp_path) == []
 
 
 @pytest.mark.gpu

@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 import torch
 
+from tests.vibe_model.builders import TinyBody
 from vibe_model import MotionDiscriminator
 from vibe_model.errors import ConfigError
 from vibe_model.vibe.config import PRESETS
-from vibe_model.vibe.discriminator import build_discriminator
+from vibe_model.vibe.training import VIBETrainer
 
 
 def small(**settings):
@@ -28,7 +29,7 @@ def test_the_published_configuration_has_the_published_names_and_counts():
 
 def test_the_papers_preset_has_two_attention_layers_of_1024_an_output_and_its_dropout():
     config = PRESETS["paper"]()
-    layers = [*build_discriminator(config).attention.attention]
+    layers = [*VIBETrainer(config, TinyBody()).discriminator.attention.attention]
     assert [layer.out_features for layer in layers if isinstance(layer, torch.nn.Linear)] == [1024, 1024, 1]
     assert {layer.p for layer in layers if hasattr(layer, "p")} == {0.1}
     assert PRESETS["published"]().attention_dropout == 0.2

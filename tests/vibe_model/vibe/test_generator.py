@@ -8,7 +8,7 @@ from tests.vibe_model.networks.test_cpu_kernels import gru_by_hand
 from vibe_model import VIBE
 from vibe_model.cameras import project
 from vibe_model.errors import ConfigError
-from vibe_model.vibe.generator import Regressor, TemporalEncoder
+from vibe_model.vibe.networks import Regressor, TemporalEncoder
 
 
 def gru_parameters(n_in, hidden, layers, directions=1):

@@ -1,10 +1,13 @@
-"""VIBE's generator.  features -> windows -> [training] -> evaluation
+"""VIBE's generator, and its discriminator of motion.  features -> windows -> [training] -> evaluation
 
-Kocabas et al., CVPR 2020, section 3.1, with the parameter names of the published checkpoints.
+Kocabas et al., CVPR 2020, 3.1 and 3.2, with the parameter names of the published checkpoints.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 import torch
@@ -20,6 +23,9 @@ if TYPE_CHECKING:
 
 POSE_SIZE: Final = 24 * 6
 REGRESSOR_ITERATIONS: Final = 3
+MOTION: Final = slice(6, 75)  # of theta: the pose without camera (3) and global orientation (3)
+MOTION_SIZE: Final = MOTION.stop - MOTION.start
+POOLS: Final = ("attention", "concat", "last")
 
 
 class TemporalEncoder(nn.Module):
@@ -148,5 +154,88 @@ class VIBE(VideoModel):
 
 def build_generator(config: TrainConfig, body: Body) -> VIBE:
     """A generator with new parameters, by the configuration."""
-    names = ("seqlen", "n_layers", "hidden_size", "bidirectional", "add_linear", "use_residual", "feature_size")
-    return VIBE(body, regressor_size=config.regressor_size, **{name: getattr(config, name) for name in names})
+    return VIBE(
+        body,
+        seqlen=config.seqlen,
+        n_layers=config.n_layers,
+        hidden_size=config.hidden_size,
+        bidirectional=config.bidirectional,
+        add_linear=config.add_linear,
+        use_residual=config.use_residual,
+        feature_size=config.feature_size,
+        regressor_size=config.regressor_size,
+    )
+
+
+class _SelfAttention(nn.Module):
+    """A mean over time with weights from an MLP."""
+
+    def __init__(self, state_size: int, *, n_layers: int, hidden_size: int, dropout: float) -> None:
+        super().__init__()
+        sizes = [state_size, *[hidden_size] * (n_layers - 1), 1]
+        layers: list[nn.Module] = []
+        for n_in, n_out in pairwise(sizes):
+            linear = Linear(n_in, n_out)
+            nn.init.uniform_(linear.weight, -0.1, 0.1)
+            nn.init.constant_(linear.bias, 0.01)
+            layers += [linear, nn.Tanh(), Dropout(dropout)]
+        self.attention = nn.Sequential(*layers)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """(B, T, state_size) -> (B, state_size)."""
+        weights = torch.softmax(self.attention(states), dim=1)  # (B, T, 1)
+        return (weights * states).sum(dim=1)
+
+
+class MotionDiscriminator(nn.Module):
+    """Scores windows of poses by a GRU pooled over time: 1 for real motion, 0 for generated motion.
+
+    feature_pool: "attention", "concat" (mean and maximum over time side by side) or "last" (the last state).
+    """
+
+    def __init__(
+        self,
+        rnn_size: int = 1024,
+        num_layers: int = 2,
+        feature_pool: str = "attention",
+        attention_layers: int = 3,
+        attention_size: int = 1024,
+        attention_dropout: float = 0.2,
+    ) -> None:
+        super().__init__()
+        if feature_pool not in POOLS:
+            raise ConfigError(f"feature_pool: expected one of {', '.join(POOLS)}, found {feature_pool!r}")
+        if attention_layers < 1:
+            raise ConfigError(f"attention_layers: expected at least 1, found {attention_layers}")
+        self.feature_pool = feature_pool
+        self.gru = GRU(MOTION_SIZE, rnn_size, num_layers, batch_first=True)
+        if feature_pool == "attention":
+            self.attention = _SelfAttention(
+                rnn_size, n_layers=attention_layers, hidden_size=attention_size, dropout=attention_dropout
+            )
+        self.fc = Linear(rnn_size * (2 if feature_pool == "concat" else 1), 1)
+
+    def forward(self, motion: Tensor) -> Tensor:
+        """(B, T, 69) axis-angle in rad, `theta[..., 6:75]` -> (B, 1)."""
+        states: Tensor = self.gru(motion)[0]  # (B, T, rnn_size)
+        pooled = states[:, -1]  # (B, rnn_size), or (B, 2 rnn_size) for "concat"
+        if self.feature_pool == "attention":
+            pooled = self.attention(states)
+        elif self.feature_pool == "concat":
+            active = states.relu()
+            pooled = torch.cat((active.mean(dim=1), active.amax(dim=1)), dim=1)
+        score: Tensor = self.fc(pooled)
+        return score
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """Context in which gradients flow through `module`, but not into its parameters."""
+    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in trainable:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trainable:
+            parameter.requires_grad_(True)
