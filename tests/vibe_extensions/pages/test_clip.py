@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from fractions import Fraction
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tests.vibe_extensions.pages.made_tracks import AT, made, shown, shown_split
 from vibe_extensions.pages import show
 from vibe_extensions.pages.show import clip
 from vibe_extensions.pages.show.bodies import PosedBody, intrinsics_of, weak_perspective
+from vibe_extensions.pages.show.drawing import draw_label
 from vibe_extensions.pages.video_file import VideoFormat
 
 GREY = 90  # of the pictures of `made`
@@ -86,6 +88,20 @@ def test_names_of_people_at_the_edges_are_inside_the_picture(tmp_path: Path) -> 
         frames, _ = written(tmp_path, shown(track))
         letters = np.ptp(frames[0][low : low + 18, left : left + 180].astype(int), axis=-1) > 40
         assert letters.sum() > 300, (x, y)  # about 700
+
+
+def test_names_of_people_who_stand_close_do_not_cover_each_other(tmp_path: Path) -> None:
+    taken: list[np.ndarray] = []
+    for top in (200, 203, 197, 0, 2):
+        draw_label(np.zeros((400, 640, 3), np.uint8), "person_00001", 250, top, 1.0, (255, 255, 255), taken)
+    assert len(taken) == 5
+    for a, b in combinations(taken, 2):
+        assert (np.minimum(a[2:], b[2:]) <= np.maximum(a[:2], b[:2])).any()
+    assert max(abs(int(box[3]) - 200) for box in taken[:3]) < 20
+    people = [shown(replace(made(tmp_path), name=f"f/{name}")) for name in ("ab", "cd", "ef")]
+    tops = [written(tmp_path, *some)[0][0][80:145].astype(int) for some in (people[:1], people)]
+    n_lit = [int((np.abs(top - 90).max(axis=-1) > 60).sum()) for top in tops]  # px of names above the box
+    assert n_lit[1] > 2.4 * n_lit[0] > 100
 
 
 def test_frames_are_as_far_apart_as_rows_and_a_damaged_one_is_named(tmp_path: Path) -> None:

@@ -24,9 +24,13 @@ def test_raw_files_and_the_cache_give_one_page(name: str, embedded: Any, page: A
     options = (name, "train", "--track", track, "--frames", 2, *(["--body", embedded.body] if name == "3dpw" else []))
     read = page(*options, "--cache", root)
     from_raw = page(*options, "--raw", embedded.raw(name))
-    assert read.source.partition("<main>")[2] == from_raw.source.partition("<main>")[2]
+    mains = [shown.source.partition("<main>")[2].partition("</main>")[0] for shown in (read, from_raw)]
+    assert mains[0] == mains[1] != ""
     assert [section.all("h2")[0].text for section in read.main.of_class("track")] == [track]
     assert [p.shape for p in pictures(read)[1::2]] == ([] if name == "amass" else [(224, 224, 3)] * 2)
+    assert not read.header.all("table", "dl")  # images first
+    n = len(cache.open(root)[f"{name}/train"].tracks)
+    assert (f"--out tracks.html --tracks {n} , or --track NAME" in read.header.text) == (n > 1)
     assert max(read.levels) == (2 if name == "amass" else 3)
 
 
@@ -91,13 +95,13 @@ def test_moved_and_changed_raw_folders_and_rejected_videos_are_reported(embedded
     found = page(*options, "--raw", moved)
     assert found.main.of_class("problem", "warning") == [] and len(pictures(found)) == 4
     assert ["have changed since conversion" in track.text for track in found.main.of_class("track")] == [True, False]
-    rows = [[cell.text for cell in row.all("th", "td")] for row in found.header.all("tr")]
+    rows = [[cell.text for cell in row.all("th", "td")] for row in found.root.all("tr")]
     frames = cache.open(root)["penn_action/train"].manifest["accounting"]["frames"]
     assert rows[1] == ["videos", "3", "2", "1 bad_label_file"]
     assert rows[3][:3] == ["person-frames", str(frames["found"]), str(frames["kept"])]
     version = datasets.get("penn_action").version
     for text in (f"penn_action, version {version}", "2 tracks of 2", "1 video rejected"):
-        assert text in found.header.text
+        assert text in found.root.text
     assert "0003: bad_label_file: " in found.main.all("details")[-1].text
 
 
@@ -105,7 +109,7 @@ def test_demo_data_are_marked_and_never_meet_real_data(embedded: Any, page: Any,
     raw = embedded.copy("amass", tmp_path / "raw")
     demo = page("amass", "train", "--raw", raw)
     assert "DEMO DATA" in demo.root.of_class("warning")[0].text and "demo data" in demo.root.all("title")[0].text
-    assert "resampling = slerp" in demo.header.text
+    assert "resampling = slerp" in demo.root.text
     (raw / "STAND_IN.json").unlink()
     assert "demo data" not in page("amass", "train", "--raw", raw).source.lower()
     with pytest.raises(StandInMixed):
@@ -121,10 +125,9 @@ def test_harmless_reasons_do_not_hide_failures(into: Any, page: Any, tmp_path: P
     into.convert(tmp_path / "cache", raw, "kinetics")
     for where in (("--cache", tmp_path / "cache"), ("--raw", raw)):
         found = page("kinetics", "train", *where)
-        header = found.header
-        assert "1 no_keypoints, 1 video_missing" in header.text and "1 video rejected" in header.text
+        assert "1 no_keypoints, 1 video_missing" in found.root.text and "1 video rejected" in found.header.text
         assert [item.text.split(": ")[1] for item in found.main.all("details")[0].all("li")] == ["video_missing"]
-        assert "No tracks to show." in header.text
+        assert "No tracks to show." in found.header.text
 
 
 def test_the_full_release_s_counts_are_beside_what_was_found(drawn: Any) -> None:

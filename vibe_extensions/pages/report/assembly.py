@@ -37,7 +37,7 @@ from vibe_extensions.pages.report.runs import PATTERN, TrainingRun, read_json, r
 from vibe_model import models, runs
 from vibe_model.runs import SEQUENCES, WORST_WINDOWS
 
-VERSION: Final = 9  # raised when the page's texts or layout change
+VERSION: Final = 10  # raised when the page's texts or layout change
 SOFTWARE: Final = ("vibe-pipeline", "jinja2", "matplotlib", "numpy", "opencv-python", "tensorboard", "zarr")
 TITLE: Final = "Report on human motion data and models"
 ABLATION: Final = "ablation.json"
@@ -147,7 +147,7 @@ def summary(opened: OpenedCache, shown: Sequence[TrainingRun], *, stream: str, t
     problems = [
         *opened.problems,
         *([f"{count(n_rejected, 'video')} rejected (Dropped data)"] if n_rejected else []),
-        *([f"{wrong:,} person-frames dropped because of errors (Dropped data)"] if wrong else []),
+        *([f"{count(wrong, 'person-frame')} dropped because of errors (Dropped data)"] if wrong else []),
         *(f"{run.name}: {text}" for run in shown for text in run.problems),
     ]
     texts = [

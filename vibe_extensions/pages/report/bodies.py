@@ -29,7 +29,7 @@ from vibe_extensions.pages.report.page import PageSection
 from vibe_extensions.pages.report.runs import TrainingRun, badness, select_split
 from vibe_extensions.pages.show.bodies import COLOURS, DISTANCE_M, LabelledBodies, SeenBody
 
-TILE_PX: Final = 160  # side of a frame
+TILE_PX: Final = 200  # side of a frame
 N_FRAMES: Final = 6  # per window
 MOST_WORST: Final = 3  # windows per split
 GREY: Final = 96  # for a missing frame

@@ -25,7 +25,7 @@ from pipeline.files.raw.stand_in import is_stand_in
 from vibe_extensions.contracts.commands import leaks
 from vibe_extensions.pages.report.page import Cell, PageSection
 from vibe_extensions.pages.show.page import Portrait, portrait
-from vibe_extensions.pages.show.tracks import Choice, from_cache, spread
+from vibe_extensions.pages.show.tracks import Choice, Shown, from_cache, spread
 
 ClipTracks = tuple[cache.VideoEntry, list[tuple[str, int, int]]]  # a clip; name, first and last frame of its tracks
 
@@ -210,7 +210,7 @@ def accounting_section(opened: OpenedCache) -> PageSection:
     reasons = []
     for name in sorted({name for _, name in left_out}, key=lambda name: (reason(name).by_design, name)):
         kind = "sampling" if name in SAMPLED else "by design" if reason(name).by_design else "error"
-        dropped = ", ".join(f"{n:,} {what}" for (what, of), n in left_out.items() if of == name)
+        dropped = ", ".join(count(n, what[:-1]) for (what, of), n in left_out.items() if of == name)
         reasons.append((name, kind, dropped, reason(name).meaning))
     rejected = ((split.name, *rejected_videos(split)) for split in recorded)
     faulty = [{"split": s, "n": n, "first": [*islice(texts, MOST_REJECTED)]} for s, n, texts in rejected if n]
@@ -229,7 +229,7 @@ def accounting_section(opened: OpenedCache) -> PageSection:
         "unrecorded": [split.name for split in opened.splits if split not in recorded],
     }
     by_design, wrong = frames_left_out(opened.splits)
-    line = f"{by_design:,} person-frames dropped by design, {wrong:,} because of errors"
+    line = f"{count(by_design, 'person-frame')} dropped by design, {wrong:,} because of errors"
     return PageSection("accounting", "Dropped data", "accounting.html", data, line, bool(wrong or faulty))
 
 
@@ -303,11 +303,8 @@ def list_clips(split: cache.Split) -> list[ClipTracks]:
 class DrawnSplit(NamedTuple):
     """Some tracks of one split."""
 
-    split: str
-    stand_in: bool
+    shown: Shown
     portraits: Iterator[Portrait]  # drawn while the page is written, one at a time
-    warnings: tuple[str, ...]
-    more: str  # the command that shows more tracks
     clips: Sequence[ClipTracks]  # of the user's own clips
 
 
@@ -345,9 +342,7 @@ def examples_section(opened: OpenedCache, *, raw: Path | None, body: Path | None
                 problems.append(f"{split.name}: {error_text(error)}")
                 continue
             portraits = (portrait(track, body) for track in shown.tracks)
-            more = command("show", *shown.name.split("/"), "--cache", str(opened.root), "--out", "tracks.html")
-            shown_split = DrawnSplit(shown.name, shown.stand_in, portraits, shown.warnings, more, clips)
-            drawn.setdefault(dataset, []).append(shown_split)
+            drawn.setdefault(dataset, []).append(DrawnSplit(shown, portraits, clips))
     line = "a few tracks of each dataset from the cache: boxes, crops, joints"
     data = {"datasets": drawn, "problems": problems}
     return PageSection("tracks", "Example tracks", "examples.html", data, line, list(drawn) == [OwnVideos.name])

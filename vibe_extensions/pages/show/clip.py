@@ -19,9 +19,18 @@ from pipeline.cli.progress import Progress, silent
 from pipeline.errors import PipelineError
 from pipeline.files.pixels.frames import Frame, FrameSource, Image, Pictures, Video
 from vibe_extensions.pages.show.bodies import COLOURS, LabelledBodies, SeenBody
-from vibe_extensions.pages.show.drawing import SIDE_COLOURS, Skeleton, draw_text, flat, rgb
+from vibe_extensions.pages.show.drawing import (
+    BAND_PX,
+    CAPTION_FOR,
+    SIDE_COLOURS,
+    Array,
+    Skeleton,
+    draw_label,
+    draw_text,
+    flat,
+    rgb,
+)
 from vibe_extensions.pages.show.tracks import Shown, ShownTrack
-from vibe_extensions.pages.show.untracked import BAND_PX, CAPTION_FOR
 from vibe_extensions.pages.video_file import DEFAULT_FPS, H264_ENCODERS, best_format, video_writer
 
 DEMO_MARK: Final = "DEMO DATA"  # in the corner of images made with demo data
@@ -96,18 +105,14 @@ class _Person:
         self.name = track.record.name.removeprefix(f"{track.record.video}/")
         self.rows = {int(frame): row for row, frame in enumerate(track.rows["frame_index"])}
 
-    def draw(self, image: Image, row: int, size: float) -> None:
-        """Draw box, joints and name in the track's colour, in place."""
+    def draw(self, image: Image, row: int, size: float, taken: list[Array]) -> None:
+        """Draw box, joints and name in the track's colour, in place. taken: see `draw_label`."""
         rows, colour = self.track.rows, [round(255 * share) for share in self.colour]
         (x, y), (half_width, half_height) = rows["bbox"][row][:2].tolist(), (rows["bbox"][row][2:] / 2).tolist()
         corner = _point(x - half_width, y - half_height)
         opposite = _point(x + half_width, y + half_height)
         cv2.rectangle(image, corner, opposite, colour, max(1, round(size)), cv2.LINE_AA, SUBPIXELS)
-        font, letters, thick = cv2.FONT_HERSHEY_SIMPLEX, 0.4 * size, max(1, round(size))
-        width, lowest = cv2.getTextSize(self.name, font, letters, thick)[0][0], image.shape[0] - round(BAND_PX * size)
-        left = max(0, min(corner[0] >> SUBPIXELS, image.shape[1] - width))  # inside the image, between its captions
-        bottom = max(round(2 * BAND_PX * size), min((corner[1] >> SUBPIXELS) - round(3 * size), lowest))
-        cv2.putText(image, self.name, (left, bottom), font, letters, colour, thick, cv2.LINE_AA)
+        draw_label(image, self.name, x - half_width, y - half_height - 3 * size, size, colour, taken)
         if "kp_2d" in rows:
             draw_skeleton(image, flat(rows["kp_2d"][row]), size)
 
@@ -145,10 +150,7 @@ def write_clip(shown: Shown, out: Path, *, progress: Progress = silent) -> tuple
     with video_writer(out, (fps if math.isfinite(fps) else rate_of(source)) / step, source.size()) as write:
         for frame, image in frames_of(source, int(indices[0]) % step, step, int(indices[-1]) + 1):
             present = [(person, person.rows[frame.index]) for person in people if frame.index in person.rows]
-            drawn = _draw_frame(frame, image, people, present, bodies, shown.stand_in)
-            if untracked is not None:
-                untracked.draw(drawn, frame.index)
-            write(drawn)
+            write(_draw_frame(frame, image, people, present, bodies, shown))
             n_written, with_rows = n_written + 1, with_rows + bool(present)
             progress(frame.index, max(total, frame.index), video)
     return n_written, with_rows
@@ -168,9 +170,9 @@ def _draw_frame(
     people: list[_Person],
     present: list[tuple[_Person, int]],
     bodies: LabelledBodies | None,
-    stand_in: bool,
+    shown: Shown,
 ) -> Image:
-    """Draw the people with a row in this frame over a copy of its image."""
+    """Draw the people with a row in this frame, and detections without a track, over a copy of its image."""
     image, size = image.copy(), max(1.0, min(image.shape[:2]) / CAPTION_FOR)
     if not present:
         image[...] = (image.mean(axis=2, keepdims=True) * DIMMED).astype(np.uint8)
@@ -179,15 +181,18 @@ def _draw_frame(
         for person, row in present:
             seen += bodies.project(person.track, row, person.colour)
         image = bodies.painter.paint(image, sorted(seen, key=lambda body: -float(body.depth.mean())))
+    taken: list[Array] = []
     for person, row in present:
-        person.draw(image, row, size)
+        person.draw(image, row, size, taken)
+    if shown.untracked is not None:
+        shown.untracked.draw(image, frame.index, taken)
     marks = [person.name for person in people if frame.index not in person.rows]
     texts = ["no row: " + ", ".join(marks)] if marks else []
     if frame.problem:
         texts.append("not decoded, previous frame shown")
     if texts:
         caption(image, "; ".join(texts), top=True)
-    caption(image, f"{f'{DEMO_MARK}  ' if stand_in else ''}frame {frame.index}")
+    caption(image, f"{f'{DEMO_MARK}  ' if shown.stand_in else ''}frame {frame.index}")
     if present:
         _draw_legend(image, size)
     return image

@@ -34,6 +34,8 @@ PELVIS: Final = NAMES.index("hip")
 HIPS: Final = [NAMES.index(name) for name in ("rhip", "lhip")]
 WITHOUT_BODY: Final = "SMPL parameters only (add --body DIR to show the posed body)"
 MARGIN_M: Final = 0.1  # around 3D skeletons
+CAPTION_FOR: Final = 480  # px, smaller side up to which captions have their minimum size
+BAND_PX: Final = 16  # height of a caption's band at that size
 
 
 class Line(NamedTuple):
@@ -134,8 +136,26 @@ def rgb(colour: str) -> tuple[int, int, int]:
     return red, green, blue
 
 
+def draw_label(
+    image: Image, text: str, left: float, bottom: float, size: float, colour: Sequence[int], taken: list[Array]
+) -> None:
+    """Draw the label of a box, in place: inside the image, between its captions, and past the labels in `taken`.
+
+    taken: left, top, right and bottom of the labels in this image; this one is added.
+    """
+    (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.4 * size, 1)
+    left, line = max(0, min(left, image.shape[1] - width)), height + round(4 * size)
+    first, last = round(2 * BAND_PX * size), image.shape[0] - round(BAND_PX * size)
+    bottom = round(max(first, min(bottom, last)))
+    places = sorted((bottom + k * line for k in range(-len(taken), len(taken) + 1)), key=lambda y: abs(y - bottom))
+    boxes = [np.array([left, y - line, left + width, y]) for y in places if first <= y <= last or y == bottom]
+    free = (box for box in boxes if not any((box[:2] < of[2:]).all() and (of[:2] < box[2:]).all() for of in taken))
+    taken.append(next(free, boxes[0]))
+    draw_text(image, text, round(left), int(taken[-1][3]), size, colour)
+
+
 def draw_text(
-    image: Image, text: str, left: int, bottom: int, size: float, colour: tuple[int, int, int] = (255, 255, 255)
+    image: Image, text: str, left: int, bottom: int, size: float, colour: Sequence[int] = (255, 255, 255)
 ) -> None:
     """Draw a text with a black outline, readable on anything, in place."""
     for ink, thickness in (((0, 0, 0), 3), (colour, 1)):

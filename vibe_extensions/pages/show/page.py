@@ -97,7 +97,7 @@ def draw_untracked(untracked: Untracked) -> Iterator[tuple[int, int, str, Image 
     for frame, size in zip(untracked.source.read(frames[chosen].tolist()), sizes[chosen].tolist(), strict=True):
         image = None if frame.image is None else frame.image.copy()
         if image is not None:
-            untracked.draw(image, frame.index)
+            untracked.draw(image, frame.index, [])
             image = _shrink(image, 2 * LONGEST_PX)
         yield frame.index, size, f"{frame.kind}: {frame.problem}" if frame.problem else "", image
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 import cache
 from cache import Split
 from pipeline.accounting import Accounting, VideoAccount
+from pipeline.cli.text import command
 from pipeline.conversion.committed import recorded_reader, rejected_videos, video_state
 from pipeline.conversion.convert import is_failure
 from pipeline.conversion.identity import reader_parts
@@ -86,6 +87,7 @@ class Shown:
     n_tracks: int | None  # in the split; None if it was not read as a whole
     warnings: tuple[str, ...]
     tracks: tuple[ShownTrack, ...]
+    more: str = ""  # the command that shows other tracks of a cache
     digest: str = ""  # of the committed split, for `split_of`
     untracked: Untracked | None = None  # detections of the chosen video that became no track
 
@@ -143,6 +145,7 @@ def from_cache(
         n_tracks=len(split.tracks),
         warnings=tuple(warnings),
         tracks=tuple(_cached_track(split, number, folder, choice.frames) for number in numbers),
+        more=command("show", *name.split("/"), "--cache", str(root), "--out", "tracks.html"),
         digest=str(split.manifest["digest"]),
         untracked=untracked,
     )

@@ -25,13 +25,11 @@ from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import FrameSource, Image, Video
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import caching
-from vibe_extensions.pages.show.drawing import draw_text, rgb
+from vibe_extensions.pages.show.drawing import CAPTION_FOR, draw_label, rgb
 
 Array = NDArray[Any]
 
 COLOURS: Final = ("#ff4fd8", "#ffd60a", "#30e3ca", "#ff6b6b")  # by reason, in the accounting's order
-CAPTION_FOR: Final = 480  # px, smaller side up to which captions have their minimum size
-BAND_PX: Final = 16  # height of a caption's band at that size
 FURTHEST: Final = 2.0**13  # px, largest coordinate that is drawn
 MARGIN: Final = 0.1  # of a box's longer side, around joints
 
@@ -79,8 +77,8 @@ class Untracked(NamedTuple):
         """#rrggbb of a reason."""
         return COLOURS[list(self.dropped).index(reason) % len(COLOURS)]
 
-    def draw(self, image: Image, frame: int) -> None:
-        """Draw the boxes of a frame, dashed, with their reasons, in place."""
+    def draw(self, image: Image, frame: int, taken: list[Array]) -> None:
+        """Draw the boxes of a frame, dashed, with their reasons, in place. taken: see `draw_label`."""
         size = max(1.0, min(image.shape[:2]) / CAPTION_FOR)
         for i in np.flatnonzero(self.frame_index == frame).tolist():
             (left, top), (right, bottom) = self.boxes[i]
@@ -92,8 +90,7 @@ class Untracked(NamedTuple):
             cv2.polylines(image, [np.rint(corners).astype(np.int32)], True, (0, 0, 0), round(3 * size), cv2.LINE_AA)
             for first, last in zip(ends[::2], ends[1::2], strict=True):
                 cv2.line(image, first, last, colour, round(2 * size), cv2.LINE_AA)
-            bottom_px = round(max(top - 3 * size, 2 * BAND_PX * size))
-            draw_text(image, self.reasons[i], round(max(left, 0)), bottom_px, size, colour)
+            draw_label(image, self.reasons[i], left, top - 3 * size, size, colour, taken)
 
 
 def read_untracked(split: cache.Split, entry: cache.VideoEntry, raw: Path | None) -> Untracked | None:

@@ -115,7 +115,7 @@ def test_of_several_splits_two_show_a_track_each_and_training_comes_first(tmp_pa
     for split in ("test", "train", "val"):
         write_split(tmp_path, f"posetrack/{split}", {f"{split}{i}/0": person(3) for i in range(3)})
     data = examples(tmp_path)
-    assert [split.split for split in data["datasets"]["posetrack"]] == ["posetrack/train", "posetrack/test"]
+    assert [split.shown.name for split in data["datasets"]["posetrack"]] == ["posetrack/train", "posetrack/test"]
     assert [portrait.track.record.name for portrait in drawn(data, "posetrack")] == ["train0/0", "test0/0"]
 
 

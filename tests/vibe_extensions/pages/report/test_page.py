@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.accounting import VideoAccount
 from tests.html_pages import Page
 from tests.vibe_extensions.pages.report.conftest import kept, moving, person, write_split, write_stream
 from vibe_extensions.pages.report.assembly import ReportContent, summary, write_report
@@ -61,6 +62,15 @@ def test_motion_alone_a_missing_stream_and_an_empty_split_are_no_faults(tmp_path
     assert 'class="problem"' not in text
     write_split(tmp_path / "empty", "penn_action/train", {})
     assert "No tracks to show." in of_cache(tmp_path / "empty", tmp_path)
+
+
+def test_a_rejected_clip_has_its_reason_and_one_video_is_no_plural(tmp_path: Path) -> None:
+    (account := VideoAccount("broken.mp4")).reject("video_unreadable", "it is empty")
+    clips = {"0000/0": person(10)}
+    write_split(tmp_path / "clips", "videos/train", clips, accounts=[*kept(1), account], raw=tmp_path)
+    text = of_cache(tmp_path / "clips", tmp_path)
+    assert "<td>video_unreadable: the video cannot be opened or decoded</td>" in text
+    assert "<td>1 video</td>" in text and "1 videos" not in text
 
 
 def test_a_split_that_cannot_be_read_is_reported_once_and_the_others_are_shown(root: Path, tmp_path: Path) -> None:
