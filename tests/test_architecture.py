@@ -211,7 +211,7 @@ def test_no_file_outside_features_knows_a_streams_kind() -> None:
         "pipeline.features.",
         "vibe_extensions.part_dynamics.",
         "vibe_extensions.world.",
-        "vibe_model.prediction.trained",
+        "vibe_model.checkpoints",
     )
     for module in modules():
         if not module.startswith(reads):

@@ -1,19 +1,27 @@
-"""Read checkpoints safely, ours and published ones, and write them atomically.  features -> windows -> [training]"""
+"""Read checkpoints safely, ours and published ones, with the trained models in them; write them atomically."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch import Tensor, nn
 
 from pipeline.errors import RawDataError
 from pipeline.files.formats.checkpoints import load_checkpoint
-from vibe_model import runs
-from vibe_model.errors import CheckpointError
+from pipeline.plug_ins import PlugInError
+from vibe_model import cameras, models, runs
+from vibe_model.errors import CheckpointError, ConfigError, DataError
+from vibe_model.networks.video_model import CAMERA_SIZE, SHAPE_SIZE, Estimate, VideoModel
+from vibe_model.settings import VideoConfig
+
+if TYPE_CHECKING:
+    from cache import Split
+    from pipeline.body import Body
 
 HMR2: Final = "hmr2.0"
 _KINDS: Final = {"gen_state_dict": "vibe", "model": "spin", "state_dict": HMR2}  # key of the tensors -> kind of file
@@ -24,6 +32,10 @@ _OTHER: Final[Mapping[str, tuple[str, ...]]] = {
     "spin": ("conv1.", "bn1.", "layer1.", "layer2.", "layer3.", "layer4."),
     HMR2: ("backbone.", "smpl_head.transformer.", "discriminator.", "initialized"),
 }
+HMR2_STREAM: Final = "hmr2"  # HMR2.0's features, the token of its decoder
+HMR2_TOKEN_SIZE: Final = 1024
+HMR2_CROP_PX: Final = 256  # crop of HMR2.0's camera; its network sees the middle 192 px
+POSE_SIZE: Final = 24 * 6
 LIGHTNING: Final = ".ckpt"  # suffix of PyTorch Lightning's files (HMR2.0); their settings are not read
 
 
@@ -47,7 +59,7 @@ def load_published(model: nn.Module, path: Path | str, *, only: str = "") -> Loa
     """
     path = Path(path)
     content = read_checkpoint(path)
-    kind = kind_of(path, content)
+    kind = _kind_of(path, content)
     tensors = next(content[key] for key in _KINDS if key in content)
     prefix, skip = "regressor." if kind == "spin" else "", _BODY + _OTHER[kind]
     part = prefix or only
@@ -63,7 +75,7 @@ def load_published(model: nn.Module, path: Path | str, *, only: str = "") -> Loa
     return LoadReport(kind, tuple(chosen), ignored, tuple(name for name in state if name not in chosen))
 
 
-def kind_of(path: Path, content: Mapping[str, Any]) -> str:
+def _kind_of(path: Path, content: Mapping[str, Any]) -> str:
     """Kind of a checkpoint: "vibe" (also ours), "spin" or "hmr2.0". Raises CheckpointError for others."""
     present = [key for key in _KINDS if key in content]
     if len(present) != 1 or not isinstance(content[present[0]], Mapping):
@@ -114,3 +126,195 @@ def some(names: Iterable[str]) -> str:
     shown = sorted(names)
     rest_text = f" and {len(shown) - 5} more" if len(shown) > 5 else ""
     return (", ".join(shown[:5]) or "none") + rest_text
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A generator in evaluation mode, on its device, with the records of its checkpoint."""
+
+    generator: VideoModel
+    checkpoint: Path
+    kind: str  # ours, or published: vibe, and frame by frame spin and hmr2.0
+    config: VideoConfig
+    stand_in: bool  # trained on demo data
+    features: Mapping[str, Any] | None  # identity of the feature stream of its training, if recorded
+    extra_streams: Mapping[str, Any] = field(default_factory=dict)  # identities of its extra streams, by argument
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """Facts about the checkpoint, for files made with it."""
+        return {"kind": self.kind, "file": self.checkpoint.name, "sha256": runs.file_digest(self.checkpoint)}
+
+    @property
+    def title(self) -> str:
+        return {"spin": "SPIN", HMR2: "HMR2.0"}.get(self.kind) or models.model_of(self.config).title
+
+    @property
+    def stream(self) -> str | None:
+        """Name of its feature stream; None for published models with SPIN's features, which may have any name."""
+        return None if self.kind in ("vibe", "spin") else self.config.stream
+
+    def check_split(self, split: Split, stream: str) -> bool:
+        """Whether one of the model's streams has random weights. Raises DataError as `check_features`."""
+        streams = {"features": stream, **{name: extra.stream for name, extra in self.config.extra_streams.items()}}
+        if absent := [name for name in streams.values() if name not in split.streams]:
+            has = ", ".join(split.streams) or "none"
+            raise DataError(
+                f"{split.name}: expected the streams {', '.join(absent)}, which {self.checkpoint} reads; found {has}. "
+                "Extract them, or name another stream of features: --stream."
+            )
+        stand_in = False
+        for argument, name in streams.items():
+            manifest = split.stream_manifest(name)
+            self.check_features(f"{split.name}/{name}", manifest["dim"], manifest.get("identity"), of=argument)
+            stand_in |= bool(manifest.get("stand_in"))
+        return stand_in
+
+    def check_features(
+        self, name: str, dim: int, identity: Mapping[str, Any] | None = None, *, of: str = "features"
+    ) -> None:
+        """Raise DataError for a stream of another size, or of another network if both are recorded.
+
+        name: of the stream; of: the model's argument.
+        """
+        size = self.config.feature_size if of == "features" else self.config.extra_streams[of].size
+        if dim != size:
+            raise DataError(
+                f"{name}: expected {of} of {size} numbers, as {self.checkpoint} was trained on, found {dim}. Name the "
+                "stream that it was trained on: --stream, or [features] of luigi.cfg."
+            )
+        expected = self.features if of == "features" else self.extra_streams.get(of)
+        if not expected or not identity or "imported" in (expected.get("kind"), identity.get("kind")):
+            return
+        recorded = expected.keys() | (() if self.kind == HMR2 else identity.keys())
+        if keys := sorted(key for key in recorded if expected.get(key) != identity.get(key)):
+            before, now = (", ".join(f"{key} {_text(side.get(key))}" for key in keys) for side in (expected, identity))
+            do = "Name the same network: --weights, --precision, or [features] of luigi.cfg."
+            if self.kind == HMR2:
+                do = "Extract them by this file, as stream of another name, or predict clips."
+            raise DataError(
+                f"{name}: expected {of} as those that {self.checkpoint} was trained on, {before}; found {now}. {do}"
+            )
+
+
+def _text(part: Any) -> str:
+    """Part of an identity as its option is written: untrained:7"""
+    if isinstance(part, Mapping) and "kind" in part:
+        return f"{part['kind']}:{part.get('argument') or str(part.get('file_sha256'))[:12]}"
+    return "not recorded" if part is None else str(part)
+
+
+def load_trained(checkpoint: Path, body: Path | None, device: str = "auto") -> Trained:
+    """Load a trained generator.
+
+    Our checkpoints contain the settings; VIBE's files have the published sizes; SPIN's has no temporal encoder; heads
+    of HMR2.0 need features of the same file.
+
+    body: folder of SMPL's files; None: the procedural body. device: auto, cpu, cuda, cuda:1, ...
+    Raises CheckpointError for another file or other sizes, MissingAssets for missing body files, ConfigError for a
+    missing device, StandInMixed if only one of checkpoint and body is demo data.
+    """
+    target = device_of(device)
+    content = read_checkpoint(checkpoint)
+    for key, noun in (("training", "the state of a training"), ("mposer_state_dict", "a motion prior")):
+        if key in content:
+            raise CheckpointError(f"{checkpoint}: expected a model, found {noun}. Name the best.pt of a run.")
+    config, stand_in = _config(checkpoint, content), bool(content.get("stand_in", False))
+    kind, features = "ours", content.get("features")
+    if config is None:  # published: VIBE's, or frame by frame SPIN's (its regressor) and HMR2.0's
+        kind, vibe = _kind_of(checkpoint, content), models.find("vibe")
+        config = models.variant_of(vibe.config(), vibe.baseline if kind != "vibe" else "")
+    model = load_body(body)  # after the checks of the checkpoint, which do not need it
+    runs.one_kind({f"the checkpoint {checkpoint}": stand_in, f"the body in {body}": model.is_stand_in})
+    if kind == HMR2:  # its heads need tokens of this checkpoint
+        config = replace(config, stream=HMR2_STREAM, feature_size=HMR2_TOKEN_SIZE)
+        features = {"kind": HMR2_STREAM, "weights": {"kind": "file", "file_sha256": runs.file_digest(checkpoint)}}
+    generator = _Hmr2Head(model) if kind == HMR2 else models.model_of(config).build(config, model)
+    load_published(generator, checkpoint)
+    return Trained(
+        generator=generator.to(target).eval(),
+        checkpoint=checkpoint,
+        kind=kind,
+        config=config,
+        stand_in=stand_in,
+        features=features,
+        extra_streams=content.get("extra_streams") or {},
+    )
+
+
+def _config(checkpoint: Path, content: Mapping[str, Any]) -> VideoConfig | None:
+    """Settings of the training of a checkpoint of ours; None for a published one."""
+    settings = content.get("config")
+    if settings is None:
+        return None
+    name = content.get("of_model", "vibe")
+    if not_installed := models.not_installed(name):
+        raise CheckpointError(f"{checkpoint}: checkpoint of {not_installed}. Install that package.")
+    try:
+        return models.find(name).config.from_dict(settings)
+    except PlugInError as error:
+        raise CheckpointError(f"{checkpoint}: {error}") from error
+    except (AttributeError, ConfigError, TypeError) as error:
+        raise CheckpointError(
+            f"{checkpoint}: 'config': {error}. Another version of this project made it: use that one, or train again."
+        ) from error
+
+
+class _Hmr2Head(VideoModel):
+    """HMR2.0's heads (Goel et al., ICCV 2023, 3.1): a body from each frame's token, with the checkpoint's names."""
+
+    project = staticmethod(functools.partial(cameras.project, crop_px=HMR2_CROP_PX))
+
+    def __init__(self, body: Body) -> None:
+        super().__init__()
+        self.smpl_head = _LinearHeads()
+        self.body = body
+
+    def regress(self, features: Tensor) -> Estimate:
+        """(B, T, 1024) -> bodies and cameras, (B, T, ...)."""
+        pose, shape, camera = self.smpl_head(features)
+        vectors = pose.unflatten(-1, (24, 2, 3))  # the first and second column of each rotation
+        return Estimate.of_6d(vectors.mT.flatten(-3), shape, camera)
+
+
+class _LinearHeads(nn.Module):
+    """(..., 1024) -> pose (..., 144) 6D, shape (..., 10), camera (..., 3): each the sum of a mean and a layer."""
+
+    init_body_pose: Tensor
+    init_betas: Tensor
+    init_cam: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.decpose = nn.Linear(HMR2_TOKEN_SIZE, POSE_SIZE)
+        self.decshape = nn.Linear(HMR2_TOKEN_SIZE, SHAPE_SIZE)
+        self.deccam = nn.Linear(HMR2_TOKEN_SIZE, CAMERA_SIZE)
+        for name, size in (("body_pose", POSE_SIZE), ("betas", SHAPE_SIZE), ("cam", CAMERA_SIZE)):
+            self.register_buffer(f"init_{name}", torch.zeros(1, size))
+
+    def forward(self, token: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        pose = self.decpose(token) + self.init_body_pose
+        return pose, self.decshape(token) + self.init_betas, self.deccam(token) + self.init_cam
+
+
+def load_body(folder: Path | None) -> Body:
+    """Load the body from SMPL's files; None: the procedural one."""
+    from pipeline.body import Body  # smplx is slow to import, and a finished run needs none
+
+    return Body.stand_in() if folder is None else Body.load(folder)
+
+
+def device_of(name: str, local_rank: int | None = None) -> torch.device:
+    """Device of a setting: auto, cpu, cuda or cuda:1; with `local_rank`, a GPU per process. Raises ConfigError."""
+    try:
+        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+    except RuntimeError as error:
+        raise ConfigError(f"device: expected auto, cpu, cuda or cuda:1, found {name!r}") from error
+    if device.type == "cuda" and local_rank is not None:
+        if device.index is not None:
+            raise ConfigError(f"device: found {name!r}, but each of several processes has a GPU of its own. Use cuda.")
+        device = torch.device("cuda", local_rank)
+    n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device.type not in ("cpu", "cuda") or (device.type == "cuda" and (device.index or 0) >= n_gpus):
+        raise ConfigError(f"device: {name!r} needs {device}, but torch finds {n_gpus} GPUs here. Use cpu, or auto.")
+    return device

@@ -21,7 +21,7 @@ from vibe_model.evaluation import protocols
 
 if TYPE_CHECKING:
     from cache import Split
-    from vibe_model.prediction.trained import Trained
+    from vibe_model.checkpoints import Trained
 
 NOTE: Final = "published figures are beside their protocol; hmmr averages over videos"
 
@@ -68,8 +68,8 @@ def positive(text: str) -> float:
 
 
 def run(args: argparse.Namespace) -> int:
-    from vibe_model.evaluation.evaluate import evaluate_all  # imports torch
-    from vibe_model.prediction.trained import load_trained
+    from vibe_model.checkpoints import load_trained  # imports torch
+    from vibe_model.evaluation.evaluate import evaluate_all
 
     opened = cache.open(args.cache or settings().paths.cache)
     _ = [opened[name] for name in args.split]  # raises CacheError before the model is loaded

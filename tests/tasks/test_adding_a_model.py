@@ -13,7 +13,7 @@ from tests.tasks.conftest import Project
 from tests.vibe_model.builders import TinyBody
 from tests.vibe_model.training.tiny_runs import assert_same_run, in_memory, killed_at, like_vibe, scalars
 from vibe_model import losses, models, training
-from vibe_model.prediction.trained import load_trained
+from vibe_model.checkpoints import load_trained
 
 TINY = {"seqlen": "6", "batch_size": "2", "iterations": "3", "epochs": "2", "hidden_size": "8"}
 
@@ -36,7 +36,7 @@ def test_it_trains_is_killed_resumed_evaluated_and_loaded(package, tmp_path, mon
         tag for tag, _ in scalars(folder)
     }
 
-    monkeypatch.setattr("vibe_model.prediction.trained.load_body", lambda folder: TinyBody())
+    monkeypatch.setattr("vibe_model.checkpoints.load_body", lambda folder: TinyBody())
     trained = load_trained(folder / "best.pt", None, "cpu")
     assert type(trained.generator).__name__ == "Former"
     assert models.variant_of(killed, "single-frame").per_frame

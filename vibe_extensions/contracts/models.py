@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from vibe_model import models, runs
+from vibe_model.checkpoints import load_body
 from vibe_model.networks.video_model import CAMERA_SIZE, SHAPE_SIZE, Estimate, VideoModel
-from vibe_model.prediction.trained import load_body
 from vibe_model.settings import VideoConfig
 from vibe_model.training.data import TrainingBatch
 from vibe_model.training.trainer import ProcessGroup, Step

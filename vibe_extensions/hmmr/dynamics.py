@@ -18,7 +18,7 @@ from cache.windows import windows_of
 from vibe_model import metrics
 from vibe_model.losses import COMMON14
 from vibe_model.networks.video_model import Estimate, VideoModel
-from vibe_model.prediction.predict import POSED_AT_ONCE, device_of
+from vibe_model.prediction.predict import POSED_AT_ONCE
 from vibe_model.prediction.windows import NOTHING, read_inputs, select_tracks, streams_of
 from vibe_model.rotations import rotation_6d_to_matrix
 from vibe_model.settings import Reading
@@ -156,7 +156,7 @@ def _from_stills(
     for start in range(0, len(rows), POSED_AT_ONCE):
         windows = rows[start : start + POSED_AT_ONCE, None] + np.array([0, 1])
         read = read_inputs(split, windows, stream, extra_streams)  # (n, 1, F) each
-        inputs = {name: torch.as_tensor(array, device=device_of(generator)) for name, array in read.items()}
+        inputs = {name: torch.as_tensor(array, device=generator.device) for name, array in read.items()}
         moments = generator.regress_stills(**inputs)
         together = Estimate(*(torch.cat(parts, dim=1) for parts in zip(*moments.values(), strict=True)))
         joints.append(generator.pose(together, eval_joints=True, vertices=False)["kp_3d"].float().cpu().numpy())

@@ -21,7 +21,7 @@ from vibe_model.evaluation import protocols
 from vibe_model.evaluation.protocols import Labels, Protocol
 from vibe_model.losses import COMMON14
 from vibe_model.networks.video_model import Estimate, VideoModel
-from vibe_model.prediction.predict import POSED_AT_ONCE, TrackBodies, device_of
+from vibe_model.prediction.predict import POSED_AT_ONCE, TrackBodies
 from vibe_model.rotations import axis_angle_to_matrix, rotation_6d_to_matrix
 from vibe_model.runs import NEUTRAL_BODY
 
@@ -178,7 +178,7 @@ class Scorer:
         needed = np.flatnonzero(np.any([truth.with_joints | truth.with_keypoints for truth in truths], axis=0))
         for start in range(0, len(needed), POSED_AT_ONCE):
             part = needed[start : start + POSED_AT_ONCE]
-            bodies = predicted.on_device(part, device_of(self._generator))
+            bodies = predicted.on_device(part, self._generator.device)
             rows = {key: part[np.any([t.with_body[part] for t in group], axis=0)] for key, group in groups.items()}
             meshed = any(len(rows[key]) and with_mesh[key] for key in groups)
             posed: dict[str, Tensor] = {}
@@ -363,7 +363,7 @@ def _label_bodies(generator: VideoModel, split: Split, genders: Iterable[str]) -
     """Bodies by gender, on the generator's device. Raises MissingAssets if a gender's files are missing."""
     try:
         of_genders = {
-            gender: generator.body.of(gender).to(device_of(generator)) for gender in genders if gender != NEUTRAL_BODY
+            gender: generator.body.of(gender).to(generator.device) for gender in genders if gender != NEUTRAL_BODY
         }
     except MissingAssets as error:
         raise MissingAssets(f"{split.name}: PVE compares with the gendered bodies of its labels: {error}") from None

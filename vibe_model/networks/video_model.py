@@ -48,6 +48,11 @@ class VideoModel(nn.Module, ABC):
     margin: int = 0  # frames on either side of a window that are context only
     repeats_ends: bool = False  # repeat the first and last frame of a track as context
 
+    @property
+    def device(self) -> torch.device:
+        """The device of its parameters."""
+        return next(self.parameters()).device
+
     @abstractmethod
     def regress(self, features: Tensor) -> Estimate:
         """(B, T, feature_size) -> bodies and cameras, (B, T, ...), for any T."""

@@ -216,7 +216,7 @@ def posed_arrays(generator: VideoModel, arrays: Sequence[Float32s], *names: str)
     for start in range(0, len(arrays[0]), POSED_AT_ONCE):
         few = (np.ascontiguousarray(array[start : start + POSED_AT_ONCE]) for array in arrays)
         with torch.no_grad():
-            estimate = Estimate(*(torch.as_tensor(array, device=device_of(generator)) for array in few))
+            estimate = Estimate(*(torch.as_tensor(array, device=generator.device) for array in few))
             out = generator.pose(estimate, vertices="verts" in names)
         parts.append([out[name].float().cpu().numpy() for name in names])
     return [np.concatenate(of_name) for of_name in zip(*parts, strict=True)]
@@ -230,11 +230,6 @@ def file_name(track: str) -> str:
     """
     readable = re.sub(r"[^A-Za-z0-9._-]+", "_", track).strip("._-")[:80] or "track"
     return f"{readable}-{hashlib.sha256(track.encode()).hexdigest()[:16]}.npz"
-
-
-def device_of(generator: VideoModel) -> torch.device:
-    """The device of the model's parameters."""
-    return next(generator.parameters()).device
 
 
 def _groups(plans: Iterator[Plan], batch_size: int) -> Iterator[list[Plan]]:
@@ -262,7 +257,7 @@ def _regress(
     stills: bool,
 ) -> dict[Seen, list[Float32s]]:
     """rotmat, shape, camera of each window's rows, (T, ...) each; with `around`, then the rotmat of each step."""
-    device = device_of(generator)
+    device = generator.device
     estimates: dict[Seen, list[Float32s]] = {}
     shapes = {window: (window[1] - window[0], *window[2:]) for window in windows}
     for length, before, after in sorted(set(shapes.values())):

@@ -11,12 +11,11 @@ import numpy as np
 from torch import nn
 
 from vibe_model import models, runs
-from vibe_model.checkpoints import LoadReport, load_published, read_checkpoint
+from vibe_model.checkpoints import LoadReport, load_body, load_published, read_checkpoint
 from vibe_model.errors import ConfigError, DataError
 from vibe_model.evaluation import protocols
 from vibe_model.evaluation.evaluate import choose_sigma, evaluate_all, evaluate_split
 from vibe_model.networks.video_model import VideoModel
-from vibe_model.prediction.trained import load_body
 from vibe_model.prediction.windows import select_tracks
 from vibe_model.settings import VideoConfig, split_of
 from vibe_model.training.data import TrainingBatch, TrainingBatches, stream

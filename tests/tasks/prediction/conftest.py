@@ -18,8 +18,8 @@ from vibe_extensions.clips.prediction import job as jobs
 from vibe_extensions.clips.prediction.job import PredictionJob
 from vibe_extensions.demo import writing as synthetic
 from vibe_model import models
+from vibe_model.checkpoints import Trained, load_trained
 from vibe_model.networks.video_model import VideoModel
-from vibe_model.prediction.trained import Trained, load_trained
 from vibe_model.settings import VideoConfig
 from vibe_model.vibe.config import TrainConfig
 
@@ -88,7 +88,7 @@ the_body = functools.cache(Body.stand_in)
 def one_body() -> Iterator[None]:
     """The procedural body is read once, in place of SMPL's too: that takes a third of a second."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vibe_model.prediction.trained.load_body", lambda folder: the_body())
+        patch.setattr("vibe_model.checkpoints.load_body", lambda folder: the_body())
         patch.setattr(Body, "stand_in", the_body)
         yield
 
@@ -108,7 +108,7 @@ def made(world: World, tmp_path_factory: pytest.TempPathFactory) -> PredictionJo
     """The whole of it, once: two tracks with 2D labels, an untrained model, bodies, an overlay. Read-only."""
     with pytest.MonkeyPatch.context() as patch:
         FakeNetwork.install(patch)
-        patch.setattr("vibe_model.prediction.trained.load_body", lambda folder: the_body())
+        patch.setattr("vibe_model.checkpoints.load_body", lambda folder: the_body())
         patch.delenv("LUIGI_CONFIG_PATH", raising=False)
         patch.chdir(tmp_path_factory.mktemp("without_settings"))
         return world.predicted(tmp_path_factory.mktemp("made"))

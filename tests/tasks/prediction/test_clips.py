@@ -25,8 +25,8 @@ from tests.tasks.conftest import FakeNetwork
 from tests.tasks.prediction.conftest import SHORT, World, save_checkpoint
 from vibe_extensions.clips.prediction.motions import TO_WORLD
 from vibe_extensions.hmmr.config import HMMRConfig
+from vibe_model.checkpoints import load_trained
 from vibe_model.networks.video_model import VideoModel
-from vibe_model.prediction.trained import load_trained
 
 N_LONG, N_SHORT = 28, 15  # frames; 15 have neither past nor future of the whole window
 

@@ -12,9 +12,9 @@ from tasks import evaluation
 from tasks.__main__ import main
 from tasks.commands.evaluate import chosen_splits
 from tests.tasks.prediction.conftest import SPLIT, save_checkpoint, small_config
+from vibe_model.checkpoints import load_trained
 from vibe_model.errors import StandInMixed
 from vibe_model.evaluation.evaluate import evaluate_split
-from vibe_model.prediction.trained import load_trained
 
 
 def test_its_numbers_are_those_of_evaluation_called_by_hand(world, job, tmp_path, capsys) -> None:
@@ -44,7 +44,7 @@ def test_protocols_are_named_and_whole_tracks_evaluated(world, job, tmp_path, ca
     assert "published" not in result
     assert main([*words, "--protocol", "publishd"]) == 2
     assert "did you mean 'published'?" in capsys.readouterr().err
-    monkeypatch.setattr("vibe_model.prediction.trained.load_trained", lambda *_: pytest.fail("the model comes later"))
+    monkeypatch.setattr("vibe_model.checkpoints.load_trained", lambda *_: pytest.fail("the model comes later"))
     assert main([*words, "--split", "3dpw/test"]) == 2
     assert "no committed split '3dpw/test'; there are: videos/train" in " ".join(capsys.readouterr().err.split())
 

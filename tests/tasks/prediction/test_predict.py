@@ -29,9 +29,9 @@ from vibe_extensions.clips.prediction.predict import PredictionOptions, predict_
 from vibe_extensions.pages import video_file
 from vibe_extensions.pages.show.clip import DEMO_MARK, caption
 from vibe_model.cameras import crop_to_image, project
+from vibe_model.checkpoints import load_trained
 from vibe_model.errors import CheckpointError, StandInMixed
 from vibe_model.prediction.predict import TrackBodies, predict_tracks
-from vibe_model.prediction.trained import load_trained
 from vibe_model.vibe.networks import VIBE
 
 
@@ -285,7 +285,7 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path, content, message, m
         save_checkpoint(tmp_path / "last.pt", **content)
     else:
         torch.save(content, tmp_path / "last.pt")
-        monkeypatch.setattr("vibe_model.prediction.trained.load_body", lambda _: pytest.fail("the body comes later"))
+        monkeypatch.setattr("vibe_model.checkpoints.load_body", lambda _: pytest.fail("the body comes later"))
     with pytest.raises(CheckpointError, match=rf"last\.pt: {message}"):
         load_trained(tmp_path / "last.pt", None, "cpu")
 
@@ -390,7 +390,7 @@ def test_a_single_clip_takes_its_own_keypoints_along(world, tmp_path, capsys) ->
 
 
 def test_mistakes_in_the_arguments_are_reported(world, tmp_path, capsys, monkeypatch) -> None:
-    monkeypatch.setattr("vibe_model.prediction.trained.load_trained", lambda *_: pytest.fail("the model comes later"))
+    monkeypatch.setattr("vibe_model.checkpoints.load_trained", lambda *_: pytest.fail("the model comes later"))
     (tmp_path / "notes.txt").touch()
     of_model = ("--checkpoint", world.checkpoint, "--body", tmp_path)
     of_model = (*of_model, "--cache", tmp_path / "c", "--out", tmp_path / "o")

@@ -28,8 +28,8 @@ from tests.vibe_model.training.tiny_runs import (
 )
 from vibe_extensions.hmmr import losses as hmmr_losses
 from vibe_model import models, runs
+from vibe_model.checkpoints import load_trained
 from vibe_model.errors import CheckpointError, ConfigError, DataError, StandInMixed, TrainingDiverged
-from vibe_model.prediction.trained import load_trained
 from vibe_model.training import video as training
 from vibe_model.vibe.mposer import MPoser
 
@@ -112,7 +112,7 @@ def test_a_runs_checkpoint_is_loaded_as_what_it_is(kind, config, undisturbed, mo
     assert set(metrics["b/test"]) >= {"mpjpe", "pa_mpjpe", "pve", "accel", "pck", "auc", "baseline", "published"}
     assert metrics["a/test"]["frames"] == 0  # no labels: no reason to lose the run
     assert read(undisturbed, "config.json")["windows"]["datasets_2d"] == {"a/train": 3 + 2}
-    monkeypatch.setattr("vibe_model.prediction.trained.load_body", lambda folder: TinyBody())
+    monkeypatch.setattr("vibe_model.checkpoints.load_body", lambda folder: TinyBody())
     trained = load_trained(undisturbed / "best.pt", None, "cpu")
     assert (trained.config.MODEL, type(trained.generator)) == (kind, type(models.find(kind).build(config, TinyBody())))
     best = torch.load(undisturbed / "best.pt", weights_only=True)

@@ -74,7 +74,7 @@ def _predict(args: argparse.Namespace, out: Path) -> tuple[list[dict[str, Any]],
         expected = f"a clip, a folder of clips, or a split of the cache {args.cache}"
         raise ConfigError(f"{named}: expected {expected}, found no such file, folder or split")
     from vibe_extensions.clips.prediction import job as jobs  # imports torch
-    from vibe_model.prediction.trained import load_trained
+    from vibe_model.checkpoints import load_trained
 
     loaded = sections.load(settings_file(), tolerant=True, optional=True)
     if (body := args.body or loaded.value("paths.body")) is None:

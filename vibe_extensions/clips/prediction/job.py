@@ -19,9 +19,8 @@ from pipeline.files.raw.stand_in import MARKER, is_stand_in
 from pipeline.settings.file import BY_SET, Section
 from pipeline.settings.sections import Settings, stream_of
 from vibe_model import runs
-from vibe_model.checkpoints import HMR2
+from vibe_model.checkpoints import HMR2, Trained
 from vibe_model.errors import DataError
-from vibe_model.prediction.trained import Trained
 
 CLIPS: Final = "clips"  # links to single clips: CACHE-clips, or for a cache in a bucket OUT/clips
 
