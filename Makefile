@@ -1,6 +1,7 @@
 # Every command here also runs by hand: see what it does with `make -n TARGET`.
 PYTHON ?= python3
 BIN := .venv/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 LUIGI := $(BIN)/luigi --module tasks
 EMBEDDED := penn_action posetrack insta_variety kinetics mpi_inf_3dhp h36m 3dpw emdb bedlam amass videos
 # The tests start hundreds of processes: with bytecode, whatever the environment says about it, these compile nothing.
@@ -20,9 +21,14 @@ setup: .venv/.ready  ## the virtual environment, with everything installed
 
 .venv/.ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Python 3.11 to 3.13 is needed: make PYTHON=python3.12 ...")'
-	@echo "Setting up .venv (PyTorch and its libraries: a few minutes and 6 GB, once)"
+	@echo "Setting up .venv: 7.5 GB, about 10 minutes, once"
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev,docs]'
+	@echo "  1/3 PyTorch and its CUDA libraries (5.4 GB, most of the time)"
+	@$(PIP) $$($(PYTHON) -c 'import tomllib; print(*(p for p in tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"] if p.startswith("torch")))')
+	@echo "  2/3 NumPy, OpenCV, Zarr, Luigi and the rest of the pipeline"
+	@$(PIP) --editable .
+	@echo "  3/3 extras, and tools for tests and docs"
+	@$(PIP) --editable '.[dev,docs]'
 	@touch $@
 
 # What an interruption says is to be typed again.

@@ -175,6 +175,14 @@ def test_commands_exist_and_take_their_arguments(page: Path, monkeypatch: pytest
     assert {str(command): wrong for command in SHOWN[page] if (wrong := problem(command))} == {}
 
 
+def test_commands_run_as_they_are_typed_in_a_clone() -> None:
+    """Without `activate`: PATH has no luigi, and its python has no packages. OF_INSTALLED is about any installation."""
+    typed = [command for page, shown in SHOWN.items() if name_of(page) not in OF_INSTALLED for command in shown]
+    bare = re.compile(r"(?:[A-Z_]+=\S+ )*(?:luigi --module|python -m (?:pipeline|tasks)) [a-zA-Z]")
+    assert [str(command) for command in typed if bare.match(command.text)] == []
+
+
+OF_INSTALLED = {f"docs/{page}.md" for page in ("installing", "settings", "terminal", "api/index")} | {"CHANGELOG.md"}
 OF_OTHERS = {
     *("--build-arg", "--ignore-existing", "--immutable", "--ipc", "--partition", "--dist", "--gpus"),
     *("--pred-out-dir", "--save-predictions"),
