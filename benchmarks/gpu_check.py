@@ -33,7 +33,6 @@ from torchvision.models import resnet50
 import cache
 from pipeline.body import Body
 from pipeline.features import networks
-from pipeline.features.networks.cuda import multiplies_bf16
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import Machine
 from pipeline.features.streams.network import ResNet50
@@ -115,7 +114,8 @@ def gpu(root: Path, args: argparse.Namespace) -> Iterator[str]:
     card, n = torch.cuda.get_device_properties(device), torch.cuda.device_count()
     cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
     yield f"{n} x {card.name}, {card.total_memory / 2**30:.0f} GiB, compute capability {card.major}.{card.minor}; "
-    yield f"CUDA {torch.version.cuda}, cuDNN {cudnn}; bf16: {'yes' if multiplies_bf16(device) else 'no, fast is fp32'}."
+    bf16 = "yes" if networks.has_bf16(device) else "no, fast is fp32"
+    yield f"CUDA {torch.version.cuda}, cuDNN {cudnn}; bf16: {bf16}."
     x = torch.ones(512, 512, device=device)
     if float((x @ x).sum()) != 512.0**3:
         raise RuntimeError("a product of two matrices of ones is wrong")

@@ -1,35 +1,50 @@
 """Run networks on CPU or GPU, in batches and threads.  crops -> [network] -> features
 
+A GPU computes one batch while it copies the next. A CPU computes a batch per core: a ResNet-50 by oneDNN's fused
+convolutions, in which bias, residual sum and ReLU take one pass over the memory (torch's compiler uses the same
+operators, but needs a C++ compiler and a minute), other networks crop by crop.
+
 Importing this imports torch, so streams import it when they compute.
 """
 
 from __future__ import annotations
 
 import copy
+import platform
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from pipeline.crops import CROP_SIZE
 from pipeline.demo import calibration_crops
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, PipelineError
 from pipeline.features.networks import backbones
 from pipeline.features.networks.backbones import fold_batch_norms
-from pipeline.features.networks.base import Loaded, Network, Normalisation, chosen_device, compute
-from pipeline.features.networks.cpu import CpuNetwork, OneByOne, bf16_is_native
-from pipeline.features.networks.cuda import CudaNetwork, multiplies_bf16
+from pipeline.features.networks.base import Loaded, Network, Normalisation, PlainNetwork, chosen_device, compute
 from pipeline.features.streams.base import Machine
 from pipeline.features.weights import WeightsSpec
+from pipeline.processes import cores
 
-__all__ = ["Network", "chosen_device", "compute", "load", "run"]
+__all__ = ["Network", "chosen_device", "compute", "has_bf16", "load", "run"]
 
 CALIBRATION_CROPS: Final = 96  # rendered crops that standardise a ResNet-50 with random weights
 COMPARED_CROPS: Final = 4  # rendered crops that compare fast features with exact ones
 LEAST_COSINE: Final = 0.9999  # of fast and exact features
+FAST_BATCH: Final = 256  # on a GPU
+EXACT_BATCH: Final = 64  # on a GPU
+BATCH_SIZE: Final = 16  # on a CPU: larger ones are not faster, and intermediate results still fit the caches
+SMALL_BATCH: Final = 8  # of networks that compute a crop at a time, which may take seconds
+PORTABLE: Final = 1  # cudaHostRegisterPortable: pinned for every GPU of the process
+
+# cuDNN's flags are global and read when layers are launched: one network at a time sets its own.
+_LAUNCHING: Final = threading.Lock()
 
 
 def load(
@@ -58,9 +73,9 @@ def load(
         provenance["standardisation"] = dict(statistics)
     running: Network
     if device.type == "cuda":
-        running = CudaNetwork(fold(), device, machine, fast=fast and multiplies_bf16(device))
+        running = _CudaNetwork(fold(), device, machine, fast=fast and has_bf16(device))
     else:
-        running = CpuNetwork(fold(), machine, fast=fast)
+        running = _FusedOnCpu(fold(), machine, fast=fast)
     if statistics is not None:
         running.mean, running.std = (np.array(statistics[name], np.float32) for name in ("mean", "std"))
     return running
@@ -79,17 +94,32 @@ def run(load: Callable[[], Loaded], precision: str, machine: Machine) -> Network
             f"precision fast: {loaded.provenance['network']} reads {', '.join(loaded.columns)}, which bf16 rounds to "
             "three digits. Set precision = exact."
         )
-    fast = precision == "fast" and (multiplies_bf16(device) if on_cuda else bf16_is_native())
 
     def on_device(loaded: Loaded, *, fast: bool) -> Network:
-        return CudaNetwork(loaded, device, machine, fast=fast) if on_cuda else OneByOne(loaded, machine, fast=fast)
+        return _CudaNetwork(loaded, device, machine, fast=fast) if on_cuda else _OneByOne(loaded, machine, fast=fast)
 
     running = on_device(loaded, fast=False)
-    if fast:
+    if precision == "fast" and has_bf16(device):
         exact, loaded = running, replace(loaded, network=copy.deepcopy(loaded.network).cpu())
         running = on_device(loaded, fast=True)
         _check_fast(exact, running, str(loaded.provenance["network"]))
     return running
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether a device multiplies bf16.
+
+    GPUs do from Ampere on; older ones emulate it slowly, or refuse it. On other CPUs, oneDNN's emulation is slower than
+    fp32.
+    """
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if not (hasattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported") and torch.ops.mkldnn._is_mkldnn_bf16_supported()):
+        return False
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return True
+    instructions = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(hasattr(torch.cpu, name) and getattr(torch.cpu, name)() for name in instructions)
 
 
 def _render_crops(n: int, region: tuple[int, int]) -> NDArray[np.uint8]:
@@ -115,7 +145,192 @@ def _check_fast(exact: Network, fast: Network, name: str) -> None:
 
 def _statistics(loaded: Loaded) -> dict[str, list[float]]:
     """Mean and standard deviation of each feature over rendered crops, rounded so that JSON is exact."""
-    exact = CpuNetwork(loaded, Machine(), fast=False)
+    exact = _FusedOnCpu(loaded, Machine(), fast=False)
     features = compute(exact, _render_crops(CALIBRATION_CROPS, loaded.region)).astype(np.float64)
     mean, std = features.mean(axis=0), features.std(axis=0, ddof=1).clip(min=1e-4)
     return {"mean": [float(f"{x:.6g}") for x in mean], "std": [float(f"{x:.6g}") for x in std]}
+
+
+class _CudaNetwork(Network):
+    """A network on a GPU; crops are copied as bytes and normalised there.
+
+    fast: bf16, channels last, two threads with a stream each, optionally torch.compile. Otherwise fp32 without TF32, by
+    deterministic algorithms, in batches of one size and one thread.
+    """
+
+    def __init__(self, loaded: Loaded, device: torch.device, machine: Machine, *, fast: bool) -> None:
+        super().__init__(loaded, (machine.batch_size or FAST_BATCH) if fast else EXACT_BATCH, 2 if fast else 1)
+        self.device = str(torch.cuda.get_device_name(device))
+        compiled = machine.compile and fast
+        self.arithmetic = "fp32 without TF32, deterministic"
+        if fast:
+            self.arithmetic = "bf16, compiled" if compiled else "bf16, layer by layer"
+        self._device = device
+        self._pinned: list[NDArray[np.uint8]] = []  # of each stream that this network computes
+        plain = PlainNetwork(loaded, fast=fast, channels_last=fast)
+        self._forward: Callable[[Tensor], Tensor] = plain.to(device)
+        if compiled:
+            self._forward = torch.compile(self._forward, mode="max-autotune-no-cudagraphs", dynamic=False)
+        self._of_thread = threading.local()
+        # By default, cuDNN rounds fp32 to TF32's 10 bits.
+        self._flags = {"benchmark": fast, "deterministic": not fast, "allow_tf32": fast}
+        if not loaded.columns:  # compile here, not in two threads at the same time
+            self(np.zeros((self.batch_size, *self.region, 3), np.uint8))
+
+    def adopt(self, memory: NDArray[np.uint8]) -> None:
+        """Pin the memory, so that the GPU copies crops while it computes. Raises PipelineError."""
+        with torch.cuda.device(self._device):
+            error = int(torch.cuda.cudart().cudaHostRegister(memory.ctypes.data, memory.nbytes, PORTABLE))  # type: ignore[no-untyped-call]
+        if error:
+            raise PipelineError(
+                f"cannot pin {memory.nbytes >> 20} MB for copies to the GPU (cudaHostRegister: {error}). Free some "
+                "memory, or use a smaller batch size or the device cpu."
+            )
+        self._pinned.append(memory)
+
+    def release(self) -> None:
+        """Unpin the memory that was adopted last."""
+        if self._pinned:
+            with torch.cuda.device(self._device):
+                torch.cuda.cudart().cudaHostUnregister(self._pinned.pop().ctypes.data)  # type: ignore[no-untyped-call]
+
+    @torch.inference_mode()
+    def _compute(self, crops: NDArray[np.uint8], labels: Mapping[str, Tensor]) -> NDArray[np.float32]:
+        with torch.cuda.stream(self._stream()):
+            there = torch.from_numpy(crops).to(self._device, non_blocking=True)
+            beside = {name: values.to(self._device) for name, values in labels.items()}
+            with _LAUNCHING, torch.backends.cudnn.flags(enabled=True, **self._flags):
+                features = self._forward(there, **beside)
+            # Waits for this thread's stream only. Then the crops' memory may be overwritten.
+            result: NDArray[np.float32] = features.cpu().numpy()
+        return result
+
+    def _stream(self) -> torch.cuda.Stream:
+        if not hasattr(self._of_thread, "stream"):
+            self._of_thread.stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+            # The weights were copied in the default stream.
+            self._of_thread.stream.wait_stream(torch.cuda.default_stream(self._device))
+        stream: torch.cuda.Stream = self._of_thread.stream
+        return stream
+
+
+class _FusedOnCpu(Network):
+    """ResNet-50 in `threads` threads (0: one per core), with a batch each. Bits do not depend on their number.
+
+    fast: bf16 if the CPU has it; else fp32, in batches of one size on all machines.
+    """
+
+    device = "cpu"
+
+    def __init__(self, loaded: Loaded, machine: Machine, *, fast: bool) -> None:
+        super().__init__(loaded, (machine.batch_size if fast else 0) or BATCH_SIZE, cores(machine.threads))
+        self._forward: _FusedNetwork | PlainNetwork
+        if _has_fused():
+            fast = fast and has_bf16(torch.device("cpu"))
+            self._forward = _FusedNetwork(loaded, fast=fast, batch_size=self.batch_size)
+            self.arithmetic = f"{'bf16' if fast else 'fp32'}, oneDNN's fused convolutions"
+        else:
+            self._forward = PlainNetwork(loaded, fast=False)
+            self.arithmetic = "fp32, layer by layer"
+
+    @torch.inference_mode()
+    def _compute(self, crops: NDArray[np.uint8], labels: Mapping[str, Tensor]) -> NDArray[np.float32]:  # noqa: ARG002
+        features: NDArray[np.float32] = self._forward(torch.from_numpy(crops)).numpy()
+        return features
+
+
+class _OneByOne(Network):
+    """Any network in `threads` threads (0: one per core), crop by crop: a row's bits depend only on its own input."""
+
+    device = "cpu"
+
+    def __init__(self, loaded: Loaded, machine: Machine, *, fast: bool) -> None:
+        super().__init__(loaded, machine.batch_size or SMALL_BATCH, cores(machine.threads))
+        self.arithmetic = f"{'bf16' if fast else 'fp32'}, layer by layer"
+        self._forward = PlainNetwork(loaded, fast=fast)
+
+    @torch.inference_mode()
+    def _compute(self, crops: NDArray[np.uint8], labels: Mapping[str, Tensor]) -> NDArray[np.float32]:
+        rows = [{name: values[i : i + 1] for name, values in labels.items()} for i in range(len(crops))]
+        pairs = zip(crops, rows, strict=True)
+        return np.concatenate([self._forward(torch.from_numpy(crop[None]), **row).numpy() for crop, row in pairs])
+
+
+_OPERATORS: Final = ("_reorder_convolution_weight", "_convolution_pointwise", "_convolution_pointwise_")
+
+Shape = tuple[int, int, int, int]
+
+
+def _has_fused() -> bool:
+    """Whether this torch has the operators."""
+    has_onednn = torch.backends.mkldnn.is_available() and bool(torch.backends.mkldnn.enabled)  # type: ignore[no-untyped-call]
+    return has_onednn and all(hasattr(torch.ops.mkldnn, name) for name in _OPERATORS)
+
+
+class _FusedNetwork:
+    """Folded ResNet: uint8 crops (batch_size, height, width, 3) RGB -> features (batch_size, 2048) float32."""
+
+    def __init__(self, loaded: Loaded, *, fast: bool, batch_size: int) -> None:
+        self._dtype = torch.bfloat16 if fast else torch.float32
+        network: Any = loaded.network.to(self._dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._normalisation, self._mean = loaded.normalisation, network.avgpool
+        self._first = _FusedConvolution(network.conv1, (batch_size, 3, *loaded.region))
+        self._pool = network.maxpool
+        shape = _output_shape(network.maxpool, self._first.output)
+        self._blocks: list[_FusedBottleneck] = []
+        for layer in (network.layer1, network.layer2, network.layer3, network.layer4):
+            for bottleneck in layer:
+                self._blocks.append(_FusedBottleneck(bottleneck, shape))
+                shape = self._blocks[-1].output
+
+    def __call__(self, crops: Tensor) -> Tensor:
+        pixels = self._normalisation(crops).to(self._dtype)
+        features = self._pool(self._first(pixels, "relu"))
+        for block in self._blocks:
+            features = block(features)
+        pooled: Tensor = self._mean(features)
+        return pooled
+
+
+class _FusedConvolution:
+    """One convolution, with its weights reordered for inputs of this shape."""
+
+    def __init__(self, layer: nn.Conv2d, shape: Shape) -> None:
+        where = [list(layer.padding), list(layer.stride), list(layer.dilation), layer.groups]
+        weight = torch.ops.mkldnn._reorder_convolution_weight(layer.weight.detach(), *where, list(shape))
+        self._rest = [weight, layer.bias if layer.bias is None else layer.bias.detach(), *where]
+        self.output = (shape[0], layer.out_channels, *_output_shape(layer, shape)[2:])
+
+    def __call__(self, pixels: Tensor, activation: str) -> Tensor:
+        """`activation`: "relu" or "none"."""
+        result: Tensor = torch.ops.mkldnn._convolution_pointwise(pixels, *self._rest, activation, [], "")
+        return result
+
+    def onto(self, other: Tensor, pixels: Tensor) -> Tensor:
+        """ReLU(other + convolution of pixels), in the memory of `other`."""
+        how = ["add", 1.0, "relu", [], ""]
+        result: Tensor = torch.ops.mkldnn._convolution_pointwise_.binary(other, pixels, *self._rest, *how)
+        return result
+
+
+class _FusedBottleneck:
+    def __init__(self, layers: Any, shape: Shape) -> None:
+        self._first = _FusedConvolution(layers.conv1, shape)
+        self._second = _FusedConvolution(layers.conv2, self._first.output)
+        self._last = _FusedConvolution(layers.conv3, self._second.output)
+        self._shortcut = None if layers.downsample is None else _FusedConvolution(layers.downsample[0], shape)
+        self.output = self._last.output
+
+    def __call__(self, features: Tensor) -> Tensor:
+        inner = self._second(self._first(features, "relu"), "relu")
+        return self._last.onto(features if self._shortcut is None else self._shortcut(features, "none"), inner)
+
+
+def _output_shape(layer: Any, shape: Shape) -> Shape:
+    """Output shape of a square convolution or pooling, with the input's channels."""
+    kernel, stride, padding, dilation = (
+        value[0] if isinstance(value, tuple) else int(value)
+        for value in (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
+    )
+    height, width = ((side + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1 for side in shape[2:])
+    return (*shape[:2], height, width)

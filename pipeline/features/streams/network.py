@@ -15,8 +15,8 @@ from pipeline.features.weights import NetworkWeights, WeightsSpec
 
 if TYPE_CHECKING:
     from pipeline.features.networks import Network
+    from pipeline.features.networks.backbones import Named
     from pipeline.features.networks.base import Loaded
-    from pipeline.features.networks.named import Named
 
 Precision = Literal["exact", "fast"]
 MOST_NETWORKS: Final = 3  # that stay in memory
@@ -143,14 +143,14 @@ class NamedNetwork(NetworkStream):
         return self.weights.stand_in
 
     def load_network(self) -> Loaded:
-        """Raises ConfigError if `dim` is wrong, and what `networks.named.Named.load` raises."""
+        """Raises ConfigError if `dim` is wrong, and what `networks.backbones.Named.load` raises."""
         network = self._library_network().load(self.weights)
         if network.dim != self.dim:
             raise ConfigError(f"dim {self.dim}: {self.kind} {self.network} gives {network.dim} numbers per crop")
         return network
 
     def _library_network(self) -> Named:
-        from pipeline.features.networks.named import Named
+        from pipeline.features.networks.backbones import Named
 
         return Named(self.kind, self.network, region_of(self.crop))
 

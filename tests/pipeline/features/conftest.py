@@ -11,7 +11,7 @@ from torchvision.models.resnet import Bottleneck, ResNet
 
 import cache
 from pipeline.features import networks
-from pipeline.features.networks import backbones, cpu
+from pipeline.features.networks import backbones
 from pipeline.files.pixels import sources
 
 
@@ -73,4 +73,4 @@ def small_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Networks that are loaded are small ones, and standardised over few crops."""
     monkeypatch.setattr(backbones, "resnet50", make_small)
     monkeypatch.setattr(networks, "CALIBRATION_CROPS", 4)
-    monkeypatch.setattr(cpu, "BATCH_SIZE", 4)
+    monkeypatch.setattr(networks, "BATCH_SIZE", 4)

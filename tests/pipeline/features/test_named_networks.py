@@ -17,7 +17,7 @@ from torchvision import models
 from cache import CropPolicy
 from pipeline.errors import ConfigError, MissingAssets, PipelineError
 from pipeline.features import streams
-from pipeline.features.networks.backbones import library_terms
+from pipeline.features.networks.backbones import _library_terms
 from pipeline.features.streams import Machine, NumberStream, network
 from pipeline.features.weights import NetworkWeights
 
@@ -135,7 +135,7 @@ def test_what_the_library_does_not_have_is_refused(options: Mapping[str, Any], w
     ],
 )
 def test_torchvisions_own_record_says_whose_weights_they_are(weights: Any, licence: str, file: str) -> None:
-    terms = library_terms(weights)
+    terms = _library_terms(weights)
     assert terms["licence"].startswith(licence)
     assert file in terms["source"]
 

@@ -12,10 +12,9 @@ from torchvision.models.resnet import ResNet
 
 from pipeline.errors import ConfigError
 from pipeline.features import networks
-from pipeline.features.networks import cpu, cuda
+from pipeline.features.networks import _CudaNetwork, _FusedOnCpu
 from pipeline.features.networks.backbones import fold_batch_norms
 from pipeline.features.networks.base import Loaded, Normalisation, PlainNetwork, torch_threads
-from pipeline.features.networks.cpu import CpuNetwork
 from pipeline.features.streams import Machine
 from pipeline.features.weights import WeightsSpec
 from vibe_extensions.demo.scene import calibration_crops
@@ -45,14 +44,14 @@ def truth(network: ResNet, crops: np.ndarray) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def exact(network: ResNet) -> CpuNetwork:
+def exact(network: ResNet) -> networks.Network:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cpu, "BATCH_SIZE", 4)
+        patch.setattr(networks, "BATCH_SIZE", 4)
         return on_cpu(network, fast=False)
 
 
 @pytest.fixture(scope="module")
-def fast(network: ResNet) -> CpuNetwork:
+def fast(network: ResNet) -> networks.Network:
     return on_cpu(network, fast=True, batch_size=8)
 
 
@@ -60,8 +59,8 @@ def loaded(network: ResNet) -> Loaded:
     return Loaded(fold_batch_norms(network), {}, (224, 224), Normalisation(), 2048)
 
 
-def on_cpu(network: ResNet, *, fast: bool, batch_size: int = 0, threads: int = 2) -> CpuNetwork:
-    return CpuNetwork(loaded(network), Machine("cpu", batch_size, threads), fast=fast)
+def on_cpu(network: ResNet, *, fast: bool, batch_size: int = 0, threads: int = 2) -> networks.Network:
+    return _FusedOnCpu(loaded(network), Machine("cpu", batch_size, threads), fast=fast)
 
 
 def plain_features(network: ResNet, crops: np.ndarray) -> np.ndarray:
@@ -84,22 +83,22 @@ def least_cosine(features: np.ndarray, truth: np.ndarray) -> float:
     return float(((features * truth).sum(axis=1) / lengths).min())
 
 
-def test_exact_features_are_torchvisions(exact: CpuNetwork, crops: np.ndarray, truth: np.ndarray) -> None:
+def test_exact_features_are_torchvisions(exact: networks.Network, crops: np.ndarray, truth: np.ndarray) -> None:
     features = networks.compute(exact, crops)
     assert (features.shape, features.dtype) == ((N, 2048), np.float32)
     assert error(features, truth) < 1e-5
 
 
-def test_fast_features_point_where_exact_ones_do(fast: CpuNetwork, crops: np.ndarray, truth: np.ndarray) -> None:
+def test_fast_features_point_where_exact_ones_do(fast: networks.Network, crops: np.ndarray, truth: np.ndarray) -> None:
     features = networks.compute(fast, crops).astype(np.float64)
     assert least_cosine(features, truth) > 0.9999
     assert error(features, truth) < 0.02
 
 
 def test_without_onednns_operators_or_bf16_features_are_exact_and_it_is_told(network, crops, truth, monkeypatch):
-    monkeypatch.setattr(cpu, "bf16_is_native", lambda: False)
+    monkeypatch.setattr(networks, "has_bf16", lambda device: False)
     assert on_cpu(network, fast=True, batch_size=1).arithmetic == "fp32, oneDNN's fused convolutions"
-    monkeypatch.setattr(cpu, "fused_available", lambda: False)
+    monkeypatch.setattr(networks, "_has_fused", lambda: False)
     plain = on_cpu(network, fast=True, batch_size=N)
     assert plain.arithmetic == "fp32, layer by layer"
     assert error(networks.compute(plain, crops), truth) < 1e-5
@@ -119,12 +118,12 @@ def test_what_a_gpu_computes_is_the_same_network(network: ResNet, crops: np.ndar
 
 @pytest.mark.parametrize("precision", ["fast", "exact"])
 def test_a_crops_bits_do_not_depend_on_its_company_on_lanes_or_on_threads(precision, network, crops, request):
-    two: CpuNetwork = request.getfixturevalue(precision)
+    two: networks.Network = request.getfixturevalue(precision)
     together = networks.compute(two, crops)
     np.testing.assert_array_equal(networks.compute(two, crops[2:3]), together[2:3])
     np.testing.assert_array_equal(networks.compute(two, crops[::-1]), together[::-1])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cpu, "BATCH_SIZE", two.batch_size)
+        patch.setattr(networks, "BATCH_SIZE", two.batch_size)
         one = on_cpu(network, fast=precision == "fast", batch_size=two.batch_size, threads=1)
     assert (one.lanes, two.lanes) == (1, 2)
     before = torch.get_num_threads()
@@ -205,7 +204,7 @@ def test_a_gpu_gives_torchvisions_features(compiled, network, crops, truth):
     memory = np.zeros((2, 64, 224, 224, 3), np.uint8)
     memory[:, :N] = crops
     for precision in (False, True):
-        there = cuda.CudaNetwork(loaded(network), device, Machine(batch_size=64, compile=compiled), fast=precision)
+        there = _CudaNetwork(loaded(network), device, Machine(batch_size=64, compile=compiled), fast=precision)
         there.adopt(memory)
         try:
             features = np.stack([there(part) for part in memory])[:, :N].astype(np.float64)
@@ -220,7 +219,7 @@ def test_a_gpu_gives_torchvisions_features(compiled, network, crops, truth):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 def test_a_network_of_several_streams_pins_and_unpins_the_memory_of_each(network: ResNet) -> None:
-    there = cuda.CudaNetwork(loaded(network), torch.device("cuda"), Machine(batch_size=1), fast=True)
+    there = _CudaNetwork(loaded(network), torch.device("cuda"), Machine(batch_size=1), fast=True)
     memories = [np.zeros((1, 224, 224, 3), np.uint8) for _ in range(2)]
     for _ in range(2):  # unpinned, all of it can be pinned once more
         for memory in memories:

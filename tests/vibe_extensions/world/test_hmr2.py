@@ -188,7 +188,7 @@ def test_the_token_is_that_of_the_published_architecture(tiny, tensors, file, cr
 
 
 def test_in_bf16_it_points_the_same_way_or_is_refused(tiny, file, crops, monkeypatch):
-    monkeypatch.setattr(networks, "bf16_is_native", lambda: True)
+    monkeypatch.setattr(networks, "has_bf16", lambda device: True)
     exact, fast = (Hmr2(checkpoint=file, precision=one).load(CPU, None) for one in ("exact", "fast"))
     assert fast.provenance["arithmetic"].startswith("bf16")
     a, b = (compute(network, crops).astype(np.float64) for network in (exact, fast))
