@@ -25,7 +25,7 @@ from pipeline.conversion.convert import convert
 from pipeline.conversion.plan import read_again, recorded_plan
 from pipeline.datasets.base import EXTRINSICS
 from pipeline.errors import PipelineError
-from pipeline.features.pixel_sources import pixels
+from pipeline.features.inputs import pixels
 from pipeline.features.plan import missing_rows
 from pipeline.features.weights import WeightsSpec
 from pipeline.plug_ins import service

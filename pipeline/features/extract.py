@@ -26,7 +26,7 @@ from pipeline.features.computing import device_of, load
 from pipeline.features.engine.meter import Meter
 from pipeline.features.engine.run import Output, Run
 from pipeline.features.engine.shards import Counts, PendingShard
-from pipeline.features.pixel_sources import Pixels, pixels, raw_folder
+from pipeline.features.inputs import Pixels, pixels, raw_folder
 from pipeline.features.plan import ExtractionPlan, missing_rows
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.processes import cluster

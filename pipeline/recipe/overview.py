@@ -21,7 +21,7 @@ from pipeline.conversion.plan import ConversionPlan, committed_split, compare
 from pipeline.detect.clips import EXTENSIONS, KEYPOINTS
 from pipeline.detect.plan import DetectionPlan, unlabelled_clips
 from pipeline.errors import PipelineError
-from pipeline.features.engine.shards import COMPARED, has_current_keys
+from pipeline.features.inputs import COMPARED, has_current_keys
 from pipeline.features.plan import (
     CHANGED,
     MissingRows,

@@ -25,7 +25,7 @@ from pipeline.cli.text import count, few
 from pipeline.conversion.identity import describe
 from pipeline.errors import PipelineError
 from pipeline.features import streams
-from pipeline.features.pixel_sources import column
+from pipeline.features.inputs import column
 from pipeline.features.plan import recorded_identity, recorded_spec
 from pipeline.features.spec import StreamSpec
 from pipeline.features.weights import WeightsSpec

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from cache import Split
 from pipeline.errors import PipelineError
 from pipeline.features.computing import compute_labels, load, numbers_of, region_slices, row_of
-from pipeline.features.pixel_sources import Cut, Pixels, column, crop_labels, cuts, label, label_batch, pixels
+from pipeline.features.inputs import Cut, Pixels, column, crop_labels, cuts, label, label_batch, pixels
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.base import Labels, Machine, Stream
 from pipeline.files.pixels.decode import MAX_PIXELS

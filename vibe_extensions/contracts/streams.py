@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cache import COLUMNS
 from cache.crop_policy import Jitter
 from pipeline.features.computing import different, region_slices
-from pipeline.features.pixel_sources import label_batch
+from pipeline.features.inputs import label_batch
 from pipeline.features.streams.base import ROW_RATE, Labels, Machine, Stream
 from vibe_extensions.contracts.common import declaration_problems, run_in_new_process
 

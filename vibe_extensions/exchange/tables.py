@@ -25,7 +25,7 @@ from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import count
 from pipeline.conversion.committed import harmless_of, video_state
 from pipeline.errors import PipelineError
-from pipeline.features.pixel_sources import column
+from pipeline.features.inputs import column
 from pipeline.features.streams.network import ResNet50
 from pipeline.skeletons import joint_names
 from vibe_extensions.exchange.formats import Exported, new_folder

@@ -25,7 +25,7 @@ from pipeline.features.engine.meter import Meter
 from pipeline.features.engine.shards import OpenShards, PendingShard
 from pipeline.features.engine.tasks import MOST_ROWS, Batch, Batches, DecodingJob, Tasks, jobs
 from pipeline.features.engine.worker import AHEAD, CropDecoding, Filling, Problems, SharedSlots, Task
-from pipeline.features.pixel_sources import Pixels, label_batch
+from pipeline.features.inputs import Pixels, label_batch
 from pipeline.features.spec import Resources
 from pipeline.features.streams.base import Computer, Labels, Machine, Stream
 from pipeline.processes import Failed, cores

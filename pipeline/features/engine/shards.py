@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import itertools
 from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
@@ -16,13 +15,12 @@ from numpy.typing import NDArray
 import cache
 from cache import Split
 from pipeline.errors import PipelineError
-from pipeline.features.pixel_sources import Cut, column, crop_boxes, cuts, label, windows_in_run
-from pipeline.features.streams.base import Labels, Reads, Stream
+from pipeline.features.inputs import Cut, column, cuts, has_previous, label, row_keys
+from pipeline.features.streams.base import Labels, Stream
 
 EXAMPLES: Final = 5  # problems that are reported with their message
 NOT_FINITE: Final = "not_finite"  # reason of computed rows that are given up
 MOST_NOT_FINITE: Final = 1024  # rows that are given up before any other is computed
-COMPARED: Final = 8  # rows whose stored keys are compared, or videos whose digests are
 
 
 @dataclass(slots=True)
@@ -200,64 +198,3 @@ class OpenShards:
         counts = Counts(computed=len(without), carried=len(live) - left - len(without) - n_kept, kept=n_kept)
         self.not_computed += len(live) - left
         return PendingShard(number, rows.start, columns, keys, todo, values, ok, left, counts, done, n_kept)
-
-
-def row_keys(split: Split, stream: Stream, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """Keys (n, 2) of ascending rows of tracks: 128 bits that change with any input.
-
-    They are part of the cache's format: if they change, all features are computed again.
-    """
-    reads = stream.reads
-    if not reads.crops:
-        return label_keys(split, rows, reads)
-    frame, bbox, *labels = (label(split, name, rows) for name in ("frame_index", "bbox", *reads.labels))
-    boxes, scale, mirrored = crop_boxes(split, stream.policy, rows, frame, bbox)
-    parts = [frame, boxes, scale, *([] if stream.policy.follows_box else [mirrored])]
-    if reads.crops > 1:
-        previous, compared = np.full(len(rows), -1), has_previous(split, rows)
-        previous[compared] = column(split.rows, "frame_index", rows[compared] - 1)
-        parts.append(previous)
-    described = _bytes([*parts, *labels])
-    keys = np.empty((len(rows), 16), np.uint8)
-    begun: dict[int, Any] = {}
-    for i, number in enumerate(split.tracks.video[split.track_of(rows)].tolist()):
-        if number not in begun:
-            begun[number] = hashlib.blake2b(split.videos[number].pixels.encode(), digest_size=16)
-        key = begun[number].copy()
-        key.update(described[i])
-        keys[i] = np.frombuffer(key.digest(), np.uint8)
-    return keys.view(np.uint64)
-
-
-def has_current_keys(split: Split, name: str, stream: Stream) -> bool:
-    """Whether a stream's stored keys equal `row_keys`, for the first rows of a few tracks."""
-    start, size = split.tracks.start, int(split.manifest["geometry"]["rows_per_shard"])
-    rows = start[np.isin(start // size, split.stream_shards(name))][:COMPARED]
-    return np.array_equal(column(split.rows, f"features/{name}_key", rows), row_keys(split, stream, rows))
-
-
-def label_keys(split: Split, rows: NDArray[np.int64], reads: Reads) -> NDArray[np.uint64]:
-    """Keys (n, 2) of (n,) rows: 128 bits that change with any label of the row's window."""
-    if reads.window == 1 or not len(rows):
-        return _digests([label(split, name, rows) for name in reads.labels])
-    around, in_run = windows_in_run(split.runs, rows, reads)
-    read, of_window = np.unique(around[in_run], return_inverse=True)
-    windows = np.zeros((*around.shape, 2), np.uint64)  # of digests, which need less memory than labels
-    windows[in_run] = _digests([label(split, name, read) for name in reads.labels])[of_window]
-    return _digests([windows])
-
-
-def _digests(columns: Sequence[NDArray[Any]]) -> NDArray[np.uint64]:
-    """Columns (n, ...) -> digests (n, 2)."""
-    keys = b"".join(hashlib.blake2b(row, digest_size=16).digest() for row in _bytes(columns))
-    return np.frombuffer(keys, np.uint64).reshape(-1, 2)
-
-
-def _bytes(columns: Sequence[NDArray[Any]]) -> NDArray[np.uint8]:
-    """Columns (n, ...) -> all bytes of each row (n, m)."""
-    return np.concatenate([np.ascontiguousarray(part).view(np.uint8).reshape(len(part), -1) for part in columns], 1)
-
-
-def has_previous(split: Split, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """(n,) rows of tracks -> whether the row before is in the same run: one step before in the same track."""
-    return windows_in_run(split.runs, rows, Reads(history=1))[1][:, 0]

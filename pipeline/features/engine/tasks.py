@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from cache import Split
 from pipeline.features.engine.shards import OpenShards
 from pipeline.features.engine.worker import CropRequest, Problems, Task
-from pipeline.features.pixel_sources import Pixels, column
+from pipeline.features.inputs import Pixels, column
 
 MOST_SHARDS: Final = 4  # open shards of one video; a video with more rows is decoded several times
 RUN_ROWS: Final = 256  # rows of a job with images in any order, so that several processes share a long video

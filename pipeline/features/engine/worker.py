@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline.features.computing import row_of
 from pipeline.features.engine.meter import Meter
-from pipeline.features.pixel_sources import Cut, Pixels, crop_labels
+from pipeline.features.inputs import Cut, Pixels, crop_labels
 from pipeline.features.streams.base import Labels, Stream
 from pipeline.files.pixels.frames import Frame, Image
 from pipeline.processes import Failed, alive

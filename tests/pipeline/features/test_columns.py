@@ -18,8 +18,8 @@ from pipeline.errors import ConfigError
 from pipeline.features import streams
 from pipeline.features.engine import run
 from pipeline.features.extract import Extraction, extract_together
+from pipeline.features.inputs import label_batch
 from pipeline.features.networks.base import Loaded, Normalisation
-from pipeline.features.pixel_sources import label_batch
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import LabelStream, Machine

@@ -18,7 +18,7 @@ import cache
 from pipeline.errors import PipelineError
 from pipeline.features import extract as features
 from pipeline.features.engine import shards, tasks
-from pipeline.features.pixel_sources import Pixels
+from pipeline.features.inputs import Pixels
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 
@@ -196,7 +196,7 @@ import sys
 from pathlib import Path
 import made_up
 from pipeline.features import extract
-from pipeline.features.pixel_sources import Pixels
+from pipeline.features.inputs import Pixels
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 

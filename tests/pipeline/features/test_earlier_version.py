@@ -18,7 +18,7 @@ import cache
 from pipeline import datasets
 from pipeline.datasets.penn_action import PennAction
 from pipeline.datasets.threedpw import ThreeDPW
-from pipeline.features.engine import shards
+from pipeline.features import inputs
 from pipeline.files.pixels.frames import Pictures
 from tests.cache.toy import spoil
 
@@ -123,7 +123,7 @@ def test_plan_says_that_all_is_computed_where_keys_do_not_compare(
     if changed == "pictures":  # as a version that describes files otherwise
         monkeypatch.setattr(Pictures, "digest", lambda self: "another digest")
     elif changed:
-        monkeypatch.setattr(shards, "row_keys", lambda split, stream, rows: np.zeros((len(rows), 2), np.uint64))
+        monkeypatch.setattr(inputs, "row_keys", lambda split, stream, rows: np.zeros((len(rows), 2), np.uint64))
     config = "[features]\nstreams = resnet50 resnet50.j1 pr_vipe\n[resnet50.j1]\nkind = resnet50\ncrop = jitter:1"
     words = ("plan", "penn_action/train", "--config", luigi_cfg(more=config), "--cache", earlier / "cache")
     (found,) = json.loads(ran(*words, "--json").out)

@@ -24,7 +24,7 @@ import numpy as np
 import cache
 from pipeline.cli.progress import Progress
 from pipeline.errors import PipelineError
-from pipeline.features.pixel_sources import raw_folder
+from pipeline.features.inputs import raw_folder
 from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import FrameSource
 from vibe_extensions.clips.prediction.job import PredictionJob

@@ -21,7 +21,7 @@ import cache
 from pipeline.cli.text import error_text
 from pipeline.crops import crop_person
 from pipeline.errors import PipelineError
-from pipeline.features.pixel_sources import raw_folder
+from pipeline.features.inputs import raw_folder
 from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import Image
 from vibe_extensions.pages.report.data import UNREADABLE, OpenedCache

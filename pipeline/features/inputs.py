@@ -1,7 +1,8 @@
-"""Sources of crops: raw images and videos.  [pixels] -> crops -> features"""
+"""Inputs of a stream's rows: boxes, labels, their keys, and pixels.  [pixels] -> crops -> features"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from pipeline import crops
 from pipeline.accounting import NOT_NOW
 from pipeline.conversion import committed
 from pipeline.errors import PipelineError
-from pipeline.features.streams.base import ROW_RATE, Labels, Reads
+from pipeline.features.streams.base import ROW_RATE, Labels, Reads, Stream
 from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import Frame, FrameSource, Image
 from pipeline.files.raw.files import MIB, names_in, open_regular, passes
@@ -24,6 +25,7 @@ from pipeline.processes import alive
 
 RowsOf = Callable[[str, int, int], NDArray[Any]]  # name of a column, first row, last row + 1 -> stored values
 
+COMPARED: Final = 8  # rows whose stored keys are compared, or videos whose digests are
 RAW: Final = "Name the dataset's raw folder: --raw DIR, or [paths] raw in luigi.cfg."
 
 
@@ -63,14 +65,14 @@ def label(split: Split, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
     return np.asarray(split.tracks.fps[track] / split.tracks.step[track], np.float64)
 
 
-def fill_of(dtype: np.dtype[Any]) -> Any:
+def _fill_value(dtype: np.dtype[Any]) -> Any:
     """Fill value for missing rows: NaN, an extreme integer, or False."""
     if dtype.kind in "iu":
         return np.iinfo(dtype).max if dtype.kind == "u" else np.iinfo(dtype).min
     return np.nan if dtype.kind == "f" else False
 
 
-def windows_in_run(
+def _windows_in_run(
     runs: NDArray[np.int64], rows: NDArray[np.int64], reads: Reads
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """(n, window) rows around each of (n,), and whether they are in its run. runs (R, 2): [start, stop)."""
@@ -83,11 +85,11 @@ def label_batch(split: Split, rows: NDArray[np.int64], reads: Reads) -> Labels:
     """Labels of (n,) rows for a `LabelComputer`."""
     if reads.window == 1:
         return {name: label(split, name, rows) for name in reads.labels}
-    around, in_run = windows_in_run(split.runs, rows, reads)
+    around, in_run = _windows_in_run(split.runs, rows, reads)
     labels: dict[str, NDArray[Any]] = {}
     for name in reads.labels:
         values = label(split, name, around[in_run])
-        labels[name] = np.full((*around.shape, *values.shape[1:]), fill_of(values.dtype), values.dtype)
+        labels[name] = np.full((*around.shape, *values.shape[1:]), _fill_value(values.dtype), values.dtype)
         labels[name][in_run] = values
     return {**labels, "in_run": in_run}
 
@@ -95,11 +97,11 @@ def label_batch(split: Split, rows: NDArray[np.int64], reads: Reads) -> Labels:
 def cuts(split: Split, policy: CropPolicy, rows: NDArray[np.int64], rows_of: RowsOf | None = None) -> list[Cut]:
     """Boxes of the crops of (n,) rows. rows_of: as for `column`."""
     frame, bbox = (column(rows_of or split.rows, name, rows) for name in ("frame_index", "bbox"))
-    parts = crop_boxes(split, policy, rows, frame, bbox)
+    parts = _crop_boxes(split, policy, rows, frame, bbox)
     return [Cut(tuple(box), *of_row) for box, *of_row in zip(*(part.tolist() for part in parts), strict=True)]
 
 
-def crop_boxes(
+def _crop_boxes(
     split: Split, policy: CropPolicy, rows: NDArray[np.int64], frame: NDArray[np.int64], bbox: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.bool_]]:
     """Boxes (n, 4) of the crop policy, crop scales (n,) of their tracks, and which are mirrored (n,)."""
@@ -110,6 +112,67 @@ def crop_boxes(
     keys = policy.keys(split.tracks[number].name for number in track.tolist())
     boxes, mirrored = policy.boxes(bbox, scale, keys[which], frame)
     return boxes, scale, mirrored
+
+
+def has_previous(split: Split, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """(n,) rows of tracks -> whether the row before is in the same run: one step before in the same track."""
+    return _windows_in_run(split.runs, rows, Reads(history=1))[1][:, 0]
+
+
+def row_keys(split: Split, stream: Stream, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """Keys (n, 2) of ascending rows of tracks: 128 bits that change with any input.
+
+    They are part of the cache's format: if they change, all features are computed again.
+    """
+    reads = stream.reads
+    if not reads.crops:
+        return _label_keys(split, rows, reads)
+    frame, bbox, *labels = (label(split, name, rows) for name in ("frame_index", "bbox", *reads.labels))
+    boxes, scale, mirrored = _crop_boxes(split, stream.policy, rows, frame, bbox)
+    parts = [frame, boxes, scale, *([] if stream.policy.follows_box else [mirrored])]
+    if reads.crops > 1:
+        previous, compared = np.full(len(rows), -1), has_previous(split, rows)
+        previous[compared] = column(split.rows, "frame_index", rows[compared] - 1)
+        parts.append(previous)
+    described = _bytes([*parts, *labels])
+    keys = np.empty((len(rows), 16), np.uint8)
+    begun: dict[int, Any] = {}
+    for i, number in enumerate(split.tracks.video[split.track_of(rows)].tolist()):
+        if number not in begun:
+            begun[number] = hashlib.blake2b(split.videos[number].pixels.encode(), digest_size=16)
+        key = begun[number].copy()
+        key.update(described[i])
+        keys[i] = np.frombuffer(key.digest(), np.uint8)
+    return keys.view(np.uint64)
+
+
+def has_current_keys(split: Split, name: str, stream: Stream) -> bool:
+    """Whether a stream's stored keys equal `row_keys`, for the first rows of a few tracks."""
+    start, size = split.tracks.start, int(split.manifest["geometry"]["rows_per_shard"])
+    rows = start[np.isin(start // size, split.stream_shards(name))][:COMPARED]
+    return np.array_equal(column(split.rows, f"features/{name}_key", rows), row_keys(split, stream, rows))
+
+
+def _label_keys(split: Split, rows: NDArray[np.int64], reads: Reads) -> NDArray[np.uint64]:
+    """Keys (n, 2) of (n,) rows: 128 bits that change with any label of the row's window."""
+    if reads.window == 1 or not len(rows):
+        return _digests([label(split, name, rows) for name in reads.labels])
+    around, in_run = _windows_in_run(split.runs, rows, reads)
+    read, of_window = np.unique(around[in_run], return_inverse=True)
+    windows = np.zeros((*around.shape, 2), np.uint64)  # of digests, which need less memory than labels
+    windows[in_run] = _digests([label(split, name, read) for name in reads.labels])[of_window]
+    return _digests([windows])
+
+
+def _digests(columns: Sequence[NDArray[Any]]) -> NDArray[np.uint64]:
+    """Columns (n, ...) -> digests (n, 2)."""
+    keys = b"".join(hashlib.blake2b(row, digest_size=16).digest() for row in _bytes(columns))
+    return np.frombuffer(keys, np.uint64).reshape(-1, 2)
+
+
+def _bytes(columns: Sequence[NDArray[Any]]) -> NDArray[np.uint8]:
+    """Columns (n, ...) -> all bytes of each row (n, m)."""
+    return np.concatenate([np.ascontiguousarray(part).view(np.uint8).reshape(len(part), -1) for part in columns], 1)
 
 
 @dataclass(frozen=True, slots=True)
