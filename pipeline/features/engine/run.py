@@ -2,7 +2,21 @@
 
 One loop sends tasks to decoding processes, full batches to the networks' threads, and finished shards to the writing
 thread. Memory is a fixed number of slots and a few open shards. Streams that are extracted together share the decoded
-frames; each has its own slots, batches, open shards and network.
+frames. The words of the engine:
+
+    output   a stream while it is computed, with its own open shards, slots, batches and network
+    shard    rows of an output that are written together, when none is left to compute
+    job      rows of one video in the order of frames, for all outputs, that one process decodes
+    task     some whole frames of a job, about 16 rows: what is sent to a process at once
+    crop     what an output needs of a frame for one row: the box, and for pairs the frame before
+    slot     memory of one crop, or of its numbers if the decoding process computes them, shared with the processes
+    batch    neighbouring slots of one output, which are computed together
+
+Example: `resnet50` and `homography` miss rows 100 to 139, two persons in frames 0 to 19 of one video. Output 0 is
+`resnet50`, 1 is `homography`; both open the shard of these rows. One job has all 40 rows by frame: 100, 120, 101, 121,
+... Its tasks are frames 0 to 7, 8 to 15 and 16 to 19, with a slot for each crop; frame 1 has four crops. A process
+decodes frame 1 once, fills its four slots, keeps the last `n_kept` frames for later rows, and answers each task with
+the problems of its slots, and a `Meter`.
 """
 
 from __future__ import annotations
@@ -23,8 +37,8 @@ from pipeline.errors import ConfigError, PipelineError
 from pipeline.features.computing import compute_labels, device_of, load, numbers_of, region_slices
 from pipeline.features.engine.meter import Meter
 from pipeline.features.engine.shards import OpenShards, PendingShard
-from pipeline.features.engine.tasks import MOST_ROWS, Batch, Batches, DecodingJob, Tasks, jobs
-from pipeline.features.engine.worker import AHEAD, CropDecoding, Filling, Problems, SharedSlots, Task
+from pipeline.features.engine.tasks import MOST_PERSONS, MOST_ROWS, Batch, Batches, Job, Tasks
+from pipeline.features.engine.worker import AHEAD, CropDecoding, Problems, Slots, Task
 from pipeline.features.inputs import Pixels, label_batch
 from pipeline.features.spec import Resources
 from pipeline.features.streams.base import Computer, Labels, Machine, Stream
@@ -36,7 +50,6 @@ LOOK_EVERY: Final = 0.02  # s between polls of the threads: a batch takes longer
 CHECKPOINT_EVERY: Final = 30.0  # s between checkpoints of shards that are not complete
 REPORT_EVERY: Final = 0.25  # s between progress reports
 AT_ONCE: Final = 1024  # rows of labels that a stream of labels is given
-MOST_PERSONS: Final = 256  # of a frame that are cropped at once
 WITHOUT_NETWORK: Final = 16  # rows in a batch that goes through no network
 
 T = TypeVar("T")
@@ -70,10 +83,11 @@ class Output(Generic[T]):
         self.batches: Batches
         self._computer: Computer | None = None  # None: decoding processes compute rows
         self._most_open = 0
-        self._memory: SharedSlots
-        self._crops: NDArray[np.uint8]
+        self._slots: NDArray[np.uint8]  # contents
+        self._sizes: NDArray[np.int64]
+        self._crops: NDArray[np.uint8]  # the contents as images
 
-    def load(self, machine: Machine, workers: int) -> Filling:
+    def load(self, machine: Machine, workers: int) -> Slots:
         """Load the network, if any. Returns the slots that the decoding processes, `workers` of them, fill."""
         stream, size = self.stream, WITHOUT_NETWORK
         self._computer, self.provenance = load(stream, machine, self.recorded)
@@ -85,15 +99,15 @@ class Output(Generic[T]):
         self.batches = Batches(n_slots, size)
         by_worker = stream if self._computer is None else None
         slot_bytes = 4 * stream.dim if by_worker else self.stream.policy.size**2 * 3
-        return Filling(self.stream.policy.size, by_worker, n_slots, slot_bytes)
+        return Slots(self.stream.policy.size, by_worker, n_slots, slot_bytes)
 
     @contextlib.contextmanager
-    def use_slots(self, memory: SharedSlots) -> Iterator[None]:
-        self._memory = memory
+    def use_slots(self, slots: NDArray[np.uint8], sizes: NDArray[np.int64]) -> Iterator[None]:
+        self._slots, self._sizes = slots, sizes
         if self._computer is None:
             yield
             return
-        self._crops = memory.slots.reshape(-1, self.stream.policy.size, self.stream.policy.size, 3)
+        self._crops = slots.reshape(-1, self.stream.policy.size, self.stream.policy.size, 3)
         self._computer.adopt(self._crops)
         try:
             yield
@@ -115,7 +129,7 @@ class Output(Generic[T]):
 
     def compute(self, batch: Batch, labels: Labels, meter: Meter) -> Computed:
         """Numbers of a full batch, by the network or by the decoding processes."""
-        slots, sizes = self._memory.slots[batch.span], self._memory.sizes[batch.span]
+        slots, sizes = self._slots[batch.span], self._sizes[batch.span]
         if self._computer is None:
             return slots.copy().view(np.float32), sizes != 0
         with meter.measure("model"):
@@ -148,7 +162,6 @@ class Run(Generic[T]):
         self.meter = Meter()
         self._tasks: Tasks
         self._pool: Pool[Task, tuple[Problems, Meter]]
-        self._comparing: dict[int, DecodingJob] = {}  # by number: their shards wait until the pixels have been compared
         self._computing: dict[Future[Computed], tuple[Output[T], Batch]] = {}
         self._writing: deque[tuple[int, Future[T]]] = deque()
         self._saving: deque[Future[None]] = deque()
@@ -186,7 +199,7 @@ class Run(Generic[T]):
         try:
             for number in out.target:
                 shard = out.open.open(number)
-                todo = np.flatnonzero(shard.todo) + shard.start
+                todo = shard.todo(shard.start, shard.stop)
                 if len(todo) and computer is None:
                     computer, out.provenance = load(out.stream, self._resources.machine(self._process), out.recorded)
                     self.meter.device = device_of(self.provenance)
@@ -205,7 +218,8 @@ class Run(Generic[T]):
             save()
 
     def _compute_crops(self, pixels_of: Callable[[int], Pixels]) -> Iterator[tuple[int, T]]:
-        videos = jobs(self._split, [out.open for out in self._outputs], pixels_of, MOST_PERSONS)
+        self._tasks = Tasks(self._split, [out.open for out in self._outputs], pixels_of)
+        videos = self._tasks.videos()
         for first in videos:  # if all rows are carried over, no process is started and no network loaded
             if first:
                 yield from self._compute(first, videos)
@@ -219,39 +233,34 @@ class Run(Generic[T]):
                 yield output, out.write(shard)
                 self._report()
 
-    def _compute(self, first: list[DecodingJob], videos: Iterator[list[DecodingJob]]) -> Iterator[tuple[int, T]]:
+    def _compute(self, first: list[Job], videos: Iterator[list[Job]]) -> Iterator[tuple[int, T]]:
         workers = self._resources.decoders(self._process)
         most = MOST_WORKERS * cores(0)
         if workers > most:
             raise ConfigError(f"workers {workers}: expected at most {most}, {MOST_WORKERS} for each core here")
-        fillings = [out.load(self._resources.machine(self._process), workers) for out in self._outputs]
+        slots = [out.load(self._resources.machine(self._process), workers) for out in self._outputs]
         lanes = max(out.threads for out in self._outputs)
         self.meter = Meter(decoders=workers, lanes=lanes, device=device_of(self.provenance))
-        self._tasks = Tasks([out.batches for out in self._outputs])
+        self._tasks.batches = [out.batches for out in self._outputs]
         self._report()
         self._pool = Pool(
-            [CropDecoding(fillings)] * workers,
+            [CropDecoding(slots)] * workers,
             self._upcoming(first, videos),
             ahead=AHEAD,
             timeout=self._resources.timeout,
             skips=True,
-            shared=[filling.n_bytes for filling in fillings],
+            shared=[of_output.n_bytes for of_output in slots],
             env={VIDEO_THREADS: str(max(1, cores(0) // workers))},  # cores without a process
         )
         with self._pool, contextlib.ExitStack() as stack:
-            for out, memory, filling in zip(self._outputs, self._pool.shared, fillings, strict=True):
-                stack.enter_context(out.use_slots(SharedSlots(memory, filling)))
+            for out, memory, of_output in zip(self._outputs, self._pool.shared, slots, strict=True):
+                stack.enter_context(out.use_slots(*of_output.map(memory)))
             yield from self._loop()
 
-    def _upcoming(
-        self, first: list[DecodingJob], videos: Iterator[list[DecodingJob]]
-    ) -> Iterator[Iterator[Task | None] | None]:
+    def _upcoming(self, first: list[Job], videos: Iterator[list[Job]]) -> Iterator[Iterator[Task | None] | None]:
         """The tasks of each job; None while the next one would open too many shards."""
         for of_video in itertools.chain([first], videos):
-            for job in of_video:
-                if job.shards:
-                    self._comparing[job.number] = job
-                yield self._tasks.split_job(job)
+            yield from map(self._tasks.split_job, of_video)
             while not all(out.has_room for out in self._outputs):
                 yield None
 
@@ -292,8 +301,7 @@ class Run(Generic[T]):
 
     def _begin_to_write(self, writer: ThreadPoolExecutor) -> None:
         for output, out in enumerate(self._outputs):
-            comparing = {shard for job in self._comparing.values() for of, shard in job.shards if of == output}
-            for shard in out.open.take_finished(comparing):
+            for shard in out.open.take_finished(but=self._tasks.uncompared_shards(output)):
                 self._writing.append((output, writer.submit(self._write, out, shard)))
                 out.writing += 1
 
@@ -303,9 +311,8 @@ class Run(Generic[T]):
             self._saving.popleft().result()
         if now or (not self._saving and time.monotonic() - self._saved > CHECKPOINT_EVERY):
             self._saved = time.monotonic()
-            comparing = [job.video for job in self._comparing.values()]
             for out in self._outputs:
-                self._saving += [writer.submit(save) for save in out.open.save(comparing)]
+                self._saving += [writer.submit(save) for save in out.open.save(but=self._tasks.uncompared_rows())]
 
     def _write(self, out: Output[T], shard: PendingShard) -> T:
         with self.meter.measure("write"):
@@ -330,9 +337,7 @@ class Run(Generic[T]):
                 )
             problems, meter = done
             self.meter.include(meter)
-            job, lost = self._tasks.fill(result.task.number, problems)
-            self._comparing.pop(job.number, None)
-            for output, rows, problem in lost:
+            for output, rows, problem in self._tasks.fill(result.task.number, problems):
                 self._outputs[output].open.give_up(rows, *problem)
         for future in [future for future in self._computing if future.done()]:
             (out, batch), (computed, known) = self._computing.pop(future), future.result()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import functools
 import itertools
 from collections import Counter
@@ -41,6 +42,18 @@ class Counts:
         self.examples = (self.examples + other.examples)[:EXAMPLES]
 
 
+class State(enum.IntEnum):
+    """State of a row of an open shard."""
+
+    UNUSED = 0  # belongs to no track
+    TODO = 1  # is to be computed
+    CARRIED = 2  # the stream has it, under an equal key
+    KEPT = 3  # of an interrupted extraction
+    FIRST = 4  # of a run of frames: has no frame before it, which a stream of pairs needs
+    COMPUTED = 5
+    GIVEN_UP = 6
+
+
 @dataclass(slots=True, eq=False)
 class PendingShard:
     """One shard's rows (n of them)."""
@@ -49,17 +62,26 @@ class PendingShard:
     start: int  # its first row
     columns: Mapping[str, NDArray[Any]]  # for streams of crops, frame_index (n,) and bbox (n, 4)
     keys: NDArray[np.uint64]  # (n, 2)
-    todo: NDArray[np.bool_]  # (n,) rows to be computed
+    state: NDArray[np.uint8]  # (n,) of `State`
+    n_todo: int  # rows with the state TODO
     values: NDArray[Any]  # (n, dim)
     ok: NDArray[np.uint8]  # (n,) COMPUTED, UNDEFINED or NO_VALUE
-    left: int  # rows that are neither computed nor given up
     counts: Counts
-    done: NDArray[np.bool_]  # (n,) computed rows, also of an interrupted extraction
-    n_saved: int = 0  # of these, in the checkpoint
+    n_saved: int  # rows in the checkpoint
 
     @property
     def stop(self) -> int:
         return self.start + len(self.ok)
+
+    def todo(self, start: int, stop: int) -> NDArray[np.int64]:
+        """Rows in [start, stop) of the split that are to be computed."""
+        first = max(start - self.start, 0)
+        return np.flatnonzero(self.state[first : max(stop - self.start, 0)] == State.TODO) + first + self.start
+
+    def finish(self, rows: NDArray[np.int64], state: State) -> None:
+        """Note that rows of the split are not to be computed any more."""
+        self.state[rows - self.start] = state
+        self.n_todo -= len(rows)
 
 
 class OpenShards:
@@ -82,6 +104,11 @@ class OpenShards:
         if number not in self._open:
             self._open[number] = self._load(number)
         return self._open[number]
+
+    def todo(self, numbers: Sequence[int], rows: range) -> NDArray[np.int64]:
+        """Rows to be computed of these rows and shards, which are opened."""
+        parts = [self.open(number).todo(rows.start, rows.stop) for number in numbers]
+        return np.concatenate([np.zeros(0, np.int64), *parts])
 
     def is_missing(self, number: int) -> bool:
         """Whether a shard is missing and not finished."""
@@ -123,8 +150,7 @@ class OpenShards:
             here = rows[at] - shard.start
             shard.values[here] = computed[at]
             shard.ok[here] = ok[at]
-            shard.done[here] = True
-            shard.left -= len(at)
+            shard.finish(rows[at], State.COMPUTED)
             shard.counts.computed += len(at)
         return len(rows)
 
@@ -143,7 +169,7 @@ class OpenShards:
         """Give up rows that cannot be computed: their `ok` stays 0."""
         self.not_computed += len(rows)
         for shard, at in self._by_shard(rows):
-            shard.left -= len(at)
+            shard.finish(rows[at], State.GIVEN_UP)
             shard.counts.add(Counts(problems=Counter({kind: len(at)}), examples=[message]))
 
     def save(self, but: Sequence[range] = ()) -> Iterator[Callable[[], None]]:
@@ -152,7 +178,7 @@ class OpenShards:
         but: rows whose pixels have not been compared yet.
         """
         for shard in self._open.values():
-            rows = np.flatnonzero(shard.done)
+            rows = np.flatnonzero(np.isin(shard.state, (State.KEPT, State.COMPUTED)))
             for span in but:
                 rows = rows[(rows + shard.start < span.start) | (rows + shard.start >= span.stop)]
             if len(rows) > shard.n_saved:
@@ -165,7 +191,7 @@ class OpenShards:
 
     def take_finished(self, but: Container[int] = ()) -> Iterator[PendingShard]:
         """Close and yield shards without rows to compute, except `but`."""
-        for number in [number for number, shard in self._open.items() if not shard.left and number not in but]:
+        for number in [number for number, shard in self._open.items() if not shard.n_todo and number not in but]:
             self._missing.discard(number)
             yield self._open.pop(number)
 
@@ -176,25 +202,29 @@ class OpenShards:
 
     def _load(self, number: int) -> PendingShard:
         rows = self._shards.rows(number)
-        live = np.flatnonzero(self._shards.live(number))
-        at = rows.start + live
+        is_live = self._shards.live(number)
+        state = np.where(is_live, State.TODO, State.UNUSED).astype(np.uint8)
+        live_rows = rows.start + np.flatnonzero(is_live)
+        keys = np.zeros((len(rows), 2), np.uint64)
+        keys[is_live] = row_keys(self._split, self._stream, live_rows)
+
+        if self.pairs:
+            state[is_live] = np.where(has_previous(self._split, live_rows), State.TODO, State.FIRST)
+        is_kept, kept_values, kept_ok = self._shards.kept(number, keys)
+        state[is_kept & is_live] = State.KEPT
+        is_carried, carried_values, carried_ok = self._shards.carried(keys)
+        state[is_carried & is_live] = State.CARRIED
+
+        values, ok = np.array(carried_values, self._stream.dtype), carried_ok
+        kept, first = state == State.KEPT, state == State.FIRST
+        values[kept], ok[kept] = kept_values[kept], kept_ok[kept]
+        values[first], ok[first] = 0, cache.UNDEFINED
+
+        n = np.bincount(state, minlength=len(State)).tolist()
+        counts = Counts(computed=n[State.FIRST], carried=n[State.CARRIED], kept=n[State.KEPT])
+        self.not_computed += n[State.FIRST] + n[State.CARRIED] + n[State.KEPT]
         names = ("frame_index", "bbox") if self._stream.reads.crops else ()
         columns = {name: self._split.rows(name, rows.start, rows.stop) for name in names}
-        compared = has_previous(self._split, at) if self.pairs else np.ones(len(live), bool)
-        keys = np.zeros((len(rows), 2), np.uint64)
-        keys[live] = row_keys(self._split, self._stream, at)
-        had, carried, ok = self._shards.carried(keys)
-        values = np.array(carried, self._stream.dtype)
-        done, kept, flags = self._shards.kept(number, keys)
-        done &= ~had
-        values[done], ok[done] = kept[done], flags[done]
-        had |= done
-        todo = np.zeros(len(rows), bool)
-        todo[live] = ~had[live] & compared
-        without = live[~had[live] & ~compared]
-        values[without], ok[without] = 0, cache.UNDEFINED
-        left = int(todo.sum())
-        n_kept = int(done.sum())
-        counts = Counts(computed=len(without), carried=len(live) - left - len(without) - n_kept, kept=n_kept)
-        self.not_computed += len(live) - left
-        return PendingShard(number, rows.start, columns, keys, todo, values, ok, left, counts, done, n_kept)
+        return PendingShard(
+            number, rows.start, columns, keys, state, n[State.TODO], values, ok, counts, n_saved=n[State.KEPT]
+        )

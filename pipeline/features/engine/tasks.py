@@ -1,9 +1,7 @@
 """Plan the decoding: videos -> jobs -> tasks -> slots of batches.  tracks -> [crops] -> features
 
 A video's tracks are stored one after the other, often across the end of a shard. So jobs go by videos, each frame is
-decoded once for all persons and streams, and shards are open from their first video to the last.
-
-Decoding processes fill the slots of a batch in shared memory; networks read or copy them from there.
+decoded once for all persons and outputs, and shards are open from their first video to the last.
 """
 
 from __future__ import annotations
@@ -19,15 +17,18 @@ from numpy.typing import NDArray
 
 from cache import Split
 from pipeline.features.engine.shards import OpenShards
-from pipeline.features.engine.worker import CropRequest, Problems, Task
+from pipeline.features.engine.worker import Crop, Problems, Task
 from pipeline.features.inputs import Pixels, column
 
 MOST_SHARDS: Final = 4  # open shards of one video; a video with more rows is decoded several times
 RUN_ROWS: Final = 256  # rows of a job with images in any order, so that several processes share a long video
 MOST_ROWS: Final = 16  # of a task: sending it costs little, and a batch is full soon
+MOST_PERSONS: Final = 256  # of a frame that are cropped at once
+
+Rows = NDArray[np.int64]
 
 
-class DecodingJob(NamedTuple):
+class Job(NamedTuple):
     """n rows of one video in the order of frames, one for each person.
 
     They include rows that are not missing, if another row needs their frame as its previous one.
@@ -35,78 +36,147 @@ class DecodingJob(NamedTuple):
 
     number: int
     pixels: Pixels
-    rows: NDArray[np.int64]  # (n,) of the split
+    rows: Rows  # (n,) of the split
     frame: NDArray[np.int64]  # (n,) ascending
-    requests: tuple[Mapping[int, CropRequest], ...]  # by output: index of a missing row -> request, without a slot
-    shards: tuple[tuple[int, int], ...]  # (output, shard) that wait for this job to compare the video's pixels
+    crops: Sequence[Mapping[int, Crop]]  # by output: index of a row to be computed -> its crop, without a slot
+    shards: Sequence[Sequence[int]]  # by output: those that wait for this job to compare the pixels; (): none
     video: range  # all rows of the video
     n_kept: int  # number of decoded frames to keep, which later rows need as previous ones
 
 
-def jobs(
-    split: Split, open_shards: Sequence[OpenShards], pixels_of: Callable[[int], Pixels], most_rows: int
-) -> Iterator[list[DecodingJob]]:
-    """Jobs for all streams' target shards, which are opened on the way: a list for a video's next few shards.
+class _Filling(NamedTuple):
+    """Rows of a task, for one output, and where their crops go."""
 
-    pixels_of: number of a video -> its pixels. No frame of a job has more than `most_rows` persons.
+    rows: Rows
+    slots: NDArray[np.int64]
+    batches: list[Batch]
+
+
+class Tasks:
+    """Jobs for the target shards of all outputs, and their tasks, with slots in every output's batches.
+
+    open_shards: by output. pixels_of: number of a video -> its pixels.
     """
-    size = int(split.manifest["geometry"]["rows_per_shard"])
-    targets = [np.asarray(out.target, np.int64) for out in open_shards]
-    missing = np.unique(np.concatenate(targets))
-    numbers = itertools.count()
-    for video, start, stop in _videos(split, missing, size):
-        here = missing[slice(*np.searchsorted(missing, [start // size, -(-stop // size)]))]
-        touched = [shard for shard in here.tolist() if any(out.is_missing(shard) for out in open_shards)]
-        for at in range(0, len(touched), MOST_SHARDS):
-            shards = tuple(
-                (output, shard)
-                for shard in touched[at : at + MOST_SHARDS]
-                for output, out in enumerate(open_shards)
-                if out.is_missing(shard)
-            )
-            lacks = [_todo(out, [s for o, s in shards if o == i], start, stop) for i, out in enumerate(open_shards)]
-            rows = np.unique(np.concatenate(lacks))
-            if not len(rows):
-                yield []
-                continue
-            pixels = pixels_of(video)
-            frame = column(open_shards[0].rows, "frame_index", rows)
-            order = np.lexsort((rows, frame))
-            parts = [order[part] for part in _parts(frame[order], pixels.in_order, most_rows)]
-            yield [
-                _job(next(numbers), pixels, rows[part], open_shards, lacks, () if i else shards, range(start, stop))
-                for i, part in enumerate(parts)
-            ]
 
+    def __init__(self, split: Split, open_shards: Sequence[OpenShards], pixels_of: Callable[[int], Pixels]) -> None:
+        self._split, self._open, self._pixels_of = split, open_shards, pixels_of
+        self.batches: list[Batches] = []  # by output; needed by the first task
+        self._comparing: dict[int, Job] = {}  # by number: their shards wait until the pixels have been compared
+        self._running: dict[int, tuple[Job, list[_Filling]]] = {}  # by the task's number
+        self._job_numbers, self._task_numbers = itertools.count(), itertools.count()
 
-def _job(
-    number: int,
-    pixels: Pixels,
-    rows: NDArray[np.int64],
-    open_shards: Sequence[OpenShards],
-    lacks: Sequence[NDArray[np.int64]],
-    shards: tuple[tuple[int, int], ...],
-    video: range,
-) -> DecodingJob:
-    """Make a job of rows, and of the rows before them that streams of pairs need."""
-    lacks = [np.intersect1d(rows, lack) for lack in lacks]
-    paired = [lack for lack, out in zip(lacks, open_shards, strict=True) if out.pairs]
-    compared = np.unique(np.concatenate([rows[:0], *paired]))
-    rows = np.union1d(rows, compared - 1)  # they have a row before: see OpenShards
-    frame = column(open_shards[0].rows, "frame_index", rows)
-    order = np.lexsort((rows, frame))
-    rows, frame = rows[order], frame[order]
-    previous = frame.copy()
-    is_compared = np.isin(rows, compared)
-    previous[is_compared] = column(open_shards[0].rows, "frame_index", rows[is_compared] - 1)
-    requests = []
-    for output, (out, lack) in enumerate(zip(open_shards, lacks, strict=True)):
-        at = np.flatnonzero(np.isin(rows, lack))
-        parts = zip(at.tolist(), out.cuts(rows[at]), previous[at].tolist(), out.labels(rows[at]), strict=True)
-        requests.append({i: CropRequest(output, -1, *of_row) for i, *of_row in parts})
-    frames = np.unique(frame)
-    n_kept = int((np.searchsorted(frames, frame) - np.searchsorted(frames, previous)).max(initial=0))
-    return DecodingJob(number, pixels, rows, frame, tuple(requests), shards, video, n_kept)
+    def videos(self) -> Iterator[list[Job]]:
+        """Jobs for the next few shards of a video, which are opened."""
+        size = int(self._split.manifest["geometry"]["rows_per_shard"])
+        missing = np.unique(np.concatenate([np.asarray(shards.target, np.int64) for shards in self._open]))
+        for video, start, stop in _videos(self._split, missing, size):
+            of_video = missing[slice(*np.searchsorted(missing, [start // size, -(-stop // size)]))].tolist()
+            touched = [number for number in of_video if any(shards.is_missing(number) for shards in self._open)]
+            for at in range(0, len(touched), MOST_SHARDS):
+                yield self._jobs(video, range(start, stop), touched[at : at + MOST_SHARDS])
+
+    def _jobs(self, video: int, of_video: range, touched: Sequence[int]) -> list[Job]:
+        """Jobs for these shards of a video, the first of which compares the pixels."""
+        waiting = [[number for number in touched if shards.is_missing(number)] for shards in self._open]
+        todo = [shards.todo(numbers, of_video) for shards, numbers in zip(self._open, waiting, strict=True)]
+        rows = np.unique(np.concatenate(todo))
+        if not len(rows):
+            return []
+        pixels = self._pixels_of(video)
+        rows, frame = self._by_frame(rows)
+        parts = list(_parts(frame, pixels.in_order))
+        first = self._job(pixels, rows[parts[0]], todo, waiting, of_video)
+        return [first, *(self._job(pixels, rows[part], todo, [], of_video) for part in parts[1:])]
+
+    def _job(
+        self, pixels: Pixels, rows: Rows, todo: Sequence[Rows], shards: Sequence[Sequence[int]], of_video: range
+    ) -> Job:
+        """Make a job of rows to be computed, and of the rows before them that streams of pairs need."""
+        todo = [np.intersect1d(rows, of_output) for of_output in todo]
+        pairs = self._rows_of_pairs(rows, todo)
+        rows, frame = self._by_frame(np.union1d(rows, pairs - 1))
+        previous = frame.copy()
+        is_pair = np.isin(rows, pairs)
+        previous[is_pair] = self._frames(rows[is_pair] - 1)
+        crops = [self._crops(output, rows, of_output, previous) for output, of_output in enumerate(todo)]
+        frames = np.unique(frame)
+        n_kept = int((np.searchsorted(frames, frame) - np.searchsorted(frames, previous)).max(initial=0))
+        return Job(next(self._job_numbers), pixels, rows, frame, crops, shards, of_video, n_kept)
+
+    def _rows_of_pairs(self, rows: Rows, todo: Sequence[Rows]) -> Rows:
+        """Those of a job's rows that any stream of pairs computes. All of them have a row before: see State.FIRST."""
+        is_pair = np.zeros(len(rows), bool)
+        for shards, of_output in zip(self._open, todo, strict=True):
+            if shards.pairs:
+                is_pair |= np.isin(rows, of_output)
+        return rows[is_pair]
+
+    def _frames(self, rows: Rows) -> NDArray[np.int64]:
+        return column(self._open[0].rows, "frame_index", rows)
+
+    def _by_frame(self, rows: Rows) -> tuple[Rows, NDArray[np.int64]]:
+        """Rows in the order of their frames, and the frames."""
+        frame = self._frames(rows)
+        order = np.lexsort((rows, frame))
+        return rows[order], frame[order]
+
+    def _crops(self, output: int, rows: Rows, todo: Rows, previous: NDArray[np.int64]) -> dict[int, Crop]:
+        """Index of a row -> its crop, without a slot, for the rows that an output computes."""
+        shards, at = self._open[output], np.flatnonzero(np.isin(rows, todo))
+        parts = zip(at.tolist(), shards.cuts(rows[at]), previous[at].tolist(), shards.labels(rows[at]), strict=True)
+        return {i: Crop(output, -1, cut, before, labels) for i, cut, before, labels in parts}
+
+    def split_job(self, job: Job) -> Iterator[Task | None]:
+        """The tasks of a job; None while no slots are free."""
+        if job.shards:
+            self._comparing[job.number] = job
+        return self._split_job(job)
+
+    def _split_job(self, job: Job) -> Iterator[Task | None]:
+        start, before = 0, deque[int](maxlen=job.n_kept)  # the last frames so far
+        while start < len(job.rows):
+            stop = min(start + MOST_ROWS, len(job.frame))
+            stop = int(np.searchsorted(job.frame, job.frame[stop - 1], side="right"))  # whole frames
+            todo = [[i for i in range(start, stop) if i in crops] for crops in job.crops]
+            while any(len(at) > batches.capacity for at, batches in zip(todo, self.batches, strict=True)):
+                yield None
+            task = self._task(job, range(start, stop), todo, tuple(before))
+            before.extend(task.crops)
+            start = stop
+            yield task
+
+    def _task(self, job: Job, part: range, todo: Sequence[Sequence[int]], before: tuple[int, ...]) -> Task:
+        """Make a task of a part of a job's rows. todo: by output, indices of the rows that it computes."""
+        frames = job.frame[part.start : part.stop].tolist()
+        crops: dict[int, list[Crop]] = {frame: [] for frame in frames}
+        fillings = []
+        for output, (at, batches) in enumerate(zip(todo, self.batches, strict=True)):
+            filling = _Filling(job.rows[at], *batches.take(len(at)))
+            fillings.append(filling)
+            for i, slot in zip(at, filling.slots.tolist(), strict=True):
+                crops[frames[i - part.start]].append(job.crops[output][i]._replace(slot=slot))
+        number, first = next(self._task_numbers), part.start == 0 and bool(job.shards)
+        self._running[number] = job, fillings
+        return Task(number, job.number, job.pixels, crops, job.n_kept, before, first)
+
+    def fill(self, task: int, problems: Problems) -> Iterator[tuple[int, Rows, tuple[str, str]]]:
+        """Record a decoded task. Yields (output, rows, problem) of rows with a problem."""
+        job, fillings = self._running.pop(task)
+        self._comparing.pop(job.number, None)
+        for output, (rows, slots, batches) in enumerate(fillings):
+            of_rows = [problems.get((output, slot)) for slot in slots.tolist()]
+            has_problem = np.array([problem is not None for problem in of_rows], bool)
+            self.batches[output].fill(slots, batches, np.where(has_problem, -1, rows))
+            for problem in dict.fromkeys(filter(None, of_rows)):
+                yield output, rows[[of_row == problem for of_row in of_rows]], problem
+
+    def uncompared_shards(self, output: int) -> set[int]:
+        """An output's open shards with videos whose pixels have not been compared yet."""
+        return {shard for job in self._comparing.values() for shard in job.shards[output]}
+
+    def uncompared_rows(self) -> list[range]:
+        """All rows of those videos."""
+        return [job.video for job in self._comparing.values()]
 
 
 def _videos(split: Split, target: NDArray[np.int64], size: int) -> Iterator[tuple[int, int, int]]:
@@ -123,16 +193,7 @@ def _videos(split: Split, target: NDArray[np.int64], size: int) -> Iterator[tupl
         yield int(video[first[i]]), int(starts[first[i]]), int(stops[last[i]])
 
 
-def _todo(open_shards: OpenShards, shards: Sequence[int], start: int, stop: int) -> NDArray[np.int64]:
-    rows = [np.zeros(0, np.int64)]
-    for number in shards:
-        shard = open_shards.open(number)
-        within = slice(max(start, shard.start) - shard.start, min(stop, shard.stop) - shard.start)
-        rows.append(np.flatnonzero(shard.todo[within]) + within.start + shard.start)
-    return np.concatenate(rows)
-
-
-def _parts(frame: NDArray[np.int64], in_order: bool, most_rows: int) -> Iterator[slice]:
+def _parts(frame: NDArray[np.int64], in_order: bool, most_rows: int = MOST_PERSONS) -> Iterator[slice]:
     """Slices of rows, one for each job. `frame` is ascending; a frame is divided only if it has too many persons.
 
     >>> [(part.start, part.stop) for part in _parts(np.array([3, 3, 3, 5]), True, 2)]
@@ -217,57 +278,3 @@ class Batches:
     def _ready(self, batch: Batch) -> None:
         if not batch.waits_for and batch.taken == self._size:
             self.full.append(batch)
-
-
-class _Running(NamedTuple):
-    """A running task, and for each output its rows, their slots and the slots' batches."""
-
-    job: DecodingJob
-    places: list[tuple[NDArray[np.int64], NDArray[np.int64], list[Batch]]]
-
-
-class Tasks:
-    """Tasks of jobs, with slots in every stream's batches."""
-
-    def __init__(self, batches: Sequence[Batches]) -> None:
-        self._batches = batches
-        self._running: dict[int, _Running] = {}
-        self._next = 0
-
-    def split_job(self, job: DecodingJob) -> Iterator[Task | None]:
-        """Yield the tasks of a job; None while no slots are free."""
-        start, kept = 0, deque[int](maxlen=job.n_kept)  # the last frames so far
-        while start < len(job.rows):
-            stop = min(start + MOST_ROWS, len(job.frame))
-            stop = int(np.searchsorted(job.frame, job.frame[stop - 1], side="right"))  # whole frames
-            wanted = [[i for i in range(start, stop) if i in requests] for requests in job.requests]
-            while any(len(at) > batches.capacity for at, batches in zip(wanted, self._batches, strict=True)):
-                yield None
-            frames = job.frame[start:stop].tolist()
-            requests: dict[int, list[CropRequest]] = {frame: [] for frame in frames}
-            places = []
-            for output, (at, batches) in enumerate(zip(wanted, self._batches, strict=True)):
-                slots, within = batches.take(len(at))
-                places.append((job.rows[at], slots, within))
-                for i, slot in zip(at, slots.tolist(), strict=True):
-                    requests[frames[i - start]].append(job.requests[output][i]._replace(slot=slot))
-            first = start == 0 and bool(job.shards)
-            task = Task(self._next, job.number, job.pixels, requests, job.n_kept, tuple(kept), first)
-            kept.extend(requests)
-            self._running[task.number] = _Running(job, places)
-            self._next += 1
-            start = stop
-            yield task
-
-    def fill(
-        self, task: int, problems: Problems
-    ) -> tuple[DecodingJob, list[tuple[int, NDArray[np.int64], tuple[str, str]]]]:
-        """Record a decoded task. Returns its job, and (output, rows, problem) of rows with a problem."""
-        running, lost = self._running.pop(task), []
-        for output, (rows, slots, batches) in enumerate(running.places):
-            of_rows = [problems.get((output, slot)) for slot in slots.tolist()]
-            failed = np.array([problem is not None for problem in of_rows], bool)
-            self._batches[output].fill(slots, batches, np.where(failed, -1, rows))
-            different = dict.fromkeys(filter(None, of_rows))
-            lost += [(output, rows[[of_row == problem for of_row in of_rows]], problem) for problem in different]
-        return running.job, lost

@@ -31,11 +31,14 @@ KINDS: Final = {  # reason of `pipeline.processes.Failed` -> kind of a frame's p
 AFTER: Final = "after_decoder_failure"  # kind of the problem of later frames
 
 
-class Filling(NamedTuple):
-    """Contents of a stream's slots: crops, or rows computed from crops."""
+class Slots(NamedTuple):
+    """The slots of one output: memory that several processes map.
 
-    size: int  # px, of the crop
-    stream: Stream | None  # computes a row from its crops; None: slots have crops
+    A slot has a crop, or float32 numbers of a decoding process, with size 0 if the row's value is unknown.
+    """
+
+    crop_size: int  # px
+    stream: Stream | None  # computes a row from its crops in a decoding process; None: slots have crops
     n_slots: int
     slot_bytes: int
 
@@ -43,25 +46,18 @@ class Filling(NamedTuple):
     def n_bytes(self) -> int:
         return -(-self.n_slots * self.slot_bytes // 8) * 8 + self.n_slots * 8
 
-
-class SharedSlots:
-    """`slots` (n_slots, slot_bytes) uint8 and `sizes` (n_slots,) in memory that several processes map.
-
-    A slot has a crop, or float32 numbers of a decoding process, with size 0 if the row's value is unknown.
-    """
-
-    def __init__(self, memory: mmap.mmap, filling: Filling) -> None:
-        n_slots, n_bytes = filling.n_slots, filling.slot_bytes
-        slots: NDArray[np.uint8] = np.frombuffer(memory, np.uint8, n_slots * n_bytes)
-        self.slots = slots.reshape(n_slots, n_bytes)
-        self.sizes: NDArray[np.int64] = np.frombuffer(memory, np.int64, n_slots, filling.n_bytes - n_slots * 8)
+    def map(self, memory: mmap.mmap) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """(n_slots, slot_bytes) contents, and their sizes (n_slots,)."""
+        slots: NDArray[np.uint8] = np.frombuffer(memory, np.uint8, self.n_slots * self.slot_bytes)
+        sizes: NDArray[np.int64] = np.frombuffer(memory, np.int64, self.n_slots, self.n_bytes - self.n_slots * 8)
+        return slots.reshape(self.n_slots, self.slot_bytes), sizes
 
 
-class CropRequest(NamedTuple):
-    """One row of one stream: the box to crop, and the slot of the crop or row."""
+class Crop(NamedTuple):
+    """What one output needs of a frame for one row."""
 
-    output: int  # index of the stream
-    slot: int
+    output: int  # its index
+    slot: int  # of the crop, or of the row's numbers
     cut: Cut
     previous: int  # the frame one step before, for a stream of pairs
     labels: Labels | None = None  # stored columns that the stream reads
@@ -74,7 +70,7 @@ class Task:
     number: int
     job: int
     pixels: Pixels
-    requests: Mapping[int, Sequence[CropRequest]]  # frame -> crops to cut from it
+    crops: Mapping[int, Sequence[Crop]]  # by frame
     n_kept: int  # number of decoded frames to keep, which later rows need as previous ones
     before: tuple[int, ...] = ()  # the last `n_kept` frames before, for a process that starts with this task
     first: bool = False  # compare the pixels with those of the conversion
@@ -84,18 +80,18 @@ Problems = dict[tuple[int, int], tuple[str, str]]  # (output, slot) that was not
 
 
 class CropDecoding:
-    """Function of a decoding process, which fills the slots of each `Task`. fillings: by output.
+    """Function of a decoding process, which fills the slots of each `Task`. slots: by output.
 
     A frame at which processes end is skipped. Its rows are lost, and those of all later frames if the video can only be
     decoded in order.
     """
 
-    def __init__(self, fillings: Sequence[Filling]) -> None:
-        self._fillings = fillings
+    def __init__(self, slots: Sequence[Slots]) -> None:
+        self._slots = slots
         self._job = -1  # the number of the job whose pixels are open
         self._kept: dict[int, Frame] = {}  # frame number -> one of the last few decoded frames
         self._upcoming = deque[int]()
-        self._memories: list[SharedSlots]
+        self._mapped: list[tuple[NDArray[np.uint8], NDArray[np.int64]]]  # by output: contents and sizes
         self._frames: Iterator[Frame]
         self._task: Task
         self._problems: Problems
@@ -104,12 +100,12 @@ class CropDecoding:
     def share(self, *memories: mmap.mmap) -> None:
         """Map the memory of the slots, by output."""
         cv2.setNumThreads(1)  # processes already use all cores
-        self._memories = list(map(SharedSlots, memories, self._fillings))
+        self._mapped = [slots.map(memory) for slots, memory in zip(self._slots, memories, strict=True)]
 
     def __call__(self, task: Task, skipped: Mapping[int, Failed]) -> tuple[Problems, Meter]:
         """Fill the slots. Returns problems and times. skipped: frames at which processes ended."""
         self._task, self._problems, self._meter = task, {}, Meter()
-        numbers = list(task.requests) if task.job == self._job else self._begin(task)
+        numbers = list(task.crops) if task.job == self._job else self._begin(task)
         numbers = [number for number in numbers if not self._is_skipped(number, task, skipped)]
         self._upcoming.extend(numbers)
         for number in numbers:
@@ -117,8 +113,8 @@ class CropDecoding:
             began = time.perf_counter()
             frame = next(self._frames)  # takes one number from `_upcoming`
             self._meter.add(decode=time.perf_counter() - began)
-            for request in task.requests.get(number, ()):
-                self._fill(request, frame)
+            for crop in task.crops.get(number, ()):
+                self._fill(crop, frame)
             self._meter.frames += frame.image is not None
             if task.n_kept:
                 self._kept[frame.index] = frame
@@ -134,7 +130,7 @@ class CropDecoding:
         self._job, self._kept = task.job, {}
         self._upcoming.clear()
         self._frames = task.pixels.decode(iter(self._upcoming.popleft, None))
-        return [*task.before, *task.requests]
+        return [*task.before, *task.crops]
 
     def _is_skipped(self, number: int, task: Task, skipped: Mapping[int, Failed]) -> bool:
         """Whether a frame is given up; records the problem of its rows."""
@@ -144,34 +140,34 @@ class CropDecoding:
             return False
         ended = f"{TRIALS} processes that decoded it ended, the last one {skipped[frame].message}"
         kind = KINDS[skipped[frame].reason] if frame == number else AFTER
-        for request in task.requests.get(number, ()):
-            self._problems[request.output, request.slot] = (kind, f"{pixels.name}, frame {frame}: {ended}")
+        for crop in task.crops.get(number, ()):
+            self._problems[crop.output, crop.slot] = (kind, f"{pixels.name}, frame {frame}: {ended}")
         return True
 
-    def _fill(self, request: CropRequest, frame: Frame) -> None:
-        size, stream, *_ = self._fillings[request.output]
-        output_slot = request.output, request.slot
+    def _fill(self, crop: Crop, frame: Frame) -> None:
+        size, stream, *_ = self._slots[crop.output]
+        output_slot = crop.output, crop.slot
         if frame.image is None:
             self._problems[output_slot] = (frame.kind, str(frame.problem))
             return
-        began, crops = time.perf_counter(), list[Image]()
+        began, images = time.perf_counter(), list[Image]()
         if stream is not None and stream.reads.crops > 1:
-            previous = self._kept.get(request.previous)
+            previous = self._kept.get(crop.previous)
             if previous is None or previous.image is None:
                 why = previous.problem if previous is not None else "its decoder crashed"
-                message = f"frame {frame.index}: its previous frame {request.previous} is missing: {why}"
+                message = f"frame {frame.index}: its previous frame {crop.previous} is missing: {why}"
                 self._problems[output_slot] = ("previous_undecodable", message)
                 return
-            crops.append(self._task.pixels.crop(previous, request.cut, size))
-        crops.append(self._task.pixels.crop(frame, request.cut, size))
-        slots, sizes = self._memories[request.output].slots, self._memories[request.output].sizes
+            images.append(self._task.pixels.crop(previous, crop.cut, size))
+        images.append(self._task.pixels.crop(frame, crop.cut, size))
+        slots, sizes = self._mapped[crop.output]
         if stream is None:
-            slots[request.slot] = crops[0].reshape(-1)
+            slots[crop.slot] = images[0].reshape(-1)
             self._meter.add(crop=time.perf_counter() - began)
             return
         cropped = time.perf_counter()
-        row = row_of(stream, crops, crop_labels(request.labels or {}, request.cut), f"frame {frame.index}")
+        row = row_of(stream, images, crop_labels(crop.labels or {}, crop.cut), f"frame {frame.index}")
         data = np.zeros(slots.shape[1], np.uint8) if row is None else np.frombuffer(row, np.uint8)
-        slots[request.slot, : len(data)] = data
-        sizes[request.slot] = 0 if row is None else len(data)
+        slots[crop.slot, : len(data)] = data
+        sizes[crop.slot] = 0 if row is None else len(data)
         self._meter.add(crop=cropped - began, pair=time.perf_counter() - cropped)
