@@ -19,8 +19,9 @@ from pipeline.datasets.base import Dataset, describe_error
 from pipeline.errors import RawDataError
 from pipeline.files.raw import RawVideo, changes
 from pipeline.files.raw.files import caching, faults, note_fault
-from pipeline.processes import Failed, cluster
+from pipeline.processes import Failed
 from pipeline.processes.pool import ordered_map
+from pipeline.processes.workers import map_on_workers
 from pipeline.track import Track
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def read_videos(
     results: Iterator[ReadVideo | Failed]
     if scheduler is not None:
         bounded: Callable[[RawVideo], ReadVideo | Failed] = functools.partial(_catch_memory_error, job)
-        results = cluster.map_on_workers(scheduler, bounded, videos, plan.raw, same_group=_share_label_file)
+        results = map_on_workers(scheduler, bounded, videos, plan.raw, same_group=_share_label_file)
     else:
         load = functools.partial(_body, body, plan.dataset.genders[0])
         results = ordered_map(

@@ -11,9 +11,10 @@ import functools
 import uuid
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Final
 
 import cache
@@ -29,8 +30,7 @@ from pipeline.features.engine.shards import Counts, PendingShard
 from pipeline.features.inputs import Pixels, pixels, raw_folder
 from pipeline.features.plan import ExtractionPlan, missing_rows
 from pipeline.features.spec import Resources, StreamSpec
-from pipeline.processes import cluster
-from pipeline.processes.devices import Devices
+from pipeline.processes.workers import connect_workers
 
 HERE: Final = Resources()  # the whole machine
 MOST_SHARDS: Final = 4  # in a task of a cluster: a lost worker costs 32,768 rows
@@ -121,7 +121,7 @@ class _StreamExtraction:
         spec, resources = self.plan.spec, self._resources
         if self._scheduler is None and not resources.processes:
             return _provenance(spec, resources, None)
-        with _workers(self._scheduler, self._split, spec, resources) as workers:
+        with connect_workers(self._scheduler, resources.processes, _shared(self._split, spec)) as workers:
             return workers.run_one(functools.partial(_provenance, spec, resources, None))
 
     def open(self, stack: ExitStack) -> Output[Counts]:
@@ -214,7 +214,8 @@ class _ParallelRun:
         if not target:
             return
         rows, n_done = self._split.rows_by_shard(), 0
-        with _workers(self._scheduler, self._split, self._share.specs[0], self._share.resources) as workers:
+        shared = _shared(self._split, self._share.specs[0])
+        with connect_workers(self._scheduler, self._share.resources.processes, shared) as workers:
             agreed = workers.run_one(self._share.provenance)
             n = workers.number()
             most = MOST_OF_DEVICE if self._scheduler is None else MOST_SHARDS
@@ -236,12 +237,9 @@ class _ParallelRun:
         self.meter.stop()
 
 
-def _workers(
-    scheduler: str | None, split: Split, spec: StreamSpec, resources: Resources
-) -> AbstractContextManager[cluster.Workers | Devices]:
-    if scheduler is None:
-        return Devices(resources.processes)
-    return cluster.connect_workers(scheduler, raw_folder(split, spec.raw) if spec.stream.reads.crops else None)
+def _shared(split: Split, spec: StreamSpec) -> Path | None:
+    """The folder that all workers must see."""
+    return raw_folder(split, spec.raw) if spec.stream.reads.crops else None
 
 
 def _provenance(

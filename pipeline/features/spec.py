@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass as validated
 from pipeline.features.streams.base import MOST_CROPS, Machine, Stream
 from pipeline.features.streams.network import ResNet50
 from pipeline.processes import cores
-from pipeline.processes.devices import DeviceName, DeviceNames, device_names
+from pipeline.processes.workers import DeviceName, DeviceNames, device_names
 
 
 @validated(frozen=True, config={"extra": "forbid", "defer_build": True})

@@ -12,6 +12,7 @@ import mmap
 import os
 import pickle
 import time
+import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, Final, Generic, NamedTuple, Self, TypeVar
 
 from pipeline.errors import PipelineError
-from pipeline.processes import IDLE, LOOK, MEMORY, TIMEOUT, Failed, alive, how_it_ended, sendable
+from pipeline.processes import IDLE, LOOK, MEMORY, TIMEOUT, Failed, alive
 from pipeline.processes.server import Process
 
 T = TypeVar("T")
@@ -37,10 +38,8 @@ AHEAD_TIME: Final = 0.1  # s: their intended run time
 POLL_EVERY: Final = 0.01  # s
 WAITING: Final = 1 << 26  # most bytes of results per process that wait for an earlier result
 
-_NO_MORE: Final = object()
 
-
-class TaskResult(NamedTuple, Generic[T, R]):
+class _Result(NamedTuple, Generic[T, R]):
     """The result of a task."""
 
     task: T
@@ -122,7 +121,7 @@ class Pool(Generic[T, R]):
         preload: Callable[[], object] | None = None,
     ) -> None:
         self.ahead, self._jobs, self._timeout, self._skips = ahead, jobs, timeout, skips
-        self._options: Mapping[str, Any] = {"memory": memory, "env": env, "preload": preload}
+        self._memory, self._env, self._preload = memory, env, preload
         self._workers: list[_Worker[T]] = [_Worker(number, work) for number, work in enumerate(works)]
         self._has_more_jobs, self._fruitless = True, 0
         self._fds = [os.memfd_create("shared") for _ in shared]
@@ -154,10 +153,14 @@ class Pool(Generic[T, R]):
         return self._has_more_jobs or any(worker.job is not None for worker in self._workers)
 
     def submit(self) -> None:
-        while sum(self._submit(worker) for worker in self._workers):
-            pass
+        """Send tasks to all processes that have room, one to each in turn."""
+        has_sent = True
+        while has_sent:
+            has_sent = False
+            for worker in self._workers:
+                has_sent |= self._submit(worker)
 
-    def poll(self, patience: float = LOOK) -> list[TaskResult[T, R]]:
+    def poll(self, patience: float = LOOK) -> list[_Result[T, R]]:
         """Wait at most `patience` s for new results. Replaces processes that have ended or hang.
 
         Raises PipelineError if FRUITLESS processes in a row end before they start a task.
@@ -185,7 +188,9 @@ class Pool(Generic[T, R]):
             worker.pending.appendleft(submitted)
             return False
         if worker.process is None:
-            worker.process = Process(_serve, worker.work, fds=self._fds, **self._options)
+            worker.process = Process(
+                _serve, worker.work, preload=self._preload, fds=self._fds, env=self._env, memory=self._memory
+            )
         if not worker.running:
             worker.process.reset_silence()
             worker.n_sent = 0
@@ -199,35 +204,46 @@ class Pool(Generic[T, R]):
         """The next task of a worker's job, or of the next job; None: there is none now."""
         while True:
             if worker.job is None:
-                tasks = next(self._jobs, _NO_MORE) if self._has_more_jobs else _NO_MORE
-                self._has_more_jobs = tasks is not _NO_MORE
-                if tasks is None or tasks is _NO_MORE:
+                worker.job = self._next_job()
+                if worker.job is None:
                     return None
-                worker.job = _OpenJob(iter(tasks))  # type: ignore[call-overload]
-            task = next(worker.job.tasks, _NO_MORE)
-            if task is not _NO_MORE:
-                return None if task is None else _Submitted(worker.job, task)  # type: ignore[arg-type]
-            worker.job = None
+            try:
+                task = next(worker.job.tasks)
+            except StopIteration:  # all of the job's tasks have been taken
+                worker.job = None
+            else:
+                return None if task is None else _Submitted(worker.job, task)
 
-    def _receive(self, worker: _Worker[T], process: Process, ready: Sequence[object]) -> Iterator[TaskResult[T, R]]:
+    def _next_job(self) -> _OpenJob[T] | None:
+        """The next job; None: there is none now, or, unless `_has_more_jobs`, none any more."""
+        if not self._has_more_jobs:
+            return None
+        try:
+            tasks = next(self._jobs)
+        except StopIteration:
+            self._has_more_jobs = False
+            return None
+        return None if tasks is None else _OpenJob(iter(tasks))
+
+    def _receive(self, worker: _Worker[T], process: Process, ready: Sequence[object]) -> Iterator[_Result[T, R]]:
         """Yield the results that a process has sent. Replaces it if it has ended or hangs."""
         if process.pipe not in ready:
             patience = self._timeout if process.place >= 0 else max(self._timeout, START)
             if process.silence() > patience:
-                yield from self._replace_process(worker, process, how_it_ended(process.kill(), timeout=patience))
+                yield from self._replace_process(worker, process, process.kill(timeout=patience))
             return
         try:
             while worker.running:
                 seconds, outcome = process.pipe.recv()
                 process.reset_silence()
                 self._fruitless = 0
-                yield TaskResult(worker.running.popleft().task, outcome, seconds, worker.number)
+                yield _Result(worker.running.popleft().task, outcome, seconds, worker.number)
                 if not process.pipe.poll():
                     return
         except (EOFError, OSError):  # also in the middle of a result
-            yield from self._replace_process(worker, process, how_it_ended(process.kill()))
+            yield from self._replace_process(worker, process, process.kill())
 
-    def _replace_process(self, worker: _Worker[T], process: Process, failed: Failed) -> Iterator[TaskResult[T, R]]:
+    def _replace_process(self, worker: _Worker[T], process: Process, failed: Failed) -> Iterator[_Result[T, R]]:
         """Keep the tasks of an ended process for the next one. Give up where TRIALS processes ended."""
         worker.pending.extendleft(reversed(worker.running))
         worker.running.clear()
@@ -250,7 +266,7 @@ class Pool(Generic[T, R]):
                 current.job.skipped[place] = failed
             else:
                 worker.pending.popleft()
-                yield TaskResult(current.task, failed, worker=worker.number)
+                yield _Result(current.task, failed, worker=worker.number)
 
 
 def _serve(pipe: Connection[Any, Any], fds: Sequence[int], work: Callable[..., Any]) -> None:
@@ -266,9 +282,20 @@ def _serve(pipe: Connection[Any, Any], fds: Sequence[int], work: Callable[..., A
             except MemoryError:
                 raise
             except Exception as error:
-                outcome = pickle.dumps((None, sendable(error)))
+                outcome = pickle.dumps((None, _sendable(error)))
             pipe.send((time.perf_counter() - began, outcome))
             alive(IDLE)
+
+
+def _sendable(error: Exception) -> Exception:
+    """The error with its traceback as a note; if it cannot be pickled, a PipelineError with the traceback."""
+    text = "".join(traceback.format_exception(error)).rstrip()
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
+    except Exception:
+        return PipelineError(text)
+    error.add_note(f"In a process of its own:\n{text}")
+    return error
 
 
 def ordered_map(
@@ -315,7 +342,7 @@ def _run_item(job: Callable[[T], R], task: tuple[int, T]) -> R:
 class _Ordered(Generic[T, R]):
     def __init__(self, items: Sequence[T], same_group: Callable[[T, T], bool], most_waiting: int) -> None:
         self._items, self._same_group, self._most_waiting = items, same_group, most_waiting
-        self._results: dict[int, TaskResult[tuple[int, T], R]] = {}
+        self._results: dict[int, _Result[tuple[int, T], R]] = {}
         self._waiting = 0  # bytes of `_results`
         self._awaited = 0  # the item whose result is returned next
         self._polled = 0.0
@@ -337,7 +364,7 @@ class _Ordered(Generic[T, R]):
                 yield None
             yield index, self._items[index]
 
-    def result(self, index: int, pool: Pool[tuple[int, T], R]) -> TaskResult[tuple[int, T], R]:
+    def result(self, index: int, pool: Pool[tuple[int, T], R]) -> _Result[tuple[int, T], R]:
         """The result of one item. Items must be requested in order."""
         self._awaited = index
         if time.monotonic() - self._polled > POLL_EVERY:

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pipeline import processes
-from pipeline.processes import IDLE, LOOK, OUT_OF_MEMORY, PR_SET_PDEATHSIG
+from pipeline.processes import IDLE, LOOK, OUT_OF_MEMORY, PR_SET_PDEATHSIG, Failed
 
 SERVER_IDLE: Final = 60.0  # s without a request after which the server ends
 END_TIME: Final = 5.0  # s to wait for the end of a killed process
@@ -91,10 +91,27 @@ class Process:
         self._seen, self._polled = signs, now
         return self._silence
 
-    def kill(self) -> int | None:
-        """End the process and wait. Returns its exit code or minus its signal; None: unknown."""
+    def kill(self, *, timeout: float | None = None) -> Failed:
+        """End the process and wait. Returns why it ended; timeout: the limit in s that it exceeded."""
         self.pipe.close()
-        return self._server.end(self._number)
+        return _how_it_ended(self._server.end(self._number), timeout)
+
+
+def _how_it_ended(code: int | None, timeout: float | None = None) -> Failed:
+    """Why a process ended, from its exit code or minus its signal; None: unknown.
+
+    >>> _how_it_ended(-11)
+    Failed(reason='reader_crashed', message='crashed with SIGSEGV')
+    """
+    if timeout is not None:
+        return Failed("reader_timeout", f"made no progress for {timeout:g} s")
+    if code == OUT_OF_MEMORY:
+        return Failed("reader_memory", "needed more memory than a process may take")
+    if code == -signal.SIGKILL:
+        return Failed("machine_memory", "was killed by SIGKILL, most likely because the machine's memory ran out")
+    if code is not None and code < 0:
+        return Failed("reader_crashed", f"crashed with {signal.Signals(-code).name}")
+    return Failed("reader_crashed", f"ended with exit code {code}")
 
 
 class _Server:
@@ -120,6 +137,7 @@ class _Server:
             return self._n
 
     def end(self, number: int) -> int | None:
+        """Kill a process. Returns its exit code or minus its signal; None: unknown."""
         code: int | None = None
         with self._lock, contextlib.suppress(OSError, EOFError):
             self._pipe.send(number)

@@ -10,9 +10,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import distributed
 import pytest
 
-from pipeline.processes import cluster
+from pipeline.processes import workers
 
 ROOT = Path(__file__).parents[3]
 QUICK = {  # no process waits long for one that is dead
@@ -51,7 +52,7 @@ class Cluster:
         self.await_workers(n)
 
     def await_workers(self, n: int) -> None:
-        with cluster.connect_client(self.address) as client:
+        with distributed.Client(self.address, set_as_default=False) as client:
             await_that(lambda: len(client.nthreads()) == n)
 
     def add(self, *options: str) -> str:
@@ -108,4 +109,4 @@ def two(running: Cluster) -> Cluster:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "PATIENCE", 20.0)
+    monkeypatch.setattr(workers, "PATIENCE", 20.0)

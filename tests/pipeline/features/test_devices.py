@@ -12,7 +12,7 @@ from pipeline.features.extract import extract_together
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import Machine
-from pipeline.processes.devices import Devices, device_names
+from pipeline.processes.workers import connect_workers, device_names
 
 PENN = "penn_action/train"
 TWO = Resources(workers=2, devices="cpu,cpu")
@@ -61,7 +61,7 @@ def test_two_processes_that_die_at_the_same_shards_end_it(roots, made_up, tmp_pa
 
 
 def test_what_a_job_raises_comes_with_its_device() -> None:
-    with Devices(("cpu", "cpu")) as devices, pytest.raises(TypeError) as caught:
+    with connect_workers(None, ("cpu", "cpu")) as devices, pytest.raises(TypeError) as caught:
         list(devices.as_completed(sys.intern, ["one", "two"]))
     assert str(caught.value).startswith("cpu: ")
     assert "In a process of its own" in caught.value.__notes__[0]

@@ -12,7 +12,6 @@ import contextlib
 import functools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -30,8 +29,8 @@ from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.pixels.cuts import LEAST, Histogram, cuts, difference
 from pipeline.files.pixels.frames import Image, Video
 from pipeline.files.raw.files import file_digest
-from pipeline.processes import cluster, cores
-from pipeline.processes.devices import Devices
+from pipeline.processes import cores
+from pipeline.processes.workers import connect_workers
 from pipeline.recipe.recipe import StepResult, detect_again
 from vibe_extensions.clips.detection.decoders import DecodedBatch, Decoders
 from vibe_extensions.clips.detection.writing import note_speed, open_people, people_text, rename_clip, write_clip
@@ -170,13 +169,10 @@ def run_parallel(
 ) -> None:
     """Detect on the cluster at `scheduler`, or on the machine's devices. Adds to `report`.
 
-    Raises what `cluster.connect_workers` and `Devices` raise.
+    Raises what `connect_workers` raises.
     """
     total, done = n_frames_stated(plan.raw, todo), 0
-    connected: AbstractContextManager[cluster.Workers | Devices] = Devices(machine.processes)
-    if scheduler is not None:
-        connected = cluster.connect_workers(scheduler, plan.raw)
-    with connected as workers:
+    with connect_workers(scheduler, machine.processes, plan.raw) as workers:
         size = max(1, min(MOST_CLIPS, len(todo) // (4 * workers.number())))
         tasks = [todo[start : start + size] for start in range(0, len(todo), size)]
         for part in workers.as_completed(functools.partial(_on_worker, plan, machine), tasks):

@@ -1,7 +1,8 @@
-"""Jobs on the workers of a Dask cluster.  raw -> tracks -> features
+"""Jobs on the workers of a Dask cluster, or on one process per device.  raw -> tracks -> features
 
 Dask gives the tasks of a lost worker to another one, and ends a task that several workers died at. Results stay on the
-workers until they are taken. Dask is imported when a scheduler is named.
+workers until they are taken. Dask is imported when a scheduler is named. A job on a device is called with its process's
+`device`.
 """
 
 from __future__ import annotations
@@ -9,18 +10,26 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import math
+import operator
 import platform
+import re
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+
+from pydantic import AfterValidator, Field
 
 from pipeline.errors import ConfigError, PipelineError
+from pipeline.processes import Failed, alive
+from pipeline.processes.pool import TRIALS, Pool
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -37,15 +46,47 @@ START: Final = "Start one (docs/operations.md), name another address, or leave i
 AGAIN: Final = "Finished shards are kept: run the same command again."
 
 
-@contextlib.contextmanager
-def connect_workers(scheduler: str, shared: Path | None) -> Iterator[Workers]:
-    """Connect to the workers of the cluster at `scheduler`. shared: a file or folder that all of them must see.
+def _device(text: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
+        raise ValueError("auto, cpu, cuda or one of several GPUs, such as cuda:1")
+    return text
 
-    Raises as `connect_client`, and PipelineError if there is no worker for PATIENCE seconds, if one has other libraries
-    or does not see the file, and if several died at the same task.
+
+DeviceName = Annotated[
+    str, AfterValidator(_device), Field(description="Device: auto (a GPU if there is one), cpu, cuda, cuda:1, ...")
+]
+DeviceNames = Annotated[str | None, Field(description="GPUs of this machine (0,1,2,3), one process each; none: device")]
+
+
+def device_names(text: str, device: str = "auto") -> tuple[str, ...]:
+    """Parse `devices`: GPUs by number, or names of devices. Raises ConfigError, also if `device` is set, too.
+
+    >>> device_names("0,1")
+    ('cuda:0', 'cuda:1')
     """
-    with connect_client(scheduler) as client:
-        yield Workers(client, shared)
+    if text and device != "auto":
+        raise ConfigError(f"devices {text}: device {device} is set, too. Name one of both.")
+    words = text.replace(",", " ").split()
+    names = tuple(f"cuda:{word}" if word.isdecimal() else word for word in words)
+    for name, n in Counter(names).items():
+        if not re.fullmatch(r"cpu|cuda:\d+", name):
+            raise ConfigError(f"devices {text}: expected numbers of GPUs such as 0,1,2,3, found {name!r}")
+        if n > 1 and name != "cpu":
+            raise ConfigError(f"devices {text}: {name} is there {n} times. Name each GPU once.")
+    return names
+
+
+def connect_workers(
+    scheduler: str | None, devices: Sequence[str] = (), shared: Path | None = None
+) -> AbstractContextManager[_Workers | _Devices]:
+    """Connect to the workers of the cluster at `scheduler`; None: start a process for each of the `devices`.
+
+    shared: a file or folder that all workers of a cluster must see. Raises ConfigError for an invalid address;
+    PipelineError if no scheduler answers or there is no worker for PATIENCE seconds, if a worker has other libraries or
+    does not see the file, if several died at the same task, and if the scheduler goes away. Of devices: what a job
+    raises, with the device in its message, and PipelineError if two processes end at the same task.
+    """
+    return _Devices(devices) if scheduler is None else _connect_cluster(scheduler, shared)
 
 
 def map_on_workers(
@@ -62,26 +103,26 @@ def map_on_workers(
     taken; closing the iterator cancels tasks. Raises what the job and `connect_workers` raise.
     """
     if items:
-        with connect_workers(scheduler, shared) as workers:
+        with _connect_cluster(scheduler, shared) as workers:
             yield from workers.map(job, items, same_group)
 
 
 @contextlib.contextmanager
-def connect_client(scheduler: str) -> Iterator[Client]:
-    """Connect to the scheduler at an address such as tcp://host:8786, or of a scheduler file.
-
-    Raises ConfigError for an invalid address, PipelineError if no scheduler answers for PATIENCE seconds, and, from the
-    block, if the scheduler goes away.
-    """
+def _connect_cluster(scheduler: str, shared: Path | None) -> Iterator[_Workers]:
     import distributed
 
     log = logging.getLogger("distributed")
     level = log.level
     log.setLevel(logging.CRITICAL)  # this module reports lost workers and schedulers
+    address, file = _address(scheduler)
     try:
-        # Not as the default client: other Dask work of this process stays here. Results come straight from workers.
-        options: dict[str, Any] = {"timeout": PATIENCE, "set_as_default": False, "direct_to_workers": True}
-        client = distributed.Client(**_address(scheduler), **options)
+        client = distributed.Client(
+            address,
+            scheduler_file=file,
+            timeout=PATIENCE,
+            set_as_default=False,  # other Dask work of this process stays here
+            direct_to_workers=True,  # results come straight from workers
+        )
     except ValueError as error:
         expected = "expected tcp://HOST:PORT, as `dask scheduler` prints it, or its scheduler file, FILE.json"
         raise ConfigError(f"{scheduler}: {expected}: {error}") from error
@@ -90,7 +131,7 @@ def connect_client(scheduler: str) -> Iterator[Client]:
             f"{scheduler}: no Dask scheduler answers there after {PATIENCE:.0f} s ({error}). {START}"
         ) from error
     try:
-        yield client
+        yield _Workers(client, shared)
     except CancelledError as error:
         raise _gone(scheduler) from error
     finally:
@@ -103,20 +144,20 @@ def _gone(address: str) -> PipelineError:
     return PipelineError(f"{address}: the Dask scheduler went away during the work. Start it again. {AGAIN}")
 
 
-def _address(scheduler: str) -> Mapping[str, str]:
-    """Arguments of a client: an address, or a scheduler file, which is waited for."""
+def _address(scheduler: str) -> tuple[str | None, str | None]:
+    """An address, or a scheduler file, which is waited for."""
     if "://" in scheduler or not scheduler.endswith(".json"):
-        return {"address": scheduler if "://" in scheduler else f"tcp://{scheduler}"}
+        return scheduler if "://" in scheduler else f"tcp://{scheduler}", None
     latest = time.monotonic() + PATIENCE
     while not Path(scheduler).exists():
         if time.monotonic() > latest:
             written = "the file that `dask scheduler --scheduler-file` writes"
             raise PipelineError(f"{scheduler}: expected {written}, found none after {PATIENCE:.0f} s. {START}")
         time.sleep(LOOK_EVERY / 2)
-    return {"scheduler_file": scheduler}
+    return None, scheduler
 
 
-class Workers:
+class _Workers:
     """The workers of one cluster, each running one task at a time."""
 
     def __init__(self, client: Client, shared: Path | None) -> None:
@@ -127,7 +168,7 @@ class Workers:
         while not self.number():
             time.sleep(LOOK_EVERY / 2)
         workers = client.scheduler_info(n_workers=-1)["workers"].values()
-        self._gpu = {"resources": {"GPU": 1}} if any(worker["resources"].get("GPU") for worker in workers) else {}
+        self._gpu = {"GPU": 1} if any(worker["resources"].get("GPU") for worker in workers) else None
 
     def number(self) -> int:
         """Number of workers now. Raises PipelineError after PATIENCE seconds without any."""
@@ -147,7 +188,7 @@ class Workers:
 
     def run_one(self, job: Callable[[], R]) -> R:
         """Run a job on one worker, with a GPU if any has one, and return its result. Raises what it raises."""
-        (future,) = futures = self._submit([job], **self._gpu)
+        (future,) = futures = self._submit([job], resources=self._gpu)
         try:
             result: R = self._result(future)
         finally:
@@ -162,7 +203,8 @@ class Workers:
         """
         import distributed
 
-        futures = self._submit([functools.partial(_interruptible, job, item) for item in items], retries=1, **self._gpu)
+        tasks = [functools.partial(_interruptible, job, item) for item in items]
+        futures = self._submit(tasks, retries=1, resources=self._gpu)
         completed = distributed.as_completed(futures, loop=self._client.loop)
         try:
             while completed.count():
@@ -191,8 +233,11 @@ class Workers:
         finally:
             self._cancel(window)
 
-    def _submit(self, tasks: Sequence[Callable[[], Any]], **options: Any) -> list[Future[Any]]:
-        return self._client.map(functools.partial(_on_worker, self._submitter), tasks, pure=False, **options)
+    def _submit(
+        self, tasks: Sequence[Callable[[], Any]], retries: int | None = None, resources: dict[str, int] | None = None
+    ) -> list[Future[Any]]:
+        on_worker = functools.partial(_on_worker, self._submitter)
+        return self._client.map(on_worker, tasks, pure=False, retries=retries, resources=resources)
 
     def _result(self, future: Future[Any]) -> Any:
         """Wait for a task's result while there are workers. Raises what the task raised."""
@@ -218,6 +263,58 @@ class Workers:
         if self._client.status == "running" and futures:
             with contextlib.suppress(OSError, TimeoutError):
                 self._client.cancel(list(futures), force=True)
+
+
+class _Devices:
+    """Processes that start on demand and end with the `with` block.
+
+    A job gets `device=`, one of `names`. Raises what a job raises, with the device in its message. The task of a
+    process that has ended is repeated; PipelineError if two processes end at the same task.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+        self._calls: deque[Callable[..., Any]] = deque()
+        works = [functools.partial(operator.call, device=name) for name in names]
+        self._pool = Pool[Callable[..., Any], Any](works, self._jobs(), ahead=1, timeout=math.inf, memory=None)
+
+    def __enter__(self) -> _Devices:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.__exit__()
+
+    def number(self) -> int:
+        return len(self._names)
+
+    def run_one(self, job: Callable[..., R]) -> R:
+        (result,) = self._results([job])
+        return result  # type: ignore[no-any-return]
+
+    def as_completed(self, job: Callable[..., R], items: Sequence[object]) -> Iterator[R]:
+        return self._results([functools.partial(job, item, alive) for item in items])
+
+    def _jobs(self) -> Iterator[list[Callable[..., Any]] | None]:
+        while True:
+            yield [self._calls.popleft()] if self._calls else None
+
+    def _results(self, calls: Sequence[Callable[..., Any]]) -> Iterator[Any]:
+        self._calls += calls
+        while self._calls or not self._pool.is_idle:
+            for result in self._pool.poll():
+                device = self._names[result.worker]
+                try:
+                    outcome = result.get()
+                except Exception as error:
+                    if device not in str(error) and not isinstance(error, OSError):
+                        error.args = (f"{device}: {error}",)
+                    raise
+                if isinstance(outcome, Failed):
+                    raise PipelineError(
+                        f"{device}: {TRIALS} processes ended at the same task, the last one {outcome.message}. See "
+                        "their output above. Finished work is kept: run it again, without a failing device."
+                    )
+                yield outcome
 
 
 # --------------------------------------------------------------------------------------------------------- on workers
@@ -256,27 +353,27 @@ def _require(submitter: _Submitter) -> None:
 
 
 def _each(job: Callable[[T], R], items: Sequence[T]) -> list[R]:
-    alive, results = _alive(), []
+    require_needed, results = _check_needed(), []
     for item in items:
-        alive()
+        require_needed()
         results.append(job(item))
     return results
 
 
 def _interruptible(job: Callable[[T, Callable[[], None]], R], item: T) -> R:
-    return job(item, _alive())
+    return job(item, _check_needed())
 
 
-def _alive() -> Callable[[], None]:
+def _check_needed() -> Callable[[], None]:
     """A function that raises InterruptedError when this task's result is no longer needed."""
     from distributed import get_worker
 
     worker: Any = get_worker()
     key = worker.get_current_task()
 
-    def alive() -> None:
+    def require_needed() -> None:
         task = worker.state.tasks.get(key)
         if task is None or task.state == "cancelled":
             raise InterruptedError("its result is no longer needed")
 
-    return alive
+    return require_needed
