@@ -50,7 +50,7 @@ def between(previous: NDArray[Any], current: NDArray[Any]) -> tuple[Doubles, boo
         raise ValueError(f"expected two images of one size, found {first.shape} and {second.shape}")
     if min(first.shape) < LEAST_SIDE:
         return np.eye(3), False
-    return fit(*correspondences(first, second))
+    return fit(*_correspondences(first, second))
 
 
 def grey(picture: NDArray[Any]) -> Bytes:
@@ -63,7 +63,7 @@ def grey(picture: NDArray[Any]) -> Bytes:
     return np.ascontiguousarray(picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY))
 
 
-def dense_flow(previous: Bytes, current: Bytes, finest_scale: int = FINEST_SCALE) -> NDArray[np.float32]:
+def _dense_flow(previous: Bytes, current: Bytes, finest_scale: int = FINEST_SCALE) -> NDArray[np.float32]:
     """Two (H, W) uint8 images -> (H, W, 2) px: motion of each pixel of the earlier one. Dense inverse search."""
     by_scale: dict[int, Any] = vars(_OF_THIS_THREAD).setdefault("by_scale", {})  # objects have buffers: one a thread
     if finest_scale not in by_scale:
@@ -88,7 +88,7 @@ def normalise(pixels: NDArray[Any], height: int, width: int) -> Doubles:
     return np.asarray((pixels + 0.5) / (width / 2, height / 2) - 1, np.float64)
 
 
-def correspondences(previous: Bytes, current: Bytes) -> tuple[Doubles, Doubles]:
+def _correspondences(previous: Bytes, current: Bytes) -> tuple[Doubles, Doubles]:
     """Two (H, W) uint8 images -> (P, 2) points of the `grid`, (P, 2) their positions in the later image.
 
     Keeps points inside the image for which forward and backward flow agree within a pixel. The backward flow has half
@@ -96,16 +96,16 @@ def correspondences(previous: Bytes, current: Bytes) -> tuple[Doubles, Doubles]:
     """
     height, width = previous.shape
     start, size = grid(height, width), np.array([width, height], np.float64)
-    moved = dense_flow(previous, current)[start[:, 1], start[:, 0]].astype(np.float64)
+    moved = _dense_flow(previous, current)[start[:, 1], start[:, 0]].astype(np.float64)
     end = start + moved
-    back = sample(dense_flow(current, previous, FINEST_SCALE + 1), end)
+    back = _sample(_dense_flow(current, previous, FINEST_SCALE + 1), end)
     inside = ((end >= 0) & (end <= size - 1)).all(axis=1)
     good = inside & (np.square(moved + back).sum(axis=1) < LARGEST_ERROR**2)
     source = normalise(start, height, width)
     return source[good], (source + moved / (size / 2))[good]  # equal where nothing moved, to the bit
 
 
-def sample(field: NDArray[np.float32], at: Doubles) -> Doubles:
+def _sample(field: NDArray[np.float32], at: Doubles) -> Doubles:
     """(H, W, C) and (P, 2) x, y px -> (P, C), bilinear; outside the image, its border's values."""
     height, width = field.shape[:2]
     x, y = np.clip(at, 0, (width - 1, height - 1)).T
@@ -140,9 +140,9 @@ def fit(source: Doubles, target: Doubles) -> tuple[Doubles, bool]:
     source, target = source[used], target[used]
     if len(source) < LEAST_POINTS:
         return np.eye(3), False
-    from_source, from_target = hartley(source), hartley(target)
+    from_source, from_target = _hartley(source), _hartley(target)
     to_target = np.linalg.inv(from_target)
-    system = System(transfer(from_source, source), transfer(from_target, target))
+    system = _System(transfer(from_source, source), transfer(from_target, target))
     homogeneous, weights = np.concatenate([source, np.ones((len(source), 1))], axis=1), np.ones(len(source))
     for _ in range(ROUNDS + 1):
         singular, solution = system.solve(weights)
@@ -162,7 +162,7 @@ def fit(source: Doubles, target: Doubles) -> tuple[Doubles, bool]:
     return (np.eye(3) if (source == target).all() else homography), True
 
 
-def hartley(points: Doubles) -> Doubles:
+def _hartley(points: Doubles) -> Doubles:
     """(P, 2) -> (3, 3): the similarity that moves their centre to 0 and their mean distance from it to sqrt(2)."""
     centre = points.mean(axis=0)
     distance = np.linalg.norm(points - centre, axis=1).mean()
@@ -170,7 +170,7 @@ def hartley(points: Doubles) -> Doubles:
     return np.array([[scale, 0, -scale * centre[0]], [0, scale, -scale * centre[1]], [0, 0, 1]])
 
 
-class System:
+class _System:
     """The direct linear transform of (P, 2) points: two rows per point, solved for any weights.
 
     Instead of the (2 P, 9) rows A it keeps the parts of A^T W A (9, 9): sums over points of w, w x', w y' and w (x'^2 +

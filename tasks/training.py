@@ -21,7 +21,7 @@ from pipeline.cli import console
 from pipeline.cli.signals import Terminated
 from pipeline.cli.text import count, from_here
 from pipeline.errors import ConfigError
-from pipeline.features.plan import ExtractionPlan, compare_stream, plan_extraction, refuse_untrained
+from pipeline.features.plan import ExtractionPlan, compare_stream, plan_extraction
 from pipeline.features.spec import StreamSpec
 from pipeline.recipe.recipe import extract
 from pipeline.settings.sections import stream_of
@@ -286,7 +286,7 @@ class ExtractBeside(PipelineTask):
         replaces = stream.is_trained and bool(compare_stream(committed, spec).differs)
         plan = plan_extraction(s.paths.cache, self.split, replace(spec, raw=raw), replace=replaces)
         if not plan.up_to_date:
-            refuse_untrained(plan.spec, raw, s.source.where(str(self.stream), "weights"))
+            plan.spec.refuse_untrained(raw, s.source.where(str(self.stream), "weights"))
         return plan
 
     def up_to_date(self) -> bool:

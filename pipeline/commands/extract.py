@@ -17,7 +17,7 @@ from pipeline.cli.text import count
 from pipeline.conversion.committed import why_empty
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import extract, streams
-from pipeline.features.plan import IMPORTED, missing_columns, plan_extraction, recorded_spec
+from pipeline.features.plan import IMPORTED, plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import Stream
 from pipeline.features.streams.network import ResNet50
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
             out.print(f"{WRONG} {plain(problem)}")
         return 1
     specs = specs_of(args, name, committed, stand_in=bool(committed.manifest.get("stand_in")))
-    refusals = {spec.name: text for spec in specs if (text := missing_columns(committed, spec))}
+    refusals = {spec.name: text for spec in specs if (text := spec.missing_columns(committed))}
     for text in refusals.values():
         out.print(f"{WRONG} {plain(text)}")
     specs = [spec for spec in specs if spec.name not in refusals]
@@ -152,7 +152,7 @@ def _spec(
     """
     kind = options.name
     before = committed if _recorded_kind(committed, stream) == kind and not args.replace else None
-    if before is not None and (recorded := recorded_spec(before, stream)) is not None:
+    if before is not None and (recorded := StreamSpec.recorded(before, stream)) is not None:
         found = streams.find(kind)
         return replace(recorded, stream=configure([options], found, functools.partial(replace, recorded.stream)))
     spec = stream_of(args.cfg.source, stream, kind, options)

@@ -79,8 +79,8 @@ def lines(plan: SplitPlan, most: int | None, shown: Collection[str] = ()) -> Ite
     yield from (f"  {line}" for line in _notes(plan))
     for stream in () if plan.up_to_date else plan.extractions:
         if stream.why and plan.committed is not None:
-            lacks, n_rows = stream.lacks, count(plan.committed.manifest["rows"], "row")
-            rows = f"{lacks.rows:,} of {n_rows} in {count(len(lacks.shards), 'shard')}, {size(stream.n_bytes)}"
+            missing, n_rows = stream.missing, count(plan.committed.manifest["rows"], "row")
+            rows = f"{missing.rows:,} of {n_rows} in {count(len(missing.shards), 'shard')}, {size(stream.n_bytes)}"
             yield f"  extract  {plain(stream.stream)}: {rows}{because}"
             yield f"    why    {plain(stream.why)}"
         elif because and not stream.differs and (todo is None or todo.append):
@@ -138,7 +138,7 @@ def _notes(plan: SplitPlan) -> Iterator[str]:
     for stream in plan.behind:
         split = command("extract", plan.recipe.dataset.name, plan.recipe.split, "--cache", str(plan.recipe.root))
         yield f"{DOUBT} " + plain(
-            f"stream {stream.stream}: {count(stream.lacks.rows, 'row')} missing, and not in [features] streams: "
+            f"stream {stream.stream}: {count(stream.missing.rows, 'row')} missing, and not in [features] streams: "
             f"{split} --stream {stream.stream}"
         )
 
@@ -173,15 +173,15 @@ def as_dict(plan: SplitPlan, more_problems: Sequence[str] = (), forecast: Foreca
                 "stream": stream.stream,
                 "why": stream.why,
                 "identity": [difference.as_dict() for difference in stream.differs],
-                "shards": len(stream.lacks.shards),
-                "rows": stream.lacks.rows,
-                "carried_at_most": 0 if stream.other_keys else stream.lacks.carried_at_most,
+                "shards": len(stream.missing.shards),
+                "rows": stream.missing.rows,
+                "carried_at_most": 0 if stream.other_keys else stream.missing.carried_at_most,
                 "other_keys": stream.other_keys,
                 "bytes": stream.n_bytes,
             }
             for stream in plan.extractions
         ],
         "problems": list(dict.fromkeys([*plan.problems, *plan.refusals, *more_problems])),
-        "behind": [{"stream": stream.stream, "rows": stream.lacks.rows} for stream in plan.behind],
+        "behind": [{"stream": stream.stream, "rows": stream.missing.rows} for stream in plan.behind],
         "forecast": forecast and forecast.as_dict(),
     }

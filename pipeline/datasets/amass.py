@@ -19,11 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.accounting import Totals, VideoAccount
+from pipeline.cameras import resample_linear, resample_rotations
 from pipeline.datasets.base import Dataset, Mistake, Origin, ReleasePart
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.formats.arrays import load_npz, numbers
 from pipeline.files.raw import RawVideo
-from pipeline.rotations import resample_linear, resample_rotations
 from pipeline.skeletons import LARGEST, Doubles
 from pipeline.track import Track
 

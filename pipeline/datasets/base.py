@@ -18,12 +18,12 @@ from numpy.typing import ArrayLike, NDArray
 import cache
 from pipeline import cameras
 from pipeline.accounting import Accounting, Totals, VideoAccount
+from pipeline.cameras import pose_in_camera
 from pipeline.datasets.pixels import require_frames, require_in_pictures
 from pipeline.errors import PipelineError, RawDataError, refuse
 from pipeline.files.pixels.frames import Pictures, Video
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import caching, note_fault
-from pipeline.rotations import pose_in_camera
 from pipeline.skeletons import JOINTS, Number, with_ones, without_non_finite
 from pipeline.track import Track, other_units
 

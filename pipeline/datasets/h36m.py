@@ -25,6 +25,7 @@ import numpy as np
 import cache
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import tight_boxes
+from pipeline.cameras import is_rotation, pose_in_camera
 from pipeline.datasets.base import EXTRINSICS, UP, Dataset, Mistake, Origin, ReleasePart, finite_joints
 from pipeline.datasets.pixels import frames_there, inputs, other_frames, pictures_or_video
 from pipeline.errors import RawDataError
@@ -33,7 +34,6 @@ from pipeline.files.formats.h36m import Metadata, SmplFit, load_cdf, load_fits, 
 from pipeline.files.pixels.frames import Pictures, Video
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.listing import scan_folder
-from pipeline.rotations import is_rotation, pose_in_camera
 from pipeline.skeletons import JOINTS, LARGEST, Doubles, Ints, convert, with_ones
 from pipeline.track import Track
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -19,11 +18,9 @@ import cache
 from cache import Split
 from pipeline.conversion.identity import Difference, describe, differing
 from pipeline.conversion.plan import UNFINISHED
-from pipeline.errors import ConfigError, PipelineError
+from pipeline.errors import PipelineError
 from pipeline.features import streams
 from pipeline.features.spec import StreamSpec
-from pipeline.features.weights import FILES, FORMS, WeightsSpec
-from pipeline.files.raw.stand_in import is_stand_in
 
 NOT_RECORDED: Final = "not recorded"  # by an earlier version
 CHANGED: Final = "the split has changed"  # why an existing stream is extended
@@ -53,12 +50,12 @@ def missing_rows(split: Split, stream: str | None) -> MissingRows:
     if stream is not None:
         shards = np.array(split.stream_shards(stream), np.int64)
         has[shards[shards < len(has)]] = True
-    lacking = np.flatnonzero((live > 0) & ~has)
-    replaced = int((rows_of_commits(split.manifest, rows_per_shard, len(live)) - live)[has].sum())
-    return MissingRows(tuple(lacking.tolist()), int(live[lacking].sum()), replaced)
+    missing = np.flatnonzero((live > 0) & ~has)
+    replaced = int((_rows_of_commits(split.manifest, rows_per_shard, len(live)) - live)[has].sum())
+    return MissingRows(tuple(missing.tolist()), int(live[missing].sum()), replaced)
 
 
-def rows_of_commits(manifest: Mapping[str, Any], rows_per_shard: int, n_shards: int) -> NDArray[np.int64]:
+def _rows_of_commits(manifest: Mapping[str, Any], rows_per_shard: int, n_shards: int) -> NDArray[np.int64]:
     """(shards,) number of rows that each shard was written with: with replaced tracks, without padding."""
     rows = np.zeros(n_shards, np.int64)
     for first, end in manifest["commits"]:
@@ -77,13 +74,24 @@ class ExtractionPlan:
     identity: Mapping[str, Any]
     replace: bool = False
     why: str = ""
-    lacks: MissingRows | None = None  # None: motion only, without pixels
+    missing: MissingRows | None = None  # None: motion only, without pixels
     differs: tuple[Difference, ...] = ()  # from the recorded identity; if any, the extraction is refused
     otherwise: str = ""  # `differs` as text
 
     @property
     def up_to_date(self) -> bool:
         return not self.why
+
+    @property
+    def refusal(self) -> str:
+        """Message that the stream differs from the recorded one, or that missing rows must be imported; else ""."""
+        stream = f"{self.split}: stream {self.spec.name!r}"
+        if self.differs:
+            return f"{stream} was extracted differently: {self.otherwise}. {OTHER_NAME}"
+        if not self.why or self.spec.stream.kind != IMPORTED:
+            return ""
+        do = f"Import it: import FILE {self.split} --format arrays --as {self.spec.name}"
+        return f"{stream} is imported and cannot be extracted ({self.why}). {do}"
 
 
 def plan_extraction(root: cache.Root, split: str, spec: StreamSpec, *, replace: bool = False) -> ExtractionPlan:
@@ -94,34 +102,12 @@ def plan_extraction(root: cache.Root, split: str, spec: StreamSpec, *, replace: 
     needs a column that the split does not have.
     """
     committed = cache.open(root)[split]
-    if spec.stream.reads.crops and (refusal := missing_columns(committed, spec)):
+    if spec.stream.reads.crops and (refusal := spec.missing_columns(committed)):
         raise PipelineError(refusal)
     plan = compare_stream(committed, spec, replace=replace)
-    if refusal := why_refused(plan):
-        raise PipelineError(refusal)
+    if plan.refusal:
+        raise PipelineError(plan.refusal)
     return plan
-
-
-def why_refused(plan: ExtractionPlan) -> str:
-    """Message that the stream differs from the recorded one, or that missing rows must be imported; else ""."""
-    stream = f"{plan.split}: stream {plan.spec.name!r}"
-    if plan.differs:
-        return f"{stream} was extracted differently: {plan.otherwise}. {OTHER_NAME}"
-    if not plan.why or plan.spec.stream.kind != IMPORTED:
-        return ""
-    do = f"Import it: import FILE {plan.split} --format arrays --as {plan.spec.name}"
-    return f"{stream} is imported and cannot be extracted ({plan.why}). {do}"
-
-
-def missing_columns(committed: Split, spec: StreamSpec) -> str:
-    """Message that a split with boxes does not have a column of the stream; "" if it has all, or no boxes."""
-    lacks = sorted(set(spec.stream.needs) - committed.known_columns)
-    if not lacks or "bbox" not in committed.columns:
-        return ""
-    return (
-        f"{committed.name}: stream {spec.name!r} reads {', '.join(lacks)}, which this split does not have for every "
-        "track. Use another stream or other splits."
-    )
 
 
 def compare_stream(committed: Split, spec: StreamSpec, *, replace: bool = False) -> ExtractionPlan:
@@ -133,16 +119,16 @@ def compare_stream(committed: Split, spec: StreamSpec, *, replace: bool = False)
     if spec.name not in committed.streams:
         lost = replace and committed.has_lost_manifest(spec.name)
         why = "its manifest is lost" if lost else "not extracted before"
-        return make(why=why, lacks=missing_rows(committed, None), replace=lost)
+        return make(why=why, missing=missing_rows(committed, None), replace=lost)
     if replace:
-        return make(why="--replace", lacks=missing_rows(committed, None), replace=True)
-    lacks = missing_rows(committed, spec.name)
-    why = CHANGED if lacks.shards else UNFINISHED if committed.has_unfinished_commit(spec.name) else ""
+        return make(why="--replace", missing=missing_rows(committed, None), replace=True)
+    missing = missing_rows(committed, spec.name)
+    why = CHANGED if missing.shards else UNFINISHED if committed.has_unfinished_commit(spec.name) else ""
     before = recorded_identity(committed, spec.name)
     if before.get("kind") == target["kind"] == IMPORTED:  # settings do not name its file
         before = target
     differs = tuple(differing(before, target))
-    return make(why=why, lacks=lacks, differs=differs, otherwise=describe(before, target))
+    return make(why=why, missing=missing, differs=differs, otherwise=describe(before, target))
 
 
 def recorded_identity(committed: Split, stream: str) -> Mapping[str, Any]:
@@ -176,43 +162,6 @@ def stream_label(committed: Split, stream: str, missing: str) -> str:
     marks = [IMPORTED] * (kind == IMPORTED) + ["untrained"] * is_untrained(committed, stream)
     marks += [missing] * bool(missing) + ["package not installed"] * bool(kind and streams.not_installed(kind))
     return f"{stream} ({', '.join(marks)})" if marks else stream
-
-
-def recorded_spec(
-    committed: Split, stream: str, *, raw: Path | None = None, weights: WeightsSpec | None = None
-) -> StreamSpec | None:
-    """A stream as recorded in its manifest; None if its weights are missing.
-
-    The manifest has only the digest of a weights file: `weights`, else the file in provenance.json, is tried.
-    """
-    own = dict(committed.stream_manifest(stream).get("identity", {}))
-    if "crops" in own or own.get("kind") not in streams.names():  # crops: stored ones, of an earlier version
-        return None
-    found = streams.of_identity(own)
-    weights = weights or weights_file(committed, stream)
-    if found is None and weights is not None and "weights" in own:
-        found = streams.of_identity({**own, "weights": asdict(weights)})
-    return None if found is None else StreamSpec(stream, found, raw=raw)
-
-
-def weights_file(committed: Split, stream: str) -> WeightsSpec | None:
-    """The weights file of a stream; None if it is not recorded, or has changed."""
-    recorded = committed.stream_provenance(stream).get("weights_file")
-    own = committed.stream_manifest(stream).get("identity", {}).get("weights")
-    if not isinstance(recorded, str) or not isinstance(own, Mapping) or not Path(recorded).is_file():
-        return None
-    weights = WeightsSpec(str(own.get("kind")), recorded)
-    return weights if weights.kind in FILES and weights.identity() == own else None
-
-
-def refuse_untrained(spec: StreamSpec, raw: Path, setting: str) -> None:
-    """Raise ConfigError for random weights on real data. setting: the line that names the weights."""
-    if spec.stream.stand_in and not is_stand_in(raw):
-        weights = getattr(spec.stream, "weights", spec.stream)
-        raise ConfigError(
-            f"{setting} = {weights}: random weights are for demo data, and {raw} is real data. Name trained weights: "
-            f"{getattr(weights, 'forms', FORMS)}."
-        )
 
 
 def is_current(split: Split, stream: str) -> bool:

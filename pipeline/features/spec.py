@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, NonNegativeInt, PositiveFloat
 from pydantic.dataclasses import dataclass as validated
 
+from cache import Split
+from pipeline.errors import ConfigError
+from pipeline.features import streams
 from pipeline.features.streams.base import MOST_CROPS, Machine, Stream
 from pipeline.features.streams.network import ResNet50
+from pipeline.features.weights import FILES, FORMS, WeightsSpec
+from pipeline.files.raw.stand_in import is_stand_in
 from pipeline.processes import cores
 from pipeline.processes.workers import DeviceName, DeviceNames, device_names
 
@@ -48,3 +54,49 @@ class StreamSpec:
     name: str = ResNet50.kind
     stream: Stream = field(default_factory=ResNet50)
     raw: Path | None = None  # the raw folder now; None: as recorded
+
+    @classmethod
+    def recorded(
+        cls, committed: Split, stream: str, *, raw: Path | None = None, weights: WeightsSpec | None = None
+    ) -> StreamSpec | None:
+        """A stream as recorded in its manifest; None if its weights are missing.
+
+        The manifest has only the digest of a weights file: `weights`, else the file in provenance.json, is tried.
+        """
+        own = dict(committed.stream_manifest(stream).get("identity", {}))
+        if "crops" in own or own.get("kind") not in streams.names():  # crops: stored ones, of an earlier version
+            return None
+        found = streams.of_identity(own)
+        weights = weights or _weights_file(committed, stream)
+        if found is None and weights is not None and "weights" in own:
+            found = streams.of_identity({**own, "weights": asdict(weights)})
+        return None if found is None else cls(stream, found, raw=raw)
+
+    def missing_columns(self, committed: Split) -> str:
+        """Message that a split with boxes does not have a column of the stream; "" if it has all, or no boxes."""
+        missing = sorted(set(self.stream.needs) - committed.known_columns)
+        if not missing or "bbox" not in committed.columns:
+            return ""
+        return (
+            f"{committed.name}: stream {self.name!r} reads {', '.join(missing)}, which this split does not have for "
+            "every track. Use another stream or other splits."
+        )
+
+    def refuse_untrained(self, raw: Path, setting: str) -> None:
+        """Raise ConfigError for random weights on real data. setting: the line that names the weights."""
+        if self.stream.stand_in and not is_stand_in(raw):
+            weights = getattr(self.stream, "weights", self.stream)
+            raise ConfigError(
+                f"{setting} = {weights}: random weights are for demo data, and {raw} is real data. Name trained "
+                f"weights: {getattr(weights, 'forms', FORMS)}."
+            )
+
+
+def _weights_file(committed: Split, stream: str) -> WeightsSpec | None:
+    """The weights file of a stream; None if it is not recorded, or has changed."""
+    recorded = committed.stream_provenance(stream).get("weights_file")
+    own = committed.stream_manifest(stream).get("identity", {}).get("weights")
+    if not isinstance(recorded, str) or not isinstance(own, Mapping) or not Path(recorded).is_file():
+        return None
+    weights = WeightsSpec(str(own.get("kind")), recorded)
+    return weights if weights.kind in FILES and weights.identity() == own else None

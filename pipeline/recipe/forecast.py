@@ -96,10 +96,10 @@ def _forecast_of(plan: SplitPlan, todo: ConversionPlan, rates: Mapping[tuple[str
         with contextlib.suppress(MissingAssets):  # `missing_files` names the file
             forms[spec.name] = (spec.stream.dim, spec.stream.dtype)
     forms |= {stream.stream: stream.form for stream in plan.extractions}
-    lacks = {stream.stream: stream.lacks.rows for stream in plan.extractions if stream.why}
+    missing = {stream.stream: stream.missing.rows for stream in plan.extractions if stream.why}
     works = [Work(DETECT, recipe.dataset.name, frames), Work(CONVERT, recipe.dataset.name, new)]
     for name, form in forms.items():
-        written = lacks.get(name, 0) + new
+        written = missing.get(name, 0) + new
         carried = plan.carried_at_most(name, written)
         result.bytes[name], result.carried = stream_bytes(written, *form), result.carried + carried
         works.append(Work(EXTRACT, name, written - carried))

@@ -26,11 +26,7 @@ from pipeline.features.plan import (
     CHANGED,
     MissingRows,
     compare_stream,
-    missing_columns,
     missing_rows,
-    recorded_spec,
-    refuse_untrained,
-    why_refused,
 )
 from pipeline.features.spec import StreamSpec
 from pipeline.files.pixels import sources
@@ -48,14 +44,14 @@ class StreamPlan:
 
     stream: str
     why: str  # "" if it is up to date
-    lacks: MissingRows
+    missing: MissingRows
     form: tuple[int, str]  # numbers a row, and their type
     differs: tuple[Difference, ...] = ()  # if any, an extraction is refused
     other_keys: bool = False  # the stored keys are of another version: no row can be carried over
 
     @property
     def n_bytes(self) -> int:
-        return round(stream_bytes(self.lacks.rows, *self.form))
+        return round(stream_bytes(self.missing.rows, *self.form))
 
 
 @dataclass(slots=True)
@@ -162,7 +158,7 @@ def _plan_streams(plan: SplitPlan, recipe: Recipe) -> None:
     specs = list(recipe.streams)
     if committed is not None:
         of_crops = [spec for spec in specs if spec.stream.reads.crops]
-        plan.refusals += filter(None, (missing_columns(committed, spec) for spec in of_crops))
+        plan.refusals += filter(None, (spec.missing_columns(committed) for spec in of_crops))
         specs = [spec for spec in specs if committed.known_columns.issuperset(spec.stream.needs)]
         others = [_as_extracted(committed, name) for name in committed.streams if name not in [s.name for s in specs]]
         plan.behind = [stream for stream in others if specs and stream.why]
@@ -173,7 +169,7 @@ def _plan_streams(plan: SplitPlan, recipe: Recipe) -> None:
     will_extract |= plan.conversion is not None and bool(plan.conversion.append or plan.undetected)
     if will_extract and not (plan.problems and committed) and recipe.weights and recipe.raw.is_dir():
         for spec in recipe.streams:
-            refuse_untrained(spec, recipe.raw, recipe.settings.source.where(spec.name, "weights"))
+            spec.refuse_untrained(recipe.raw, recipe.settings.source.where(spec.name, "weights"))
 
 
 def _has_other_keys(todo: ConversionPlan | None, committed: cache.Split, name: str, spec: StreamSpec | None) -> bool:
@@ -181,7 +177,7 @@ def _has_other_keys(todo: ConversionPlan | None, committed: cache.Split, name: s
     if todo is None or not todo.changed or name not in committed.streams:
         return False
     try:
-        spec = spec or recorded_spec(committed, name)
+        spec = spec or StreamSpec.recorded(committed, name)
         if spec is None:
             return False
         if not has_current_keys(committed, name, spec.stream):
@@ -197,21 +193,21 @@ def _has_other_keys(todo: ConversionPlan | None, committed: cache.Split, name: s
 
 
 def _as_extracted(committed: cache.Split, name: str) -> StreamPlan:
-    has, lacks = committed.stream_manifest(name), missing_rows(committed, name)
-    return StreamPlan(name, CHANGED if lacks.shards else "", lacks, (int(has["dim"]), str(has["dtype"])))
+    has, missing = committed.stream_manifest(name), missing_rows(committed, name)
+    return StreamPlan(name, CHANGED if missing.shards else "", missing, (int(has["dim"]), str(has["dtype"])))
 
 
 def _plan_stream(plan: SplitPlan, committed: cache.Split, spec: StreamSpec, raw: Path) -> StreamPlan:
     form = (spec.stream.dim, spec.stream.dtype)
     compared = compare_stream(committed, replace(spec, raw=raw))
-    assert compared.lacks is not None, "a split with boxes has pixels"
-    refusal = why_refused(compared)
+    assert compared.missing is not None, "a split with boxes has pixels"
+    refusal = compared.refusal
     if compared.differs:
         plan.problems.append(refusal)
     elif refusal:
         plan.refusals.append(refusal)
     why = "" if refusal and not compared.differs else compared.why
-    return StreamPlan(spec.name, why, compared.lacks, form, compared.differs)
+    return StreamPlan(spec.name, why, compared.missing, form, compared.differs)
 
 
 def array_bytes(rows: float, row_bytes: int) -> float:

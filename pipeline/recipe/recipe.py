@@ -24,7 +24,7 @@ from pipeline.detect.clips import KEYPOINTS
 from pipeline.detect.plan import DetectionPlan, plan_detection, unlabelled_clips
 from pipeline.errors import MissingAssets, PipelineError
 from pipeline.features.extract import Extraction, extract_together
-from pipeline.features.plan import ExtractionPlan, plan_extraction, refuse_untrained
+from pipeline.features.plan import ExtractionPlan, plan_extraction
 from pipeline.features.spec import StreamSpec
 from pipeline.files.formats import smpl_files
 from pipeline.plug_ins import PlugInError, service
@@ -90,7 +90,7 @@ class Recipe:
         plans = [plan_extraction(self.root, self.name, replace(spec, raw=self.raw)) for spec in specs]
         upcoming = [plan for plan in plans if not plan.up_to_date]
         for plan in upcoming if self.weights else ():
-            refuse_untrained(plan.spec, self.raw, self.settings.source.where(plan.spec.name, "weights"))
+            plan.spec.refuse_untrained(self.raw, self.settings.source.where(plan.spec.name, "weights"))
         return upcoming
 
     def detect(self, plan: DetectionPlan, progress: Progress) -> StepResult:

@@ -26,7 +26,7 @@ from pipeline.conversion.identity import describe
 from pipeline.errors import PipelineError
 from pipeline.features import streams
 from pipeline.features.inputs import column
-from pipeline.features.plan import recorded_identity, recorded_spec
+from pipeline.features.plan import recorded_identity
 from pipeline.features.spec import StreamSpec
 from pipeline.features.weights import WeightsSpec
 from vibe_extensions.contracts.single_rows import Numbers, Requests, Rows, SingleRows
@@ -131,7 +131,7 @@ def recompute(
         for stream in split.streams:
             with bars(f"recompute {name}, {stream}") as progress:
                 try:
-                    spec = recorded_spec(split, stream, raw=raw, weights=weights)
+                    spec = StreamSpec.recorded(split, stream, raw=raw, weights=weights)
                     if why := _why_not(split, stream, spec):
                         recomputed.skipped.append(_Skipped(name, stream, why))
                         continue

@@ -111,7 +111,7 @@ class ResNet50(NetworkStream):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NamedNetwork(NetworkStream):
+class _LibraryNetwork(NetworkStream):
     """Input of a network's classifier, `dim` numbers per crop.
 
     With `dim`, plans need neither the library nor torch; it is checked when the network is loaded.
@@ -156,7 +156,7 @@ class NamedNetwork(NetworkStream):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Torchvision(NamedNetwork):
+class Torchvision(_LibraryNetwork):
     """A classification network of torchvision, up to the input of its last linear layer."""
 
     kind: ClassVar[str] = "torchvision"
@@ -164,7 +164,7 @@ class Torchvision(NamedNetwork):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Timm(NamedNetwork):
+class Timm(_LibraryNetwork):
     """A network of timm, with its own pooling."""
 
     kind: ClassVar[str] = "timm"

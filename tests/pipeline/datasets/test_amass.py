@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation, Slerp
 
 from pipeline import datasets
+from pipeline.cameras import resample_rotations
 from pipeline.datasets.amass import sample_positions
 from pipeline.errors import ConfigError
-from pipeline.rotations import resample_rotations
 from tests.pipeline.datasets.by_hand import read_one
 
 AMASS = datasets.get("amass")

@@ -20,7 +20,6 @@ from pipeline.commands import prepare
 from pipeline.conversion.plan import committed_split
 from pipeline.datasets.videos import OwnVideos
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.features.plan import missing_columns
 from pipeline.settings import sections
 from pipeline.settings.file import settings_file
 from tasks.base import DEMO_DATA, fact, plain, say, warn
@@ -99,7 +98,7 @@ def _predict(args: argparse.Namespace, out: Path) -> tuple[list[dict[str, Any]],
     summaries = []
     for name in splits:
         committed = cache.open(args.cache)[name]
-        if refusals := [text for spec in streams if (text := missing_columns(committed, spec))]:
+        if refusals := [text for spec in streams if (text := spec.missing_columns(committed))]:
             warn(refusals[0])
             n_left_out += 1
             continue

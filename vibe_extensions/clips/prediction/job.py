@@ -12,7 +12,6 @@ import cache
 from pipeline.detect.clips import ENDINGS, EXTENSIONS, KEYPOINTS, ClipLabels, entries, labels_of, require_own_labels
 from pipeline.errors import ConfigError
 from pipeline.features import streams as kinds
-from pipeline.features.plan import refuse_untrained
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.network import ResNet50
 from pipeline.files.raw.stand_in import MARKER, is_stand_in
@@ -113,7 +112,7 @@ def streams_of(
     trained.check_features(f"stream {features.name!r}", features.stream.dim)
     specs = (*_extra_streams(trained, embedding), features)
     for spec in specs:
-        refuse_untrained(spec, raw, f"the weights of {spec.name}")
+        spec.refuse_untrained(raw, f"the weights of {spec.name}")
     return specs
 
 

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from pipeline.body import Body
+from pipeline.cameras import pose_in_camera, resample_linear, resample_rotations
 from pipeline.errors import PipelineError
-from pipeline.rotations import pose_in_camera, resample_linear, resample_rotations
 from vibe_model import runs
 from vibe_model.prediction.predict import TrackBodies, file_name
 

@@ -15,9 +15,9 @@ from scipy.spatial.transform import Rotation
 import cache
 from pipeline import cameras
 from pipeline.body import Body, PosedJoints
+from pipeline.cameras import compose, pose_in_camera, resample_linear, resample_rotations
 from pipeline.files.formats import smpl_files
 from pipeline.files.formats.arrays import numbers, reading
-from pipeline.rotations import compose, pose_in_camera, resample_linear, resample_rotations
 from pipeline.skeletons import JOINTS, convert, mirrored
 from vibe_extensions.exchange.rows import Rows, Segments
 from vibe_extensions.exchange.vibe_db.export import to_crop_pixels
