@@ -215,7 +215,7 @@ def past_and_future(results: Results) -> Iterator[str]:
 
 def train(name: str, config: VideoConfig) -> Mapping[str, Any]:
     """The metrics on the test split of one training."""
-    if isinstance(config, TrainConfig) and config.lacks:
+    if isinstance(config, TrainConfig) and config.missing_checkpoints:
         shared: Any = {
             key: getattr(config, key) for key in ("cache", "runs", "motion", "validation", "seed", "threads")
         }

@@ -56,6 +56,18 @@ class CropPolicy:
             raise ValueError(f"region {height}x{width}: expected height x width, each at most the size, {self.size} px")
 
     @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width) px of a network's input: the region, else the whole crop."""
+        return self.region or (self.size, self.size)
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Rows and columns of a crop that are a network's input."""
+        height, width = self.shape
+        top, left = (self.size - height) // 2, (self.size - width) // 2
+        return slice(top, top + height), slice(left, left + width)
+
+    @property
     def follows_box(self) -> bool:
         """Whether the crop is the track's own box."""
         return self.jitter is None and self.scale == 1

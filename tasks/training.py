@@ -142,7 +142,7 @@ def model_config(model: Model, variant: str = "", seed: int = -1) -> VideoConfig
     """A model's configuration (`as_set`) with checkpoints of other trainings."""
     config = as_set(model, variant, seed)
     checkpoints: dict[str, Any] = {
-        name: checkpoint_task(config.MADE_BY[name][0]).checkpoint(config) for name in config.lacks
+        name: checkpoint_task(config.MADE_BY[name][0]).checkpoint(config) for name in config.missing_checkpoints
     }
     return replace(config, **checkpoints)
 
@@ -226,7 +226,7 @@ class Train(TrainingTask):
     def requires(self) -> list[luigi.Task]:
         self.config()
         config, tasks = as_set(self.record, self.variant, self.seed), list[luigi.Task]([Data()])
-        for name in config.lacks:
+        for name in config.missing_checkpoints:
             tasks += checkpoint_task(config.MADE_BY[name][0]).required_tasks(self.variant, self.seed)
         of_data = {spec.name for spec in settings().streams}
         extra = {extra_stream.stream for extra_stream in config.extra_streams.values()} - of_data

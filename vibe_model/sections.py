@@ -182,9 +182,9 @@ def check_inputs(s: Settings, config: RunConfig, section_name: str = VIBE.sectio
         extra = (column.name for column in reader.extra_columns(part, body=True))
         columns = {*reader.columns(part, body=True), *extra, *OF_TRACKS}
         for name in (name for name in streams[split] if name in specs):
-            if lacks := [column for column in specs[name].needs if column not in columns]:
+            if missing := [column for column in specs[name].needs if column not in columns]:
                 keys = (key for key in SPLITS if split in map(split_of, getattr(config, key, ())) and key != "motion")
-                message = f"stream {name!r} is computed from {', '.join(lacks)}, which {split} does not have."
+                message = f"stream {name!r} is computed from {', '.join(missing)}, which {split} does not have."
                 do = "Use other splits, or a variant without this stream."
                 raise ConfigError(f"{section.where(next(keys))}: {message} {do}")
     pretrained = getattr(config, "pretrained", None)

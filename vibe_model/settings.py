@@ -255,7 +255,7 @@ class VideoConfig(RunConfig):
         return ()
 
     @property
-    def lacks(self) -> tuple[str, ...]:
+    def missing_checkpoints(self) -> tuple[str, ...]:
         """Settings of missing checkpoints that training needs, and other trainings make."""
         return tuple(name for name in self.reads_made if getattr(self, name) is None)
 

@@ -8,10 +8,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from cache import CropPolicy
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import streams
-from pipeline.features.streams.base import LabelComputer, Labels, Machine, Stream, region_of
+from pipeline.features.streams.base import LabelComputer, Labels, Machine, Stream
 from pipeline.files.pixels.frames import Image
 
 REPEATED: Final = 16  # rows of a batch that are computed twice
@@ -38,13 +37,6 @@ def load(stream: Stream, machine: Machine, recorded: Mapping[str, Any] | None) -
 def device_of(provenance: Sequence[Mapping[str, Any] | None]) -> str:
     """The device of several streams' networks; "" without a network."""
     return next((str(of_stream["device"]) for of_stream in provenance if of_stream and "device" in of_stream), "")
-
-
-def region_slices(policy: CropPolicy) -> tuple[slice, slice]:
-    """Rows and columns of a crop that are a network's input."""
-    height, width = region_of(policy)
-    top, left = (policy.size - height) // 2, (policy.size - width) // 2
-    return slice(top, top + height), slice(left, left + width)
 
 
 def numbers_of(

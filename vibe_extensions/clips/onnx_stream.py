@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.features.streams.base import Labels, Machine, NumberStream, region_of
+from pipeline.features.streams.base import Labels, Machine, NumberStream
 from pipeline.features.weights import NOT_KNOWN
 from pipeline.processes import cores
 from vibe_extensions.clips.detectors import graphs
@@ -139,7 +139,7 @@ class GraphComputer:
     def __init__(self, stream: Onnx, machine: Machine) -> None:
         graph = graphs.read(stream.weights, DO)
         self._stream, self._session = stream, Session(graph, machine.device, "The stream onnx")
-        shapes: dict[str, tuple[int, ...]] = {stream.image: (3, *region_of(stream.crop))}
+        shapes: dict[str, tuple[int, ...]] = {stream.image: (3, *stream.crop.shape)}
         shapes |= {name: CONDITIONS[condition].shape for name, condition in stream.conditions.items()}
         fixed = self._check(shapes)
         size = machine.batch_size or (GPU_BATCH if self._session.on_gpu else CPU_BATCH)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from cache import Split
 from pipeline.errors import PipelineError
-from pipeline.features.computing import compute_labels, load, numbers_of, region_slices, row_of
+from pipeline.features.computing import compute_labels, load, numbers_of, row_of
 from pipeline.features.inputs import Cut, Pixels, column, crop_labels, cuts, label, label_batch, pixels
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.base import Labels, Machine, Stream
@@ -94,7 +94,7 @@ class SingleRows:
         """Compute features of crops, in batches of the network's size. labels_of: row of each request's labels."""
         size, lanes, policy = self._computer.batch_size, self._computer.lanes, self._stream.policy
         memory = np.zeros((size * lanes, policy.size, policy.size, 3), np.uint8)
-        region, compute = region_slices(policy), functools.partial(numbers_of, self._stream, self._computer)
+        region, compute = policy.slices, functools.partial(numbers_of, self._stream, self._computer)
         self._computer.adopt(memory)
         try:
             with ThreadPoolExecutor(lanes) as threads:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cache import COLUMNS
 from cache.crop_policy import Jitter
-from pipeline.features.computing import different, region_slices
+from pipeline.features.computing import different
 from pipeline.features.inputs import label_batch
 from pipeline.features.streams.base import ROW_RATE, Labels, Machine, Stream
 from vibe_extensions.contracts.common import declaration_problems, run_in_new_process
@@ -169,7 +169,7 @@ def _load(stream: Stream, sample: Any, batch_size: int, fill: float | None = Non
         computer.adopt(memory)
         labels = label_batch(sample, np.resize(np.array(rows), size), stream.reads)
         labels_before = copy.deepcopy(labels)
-        computed = computer(memory[:, *region_slices(stream.policy)], *([labels] if labels else []))
+        computed = computer(memory[:, *stream.policy.slices], *([labels] if labels else []))
         computer.release()
         require_unchanged(labels_before, labels)
         _require(np.array_equal(before, memory), "its crops")

@@ -43,7 +43,7 @@ class VideoTrainer(Trainer):
         if self.group.size > 1 and not self.several_processes:
             title = models.model_of(config).title
             raise ConfigError(f"processes: {title} trains in one process, found {self.group.size}")
-        for name in config.lacks:
+        for name in config.missing_checkpoints:
             raise config.not_made(name)
         self.generator = models.model_of(config).build(config, body).to(self.group.device)
 

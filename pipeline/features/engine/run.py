@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 
 from cache import Split, StreamShards
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.features.computing import compute_labels, device_of, load, numbers_of, region_slices
+from pipeline.features.computing import compute_labels, device_of, load, numbers_of
 from pipeline.features.engine.meter import Meter
 from pipeline.features.engine.shards import OpenShards, PendingShard
 from pipeline.features.engine.tasks import MOST_PERSONS, MOST_ROWS, Batch, Batches, Job, Tasks
@@ -133,7 +133,7 @@ class Output(Generic[T]):
         if self._computer is None:
             return slots.copy().view(np.float32), sizes != 0
         with meter.measure("model"):
-            crops = self._crops[batch.span][:, *region_slices(self.stream.policy)]
+            crops = self._crops[batch.span][:, *self.stream.policy.slices]
             computed = numbers_of(self.stream, self._computer, crops, labels)
         return computed, np.ones(len(slots), bool)
 

@@ -212,11 +212,6 @@ class Stream(ABC):
         return cls(**options) if options.keys() <= kinds.keys() else None
 
 
-def region_of(crop: CropPolicy) -> tuple[int, int]:
-    """(height, width) px of a computer's input."""
-    return crop.region or (crop.size, crop.size)
-
-
 @dataclass(frozen=True, kw_only=True)
 class NumberStream(Stream):
     """`dim` numbers a crop."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self, get_args
 
 from cache import CropPolicy
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.features.streams.base import Machine, NumberStream, region_of
+from pipeline.features.streams.base import Machine, NumberStream
 from pipeline.features.weights import NetworkWeights, WeightsSpec
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class ResNet50(NetworkStream):
         """Raises ConfigError for a missing device, and what `networks.backbones.load` raises."""
         from pipeline.features import networks
 
-        return networks.load(self.weights, self.precision, machine, recorded, region_of(self.crop))
+        return networks.load(self.weights, self.precision, machine, recorded, self.crop.shape)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +152,7 @@ class _LibraryNetwork(NetworkStream):
     def _library_network(self) -> Named:
         from pipeline.features.networks.backbones import Named
 
-        return Named(self.kind, self.network, region_of(self.crop))
+        return Named(self.kind, self.network, self.crop.shape)
 
 
 @dataclass(frozen=True, kw_only=True)

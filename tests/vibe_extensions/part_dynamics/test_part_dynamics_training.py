@@ -117,7 +117,7 @@ def test_an_embedding_of_other_data_or_another_one_is_refused(config, splits, tm
         PartDynamicsTrainer(replace(config, embedding=tmp_path / "spin.pt"), TinyBody())
     with pytest.raises(ConfigError, match="embedding"):
         PartDynamicsTrainer(replace(config, embedding=None), TinyBody())
-    assert replace(config, embedding=None).lacks == ("embedding",)
+    assert replace(config, embedding=None).missing_checkpoints == ("embedding",)
     with pytest.raises(ConfigError, match="TrainPrVIPE"):
         replace(config, embedding=tmp_path / "none.pt").files()
     shutil.copy(config.embedding, tmp_path / "copy.pt")  # the same file elsewhere is the same run
