@@ -5,7 +5,7 @@ Importing this module imports no torch, because plans are made without it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
@@ -21,6 +21,8 @@ from pipeline.api import (
     Machine,
     NumberStream,
     PairStream,
+    Reads,
+    Stream,
     keypoints_13,
 )
 
@@ -83,6 +85,23 @@ class Network:
         with torch.inference_mode():
             features: NDArray[np.float32] = self._network(torch.from_numpy(crops).to(self._device)).cpu().numpy()
         return features
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sharpness(Stream):
+    """How sharp a crop is: the variance of its grey levels' Laplacian."""
+
+    kind: ClassVar[str] = "sharpness"
+    dim: ClassVar[int] = 1
+    dtype: ClassVar[str] = "float32"
+
+    @property
+    def reads(self) -> Reads:
+        return Reads(crops=1)
+
+    def computed(self, crops: Sequence[Image], labels: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:  # noqa: ARG002
+        edges = cv2.Laplacian(cv2.cvtColor(crops[0], cv2.COLOR_RGB2GRAY), cv2.CV_32F)
+        return np.array([edges.var()], np.float32)
 
 
 @dataclass(frozen=True, kw_only=True)

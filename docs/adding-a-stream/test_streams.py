@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from small_streams import BoxSpeed, Change, Pose2D, ResNet18
+from small_streams import BoxSpeed, Change, Pose2D, ResNet18, Sharpness
 from torchvision.models import resnet18
 
 from pipeline.api import Machine, Stream, joint_names
@@ -27,7 +27,7 @@ def test_a_row_is_torchvisions_feature_in_any_batch() -> None:
     np.testing.assert_array_equal(computer(crops[::-1].copy())[::-1], computer(crops))
 
 
-STREAMS = [ResNet18(weights="untrained"), Change(), Pose2D(), BoxSpeed()]
+STREAMS = [ResNet18(weights="untrained"), Sharpness(), Change(), Pose2D(), BoxSpeed()]
 
 
 class TestContract(StreamContract):

@@ -3,7 +3,8 @@
 A stream is a frozen dataclass whose fields are its options and part of its identity. It declares its inputs (`reads`)
 and numbers (`dtype`), and either loads a computer for batches of rows or computes rows in decoding processes. Bases:
 `NumberStream` (a crop, in batches on a device), `PairStream` (a row's crop and the one before, in decoding processes),
-`LabelStream` (labels without pixels).
+`LabelStream` (labels without pixels). A stream of one crop without a network derives from `Stream`: it reads
+`Reads(crops=1)`, and defines `computed`.
 """
 
 from __future__ import annotations
