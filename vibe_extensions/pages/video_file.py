@@ -64,7 +64,7 @@ def video_writer(file: Path, fps: float, size: tuple[int, int]) -> Iterator[Call
     opened = (
         _pyav(part, video_format.codec, fps, width, height)
         if video_format.codec in H264_ENCODERS
-        else opencv_writer(part, video_format.codec, fps, width, height)
+        else _opencv(part, video_format.codec, fps, width, height)
     )
     try:
         with opened as write:
@@ -109,11 +109,7 @@ def _pyav(file: Path, codec: str, fps: float, width: int, height: int) -> Iterat
 
 
 @contextmanager
-def opencv_writer(file: Path, codec: str, fps: float, width: int, height: int) -> Iterator[Callable[[Image], None]]:
-    """Yield a function that appends RGB images of one size. codec: four letters; MPNG is lossless, in AVI.
-
-    Raises PipelineError for an unsupported codec.
-    """
+def _opencv(file: Path, codec: str, fps: float, width: int, height: int) -> Iterator[Callable[[Image], None]]:
     writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*codec), fps, (width, height))
     try:
         if not writer.isOpened():

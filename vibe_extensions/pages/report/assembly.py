@@ -18,7 +18,6 @@ from pipeline.cli.text import count, from_here
 from pipeline.conversion.committed import rejected_videos
 from pipeline.features.plan import is_untrained
 from vibe_extensions.pages.report.bodies import bodies_section
-from vibe_extensions.pages.report.curves import curves_section, split_uses
 from vibe_extensions.pages.report.data import (
     DEMO,
     UNREADABLE,
@@ -33,7 +32,7 @@ from vibe_extensions.pages.report.data import (
 )
 from vibe_extensions.pages.report.page import PageSection, write_page
 from vibe_extensions.pages.report.results import as_csv, results_section
-from vibe_extensions.pages.report.runs import PATTERN, TrainingRun, read_json, read_run
+from vibe_extensions.pages.report.runs import PATTERN, TrainingRun, curves_section, read_json, read_run, split_uses
 from vibe_model import models, runs
 from vibe_model.runs import SEQUENCES, WORST_WINDOWS
 
@@ -85,7 +84,7 @@ class ReportContent:
 
 
 @dataclass(frozen=True, slots=True)
-class WrittenReport:
+class _WrittenReport:
     """Facts about a written page."""
 
     sections: int
@@ -97,7 +96,7 @@ class WrittenReport:
         return f"{count(self.sections, 'section')}, {self.size / 1e6:.1f} MB"
 
 
-def write_report(content: ReportContent, out: Path, progress: Progress = silent) -> WrittenReport:
+def write_report(content: ReportContent, out: Path, progress: Progress = silent) -> _WrittenReport:
     """Write the page, and its table of results as a .csv file beside it. The page reports unreadable sources."""
     fingerprint = content.fingerprint()  # first, so that later changes make the page out of date
     progress(0, 3, "training")
@@ -107,7 +106,7 @@ def write_report(content: ReportContent, out: Path, progress: Progress = silent)
     made = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
     facts = {"Made": made, "Software": _software(), "Cache": str(content.root), "Runs": str(content.runs_folder)}
     if content.training:
-        ablation, problems = read_ablation(content.runs_folder) if content.ablation else ({}, [])
+        ablation, problems = _read_ablation(content.runs_folder) if content.ablation else ({}, [])
         of_ablation = [read_run(folder, name) for name, folder in _ablation_runs(ablation, content)]
         drawn = {run.folder.resolve() for run in (*shown, *of_ablation)}
         notes = [*content.notes, *_not_shown(content, drawn), *problems]
@@ -133,7 +132,7 @@ def write_report(content: ReportContent, out: Path, progress: Progress = silent)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_page(out, sections, title=TITLE, mark=mark, facts=facts, summary=first, fingerprint=fingerprint)
     progress(3, 3, "")
-    return WrittenReport(len(sections), out.stat().st_size, mark)
+    return _WrittenReport(len(sections), out.stat().st_size, mark)
 
 
 def summary(opened: OpenedCache, shown: Sequence[TrainingRun], *, stream: str, trains: bool = True) -> dict[str, Any]:
@@ -162,10 +161,10 @@ def summary(opened: OpenedCache, shown: Sequence[TrainingRun], *, stream: str, t
             texts.append(f"{run.name}: {run.state}" + (f", best epoch {best['epoch'] + 1}" if "epoch" in best else ""))
         texts += [] if shown else ["no training run to show"]
     line = f"{'' if problems else '✓ '}{'; '.join(texts)}."
-    return {"line": line, "problems": problems, "demo_parts": demo_parts(opened, shown)}
+    return {"line": line, "problems": problems, "demo_parts": _demo_parts(opened, shown)}
 
 
-def demo_parts(opened: OpenedCache, shown: Sequence[TrainingRun]) -> str:
+def _demo_parts(opened: OpenedCache, shown: Sequence[TrainingRun]) -> str:
     """A sentence about which of data, body and network are not real."""
     demo = [split for split in opened.splits if is_demo(split)]
     untrained = {name for split in opened.splits for name in split.streams if is_untrained(split, name)}
@@ -194,7 +193,7 @@ def recorded_fingerprint(page: Path) -> str:
     return str(marks[-1]) if marks else ""
 
 
-def read_ablation(folder: Path) -> tuple[dict[str, Any], list[str]]:
+def _read_ablation(folder: Path) -> tuple[dict[str, Any], list[str]]:
     """Content of ablation.json in the runs' folder, empty if there is none, and its problems."""
     problems: list[str] = []
     ablation = read_json(folder / ABLATION, problems, ABLATE)

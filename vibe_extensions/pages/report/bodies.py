@@ -26,7 +26,7 @@ from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import Image
 from vibe_extensions.pages.report.data import UNREADABLE, OpenedCache
 from vibe_extensions.pages.report.page import PageSection
-from vibe_extensions.pages.report.runs import TrainingRun, badness, select_split
+from vibe_extensions.pages.report.runs import TrainingRun
 from vibe_extensions.pages.show.bodies import COLOURS, DISTANCE_M, LabelledBodies, SeenBody
 
 TILE_PX: Final = 200  # side of a frame
@@ -39,14 +39,14 @@ BROKEN: Final = (*UNREADABLE, PipelineError, ValueError, KeyError, zipfile.BadZi
 Colour = tuple[float, float, float]
 
 
-class Strip(NamedTuple):
+class _Strip(NamedTuple):
     """Frames side by side."""
 
     label: str
     image: Image
 
 
-class TrackWindow(NamedTuple):
+class _TrackWindow(NamedTuple):
     """Frames of a track, and why they are shown."""
 
     split: str
@@ -57,7 +57,7 @@ class TrackWindow(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class PredictedTrack:
+class _PredictedTrack:
     """One run's bodies in the F frames of one track."""
 
     frame_index: NDArray[np.int64]  # (F,)
@@ -68,9 +68,9 @@ class PredictedTrack:
     pose: Mapping[int, NDArray[np.float32]]  # frames later (0: now) -> (F, 72) rad
 
     @classmethod
-    def read(cls, run: TrainingRun, window: TrackWindow) -> PredictedTrack | None:
+    def read(cls, run: TrainingRun, window: _TrackWindow) -> _PredictedTrack | None:
         """Read the run's predictions for this track; None if there are none. Raises OSError, ValueError, KeyError."""
-        rows = (row for row in select_split(run.sequences, window.split) if row.get("track") == window.track)
+        rows = (row for row in run.tracks_of(window.split) if row.get("track") == window.track)
         name = next((str(row["predictions"]) for row in rows if "predictions" in row), "")
         file = (run.folder / name).resolve()
         if not name or not file.is_relative_to(run.folder.resolve()):
@@ -99,14 +99,14 @@ def bodies_section(
     """
     predicted = [run for run in runs if any("predictions" in row for row in run.sequences)]
     problems: list[str] = []
-    drawn: list[tuple[TrackWindow, list[Strip]]] = []
+    drawn: list[tuple[_TrackWindow, list[_Strip]]] = []
     splits = {split.name: split for split in opened.splits}
     try:
         bodies = LabelledBodies(body) if body is not None and predicted else None
     except BROKEN as error:
         bodies = None
         problems.append(f"Bodies are not drawn: {error}")
-    for window in windows_of(predicted) if bodies is not None else ():
+    for window in _choose_windows(predicted) if bodies is not None else ():
         assert bodies is not None
         try:
             drawn.append((window, _draw(window, splits[window.split], predicted, bodies, raw, problems)))
@@ -116,18 +116,18 @@ def bodies_section(
     return PageSection("bodies", "Bodies", "bodies.html", {"drawn": drawn, "without": without, "problems": problems})
 
 
-def windows_of(runs: Sequence[TrainingRun]) -> Iterator[TrackWindow]:
+def _choose_windows(runs: Sequence[TrainingRun]) -> Iterator[_TrackWindow]:
     """For each split: a window of the first run's median track, then the worst one of each run."""
 
-    def window(row: Mapping[str, Any], why: str) -> TrackWindow:
-        return TrackWindow(str(row["split"]), str(row["track"]), int(row["first_frame"]), int(row["last_frame"]), why)
+    def window(row: Mapping[str, Any], why: str) -> _TrackWindow:
+        return _TrackWindow(str(row["split"]), str(row["track"]), int(row["first_frame"]), int(row["last_frame"]), why)
 
     for split in dict.fromkeys(str(row.get("split")) for run in runs for row in run.sequences):
-        first = next(run for run in runs if select_split(run.sequences, split))
-        tracks = sorted(select_split(first.sequences, split), key=badness)
+        first = next(run for run in runs if run.tracks_of(split))
+        tracks = first.tracks_of(split)
         yield window(tracks[len(tracks) // 2], f"median track by {first.name}'s errors")
-        worst = [(run, row) for run in runs for row in select_split(run.worst_windows, split)[:1]]
-        names: dict[TrackWindow, list[str]] = {}
+        worst = [(run, row) for run in runs for row in run.windows_of(split, 1)]
+        names: dict[_TrackWindow, list[str]] = {}
         for run, row in worst:
             error = f" ({row['pa_mpjpe']:.0f} mm)" if "pa_mpjpe" in row else ""
             names.setdefault(window(row, "the worst window of"), []).append(f"{run.name}{error}")
@@ -137,7 +137,7 @@ def windows_of(runs: Sequence[TrainingRun]) -> Iterator[TrackWindow]:
 
 def _paint(
     bodies: LabelledBodies,
-    predicted: PredictedTrack,
+    predicted: _PredictedTrack,
     rows: NDArray[np.intp],
     tiles: Sequence[Image],
     colour: Colour,
@@ -153,14 +153,14 @@ def _paint(
 
 
 def _draw(
-    window: TrackWindow,
+    window: _TrackWindow,
     split: cache.Split,
     runs: Sequence[TrainingRun],
     bodies: LabelledBodies,
     raw: Path | None,
     problems: list[str],
-) -> list[Strip]:
-    predicted = {run.name: track for run in runs if (track := PredictedTrack.read(run, window)) is not None}
+) -> list[_Strip]:
+    predicted = {run.name: track for run in runs if (track := _PredictedTrack.read(run, window)) is not None}
     window_frames = np.arange(window.first, window.last + 1)
     common = functools.reduce(np.intersect1d, (track.frame_index for track in predicted.values()), window_frames)
     if not predicted or not len(common):
@@ -171,7 +171,7 @@ def _draw(
     around = [middle + step * later for track in predicted.values() for later in track.pose]
     images = _images(split, number, sorted({*chosen.tolist(), *around}), raw, problems)
 
-    def crops(track: PredictedTrack, colour: Colour | None = None) -> list[Image]:
+    def crops(track: _PredictedTrack, colour: Colour | None = None) -> list[Image]:
         """A run's crops of the chosen frames, with bodies if a colour is given."""
         rows = np.searchsorted(track.frame_index, chosen)
         tiles = [track.tile(row, images.get(frame)) for row, frame in zip(rows, chosen.tolist(), strict=True)]
@@ -209,5 +209,5 @@ def _time_label(step: int) -> str:
     return "now" if not step else f"{abs(step)} frames {'before' if step < 0 else 'later'}"
 
 
-def _strip(label: str, tiles: Sequence[Image]) -> Strip:
-    return Strip(label, np.concatenate([*tiles], axis=1))
+def _strip(label: str, tiles: Sequence[Image]) -> _Strip:
+    return _Strip(label, np.concatenate([*tiles], axis=1))

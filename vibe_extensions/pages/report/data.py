@@ -290,7 +290,7 @@ def _coverage(recorded: Sequence[cache.Split]) -> Iterator[tuple[str, str, int, 
 # -------------------------------------------------------------------------------------------------- example tracks
 
 
-def list_clips(split: cache.Split) -> list[ClipTracks]:
+def _list_clips(split: cache.Split) -> list[ClipTracks]:
     """At most MOST_CLIPS clips, evenly spaced over the split, each with at most so many tracks."""
     clips = []
     for number in spread(len(split.videos), MOST_CLIPS):
@@ -300,7 +300,7 @@ def list_clips(split: cache.Split) -> list[ClipTracks]:
     return clips
 
 
-class DrawnSplit(NamedTuple):
+class _DrawnSplit(NamedTuple):
     """Some tracks of one split."""
 
     shown: Shown
@@ -324,7 +324,7 @@ def examples_section(opened: OpenedCache, *, raw: Path | None, body: Path | None
     except MissingAssets as error:
         problems.append(f"Tracks with SMPL parameters but without 3D joints are not drawn: {error}")
         needs_body = []
-    drawn: dict[str, list[DrawnSplit]] = {}
+    drawn: dict[str, list[_DrawnSplit]] = {}
     for dataset, splits in opened.datasets.items():
         chosen = sorted((s for s in splits if len(s.tracks)), key=lambda s: not s.name.endswith("/train"))[:TRACKS]
         choice = Choice(TRACKS // max(len(chosen), 1), frames=FRAMES)
@@ -334,7 +334,7 @@ def examples_section(opened: OpenedCache, *, raw: Path | None, body: Path | None
                 folder = None  # use the recorded folder
             posed_by = body if split in needs_body else None
             try:
-                clips = list_clips(split) if dataset == OwnVideos.name else []
+                clips = _list_clips(split) if dataset == OwnVideos.name else []
                 names = [max(tracks, key=lambda t: t[2] - t[1])[0] for _, tracks in clips if tracks]
                 choice = replace(choice, names=tuple(names[i] for i in spread(len(names), DRAWN_CLIPS)))
                 shown = from_cache(opened.root, split.name, choice, raw=folder, body=posed_by)
@@ -342,7 +342,7 @@ def examples_section(opened: OpenedCache, *, raw: Path | None, body: Path | None
                 problems.append(f"{split.name}: {error_text(error)}")
                 continue
             portraits = (portrait(track, body) for track in shown.tracks)
-            drawn.setdefault(dataset, []).append(DrawnSplit(shown, portraits, clips))
+            drawn.setdefault(dataset, []).append(_DrawnSplit(shown, portraits, clips))
     line = "a few tracks of each dataset from the cache: boxes, crops, joints"
     data = {"datasets": drawn, "problems": problems}
     return PageSection("tracks", "Example tracks", "examples.html", data, line, list(drawn) == [OwnVideos.name])

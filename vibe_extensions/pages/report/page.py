@@ -114,7 +114,7 @@ def write_page(
     if len(set(anchors)) != len(anchors):
         raise ValueError(f"two sections of the report have the same anchor: {anchors}")
     environment = templates(Path(__file__).parent / "templates")
-    environment.filters["cell_text"] = cell_text
+    environment.filters["cell_text"] = _cell_text
     page = environment.get_template("report.html")
     write(
         page.stream(sections=sections, title=title, mark=mark, facts=facts, summary=summary, fingerprint=fingerprint),
@@ -122,10 +122,10 @@ def write_page(
     )
 
 
-def cell_text(value: Cell) -> str:
+def _cell_text(value: Cell) -> str:
     """Text of a table cell: integers in full, floats with four digits, a dash for unknown values.
 
-    >>> cell_text(12000), cell_text(0.123456), cell_text(54321.0), cell_text(None), cell_text("a")
+    >>> _cell_text(12000), _cell_text(0.123456), _cell_text(54321.0), _cell_text(None), _cell_text("a")
     ('12,000', '0.1235', '54,321', '–', 'a')
     """
     if value is None or (isinstance(value, float) and math.isnan(value)):
@@ -135,19 +135,6 @@ def cell_text(value: Cell) -> str:
     if isinstance(value, float) and math.isfinite(value) and abs(value) < 1000:
         return f"{value:.4g}"
     return f"{value:,.0f}"
-
-
-def brief(names: Sequence[str], most: int = 28) -> list[str]:
-    """Unique names, shortened for a legend or an axis.
-
-    >>> brief(["vibe", "embedded-per-frame-093a0bc1a3f8fe92"])
-    ['vibe', 'embedded-per-f…bc1a3f8fe92']
-    """
-    shown: list[str] = []
-    for name in names:
-        short = name if len(name) <= most else f"{name[: most // 2]}…{name[-(most // 2 - 3) :]}"
-        shown.append(f"{short} ({len(shown) + 1})" if short in shown else short)
-    return shown
 
 
 def lines(
@@ -229,4 +216,4 @@ def _rows_by_x(points: Mapping[str, tuple[Array, Array]]) -> list[tuple[Cell, ..
     columns = [dict(zip(x.tolist(), y.tolist(), strict=True)) for x, y in points.values()]
     every = sorted({x for column in columns for x in column})
     few = np.unique(np.linspace(0, len(every) - 1, min(len(every), MOST_ROWS)).round().astype(int)) if every else ()
-    return [(cell_text(every[i]), *(column.get(every[i]) for column in columns)) for i in few]
+    return [(_cell_text(every[i]), *(column.get(every[i]) for column in columns)) for i in few]

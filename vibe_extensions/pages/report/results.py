@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from pipeline.cli.text import command, count
 from vibe_extensions.pages.report.page import PageSection
-from vibe_extensions.pages.report.runs import TrainingRun, badness, select_split
+from vibe_extensions.pages.report.runs import TrainingRun
 from vibe_model.evaluation import published
 from vibe_model.evaluation.protocols import LEFT_OUT, by_protocol, meaning, table_metrics
 from vibe_model.metrics import PCK_2D_SHARE, PCK_THRESHOLD_MM, UNITS
@@ -20,7 +20,7 @@ MEAN_BODY: Final = "mean body"
 Errors = Mapping[str, float]  # by the names in metrics.json; absent without labels
 
 
-class ModelErrors(NamedTuple):
+class _ModelErrors(NamedTuple):
     """A row of a table: one model on one split, by one protocol."""
 
     model: str
@@ -29,13 +29,13 @@ class ModelErrors(NamedTuple):
     about: str = ""  # source of published figures, width of smoothing, or a run's size and inputs
 
 
-class ResultsTable(NamedTuple):
+class _ResultsTable(NamedTuple):
     """Rows that may be compared."""
 
     key: str  # the protocol, or another name
     title: str
     caption: str
-    rows: Sequence[ModelErrors]
+    rows: Sequence[_ModelErrors]
     meaning: str = ""  # of the protocol
     note: str = ""
 
@@ -73,20 +73,20 @@ def results_section(runs: Sequence[TrainingRun], ablation: Mapping[str, Any], *,
     return PageSection("results", "Results", "results.html", data)
 
 
-def tables_of(split: str, runs: Sequence[TrainingRun]) -> list[ResultsTable]:
+def tables_of(split: str, runs: Sequence[TrainingRun]) -> list[_ResultsTable]:
     """A table for each protocol. For demo data, published figures are in a separate table."""
     runs = [run for run in runs if split in run.splits]
     stand_in = any(run.stand_in for run in runs)
-    figures, tables = _published_figures(split, runs), list[ResultsTable]()
+    figures, tables = _published_figures(split, runs), list[_ResultsTable]()
     for protocol in dict.fromkeys(name for run in runs for name in by_protocol(run.splits[split])):
         rows = list(_rows(split, protocol, runs))
         rows += [row for figure_protocol, row in figures if figure_protocol == protocol and not stand_in]
         about = (meaning(protocol), _labels(split, protocol, runs), "" if tables else _left_out(split, runs))
-        tables.append(ResultsTable(protocol, f"Protocol “{protocol}”", split, rows, " ".join(filter(None, about))))
+        tables.append(_ResultsTable(protocol, f"Protocol “{protocol}”", split, rows, " ".join(filter(None, about))))
     if stand_in and figures:
         note = "These figures are for real data, the tables above for demo data."
         rows = [row for _, row in figures]
-        tables.append(ResultsTable("published", "Published figures", f"{split}, real data", rows, note=note))
+        tables.append(_ResultsTable("published", "Published figures", f"{split}, real data", rows, note=note))
     return tables
 
 
@@ -115,7 +115,7 @@ def _dynamics(run: TrainingRun) -> Iterator[dict[str, Any]]:
             yield {"caption": f"{run.name}, {split}: {frames} of {tracks}", "steps": steps, "rows": rows}
 
 
-def _rows(split: str, protocol: str, runs: Sequence[TrainingRun]) -> Iterator[ModelErrors]:
+def _rows(split: str, protocol: str, runs: Sequence[TrainingRun]) -> Iterator[_ModelErrors]:
     """Rows of each run, of its smoothed predictions, and of the mean body, which is the same for all runs."""
     errors: Mapping[str, Any] = {}
     for run in runs:
@@ -124,13 +124,13 @@ def _rows(split: str, protocol: str, runs: Sequence[TrainingRun]) -> Iterator[Mo
             continue
         errors = run_errors[protocol]
         about = _about(run, split) if protocol == next(iter(run_errors)) else ""
-        yield ModelErrors(run.name, _select_metrics(errors), _frames(errors), about)
+        yield _ModelErrors(run.name, _select_metrics(errors), _frames(errors), about)
         if isinstance(smoothed := errors.get("smoothed"), Mapping):
             sigma = smoothed.get("sigma")
             about = f"Gaussian of {sigma:g} frames" if isinstance(sigma, int | float) else ""
-            yield ModelErrors(f"{run.name}, smoothed", _select_metrics(smoothed), _frames(errors), about)
+            yield _ModelErrors(f"{run.name}, smoothed", _select_metrics(smoothed), _frames(errors), about)
     if errors:
-        yield ModelErrors(MEAN_BODY, _select_metrics(errors["baseline"]), _frames(errors))
+        yield _ModelErrors(MEAN_BODY, _select_metrics(errors["baseline"]), _frames(errors))
 
 
 def _about(run: TrainingRun, split: str) -> str:
@@ -145,13 +145,13 @@ def _about(run: TrainingRun, split: str) -> str:
     return "; ".join(parts)
 
 
-def _published_figures(split: str, runs: Sequence[TrainingRun]) -> list[tuple[str, ModelErrors]]:
+def _published_figures(split: str, runs: Sequence[TrainingRun]) -> list[tuple[str, _ModelErrors]]:
     """(protocol, published figures) of a split, with a note on those trained like the first run."""
     config = runs[0].config if runs else None
     with_3dpw = None if config is None else "3dpw/train" in config.training_splits
     same = f"; trained {'with' if with_3dpw else 'without'} 3DPW, as {runs[0].name} here" if runs else ""
     return [
-        (paper.protocol, ModelErrors(paper.model, _select_metrics(paper.errors), None, source))
+        (paper.protocol, _ModelErrors(paper.model, _select_metrics(paper.errors), None, source))
         for paper in published.figures_of(split)
         for source in [paper.source + (same if paper.with_3dpw == with_3dpw else "")]
     ]
@@ -165,15 +165,15 @@ def _frames(errors: Mapping[str, Any]) -> int:
     return int(errors.get("frames") or errors.get("frames_2d") or 0)
 
 
-def _ablation(content: Mapping[str, Any]) -> Iterator[ResultsTable]:
+def _ablation(content: Mapping[str, Any]) -> Iterator[_ResultsTable]:
     """Yield the ablation's tables."""
-    tables: dict[tuple[str, str], list[ModelErrors]] = {}
+    tables: dict[tuple[str, str], list[_ModelErrors]] = {}
     for row in content.get("rows", []):
         means = {name: value["mean"] for name, value in row["errors"].items()}
         name = row["model"] + (f" (mean of {row['seeds']} seeds)" if row["seeds"] > 1 else "")
-        tables.setdefault((row["split"], row["protocol"]), []).append(ModelErrors(name, means, row["frames"] or None))
+        tables.setdefault((row["split"], row["protocol"]), []).append(_ModelErrors(name, means, row["frames"] or None))
     for (split, protocol), rows in tables.items():
-        yield ResultsTable(protocol, f"{split}, protocol “{protocol}”", split, rows)
+        yield _ResultsTable(protocol, f"{split}, protocol “{protocol}”", split, rows)
 
 
 def _listings(run: TrainingRun, cache: str) -> Iterator[dict[str, Any]]:
@@ -182,8 +182,7 @@ def _listings(run: TrainingRun, cache: str) -> Iterator[dict[str, Any]]:
     `look`: the command that shows the first row.
     """
     for split in dict.fromkeys(str(row.get("split")) for row in (*run.sequences, *run.worst_windows)):
-        tracks = sorted(select_split(run.sequences, split), key=badness)
-        windows = select_split(run.worst_windows, split)[:MOST_WINDOWS]
+        tracks, windows = run.tracks_of(split), run.windows_of(split, MOST_WINDOWS)
         shown = "all" if len(tracks) <= MOST_SEQUENCES else f"the worst {MOST_SEQUENCES} of"
         by_track = f"{run.name} on {split}: {shown} {count(len(tracks), 'track')} (see the run's sequences.csv)"
         worst = f"{run.name} on {split}: worst {count(len(windows), 'window')} (more in the run's worst_windows.csv)"
@@ -195,7 +194,7 @@ def _listings(run: TrainingRun, cache: str) -> Iterator[dict[str, Any]]:
                 yield {"caption": caption, "split": split, "columns": columns, "rows": rows, "look": look}
 
 
-def as_csv(splits: Mapping[str, Sequence[ResultsTable]]) -> str:
+def as_csv(splits: Mapping[str, Sequence[_ResultsTable]]) -> str:
     """All rows of all tables as CSV with a header; unknown errors are empty."""
     measured = table_metrics(row.errors for tables in splits.values() for table in tables for row in table.rows)
     lines: list[tuple[Any, ...]] = [("split", "protocol", "model", *measured, "frames")]

@@ -18,9 +18,8 @@ from pipeline.skeletons import JOINTS
 from tests.vibe_extensions.pages.report.conftest import person, write_split
 from tests.vibe_extensions.pages.report.runs_by_hand import SPLIT, log, make_run, metrics
 from vibe_extensions.pages.report.assembly import ReportContent, recorded_fingerprint, write_report
-from vibe_extensions.pages.report.curves import plots_of, split_uses
 from vibe_extensions.pages.report.results import as_csv, tables_of
-from vibe_extensions.pages.report.runs import read_events, read_run
+from vibe_extensions.pages.report.runs import plots_of, read_events, read_run, split_uses
 from vibe_model import models
 
 ROOT = Path(__file__).parents[2]
