@@ -24,9 +24,7 @@ from vibe_extensions.pages.report.data import (
     OpenedCache,
     accounting_section,
     examples_section,
-    frames_left_out,
     is_demo,
-    n_rows,
     open_splits,
     overview_section,
 )
@@ -140,7 +138,7 @@ def summary(opened: OpenedCache, shown: Sequence[TrainingRun], *, stream: str, t
 
     stream: The feature stream. trains: Whether the page covers training.
     """
-    _, wrong = frames_left_out(opened.splits)
+    _, wrong = opened.frames_left_out()
     n_rejected = sum(rejected_videos(split)[0] for split in opened.splits)
     missing = sum(n for (_, name), n in opened.missing.items() if name == stream)
     problems = [
@@ -151,7 +149,7 @@ def summary(opened: OpenedCache, shown: Sequence[TrainingRun], *, stream: str, t
     ]
     texts = [
         f"{count(len(opened.splits), 'split')} of {count(len(opened.datasets), 'dataset')}",
-        f"{count(sum(map(n_rows, opened.splits)), 'row')} (one person in one frame each)",
+        f"{count(opened.n_rows, 'row')} (one person in one frame each)",
         *([] if wrong or n_rejected else ["no row dropped because of errors"]),
         f"features {stream} " + (f"with {count(missing, 'row')} missing" if missing else "complete"),
     ]
@@ -173,7 +171,8 @@ def _demo_parts(opened: OpenedCache, shown: Sequence[TrainingRun]) -> str:
         which = "all splits" if len(demo) == len(opened.splits) else f"{len(demo)} of {len(opened.splits)} splits"
         parts.append(f"The data of {which} are synthetic, in the datasets' layouts")
         body = any((split.manifest.get("reader") or {}).get("body") for split in demo)
-        parts += ["the body model is procedural, not SMPL"] * body
+        if body:
+            parts.append("the body model is procedural, not SMPL")
     if untrained:
         streams = ", ".join(sorted(untrained))
         parts.append(f"{'the' if demo else 'The'} network of the features {streams} has random weights")

@@ -107,6 +107,18 @@ class OpenedCache:
         )
         return UNTRAINED if any(untrained) else ""
 
+    @property
+    def n_rows(self) -> int:
+        """Number of rows in committed tracks."""
+        return sum(map(_n_rows, self.splits))
+
+    def frames_left_out(self) -> tuple[int, int]:
+        """Number of person-frames dropped by design, and because of errors. Frames skipped by sampling do not count."""
+        left_out = _left_out(split for split in self.splits if "accounting" in split.manifest)
+        frames = {name: n for (what, name), n in left_out.items() if what == COUNTED["frames"] and name not in SAMPLED}
+        by_design = sum(n for name, n in frames.items() if reason(name).by_design)
+        return by_design, sum(frames.values()) - by_design
+
 
 def open_splits(root: cache.Root) -> OpenedCache:
     """Open all splits of a cache. Unreadable ones are listed in `problems`."""
@@ -122,7 +134,7 @@ def open_splits(root: cache.Root) -> OpenedCache:
     for name in names:
         try:
             split = features[name]
-            n_rows(split)  # reads the tables
+            _n_rows(split)  # reads the tables
             opened.missing |= {(name, stream): missing_rows(split, stream).rows for stream in split.streams}
             opened.splits.append(split)
             if "reader" in split.manifest and "imported" not in split.manifest["reader"]:
@@ -133,14 +145,13 @@ def open_splits(root: cache.Root) -> OpenedCache:
     return opened
 
 
+def _n_rows(split: cache.Split) -> int:
+    return int((split.tracks.stop - split.tracks.start).sum())
+
+
 def is_demo(split: cache.Split) -> bool:
     """Whether the split comes from demo data."""
     return bool(split.manifest.get("stand_in", False))
-
-
-def n_rows(split: cache.Split) -> int:
-    """Number of rows in committed tracks."""
-    return int((split.tracks.stop - split.tracks.start).sum())
 
 
 # ----------------------------------------------------------------------------------------------- datasets and splits
@@ -149,10 +160,10 @@ def n_rows(split: cache.Split) -> int:
 def overview_section(opened: OpenedCache, used: Mapping[str, str] | None = None) -> PageSection:
     """The section of datasets and splits: size, dropped data, streams. used: the runs' use of each split."""
     rows: list[tuple[Cell, ...]] = []
-    sizes = [(len(np.unique(split.tracks.video)), len(split.tracks), n_rows(split)) for split in opened.splits]
+    sizes = [(len(np.unique(split.tracks.video)), len(split.tracks), _n_rows(split)) for split in opened.splits]
     for split, size in zip(opened.splits, sizes, strict=True):
         missing = {name: opened.missing[split.name, name] for name in split.streams}
-        notes = {name: f"{count(n, 'row')} missing" * bool(n) for name, n in missing.items()}
+        notes = {name: f"{count(n, 'row')} missing" if n else "" for name, n in missing.items()}
         streams = ", ".join(stream_label(split, name, note) for name, note in notes.items())
         use = () if used is None else (used.get(split.name, "nothing"),)
         kind = "demo" if is_demo(split) else "real"
@@ -175,7 +186,7 @@ def overview_section(opened: OpenedCache, used: Mapping[str, str] | None = None)
         "leaks_command": command("leaks", "--cache", str(opened.root)),
     }
     line = f"{count(len(opened.splits), 'split')} of {count(len(opened.datasets), 'dataset')}, "
-    line += count(sum(map(n_rows, opened.splits)), "row")
+    line += count(opened.n_rows, "row")
     return PageSection("datasets", "Datasets and splits", "overview.html", data, line, bool(opened.problems))
 
 
@@ -228,17 +239,9 @@ def accounting_section(opened: OpenedCache) -> PageSection:
         "demo": [split.name for split in recorded if is_demo(split)],
         "unrecorded": [split.name for split in opened.splits if split not in recorded],
     }
-    by_design, wrong = frames_left_out(opened.splits)
+    by_design, wrong = opened.frames_left_out()
     line = f"{count(by_design, 'person-frame')} dropped by design, {wrong:,} because of errors"
     return PageSection("accounting", "Dropped data", "accounting.html", data, line, bool(wrong or faulty))
-
-
-def frames_left_out(splits: Sequence[cache.Split]) -> tuple[int, int]:
-    """Number of person-frames dropped by design, and because of errors. Frames skipped by sampling do not count."""
-    left_out = _left_out(split for split in splits if "accounting" in split.manifest)
-    frames = {name: n for (what, name), n in left_out.items() if what == COUNTED["frames"] and name not in SAMPLED}
-    by_design = sum(n for name, n in frames.items() if reason(name).by_design)
-    return by_design, sum(frames.values()) - by_design
 
 
 def _left_out(recorded: Iterable[cache.Split]) -> Counter[tuple[str, str]]:

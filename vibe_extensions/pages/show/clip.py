@@ -82,7 +82,7 @@ def _draw_legend(image: Image, size: float) -> None:
         left += round(42 * size)
 
 
-def draw_skeleton(image: Image, skeleton: Skeleton, size: float) -> None:
+def _draw_skeleton(image: Image, skeleton: Skeleton, size: float) -> None:
     """Draw bones and joints in their sides' colours, in place; right joints are squares, left ones circles."""
     thick, radius = max(1, round(size)), max(1, round(1.5 * size))
     for line in skeleton.lines:
@@ -114,7 +114,7 @@ class _Person:
         cv2.rectangle(image, corner, opposite, colour, max(1, round(size)), cv2.LINE_AA, SUBPIXELS)
         draw_label(image, self.name, x - half_width, y - half_height - 3 * size, size, colour, taken)
         if "kp_2d" in rows:
-            draw_skeleton(image, flat(rows["kp_2d"][row]), size)
+            _draw_skeleton(image, flat(rows["kp_2d"][row]), size)
 
 
 def write_clip(shown: Shown, out: Path, *, progress: Progress = silent) -> tuple[int, int]:
@@ -138,7 +138,7 @@ def write_clip(shown: Shown, out: Path, *, progress: Progress = silent) -> tuple
     ((video, source),) = videos.items()
     if source is None or any("bbox" not in track.rows for track in shown.tracks):
         raise PipelineError(f"{shown.name}: {video} has no images for a clip. Draw a page instead: --out PAGE.html")
-    require_h264(out)
+    _require_h264(out)
     people = [_Person(track, number) for number, track in enumerate(shown.tracks)]
     bodies = LabelledBodies(shown.body) if shown.body is not None else None
     indexed = [track.rows["frame_index"] for track in shown.tracks]
@@ -156,7 +156,7 @@ def write_clip(shown: Shown, out: Path, *, progress: Progress = silent) -> tuple
     return n_written, with_rows
 
 
-def require_h264(out: Path) -> None:
+def _require_h264(out: Path) -> None:
     """Raise PipelineError, with the package to install, if this installation cannot write H.264."""
     if best_format().codec not in H264_ENCODERS:
         found = "has no H.264 encoder" if find_spec("av") else "is not installed"

@@ -38,7 +38,7 @@ CAPTION_FOR: Final = 480  # px, smaller side up to which captions have their min
 BAND_PX: Final = 16  # height of a caption's band at that size
 
 
-class Line(NamedTuple):
+class _Line(NamedTuple):
     """A bone between two visible joints."""
 
     x1: float
@@ -50,7 +50,7 @@ class Line(NamedTuple):
     name: str
 
 
-class Dot(NamedTuple):
+class _Dot(NamedTuple):
     """A visible joint."""
 
     x: float
@@ -63,8 +63,8 @@ class Dot(NamedTuple):
 class Skeleton(NamedTuple):
     """One person's joints in an image or a view."""
 
-    lines: tuple[Line, ...]
-    dots: tuple[Dot, ...]
+    lines: tuple[_Line, ...]
+    dots: tuple[_Dot, ...]
 
 
 class View(NamedTuple):
@@ -92,8 +92,8 @@ def _skeleton(points: Array, visible: Array, labels: Sequence[str]) -> Skeleton:
         if a in positions and b in positions:
             sides = {SIDES[a], SIDES[b]} - {"middle"}
             side = sides.pop() if len(sides) == 1 else "middle"
-            lines.append(Line(*positions[a], *positions[b], side, LAYERS[a], f"{NAMES[a]} – {NAMES[b]}"))
-    dots = [Dot(*position, SIDES[j], LAYERS[j], f"{NAMES[j]} {labels[j]}") for j, position in positions.items()]
+            lines.append(_Line(*positions[a], *positions[b], side, LAYERS[a], f"{NAMES[a]} – {NAMES[b]}"))
+    dots = [_Dot(*position, SIDES[j], LAYERS[j], f"{NAMES[j]} {labels[j]}") for j, position in positions.items()]
     return Skeleton(tuple(lines), tuple(dots))
 
 

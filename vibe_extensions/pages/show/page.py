@@ -39,7 +39,7 @@ DOT: Final = 1 / 75  # radius of a joint / side of the crop
 GRID_M: Final = 0.5  # between grid lines behind 3D joints
 
 
-class Overlay(NamedTuple):
+class _Overlay(NamedTuple):
     """An image and its drawings, in the coordinates of the labels."""
 
     image: Image  # as shown
@@ -51,15 +51,15 @@ class Overlay(NamedTuple):
     outside: int  # visible joints outside the image
 
 
-class Card(NamedTuple):
+class _Card(NamedTuple):
     """One frame of a track."""
 
     number: int  # frame number in the video, from 0
     n_visible: int | None  # joints; None without 2D labels
     flags: tuple[str, ...]  # those of has_3d, has_smpl, valid that are not set
     problem: str  # why there is no image; "" if there is one, or the track has none
-    full: Overlay | None
-    crop: Overlay | None
+    full: _Overlay | None
+    crop: _Overlay | None
     views: tuple[View, ...]
 
 
@@ -69,7 +69,7 @@ class Portrait(NamedTuple):
     track: ShownTrack
     what_3d: str
     view_box: ViewBox | None  # of all 3D views
-    cards: tuple[Card, ...]
+    cards: tuple[_Card, ...]
 
 
 def portrait(track: ShownTrack, body: Path | None) -> Portrait:
@@ -86,11 +86,11 @@ def portrait(track: ShownTrack, body: Path | None) -> Portrait:
     for i, frame in enumerate(frames):
         n_visible = int((rows["kp_2d"][i, :, 2] > 0).sum()) if "kp_2d" in rows else None
         flags = tuple(name for name in track.flags if rows[name][i] != 1)
-        cards.append(Card(frame.index, n_visible, flags, *_overlays(frame, track, i), solid[i]))
+        cards.append(_Card(frame.index, n_visible, flags, *_overlays(frame, track, i), solid[i]))
     return Portrait(track, caption, view_box([view for frame_views in solid for view in frame_views]), tuple(cards))
 
 
-def draw_untracked(untracked: Untracked) -> Iterator[tuple[int, int, str, Image | None]]:
+def _draw_untracked(untracked: Untracked) -> Iterator[tuple[int, int, str, Image | None]]:
     """Yield some frames with such detections: frame, number of detections, problem or "", image."""
     frames, sizes = np.unique(untracked.frame_index, return_counts=True)
     chosen = spread(len(frames), 2 * PAGE_FRAMES)
@@ -102,7 +102,7 @@ def draw_untracked(untracked: Untracked) -> Iterator[tuple[int, int, str, Image 
         yield frame.index, size, f"{frame.kind}: {frame.problem}" if frame.problem else "", image
 
 
-def _overlays(frame: Frame, track: ShownTrack, i: int) -> tuple[str, Overlay | None, Overlay | None]:
+def _overlays(frame: Frame, track: ShownTrack, i: int) -> tuple[str, _Overlay | None, _Overlay | None]:
     """The problem of row i's image or "", the full frame, and the crop."""
     image, scale = frame.image, track.record.crop_scale
     if image is None or "bbox" not in track.rows:
@@ -133,14 +133,14 @@ def _shrink(image: Image, longest: int) -> Image:
 
 def _overlay(
     image: Image, size: tuple[int, int], rects: tuple[Rect, ...], kp_2d: Array, pixels: Array, radius: float
-) -> Overlay:
+) -> _Overlay:
     """An RGB image with joints at `pixels`, in the coordinates of an image of `size`, with kp_2d's confidence."""
     inside = ((pixels >= -0.5) & (pixels <= np.array(size) - 0.5)).all(axis=1)
     outside = int(((kp_2d[:, 2] > 0) & ~inside).sum())
-    return Overlay(image, *size, rects, flat(kp_2d, pixels), radius, outside)
+    return _Overlay(image, *size, rects, flat(kp_2d, pixels), radius, outside)
 
 
-def jpeg_uri(image: Image, quality: int = QUALITY) -> str:
+def _jpeg_uri(image: Image, quality: int = QUALITY) -> str:
     """An RGB image as a data URI with a JPEG."""
     coded, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
     assert coded, f"OpenCV cannot write a JPEG of {image.shape}"
@@ -156,7 +156,7 @@ def write_page(shown: Shown, out: Path, *, progress: Progress = silent) -> None:
             yield portrait(track, shown.body)
         progress(len(shown.tracks), len(shown.tracks))
 
-    untracked = () if shown.untracked is None else draw_untracked(shown.untracked)
+    untracked = () if shown.untracked is None else _draw_untracked(shown.untracked)
     content = {"shown": shown, "portraits": portraits(), "untracked": untracked}
     write(templates().get_template("page.html").stream(content), out)
 
@@ -188,26 +188,26 @@ def templates(*folders: Path) -> Environment:
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"number": number, "count": count, "jpeg_uri": jpeg_uri, "reason": reason}
+    environment.filters |= {"number": _number, "count": count, "jpeg_uri": _jpeg_uri, "reason": reason}
     on_photo = " ".join(f"--{side}: {colour};" for side, colour in SIDE_COLOURS.items())
-    environment.globals |= {"grid": grid, "isnan": math.isnan, "on_photo": on_photo}
+    environment.globals |= {"grid": _grid, "isnan": math.isnan, "on_photo": on_photo}
     return environment
 
 
-def grid(low: float, length: float) -> list[float]:
+def _grid(low: float, length: float) -> list[float]:
     """Multiples of GRID_M within [low, low + length].
 
-    >>> grid(-0.8, 1.6)
+    >>> _grid(-0.8, 1.6)
     [-0.5, 0.0, 0.5]
     """
     first, last = math.ceil(low / GRID_M), math.floor((low + length) / GRID_M)
     return [k * GRID_M for k in range(first, last + 1)]
 
 
-def number(value: float) -> str:
+def _number(value: float) -> str:
     """A coordinate with up to three decimals.
 
-    >>> number(12.0), number(-0.3456), number(-0.0001)
+    >>> _number(12.0), _number(-0.3456), _number(-0.0001)
     ('12', '-0.346', '0')
     """
     text = f"{value:.3f}".rstrip("0").rstrip(".")
