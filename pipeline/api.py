@@ -14,7 +14,6 @@ from pipeline.boxes import extents, smooth_boxes, tight_boxes
 from pipeline.datasets import Dataset, RawVideo
 from pipeline.datasets.base import EXTRINSICS, UP, Mistake, Origin, ReleasePart, finite_joints, smpl_labels
 from pipeline.datasets.pixels import frames_there, inputs, pictures_or_video
-from pipeline.demo import calibration_crops
 from pipeline.detect import Detect, Detector, People
 from pipeline.errors import ConfigError, MissingAssets, PipelineError, RawDataError
 from pipeline.features.streams import (
@@ -35,10 +34,14 @@ from pipeline.files.formats.pickles import load_pickle
 from pipeline.files.pixels.frames import FrameSource, Image, Pictures, Video
 from pipeline.files.pixels.sources import picture_pattern
 from pipeline.files.raw.files import open_regular, read_regular, whole_file_digest
+from pipeline.plug_ins import demo_data
 from pipeline.skeletons import JOINTS, KEYPOINTS_13, convert, joint_names, keypoints_13
 from pipeline.track import Track
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from pipeline.body import Body
     from pipeline.features.networks import chosen_device
     from pipeline.features.networks.base import Normalisation
@@ -113,6 +116,12 @@ _HOMES: Final = {
     "chosen_device": "pipeline.features.networks",
     "load_hdf5": "pipeline.files.formats.hdf5",
 }
+
+
+def calibration_crops(n: int) -> NDArray[np.uint8]:
+    """Crops (n, 224, 224, 3) RGB of rendered people, equal in all processes."""
+    return demo_data().calibration_crops(n)
+
 
 if not TYPE_CHECKING:  # type checkers know all names
 

@@ -20,10 +20,10 @@ from scipy.spatial.transform import Rotation
 from smplx.body_models import SMPL
 from torch import Tensor, nn
 
-from pipeline.demo import procedural_body
 from pipeline.errors import PipelineError
 from pipeline.files.formats import smpl_files
 from pipeline.files.formats.smpl_files import N_JOINTS, SmplArrays
+from pipeline.plug_ins import demo_data
 from pipeline.skeletons import Doubles, Floats, Ints, correspondence
 
 AT_ONCE: Final = 64  # bodies that `posed_joints` poses at once: their vertices are 5 MB
@@ -180,7 +180,7 @@ class Body(nn.Module):
     @classmethod
     def stand_in(cls, gender: str = "neutral") -> Body:
         """The procedural body for tests and demo data."""
-        return cls(procedural_body(gender), functools.cache(cls.stand_in))
+        return cls(demo_data().procedural_body(gender), functools.cache(cls.stand_in))
 
     def of(self, gender: str) -> Body:
         """The body of another gender from the same folder, loaded once. Raises as `smpl_files.load` does."""

@@ -1,6 +1,7 @@
-"""Registries of datasets, streams, detectors and models: ours and those of other packages.
+"""What packages add, ours and others': registries of datasets, streams, detectors and models; records of functions.
 
 A package registers a class (a model: its record) by an entry point of that name. Classes are imported when first used.
+The core calls an extension through a record below only, so that mypy checks both sides.
 """
 
 from __future__ import annotations
@@ -8,14 +9,23 @@ from __future__ import annotations
 import functools
 import importlib
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from importlib import metadata
 from importlib.metadata import EntryPoint, EntryPoints
-from typing import Any, Final, Generic, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from pipeline.errors import ConfigError, PipelineError, did_you_mean
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    import cache
+    from pipeline.cli.progress import Progress
+    from pipeline.files.formats.smpl_files import SmplArrays
 
 T = TypeVar("T")
 
@@ -25,6 +35,7 @@ COMMANDS: Final = "vibe_pipeline.commands"  # each leads to a CommandEntry
 SECTIONS: Final = "vibe_pipeline.sections"  # sections of luigi.cfg; each leads to its package's record
 TASKS: Final = "vibe_pipeline.tasks"  # each leads to its class
 EXPORTS: Final = "vibe_pipeline.exports"
+DEMO: Final = "vibe_pipeline.demo"  # leads to a DemoData; there is one
 OWN: Final = "vibe-pipeline"  # this distribution, with its extensions
 
 
@@ -38,7 +49,7 @@ def entry_points(group: str) -> EntryPoints:
     return metadata.entry_points(group=group)
 
 
-def is_own(entry: EntryPoint) -> bool:
+def _is_own(entry: EntryPoint) -> bool:
     """Whether an entry point belongs to one of our extensions."""
     return entry.dist is not None and entry.dist.name == OWN
 
@@ -46,7 +57,7 @@ def is_own(entry: EntryPoint) -> bool:
 def load_records(group: str, record: type[T]) -> dict[str, T]:
     """Load the records of a group by name, ours first. Raises PlugInError for one that fails or is of another class."""
     records: dict[str, T] = {}
-    for entry in sorted(entry_points(group), key=lambda entry: (not is_own(entry), entry.name)):
+    for entry in sorted(entry_points(group), key=lambda entry: (not _is_own(entry), entry.name)):
         try:
             loaded = entry.load()
         except Exception as error:
@@ -72,6 +83,69 @@ def load(name: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
+# ---------------------------------------------------------------------------------------------- records of extensions
+
+
+class CommandEntry(NamedTuple):
+    """A command; its module, which has a `cli.command_line.Command` as `COMMAND`, is imported on use."""
+
+    module: str
+    help: str
+    program: str = "pipeline"  # `python -m pipeline` or `python -m tasks`
+
+
+class _WriteSplit(Protocol):
+    def __call__(
+        self, root: cache.Root, name: str, page: Path, *, raw: Path, body: Path | None, progress: Progress
+    ) -> int: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageWriter:
+    """Functions for pages of tracks; the module of the command `show` has it as `PAGES`."""
+
+    split_of: Callable[[Path], str]  # digest of the split's manifest that a page shows; "" for no page
+    write_split: _WriteSplit  # writes a page of some tracks of a split, and returns their number
+
+
+def page_writer() -> PageWriter:
+    """The record of the extension with the command `show`."""
+    pages: PageWriter = load(f"{load_records(COMMANDS, CommandEntry)['show'].module}:PAGES")
+    return pages
+
+
+class _IsCurrent(Protocol):
+    def __call__(self, raw: Path, body: Path, datasets: Sequence[str], *, seed: int, size: str) -> bool: ...
+
+
+class _Synthesize(Protocol):
+    def __call__(
+        self, raw: Path, body: Path, datasets: Sequence[str], *, seed: int, size: str, workers: int, progress: Progress
+    ) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoData:
+    """Functions that make demo data. They import on use, because rendering imports slowly."""
+
+    datasets: tuple[str, ...]  # whose layouts it imitates
+    is_current: _IsCurrent  # whether `synthesize` has nothing to do, by marker files
+    # Writes raw/<dataset>/ for each dataset, and the procedural body into `body`. Raises PipelineError, before writing,
+    # if a folder holds anything but demo data.
+    synthesize: _Synthesize
+    procedural_body: Callable[[str], SmplArrays]  # by gender
+    calibration_crops: Callable[[int], NDArray[np.uint8]]  # n -> (n, 224, 224, 3) RGB: people, equal in all processes
+
+
+@functools.cache
+def demo_data() -> DemoData:
+    """The record of the installed extension. Raises PipelineError if there is none."""
+    records = load_records(DEMO, DemoData)
+    if not records:
+        raise PipelineError("no demo data: the entry point of vibe_extensions.demo is missing. Run `make setup` again.")
+    return next(iter(records.values()))
+
+
 @dataclass(frozen=True)
 class Registry(Generic[T]):
     """All classes, or records, of one kind by name."""
@@ -86,7 +160,7 @@ class Registry(Generic[T]):
     def names(self) -> tuple[str, ...]:
         """All names, ours first. Raises PipelineError if two packages claim one name."""
         plug_ins = self._plug_ins()
-        return (*self.ours, *sorted(plug_ins, key=lambda name: (not is_own(plug_ins[name]), name)))
+        return (*self.ours, *sorted(plug_ins, key=lambda name: (not _is_own(plug_ins[name]), name)))
 
     def find(self, name: str) -> type[T]:
         """The class of a name. Raises PipelineError for an unknown name, PlugInError for one that cannot be loaded."""
@@ -122,7 +196,7 @@ class Registry(Generic[T]):
     def label(self, name: str) -> str:
         """Name for messages: "detector 'my_pose'", with the package's name if it is not ours."""
         entry = self._plug_ins().get(name)
-        return f"{self.what} {name!r}" + (f" of {_package(entry)}" if entry is not None and not is_own(entry) else "")
+        return f"{self.what} {name!r}" + (f" of {_package(entry)}" if entry is not None and not _is_own(entry) else "")
 
     @contextmanager
     def calling(self, name: str, function: str) -> Iterator[None]:
@@ -133,7 +207,7 @@ class Registry(Generic[T]):
             raise
         except Exception as error:
             entry = self._plug_ins().get(name)
-            if entry is None or is_own(entry):
+            if entry is None or _is_own(entry):
                 raise
             where = _own_line(error, entry.module.partition(".")[0])
             message = f"{self.label(name)} failed in {function}: {type(error).__name__}: {error}{where}"

@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from pipeline.cli import command_line
-from pipeline.cli.command_line import CommandEntry
 from pipeline.plug_ins import COMMANDS as GROUP
-from pipeline.plug_ins import load_records
+from pipeline.plug_ins import CommandEntry, load_records
 from pipeline.settings import sections
 from pipeline.settings.file import settings_file
 from tasks.settings import settings, tolerating

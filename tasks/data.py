@@ -9,7 +9,7 @@ from typing import Final
 import luigi
 
 import cache
-from pipeline import datasets, demo
+from pipeline import datasets
 from pipeline.cli.console import IDLE
 from pipeline.cli.text import count
 from pipeline.conversion import convert
@@ -17,7 +17,7 @@ from pipeline.conversion.committed import rejected_videos
 from pipeline.detect.plan import DetectionPlan
 from pipeline.errors import ConfigError
 from pipeline.files.raw.stand_in import is_stand_in
-from pipeline.plug_ins import PlugInError
+from pipeline.plug_ins import PlugInError, demo_data
 from pipeline.recipe.recipe import Recipe, detect_again, recipe_of, status_of
 from tasks.base import UP_TO_DATE, PipelineTask, warn
 from tasks.settings import settings
@@ -34,14 +34,14 @@ class Synthesize(PipelineTask):
     priority = 3
 
     def up_to_date(self) -> bool:
-        s, options = settings(), settings().embedded
-        return demo.is_current(s.paths.raw, s.paths.body, s.embedded_datasets, seed=options.seed, size=options.size)
+        s, options, is_current = settings(), settings().embedded, demo_data().is_current
+        return is_current(s.paths.raw, s.paths.body, s.embedded_datasets, seed=options.seed, size=options.size)
 
     def work(self) -> None:
         s, names = settings(), settings().embedded_datasets
+        raw, body, seed, size = s.paths.raw, s.paths.body, s.embedded.seed, s.embedded.size
         with self.progress() as progress:
-            options = {"seed": s.embedded.seed, "size": s.embedded.size, "workers": s.workers}
-            demo.synthesize(s.paths.raw, s.paths.body, names, progress=progress, **options)
+            demo_data().synthesize(raw, body, names, seed=seed, size=size, workers=s.workers, progress=progress)
         self.say(count(len(names), "dataset"))
 
 

@@ -10,8 +10,9 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import metadata
-from typing import Any, Final, NamedTuple, NoReturn, Protocol
+from typing import Any, Final, NoReturn
 
 from pipeline.cli import text
 from pipeline.cli.console import ERROR, err, plain
@@ -27,26 +28,15 @@ SET: Final = "PIPELINE_SET"  # environment variable for child processes: a line 
 SHARDS_KEPT: Final = "finished shards (8,192 rows each) are kept; the same command continues from there"
 
 
-class Command(Protocol):
-    """Module of a command.
+@dataclass(frozen=True)
+class Command:
+    """A command; its module has it as `COMMAND`."""
 
-    Optional: `KEPT`, a message about what an interrupted run keeps; `reads(args)`, sections and SECTION.KEY of
-    luigi.cfg that it reads besides those of its options (None: all except those of training).
-    """
-
-    def options(self, sub: argparse.ArgumentParser, /) -> None:
-        """Add the command's arguments to its parser."""
-
-    def run(self, args: argparse.Namespace, /) -> int:
-        """Run the command, print the results, and return the exit code."""
-
-
-class CommandEntry(NamedTuple):
-    """A command; its module is imported on use."""
-
-    module: str
-    help: str
-    program: str = "pipeline"  # `python -m pipeline` or `python -m tasks`
+    options: Callable[[argparse.ArgumentParser], None]  # adds its arguments to its parser
+    run: Callable[[argparse.Namespace], int]  # prints the results, and returns the exit code
+    # Sections and SECTION.KEY of luigi.cfg that it reads besides those of its options; of None: all but training's.
+    reads: Callable[[argparse.Namespace], Sequence[str] | None] | None = None
+    kept: str = NOTHING_HALF  # what an interrupted run keeps
 
 
 class _Parser(argparse.ArgumentParser):
@@ -83,9 +73,8 @@ class _CommandParser(_Parser):
         module, self._module = self._module, ""
         if not module:
             return
-        command: Command = importlib.import_module(module)
-        kept, reads = getattr(command, "KEPT", NOTHING_HALF), getattr(command, "reads", None)
-        self.set_defaults(run=command.run, complete=self._complete, kept=kept, reads=reads)
+        command: Command = importlib.import_module(module).COMMAND
+        self.set_defaults(run=command.run, complete=self._complete, kept=command.kept, reads=command.reads)
         self.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
         command.options(self)
         if "--set" not in self._option_string_actions:  # else the command's own option takes both forms
@@ -94,7 +83,7 @@ class _CommandParser(_Parser):
 
 
 def parser_of(
-    commands: Mapping[str, CommandEntry],
+    commands: Mapping[str, tuple[str, str, str]],
     prog: str,
     description: str,
     see: str = "",
@@ -104,6 +93,7 @@ def parser_of(
     """Make the parser of all commands; `run` of its result is the command's function.
 
     Args:
+        commands: name -> its module, summary and program (`plug_ins.CommandEntry`).
         see: the end of --help, before the exit codes.
         complete: called before `run`; fills in settings of luigi.cfg and refuses a `--set` that the command ignores.
     """

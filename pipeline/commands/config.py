@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from pipeline import datasets
 from pipeline.cli import console
-from pipeline.cli.command_line import json_option
+from pipeline.cli.command_line import Command, json_option
 from pipeline.cli.console import err, out, plain
 from pipeline.errors import ConfigError, did_you_mean
 from pipeline.recipe.recipe import by_settings, missing_files
@@ -22,7 +22,7 @@ from pipeline.settings.sections import SectionValues, Settings
 REQUIRED: Final = "(required)"
 
 
-def options(sub: argparse.ArgumentParser) -> None:
+def _options(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
     add("names", nargs="*", metavar="SECTION[.KEY]", help="Sections or keys to print")
     add("--all", action="store_true", help="Also print settings that have their default")
@@ -45,7 +45,7 @@ class Setting(NamedTuple):
         return f"{self.section}.{self.key}"
 
 
-def run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
     """Read, check and show luigi.cfg. Problems that concern only training are warnings; with --check, exit 1."""
     file = args.config or settings_file()
     s, packages = sections.load(file), sections.declared_sections()
@@ -140,3 +140,6 @@ def _sections(s: Settings) -> Iterator[SectionValues]:
 def _section_values(section: str, record: Any) -> SectionValues:
     unset = {field.name: REQUIRED if field.default is MISSING else field.default for field in fields(record)}
     return SectionValues(section, {field.name: getattr(record, field.name) for field in fields(record)}, unset)
+
+
+COMMAND: Final = Command(_options, _run)

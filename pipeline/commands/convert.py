@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import cache
 from pipeline.accounting import NOT_NOW, reason
-from pipeline.cli.command_line import SHARDS_KEPT
+from pipeline.cli.command_line import SHARDS_KEPT, Command
 from pipeline.cli.console import DOUBT, IDLE, CommandResult, err, print_result
 from pipeline.cli.progress import bar
 from pipeline.cli.text import FEW, command, count, few, not_counted
@@ -21,10 +21,8 @@ from pipeline.files.raw.stand_in import is_stand_in
 from pipeline.recipe.recipe import convert_tracks
 from pipeline.settings.arguments import body_of, cache_option, check_own_folder, setting_options, split_arguments
 
-KEPT: Final = SHARDS_KEPT
 
-
-def options(sub: argparse.ArgumentParser) -> None:
+def _options(sub: argparse.ArgumentParser) -> None:
     split_arguments(sub)
     cache_option(sub, required=True)
     sub.add_argument("--raw", type=Path, help="The dataset's raw folder (with --retry: as recorded)")
@@ -39,12 +37,12 @@ def options(sub: argparse.ArgumentParser) -> None:
     mode.add_argument("--retry", action="store_true", help="Retry failed videos even if they have not changed")
 
 
-def reads(args: argparse.Namespace) -> list[str]:
+def _reads(args: argparse.Namespace) -> list[str]:
     """The dataset's section, [paths] body, [convert] removed. --retry uses the recorded options."""
     return [] if args.retry else [args.dataset, "paths.body", "convert.removed"]
 
 
-def run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
     """Convert one split and print its accounting. Returns 1 for problems, and if --retry failed again."""
     plan = _plan(args)
     if args.strict:
@@ -119,3 +117,6 @@ def _end(result: CommandResult, plan: convert.ConversionPlan, problems: Sequence
         what = f"{plan.name}: converted without a body model: no 3D joints. To add them, before extracting features,"
         result.line(f"{what} delete {folder}, then: {again}", DOUBT)
     return print_result(result)
+
+
+COMMAND: Final = Command(_options, _run, reads=_reads, kept=SHARDS_KEPT)

@@ -7,17 +7,15 @@ from collections.abc import Sequence
 from typing import Final
 
 import cache
-from pipeline.cli.command_line import SHARDS_KEPT
+from pipeline.cli.command_line import SHARDS_KEPT, Command
 from pipeline.cli.console import DOUBT, WRONG, err, out, plain
 from pipeline.cli.progress import bar
 from pipeline.cli.text import command, count
 from pipeline.errors import PipelineError
 from pipeline.settings.arguments import cache_option, choose_splits, splits_argument
 
-KEPT: Final = SHARDS_KEPT
 
-
-def options(sub: argparse.ArgumentParser) -> None:
+def _options(sub: argparse.ArgumentParser) -> None:
     splits_argument(sub)
     cache_option(sub)
     sub.add_argument("--to", type=cache.place_of, required=True, help="Folder or URL of the new cache")
@@ -26,7 +24,7 @@ def options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--tag", metavar="NAME", help="Copy all that a tag of an earlier version names, and only that")
 
 
-def run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
     """Copy and check splits; print a line for each, and for each incomplete stream. Returns 1 for damage."""
     problems = list[str]()
     names = _copy_tag(args) if args.tag else _copy_splits(args, problems)
@@ -69,3 +67,6 @@ def _copy_splits(args: argparse.Namespace, problems: list[str]) -> Sequence[str]
             missing = f"{stream} of {name} is incomplete: {count(rows, 'row')} missing in {args.cache} and the copy"
             out.print(f"{DOUBT} {plain(f'{missing}. To add them: {extract}')}, then copy again")
     return names
+
+
+COMMAND: Final = Command(_options, _run, kept=SHARDS_KEPT)

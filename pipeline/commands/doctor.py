@@ -16,13 +16,12 @@ from rich.table import Table
 
 from pipeline import datasets
 from pipeline.cli import console
-from pipeline.cli.command_line import json_option
+from pipeline.cli.command_line import Command, json_option
 from pipeline.cli.console import DONE, DOUBT, CommandResult, err, plain, print_result
 from pipeline.cli.progress import line_if_slow
 from pipeline.cli.text import command
 from pipeline.commands.init import tool
 from pipeline.datasets.base import Dataset, Mistake, ReleasePart, describe_error, globs
-from pipeline.demo import demo_data, has_demo_data
 from pipeline.detect.clips import KEYPOINTS, labels_of, list_clips
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.formats import smpl_files
@@ -30,6 +29,7 @@ from pipeline.files.formats.detections import read_detections
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import listing
 from pipeline.files.raw.stand_in import MARKER
+from pipeline.plug_ins import demo_data
 from pipeline.settings.file import settings_file
 from pipeline.settings.sections import Settings, load
 
@@ -74,7 +74,7 @@ class BodyFiles:
     )
 
 
-def options(sub: argparse.ArgumentParser) -> None:
+def _options(sub: argparse.ArgumentParser) -> None:
     help_ = "Datasets to check (default: [data] datasets; with --raw: all)"
     sub.add_argument("datasets", nargs="*", metavar="DATASET", help=help_)
     sub.add_argument("--raw", type=Path, help="Folder that contains <dataset>/ (default: [paths] raw)")
@@ -83,12 +83,12 @@ def options(sub: argparse.ArgumentParser) -> None:
     json_option(sub)
 
 
-def reads(args: argparse.Namespace) -> list[str] | None:
+def _reads(args: argparse.Namespace) -> list[str] | None:
     """With --raw, the datasets' sections; else all of luigi.cfg."""
     return None if args.raw is None else list(args.datasets or datasets.names())
 
 
-def run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
     """Print a table of parts; below it, what to do about missing ones. Returns 1 if a part is missing.
 
     Raises ConfigError, PipelineError for an unknown dataset, PlugInError for a named one that cannot be loaded.
@@ -113,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
     readers = [args.cfg.dataset(name) for name in args.datasets or enabled if name not in broken or args.datasets]
     examined = [examine(reader, _own_folder(raw, reader.name)) for reader in readers]
     if demo:
-        examined = [e.replace_missing(TO_BE_MADE) if has_demo_data(e.dataset) else e for e in examined]
+        examined = [e.replace_missing(TO_BE_MADE) if e.dataset in demo_data().datasets else e for e in examined]
     if body_folder is not None:
         body = examine(BodyFiles(), body_folder)
         if demo:
@@ -393,3 +393,6 @@ def _find_archives(raw: Path, parts: Sequence[ReleasePart]) -> tuple[Path, ...]:
     named = [part.source.lower() for part in parts]
     archives = listing.find_archives(raw.parent)
     return tuple(file for file in archives if any(file.name.lower() in source for source in named))
+
+
+COMMAND: Final = Command(_options, _run, reads=_reads)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import cache
-from pipeline.cli.command_line import named_values
+from pipeline.cli.command_line import Command, named_values
 from pipeline.cli.console import DOUBT, STAND_IN, UNTRAINED, WRONG, err, out, plain
 from pipeline.cli.progress import bar
 from pipeline.cli.text import count
@@ -26,10 +26,8 @@ from pipeline.settings.arguments import cache_option, setting_options, split_arg
 from pipeline.settings.file import BY_SET, Section, parse_overrides
 from pipeline.settings.sections import KIND, configure, stream_of
 
-KEPT: Final = "computed rows are kept (other processes lose up to a minute); the same command continues from there"
 
-
-def options(sub: argparse.ArgumentParser) -> None:
+def _options(sub: argparse.ArgumentParser) -> None:
     split_arguments(sub)
     cache_option(sub)
     weights = "; ".join(KINDS.values())
@@ -47,7 +45,7 @@ def options(sub: argparse.ArgumentParser) -> None:
     add("--replace", action="store_true", help="Recompute an existing stream from scratch")
 
 
-def run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
     """Extract the streams of one split. Returns 1 if it has no rows, or not the columns of a stream."""
     name = f"{args.dataset}/{args.split}"
     committed = cache.open(args.cache)[name]
@@ -176,3 +174,7 @@ def _refuse_other_file(committed: cache.Split, stream: str, made: Stream) -> Non
             f"{committed.name}: stream {stream!r} was computed with the weights {was} (sha256 {digest[:12]}), "
             f"which are missing or changed. Name the original file: --weights {weights['kind']}:FILE"
         )
+
+
+KEPT: Final = "computed rows are kept (other processes lose up to a minute); the same command continues from there"
+COMMAND: Final = Command(_options, _run, reads=reads, kept=KEPT)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from typing import Final
 
 import cache
-from pipeline.cli.command_line import json_option
+from pipeline.cli.command_line import Command, json_option
 from pipeline.cli.console import DOUBT, CommandResult, print_result, size
 from pipeline.cli.text import count
 from pipeline.settings.arguments import cache_option
 
 
-def options(sub: argparse.ArgumentParser) -> None:
+def _options(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
     cache_option(sub)
     add("--dry-run", action="store_true", help="List what would be deleted, and stop")
@@ -21,7 +22,7 @@ def options(sub: argparse.ArgumentParser) -> None:
     json_option(sub)
 
 
-def run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
     """Print deleted files, and others that were left, with the reason."""
     collected = cache.gc(args.cache, dry_run=args.dry_run, unfinished=args.unfinished, older_than=args.older_than)
     rows = {"dry_run": args.dry_run, "removed": collected.removed, "bytes": collected.bytes, "left": collected.skipped}
@@ -32,3 +33,6 @@ def run(args: argparse.Namespace) -> int:
     result.line(f"{count(len(collected.removed), 'path')} {verb}, {size(collected.bytes)}")
     result.problems = collected.problems
     return print_result(result, as_json=args.json)
+
+
+COMMAND: Final = Command(_options, _run)

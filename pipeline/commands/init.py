@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Final
 
 from pipeline import datasets
+from pipeline.cli.command_line import Command
 from pipeline.cli.console import out, plain
-from pipeline.demo import demo_data
 from pipeline.errors import PipelineError
+from pipeline.plug_ins import demo_data
 
 TEMPLATE: Final = Path(__file__).parent / "templates" / "luigi.cfg"
 ABOUT_REAL: Final = """\
@@ -32,7 +33,7 @@ REAL: Final[Mapping[tuple[str, str], str]] = {  # differences from the settings 
 }
 
 
-def options(sub: argparse.ArgumentParser) -> None:
+def _options(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
     add("folder", type=Path, nargs="?", default=Path(), help="Working folder (default: the current one)")
     add("--real", action="store_true", help="Write settings for real data, not for the demo data")
@@ -42,7 +43,7 @@ def options(sub: argparse.ArgumentParser) -> None:
     add("--weights", metavar="SPEC", help=help_)
 
 
-def run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
     """Write FOLDER/luigi.cfg, and print what to do next."""
     text, file = TEMPLATE.read_text(encoding="utf-8"), args.folder / "luigi.cfg"
     named = {("paths", "raw"): args.raw, ("paths", "body"): args.body, ("resnet50", "weights"): args.weights}
@@ -101,3 +102,6 @@ def tool(name: str) -> str:
     """A command that is installed beside this Python, to type in any folder."""
     beside = str(Path(sys.executable).with_name(name))
     return name if shutil.which(name) == beside else shlex.quote(beside)
+
+
+COMMAND: Final = Command(_options, _run)

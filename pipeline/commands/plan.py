@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import cache
 from pipeline import datasets
-from pipeline.cli.command_line import json_option
+from pipeline.cli.command_line import Command, json_option
 from pipeline.cli.console import DONE, DOUBT, WRONG, CommandResult, err, plain, print_result, size
 from pipeline.cli.text import FEW, command, count, few
 from pipeline.conversion.plan import ConversionPlan
@@ -23,17 +23,16 @@ from pipeline.settings.file import settings_file
 from pipeline.settings.sections import load
 
 
-def options(sub: argparse.ArgumentParser) -> None:
+def _options(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
     add("names", nargs="*", metavar="DATASET[/SPLIT]", help="Datasets or splits (default: [data] datasets)")
     add("--all", action="store_true", help="Name every video instead of the first few")
     add("--config", type=Path, help="Settings file (default: LUIGI_CONFIG_PATH, else ./luigi.cfg)")
     add("--cache", type=cache.place_of, help=f"{CACHE} (default: [paths] cache)")
     json_option(sub, ", with all videos")
-    sub.set_defaults(reads=lambda _: None)
 
 
-def run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
     """Print what would run, split by split. Returns 2 if a split has an error."""
     settings = load(args.config or settings_file(), NO_SETTINGS)
     recipes = by_settings(settings, join_split_name(args.names), args.cache)
@@ -185,3 +184,6 @@ def as_dict(plan: SplitPlan, more_problems: Sequence[str] = (), forecast: Foreca
         "behind": [{"stream": stream.stream, "rows": stream.missing.rows} for stream in plan.behind],
         "forecast": forecast and forecast.as_dict(),
     }
+
+
+COMMAND: Final = Command(_options, _run, reads=lambda _: None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -14,7 +13,7 @@ from typing import Any, Final
 
 import cache
 from pipeline import datasets, detect
-from pipeline.cli.command_line import CommandEntry, every_option
+from pipeline.cli.command_line import Command, every_option
 from pipeline.cli.console import DOUBT, STAND_IN, VERB, WRONG, err, line, out, plain, size
 from pipeline.cli.progress import Progress, bar
 from pipeline.cli.text import FEW, command, count, error_text, few, from_here
@@ -33,7 +32,7 @@ from pipeline.features.plan import missing_rows, stream_label
 from pipeline.features.spec import StreamSpec
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw.stand_in import is_stand_in
-from pipeline.plug_ins import COMMANDS, load_records
+from pipeline.plug_ins import page_writer
 from pipeline.processes.workers import DeviceName
 from pipeline.recipe.forecast import forecast_lines, forecasts_of
 from pipeline.recipe.overview import SplitPlan, plan_splits
@@ -47,7 +46,6 @@ DEFAULTS: Final = {  # of the options, for other commands that prepare data
     **dict.fromkeys(("plan", "all", "replace"), False),
     "set": (),
 }
-KEPT: Final = "finished work is kept; the same command continues"
 ERRORS: Final = (PipelineError, cache.CacheError, OSError)  # of a split; other splits continue
 WITHOUT_WEIGHTS: Final = (
     "no features: no weights are named. To add features, repeat the command with --weights spin:FILE, "
@@ -58,7 +56,7 @@ NO_DOWNLOAD: Final = (
 )
 
 
-def options(sub: argparse.ArgumentParser) -> None:
+def _options(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
     add("dataset", metavar="DATASET", help=f"{', '.join(datasets.names())} (videos: your own clips)")
     add("--raw", type=Path, required=True, help="The dataset's raw folder; for videos, the folder of the clips")
@@ -78,13 +76,13 @@ def options(sub: argparse.ArgumentParser) -> None:
     sub.set_defaults(kind=None, precision=None, set=[], replace=False)  # of extract's options
 
 
-def reads(args: argparse.Namespace) -> list[str]:
+def _reads(args: argparse.Namespace) -> list[str]:
     """Sections of the dataset, detector, streams and resources."""
     detector = args.detector or usual_detector(args.raw)
     return [args.dataset, "paths.body", "detect", detector, "convert", "dask", *extract_command.reads(args)]
 
 
-def run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
     """Prepare what the arguments name."""
     return prepare(resolve(args))
 
@@ -290,15 +288,10 @@ def _extract(prepared: Preparation, plan: SplitPlan) -> None:
         report_step("extract", recipe.name, result)
 
 
-def _page_writer() -> Any:
-    """The module of the command `show`, which an extension adds."""
-    return importlib.import_module(load_records(COMMANDS, CommandEntry)["show"].module)
-
-
 def _show(prepared: Preparation, plan: SplitPlan) -> None:
     recipe, split = plan.recipe, _committed(plan)
     page = prepared.page(recipe)
-    pages = _page_writer()
+    pages = page_writer()
     if split is None or not len(split.tracks) or pages.split_of(page) == split.manifest["digest"]:
         return
     page.parent.mkdir(parents=True, exist_ok=True)
@@ -343,7 +336,7 @@ def _print_summary(prepared: Preparation, plans: Sequence[SplitPlan], printed: S
         for text in accounting_lines(split.manifest["accounting"]):
             out.print(f"  {plain(text)}")
         out.print(f"  features {plain(', '.join(streams)) or 'none'}")
-        if _page_writer().split_of(page := prepared.page(recipe)) == split.manifest["digest"]:
+        if page_writer().split_of(page := prepared.page(recipe)) == split.manifest["digest"]:
             out.print(f"  page {plain(from_here(page))}")
         n_rejected, messages = rejected_videos(split)
         for text in few([_once(text, recipe.raw, printed) for text in messages], FEW, command("status", "--all", *at)):
@@ -367,3 +360,6 @@ def _once(rejection: str, raw: Path, printed: Sequence[str]) -> str:
     name, reason, *_ = rejection.split(": ")
     is_printed = any(text.startswith(f"{raw / name}: ") for text in printed)
     return f"rejected {name}: {reason} (see above)" if is_printed else f"rejected {rejection}"
+
+
+COMMAND: Final = Command(_options, _run, reads=_reads, kept="finished work is kept; the same command continues")

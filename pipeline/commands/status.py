@@ -15,7 +15,7 @@ from rich.table import Table
 import cache
 from pipeline import datasets
 from pipeline.accounting import VideoAccount, reason
-from pipeline.cli.command_line import json_option
+from pipeline.cli.command_line import Command, json_option
 from pipeline.cli.console import DOUBT, IDLE, CommandResult, err, fits, plain, print_result, printable, size, table
 from pipeline.cli.text import FEW, command, count, error_text, few
 from pipeline.conversion.committed import (
@@ -38,7 +38,7 @@ from pipeline.settings.arguments import cache_option, choose_splits, splits_argu
 COLUMNS: Final = ("split", "videos", "tracks", "frames kept / found", "dropped", "streams")
 
 
-def options(sub: argparse.ArgumentParser) -> None:
+def _options(sub: argparse.ArgumentParser) -> None:
     splits_argument(sub)
     cache_option(sub)
     sub.add_argument("--all", action="store_true", help="List every video that was rejected, lost frames, or has notes")
@@ -59,7 +59,7 @@ def _percent(text: str) -> float:
     raise argparse.ArgumentTypeError(f"expected a percentage such as 2%, found {text!r}")
 
 
-def run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
     """Print a table of splits; below it, incomplete downloads and rejected videos.
 
     Returns 1 for problems: unreadable or missing data, no rows, more rejected videos than allowed.
@@ -288,3 +288,6 @@ def _lost_lines(rows: Sequence[Mapping[str, Any]], root: cache.Root) -> Iterator
             why = ["not in its file, or not finite"] if stream in imported else [*why, f"to try again: {again}"]
             if lost:
                 yield f"{row['split']}: {count(lost, 'row')} without features in {stream}: {'; '.join(why)}"
+
+
+COMMAND: Final = Command(_options, _run)

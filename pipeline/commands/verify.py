@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 import cache
-from pipeline.cli.command_line import json_option, whole, workers_option
+from pipeline.cli.command_line import Command, json_option, whole, workers_option
 from pipeline.cli.console import DONE, ERROR, IDLE, WRONG, CommandResult, err, plain, print_result, size
 from pipeline.cli.progress import bar
 from pipeline.cli.text import FEW, command, count, few
@@ -36,7 +36,7 @@ from pipeline.track import other_units
 RECOMPUTE: Final = "vibe_pipeline.recompute"  # entry point of the function behind --recompute
 
 
-def options(sub: argparse.ArgumentParser) -> None:
+def _options(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
     add("splits", nargs="*", metavar="SPLIT", help="DATASET/SPLIT, or all of DATASET (default: all)")
     cache_option(sub)
@@ -58,7 +58,7 @@ def options(sub: argparse.ArgumentParser) -> None:
     json_option(sub)
 
 
-def run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
     """Print every problem of a cache, files of killed runs, and repairs. Returns 1 for problems."""
     if alone := [name for name in ("raw", "weights") if getattr(args, name) and not args.recompute]:
         raise PipelineError(f"--{alone[0]} needs --recompute")
@@ -243,3 +243,6 @@ def _drop_videos(split: cache.Split, shards: Collection[int], done: Repair) -> t
     done.fill.append(f"{fill}  # {count(len(names), 'video')}")
     done.fill += [command("extract", split.name, "--stream", s, "--cache", str(split.root)) for s in split.streams]
     return plan.drop
+
+
+COMMAND: Final = Command(_options, _run)

@@ -18,7 +18,6 @@ from pipeline.cli.progress import Progress
 from pipeline.cli.text import FEW, command, count, few, from_here, not_counted
 from pipeline.conversion import convert
 from pipeline.datasets.base import Dataset
-from pipeline.demo import has_demo_data
 from pipeline.detect import Detector
 from pipeline.detect.clips import KEYPOINTS
 from pipeline.detect.plan import DetectionPlan, plan_detection, unlabelled_clips
@@ -27,7 +26,7 @@ from pipeline.features.extract import Extraction, extract_together
 from pipeline.features.plan import ExtractionPlan, plan_extraction
 from pipeline.features.spec import StreamSpec
 from pipeline.files.formats import smpl_files
-from pipeline.plug_ins import PlugInError, service
+from pipeline.plug_ins import PlugInError, demo_data, service
 from pipeline.settings.arguments import forbid_new_cache, is_new_cache
 from pipeline.settings.sections import Settings
 
@@ -145,7 +144,7 @@ def by_settings(s: Settings, names: Sequence[str] = (), root: cache.Root | None 
 def recipe_of(s: Settings, name: str, split: str, root: cache.Root | None = None) -> Recipe:
     """The recipe of a split by luigi.cfg. Raises ConfigError, and PlugInError for a dataset that cannot be loaded."""
     dataset = s.dataset(name)
-    without_raw = has_demo_data(name) and not s.raw(name).is_dir()
+    without_raw = name in demo_data().datasets and not s.raw(name).is_dir()
     without_body = dataset.uses_body and not s.paths.body.is_dir()
     return Recipe(
         dataset,

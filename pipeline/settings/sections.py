@@ -20,11 +20,11 @@ from cache.format.layout import check_names
 from pipeline import datasets, detect, plug_ins
 from pipeline.cli.console import DOUBT, err, plain
 from pipeline.datasets.base import Dataset
-from pipeline.demo import has_demo_data
 from pipeline.detect import Detector
 from pipeline.errors import ConfigError, PipelineError, did_you_mean
 from pipeline.features import streams
 from pipeline.features.spec import StreamSpec
+from pipeline.plug_ins import demo_data
 from pipeline.processes import cores
 from pipeline.settings.file import BY_SET, LUIGI, NO_FILE, Section, SettingsFile, apply_overrides, note, read
 from pipeline.settings.schema import (
@@ -114,7 +114,7 @@ class Settings:
 
     @property
     def embedded_datasets(self) -> tuple[str, ...]:
-        return tuple(name for name in self.data.datasets if self.embedded.enabled and has_demo_data(name))
+        return tuple(name for name in self.data.datasets if self.embedded.enabled and name in demo_data().datasets)
 
     @property
     def workers(self) -> int:
@@ -128,7 +128,7 @@ class Settings:
 
     def drops_removed(self, name: str) -> bool:
         """Whether rows of missing videos are deleted: always for demo data."""
-        return self.convert.removed == "drop" or (self.embedded.enabled and has_demo_data(name))
+        return self.convert.removed == "drop" or (self.embedded.enabled and name in demo_data().datasets)
 
 
 class SectionValues(NamedTuple):

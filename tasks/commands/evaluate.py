@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import cache
 from pipeline.cli import console
-from pipeline.cli.command_line import json_option, whole
+from pipeline.cli.command_line import Command, json_option, whole
 from pipeline.cli.progress import bar
 from pipeline.cli.text import from_here
 from pipeline.errors import PipelineError
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 NOTE: Final = "published figures are beside their protocol; hmmr averages over videos"
 
 
-def options(sub: argparse.ArgumentParser) -> None:
+def _options(sub: argparse.ArgumentParser) -> None:
     model_options(sub)
     splits = sub.add_argument_group("data")
     splits.add_argument("--cache", type=cache.place_of, help="Folder or URL of the cache (default: [paths] cache)")
@@ -67,7 +67,7 @@ def positive(text: str) -> float:
     return value
 
 
-def run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
     from vibe_model.checkpoints import load_trained  # imports torch
     from vibe_model.evaluation.evaluate import evaluate_all
 
@@ -145,3 +145,6 @@ def chosen_splits(trained: Trained, opened: cache.FeatureCache, named: Sequence[
     for split in splits.values():
         trained.check_split(split, stream)
     return splits
+
+
+COMMAND: Final = Command(_options, _run)

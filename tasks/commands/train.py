@@ -10,6 +10,7 @@ import sys
 from typing import Final
 
 from pipeline.cli import console, text
+from pipeline.cli.command_line import Command
 from pipeline.cli.progress import bar
 from pipeline.features.plan import missing_rows
 from pipeline.processes import PR_SET_PDEATHSIG
@@ -19,10 +20,8 @@ from tasks.training import model_config, progress_callback
 from vibe_model import models, runs
 from vibe_model.sections import model_settings, not_small
 
-KEPT: Final = "the last checkpoint (last.pt) is kept; the same command continues from there"
 
-
-def options(sub: argparse.ArgumentParser) -> None:
+def _options(sub: argparse.ArgumentParser) -> None:
     names, first = ", ".join(models.names()), models.names()[0]
     sub.add_argument("--model", type=_model, default=first, metavar="NAME", help=f"{names} (default: {first})")
     variants = "; ".join(f"{model.section}: {', '.join(model.variants)}" for model in models.every())
@@ -37,7 +36,7 @@ def _model(name: str) -> str:
     return name
 
 
-def run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
     from vibe_model import training
 
     model, leads = models.find(args.model), os.environ.get("RANK", "0") == "0"
@@ -64,3 +63,7 @@ def end_with_parent() -> None:
     """On Linux, have the kernel end this process when its parent ends, even by SIGKILL."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+KEPT: Final = "the last checkpoint (last.pt) is kept; the same command continues from there"
+COMMAND: Final = Command(_options, _run, kept=KEPT)

@@ -1,5 +1,6 @@
 """Mistakes of the user: one readable line, an exit code, and everything else continues."""
 
+import dataclasses
 import errno
 import os
 import re
@@ -18,6 +19,7 @@ from luigi.rpc import RPCError
 
 from pipeline.cli.command_line import SET
 from pipeline.errors import ConfigError
+from pipeline.plug_ins import demo_data
 from tasks import Convert, luigi_command
 from tasks.luigi_command import whose_data
 from tasks.settings import settings
@@ -191,7 +193,7 @@ def test_demo_data_and_real_data_are_introduced_as_what_they_are(project, within
     with monkeypatch.context() as patch:
         within(project)
         loaded = settings()
-        patch.setattr("pipeline.settings.sections.has_demo_data", lambda name: False)
+        patch.setattr("pipeline.settings.sections.demo_data", lambda: dataclasses.replace(demo_data(), datasets=()))
         assert whose_data(loaded) == f"in {raw}: 3dpw ([yellow]demo data[/yellow]), amass"
     project.configure({"embedded": {"enabled": "false"}})
     within(project)

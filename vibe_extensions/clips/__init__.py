@@ -1,6 +1,6 @@
 """Detectors for your own videos, and bodies predicted in them. See README.md."""
 
-from pipeline.cli.command_line import CommandEntry
+from pipeline.plug_ins import CommandEntry
 
 DETECT = CommandEntry(
     "vibe_extensions.clips.commands.detect",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pipeline.cli.command_line import CommandEntry
+from pipeline.plug_ins import CommandEntry
 
 if TYPE_CHECKING:
     from vibe_extensions.contracts.classes import (

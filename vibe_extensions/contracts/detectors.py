@@ -10,9 +10,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from pipeline.demo import calibration_crops
 from pipeline.detect import Detector, People, flaw
 from pipeline.files.pixels.frames import Image
+from pipeline.plug_ins import demo_data
 from vibe_extensions.contracts.common import declaration_problems, number_problems, run_in_new_process
 
 NEAR: Final = 0.5  # fraction of the image's longer side; points farther outside are invalid
@@ -54,7 +54,7 @@ def detector_problems(
 
 def _demo_images() -> list[Image]:
     """Images of two people in the demo data, in two sizes."""
-    first, second = calibration_crops(2)
+    first, second = demo_data().calibration_crops(2)
     return [first, np.pad(second, ((16, 40), (50, 80), (0, 0)), mode="edge"), second]
 
 

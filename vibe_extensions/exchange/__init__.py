@@ -1,6 +1,6 @@
 """Files of other programs: VIBE's databases, Parquet, Rerun. See README.md."""
 
-from pipeline.cli.command_line import CommandEntry
+from pipeline.plug_ins import CommandEntry
 
 EXPORT = CommandEntry("vibe_extensions.exchange.commands.export", "Write a split as files for other programs.")
 IMPORT = CommandEntry(

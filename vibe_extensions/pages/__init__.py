@@ -1,6 +1,6 @@
 """HTML pages: tracks of a split (`show`), and a report on a cache and its training runs (`report`). See README.md."""
 
-from pipeline.cli.command_line import CommandEntry
+from pipeline.plug_ins import CommandEntry
 
 SHOW = CommandEntry(
     "vibe_extensions.pages.commands.show",

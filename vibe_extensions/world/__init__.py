@@ -1,6 +1,6 @@
 """Datasets, streams and files for models of motion in world coordinates, such as WHAM. See README.md."""
 
-from pipeline.cli.command_line import CommandEntry
+from pipeline.plug_ins import CommandEntry
 
 FITS = CommandEntry(
     "vibe_extensions.world.commands.fits",

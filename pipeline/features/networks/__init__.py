@@ -23,13 +23,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.crops import CROP_SIZE
-from pipeline.demo import calibration_crops
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features.networks import backbones
 from pipeline.features.networks.backbones import fold_batch_norms
 from pipeline.features.networks.base import Loaded, Network, Normalisation, PlainNetwork, chosen_device, compute
 from pipeline.features.streams.base import Machine
 from pipeline.features.weights import WeightsSpec
+from pipeline.plug_ins import demo_data
 from pipeline.processes import cores
 
 __all__ = ["Network", "chosen_device", "compute", "has_bf16", "load", "run"]
@@ -124,7 +124,7 @@ def has_bf16(device: torch.device) -> bool:
 
 def _render_crops(n: int, region: tuple[int, int]) -> NDArray[np.uint8]:
     """`calibration_crops` (n, height, width, 3), resized to the longer side and cut at the centre."""
-    (height, width), side, crops = region, max(region), calibration_crops(n)
+    (height, width), side, crops = region, max(region), demo_data().calibration_crops(n)
     if side != crops.shape[1]:
         crops = np.stack([cv2.resize(crop, (side, side)) for crop in crops]).astype(np.uint8)
     top, left = (side - height) // 2, (side - width) // 2

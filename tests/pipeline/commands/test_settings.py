@@ -1,5 +1,6 @@
 """Every command resolves settings alike: an option, else `--set`, else luigi.cfg, else the default."""
 
+import dataclasses
 import re
 import shutil
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import pytest
 
 import cache
 from pipeline.files.raw.stand_in import MARKER
+from pipeline.plug_ins import demo_data
 from pipeline.recipe.recipe import by_settings, missing_files
 from pipeline.settings.sections import load
 from vibe_extensions.part_dynamics.homography_stream import Homography
@@ -232,7 +234,7 @@ def test_a_detector_has_the_options_of_luigi_cfg_and_an_error_names_where_they_a
 def test_a_body_that_is_yet_to_be_made_is_no_problem_of_a_dataset_of_another_package(
     luigi_cfg: Any, ran: Any, raw_3dpw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.recipe.recipe.has_demo_data", lambda name: False)
+    monkeypatch.setattr("pipeline.recipe.recipe.demo_data", lambda: dataclasses.replace(demo_data(), datasets=()))
     file = luigi_cfg("3dpw", "[embedded]\nenabled = true")
     assert missing_files(by_settings(load(file))) == []  # `config --check` has nothing to say
     assert "after the demo data are made" in ran("plan").out

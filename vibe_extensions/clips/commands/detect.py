@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from pipeline import detect
-from pipeline.cli.command_line import every_option, json_option, named_values
+from pipeline.cli.command_line import Command, every_option, json_option, named_values
 from pipeline.cli.console import DOUBT, STAND_IN, err, out, plain, show_json
 from pipeline.cli.progress import bar
 from pipeline.cli.text import FEW, count
@@ -20,10 +20,8 @@ from pipeline.settings.arguments import from_settings, setting_options
 from pipeline.settings.file import BY_SET, Section
 from vibe_extensions.clips.detection.run import detect_planned
 
-KEPT: Final = "finished clips are kept; the same command continues with the others"
 
-
-def options(sub: argparse.ArgumentParser) -> None:
+def _options(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
     add("raw", type=Path, metavar="RAW", help="a folder of clips, with subfolders, or one clip")
     add("--out", type=Path, required=True, metavar="KEYPOINTS", help="output folder, one JSON file per clip")
@@ -44,12 +42,12 @@ def options(sub: argparse.ArgumentParser) -> None:
     json_option(sub)
 
 
-def reads(args: argparse.Namespace) -> list[str]:
+def _reads(args: argparse.Namespace) -> list[str]:
     """The section of the detector."""
     return [args.detector or usual_detector(args.raw)]
 
 
-def run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
     """Write one file of COCO JSON per clip. Returns 1 if a clip has none."""
     name = args.detector or usual_detector(args.raw)
     weights = {} if args.weights is None else {"weights": args.weights}
@@ -78,3 +76,7 @@ def run(args: argparse.Namespace) -> int:
     for message in (*report.doubts, *report.problems.values()):
         out.print(f"  {DOUBT} {plain(message)}")
     return 1 if report.problems else 0
+
+
+KEPT: Final = "finished clips are kept; the same command continues with the others"
+COMMAND: Final = Command(_options, _run, reads=_reads, kept=KEPT)

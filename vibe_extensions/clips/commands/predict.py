@@ -8,12 +8,12 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import cache
 from pipeline import detect
 from pipeline.cli import console
-from pipeline.cli.command_line import every_option, json_option
+from pipeline.cli.command_line import Command, every_option, json_option
 from pipeline.cli.progress import bar
 from pipeline.cli.text import FEW, count, few, from_here
 from pipeline.commands import prepare
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from vibe_extensions.clips.prediction.job import PredictionJob
 
 
-def options(sub: argparse.ArgumentParser) -> None:
+def _options(sub: argparse.ArgumentParser) -> None:
     """Add the options."""
     sub.add_argument("named", metavar="CLIPS", help="A clip, a folder of clips, or DATASET/SPLIT of the cache")
     sub.add_argument("--cache", type=cache.place_of, required=True, metavar="DIR", help="Cache of tracks and features")
@@ -55,7 +55,7 @@ def options(sub: argparse.ArgumentParser) -> None:
     json_option(sub, ": predictions.json, and the folder")
 
 
-def run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
     """Prepare clips, then predict their bodies; with --json, print predictions.json. Returns 1 if a video failed."""
     name = Path(args.named).resolve().stem if Path(args.named).exists() else args.named.replace("/", "-")
     out = args.out or Path(f"{name}-bodies")
@@ -177,3 +177,6 @@ def _print_places(summary: dict[str, Any], out: Path) -> None:
     drawn = [video["overlay"]["file"] for video in summary["videos"] if video["overlay"]]
     if drawn:
         fact("overlay", f"{shown}/{plain(drawn[0] if len(drawn) == 1 else predict.OVERLAYS)}")
+
+
+COMMAND: Final = Command(_options, _run)

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import cache
-from pipeline.cli.command_line import json_option, whole, workers_option
+from pipeline.cli.command_line import Command, json_option, whole, workers_option
 from pipeline.cli.console import DONE, DOUBT, IDLE, WRONG, CommandResult, err, print_result
 from pipeline.cli.progress import Progress, bar, silent
 from pipeline.cli.text import FEW, count, few
@@ -45,7 +45,7 @@ AT_ONCE: Final = 4096  # hashes that are compared with as many others at once
 Hashes = NDArray[np.uint64]
 
 
-def options(sub: argparse.ArgumentParser) -> None:
+def _options(sub: argparse.ArgumentParser) -> None:
     cache_option(sub)
     add = sub.add_argument
     add("--pictures", type=whole(1), metavar="N", help="Also decode and compare N images of each video")
@@ -55,7 +55,7 @@ def options(sub: argparse.ArgumentParser) -> None:
     json_option(sub, ", with everything")
 
 
-def run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
     """Print what pairs of splits share, and what is unknown. Returns 1 if training and test splits share anything."""
     if args.raw is not None and args.pictures is None:
         raise PipelineError("--raw needs --pictures")
@@ -333,3 +333,6 @@ def nearest(hashes: Hashes, others: Hashes) -> tuple[NDArray[np.int64], NDArray[
         rows[part] = np.where(least < bits[part], best + first, rows[part])
         bits[part] = np.minimum(least, bits[part])
     return rows, bits
+
+
+COMMAND: Final = Command(_options, _run)

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Final
 
-from pipeline.cli.command_line import whole, workers_option
+from pipeline.cli.command_line import Command, whole, workers_option
 from pipeline.cli.console import err, out, plain
 from pipeline.cli.progress import bar
 from pipeline.processes import cores
 
 
-def options(sub: argparse.ArgumentParser) -> None:
+def _options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--out", type=Path, required=True, help="output folder, for raw/<dataset>/ and body/")
     sub.add_argument("--seed", type=whole(0), default=0, help="random seed (default: 0)")
     sub.add_argument("--size", default="default", help="amount of data: tiny, default or large")
     workers_option(sub)
 
 
-def run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
     """Write the demo data and the demo body."""
     from vibe_extensions.demo import writing as synthetic
 
@@ -29,3 +30,6 @@ def run(args: argparse.Namespace) -> int:
         )
     out.print(plain(f"demo data in {args.out / 'raw'}, demo body in {args.out / 'body'}"))
     return 0
+
+
+COMMAND: Final = Command(_options, _run)

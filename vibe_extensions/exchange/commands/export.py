@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import cache
-from pipeline.cli.command_line import named_values
+from pipeline.cli.command_line import Command, named_values
 from pipeline.cli.console import DOUBT, STAND_IN, UNTRAINED, err, out, plain, size
 from pipeline.cli.progress import bar
 from pipeline.cli.text import count
@@ -19,7 +19,7 @@ from pipeline.settings.file import BY_SET, Section
 from vibe_extensions.exchange.formats import export_formats
 
 
-def options(sub: argparse.ArgumentParser) -> None:
+def _options(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
     split_arguments(sub)
     cache_option(sub)
@@ -34,12 +34,12 @@ def options(sub: argparse.ArgumentParser) -> None:
     add("--replace", action="store_true", help="overwrite existing output")
 
 
-def reads(_: argparse.Namespace) -> list[str]:
+def _reads(_: argparse.Namespace) -> list[str]:
     """[paths] body."""
     return ["paths.body"]
 
 
-def run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
     """Write the split in the chosen format."""
     name = f"{args.dataset}/{args.split}"
     export_format = export_formats()[args.format]
@@ -83,3 +83,6 @@ def _format_options(name: str, texts: dict[str, str], options_class: type[Any] |
     section = Section(BY_SET, name, texts, texts)
     section.check_keys(_names(options_class))
     return {} if options_class is None else {"options": options_class(**section.parse(options_class))}
+
+
+COMMAND: Final = Command(_options, _run, reads=_reads)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Final
 
+from pipeline.cli.command_line import Command
 from pipeline.cli.console import DOUBT, STAND_IN, UNTRAINED, err, out, plain
 from pipeline.cli.progress import bar
 from pipeline.cli.text import count
@@ -14,7 +16,7 @@ from pipeline.settings.arguments import cache_option, split_arguments
 from pipeline.skeletons import JOINTS
 
 
-def options(sub: argparse.ArgumentParser) -> None:
+def _options(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
     add(
         "file",
@@ -36,7 +38,7 @@ def options(sub: argparse.ArgumentParser) -> None:
     add("--match", choices=("tracks", "rows"), help=f"tracks: {how} (default: by track if the file has tracks)")
 
 
-def run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
     """Import the file."""
     of_vibe, of_arrays = ("joints_2d", "crop_scale"), ("array", "match")
     if given := [key for key in (of_vibe if args.format == "arrays" else of_arrays) if getattr(args, key) is not None]:
@@ -93,3 +95,6 @@ def _import_database(args: argparse.Namespace) -> int:
         what = f"{UNTRAINED} features of random weights" if imported.mark == "untrained" else f"{STAND_IN} demo data"
         out.print(f"  {what}: use only to try the pipeline")
     return 0
+
+
+COMMAND: Final = Command(_options, _run)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 import cache
 from pipeline.cli import console
+from pipeline.cli.command_line import Command
 from pipeline.cli.progress import bar
 from pipeline.errors import PipelineError
 from tasks.base import say
@@ -15,7 +17,7 @@ from vibe_extensions.pages import report_task as report
 from vibe_extensions.pages.commands.show import check_page
 
 
-def options(sub: argparse.ArgumentParser) -> None:
+def _options(sub: argparse.ArgumentParser) -> None:
     """Add the options."""
     sub.add_argument("--out", type=Path, metavar="FILE", help="output page (default: report.html in [paths] runs)")
     sub.add_argument(
@@ -32,7 +34,7 @@ def options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--no-training", action="store_true", help="report on the data only")
 
 
-def run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
     """Write the page, and print its path."""
     from vibe_extensions.pages.report.assembly import write_report
 
@@ -54,3 +56,6 @@ def run(args: argparse.Namespace) -> int:
     say("report", "page", str(written))
     report.show(out, written.mark)
     return 0
+
+
+COMMAND: Final = Command(_options, _run)

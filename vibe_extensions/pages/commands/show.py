@@ -10,23 +10,23 @@ from typing import Final
 
 import cache
 from pipeline import datasets
-from pipeline.cli.command_line import whole
+from pipeline.cli.command_line import Command, whole
 from pipeline.cli.console import DOUBT, STAND_IN, err, out, plain, size
 from pipeline.cli.progress import Progress, bar
 from pipeline.cli.text import count
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError
 from pipeline.files.raw.stand_in import is_stand_in
+from pipeline.plug_ins import PageWriter
 from pipeline.settings.arguments import body_of, check_own_folder, split_arguments
 from vibe_extensions.pages import show
 from vibe_extensions.pages.show.tracks import PAGE_FRAMES
 
 PAGE: Final = (".html", ".htm")  # suffixes of --out for a page
 CLIP: Final = ".mp4"  # for a clip
-split_of = show.split_of
 
 
-def options(sub: argparse.ArgumentParser) -> None:
+def _options(sub: argparse.ArgumentParser) -> None:
     split_arguments(sub)
     sub.add_argument("--cache", type=cache.place_of, help="folder or URL of the cache: show converted tracks")
     sub.add_argument(
@@ -62,12 +62,12 @@ def options(sub: argparse.ArgumentParser) -> None:
     )
 
 
-def reads(args: argparse.Namespace) -> list[str]:
+def _reads(args: argparse.Namespace) -> list[str]:
     """[paths] body, and for raw files the dataset's section."""
     return ["paths.body", *([args.dataset] if args.cache is None else [])]
 
 
-def run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
     """Draw some tracks of one split."""
     clip = args.out.suffix.lower() == CLIP
     check_page(args.out, (*PAGE, CLIP))
@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def write_split(root: cache.Root, name: str, page: Path, *, raw: Path, body: Path | None, progress: Progress) -> int:
+def _write_split(root: cache.Root, name: str, page: Path, *, raw: Path, body: Path | None, progress: Progress) -> int:
     """Write a page of some tracks of a split. Returns their number."""
     shown = show.from_cache(root, name, show.Choice(), raw=raw, body=body)
     show.write_page(shown, page, progress=progress)
@@ -137,3 +137,7 @@ def check_page(page: Path, suffixes: tuple[str, ...] = PAGE) -> None:
     if page.suffix.lower() not in suffixes:
         or_clip = f", or {CLIP} for a clip" if CLIP in suffixes else ""
         raise PipelineError(f"--out {page}: expected a file name with the suffix .html{or_clip}")
+
+
+PAGES: Final = PageWriter(split_of=show.split_of, write_split=_write_split)
+COMMAND: Final = Command(_options, _run, reads=_reads)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from pathlib import Path
+from typing import Final
 
+from pipeline.cli.command_line import Command
 from pipeline.cli.console import DOUBT, err, out, plain
 from pipeline.cli.progress import bar
 from pipeline.cli.text import count
 
 
-def options(sub: argparse.ArgumentParser) -> None:
+def _options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "files", type=Path, nargs="+", metavar="FILE", help="4D-Humans' 000000.tar, ..., or CameraHMR's .npz files"
     )
@@ -20,7 +22,7 @@ def options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--key", default="", metavar="REGEX", help=f"{what} (default: the whole key)")
 
 
-def run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
     """Read new files. Returns 1 if one cannot be read."""
     from pipeline.files.formats.fits import FILE
     from vibe_extensions.world import fits
@@ -40,3 +42,6 @@ def run(args: argparse.Namespace) -> int:
     for message in unread:
         out.print(f"  {DOUBT} {plain(message)}")
     return 1 if unread else 0
+
+
+COMMAND: Final = Command(_options, _run)
