@@ -61,11 +61,11 @@ def keypoints_3d(pred: Tensor, target: Tensor, weight: Tensor) -> Tensor:
 
     pred, target: (B, T, 49, 3) m; weight: (B, T).
     """
-    error = centre_on_hips(pred[..., COMMON14, :]) - centre_on_hips(target[..., COMMON14, :])
+    error = _centre_on_hips(pred[..., COMMON14, :]) - _centre_on_hips(target[..., COMMON14, :])
     return mean_where(error.square(), weight)
 
 
-def centre_on_hips(joints: Tensor) -> Tensor:
+def _centre_on_hips(joints: Tensor) -> Tensor:
     """(..., 14, 3) -> (..., 14, 3) about the midpoint of both hips."""
     return joints - joints[..., HIPS, :].mean(dim=-2, keepdim=True)
 

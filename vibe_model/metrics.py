@@ -56,12 +56,11 @@ PCK_2D_SHARE: Final = 0.05  # of the larger side of the tight box
 FEWEST_VISIBLE: Final = 6  # keypoints per frame for the aligned PCK
 PCK_ALIGNED_SHARE: Final = 0.05 * 224 / 150  # of the person's diagonal, 150 px in the authors' crops
 _MM: Final = 1000.0
-_WHAM_FPS: Final = 30.0
 
 
 def mpjpe(pred: Floats, target: Floats) -> Float64s:
     """Mean per-joint position error after centring on the hips. (N, 14, 3) m -> (N,) mm."""
-    return position_error(centre_on_hips(pred), centre_on_hips(target))
+    return position_error(_centre_on_hips(pred), _centre_on_hips(target))
 
 
 def position_error(pred: Floats, target: Floats) -> Float64s:
@@ -108,46 +107,41 @@ def accel(pred: Floats, target: Floats | None = None) -> Float64s:
 
     Frames must be neighbours. `target` is ignored: all metrics have the same arguments.
     """
-    return accel_in_place(centre_on_hips(pred), target)
+    return _accel_in_place(_centre_on_hips(pred), target)
 
 
 def accel_error(pred: Floats, target: Floats) -> Float64s:
     """Mean distance of predicted and true acceleration, about the hips. (N, 14, 3) m -> (N - 2,) mm per frame^2."""
-    return acceleration_error(centre_on_hips(pred), centre_on_hips(target))
+    return _acceleration_error(_centre_on_hips(pred), _centre_on_hips(target))
 
 
-def accel_in_place(joints: Floats, target: Floats | None = None) -> Float64s:
+def _accel_in_place(joints: Floats, target: Floats | None = None) -> Float64s:
     """Mean norm of second differences, not centred, as HMMR is evaluated. (N, J, 3) m -> (N - 2,) mm per frame^2."""
     del target
     return _mean(_MM * np.linalg.norm(_second_difference(joints), axis=-1))
 
 
-def acceleration_error(pred: Floats, target: Floats) -> Float64s:
+def _acceleration_error(pred: Floats, target: Floats) -> Float64s:
     """Mean distance of second differences, not centred. (N, J, 3) m -> (N - 2,) mm per frame^2."""
     return _mean(_joint_errors(_second_difference(pred), _second_difference(target)))
 
 
-def inner_accel_error_m_s2(pred: Floats, target: Floats) -> Float64s:
-    """Acceleration error at 30 fps without the first and last (WHAM). (N, J, 3) m -> (N - 4,) m/s^2."""
-    return acceleration_error(pred, target)[1:-1] * (_WHAM_FPS**2 / _MM)
-
-
 def pck(pred: Floats, target: Floats, threshold_mm: float = PCK_THRESHOLD_MM) -> float:
     """Share of joints with an error below the threshold, about the hips, in %. (N, 14, 3) m; nan for N = 0."""
-    return _mean_or_nan(pck_by_frame(centre_on_hips(pred), centre_on_hips(target), threshold_mm))
+    return _mean_or_nan(_pck_by_frame(_centre_on_hips(pred), _centre_on_hips(target), threshold_mm))
 
 
 def auc(pred: Floats, target: Floats) -> float:
     """Mean PCK over thresholds of 0, 5, ..., 150 mm, in %. (N, 14, 3) m; nan for N = 0."""
-    return _mean_or_nan(auc_by_frame(centre_on_hips(pred), centre_on_hips(target)))
+    return _mean_or_nan(_auc_by_frame(_centre_on_hips(pred), _centre_on_hips(target)))
 
 
-def pck_by_frame(pred: Floats, target: Floats, threshold_mm: float = PCK_THRESHOLD_MM) -> Float64s:
+def _pck_by_frame(pred: Floats, target: Floats, threshold_mm: float = PCK_THRESHOLD_MM) -> Float64s:
     """Each frame's share of joints with an error below the threshold, not centred. (N, J, 3) m -> (N,) %."""
     return 100 * _mean(_joint_errors(pred, target) < threshold_mm)
 
 
-def auc_by_frame(pred: Floats, target: Floats) -> Float64s:
+def _auc_by_frame(pred: Floats, target: Floats) -> Float64s:
     """Each frame's mean PCK over thresholds of 0, 5, ..., 150 mm, not centred. (N, J, 3) m -> (N,) %."""
     errors = _joint_errors(pred, target)
     shares: Float64s = np.mean([100 * _mean(errors < threshold) for threshold in AUC_THRESHOLDS_MM], axis=0)
@@ -169,7 +163,7 @@ def hits_2d(pred: Floats, target: Floats, share: float = PCK_2D_SHARE) -> tuple[
     return right.sum(-1).astype(np.float64), labelled.sum(-1).astype(np.float64)
 
 
-def pck_2d_by_frame(pred: Floats, target: Floats) -> Float64s:
+def _pck_2d_by_frame(pred: Floats, target: Floats) -> Float64s:
     """Each frame's share of correct keypoints (`hits_2d`): (N, J, 2), (N, J, 3) -> (N,) %; nan for none."""
     hits, counted = hits_2d(pred, target)
     share: Float64s = np.divide(100 * hits, counted, out=np.full(len(hits), np.nan), where=counted > 0)
@@ -185,14 +179,14 @@ def _error_2d(pred: Floats, target: Floats) -> Float64s:
     return mean
 
 
-def diagonals(points: Floats, visible: NDArray[Any]) -> Float64s:
+def _diagonals(points: Floats, visible: NDArray[Any]) -> Float64s:
     """Diagonal of the box about each frame's visible points: (N, J, 2), (N, J) -> (N,); 0 without any."""
     extents = _extents(points.astype(np.float64), visible > 0)
     diagonal: Float64s = np.linalg.norm(np.maximum(extents, 0.0), axis=-1)
     return diagonal
 
 
-def pck_aligned_by_frame(
+def _pck_aligned_by_frame(
     pred_2d: Floats, target_2d: Floats, visible: NDArray[Any], alpha: float = 0.05, size: float | Floats = 224
 ) -> Float64s:
     """Each frame's share of correct keypoints, after a 2D scale and translation: (N,) %, nan for skipped frames.
@@ -217,13 +211,13 @@ def pck_aligned_by_frame(
     return share
 
 
-def pck_aligned_to_person(pred: Floats, target: Floats) -> Float64s:
-    """`pck_aligned_by_frame` within 7.5 % of each person's own diagonal: (N, J, 2), (N, J, 3) -> (N,) %."""
+def _pck_aligned_to_person(pred: Floats, target: Floats) -> Float64s:
+    """`_pck_aligned_by_frame` within 7.5 % of each person's own diagonal: (N, J, 2), (N, J, 3) -> (N,) %."""
     place, visible = target[..., :2], target[..., 2] > 0
-    return pck_aligned_by_frame(pred, place, visible, PCK_ALIGNED_SHARE, diagonals(place, visible))
+    return _pck_aligned_by_frame(pred, place, visible, PCK_ALIGNED_SHARE, _diagonals(place, visible))
 
 
-def centre_on_hips(joints: Floats) -> Float64s:
+def _centre_on_hips(joints: Floats) -> Float64s:
     """(..., 14, 3) -> (..., 14, 3) about the midpoint of both hips. Raises ValueError for other joints."""
     if joints.shape[-2:] != (14, 3):
         raise ValueError(f"joints: expected common14, (..., 14, 3), found {joints.shape}")
@@ -288,15 +282,17 @@ METRICS: Final[Mapping[str, Metric]] = {  # by their names in metrics.json, in t
     "pve": Metric(title="PVE", unit="mm", lower_is_better=True, of=pve, reads="vertices"),
     "pve_unposed": Metric(title="PVE unposed", unit="mm", lower_is_better=True, of=pve, reads="vertices at rest"),
     # Should be near that of the labels.
-    "accel": Metric(title="accel", unit=MM_PER_FRAME2, lower_is_better=None, of=accel_in_place, span=3),
-    "accel_error": Metric(title="accel error", unit=MM_PER_FRAME2, lower_is_better=True, of=acceleration_error, span=3),
-    "pck": Metric(title="PCK", unit="%", lower_is_better=False, of=pck_by_frame),
-    "auc": Metric(title="AUC", unit="%", lower_is_better=False, of=auc_by_frame),
+    "accel": Metric(title="accel", unit=MM_PER_FRAME2, lower_is_better=None, of=_accel_in_place, span=3),
+    "accel_error": Metric(
+        title="accel error", unit=MM_PER_FRAME2, lower_is_better=True, of=_acceleration_error, span=3
+    ),
+    "pck": Metric(title="PCK", unit="%", lower_is_better=False, of=_pck_by_frame),
+    "auc": Metric(title="AUC", unit="%", lower_is_better=False, of=_auc_by_frame),
     "pck_2d": Metric(
-        title="PCK 2D", unit="%", lower_is_better=False, of=pck_2d_by_frame, reads="keypoints", by_keypoint=True
+        title="PCK 2D", unit="%", lower_is_better=False, of=_pck_2d_by_frame, reads="keypoints", by_keypoint=True
     ),
     "pck_aligned": Metric(
-        title="PCK aligned", unit="%", lower_is_better=False, of=pck_aligned_to_person, reads="keypoints"
+        title="PCK aligned", unit="%", lower_is_better=False, of=_pck_aligned_to_person, reads="keypoints"
     ),
 }
 SCORES: Final[Mapping[str, Metric]] = {  # of epochs, by their names in metrics.json: on 3D labels; without any, on 2D

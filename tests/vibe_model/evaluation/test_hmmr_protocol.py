@@ -113,11 +113,10 @@ def test_a_keypoint_is_right_within_11_2_px_of_a_person_of_150_px(px, right):
     pred[0, 2] += (px, 0)  # of 2,002 points: the alignment does not follow it
     ones = np.ones(target.shape[:2])
     for zoom in (1.0, 0.01):  # in px, and in a crop's own unit
-        share = metrics.pck_aligned_by_frame(
-            zoom * pred, zoom * target, ones, metrics.PCK_ALIGNED_SHARE, metrics.diagonals(zoom * target, ones)
-        )
+        labels = np.concatenate([zoom * target, ones[..., None]], axis=-1)
+        share = METRICS["pck_aligned"].of(zoom * pred, labels)
         assert share[0] == pytest.approx(100 if right else 100 * (1 - 1 / 2002), abs=1e-9)
-    assert np.nanmean(metrics.pck_aligned_by_frame(3 * pred + 7, target, ones)) == pytest.approx(share[0])
+    assert np.nanmean(metrics._pck_aligned_by_frame(3 * pred + 7, target, ones)) == pytest.approx(share[0])
 
 
 def test_the_scale_is_half_the_trace_of_the_best_map_not_least_squares():
@@ -125,11 +124,11 @@ def test_the_scale_is_half_the_trace_of_the_best_map_not_least_squares():
     pred = random.uniform(-1, 1, (1, 40, 2)) * (60, 6)  # wide and low
     pred -= pred.mean(1)
     target = pred * (1.2, 0.8)  # the best map is diag(1.2, 0.8): half its trace is 1, the least-squares scale near 1.2
-    assert np.nanmean(metrics.pck_aligned_by_frame(pred, target, np.ones((1, 40)))) == pytest.approx(
+    assert np.nanmean(metrics._pck_aligned_by_frame(pred, target, np.ones((1, 40)))) == pytest.approx(
         100 * (np.hypot(*(0.2 * pred[0]).T) < 11.2).mean()
     )
     one_point = np.nanmean(
-        metrics.pck_aligned_by_frame(np.zeros((1, 6, 2)), random.normal(size=(1, 6, 2)), np.ones((1, 6)))
+        metrics._pck_aligned_by_frame(np.zeros((1, 6, 2)), random.normal(size=(1, 6, 2)), np.ones((1, 6)))
     )
     assert one_point == 100  # all within 11.2 px of the target's mean
 
@@ -140,7 +139,7 @@ def test_an_offset_of_constant_acceleration_is_no_acceleration_error():
     pred = target + random.normal(size=(1, 14, 3)) * time + random.normal(size=(1, 14, 3))
     np.testing.assert_allclose(metrics.accel_error(pred, target), 0, atol=1e-9)
     steady = np.broadcast_to([0.0, 0.003, 0.004], (12, 25, 3)) * time**2  # 2 x 5 mm per frame^2
-    np.testing.assert_allclose(metrics.accel_in_place(steady), 10)
+    np.testing.assert_allclose(METRICS["accel"].of(steady, steady), 10)
 
 
 # ---------------------------------------------------------------------------------------------------- past and future
