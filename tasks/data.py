@@ -14,11 +14,11 @@ from pipeline.cli.console import IDLE
 from pipeline.cli.text import count
 from pipeline.conversion import convert
 from pipeline.conversion.committed import rejected_videos
-from pipeline.detect.plan import DetectionPlan
+from pipeline.detect.clips import DetectionPlan
 from pipeline.errors import ConfigError
 from pipeline.files.raw.stand_in import is_stand_in
 from pipeline.plug_ins import PlugInError, demo_data
-from pipeline.recipe.recipe import Recipe, detect_again, recipe_of, status_of
+from pipeline.recipe.recipe import Recipe, recipe_of, status_of
 from tasks.base import UP_TO_DATE, PipelineTask, warn
 from tasks.settings import settings
 
@@ -79,7 +79,7 @@ class Detect(PipelineTask):
     def flaw(self) -> str:
         plan = self.plan()
         clips = count(len(plan.problems), "clip")
-        return f"{clips} without keypoints: {detect_again(plan)}" if plan.problems else ""
+        return f"{clips} without keypoints: {plan.again}" if plan.problems else ""
 
     def work(self) -> None:
         plan = self.plan()

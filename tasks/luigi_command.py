@@ -22,8 +22,8 @@ import luigi
 from luigi import configuration, lock
 from luigi.task_register import TaskClassException
 
-from pipeline.cli import console, signals
-from pipeline.cli.command_line import SET, show_any_symbol
+from pipeline.cli import console
+from pipeline.cli.command_line import INTERRUPTED, SET, Terminated, exit_code, listen, show_any_symbol
 from pipeline.cli.text import error_text, from_here, python
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.files.raw.stand_in import is_stand_in
@@ -217,16 +217,16 @@ def _handle_interrupt(kind: type[BaseException], error: BaseException, trace: Tr
     if not isinstance(error, KeyboardInterrupt):
         sys.__excepthook__(kind, error, trace)
         return
-    if isinstance(error, signals.BrokenPipe):
-        sys.exit(signals.exit_code(error))
+    if isinstance(error, console.BrokenPipe):
+        sys.exit(exit_code(error))
     kept_text = "; ".join(["what is finished is kept", *getattr(error, "__notes__", ())])
     by_name = Path(sys.argv[0]).name != "__main__.py"
     program = [from_here(Path(sys.argv[0]))] if by_name else [python(), "-m", "luigi"]
     typed = os.environ.get(TYPED) or shlex.join([*program, *sys.argv[1:]])
-    name = signals.NAMES[signals.signal_of(error)]
+    name = INTERRUPTED[exit_code(error)]
     console.err.print(f"\n{name}: {plain(kept_text)}; the same command continues from there:\n  {plain(typed)}")
-    if isinstance(error, signals.Terminated):
-        sys.exit(signals.exit_code(error))  # after Ctrl-C, Python itself ends by the signal
+    if isinstance(error, Terminated):
+        sys.exit(exit_code(error))  # after Ctrl-C, Python itself ends by the signal
 
 
 def _end_where_output_was_lost() -> None:
@@ -242,5 +242,5 @@ def take_over_from_luigi() -> None:
     logging.getLogger("luigi-interface").addFilter(_not_printed_by_us)
     sys.excepthook = _handle_interrupt
     if _is_luigi():  # other programs handle their signals themselves
-        signals.listen()
+        listen()
         atexit.register(_end_where_output_was_lost)

@@ -18,7 +18,7 @@ from luigi.task_register import Register, TaskClassNotFoundException
 
 import cache
 from pipeline.cli import console
-from pipeline.cli.signals import Terminated
+from pipeline.cli.command_line import Terminated
 from pipeline.cli.text import count, from_here
 from pipeline.errors import ConfigError
 from pipeline.features.plan import ExtractionPlan, compare_stream, plan_extraction

@@ -1,1 +1,1 @@
-"""The terminal, for every command: console, text, options, progress, signals, and the command line itself."""
+"""The terminal, for every command: console, text, progress, and the command line with its options and signals."""

@@ -7,16 +7,19 @@ import contextlib
 import importlib
 import io
 import os
+import signal
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
+from types import FrameType
 from typing import Any, Final, NoReturn
 
 from pipeline.cli import text
-from pipeline.cli.console import ERROR, err, plain
-from pipeline.cli.signals import NAMES, BrokenPipe, exit_code, listen, listening, signal_of
+from pipeline.cli.console import ERROR, BrokenPipe, err, plain
 from pipeline.errors import ConfigError, PipelineError, did_you_mean
 
 EXIT_CODES: Final = (
@@ -26,6 +29,10 @@ NOTHING_HALF: Final = "no output is incomplete; the same command starts from the
 SETTING: Final = "SECTION.KEY=VALUE"
 SET: Final = "PIPELINE_SET"  # environment variable for child processes: a line SECTION.KEY=VALUE for each --set
 SHARDS_KEPT: Final = "finished shards (8,192 rows each) are kept; the same command continues from there"
+
+
+AT_ONCE: Final = 1.0  # s within which several signals are one: `timeout` sends two, to a process and to its group
+INTERRUPTED: Final = {130: "interrupted", 143: "terminated"}  # by `exit_code`
 
 
 @dataclass(frozen=True)
@@ -112,7 +119,7 @@ def run(parser: Callable[[], argparse.ArgumentParser], argv: Sequence[str] | Non
     arguments = sys.argv[1:] if argv is None else list(argv)
     arguments = ["--help"] if arguments == ["help"] else arguments
     # In its own process to the very end: a second Ctrl-C may come while Python exits.
-    with contextlib.nullcontext(listen()) if argv is None else listening():
+    with contextlib.nullcontext(listen()) if argv is None else listen():
         args = argparse.Namespace()
         try:
             parsed = parser().parse_args(arguments)
@@ -146,7 +153,7 @@ def _print_interruption(error: KeyboardInterrupt, args: argparse.Namespace, agai
     rank = os.environ.get("RANK")
     if rank not in (None, "0"):
         return
-    message = f"{NAMES[signal_of(error)]}: {plain(getattr(args, 'kept', NOTHING_HALF))}"
+    message = f"{INTERRUPTED[exit_code(error)]}: {plain(getattr(args, 'kept', NOTHING_HALF))}"
     err.print(message if rank is not None else f"{message}:\n  {plain(again)}")
 
 
@@ -155,6 +162,51 @@ def show_any_symbol() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+# ---------------------------------------------------------------------------------------------------------- signals
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, cleaned up after like Ctrl-C."""
+
+
+def exit_code(error: KeyboardInterrupt) -> int:
+    """130 for Ctrl-C, 143 for SIGTERM, 141 for a broken pipe."""
+    if isinstance(error, BrokenPipe):
+        return 128 + signal.SIGPIPE
+    return 128 + (signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
+
+
+def listen() -> contextlib.ExitStack:
+    """Raise KeyboardInterrupt at the first SIGINT, Terminated at the first SIGTERM; exit at once at a later one.
+
+    Ignored signals stay ignored. A fork of this process exits at once at either signal, without a message, since its
+    parent waits for it. A process of torch's launcher keeps the system's action for SIGTERM, since it may be waiting
+    for the others in C. Does nothing outside the main thread. Closing the result restores the handlers.
+    """
+    owner, received = os.getpid(), 0.0
+
+    def receive(number: int, _frame: FrameType | None) -> None:
+        nonlocal received
+        if os.getpid() != owner:
+            os._exit(128 + number)
+        if received and time.monotonic() - received < AT_ONCE:
+            return
+        if received:  # exit like kill -9: our other processes notice that their parent is gone, and exit
+            show_cursor = "\x1b[?25h" if sys.stderr.isatty() else ""  # a bar hides it
+            os.write(2, f"{show_cursor}\n{INTERRUPTED[128 + number]} again: ended at once\n".encode())
+            os._exit(128 + number)
+        received = time.monotonic()
+        raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+    before = contextlib.ExitStack()
+    if threading.current_thread() is threading.main_thread():
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            before.callback(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, receive))
+        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL and "RANK" not in os.environ:
+            before.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, receive))
+    return before
 
 
 # ---------------------------------------------------------------------------------------------------------- options

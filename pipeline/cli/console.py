@@ -16,8 +16,6 @@ from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
 
-from pipeline.cli.signals import BrokenPipe
-
 WIDE: Final = 100_000  # columns without a terminal: lines are not folded
 
 DONE: Final = "[green]✓[/green]"
@@ -29,6 +27,10 @@ STAND_IN: Final = "[yellow]DEMO DATA[/yellow]"
 UNTRAINED: Final = "[yellow]UNTRAINED[/yellow]"  # features of a network with random weights
 
 VERB, WHAT = 10, 24  # columns of a task's line
+
+
+class BrokenPipe(KeyboardInterrupt):
+    """The program that read the output has ended: stop like Ctrl-C, without a message."""
 
 
 class _Console(Console):

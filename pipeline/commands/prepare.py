@@ -24,8 +24,13 @@ from pipeline.conversion.committed import rejected_videos
 from pipeline.conversion.plan import committed_split
 from pipeline.datasets.base import Dataset
 from pipeline.detect import Detector
-from pipeline.detect.clips import KEYPOINTS, list_clips, list_images
-from pipeline.detect.plan import detected_otherwise, unlabelled_clips, usual_detector
+from pipeline.detect.clips import (
+    KEYPOINTS,
+    list_clips,
+    list_images,
+    unlabelled_clips,
+    usual_detector,
+)
 from pipeline.errors import ConfigError, MissingAssets, PipelineError, RawDataError
 from pipeline.features import computing
 from pipeline.features.plan import missing_rows, stream_label
@@ -36,7 +41,7 @@ from pipeline.plug_ins import page_writer
 from pipeline.processes.workers import DeviceName
 from pipeline.recipe.forecast import forecast_lines, forecasts_of
 from pipeline.recipe.overview import SplitPlan, plan_splits
-from pipeline.recipe.recipe import LAYOUT, Recipe, StepResult, detect_again, missing_files, report_step
+from pipeline.recipe.recipe import LAYOUT, Recipe, StepResult, missing_files, report_step
 from pipeline.settings.arguments import body_of, cache_option, check_own_folder, from_settings, option_type
 from pipeline.settings.sections import Settings, detector_of
 
@@ -252,7 +257,7 @@ def _detect(prepared: Preparation, recipe: Recipe) -> StepResult:
     """Detect people, and print the result. Flaws: clips that cannot be used."""
     plan = recipe.plan_detection()
     if plan.up_to_date:
-        given_up = few(list(plan.problems.values()), FEW, detect_again(plan))
+        given_up = few(list(plan.problems.values()), FEW, plan.again)
         result = StepResult(details=[], warnings=given_up, flaws=len(plan.problems))
     else:
         with prepared.bar("detect", prepared.dataset.name, "frame") as progress:
@@ -311,7 +316,7 @@ def _print_plan(prepared: Preparation, plans: Sequence[SplitPlan]) -> None:
         missing = {files.clip for files in detection.missing}
         kept = {*list_clips(prepared.args.raw)} - missing  # none, if a detector is named
         for clips, verb in ((missing, "replaces"), (kept, "keeps, as no --detector is named,")):
-            texts += [f"  {DOUBT} {verb} keypoints of {plain(by)}" for by in detected_otherwise(detection, clips)]
+            texts += [f"  {DOUBT} {verb} keypoints of {plain(by)}" for by in detection.detected_otherwise(clips)]
     for text in (*texts, *forecast_lines([*forecasts_of(plans).values()])):
         out.print(text)
     if prepared.without_weights:

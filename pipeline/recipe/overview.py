@@ -18,8 +18,7 @@ import cache
 from cache.format.layout import COLUMNS, FEATURES, MANIFEST, ROWS_PER_CHUNK, ROWS_PER_SHARD, stream_of
 from pipeline.conversion.identity import Difference
 from pipeline.conversion.plan import ConversionPlan, committed_split, compare
-from pipeline.detect.clips import EXTENSIONS, KEYPOINTS
-from pipeline.detect.plan import DetectionPlan, unlabelled_clips
+from pipeline.detect.clips import EXTENSIONS, KEYPOINTS, DetectionPlan, unlabelled_clips
 from pipeline.errors import PipelineError
 from pipeline.features.inputs import COMPARED, has_current_keys
 from pipeline.features.plan import (

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -19,8 +19,7 @@ from pipeline.cli.text import FEW, command, count, few, from_here, not_counted
 from pipeline.conversion import convert
 from pipeline.datasets.base import Dataset
 from pipeline.detect import Detector
-from pipeline.detect.clips import KEYPOINTS
-from pipeline.detect.plan import DetectionPlan, plan_detection, unlabelled_clips
+from pipeline.detect.clips import KEYPOINTS, DetectionPlan, plan_detection, unlabelled_clips
 from pipeline.errors import MissingAssets, PipelineError
 from pipeline.features.extract import Extraction, extract_together
 from pipeline.features.plan import ExtractionPlan, plan_extraction
@@ -206,14 +205,6 @@ def report_step(verb: str, what: str, result: StepResult) -> None:
         out.print(f"  {DOUBT} {plain(text, keep=LAYOUT)}")
     if result.problems:
         raise PipelineError("\n".join(result.problems))
-
-
-def detect_again(plan: DetectionPlan) -> str:
-    """The command that retries clips that were given up."""
-    options = [f"{field.name}={getattr(plan.detector, field.name)}" for field in fields(plan.detector)]
-    words = [word for option in options for word in ("--set", option)]
-    raw, to = from_here(plan.raw), from_here(plan.out)
-    return command("detect", raw, "--out", to, "--detector", plan.detector.name, *words)
 
 
 def _summarize_conversion(done: convert.Conversion) -> str:

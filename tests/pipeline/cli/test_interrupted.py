@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 import cache
-from pipeline.cli import signals
-from pipeline.cli.signals import Terminated, listening
+from pipeline.cli import command_line
+from pipeline.cli.command_line import Terminated, listen
 
 ROOT = Path(__file__).parents[3]
 
@@ -37,9 +37,9 @@ def test_sigterm_ends_as_ctrl_c_does_with_how_to_continue(
 
 
 def test_a_second_signal_ends_the_command_at_once(monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
-    monkeypatch.setattr(signals, "AT_ONCE", 0.0)
+    monkeypatch.setattr(command_line, "AT_ONCE", 0.0)
     monkeypatch.setattr(os, "_exit", sys.exit)
-    with pytest.raises(SystemExit, match="143"), listening():
+    with pytest.raises(SystemExit, match="143"), listen():
         try:
             signal.raise_signal(signal.SIGINT)
         finally:
@@ -66,7 +66,7 @@ def test_a_full_standard_output_is_not_taken_for_the_disk_of_the_cache(penn: Any
 def test_an_ignored_ctrl_c_stays_ignored() -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with listening():
+        with listen():
             signal.raise_signal(signal.SIGINT)
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
@@ -77,7 +77,7 @@ def test_sigterm_twice_at_once_cleans_up_as_ctrl_c_does_and_the_handlers_are_res
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     monkeypatch.setattr(os, "_exit", pytest.fail)
     cleaned = []
-    with pytest.raises(Terminated), listening():
+    with pytest.raises(Terminated), listen():
         try:
             signal.raise_signal(signal.SIGTERM)
         except KeyboardInterrupt:

@@ -17,7 +17,7 @@ from scipy.io import loadmat, savemat
 import cache
 from pipeline import detect
 from pipeline.detect import DetectionResources
-from pipeline.detect.plan import plan_detection
+from pipeline.detect.clips import plan_detection
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import streams
 from pipeline.features.extract import extract_together

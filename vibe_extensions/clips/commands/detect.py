@@ -13,8 +13,7 @@ from pipeline.cli.console import DOUBT, STAND_IN, err, out, plain, show_json
 from pipeline.cli.progress import bar
 from pipeline.cli.text import FEW, count
 from pipeline.detect import DetectionResources
-from pipeline.detect.clips import list_images
-from pipeline.detect.plan import detected_otherwise, plan_detection, usual_detector
+from pipeline.detect.clips import list_images, plan_detection, usual_detector
 from pipeline.settings import sections
 from pipeline.settings.arguments import from_settings, setting_options
 from pipeline.settings.file import BY_SET, Section
@@ -55,7 +54,7 @@ def _run(args: argparse.Namespace) -> int:
     given.options = weights
     detector = sections.detector_of(args.cfg.source, name, given, args.every)
     plan = plan_detection(args.raw, args.out, detector)
-    for made in detected_otherwise(plan, [files.clip for files in plan.missing]):
+    for made in plan.detected_otherwise([files.clip for files in plan.missing]):
         err.print(f"  {DOUBT} replaces keypoints of {plain(made)}")
     with bar(f"detect {args.raw.name}", err, unit="frame") as progress:
         report = detect_planned(plan, args.cfg.detect, scheduler=args.scheduler, progress=progress)

@@ -23,15 +23,14 @@ from pipeline.cli.console import DONE, DOUBT, plain, rate
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import FEW, count, few
 from pipeline.detect import DetectionResources, Detector, People, load
-from pipeline.detect.clips import RECORDS, ClipFiles
-from pipeline.detect.plan import DetectionPlan, plan_detection
+from pipeline.detect.clips import RECORDS, ClipFiles, DetectionPlan, plan_detection
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.pixels.cuts import LEAST, Histogram, cuts, difference
 from pipeline.files.pixels.frames import Image, Video
 from pipeline.files.raw.files import file_digest
 from pipeline.processes import cores
 from pipeline.processes.workers import connect_workers
-from pipeline.recipe.recipe import StepResult, detect_again
+from pipeline.recipe.recipe import StepResult
 from vibe_extensions.clips.detection.decoders import DecodedBatch, Decoders
 from vibe_extensions.clips.detection.writing import note_speed, open_people, people_text, rename_clip, write_clip
 
@@ -150,7 +149,7 @@ def run_step(
 ) -> StepResult:
     """`detect_planned` as a recipe's step (entry point `vibe_pipeline.detection`); raises the same errors."""
     report = detect_planned(plan, machine, scheduler=scheduler, progress=progress)
-    failures = few(list(report.problems.values()), FEW, detect_again(plan))
+    failures = few(list(report.problems.values()), FEW, plan.again)
     return StepResult(
         details=[plain(str(report))],
         mark=DONE if report.done or report.renamed else DOUBT,
