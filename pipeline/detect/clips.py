@@ -247,7 +247,7 @@ class DetectionPlan:
         return dict(self.refused) | {files.clip: why for files, why in self.failed.items()}
 
     def detected_otherwise(self, clips: Iterable[str]) -> list[str]:
-        """Which of these clips have keypoints of another detector or other options: "2 clips by rtmpose, other every"."""
+        """Clips with keypoints of another detector or other options: "2 clips by rtmpose, other every"."""
         now, found = json.loads(json.dumps(self.about)), Counter[str]()
         for clip in clips:
             info = read_info(self.out / f"{clip}.json")
