@@ -10,8 +10,7 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
@@ -20,8 +19,6 @@ from typing import Any, Final, NamedTuple
 import matplotlib as mpl
 import numpy as np
 from markupsafe import Markup
-from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, MaxNLocator
 from numpy.typing import NDArray
@@ -149,19 +146,25 @@ def lines(
 ) -> Plot:
     """Curves in different colours and dashes, with a table of at most `MOST_ROWS` rows.
 
+    name: Unique on the page; prefix of the SVG's ids.
     series: Name -> (x (N,), y (N,)); values that are not finite are gaps. log_y: Logarithmic scale if any y is above 0;
     other values are gaps.
     """
     points = {name: (np.asarray(x, np.float64), np.asarray(y, np.float64)) for name, (x, y) in series.items()}
     if log_y := log_y and any((y > 0).any() for _, y in points.values()):
         points = {name: (x, np.where(y > 0, y, np.nan)) for name, (x, y) in points.items()}
-    with _drawing(name, 2.6 + 0.2 * math.ceil(len(points) / 2)) as (figure, axes):
+    with mpl.rc_context():
+        mpl.rcdefaults()  # ignore the user's matplotlibrc
+        mpl.rcParams.update(_STYLE | {"svg.hashsalt": name})
+        figure = Figure((WIDTH, 2.6 + 0.2 * math.ceil(len(points) / 2)), layout="constrained", label=name)
+        axes = figure.add_subplot()
         for (label, (x, y)), color, dash in zip(points.items(), cycle(SERIES), cycle(DASHES), strict=False):
             marker = "o" if np.count_nonzero(np.isfinite(y)) == 1 else ""  # a single point has no line
             axes.plot(x, y, color=color, linestyle=dash, marker=marker, markersize=4, label=label)
         axes.set(xlabel=x_label, ylabel=y_label, yscale="log" if log_y else "linear")
         if log_y:
-            _plain_numbers(axes.yaxis)
+            axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")  # 0.01, not a power of ten
+            axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))  # between few powers, too
         if all(float(x).is_integer() for xs, _ in points.values() for x in xs):
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(visible=True, axis="y", linewidth=0.5)
@@ -169,19 +172,6 @@ def lines(
             figure.legend(loc="outside lower center", ncols=2)
         svg = _render_svg(figure)
     return Plot(svg, title, caption, (x_label, *points), _rows_by_x(points))
-
-
-@contextmanager
-def _drawing(name: str, height: float) -> Iterator[tuple[Figure, Axes]]:
-    """Yield a figure of this height in inches and its axes, in the page's style.
-
-    name: Unique on the page; prefix of the SVG's ids.
-    """
-    with mpl.rc_context():
-        mpl.rcdefaults()  # ignore the user's matplotlibrc
-        mpl.rcParams.update(_STYLE | {"svg.hashsalt": name})
-        figure = Figure((WIDTH, height), layout="constrained", label=name)
-        yield figure, figure.add_subplot()
 
 
 def _render_svg(figure: Figure) -> Markup:
@@ -204,12 +194,6 @@ def _render_svg(figure: Figure) -> Markup:
     first = re.compile(r'<svg [^>]*(viewBox="[^"]+")[^>]*>')
     text = first.sub(r'<svg xmlns="http://www.w3.org/2000/svg" \1 aria-hidden="true">', text, count=1)
     return Markup(re.sub(r"<[^>]+>", clean_tag, text))  # noqa: S704  Matplotlib has escaped it
-
-
-def _plain_numbers(axis: Axis) -> None:
-    """Label a logarithmic axis with numbers such as 0.01, also between the powers if there are few."""
-    axis.set_major_formatter(lambda value, _: f"{value:g}")
-    axis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
 
 
 def _rows_by_x(points: Mapping[str, tuple[Array, Array]]) -> list[tuple[Cell, ...]]:

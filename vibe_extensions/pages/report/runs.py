@@ -292,8 +292,8 @@ def plots_of(run: TrainingRun, number: int) -> Iterator[Plot]:
             each = math.ceil(max(len(curve.steps) for curve in varying.values()) / MOST_POINTS)
             thinned = f"Each point is the mean of {each} logged ones." if each > 1 else ""
             about = " ".join(filter(None, [group.caption, thinned, f"Zero throughout: {zero}." if zero else ""]))
-            labels = {"x_label": "step", "y_label": group.unit}
-            yield lines(f"{name}-{group.key}", f"{run.name}: {group.title}", about, series, **labels, log_y=group.log)
+            key, title = f"{name}-{group.key}", f"{run.name}: {group.title}"
+            yield lines(key, title, about, series, x_label="step", y_label=group.unit, log_y=group.log)
     if rates := {tag: curve for tag, curve in logged.items() if tag.startswith("learning_rate/") and curve.steps}:
         series = {_short(tag): _by_epoch(run, curve) for tag, curve in rates.items()}
         about, title = "After each epoch; decreases when validation stops improving.", f"{run.name}: Learning rate"
