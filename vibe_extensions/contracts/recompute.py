@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -96,9 +96,20 @@ class Recomputed:
         return sound and not self.refused and all(stream.why == IMPORTED for stream in self.skipped)
 
 
-def add_recomputed(result: CommandResult, root: cache.Root, n: int, **options: Any) -> Recomputed:
+def add_recomputed(
+    result: CommandResult,
+    root: cache.Root,
+    n: int,
+    *,
+    seed: int,
+    splits: Sequence[str] | None,
+    raw: Path | None,
+    weights: WeightsSpec | None,
+    workers: int,
+    bars: Bars,
+) -> Recomputed:
     """Run `recompute` for `verify --recompute` (entry point `vibe_pipeline.recompute`), and add its lines."""
-    done = recompute(root, n, **options)
+    done = recompute(root, n, seed=seed, splits=splits, raw=raw, weights=weights, workers=workers, bars=bars)
     _add_lines(result, done)
     return done
 
