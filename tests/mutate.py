@@ -36,7 +36,7 @@ h36m | pipeline/datasets/h36m.py pipeline/files/formats/h36m*.py | test_h36m tes
 metrics | vibe_model/metrics.py vibe_model/evaluation/frame_errors.py | test_metrics test_world_metrics test_evaluation
 threedpw | pipeline/datasets/threedpw.py | test_3dpw
 emdb | vibe_extensions/world/emdb.py pipeline/cameras.py | test_emdb test_cameras
-bedlam | vibe_extensions/world/bedlam.py vibe_extensions/world/bedlam_labels.py | test_bedlam
+bedlam | vibe_extensions/world/bedlam.py | test_bedlam
 steps | vibe_model/vibe/training.py vibe_model/vibe/networks.py | test_steps test_[gd]*r
 amass | pipeline/datasets/amass.py | test_amass
 formats | pipeline/files/formats/[ahp]*.py pipeline/datasets/pixels.py | test_matlab test_pickles test_pixels

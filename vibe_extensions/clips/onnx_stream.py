@@ -37,18 +37,18 @@ DO: Final = "Name an ONNX graph and its inputs and outputs: weights, image, inpu
 DTYPES: Final = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
 
-class Condition(NamedTuple):
+class _Condition(NamedTuple):
     """A kind of input beside the crop."""
 
     shape: tuple[int, ...]  # of a row
     columns: tuple[str, ...]  # that it is computed from
 
 
-CONDITIONS: Final[Mapping[str, Condition]] = {
-    "bbox": Condition((3,), ("bbox", "crop_scale")),  # centre x, centre y, side: px of the image
-    "cliff": Condition((3,), ("bbox", "crop_scale", "image_size")),  # (2 cx / W - 1, 2 cy / H - 1, side / max(W, H))
-    "image_size": Condition((2,), ("image_size",)),  # width, height px
-    "intrinsics": Condition((3, 3), ("intrinsics",)),  # px of the image
+CONDITIONS: Final[Mapping[str, _Condition]] = {
+    "bbox": _Condition((3,), ("bbox", "crop_scale")),  # centre x, centre y, side: px of the image
+    "cliff": _Condition((3,), ("bbox", "crop_scale", "image_size")),  # (2 cx / W - 1, 2 cy / H - 1, side / max(W, H))
+    "image_size": _Condition((2,), ("image_size",)),  # width, height px
+    "intrinsics": _Condition((3, 3), ("intrinsics",)),  # px of the image
 }
 
 
@@ -112,7 +112,7 @@ class Onnx(NumberStream):
         parts = _running(self, Machine("cpu"), str(self.identity())).parts
         return sum(math.prod(part["shape"]) for part in parts)
 
-    def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> GraphComputer:  # noqa: ARG002
+    def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> _GraphComputer:  # noqa: ARG002
         """Load the graph, check its inputs and outputs, and run it once.
 
         Raises MissingAssets for a missing file, RawDataError for an unsuitable graph, ConfigError if ONNX Runtime is
@@ -133,7 +133,7 @@ class Onnx(NumberStream):
         return np.column_stack([2 * bbox[:, :2] / size - 1, side / size.max(axis=1)])
 
 
-class GraphComputer:
+class _GraphComputer:
     """A graph on its device, with checked inputs and outputs."""
 
     def __init__(self, stream: Onnx, machine: Machine) -> None:
@@ -217,8 +217,8 @@ class GraphComputer:
 
 
 @functools.lru_cache(maxsize=MOST_SESSIONS)
-def _running(stream: Onnx, machine: Machine, content: str) -> GraphComputer:  # noqa: ARG001 - a changed file is another
-    return GraphComputer(stream, machine)
+def _running(stream: Onnx, machine: Machine, content: str) -> _GraphComputer:  # noqa: ARG001 - a changed file is another
+    return _GraphComputer(stream, machine)
 
 
 def _numbers(text: str) -> NDArray[np.float32]:

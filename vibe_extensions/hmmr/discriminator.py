@@ -20,7 +20,7 @@ JOINT_SIZE: Final = 32
 POSE_SIZE: Final = 1024
 
 
-class JointHeads(nn.Module):
+class _JointHeads(nn.Module):
     """A separate linear layer for each joint: (N, 23, 32) -> (N, 23)."""
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class PoseDiscriminator(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.shared = _layers(9, JOINT_SIZE, JOINT_SIZE)
-        self.joints = JointHeads()
+        self.joints = _JointHeads()
         self.whole = _layers(N_JOINTS * JOINT_SIZE, POSE_SIZE, POSE_SIZE, 1)
 
     def forward(self, rotmat: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ class KnownPoses:
     """
 
     def __init__(self, splits: Mapping[str, Split], generator: VideoModel) -> None:
-        tracks = [track for split in splits.values() for track in labelled_frames(split, generator.steps)]
+        tracks = [track for split in splits.values() for track in _labelled_frames(split, generator.steps)]
         joints = [np.zeros((0, 14, 3), np.float32), *(joints for joints, _, _ in tracks)]
         firsts = np.cumsum([0, *map(len, joints)])[1:]
         rows_now = [first + frames for first, (_, frames, _) in zip(firsts, tracks, strict=False)]
@@ -98,7 +98,7 @@ def dynamics(
     mode = generator.training
     generator.eval()
     try:
-        for joints, frames, rows in labelled_frames(split, steps, tracks, stream, extra_streams):
+        for joints, frames, rows in _labelled_frames(split, steps, tracks, stream, extra_streams):
             truth = [joints[frames + step] for step in steps]
             guesses = {FROM_A_STILL: _from_stills(generator, split, rows, stream, extra_streams)}
             guesses[CONSTANT] = [guesses[FROM_A_STILL][0]] * len(steps)
@@ -119,7 +119,7 @@ def dynamics(
     return {"frames": n_frames, "tracks": len(by_track[FROM_A_STILL]), "pa_mpjpe": table}
 
 
-def labelled_frames(
+def _labelled_frames(
     split: Split,
     steps: Sequence[int],
     tracks: str = "*",

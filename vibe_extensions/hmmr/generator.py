@@ -50,7 +50,7 @@ class Sets(NamedTuple):
     hallucinated: Prediction | None  # from the hallucination
 
 
-class GroupNorm(nn.GroupNorm):
+class _GroupNorm(nn.GroupNorm):
     """Group norm of (B, T, C) with statistics over a group's channels and all T frames ("window") or each frame.
 
     With "window", the authors' choice, every output depends on all frames of the window.
@@ -84,14 +84,14 @@ class FrameConvolution(nn.Module):
         return functional.linear(neighbours, self.weight.transpose(1, 2).flatten(1), self.bias)
 
 
-class TemporalBlock(nn.Module):
+class _TemporalBlock(nn.Module):
     """x + conv2(relu(norm2(conv1(relu(norm1(x))))))."""
 
     def __init__(self, size: int, norm: str) -> None:
         super().__init__()
-        self.norm1 = GroupNorm(size, norm)
+        self.norm1 = _GroupNorm(size, norm)
         self.conv1 = FrameConvolution(size, 1.0)
-        self.norm2 = GroupNorm(size, norm)
+        self.norm2 = _GroupNorm(size, norm)
         self.conv2 = FrameConvolution(size, NEAR_IDENTITY)
 
     def forward(self, sequence: Tensor) -> Tensor:
@@ -106,7 +106,7 @@ class MovieStrip(nn.Module):
 
     def __init__(self, feature_size: int, norm: str, width: int | None) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(TemporalBlock(width or feature_size, norm) for _ in range(N_BLOCKS))
+        self.blocks = nn.ModuleList(_TemporalBlock(width or feature_size, norm) for _ in range(N_BLOCKS))
         self.narrow = None if width is None else xavier(feature_size, width)
         self.widen = None if width is None else xavier(width, feature_size, NEAR_IDENTITY)
 

@@ -65,7 +65,7 @@ class RegionConvolution(nn.Module):
         return normed.view(*taps.shape[:2], n_regions, kernel)
 
 
-class Layer(nn.Module):
+class _Layer(nn.Module):
     """A residual block: convolutions over three frames and over one frame, each with batch norm."""
 
     def __init__(self, regions: int, width: int, dilation: int, recombine: str) -> None:
@@ -97,7 +97,7 @@ class RegionDecoder(nn.Module):
         for one in self.split.weight.data.view(regions, width, n_features):
             nn.init.xavier_uniform_(one)
         nn.init.zeros_(self.split.bias)
-        self.layers = nn.ModuleList(Layer(regions, width, dilation, recombine) for dilation in DILATIONS)
+        self.layers = nn.ModuleList(_Layer(regions, width, dilation, recombine) for dilation in DILATIONS)
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, T, F) -> (B, T, R, W)."""

@@ -18,7 +18,7 @@ from vibe_model.sections import check_inputs
 from vibe_model.settings import VideoConfig
 
 
-def embedding_in_settings() -> Path | None:
+def _embedding_in_settings() -> Path | None:
     """The embedding's file in a stream of [features], if there is one."""
     weights = [spec.stream.weights for spec in settings().streams if isinstance(spec.stream, PrVipe)]
     return next((Path(weights_spec.argument) for weights_spec in weights if weights_spec.kind == "file"), None)
@@ -31,11 +31,11 @@ class TrainPrVIPE(CheckpointTask):
     def checkpoint(cls, train: VideoConfig | None) -> Path:  # noqa: ARG003
         """The checkpoint in [features], else the one that this task trains."""
         config = pr_vipe_settings(settings())
-        return embedding_in_settings() or best_of(config)
+        return _embedding_in_settings() or best_of(config)
 
     @classmethod
     def required_tasks(cls, variant: str, seed: int) -> list[luigi.Task]:  # noqa: ARG003 - the same for all runs
-        return [] if embedding_in_settings() else [cls()]
+        return [] if _embedding_in_settings() else [cls()]
 
     @property
     def what(self) -> str:

@@ -38,7 +38,7 @@ SMALL: Final = 0.01  # initial Xavier gain of residuals
 Prediction = dict[str, Any]  # VIBE's dict of tensors, and "deltas": the same by step in frames
 
 
-class Neighbour(nn.Module):
+class _Neighbour(nn.Module):
     """Predicts how a region's rotations change over some frames."""
 
     def __init__(self, width: int, n_joints: int, hidden_size: int) -> None:
@@ -102,7 +102,7 @@ class PartDynamics(VideoModel):
         self.regressor = Regressor(body, feature_size=feature_size, hidden_size=regressor_size)
         self.deltas = nn.ModuleDict(
             {
-                side: nn.ModuleList(Neighbour(width, len(joints), WIDTHS[5]) for joints in self.joints)
+                side: nn.ModuleList(_Neighbour(width, len(joints), WIDTHS[5]) for joints in self.joints)
                 for side in (("before", "after") if delta else ())
             }
         )

@@ -2,13 +2,16 @@
 
 Black et al.: BEDLAM: A Synthetic Dataset of Bodies Exhibiting Detailed Lifelike Animated Motion, CVPR 2023.
 
-    all_npz_12_smpl_training/<scene>.npz      SMPL: a row is one person in one image; other folders: scenes.LABELS
+    all_npz_12_smpl_training/<scene>.npz      SMPL: a row is one person in one image; other folders: LABELS
     all_npz_12_training/<scene>.npz           SMPL-X; <scene> ends in _6fps or _30fps
-    <scene>/png/seq_<6 digits>/seq_<6 digits>_<4 digits>.png       other folders: scenes.IMAGES; with or without _6fps
+    <scene>/png/seq_<6 digits>/seq_<6 digits>_<4 digits>.png       other folders: IMAGES; with or without _6fps
 """
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,15 +25,44 @@ from pipeline.accounting import VideoAccount
 from pipeline.cameras import is_rigid
 from pipeline.datasets.base import EXTRINSICS, UP, Dataset, Mistake, Origin, ReleasePart, finite_joints, smpl_labels
 from pipeline.datasets.pixels import other_frames, require_size
+from pipeline.errors import RawDataError
+from pipeline.files.formats.arrays import load_npz, numbers, state_of
 from pipeline.files.pixels.frames import Pictures
 from pipeline.files.pixels.sources import TurnedPictures
 from pipeline.files.raw import RawVideo
+from pipeline.files.raw.listing import scan_folder
 from pipeline.skeletons import JOINTS, LARGEST, convert
 from pipeline.track import Track
-from vibe_extensions.world import bedlam_labels as scenes
 
 if TYPE_CHECKING:
     from pipeline.body import Body
+
+AGAIN: Final = "Unpack the labels again."
+OTHER_JOINTS: Final = "Use the labels of the official release: other joint orders are unknown."
+KEYS: Final = ("imgname", "center", "scale", "pose_cam", "shape", "trans_cam", "cam_int", "cam_ext", "gtkps")
+UNNAMED: Final = "shape_"  # prefix of subjects without a `sub`
+N_POSE, N_POSE_X, N_BETAS = 72, 165, 10
+UNRELEASED: Final = (  # BEDLAM2's labels have 68 scenes, its release 66: github.com/pixelite1201/BEDLAM/issues/69
+    "20240805_5-10_250_busstation_orbit_zoom",
+    "20240621_1_250_archmodelsvol8_tracking",
+)
+STILL: Final = 1e-4  # tolerance of a static camera, m and entries of a rotation
+N_JOINTS: Final = {24: 22, 45: 22, 127: 22, 44: 25}  # in `gtkps` -> used: SMPL's, SMPL's, SMPL-X's, OpenPose's
+
+
+def _folders_of(*names: str) -> tuple[str, ...]:
+    """Label folders in a raw folder: as unpacked by hand, and by the releases' scripts."""
+    return tuple(f"{f}{name}" for name in names for f in ("", "training_labels/", "training-labels/", "bedlam_labels/"))
+
+
+LABELS: Final = (  # SMPL's first
+    *_folders_of("all_npz_12_smpl_training", "bedlam-labels"),
+    "bedlam_labels",
+    *_folders_of("all_npz_12_training"),
+)
+LABELS2: Final = _folders_of("all_npz_12_smpl_training", "bedlam_v2", "all_npz_12_training")
+SKIPPED: Final = "bedlam-labels-v2-format"  # another layout of the same labels
+IMAGES: Final = ("", "training_images", "training-images", "training-images/bedlam_v2")
 
 FPS: Final = 30.0  # of the rendered videos; image numbers count these frames, also at 6 fps
 STEP: Final = 5  # frames between the images of a file at 6 fps
@@ -42,7 +74,7 @@ INTRINSICS: Final = cache.ExtraColumn(  # not mirrored, like boxes and a track's
 SHARED: Final = JOINTS["smpl"][:22]  # joints of SMPL and of SMPL-X
 PICTURES: Final = ReleasePart(
     "sequences' images",
-    tuple(str(Path(f, "<scene>/png/seq_<000000>")) + "/" for f in scenes.IMAGES),
+    tuple(str(Path(f, "<scene>/png/seq_<000000>")) + "/" for f in IMAGES),
     "<scene>_png.tar",
 )
 SMPLX: Final = "SMPL-X bodies, whose parameters differ from SMPL's: the rows have no body"
@@ -60,16 +92,16 @@ class Bedlam(Dataset):
     recording: ClassVar[str] = "sequence"
     people: ClassVar[str] = "bedlam"  # also for BEDLAM2, which shares bodies
     parts: ClassVar[tuple[ReleasePart, ...]] = (
-        ReleasePart("label files", tuple(f"{f}/<scene>.npz" for f in scenes.LABELS), "bedlam-labels-smpl.zip"),
+        ReleasePart("label files", tuple(f"{f}/<scene>.npz" for f in LABELS), "bedlam-labels-smpl.zip"),
         PICTURES,
     )
     mistakes: ClassVar[tuple[Mistake, ...]] = tuple(
         Mistake(f"{folder}/", "has labels in a layout that is skipped", "Unpack bedlam-labels-smpl.zip beside it.")
-        for folder in scenes.folders_of(scenes.SKIPPED)
+        for folder in _folders_of(SKIPPED)
     )
     optional_extra: ClassVar[tuple[str, ...]] = (EXTRINSICS.name, UP.name, INTRINSICS.name)
     turned: ClassVar[str] = "closeup"  # in the names of scenes with rotated images
-    folders: ClassVar[tuple[str, ...]] = scenes.LABELS
+    folders: ClassVar[tuple[str, ...]] = LABELS
     n_joints: ClassVar[int | None] = None  # to use of gtkps; None: from their number
 
     def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
@@ -86,27 +118,27 @@ class Bedlam(Dataset):
         Origin(subject=None, recording='20221010_3_1000_batch01hand/seq_000000')
         """
         scene, _, sequence = video.partition("/")
-        return Origin(recording=f"{scenes.strip_rate(scene)}/{sequence}")
+        return Origin(recording=f"{_strip_rate(scene)}/{sequence}")
 
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
         videos: list[RawVideo] = []
-        for scene, file in scenes.label_files(raw, self.folders).items():
-            if scenes.split_of(scene) != split:
+        for scene, file in _label_files(raw, self.folders).items():
+            if _split_of(scene) != split:
                 continue
-            pictures = scenes.images_folder(raw, scene)
-            names = scenes.list_sequences(raw / pictures) or ["seq_000000"]  # rejected if there are no images
+            pictures = _images_folder(raw, scene)
+            names = _list_sequences(raw / pictures) or ["seq_000000"]  # rejected if there are no images
             first, *more = (RawVideo(f"{scene}/{name}", (file,), (pictures / name,)) for name in names)
             videos += [replace(first, label_folders=(pictures,)), *more]  # it also counts rows without a folder
         return sorted(videos, key=lambda video: video.name)
 
     def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None) -> Sequence[Track]:
         (scene, sequence), file = video.name.split("/"), raw / video.files[0]
-        stored = scenes.load_scene(file, self.n_joints)
+        stored = _load_scene(file, self.n_joints)
         rows = np.flatnonzero(stored["sequence"] == sequence)
         labels = {key: values[rows] for key, values in stored.items()}
         account.found = len(rows)
         for folder in video.label_folders:  # first sequence only: count rows that belong to no video
-            absent = stored["sequence"][~np.isin(stored["sequence"], [sequence, *scenes.list_sequences(raw / folder)])]
+            absent = stored["sequence"][~np.isin(stored["sequence"], [sequence, *_list_sequences(raw / folder)])]
             account.found += len(absent)
             account.drop("no_picture", len(absent))
             if names := np.unique(absent).tolist():
@@ -118,17 +150,17 @@ class Bedlam(Dataset):
             return []
         if scene.endswith("_6fps") and (off := labels["number"] % STEP).any():
             expected = f"images at 6 fps, numbered in multiples of {STEP}"
-            raise other_frames(file, expected, f"image {labels['number'][off.argmax()]}", scenes.AGAIN)
+            raise other_frames(file, expected, f"image {labels['number'][off.argmax()]}", AGAIN)
         there = pictures.indices()
         require_size(pictures, pictures.size(), file, "Unpack the images without changing them.", labels["cam_int"][0])
-        if labels["pose_cam"].shape[1] != scenes.N_POSE:
+        if labels["pose_cam"].shape[1] != N_POSE:
             account.notes.append(SMPLX)
-        elif labels["shape"].shape[1] > scenes.N_BETAS:
+        elif labels["shape"].shape[1] > N_BETAS:
             account.notes.append("`shape` has 11 numbers, of which the first 10 are used")
-            labels["shape"] = labels["shape"][:, : scenes.N_BETAS]
-        if labels["sub"][0].startswith(scenes.UNNAMED):
+            labels["shape"] = labels["shape"][:, :N_BETAS]
+        if labels["sub"][0].startswith(UNNAMED):
             account.notes.append("the labels have no `sub`: rows with the same `shape` are one subject")
-        still = scenes.is_camera_static(labels) and "orbit" not in scene
+        still = _is_camera_static(labels) and "orbit" not in scene
         if not still:
             account.notes.append("the camera moves, and the labels' world with it: no extrinsics, no up")
         labels["no_picture"] = ~np.isin(labels["number"], there)
@@ -147,7 +179,7 @@ class Bedlam(Dataset):
         rows = {key: values[order] for key, values in labels.items()}
         n_rows, number = len(order), rows["number"]
         floats = ["center", "scale", "pose_cam", "trans_cam", "cam_int"]
-        floats += ["shape"] if rows["pose_cam"].shape[1] == scenes.N_POSE else []
+        floats += ["shape"] if rows["pose_cam"].shape[1] == N_POSE else []
         stated = np.concatenate([rows[key].reshape(n_rows, -1) for key in floats], axis=1)
         kp_2d = finite_joints(rows["gtkps"], account)
         twice = np.isin(number, number[1:][np.diff(number) == 0])  # ambiguous
@@ -173,10 +205,10 @@ class Bedlam2(Bedlam):
     splits: ClassVar[tuple[str, ...]] = ("train", "unreleased")
     page: ClassVar[str] = "https://bedlam2.is.tue.mpg.de"
     turned: ClassVar[str] = "portrait"
-    folders: ClassVar[tuple[str, ...]] = scenes.LABELS2
+    folders: ClassVar[tuple[str, ...]] = LABELS2
     n_joints: ClassVar[int | None] = len(JOINTS["body_25"])
     parts: ClassVar[tuple[ReleasePart, ...]] = (
-        ReleasePart("label files", tuple(f"{f}/<scene>.npz" for f in scenes.LABELS2), "its labels"),
+        ReleasePart("label files", tuple(f"{f}/<scene>.npz" for f in LABELS2), "its labels"),
         PICTURES,
     )
 
@@ -194,12 +226,12 @@ def _fields(rows: Mapping[str, NDArray[Any]], body: Body | None, *, still: bool)
     zooms = bool((intrinsics != intrinsics[0]).any())
     if zooms:
         extra["intrinsics"] = intrinsics
-    if rows["pose_cam"].shape[1] == scenes.N_POSE:
+    if rows["pose_cam"].shape[1] == N_POSE:
         trans = rows["trans_cam"] + camera[:, :3, 3]  # cam_ext is per person: its world's origin is at the body
         smpl = smpl_labels(rows["pose_cam"], rows["shape"], trans, np.eye(4), body, evaluation=False)
         smpl["trans"] = trans.astype(np.float32)
     else:
-        widths = {"pose": scenes.N_POSE, "betas": scenes.N_BETAS, "trans": 3}
+        widths = {"pose": N_POSE, "betas": N_BETAS, "trans": 3}
         smpl = {name: np.zeros((n_rows, width), np.float32) for name, width in widths.items()}
         smpl["has_smpl"] = np.zeros(n_rows, np.bool_)
         if body is not None:
@@ -214,3 +246,109 @@ def _fields(rows: Mapping[str, NDArray[Any]], body: Body | None, *, still: bool)
         "extra": extra,
         **smpl,
     }
+
+
+def _label_files(raw: Path, folders: Sequence[str]) -> dict[str, Path]:
+    """Scene -> its file in the first of `folders`, without AGORA's. Raises RawDataError if there is none."""
+    files: dict[str, Path] = {}
+    for folder in folders:
+        for file in sorted((raw / folder).glob("[!.]*.npz")):
+            if not file.stem.startswith("agora"):
+                files.setdefault(file.stem, file.relative_to(raw))
+    if not files:
+        skipped = next((folder for folder in _folders_of(SKIPPED) if (raw / folder).is_dir()), "")
+        found = f"only {skipped}/, which is skipped" if skipped else "none"
+        expected = " or ".join(f"{folder}/<scene>.npz" for folder in folders if "/" not in folder)
+        raise RawDataError(raw, "folder", expected=expected, found=found, do="Unpack the labels.")
+    return files
+
+
+def _images_folder(raw: Path, scene: str) -> Path:
+    """The folder of a scene's sequences relative to `raw`; the usual one if none exists."""
+    names = (scene, _strip_rate(scene))
+    folders = [Path(folder, name, "png") for name in names for folder in IMAGES]
+    return next((folder for folder in folders if (raw / folder).is_dir()), folders[0])
+
+
+def _strip_rate(scene: str) -> str:
+    """A scene's name without `_6fps` or `_30fps`.
+
+    >>> _strip_rate("20221010_3_1000_batch01hand_6fps")
+    '20221010_3_1000_batch01hand'
+    """
+    return re.sub(r"_[0-9]+fps$", "", scene)
+
+
+def _split_of(scene: str) -> str:
+    """The split of a scene. Scenes without a release may belong to a hidden test set, so they are no training data."""
+    return "unreleased" if _strip_rate(scene) in UNRELEASED else "train"
+
+
+def _list_sequences(pictures: Path) -> list[str]:
+    """Names of the sequences with a folder of images."""
+    return sorted(entry.name for entry in scan_folder(pictures, {}) if re.fullmatch("seq_[0-9]{6}", entry.name))
+
+
+def _load_scene(file: Path, n_joints: int | None) -> dict[str, NDArray[Any]]:
+    """Read the arrays of a scene (cached), N rows, with the image's `sequence` and `number` instead of `imgname`.
+
+    Uses the first `n_joints` of `gtkps` (None: 22 or 25, depending on their number). Without `sub`, rows with the same
+    `shape` are one subject. Raises RawDataError, also for pickled objects.
+    """
+    return _load_cached(file, n_joints, state_of(file))
+
+
+@functools.lru_cache(maxsize=1)
+def _load_cached(file: Path, n_joints: int | None, state: tuple[int, int]) -> dict[str, NDArray[Any]]:  # noqa: ARG001
+    stored = load_npz(file, KEYS, ("sub",))
+
+    def array(key: str, *shape: int | None) -> NDArray[np.float64]:
+        return numbers(file, key, stored[key], shape, do=AGAIN)
+
+    def texts(key: str, pattern: str, expected: str) -> list[re.Match[str]]:
+        values = stored[key]
+        found = [re.fullmatch(pattern, str(v)) for v in values] if values.dtype.kind == "U" and values.ndim == 1 else []
+        if len(found) != n or not all(found):
+            bad = str(values[found.index(None)]) if None in found else f"{values.shape} {values.dtype}"
+            raise RawDataError(file, key, expected=f"{n} texts like {expected}", found=bad, do=AGAIN)
+        return [match for match in found if match]
+
+    pose = array("pose_cam", None, None)
+    n = len(pose)
+    if pose.shape[1] not in (N_POSE, N_POSE_X):
+        expected = f"{N_POSE} (SMPL) or {N_POSE_X} (SMPL-X) numbers per row"
+        raise RawDataError(file, "pose_cam", expected=expected, found=str(pose.shape[1]), do=AGAIN)
+    names = texts("imgname", r"(seq_[0-9]{6})/\1_([0-9]{4})\.png", "seq_000000/seq_000000_0125.png")
+    keypoints = array("gtkps", n, None, 3)
+    n_found = keypoints.shape[1]
+    n_used = n_joints or N_JOINTS.get(n_found)
+    if n_used is None or n_found < n_used:
+        expected = f"at least {n_joints} joints" if n_joints else f"{', '.join(map(str, N_JOINTS))} joints"
+        raise RawDataError(file, "gtkps", expected=expected, found=str(n_found), do=OTHER_JOINTS)
+    shape = array("shape", n, None)
+    if pose.shape[1] == N_POSE and shape.shape[1] not in (N_BETAS, N_BETAS + 1):
+        raise RawDataError(file, "shape", expected="10 or 11 numbers per row", found=str(shape.shape[1]), do=AGAIN)
+    if "sub" in stored:
+        sub = [match[0] for match in texts("sub", r"[\w.-]+", "rp_emma_posed_008")]
+    else:
+        sub = [f"{UNNAMED}{hashlib.sha256(row.tobytes()).hexdigest()[:12]}" for row in shape]
+    return {
+        "sequence": np.array([name[1] for name in names], str),
+        "number": np.array([int(name[2]) for name in names], np.int64),
+        "sub": np.array(sub, str),
+        "center": array("center", n, 2),
+        "scale": array("scale", n),
+        "pose_cam": pose,
+        "shape": shape,
+        "trans_cam": array("trans_cam", n, 3),
+        "cam_int": array("cam_int", n, 3, 3),
+        "cam_ext": array("cam_ext", n, 4, 4),
+        "gtkps": keypoints[:, :n_used].copy(),
+    }
+
+
+def _is_camera_static(labels: Mapping[str, NDArray[Any]]) -> bool:
+    """Whether the camera is known to be static: `cam_ext` is constant per person, and some person is in two images."""
+    subs, first, person = np.unique(labels["sub"], return_index=True, return_inverse=True)
+    camera = labels["cam_ext"]
+    return len(subs) < len(person) and np.allclose(camera, camera[first][person], rtol=0, atol=STILL)

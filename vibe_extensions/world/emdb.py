@@ -140,7 +140,7 @@ class Emdb(Dataset):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class SequenceLabels:
+class _SequenceLabels:
     """Labels of a sequence of F frames, with boxes as centre and side."""
 
     gender: str
@@ -157,7 +157,7 @@ class SequenceLabels:
     no_box: Bools  # (F,) invalid_idxs, and invalid corners
 
 
-def _labels(file: Path, stored: Mapping[str, Any]) -> SequenceLabels:
+def _labels(file: Path, stored: Mapping[str, Any]) -> _SequenceLabels:
     """Check and convert the content of a file. Raises RawDataError."""
 
     def array(*keys: str, shape: tuple[int | None, ...], whole: bool = False, finite: bool = False) -> Doubles:
@@ -174,7 +174,7 @@ def _labels(file: Path, stored: Mapping[str, Any]) -> SequenceLabels:
     corners = array("bboxes", "bboxes", shape=(n, 4)).reshape(n, 2, 2)
     low, high = corners[:, 0], corners[:, 1]
     poses = (array("smpl", key, shape=(n, width)) for key, width in (("poses_root", 3), ("poses_body", 69)))
-    return SequenceLabels(
+    return _SequenceLabels(
         gender=gender,
         good=array("good_frames_mask", shape=(n,)) > 0,
         width=int(array("camera", "width", shape=(), whole=True)),
@@ -191,7 +191,7 @@ def _labels(file: Path, stored: Mapping[str, Any]) -> SequenceLabels:
     )
 
 
-def _require_matching_images(file: Path, labels: SequenceLabels, pictures: Pictures) -> None:
+def _require_matching_images(file: Path, labels: _SequenceLabels, pictures: Pictures) -> None:
     """Raise RawDataError for images numbered from 1, and for a size that differs from the camera's."""
     indices, n, do = pictures.indices(), len(labels.pose), "Unpack the images without changing names or sizes."
     if len(indices) >= n and indices[0] > 0:

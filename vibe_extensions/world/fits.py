@@ -113,7 +113,7 @@ def _encode_person(person: Any) -> bytes | str:
     return b"".join(array.astype("<f4").tobytes() for array in arrays.values())
 
 
-class FitWriter(FitStore):
+class _FitWriter(FitStore):
     """A store of fits, open for writing."""
 
     @classmethod
@@ -162,7 +162,7 @@ def read_all(tars: Iterable[Path], file: Path, key: str = "") -> Iterator[tuple[
     except re.error as error:
         raise PipelineError(f"--key {key!r}: expected a regular expression: {error}") from error
     try:
-        with FitWriter.create(file, key) as store:
+        with _FitWriter.create(file, key) as store:
             for tar in tars:
                 content: FitsRead | RawDataError | None = None
                 if not store.has(tar):

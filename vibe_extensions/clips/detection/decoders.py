@@ -26,20 +26,20 @@ STILL: Final = 0.002  # of half the image: corners that move by less, which is 1
 PLACES: Final = 6  # decimals
 
 
-class ClipFrame(NamedTuple):
+class _ClipFrame(NamedTuple):
     """A frame of a clip and its colours; both are None if it cannot be decoded."""
 
     number: int  # from 0
     image: Image | None
     colours: Histogram | None
-    camera: list[float] | None  # `camera_motion` from the frame before
+    camera: list[float] | None  # `_camera_motion` from the frame before
 
 
 class DecodedBatch(NamedTuple):
     """The next frames of a clip."""
 
     clip: str
-    frames: list[ClipFrame]
+    frames: list[_ClipFrame]
     ended: bool  # this is the clip's last batch
     problem: RawDataError | None = None  # why the clip cannot be read
 
@@ -64,7 +64,7 @@ class ClipDecoding:
             self._frames, self._before = Video(self._raw, self._clip).read(itertools.count(before)), None
             if before < self._position:
                 self._before = _small(next(self._frames).image)
-        frames: list[ClipFrame] = []
+        frames: list[_ClipFrame] = []
         problem = None
         for frame in itertools.islice(self._frames, 0 if self._over else self._size):  # a task beyond the end is empty
             if frame.kind in ("video_ended", "video_unreadable"):
@@ -73,7 +73,7 @@ class ClipDecoding:
                 break
             colours = None if frame.image is None else histogram(frame.image)
             small = _small(frame.image)
-            frames.append(ClipFrame(frame.index, frame.image, colours, camera_motion(self._before, small)))
+            frames.append(_ClipFrame(frame.index, frame.image, colours, _camera_motion(self._before, small)))
             self._before = small
         self._position += len(frames)
         return DecodedBatch(self._clip, frames, self._over, problem)
@@ -83,7 +83,7 @@ def _small(image: Image | None) -> homography.Bytes | None:
     return None if image is None else homography.grey(cv2.resize(image, SMALL, interpolation=cv2.INTER_AREA))
 
 
-def camera_motion(before: homography.Bytes | None, now: homography.Bytes | None) -> list[float] | None:
+def _camera_motion(before: homography.Bytes | None, now: homography.Bytes | None) -> list[float] | None:
     """Two small images -> 8 elements of `homography.between`; None if it is unknown, or the camera is still."""
     if before is None or now is None:
         return None

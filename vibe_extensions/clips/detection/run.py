@@ -87,7 +87,7 @@ class DetectionReport:
         return asdict(self) | {"frames_a_second": rate, "bottleneck": self.bottleneck if self.frames else ""}
 
 
-def n_frames_stated(raw: Path, todo: Iterable[ClipFiles]) -> int:
+def _n_frames_stated(raw: Path, todo: Iterable[ClipFiles]) -> int:
     """Number of frames by the clips' headers."""
     n_frames = 0
     for files in todo:
@@ -134,9 +134,9 @@ def detect_planned(
             if not todo:
                 pass
             elif scheduler is None and not machine.processes:
-                DetectionRun(plan, machine, todo, report, load(plan.detector, machine.device), progress).run()
+                _DetectionRun(plan, machine, todo, report, load(plan.detector, machine.device), progress).run()
             else:
-                run_parallel(scheduler, plan, machine, todo, report, progress)
+                _run_parallel(scheduler, plan, machine, todo, report, progress)
         finally:
             lock.release()
     report.seconds = time.monotonic() - began
@@ -158,7 +158,7 @@ def run_step(
     )
 
 
-def run_parallel(
+def _run_parallel(
     scheduler: str | None,
     plan: DetectionPlan,
     machine: DetectionResources,
@@ -170,7 +170,7 @@ def run_parallel(
 
     Raises what `connect_workers` raises.
     """
-    total, done = n_frames_stated(plan.raw, todo), 0
+    total, done = _n_frames_stated(plan.raw, todo), 0
     with connect_workers(scheduler, machine.processes, plan.raw) as workers:
         size = max(1, min(MOST_CLIPS, len(todo) // (4 * workers.number())))
         tasks = [todo[start : start + size] for start in range(0, len(todo), size)]
@@ -189,7 +189,7 @@ def _on_worker(
 ) -> DetectionReport:
     report, machine = DetectionReport(), machine.share(device)
     detect = _load_cached(plan.detector, machine.device)
-    DetectionRun(plan, machine, todo, report, detect, lambda done, total, message="": alive()).run()  # noqa: ARG005
+    _DetectionRun(plan, machine, todo, report, detect, lambda done, total, message="": alive()).run()  # noqa: ARG005
     return report
 
 
@@ -259,7 +259,7 @@ class _WaitingFrame:
     is_key: bool  # people are found in it, not followed
 
 
-class DetectionRun:
+class _DetectionRun:
     """Detects people in the clips of `todo` in this process, and adds the results to `report`."""
 
     def __init__(
@@ -279,7 +279,7 @@ class DetectionRun:
         self.decoders = Decoders(plan.raw, n, self.size, threads=max(1, cores(0) // n), timeout=machine.timeout)
         self.open: dict[str, _OpenClip] = {}
         self.waiting: dict[tuple[int, ...], list[_WaitingFrame]] = {}  # by the image's shape
-        self.total, self.frames, self.began = n_frames_stated(plan.raw, todo), 0, time.monotonic()
+        self.total, self.frames, self.began = _n_frames_stated(plan.raw, todo), 0, time.monotonic()
 
     def run(self) -> None:
         """Detect people in all clips. Raises what `detect` raises."""
@@ -354,7 +354,7 @@ class DetectionRun:
         self.open.pop(clip.files.clip).text.close()
         write_atomic(clip.files.failed, str(error).encode(errors="backslashreplace"))
         self.report.problems[clip.files.clip] = str(error)
-        self.total -= n_frames_stated(self.plan.raw, [clip.files])
+        self.total -= _n_frames_stated(self.plan.raw, [clip.files])
 
     def _info(self, clip: _OpenClip) -> dict[str, Any]:
         """The first line of the clip's file."""

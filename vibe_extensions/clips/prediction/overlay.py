@@ -199,9 +199,9 @@ def write_overlay(
     return file.with_suffix(best_format().suffix), written
 
 
-def time_label(step: int, fps: float) -> str:
+def _time_label(step: int, fps: float) -> str:
     """
-    >>> time_label(-5, 25.0)
+    >>> _time_label(-5, 25.0)
     '0.2 s before'
     """
     return f"{abs(step) / fps:.2g} s {'before' if step < 0 else 'after'}"
@@ -214,7 +214,7 @@ def _draw_frames(source: FrameSource, bodies: PredictedBodies, drawing: BodyDraw
         records = bodies.read_frames(frames[0][0].index, frames[-1][0].index + 1)
         verts = drawing.vertices(records)
         moved: dict[str, Any] = {
-            time_label(step * bodies.step, fps): drawing.vertices(records, i) for i, step in enumerate(bodies.steps)
+            _time_label(step * bodies.step, fps): drawing.vertices(records, i) for i, step in enumerate(bodies.steps)
         }
         for frame, image in frames:
             in_frame = records["frame"] == frame.index

@@ -35,7 +35,7 @@ _OWN: Final = re.compile(r"(.+)/(\d+(?:_(?:seg|part)\d+)*)")  # <video>/<person>
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ImportedVideo:
+class _ImportedVideo:
     """One video for the cache, and its rows in the file."""
 
     entry: cache.VideoEntry
@@ -74,12 +74,12 @@ class FileReader:
     columns: tuple[str, ...]
     digest: str  # SHA-256 of the file
 
-    def videos(self) -> Iterator[ImportedVideo]:
+    def videos(self) -> Iterator[_ImportedVideo]:
         """Yield every video, in the order of their first rows. Holds one video's labels, and all names."""
-        for video, parts in group_by_video(self.database.segments()).items():
+        for video, parts in _group_by_video(self.database.segments()).items():
             yield self._video(video, parts)
 
-    def _video(self, video: str, parts: Sequence[tuple[str, Segment]]) -> ImportedVideo:
+    def _video(self, video: str, parts: Sequence[tuple[str, Segment]]) -> _ImportedVideo:
         account = VideoAccount(video, found=sum(part.stop - part.start for _, part in parts))
         tracks: list[Track] = []
         rows, frames = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
@@ -103,7 +103,7 @@ class FileReader:
                 account.drop("no_visible_joint", int((invisible & ~bad_box).sum()))
             if not keep.any():
                 account.drop_track("no_frame_left", 0)
-            for run in increasing_runs(frame, np.flatnonzero(keep)):
+            for run in _increasing_runs(frame, np.flatnonzero(keep)):
                 number = numbers[person] = numbers.get(person, -1) + 1
                 name = f"{video}/{person}" + (f"_part{number}" if number else "")
                 tracks.append(self._track(name, video, frame[run], {key: v[run] for key, v in labels.items()}))
@@ -115,7 +115,7 @@ class FileReader:
             account.notes.append("img_name is not kept: its names are no numbered images in a raw folder")
         fingerprint = hashlib.sha256(f"{self.digest} {video}".encode()).hexdigest()
         entry = cache.VideoEntry(name=video, source=source, fingerprint=fingerprint, account=account.as_dict())
-        return ImportedVideo(entry, tuple(tracks), account, np.concatenate(rows))
+        return _ImportedVideo(entry, tuple(tracks), account, np.concatenate(rows))
 
     def _track(self, name: str, video: str, frame: Rows, labels: dict[str, Array]) -> Track:
         flags: dict[str, Any] = {flag: labels[flag].astype(bool) for flag in FLAGS if flag in labels}
@@ -150,19 +150,19 @@ class FileReader:
         return frame
 
 
-def increasing_runs(frame: Rows, kept: Rows) -> list[Rows]:
+def _increasing_runs(frame: Rows, kept: Rows) -> list[Rows]:
     """Split the row numbers `kept` at frame numbers that do not increase.
 
-    >>> [run.tolist() for run in increasing_runs(np.array([3, 4, 4, 7]), np.array([0, 1, 2, 3]))]
+    >>> [run.tolist() for run in _increasing_runs(np.array([3, 4, 4, 7]), np.array([0, 1, 2, 3]))]
     [[0, 1], [2, 3]]
     """
     return np.split(kept, np.flatnonzero(np.diff(frame[kept]) <= 0) + 1) if len(kept) else []
 
 
-def group_by_video(segments: Iterator[Segment]) -> dict[str, list[tuple[str, Segment]]]:
+def _group_by_video(segments: Iterator[Segment]) -> dict[str, list[tuple[str, Segment]]]:
     """Video -> (person, segment) pairs in file order.
 
-    >>> group_by_video(iter([Segment("0001/0_seg1", 0, 9), Segment("/data/labels/0002.mat", 9, 12)]))
+    >>> _group_by_video(iter([Segment("0001/0_seg1", 0, 9), Segment("/data/labels/0002.mat", 9, 12)]))
     {'0001': [('0_seg1', Segment(name='0001/0_seg1', start=0, stop=9))], \
 '/data/labels/0002.mat': [('0', Segment(name='/data/labels/0002.mat', start=9, stop=12))]}
     """

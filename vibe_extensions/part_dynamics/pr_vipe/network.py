@@ -29,7 +29,7 @@ _LEAST_STD: Final = 1e-6  # in float32, elu(s) + 1 is 0 below s = -17
 _SAMPLE_PAIRS: Final = 1 << 24  # compared at once without gradients (64 MiB of distances)
 
 
-class Stem(nn.Module):
+class _Stem(nn.Module):
     """A linear layer, batch norm, ReLU, dropout."""
 
     def __init__(self, hidden: int, dropout: float) -> None:
@@ -43,7 +43,7 @@ class Stem(nn.Module):
         return out
 
 
-class ResidualBlock(nn.Module):
+class _ResidualBlock(nn.Module):
     """Two such layers, added to their input."""
 
     def __init__(self, hidden: int, dropout: float) -> None:
@@ -64,8 +64,8 @@ class PrVIPE(nn.Module):
 
     def __init__(self, size: int = SIZE, hidden: int = 1024, dropout: float = 0.3) -> None:
         super().__init__()
-        self.stem = Stem(hidden, dropout)
-        self.blocks = nn.ModuleList(ResidualBlock(hidden, dropout) for _ in range(2))
+        self.stem = _Stem(hidden, dropout)
+        self.blocks = nn.ModuleList(_ResidualBlock(hidden, dropout) for _ in range(2))
         self.mean, self.spread = _he_normal(hidden, size), _he_normal(hidden, size)
         self.raw_a, self.b = nn.Parameter(torch.tensor(-0.65)), nn.Parameter(torch.tensor(-0.5))
 

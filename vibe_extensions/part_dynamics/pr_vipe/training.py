@@ -53,11 +53,11 @@ def run(config: PrVIPEConfig, progress: Callable[[TrainingProgress], None] | Non
         TrainingDiverged: losses stay non-finite; the last good state is saved.
     """
 
-    def prepare(splits: Mapping[str, Split]) -> Callable[[ProcessGroup], PrVIPERun]:
+    def prepare(splits: Mapping[str, Split]) -> Callable[[ProcessGroup], _PrVIPERun]:
         body = load_body(config.body)
         stand_in = runs.require_one_kind(splits, the_body=body.is_stand_in)
         options: dict[str, Any] = {"body": body, "stand_in": stand_in, "report": progress}
-        return lambda group: PrVIPERun(config, PrVIPETrainer(config, group), splits, **options)
+        return lambda group: _PrVIPERun(config, PrVIPETrainer(config, group), splits, **options)
 
     return run_once(config, nullcontext(ProcessGroup(device=device_of(config.device))), prepare)
 
@@ -150,7 +150,7 @@ class PrVIPETrainer(Trainer):
                 mean.copy_(weights[name])
 
 
-class PrVIPERun(TrainingLoop):
+class _PrVIPERun(TrainingLoop):
     """Trains on pairs of views of the cache's poses, and validates by retrieval of held-out ones."""
 
     advice = "lower lr"
