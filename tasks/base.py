@@ -19,7 +19,7 @@ from pipeline.cli import console
 from pipeline.cli.progress import Progress, bar
 from pipeline.cli.text import error_text
 from pipeline.errors import PipelineError
-from pipeline.recipe.recipe import StepResult, report_step
+from pipeline.recipe.recipe import StepResult
 from tasks.settings import settings
 
 # Errors that the user can act on, shown without a traceback.
@@ -86,7 +86,7 @@ class PipelineTask(luigi.Task):
         """Print the result, even if there was nothing to do."""
 
     def complete(self) -> bool:
-        console.check_pipe()
+        console.out.check_pipe()
         if self.task_id in _complete:
             return True
         try:
@@ -98,7 +98,7 @@ class PipelineTask(luigi.Task):
         return True
 
     def run(self) -> None:
-        console.check_pipe()
+        console.out.check_pipe()
         try:
             self.work()
         finally:
@@ -108,7 +108,7 @@ class PipelineTask(luigi.Task):
         say(self.verb, self.what, detail, mark=mark)
 
     def report(self, result: StepResult) -> None:
-        report_step(self.verb, self.what, result)
+        result.report(self.verb, self.what)
 
     @contextmanager
     def progress(self) -> Iterator[Progress]:

@@ -11,14 +11,14 @@ import luigi
 import cache
 from pipeline import datasets
 from pipeline.cli.console import IDLE
-from pipeline.cli.text import count
+from pipeline.cli.text import command, count, from_here
 from pipeline.conversion import convert
 from pipeline.conversion.committed import rejected_videos
 from pipeline.detect.clips import DetectionPlan
 from pipeline.errors import ConfigError
 from pipeline.files.raw.stand_in import is_stand_in
 from pipeline.plug_ins import PlugInError, demo_data
-from pipeline.recipe.recipe import Recipe, recipe_of, status_of
+from pipeline.recipe.recipe import Recipe
 from tasks.base import UP_TO_DATE, PipelineTask, warn
 from tasks.settings import settings
 
@@ -67,7 +67,7 @@ class Detect(PipelineTask):
             raise ConfigError(f"{where}: names no detector")
         if s.detector.stand_in and raw.is_dir() and not is_stand_in(raw):
             raise ConfigError(f"{where} = {s.detector.name}: finds people only in demo data. Use rtmpose, or none.")
-        return recipe_of(s, self.dataset, "")
+        return Recipe.from_settings(s, self.dataset, "")
 
     def plan(self) -> DetectionPlan:
         return self.recipe().plan_detection()
@@ -103,7 +103,7 @@ class SplitTask(PipelineTask):
         return _rejected_text(self.what)
 
     def recipe(self) -> Recipe:
-        return recipe_of(settings(), self.dataset, self.split)
+        return Recipe.from_settings(settings(), self.dataset, self.split)
 
 
 class Convert(SplitTask):
@@ -200,8 +200,9 @@ class Data(PipelineTask):
         names = [f"{dataset}/{split}" for dataset, split, _ in enabled_splits()]
         n_rows = {name: opened[name].manifest["accounting"]["frames"]["kept"] for name in names}
         self.say(f"{count(len(names), 'split')}, {count(sum(n_rows.values()), 'row')}")
+        status = command("status", "--cache", from_here(opened.root))
         for name in (name for name, rows in n_rows.items() if not rows):
-            warn(f"{name} is empty: nothing of it could be used. The reasons: {status_of(opened.root)}")
+            warn(f"{name} is empty: nothing of it could be used. The reasons: {status}")
 
 
 def enabled_splits() -> Iterator[tuple[str, str, bool]]:

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from pipeline.errors import ConfigError
-from pipeline.settings import file as luigi_cfg
 from pipeline.settings import sections
 from pipeline.settings.arguments import is_new_cache
-from pipeline.settings.file import settings_file
+from pipeline.settings.file import SettingsFile, settings_file
 from pipeline.settings.sections import Settings
 
 _TOLERANT: Final = ContextVar("tolerant", default=False)
@@ -50,7 +49,7 @@ def require_settings(option: str) -> Settings:
 def load(file: Path, *, tolerant: bool = False) -> Settings:
     """Read and check a whole luigi.cfg. Raises ConfigError, which names the line."""
     s = sections.load(file, tolerant=tolerant)
-    for package in sections.declared_sections():
+    for package in sections.Declared.load():
         package.check(s)
     return s
 
@@ -60,7 +59,7 @@ def _refuse_unreadable() -> None:
     try:
         for file in dict.fromkeys([Path("luigi.cfg"), settings_file()]):
             if file.is_file():
-                luigi_cfg.read(file)
+                SettingsFile.read(file)
     except ConfigError as error:
         end(error)
 

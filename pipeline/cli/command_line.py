@@ -123,7 +123,7 @@ def run(parser: Callable[[], argparse.ArgumentParser], argv: Sequence[str] | Non
         args = argparse.Namespace()
         try:
             parsed = parser().parse_args(arguments)
-            with override_settings(parsed):
+            with _override_settings(parsed):
                 parsed.complete(parsed)
                 args = parsed
                 code: int = args.run(args)
@@ -264,7 +264,7 @@ def _is_setting(text: str) -> bool:
 
 
 @contextlib.contextmanager
-def override_settings(args: argparse.Namespace) -> Iterator[None]:
+def _override_settings(args: argparse.Namespace) -> Iterator[None]:
     """Within the block, let `--set SECTION.KEY=VALUE` (`args.settings`) override luigi.cfg, in child processes, too.
 
     `args.set` keeps the command's own NAME=VALUE.

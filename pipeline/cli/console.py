@@ -54,16 +54,19 @@ class _Console(Console):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise BrokenPipe
 
+    def check_pipe(self) -> None:
+        """Raise BrokenPipe if the reader has ended: Luigi drops errors that are raised while it reports a task."""
+        if self.quiet:
+            raise BrokenPipe
+
+    def fits(self, shown: Table) -> bool:
+        """Whether a table is no wider than the terminal; always true in a pipe."""
+        return Measurement.get(self, self.options.update(max_width=WIDE), shown).maximum <= self.width
+
 
 out: Final = _Console(highlight=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDE)
 err: Final = _Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 _machine: Final = _Console(highlight=False, emoji=False, soft_wrap=True, width=WIDE)  # not affected by `aside`
-
-
-def check_pipe() -> None:
-    """Raise BrokenPipe if the output's reader has ended: Luigi drops errors that are raised while it reports a task."""
-    if out.quiet:
-        raise BrokenPipe
 
 
 def line(verb: str, what: str, detail: str) -> str:
@@ -90,11 +93,6 @@ def table(*names: str) -> Table:
     for name in names:
         made.add_column(name, overflow="fold")
     return made
-
-
-def fits(shown: Table) -> bool:
-    """Whether a table is no wider than the terminal; always true in a pipe."""
-    return Measurement.get(out, out.options.update(max_width=WIDE), shown).maximum <= out.width
 
 
 def show(shown: Table, *, least: int = 0) -> None:
@@ -152,23 +150,22 @@ class CommandResult:
         for text in texts:
             self.line(text, mark, indent)
 
+    def print(self, *, as_json: bool = False, instead: str | None = None) -> int:
+        """Print the result and return the exit code: 1 if there are problems.
 
-def print_result(result: CommandResult, *, as_json: bool = False, instead: str | None = None) -> int:
-    """Print a command's result and return its exit code: 1 if there are problems.
-
-    as_json: print the rows as JSON. instead: print this document instead.
-    """
-    to = err if as_json or instead is not None else out
-    if instead is not None:
-        _machine.out(instead, highlight=False, end="")
-    elif as_json:
-        show_json(result.rows)
-    else:
-        for part in result.text:
-            show(part) if isinstance(part, Table) else out.print(part)
-    for problem in result.problems:
-        to.print(f"{WRONG} {plain(problem)}")
-    return result.exit_code or int(bool(result.problems))
+        as_json: print the rows as JSON. instead: print this document instead.
+        """
+        to = err if as_json or instead is not None else out
+        if instead is not None:
+            _machine.out(instead, highlight=False, end="")
+        elif as_json:
+            show_json(self.rows)
+        else:
+            for part in self.text:
+                show(part) if isinstance(part, Table) else out.print(part)
+        for problem in self.problems:
+            to.print(f"{WRONG} {plain(problem)}")
+        return self.exit_code or int(bool(self.problems))
 
 
 def size(n_bytes: float) -> str:

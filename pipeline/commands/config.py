@@ -13,7 +13,7 @@ from pipeline.cli import console
 from pipeline.cli.command_line import Command, json_option
 from pipeline.cli.console import err, out, plain
 from pipeline.errors import ConfigError, did_you_mean
-from pipeline.recipe.recipe import by_settings, missing_files
+from pipeline.recipe.recipe import Recipe, missing_files
 from pipeline.settings import sections
 from pipeline.settings.file import LUIGI, settings_file
 from pipeline.settings.schema import TYPES
@@ -32,7 +32,7 @@ def _options(sub: argparse.ArgumentParser) -> None:
     sub.set_defaults(complete=lambda _: None)  # `run` reads and checks every `--set`
 
 
-class Setting(NamedTuple):
+class _Setting(NamedTuple):
     """One key with its value and default."""
 
     section: str
@@ -48,10 +48,10 @@ class Setting(NamedTuple):
 def _run(args: argparse.Namespace) -> int:
     """Read, check and show luigi.cfg. Problems that concern only training are warnings; with --check, exit 1."""
     file = args.config or settings_file()
-    s, packages = sections.load(file), sections.declared_sections()
+    s, packages = sections.load(file), sections.Declared.load()
     for package in packages:
         package.check(s)
-    chosen = choose(list(effective(s)), args.names)
+    chosen = _choose(list(effective(s)), args.names)
     if not (args.all or args.names):
         chosen = [setting for setting in chosen if setting.value != setting.default]
     if args.json:
@@ -65,7 +65,7 @@ def _run(args: argparse.Namespace) -> int:
         message = str(error).removesuffix(".")
         err.print(f"{console.DOUBT} {plain(f'{message}. This is needed for training, not for `Data`.')}")
         return 1 if args.check else 0
-    if args.check and (missing := missing_files(by_settings(s))):
+    if args.check and (missing := missing_files(Recipe.by_settings(s))):
         for text in missing:
             err.print(f"{console.DOUBT} {plain(text)}")
         return 1
@@ -74,7 +74,7 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _show(file: Path, settings: Sequence[Setting]) -> None:
+def _show(file: Path, settings: Sequence[_Setting]) -> None:
     out.print(f"[dim]{plain(str(file.resolve()))}[/dim]")
     table = console.table()
     table.show_header = False
@@ -87,7 +87,7 @@ def _show(file: Path, settings: Sequence[Setting]) -> None:
     console.show(table)
 
 
-def choose(settings: Sequence[Setting], names: Sequence[str]) -> list[Setting]:
+def _choose(settings: Sequence[_Setting], names: Sequence[str]) -> list[_Setting]:
     """Settings that SECTION or SECTION.KEY names, in their order. Raises ConfigError for an unknown name."""
     sections = list(dict.fromkeys(setting.section for setting in settings))
     for name in names:
@@ -114,11 +114,11 @@ def text_of(value: Any) -> str:
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
-def effective(s: Settings) -> Iterator[Setting]:
+def effective(s: Settings) -> Iterator[_Setting]:
     """All settings, section by section, in the order of docs/settings.md."""
     for section, values, unset in _sections(s):
         for key, value in values.items():
-            yield Setting(section, key, value, unset[key])
+            yield _Setting(section, key, value, unset[key])
 
 
 def _sections(s: Settings) -> Iterator[SectionValues]:
@@ -130,7 +130,7 @@ def _sections(s: Settings) -> Iterator[SectionValues]:
             yield _section_values(s.detector.name, s.detector)
     shown = [name for name in datasets.names() if name in s.data.datasets or name in s.source.sections]
     yield from (_section_values(name, s.dataset(name)) for name in shown if name not in datasets.broken(shown))
-    for package in sections.declared_sections():
+    for package in sections.Declared.load():
         yield from package.values(s)
     for name in sorted(LUIGI & s.source.sections.keys()):  # Luigi has more keys, and their defaults
         texts = s.source.section(name)

@@ -10,7 +10,7 @@ from typing import Any, Final
 import cache
 from pipeline.accounting import NOT_NOW, reason
 from pipeline.cli.command_line import SHARDS_KEPT, Command
-from pipeline.cli.console import DOUBT, IDLE, CommandResult, err, print_result
+from pipeline.cli.console import DOUBT, IDLE, CommandResult, err
 from pipeline.cli.progress import bar
 from pipeline.cli.text import FEW, command, count, few, not_counted
 from pipeline.conversion import convert
@@ -116,7 +116,7 @@ def _end(result: CommandResult, plan: convert.ConversionPlan, problems: Sequence
         again = command("convert", plan.name, "--raw", str(plan.raw), "--cache", str(plan.root), "--body", "DIR")
         what = f"{plan.name}: converted without a body model: no 3D joints. To add them, before extracting features,"
         result.line(f"{what} delete {folder}, then: {again}", DOUBT)
-    return print_result(result)
+    return result.print()
 
 
 COMMAND: Final = Command(_options, _run, reads=_reads, kept=SHARDS_KEPT)

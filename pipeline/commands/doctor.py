@@ -17,7 +17,7 @@ from rich.table import Table
 from pipeline import datasets
 from pipeline.cli import console
 from pipeline.cli.command_line import Command, json_option
-from pipeline.cli.console import DONE, DOUBT, CommandResult, err, plain, print_result
+from pipeline.cli.console import DONE, DOUBT, CommandResult, err, plain
 from pipeline.cli.progress import line_if_slow
 from pipeline.cli.text import command
 from pipeline.commands.init import tool
@@ -47,7 +47,7 @@ SPIN: Final = "data of SPIN, by fetch_data.sh of github.com/nkolot/SPIN"
 ARCHIVE: Final = "SMPL_python_v.1.1.0.zip: smpl/models/basicmodel_{}_lbs_10_207_0_v1.1.0.pkl, renamed to {}.pkl"
 
 
-class BodyFiles:
+class _BodyFiles:
     """The body model's files, declared as those of a dataset."""
 
     name = "body"
@@ -72,6 +72,9 @@ class BodyFiles:
         Mistake(f"{folder}basicmodel_<gender>_<version>.pkl", "has its name in SMPL's archive", "Rename it: see below.")
         for folder in ("", "*/")
     )
+
+
+BODY: Final = _BodyFiles()
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
@@ -115,7 +118,7 @@ def _run(args: argparse.Namespace) -> int:
     if demo:
         examined = [e.replace_missing(TO_BE_MADE) if e.dataset in demo_data().datasets else e for e in examined]
     if body_folder is not None:
-        body = examine(BodyFiles(), body_folder)
+        body = examine(BODY, body_folder)
         if demo:
             body = body.replace_missing(TO_BE_MADE)
         elif not any(reader.uses_body for reader in readers) and args.body is None:
@@ -131,7 +134,7 @@ def _run(args: argparse.Namespace) -> int:
         result.line(f"Then check again: {command('doctor', *again, *_body_option(args))}")
     else:
         result.text += [plain(text) for text in _next(args, settings, examined)]
-    return print_result(result, as_json=args.json)
+    return result.print(as_json=args.json)
 
 
 def _own_folder(raw: Path, dataset: str) -> Path:
@@ -177,7 +180,7 @@ def _table(examined: Sequence[Examination]) -> Table:
     return shown
 
 
-def _mark(part: PartCount) -> str:
+def _mark(part: _PartCount) -> str:
     mark = MARKS.get(part.state, f"[dim]{part.state}[/dim]")
     if part.state == "left out":
         return f"{mark} [dim](needed for {plain(part.without)})[/dim]"
@@ -221,7 +224,7 @@ def _summary(e: Examination) -> str:
 # ----------------------------------------------------------------------------------------------------- examination
 
 
-class PartCount(NamedTuple):
+class _PartCount(NamedTuple):
     """One part of a release, with the number of its files or folders."""
 
     what: str
@@ -234,7 +237,7 @@ class PartCount(NamedTuple):
     state: str  # there, incomplete, missing, invalid, left out (missing and optional), TO_BE_MADE or NOT_NEEDED
 
     @classmethod
-    def from_part(cls, part: ReleasePart, splits: tuple[str, ...], found: int, known: int | None) -> PartCount:
+    def from_part(cls, part: ReleasePart, splits: tuple[str, ...], found: int, known: int | None) -> _PartCount:
         state = "incomplete" if known is not None and found < known else "there"
         if not found:
             state = "left out" if part.without else "missing"
@@ -250,18 +253,18 @@ class Examination:
     raw: Path
     stand_in: bool
     splits: tuple[str, ...]
-    parts: tuple[PartCount, ...]
+    parts: tuple[_PartCount, ...]
     mistakes: tuple[str, ...]  # messages: what is wrong, and what to do
     packed: tuple[Path, ...] = ()  # archives
     usable: tuple[str, ...] = ()  # splits with all required parts, complete or not
 
     @property
-    def missing(self) -> tuple[PartCount, ...]:
+    def missing(self) -> tuple[_PartCount, ...]:
         """The parts without which a split cannot be converted, also invalid ones."""
         return tuple(part for part in self.parts if part.state in ("missing", "invalid"))
 
     @property
-    def incomplete(self) -> tuple[PartCount, ...]:
+    def incomplete(self) -> tuple[_PartCount, ...]:
         return tuple(part for part in self.parts if part.state == "incomplete")
 
     def replace_missing(self, excuse: str) -> Examination:
@@ -271,16 +274,16 @@ class Examination:
 
 
 @line_if_slow("listing the raw files ...")
-def examine(dataset: Dataset | BodyFiles, raw: Path) -> Examination:
+def examine(dataset: Dataset | _BodyFiles, raw: Path) -> Examination:
     """Examine the raw folder of a dataset, or the body model's folder."""
     splits, parts, unreadable = dataset.splits, dataset.parts, listing.Unreadable()
-    stand_in, counts, refused = listing.is_there(raw / MARKER), list[PartCount](), list[str]()
+    stand_in, counts, refused = listing.is_there(raw / MARKER), list[_PartCount](), list[str]()
     for part in parts:
         if isinstance(dataset, Dataset) and part.patterns[0].startswith(KEYPOINTS):
             counts.append(_count_keypoints(dataset, raw, part, refused))
             continue
         n = sum(1 for glob in globs(part.patterns) for _ in listing.find(raw, glob, unreadable))
-        counts.append(PartCount.from_part(part, splits, n, None if stand_in else part.known))
+        counts.append(_PartCount.from_part(part, splits, n, None if stand_in else part.known))
     packed = _find_archives(raw, parts)
     problems = [f"{place} cannot be read: {why}. Change its permissions." for place, why in sorted(unreadable.items())]
     problems += [*refused, *_misplaced_parts(raw, parts, counts, packed)]
@@ -299,9 +302,9 @@ def examine(dataset: Dataset | BodyFiles, raw: Path) -> Examination:
     return Examination(dataset.name, dataset.page, raw, *found)
 
 
-def _listed_videos(dataset: Dataset, raw: Path, *, stand_in: bool) -> tuple[list[PartCount], list[str]]:
+def _listed_videos(dataset: Dataset, raw: Path, *, stand_in: bool) -> tuple[list[_PartCount], list[str]]:
     """Videos that the reader lists, for a dataset without declared parts."""
-    counts, problems = list[PartCount](), dict[str, None]()
+    counts, problems = list[_PartCount](), dict[str, None]()
     for split in dataset.splits:
         n, total = 0, dataset.totals.get(split)
         try:
@@ -314,7 +317,7 @@ def _listed_videos(dataset: Dataset, raw: Path, *, stand_in: bool) -> tuple[list
         source = "the download" if dataset.page else "your own clips"
         known = None if stand_in or total is None else total.videos
         part = ReleasePart(f"videos of {split}", (), source, (split,))
-        counts.append(PartCount.from_part(part, dataset.splits, n, known))
+        counts.append(_PartCount.from_part(part, dataset.splits, n, known))
         refused: list[str] = []
         part = ReleasePart(f"videos of {split} with keypoints", (), source, (split,))
         if (
@@ -327,7 +330,7 @@ def _listed_videos(dataset: Dataset, raw: Path, *, stand_in: bool) -> tuple[list
     return counts, [*problems]
 
 
-def _count_keypoints(dataset: Dataset, raw: Path, part: ReleasePart, refused: list[str]) -> PartCount:
+def _count_keypoints(dataset: Dataset, raw: Path, part: ReleasePart, refused: list[str]) -> _PartCount:
     """Number of clips with keypoint files; "invalid" if those of the first SAMPLED clips all are.
 
     Messages about invalid ones are added to `refused`.
@@ -346,12 +349,12 @@ def _count_keypoints(dataset: Dataset, raw: Path, part: ReleasePart, refused: li
                 f"{error} (of the first {min(SAMPLED, len(labelled))} of {len(labelled)} clips with keypoints)"
             )
     refused += errors
-    counted = PartCount.from_part(part, dataset.splits, len(labelled), None)
+    counted = _PartCount.from_part(part, dataset.splits, len(labelled), None)
     return counted._replace(state="invalid") if labelled and len(errors) == len(labelled[:SAMPLED]) else counted
 
 
 def _misplaced_parts(
-    raw: Path, parts: Sequence[ReleasePart], counts: Sequence[PartCount], packed: Sequence[Path]
+    raw: Path, parts: Sequence[ReleasePart], counts: Sequence[_PartCount], packed: Sequence[Path]
 ) -> Iterator[str]:
     """Messages about parts that are one folder off; else about archives."""
     absent = [part for part, count in zip(parts, counts, strict=True) if count.state == "missing"]

@@ -7,7 +7,7 @@ from typing import Final
 
 import cache
 from pipeline.cli.command_line import Command, json_option
-from pipeline.cli.console import DOUBT, CommandResult, print_result, size
+from pipeline.cli.console import DOUBT, CommandResult, size
 from pipeline.cli.text import count
 from pipeline.settings.arguments import cache_option
 
@@ -32,7 +32,7 @@ def _run(args: argparse.Namespace) -> int:
     result.lines((f"left: {text}" for text in collected.skipped), DOUBT)
     result.line(f"{count(len(collected.removed), 'path')} {verb}, {size(collected.bytes)}")
     result.problems = collected.problems
-    return print_result(result, as_json=args.json)
+    return result.print(as_json=args.json)
 
 
 COMMAND: Final = Command(_options, _run)

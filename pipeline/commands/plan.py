@@ -10,14 +10,14 @@ from typing import Any, Final
 import cache
 from pipeline import datasets
 from pipeline.cli.command_line import Command, json_option
-from pipeline.cli.console import DONE, DOUBT, WRONG, CommandResult, err, plain, print_result, size
+from pipeline.cli.console import DONE, DOUBT, WRONG, CommandResult, err, plain, size
 from pipeline.cli.text import FEW, command, count, few
 from pipeline.conversion.plan import ConversionPlan
 from pipeline.features.plan import IMPORTED
 from pipeline.files.raw.changes import what_differs
 from pipeline.recipe.forecast import Forecast, forecast_lines, forecasts_of
 from pipeline.recipe.overview import SplitPlan, plan_splits
-from pipeline.recipe.recipe import NO_SETTINGS, by_settings, missing_files
+from pipeline.recipe.recipe import NO_SETTINGS, Recipe, missing_files
 from pipeline.settings.arguments import CACHE, join_split_name
 from pipeline.settings.file import settings_file
 from pipeline.settings.sections import load
@@ -35,14 +35,14 @@ def _options(sub: argparse.ArgumentParser) -> None:
 def _run(args: argparse.Namespace) -> int:
     """Print what would run, split by split. Returns 2 if a split has an error."""
     settings = load(args.config or settings_file(), NO_SETTINGS)
-    recipes = by_settings(settings, join_split_name(args.names), args.cache)
+    recipes = Recipe.by_settings(settings, join_split_name(args.names), args.cache)
     plans, missing = plan_splits(recipes), missing_files(recipes)
     broken = [] if args.names else [*datasets.broken(settings.data.datasets).values()]
     for text in broken:
         err.print(f"{DOUBT} {plain(text)}: skipped")
     forecasts = forecasts_of(plans)
     failed = any(plan.problems or plan.refusals for plan in plans)
-    rows = [as_dict(plan, missing, forecasts.get(plan.name)) for plan in plans]
+    rows = [_as_dict(plan, missing, forecasts.get(plan.name)) for plan in plans]
     result = CommandResult(rows, exit_code=2 if broken or missing or failed else 0)
     for plan in plans:
         result.text += lines(plan, None if args.all else FEW, missing)
@@ -53,7 +53,7 @@ def _run(args: argparse.Namespace) -> int:
         did = "converted" if bare == len(plans) else "converted and extracted"
         without = f", {bare:,} without features: no stream is named here or in the cache" if bare else ""
         result.line(f"up to date: {count(len(plans), 'split')} {did} (training is not included){without}")
-    return print_result(result, as_json=args.json)
+    return result.print(as_json=args.json)
 
 
 def lines(plan: SplitPlan, most: int | None, shown: Collection[str] = ()) -> Iterator[str]:
@@ -142,7 +142,7 @@ def _notes(plan: SplitPlan) -> Iterator[str]:
         )
 
 
-def as_dict(plan: SplitPlan, more_problems: Sequence[str] = (), forecast: Forecast | None = None) -> dict[str, Any]:
+def _as_dict(plan: SplitPlan, more_problems: Sequence[str] = (), forecast: Forecast | None = None) -> dict[str, Any]:
     """For --json."""
     todo, conversion = plan.conversion, None
     if todo is not None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import cache
 from pipeline import datasets, detect
@@ -41,7 +41,7 @@ from pipeline.plug_ins import page_writer
 from pipeline.processes.workers import DeviceName
 from pipeline.recipe.forecast import forecast_lines, forecasts_of
 from pipeline.recipe.overview import SplitPlan, plan_splits
-from pipeline.recipe.recipe import LAYOUT, Recipe, StepResult, missing_files, report_step
+from pipeline.recipe.recipe import LAYOUT, Recipe, StepResult, missing_files
 from pipeline.settings.arguments import body_of, cache_option, check_own_folder, from_settings, option_type
 from pipeline.settings.sections import Settings, detector_of
 
@@ -89,39 +89,7 @@ def _reads(args: argparse.Namespace) -> list[str]:
 
 def _run(args: argparse.Namespace) -> int:
     """Prepare what the arguments name."""
-    return prepare(resolve(args))
-
-
-def prepare(prepared: Preparation) -> int:
-    """Plan, run every step of every split, and print a summary. Returns 1 if a video or split was skipped."""
-    args = prepared.args
-    plans = prepared.plans()
-    if not plans or all(plan.problems for plan in plans):
-        problems = [problem for plan in plans for problem in plan.problems]
-        do = "Name its raw folder: --raw DIR"
-        raise PipelineError(problems[0] if problems else f"{args.raw}: found no videos of {args.dataset}. {do}")
-    _print_plan(prepared, plans)
-    if args.plan:
-        missing = missing_files(prepared.recipes)
-        for text in missing:
-            out.print(f"{DOUBT} {plain(text)}")
-        return 2 if missing else 0
-    prepared.check(plans)
-    detection = next((plan.recipe for plan in plans if plan.undetected or plan.detection is not None), None)
-    detected = StepResult(details=[]) if detection is None else _detect(prepared, detection)
-    runnable = [plan for plan in plans if not plan.problems]
-    failures = [problem for plan in plans for problem in plan.problems]
-    printed = [text for plan in runnable if plan.conversion for text in plan.conversion.kept_lines]
-    for step in (_convert, _extract, _show):
-        for plan in runnable:
-            try:
-                step(prepared, plan)
-            except ERRORS as error:
-                failures.append(error_text(error, [args.cache]))
-                text = "see the plan above" if failures[-1] in printed else plain(failures[-1], keep=LAYOUT)
-                err.print(f"{WRONG} {line(step.__name__[1:], plan.name, text)}")
-    n_flaws = _print_summary(prepared, runnable, detected.warnings)
-    return int(bool(failures or n_flaws or detected.flaws))
+    return Preparation.resolve(args).run()
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +100,85 @@ class Preparation:
     dataset: Dataset
     recipes: Sequence[Recipe]
     without_weights: bool  # no weights are named: no features
+
+    @classmethod
+    def resolve(cls, args: argparse.Namespace, streams: Sequence[StreamSpec] = ()) -> Preparation:
+        """Resolve the recipes of all splits. streams: overrides those of the arguments.
+
+        Raises PipelineError and ConfigError for missing and contradictory inputs.
+        """
+        dataset = args.cfg.dataset(args.dataset)
+        check_own_folder(args.raw, dataset)
+        demo, settings = is_stand_in(args.raw), args.cfg
+        if args.device is not None:
+            settings = settings.override({"detect.device": args.device, "features.device": args.device})
+        body = body_of(args, dataset, demo=demo)
+        if dataset.uses_body and body is None:
+            raise PipelineError(
+                f"{dataset.name}: its 3D joints need SMPL's files: --body DIR. They cannot be added after features. "
+                "(`convert` and `extract` work without.)"
+            )
+        streams_of, without_weights = dict[str, tuple[StreamSpec, ...]](), False
+        committed = {split: committed_split(args.cache, f"{dataset.name}/{split}") for split in dataset.splits}
+        first = next((split for split in committed.values() if split is not None and split.streams), None)
+        for split in dataset.splits:
+            try:  # a new split takes the recorded weights of another one
+                recorded = first if committed[split] is None else committed[split]
+                named = streams or extract_command.specs_of(args, f"{dataset.name}/{split}", recorded, stand_in=demo)
+                streams_of[split] = tuple(spec for spec in named if dataset.has_pixels or not spec.stream.reads.crops)
+            except extract_command.NoWeights:
+                if args.stream is not None:
+                    raise
+                without_weights = dataset.has_pixels
+        specs = {spec.name: spec for every in streams_of.values() for spec in every}
+        detector = _detector(args, settings, specs.values())
+        recipes = [
+            Recipe(
+                dataset,
+                split,
+                args.raw,
+                args.cache,
+                settings,
+                body=body,
+                streams=streams_of.get(split, ()),
+                drop_removed=settings.convert.removed == "drop",
+                detector=detector,
+                by_any_detector=detector is not None and _keeps_other_keypoints(args, detector.name),
+            )
+            for split in dataset.splits
+        ]
+        return cls(args, dataset, recipes, without_weights)
+
+    def run(self) -> int:
+        """Plan, run every step of every split, and print a summary. Returns 1 if a video or split was skipped."""
+        args = self.args
+        plans = self.plans()
+        if not plans or all(plan.problems for plan in plans):
+            problems = [problem for plan in plans for problem in plan.problems]
+            do = "Name its raw folder: --raw DIR"
+            raise PipelineError(problems[0] if problems else f"{args.raw}: found no videos of {args.dataset}. {do}")
+        _print_plan(self, plans)
+        if args.plan:
+            missing = missing_files(self.recipes)
+            for text in missing:
+                out.print(f"{DOUBT} {plain(text)}")
+            return 2 if missing else 0
+        self.check(plans)
+        detection = next((plan.recipe for plan in plans if plan.undetected or plan.detection is not None), None)
+        detected = StepResult(details=[]) if detection is None else _detect(self, detection)
+        runnable = [plan for plan in plans if not plan.problems]
+        failures = [problem for plan in plans for problem in plan.problems]
+        printed = [text for plan in runnable if plan.conversion for text in plan.conversion.kept_lines]
+        for step in (_convert, _extract, _show):
+            for plan in runnable:
+                try:
+                    step(self, plan)
+                except ERRORS as error:
+                    failures.append(error_text(error, [args.cache]))
+                    text = "see the plan above" if failures[-1] in printed else plain(failures[-1], keep=LAYOUT)
+                    err.print(f"{WRONG} {line(step.__name__[1:], plan.name, text)}")
+        n_flaws = _print_summary(self, runnable, detected.warnings)
+        return int(bool(failures or n_flaws or detected.flaws))
 
     def plans(self) -> list[SplitPlan]:
         every = plan_splits(self.recipes)
@@ -163,42 +210,6 @@ class Preparation:
             above = next(path for path in (folder, *folder.parents) if path.exists())
             if not (above.is_dir() and os.access(above, os.W_OK)):
                 raise PipelineError(f"{folder}: cannot write pages there. Name another folder: --pages DIR")
-
-
-def resolve(args: argparse.Namespace, streams: Sequence[StreamSpec] = ()) -> Preparation:
-    """Resolve the recipes of all splits. streams: overrides those of the arguments.
-
-    Raises PipelineError and ConfigError for missing and contradictory inputs.
-    """
-    dataset = args.cfg.dataset(args.dataset)
-    check_own_folder(args.raw, dataset)
-    demo, settings = is_stand_in(args.raw), args.cfg
-    if args.device is not None:
-        settings = settings.override({"detect.device": args.device, "features.device": args.device})
-    body = body_of(args, dataset, demo=demo)
-    if dataset.uses_body and body is None:
-        raise PipelineError(
-            f"{dataset.name}: its 3D joints need SMPL's files: --body DIR. They cannot be added after features. "
-            "(`convert` and `extract` work without.)"
-        )
-    streams_of, without_weights = dict[str, tuple[StreamSpec, ...]](), False
-    committed = {split: committed_split(args.cache, f"{dataset.name}/{split}") for split in dataset.splits}
-    first = next((split for split in committed.values() if split is not None and split.streams), None)
-    for split in dataset.splits:
-        try:  # a new split takes the recorded weights of another one
-            recorded = first if committed[split] is None else committed[split]
-            every = streams or extract_command.specs_of(args, f"{dataset.name}/{split}", recorded, stand_in=demo)
-            streams_of[split] = tuple(spec for spec in every if dataset.has_pixels or not spec.stream.reads.crops)
-        except extract_command.NoWeights:
-            if args.stream is not None:
-                raise
-            without_weights = dataset.has_pixels
-    detector = _detector(args, settings, {spec.name: spec for specs in streams_of.values() for spec in specs}.values())
-    common: dict[str, Any] = {"body": body, "drop_removed": settings.convert.removed == "drop", "detector": detector}
-    common["by_any_detector"] = detector is not None and _keeps_other_keypoints(args, detector.name)
-    where = (args.raw, args.cache, settings)
-    recipes = [Recipe(dataset, name, *where, streams=streams_of.get(name, ()), **common) for name in dataset.splits]
-    return Preparation(args, dataset, recipes, without_weights)
 
 
 def _load(args: argparse.Namespace, settings: Settings, specs: Iterable[StreamSpec]) -> list[str]:
@@ -265,7 +276,7 @@ def _detect(prepared: Preparation, recipe: Recipe) -> StepResult:
     if pictures := list_images(prepared.args.raw):
         text = f"skipped {count(len(pictures), 'image')} among the clips: {', '.join(pictures[:FEW])}"
         result = replace(result, warnings=[*result.warnings, text])
-    report_step("detect", prepared.dataset.name, result)
+    result.report("detect", prepared.dataset.name)
     return result
 
 
@@ -275,7 +286,7 @@ def _convert(prepared: Preparation, plan: SplitPlan) -> None:
     with prepared.bar("convert", recipe.name, "video") as progress:
         result = recipe.convert(conversion, progress)
     details = () if conversion.up_to_date else result.details
-    report_step("convert", recipe.name, replace(result, details=details, warnings=()))  # the summary has them
+    replace(result, details=details, warnings=()).report("convert", recipe.name)  # the summary has the warnings
 
 
 def _committed(plan: SplitPlan) -> cache.Split | None:
@@ -290,7 +301,7 @@ def _extract(prepared: Preparation, plan: SplitPlan) -> None:
     if upcoming := recipe.plan_extraction():
         with prepared.bar("extract", recipe.name) as progress:
             result = recipe.extract(upcoming, progress)
-        report_step("extract", recipe.name, result)
+        result.report("extract", recipe.name)
 
 
 def _show(prepared: Preparation, plan: SplitPlan) -> None:
@@ -303,7 +314,7 @@ def _show(prepared: Preparation, plan: SplitPlan) -> None:
     with prepared.bar("show", recipe.name, "track") as progress:
         n = pages.write_split(recipe.root, recipe.name, page, raw=recipe.raw, body=recipe.body, progress=progress)
     details = [f"{count(n, 'track')} in {plain(from_here(page))} ({size(page.stat().st_size)})"]
-    report_step("show", recipe.name, StepResult(details=details))
+    StepResult(details=details).report("show", recipe.name)
 
 
 # ----------------------------------------------------------------------------------------------------------- output
@@ -356,7 +367,8 @@ def _print_summary(prepared: Preparation, plans: Sequence[SplitPlan], printed: S
         "more": "the same command, after adding or changing videos",
     }
     for title, text in upcoming.items():
-        out.print(f"{title:<{VERB}} {plain(text)}") if text else None
+        if text:
+            out.print(f"{title:<{VERB}} {plain(text)}")
     return n_flaws
 
 

@@ -16,7 +16,7 @@ import cache
 from pipeline import datasets
 from pipeline.accounting import VideoAccount, reason
 from pipeline.cli.command_line import Command, json_option
-from pipeline.cli.console import DOUBT, IDLE, CommandResult, err, fits, plain, print_result, printable, size, table
+from pipeline.cli.console import DOUBT, IDLE, CommandResult, err, out, plain, printable, size, table
 from pipeline.cli.text import FEW, command, count, error_text, few
 from pipeline.conversion.committed import (
     NOT_RECORDED,
@@ -76,26 +76,26 @@ def _run(args: argparse.Namespace) -> int:
     result.problems = [problem for row in result.rows for problem in row["problems"]]
     result.problems += _rejected_beyond(args.max_rejected, rows)
     if args.csv:
-        return print_result(result, instead=_csv([opened[row["split"]] for row in rows]))
+        return result.print(instead=_csv([opened[row["split"]] for row in rows]))
     if not result.rows:
         result.line("no split is committed yet")
         result.lines(cache.verify(args.cache, fast=True).notes, IDLE)
     elif args.sizes:
         result.text.append(_sizes_table(rows))
-    elif fits(whole := _table(rows, range(len(COLUMNS)))):
+    elif out.fits(whole := _table(rows, range(len(COLUMNS)))):
         result.text.append(whole)
     else:
         result.text += [_table(rows, range(4)), "", _table(rows, (0, 4, 5))]
     if not args.sizes:
         result.lines(cache.tag_notes(opened.store), DOUBT)
         result.lines(dict.fromkeys(text for row in rows for text in _weights_lines(row)), IDLE)
-        result.lines((*incomplete_downloads(rows), *_lost_lines(rows, args.cache)), DOUBT)
+        result.lines((*_incomplete_downloads(rows), *_lost_lines(rows, args.cache)), DOUBT)
         for row in rows:
             for mark, texts in _video_lists(row, every=args.all):
                 command_line = command("status", "--all", "--cache", str(args.cache))
                 shown = few(texts, len(texts) if args.all else FEW, command_line)
                 result.lines((f"{row['split']}: {text}" for text in shown), mark)
-    return print_result(result, as_json=args.json)
+    return result.print(as_json=args.json)
 
 
 def _rejected_beyond(most: float, rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -167,15 +167,15 @@ def _sizes_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _status_of(opened: cache.FeatureCache, name: str, *, sizes: bool) -> dict[str, Any]:
-    """`split_status`; for an unreadable split, only its name and the problem."""
+    """`_split_status`; for an unreadable split, only its name and the problem."""
     try:
         split = opened[name]
-        return split_status(split) | ({"sizes": stored_bytes(split)} if sizes else {})
+        return _split_status(split) | ({"sizes": stored_bytes(split)} if sizes else {})
     except (cache.CacheError, OSError) as error:
         return {"split": name, "problems": [error_text(error)]}
 
 
-def split_status(split: cache.Split) -> dict[str, Any]:
+def _split_status(split: cache.Split) -> dict[str, Any]:
     """The document of one split."""
     streams, undecodable = dict[str, str](), dict[str, int | None]()  # None: the stream's flags cannot be read
     without = dict[str, dict[str, int]]()  # stream -> reason -> rows
@@ -254,7 +254,7 @@ def _csv(splits: Sequence[cache.Split]) -> str:
     return text.getvalue()
 
 
-def incomplete_downloads(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _incomplete_downloads(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Messages about splits with less than the release."""
     for row in rows:
         if row["stand_in"] or row["imported"]:

@@ -18,7 +18,7 @@ import numpy as np
 
 import cache
 from pipeline.cli.command_line import Command, json_option, whole, workers_option
-from pipeline.cli.console import DONE, ERROR, IDLE, WRONG, CommandResult, err, plain, print_result, size
+from pipeline.cli.console import DONE, ERROR, IDLE, WRONG, CommandResult, err, plain, size
 from pipeline.cli.progress import bar
 from pipeline.cli.text import FEW, command, count, few
 from pipeline.conversion.convert import convert
@@ -66,7 +66,7 @@ def _run(args: argparse.Namespace) -> int:
     result, splits = CommandResult({}), _splits(args)
     report, repaired, again = _verify(args, splits, result), None, None
     if args.repair:
-        repaired = repair(args.cache, report)
+        repaired = _repair(args.cache, report)
         _add_repair(result, repaired)
         if repaired.cache.restored or repaired.cache.removed or repaired.dropped or repaired.refused:
             report = _verify(args, splits, result)
@@ -89,7 +89,7 @@ def _run(args: argparse.Namespace) -> int:
         and {"ok": again.ok, "compared": again.compared, "skipped": again.skipped, "refused": again.refused},
     }
     result.exit_code = 0 if ok else 1
-    return print_result(result, as_json=args.json)
+    return result.print(as_json=args.json)
 
 
 def _splits(args: argparse.Namespace) -> list[str] | None:
@@ -132,13 +132,13 @@ def _verify(args: argparse.Namespace, splits: Sequence[str] | None, result: Comm
     return report
 
 
-def _as_dict(done: Repair) -> dict[str, Any]:
+def _as_dict(done: _Repair) -> dict[str, Any]:
     dropped = [{"split": split, "videos": videos} for split, videos in done.dropped.items()]
     restored, removed = done.cache.restored, done.cache.removed
     return {"restored": restored, "removed": removed, "dropped": dropped, "fill": done.fill, "refused": done.refused}
 
 
-def _add_repair(result: CommandResult, done: Repair) -> None:
+def _add_repair(result: CommandResult, done: _Repair) -> None:
     for verb, keys in (("restored", done.cache.restored), ("of damaged shards removed", done.cache.removed)):
         if keys:
             result.line(f"{count(len(keys), 'file')} {verb}:")
@@ -156,7 +156,7 @@ def _add_repair(result: CommandResult, done: Repair) -> None:
 
 
 @dataclass(slots=True)
-class Repair:
+class _Repair:
     """Data dropped from a damaged cache, and the commands that fill it again."""
 
     cache: cache.Repaired = field(default_factory=cache.Repaired)
@@ -165,12 +165,12 @@ class Repair:
     refused: list[str] = field(default_factory=list)  # messages about failed repairs
 
 
-def repair(root: cache.Root, report: cache.VerifyReport) -> Repair:
+def _repair(root: cache.Root, report: cache.VerifyReport) -> _Repair:
     """Drop data that `cache.verify` found damaged, unless its raw files are missing. Can be run again after a kill.
 
     Raises CacheError if there is no cache.
     """
-    done = Repair()
+    done = _Repair()
     lost = _streams_without_images(root, report.damaged, done)
     damaged = tuple(d for d in report.damaged if d.shard is None or (d.split, d.stream) not in lost)
     done.cache = cache.repair(root, replace(report, damaged=damaged))
@@ -195,7 +195,7 @@ def repair(root: cache.Root, report: cache.VerifyReport) -> Repair:
 
 
 def _streams_without_images(
-    root: cache.Root, damaged: Sequence[cache.Damage], done: Repair
+    root: cache.Root, damaged: Sequence[cache.Damage], done: _Repair
 ) -> set[tuple[str, str | None]]:
     """(split, stream) of damaged streams whose images are missing: dropping a shard also loses its intact rows."""
     shards: dict[tuple[str, str], set[int]] = {}
@@ -216,7 +216,7 @@ def _streams_without_images(
     return lost
 
 
-def _drop_videos(split: cache.Split, shards: Collection[int], done: Repair) -> tuple[str, ...]:
+def _drop_videos(split: cache.Split, shards: Collection[int], done: _Repair) -> tuple[str, ...]:
     """Drop every video with a row in these shards, in one commit. Returns their names.
 
     Raises PipelineError, and changes nothing, unless all of them are in the raw folder.

@@ -34,7 +34,7 @@ UNKNOWN: Final = "number of rows unknown before the first conversion"
 HEADERS: Final = 64  # clips whose headers are read
 
 
-class Rate(NamedTuple):
+class _Rate(NamedTuple):
     """The measured speed of a step."""
 
     rows: float  # a second; of detection, frames
@@ -48,7 +48,7 @@ class Work(NamedTuple):
     step: str  # DETECT, CONVERT or EXTRACT
     name: str  # of the dataset or stream
     rows: float  # of detection, frames
-    rate: Rate | None = None  # None: unknown
+    rate: _Rate | None = None  # None: unknown
 
     @property
     def seconds(self) -> float | None:
@@ -80,7 +80,7 @@ def forecasts_of(plans: Sequence[SplitPlan]) -> dict[str, Forecast]:
     return {plan.name: _forecast_of(plan, plan.conversion, rates) for plan in upcoming if plan.conversion is not None}
 
 
-def _forecast_of(plan: SplitPlan, todo: ConversionPlan, rates: Mapping[tuple[str, str], Rate]) -> Forecast:
+def _forecast_of(plan: SplitPlan, todo: ConversionPlan, rates: Mapping[tuple[str, str], _Rate]) -> Forecast:
     recipe = plan.recipe
     frames = _frames_stated(recipe.raw, plan.undetected)
     rows, source = _expected_rows(plan, todo)
@@ -143,9 +143,9 @@ def _expected_rows(plan: SplitPlan, todo: ConversionPlan) -> tuple[float | None,
     return rows, "from the release's numbers" if known.frames or every.frames else "from an estimate of the release"
 
 
-def _rates(plans: Sequence[SplitPlan]) -> dict[tuple[str, str], Rate]:
+def _rates(plans: Sequence[SplitPlan]) -> dict[tuple[str, str], _Rate]:
     """Speed of each step on this machine, in its run with the most rows."""
-    measured: list[tuple[tuple[str, str], Rate | None]] = []
+    measured: list[tuple[tuple[str, str], _Rate | None]] = []
     for plan in plans:
         if plan.detection is not None:
             speed = read_speed(plan.detection.out, plan.detection.about)
@@ -166,7 +166,7 @@ def _readable(root: cache.Root) -> Iterator[cache.Split]:
                 yield opened[name]
 
 
-def _rate_of(note: Mapping[str, Any]) -> Rate | None:
+def _rate_of(note: Mapping[str, Any]) -> _Rate | None:
     """The speed in a run's note; None if it is of another machine, or nothing was measured."""
     measured = note.get("measured")
     if not isinstance(measured, Mapping):
@@ -179,7 +179,7 @@ def _rate_of(note: Mapping[str, Any]) -> Rate | None:
         return None
     if note.get("host") != socket.gethostname() or not rows or not 0 < rate < math.inf:
         return None
-    return Rate(rate, f"measured here {duration(max(age, 1))} ago", rows)
+    return _Rate(rate, f"measured here {duration(max(age, 1))} ago", rows)
 
 
 def forecast_lines(forecasts: Sequence[Forecast]) -> Iterator[str]:

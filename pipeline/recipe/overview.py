@@ -38,7 +38,7 @@ FLAG_AND_KEY: Final = (1, 16)  # bytes a row of every stream's `_ok` and `_key`
 
 
 @dataclass(slots=True)
-class StreamPlan:
+class _StreamPlan:
     """Extraction of the committed rows."""
 
     stream: str
@@ -59,11 +59,11 @@ class SplitPlan:
 
     recipe: Recipe
     conversion: ConversionPlan | None = None
-    extractions: list[StreamPlan] = field(default_factory=list)  # without rows that the conversion adds
+    extractions: list[_StreamPlan] = field(default_factory=list)  # without rows that the conversion adds
     committed: cache.Split | None = None
     problems: list[str] = field(default_factory=list)  # errors that a run will meet
     refusals: list[str] = field(default_factory=list)  # messages: streams to import, missing columns
-    behind: list[StreamPlan] = field(default_factory=list)  # incomplete streams that no setting or option names
+    behind: list[_StreamPlan] = field(default_factory=list)  # incomplete streams that no setting or option names
     undetected: tuple[str, ...] = ()  # clips without keypoints, for the detector
     detection: DetectionPlan | None = None  # of the whole raw folder; None also until its weights are downloaded
 
@@ -191,12 +191,12 @@ def _has_other_keys(todo: ConversionPlan | None, committed: cache.Split, name: s
     return bool(found) and all(digest != source.digest() for digest, source in found)
 
 
-def _as_extracted(committed: cache.Split, name: str) -> StreamPlan:
+def _as_extracted(committed: cache.Split, name: str) -> _StreamPlan:
     has, missing = committed.stream_manifest(name), missing_rows(committed, name)
-    return StreamPlan(name, CHANGED if missing.shards else "", missing, (int(has["dim"]), str(has["dtype"])))
+    return _StreamPlan(name, CHANGED if missing.shards else "", missing, (int(has["dim"]), str(has["dtype"])))
 
 
-def _plan_stream(plan: SplitPlan, committed: cache.Split, spec: StreamSpec, raw: Path) -> StreamPlan:
+def _plan_stream(plan: SplitPlan, committed: cache.Split, spec: StreamSpec, raw: Path) -> _StreamPlan:
     form = (spec.stream.dim, spec.stream.dtype)
     compared = compare_stream(committed, replace(spec, raw=raw))
     assert compared.missing is not None, "a split with boxes has pixels"
@@ -206,10 +206,10 @@ def _plan_stream(plan: SplitPlan, committed: cache.Split, spec: StreamSpec, raw:
     elif refusal:
         plan.refusals.append(refusal)
     why = "" if refusal and not compared.differs else compared.why
-    return StreamPlan(spec.name, why, compared.missing, form, compared.differs)
+    return _StreamPlan(spec.name, why, compared.missing, form, compared.differs)
 
 
-def array_bytes(rows: float, row_bytes: int) -> float:
+def _array_bytes(rows: float, row_bytes: int) -> float:
     """Bytes of rows in shards and chunks of the default size, with checksums and indexes (docs/cache-format.md)."""
     chunks = math.ceil(rows / ROWS_PER_CHUNK)
     index = math.ceil(rows / ROWS_PER_SHARD) * (ROWS_PER_SHARD // ROWS_PER_CHUNK * ENTRY + CHECKSUM)
@@ -219,13 +219,13 @@ def array_bytes(rows: float, row_bytes: int) -> float:
 def columns_bytes(rows: float, columns: tuple[str, ...], extra: Iterable[cache.ExtraColumn]) -> float:
     """Bytes of a split's columns."""
     specs = [*(COLUMNS[name] for name in columns), *(column.spec for column in extra if column.per == "row")]
-    return sum(array_bytes(rows, math.prod(spec.trailing) * spec.dtype.itemsize) for spec in specs)
+    return sum(_array_bytes(rows, math.prod(spec.trailing) * spec.dtype.itemsize) for spec in specs)
 
 
 def stream_bytes(rows: float, dim: int, dtype: str) -> float:
     """Bytes of a stream."""
-    kept = sum(array_bytes(rows, width) for width in FLAG_AND_KEY)
-    return array_bytes(rows, dim * (2 if dtype == "float16" else 4)) + kept
+    kept = sum(_array_bytes(rows, width) for width in FLAG_AND_KEY)
+    return _array_bytes(rows, dim * (2 if dtype == "float16" else 4)) + kept
 
 
 def stored_bytes(split: cache.Split) -> dict[str, Any]:

@@ -46,6 +46,15 @@ class StepResult:
     problems: Sequence[str] = ()  # why the step failed, after committing the rest
     flaws: int = 0  # clips that were given up
 
+    def report(self, verb: str, what: str) -> None:
+        """Print `✓ convert    3dpw/train    28 videos, ...` and warnings. Raises PipelineError with the problems."""
+        for detail in self.details:
+            out.print(f"{self.mark} {line(verb, what, detail)}")
+        for text in (*self.warnings, *self.notes):
+            out.print(f"  {DOUBT} {plain(text, keep=LAYOUT)}")
+        if self.problems:
+            raise PipelineError("\n".join(self.problems))
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
@@ -105,7 +114,7 @@ class Recipe:
             return StepResult(details=[new_times] if new_times else [], problems=plan.problems)
         done = convert_tracks(plan, self.settings, progress)
         rejected = [f"rejected {account.rejection}" for account in done.rejected]
-        every = status_of(plan.root, "--all")
+        every = command("status", "--all", "--cache", from_here(plan.root))
         return StepResult(
             details=[_summarize_conversion(done), *map(plain, plan.renamed_lines)],
             mark=DONE if done.totals["frames"]["kept"] else DOUBT,
@@ -117,47 +126,49 @@ class Recipe:
     def extract(self, plans: Sequence[ExtractionPlan], progress: Progress) -> StepResult:
         return extract(plans, self.settings, progress, named=len(self.streams) > 1)
 
+    @classmethod
+    def by_settings(cls, s: Settings, names: Sequence[str] = (), root: cache.Root | None = None) -> list[Recipe]:
+        """Recipes of all enabled splits, or of those that DATASET or DATASET/SPLIT name.
 
-def by_settings(s: Settings, names: Sequence[str] = (), root: cache.Root | None = None) -> list[Recipe]:
-    """Recipes of all enabled splits, or of those that DATASET or DATASET/SPLIT name.
+        root: overrides the cache of luigi.cfg. Datasets that cannot be loaded are skipped, unless `names` has them.
+        Raises PipelineError for a name that is not enabled, PlugInError for one that cannot be loaded.
+        """
+        broken = datasets.broken(s.data.datasets)
+        enabled = {name: s.dataset(name) for name in s.data.datasets if name not in broken}
+        for name in names:
+            dataset, _, split = name.partition("/")
+            if dataset in broken:
+                raise PlugInError(broken[dataset])
+            if dataset not in enabled:
+                if unknown := datasets.unknown(dataset):
+                    raise PipelineError(unknown)
+                raise PipelineError(f"{s.file} [data] datasets: {dataset!r} is not among {', '.join(enabled)}. Add it.")
+            if split:
+                enabled[dataset].check_split(split)
+        recipes = [
+            cls.from_settings(s, name, split, root) for name, dataset in enabled.items() for split in dataset.splits
+        ]
+        return [recipe for recipe in recipes if not names or recipe.dataset.name in names or recipe.name in names]
 
-    root: overrides the cache of luigi.cfg. Datasets that cannot be loaded are skipped, unless `names` has them.
-    Raises PipelineError for a name that is not enabled, PlugInError for one that cannot be loaded.
-    """
-    broken = datasets.broken(s.data.datasets)
-    enabled = {name: s.dataset(name) for name in s.data.datasets if name not in broken}
-    for name in names:
-        dataset, _, split = name.partition("/")
-        if dataset in broken:
-            raise PlugInError(broken[dataset])
-        if dataset not in enabled:
-            if unknown := datasets.unknown(dataset):
-                raise PipelineError(unknown)
-            raise PipelineError(f"{s.file} [data] datasets: {dataset!r} is not among {', '.join(enabled)}. Add it.")
-        if split:
-            enabled[dataset].check_split(split)
-    recipes = [recipe_of(s, name, split, root) for name, dataset in enabled.items() for split in dataset.splits]
-    return [recipe for recipe in recipes if not names or recipe.dataset.name in names or recipe.name in names]
-
-
-def recipe_of(s: Settings, name: str, split: str, root: cache.Root | None = None) -> Recipe:
-    """The recipe of a split by luigi.cfg. Raises ConfigError, and PlugInError for a dataset that cannot be loaded."""
-    dataset = s.dataset(name)
-    without_raw = name in demo_data().datasets and not s.raw(name).is_dir()
-    without_body = dataset.uses_body and not s.paths.body.is_dir()
-    return Recipe(
-        dataset,
-        split,
-        s.raw(name),
-        s.paths.cache if root is None else root,
-        s,
-        s.paths.body if dataset.uses_body else None,
-        tuple(spec for spec in s.streams if dataset.has_pixels or not spec.stream.reads.crops),
-        drop_removed=s.drops_removed(name),
-        not_made=s.embedded.enabled and (without_raw or without_body),
-        detector=s.detector if name in s.detect.datasets else None,
-        weights=s.source.where(s.stream.name, "weights"),
-    )
+    @classmethod
+    def from_settings(cls, s: Settings, name: str, split: str, root: cache.Root | None = None) -> Recipe:
+        """A split's recipe by luigi.cfg. Raises ConfigError, and PlugInError for a dataset that cannot be loaded."""
+        dataset = s.dataset(name)
+        without_raw = name in demo_data().datasets and not s.raw(name).is_dir()
+        without_body = dataset.uses_body and not s.paths.body.is_dir()
+        return cls(
+            dataset,
+            split,
+            s.raw(name),
+            s.paths.cache if root is None else root,
+            s,
+            s.paths.body if dataset.uses_body else None,
+            tuple(spec for spec in s.streams if dataset.has_pixels or not spec.stream.reads.crops),
+            drop_removed=s.drops_removed(name),
+            not_made=s.embedded.enabled and (without_raw or without_body),
+            detector=s.detector if name in s.detect.datasets else None,
+            weights=s.source.where(s.stream.name, "weights"),
+        )
 
 
 def missing_files(recipes: Iterable[Recipe]) -> list[str]:
@@ -197,16 +208,6 @@ def extract(plans: Sequence[ExtractionPlan], s: Settings, progress: Progress, *,
     return StepResult(details=details, warnings=[text for extraction in every for text in extraction.examples])
 
 
-def report_step(verb: str, what: str, result: StepResult) -> None:
-    """Print `✓ convert    3dpw/train    28 videos, ...` and warnings. Raises PipelineError with the problems."""
-    for detail in result.details:
-        out.print(f"{result.mark} {line(verb, what, detail)}")
-    for text in (*result.warnings, *result.notes):
-        out.print(f"  {DOUBT} {plain(text, keep=LAYOUT)}")
-    if result.problems:
-        raise PipelineError("\n".join(result.problems))
-
-
 def _summarize_conversion(done: convert.Conversion) -> str:
     """1 video read, 9 unchanged: 10 videos (1 rejected), 12 tracks, 380 of 400 frames kept (20 no_visible_joint)"""
     videos, frames, harmless = done.totals["videos"], done.totals["frames"], done.plan.dataset.harmless
@@ -236,8 +237,3 @@ def _summarize_extraction(done: Extraction) -> str:
 
 def _why(why: str) -> str:
     return "" if not why or why in FIRST_TIME else f"  [dim]why: {plain(why)}[/dim]"
-
-
-def status_of(root: cache.Root, *words: str) -> str:
-    """The command that shows the contents of a cache."""
-    return command("status", *words, "--cache", from_here(root))

@@ -58,9 +58,21 @@ class Section(dict[str, str]):
         """`luigi.cfg, line 23 [features] precision`: the key's line, or the section's if it has no such key."""
         if key in self.options:
             return f"--{key}"
-        line = 0 if key in self.by_set else line_of(self.file, self.heading, key if key in self else "")
+        line = 0 if key in self.by_set else self.line(key if key in self else "")
         file = BY_SET if key in self.by_set or (not line and self.by_set) else self.file
         return f"{file}{f', line {line}' if line else ''} [{self.name}]{f' {key}' if key else ''}"
+
+    def line(self, key: str = "") -> int:
+        """Number of a key's line, or of the heading, from 1; 0: not in the file."""
+        heading = ""
+        for number, line in enumerate(_lines(self.file) if self.file.is_file() else (), start=1):
+            if found := ConfigParser.SECTCRE.match(line.strip()):
+                heading = found["header"]
+                if heading == self.heading and not key:
+                    return number
+            elif key and heading == self.heading and re.match(rf"\s*{re.escape(key)}\s*[=:]", line):
+                return number
+        return 0
 
     def drop_keys(self, *keys: str) -> Section:
         values = {key: text for key, text in self.items() if key not in keys}
@@ -112,6 +124,41 @@ class SettingsFile:
     def where(self, section: str, key: str = "") -> str:
         return self.section(section).where(key)
 
+    @staticmethod
+    def read(file: Path, do: str = NO_FILE) -> SettingsFile:
+        """Read the file's sections.
+
+        Raises ConfigError, with the line, for a file in another format, and with `do` for a missing file.
+        """
+        if not file.exists():
+            raise ConfigError(f"{file.resolve()}: file not found. {do}")
+        lines = _lines(file)
+        parser = ConfigParser(interpolation=None, default_section="")  # no [DEFAULT]: its keys would be in all sections
+        parser.optionxform = str  # type: ignore[assignment, method-assign]  # letters keep their case, as in Luigi
+        try:
+            parser.read_file(lines, source=str(file))
+        except (ParsingError, DuplicateSectionError, DuplicateOptionError) as error:
+            number: int = getattr(error, "lineno", 0) or getattr(error, "errors", [(0, "")])[0][0]
+            twice = isinstance(error, DuplicateSectionError | DuplicateOptionError)
+            what = "duplicate line, delete one" if twice else "expected key = value, below a [section]"
+            raise ConfigError(f"{file}, line {number}: {what}; found {lines[number - 1].strip()[:60]!r}") from error
+        return SettingsFile(file, {name: Section(file, name, dict(parser.items(name))) for name in parser.sections()})
+
+    def apply_overrides(self) -> SettingsFile:
+        """Override sections with `--set`, and rename them with a warning. Raises ConfigError for an invalid `--set`."""
+        sections: dict[str, Section] = {}
+        for old, section in self.sections.items():
+            name = FORMERLY.get(old, old)
+            if name != old and name in self.sections:
+                raise ConfigError(f"{section.where()}: renamed to [{name}], which is there, too. Delete one.")
+            if name != old:
+                note(f"{section.where()}: renamed to [{name}]. The next version does not read the old name.")
+            sections[name] = Section(self.path, name, section, old=old)
+        for name, key, text in parse_overrides():
+            below = sections.get(name, Section(self.path, name))
+            sections[name] = Section(self.path, name, {**below, key: text}, {*below.by_set, key}, below.heading)
+        return SettingsFile(self.path, sections)
+
 
 def value_of(hint: Any, text: str, base: Path) -> Any:
     """Parse a text as this type. Paths are relative to `base`. Raises ValueError for invalid texts.
@@ -151,22 +198,6 @@ def settings_file() -> Path:
     return Path(os.environ.get("LUIGI_CONFIG_PATH") or "luigi.cfg")
 
 
-def apply_overrides(source: SettingsFile) -> SettingsFile:
-    """Override the file with `--set`, and rename sections with a warning. Raises ConfigError for an invalid `--set`."""
-    sections: dict[str, Section] = {}
-    for old, section in source.sections.items():
-        name = FORMERLY.get(old, old)
-        if name != old and name in source.sections:
-            raise ConfigError(f"{section.where()}: renamed to [{name}], which is there, too. Delete one.")
-        if name != old:
-            note(f"{section.where()}: renamed to [{name}]. The next version does not read the old name.")
-        sections[name] = Section(source.path, name, section, old=old)
-    for name, key, text in parse_overrides():
-        below = sections.get(name, Section(source.path, name))
-        sections[name] = Section(source.path, name, {**below, key: text}, {*below.by_set, key}, below.heading)
-    return SettingsFile(source.path, sections)
-
-
 @functools.cache
 def note(text: str) -> None:
     """Print a warning on standard error, once per process."""
@@ -185,39 +216,6 @@ def parse_overrides(lines: Sequence[str] | None = None) -> Iterator[tuple[str, s
         if section != old:
             note(f"--set {old}.{key}: [{old}] is renamed to [{section}]. The next version does not read the old name.")
         yield section, key, value.strip()
-
-
-def line_of(file: Path, section: str, key: str = "") -> int:
-    """Number of a key's line, or of its section's heading, from 1; 0: not in the file."""
-    heading = ""
-    for number, line in enumerate(_lines(file) if file.is_file() else (), start=1):
-        if found := ConfigParser.SECTCRE.match(line.strip()):
-            heading = found["header"]
-            if heading == section and not key:
-                return number
-        elif key and heading == section and re.match(rf"\s*{re.escape(key)}\s*[=:]", line):
-            return number
-    return 0
-
-
-def read(file: Path, do: str = NO_FILE) -> SettingsFile:
-    """Read the file's sections.
-
-    Raises ConfigError, with the line, for a file in another format, and with `do` for a missing file.
-    """
-    if not file.exists():
-        raise ConfigError(f"{file.resolve()}: file not found. {do}")
-    lines = _lines(file)
-    parser = ConfigParser(interpolation=None, default_section="")  # no [DEFAULT]: its keys would be in all sections
-    parser.optionxform = str  # type: ignore[assignment, method-assign]  # letters keep their case, as in Luigi
-    try:
-        parser.read_file(lines, source=str(file))
-    except (ParsingError, DuplicateSectionError, DuplicateOptionError) as error:
-        number: int = getattr(error, "lineno", 0) or getattr(error, "errors", [(0, "")])[0][0]
-        twice = isinstance(error, DuplicateSectionError | DuplicateOptionError)
-        what = "duplicate line, delete one" if twice else "expected key = value, below a [section]"
-        raise ConfigError(f"{file}, line {number}: {what}; found {lines[number - 1].strip()[:60]!r}") from error
-    return SettingsFile(file, {name: Section(file, name, dict(parser.items(name))) for name in parser.sections()})
 
 
 def _lines(file: Path) -> list[str]:

@@ -1,6 +1,6 @@
 """Typed settings of luigi.cfg for detection, conversion and extraction.  [raw] -> tracks -> features
 
-Other packages declare sections by entry points: see `declared_sections`.
+Other packages declare sections by entry points: see `Declared`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pipeline.features import streams
 from pipeline.features.spec import StreamSpec
 from pipeline.plug_ins import demo_data
 from pipeline.processes import cores
-from pipeline.settings.file import BY_SET, LUIGI, NO_FILE, Section, SettingsFile, apply_overrides, note, read
+from pipeline.settings.file import BY_SET, LUIGI, NO_FILE, Section, SettingsFile, note
 from pipeline.settings.schema import (
     TYPES,
     ConvertSettings,
@@ -146,17 +146,17 @@ class Declared(NamedTuple):
     values: Callable[[Settings], Iterator[SectionValues]]
     check_inputs: Callable[[Settings], None]  # raises ConfigError for settings that only training refuses
 
+    @staticmethod
+    def load() -> tuple[Declared, ...]:
+        """Import the declarations of all packages. Raises PlugInError for one that cannot be loaded."""
+        records = plug_ins.load_records(plug_ins.SECTIONS, Declared)
+        return tuple({id(record): record for record in records.values()}.values())
+
 
 def declared_names() -> tuple[str, ...]:
     """Names of sections that packages declare, without importing the packages."""
     groups = (plug_ins.SECTIONS, plug_ins.MODELS)
     return tuple(dict.fromkeys(entry.name for group in groups for entry in plug_ins.entry_points(group)))
-
-
-def declared_sections() -> tuple[Declared, ...]:
-    """Import the declarations of all packages. Raises PlugInError for one that cannot be loaded."""
-    records = plug_ins.load_records(plug_ins.SECTIONS, Declared)
-    return tuple({id(record): record for record in records.values()}.values())
 
 
 def load(file: Path, do: str = NO_FILE, *, tolerant: bool = False, optional: bool = False) -> Settings:
@@ -170,10 +170,10 @@ def load(file: Path, do: str = NO_FILE, *, tolerant: bool = False, optional: boo
     Raises ConfigError, with the line, for unknown, missing, invalid and contradictory settings.
     """
     absent = optional and not file.exists()
-    source = migrate_streams(apply_overrides(SettingsFile(file, {}) if absent else read(file, do)))
-    check_sections(source, tolerant=tolerant)
+    source = _migrate_streams((SettingsFile(file, {}) if absent else SettingsFile.read(file, do)).apply_overrides())
+    _check_sections(source, tolerant=tolerant)
     required = ("paths", "data") if absent else ()  # that have no defaults
-    values = {name: dataclass_of(source.section(name), spec) for name, spec in TYPES.items() if name not in required}
+    values = {name: _dataclass_of(source.section(name), spec) for name, spec in TYPES.items() if name not in required}
     for name in required:
         source.section(name).check_keys(field.name for field in fields(TYPES[name]))
         source.section(name).parse(TYPES[name])
@@ -184,7 +184,7 @@ def load(file: Path, do: str = NO_FILE, *, tolerant: bool = False, optional: boo
         named_paths=values.pop("paths", None),
         data=data if absent else replace(data, datasets=_check_datasets(source, data.datasets, tolerant)),
         **values,
-        readers=readers_of(source),
+        readers=_readers_of(source),
         detector=_detector_named(source, values["detect"], implied),
     )
     if source.sections.keys() & {"features", *streams.names()}:  # else there is no setting of a stream to check
@@ -195,7 +195,7 @@ def load(file: Path, do: str = NO_FILE, *, tolerant: bool = False, optional: boo
     return s
 
 
-def readers_of(source: SettingsFile) -> dict[str, Dataset]:
+def _readers_of(source: SettingsFile) -> dict[str, Dataset]:
     """Datasets that have a section, with its options; one that cannot be loaded fails on use. Raises ConfigError."""
     names = [name for name in datasets.names() if name in source.sections]
     broken = datasets.broken(names)
@@ -203,7 +203,7 @@ def readers_of(source: SettingsFile) -> dict[str, Dataset]:
     return {name: configure([source.section(name)], type(make()), make) for name, make in makers.items()}
 
 
-def dataclass_of(section: Section, spec: type[Any]) -> Any:
+def _dataclass_of(section: Section, spec: type[Any]) -> Any:
     """A section as its dataclass of TYPES. Raises ConfigError, also for a missing required key."""
     section.check_keys(field.name for field in fields(spec))
     values = section.parse(spec)
@@ -236,7 +236,7 @@ def configure(layers: Sequence[Section], kind: type[Any], make: Callable[..., T]
 OLD_KEYS: Final = ("stream", "kind", "weights", "precision", "also", "crops")  # of [features], read for one version
 
 
-def migrate_streams(source: SettingsFile) -> SettingsFile:
+def _migrate_streams(source: SettingsFile) -> SettingsFile:
     """Move old keys of [features] into sections of streams, with a warning.
 
     Raises ConfigError for stored crops, and if old and new keys contradict each other.
@@ -322,7 +322,7 @@ def _detector_named(source: SettingsFile, settings: DetectSettings, implied: str
 # -------------------------------------------------------------------------------------------------------- checks
 
 
-def check_sections(source: SettingsFile, *, tolerant: bool) -> None:
+def _check_sections(source: SettingsFile, *, tolerant: bool) -> None:
     """Raise ConfigError for an unknown section, unless `tolerant`, and for names that two packages claim."""
     names = [*TYPES, *datasets.names(), *streams.names(), *detect.names(), *declared_names()]
     if twice := sorted(name for name in {*names} if names.count(name) > 1):

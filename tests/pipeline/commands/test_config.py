@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.__main__ import main
 from pipeline.files.formats import smpl_files
-from pipeline.settings.file import read
+from pipeline.settings.file import SettingsFile
 
 CFG = """[paths]
 raw = raw
@@ -75,7 +75,7 @@ def test_all_has_every_key_of_the_file_once_with_what_it_would_be_unless_set(cfg
     settings = json.loads(capsys.readouterr().out)["settings"]
     found = {(setting["section"], setting["key"]): (setting["value"], setting["default"]) for setting in settings}
     assert len(found) == len(settings)
-    assert {(name, key) for name, keys in read(cfg).sections.items() for key in keys} <= found.keys()
+    assert {(name, key) for name, keys in SettingsFile.read(cfg).sections.items() for key in keys} <= found.keys()
     assert found["embedded", "enabled"] == (False, False)
     assert found["amass", "resampling"] == ("slerp", "slerp")
     assert found["dask", "scheduler"] == (None, None)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import pytest
 
 from pipeline import datasets
-from pipeline.commands.doctor import BodyFiles, Examination, examine
+from pipeline.commands.doctor import BODY, Examination, examine
 from pipeline.datasets.base import Dataset, ReleasePart, globs
 from pipeline.errors import RawDataError
 from pipeline.files.formats import smpl_files
@@ -210,13 +210,13 @@ def test_beside_a_complete_release_archives_may_stay(tmp_path: Path) -> None:
 
 
 def test_the_body_s_parts_are_the_files_that_a_body_needs(embedded: Any, tmp_path: Path) -> None:
-    assert (examine(BodyFiles(), embedded.body).missing, examine(BodyFiles(), embedded.body).stand_in) == ((), True)
-    assert len(examine(BodyFiles(), tmp_path).missing) == len(smpl_files.missing(tmp_path)) == 4
+    assert (examine(BODY, embedded.body).missing, examine(BODY, embedded.body).stand_in) == ((), True)
+    assert len(examine(BODY, tmp_path).missing) == len(smpl_files.missing(tmp_path)) == 4
     for file in sorted(embedded.body.iterdir()):
         shutil.copy(file, tmp_path)
-        assert len(examine(BodyFiles(), tmp_path).missing) == len(smpl_files.missing(tmp_path))
+        assert len(examine(BODY, tmp_path).missing) == len(smpl_files.missing(tmp_path))
     touch(tmp_path / "models" / "basicmodel_neutral_lbs_10_207_0_v1.1.0.pkl")
-    assert "has its name in SMPL's archive. Rename it" in problems(examine(BodyFiles(), tmp_path))
+    assert "has its name in SMPL's archive. Rename it" in problems(examine(BODY, tmp_path))
 
 
 def test_from_an_empty_raw_folder_to_a_converted_dataset_by_what_it_prints(

@@ -14,7 +14,7 @@ import pytest
 import cache
 from pipeline.files.raw.stand_in import MARKER
 from pipeline.plug_ins import demo_data
-from pipeline.recipe.recipe import by_settings, missing_files
+from pipeline.recipe.recipe import Recipe, missing_files
 from pipeline.settings.sections import load
 from vibe_extensions.part_dynamics.homography_stream import Homography
 
@@ -236,5 +236,5 @@ def test_a_body_that_is_yet_to_be_made_is_no_problem_of_a_dataset_of_another_pac
 ) -> None:
     monkeypatch.setattr("pipeline.recipe.recipe.demo_data", lambda: dataclasses.replace(demo_data(), datasets=()))
     file = luigi_cfg("3dpw", "[embedded]\nenabled = true")
-    assert missing_files(by_settings(load(file))) == []  # `config --check` has nothing to say
+    assert missing_files(Recipe.by_settings(load(file))) == []  # `config --check` has nothing to say
     assert "after the demo data are made" in ran("plan").out

@@ -9,22 +9,22 @@ from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError
-from pipeline.settings.file import SettingsFile, line_of, read
+from pipeline.settings.file import SettingsFile
 
 SHIPPED = Path(__file__).parents[3] / "luigi.cfg"
 
 
 def of(tmp_path: Path, text: str) -> SettingsFile:
     (tmp_path / "luigi.cfg").write_text(text)
-    return read(tmp_path / "luigi.cfg")
+    return SettingsFile.read(tmp_path / "luigi.cfg")
 
 
 def test_every_value_of_the_shipped_file_knows_the_line_that_it_stands_in() -> None:
-    lines, found = SHIPPED.read_text().splitlines(), read(SHIPPED)
+    lines, found = SHIPPED.read_text().splitlines(), SettingsFile.read(SHIPPED)
     for name, section in found.sections.items():
-        assert lines[line_of(SHIPPED, name) - 1] == f"[{name}]"
+        assert lines[section.line() - 1] == f"[{name}]"
         for key, text in section.items():
-            assert lines[line_of(SHIPPED, name, key) - 1] == f"{key} = {text}"
+            assert lines[section.line(key) - 1] == f"{key} = {text}"
 
 
 @hypothesis.settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -52,13 +52,13 @@ def test_it_reads_what_luigi_does_and_counts_the_lines_between(tmp_path, section
     luigi.optionxform = str  # type: ignore[assignment, method-assign]
     luigi.read(found.path)
     assert {name: dict(luigi[name]) for name in luigi.sections()} == found.sections
-    assert {(name, key): line_of(found.path, name, key) for name, keys in found.sections.items() for key in keys} == at
+    assert {(name, key): keys.line(key) for name, keys in found.sections.items() for key in keys} == at
 
 
 def test_a_value_of_several_lines_stands_where_its_key_does(tmp_path: Path) -> None:
     found = of(tmp_path, "[data]\ndatasets = amass\n  3dpw\nother: 1\n").section("data")
     assert found == {"datasets": "amass\n3dpw", "other": "1"}
-    assert [line_of(found.file, "data", key) for key in ("", "datasets", "other", "absent")] == [1, 2, 4, 0]
+    assert [found.line(key) for key in ("", "datasets", "other", "absent")] == [1, 2, 4, 0]
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_a_value_of_several_lines_stands_where_its_key_does(tmp_path: Path) -> N
 def test_what_is_no_settings_file_is_told_with_its_line(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "luigi.cfg").write_bytes(text.encode("latin-1"))
     with pytest.raises(ConfigError) as told:
-        read(tmp_path / "luigi.cfg")
+        SettingsFile.read(tmp_path / "luigi.cfg")
     assert str(told.value) == f"{tmp_path / 'luigi.cfg'}{message}"
 
 
@@ -85,7 +85,7 @@ def test_what_is_no_settings_file_is_told_with_its_line(tmp_path: Path, text: st
 def test_whatever_the_file_holds_the_error_is_of_one_line(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "luigi.cfg").write_bytes(data)
     try:
-        read(tmp_path / "luigi.cfg")
+        SettingsFile.read(tmp_path / "luigi.cfg")
     except ConfigError as error:
         assert "luigi.cfg, line " in str(error)
         assert len(str(error).splitlines()) == 1

@@ -86,7 +86,7 @@ def _predict(args: argparse.Namespace, out: Path) -> tuple[list[dict[str, Any]],
         summary, problems = _write(args, job, overlay=bool(args.overlay))
         return [summary], problems
     streams = jobs.streams_of(model, loaded, raw, args.weights, args.pose_embedding)
-    n_left_out = prepare.prepare(prepare.resolve(_preparing(args, raw, loaded), streams))
+    n_left_out = prepare.Preparation.resolve(_preparing(args, raw, loaded), streams).run()
     found = [f"{OwnVideos.name}/{split}" for split in OwnVideos.splits]
     splits = [name for name in found if (split := committed_split(args.cache, name)) is not None and len(split.tracks)]
     if not splits:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 import cache
 from pipeline.cli.command_line import Command, json_option, whole, workers_option
-from pipeline.cli.console import DONE, DOUBT, IDLE, WRONG, CommandResult, err, print_result
+from pipeline.cli.console import DONE, DOUBT, IDLE, WRONG, CommandResult, err
 from pipeline.cli.progress import Progress, bar, silent
 from pipeline.cli.text import FEW, count, few
 from pipeline.datasets import find_installed
@@ -73,7 +73,7 @@ def _run(args: argparse.Namespace) -> int:
     _add_text(result, compared, every=args.all)
     if args.pictures is None:
         result.line("images were not compared: add --pictures 3", IDLE)
-    return print_result(result, as_json=args.json)
+    return result.print(as_json=args.json)
 
 
 def _add_text(result: CommandResult, compared: Sequence[Comparison], *, every: bool) -> None:
