@@ -149,9 +149,8 @@ def write_clip(shown: Shown, out: Path, *, progress: Progress = silent) -> tuple
     n_written = with_rows = 0
     with video_writer(out, (fps if math.isfinite(fps) else rate_of(source)) / step, source.size()) as write:
         for frame, image in frames_of(source, int(indices[0]) % step, step, int(indices[-1]) + 1):
-            present = [(person, person.rows[frame.index]) for person in people if frame.index in person.rows]
-            write(_draw_frame(frame, image, people, present, bodies, shown))
-            n_written, with_rows = n_written + 1, with_rows + bool(present)
+            write(_draw_frame(frame, image, people, bodies, shown))
+            n_written, with_rows = n_written + 1, with_rows + any(frame.index in person.rows for person in people)
             progress(frame.index, max(total, frame.index), video)
     return n_written, with_rows
 
@@ -165,15 +164,11 @@ def _require_h264(out: Path) -> None:
 
 
 def _draw_frame(
-    frame: Frame,
-    image: Image,
-    people: list[_Person],
-    present: list[tuple[_Person, int]],
-    bodies: LabelledBodies | None,
-    shown: Shown,
+    frame: Frame, image: Image, people: list[_Person], bodies: LabelledBodies | None, shown: Shown
 ) -> Image:
     """Draw the people with a row in this frame, and detections without a track, over a copy of its image."""
     image, size = image.copy(), max(1.0, min(image.shape[:2]) / CAPTION_FOR)
+    present = [(person, person.rows[frame.index]) for person in people if frame.index in person.rows]
     if not present:
         image[...] = (image.mean(axis=2, keepdims=True) * DIMMED).astype(np.uint8)
     if bodies is not None:

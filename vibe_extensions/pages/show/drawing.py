@@ -139,10 +139,7 @@ def rgb(colour: str) -> tuple[int, int, int]:
 def draw_label(
     image: Image, text: str, left: float, bottom: float, size: float, colour: Sequence[int], taken: list[Array]
 ) -> None:
-    """Draw the label of a box, in place: inside the image, between its captions, and past the labels in `taken`.
-
-    taken: left, top, right and bottom of the labels in this image; this one is added.
-    """
+    """Draw a box's label inside the image, between its captions, past those at `taken` (x, y, x, y); adds its own."""
     (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.4 * size, 1)
     left, line = max(0, min(left, image.shape[1] - width)), height + round(4 * size)
     first, last = round(2 * BAND_PX * size), image.shape[0] - round(BAND_PX * size)
