@@ -1,7 +1,8 @@
 """Frames of many clips, decoded by supervised processes.  [pixels] -> raw keypoints
 
-Each process decodes one clip after the other, two batches ahead. Frames of the earliest open clip come first, so that
-few clips are unfinished at any time.
+As in `pipeline.features.engine.run`, a job is what one process decodes in order, here a clip, and a task is what is
+sent to it at once, here up to `size` frames. Processes are two tasks ahead. Frames of the earliest open clip come
+first, so that few clips are unfinished at any time.
 """
 
 from __future__ import annotations
@@ -35,20 +36,20 @@ class _ClipFrame(NamedTuple):
     camera: list[float] | None  # `_camera_motion` from the frame before
 
 
-class DecodedBatch(NamedTuple):
-    """The next frames of a clip."""
+class DecodedTask(NamedTuple):
+    """The frames of a task: the next ones of a clip."""
 
     clip: str
     frames: list[_ClipFrame]
-    ended: bool  # this is the clip's last batch
+    ended: bool  # this is the clip's last task
     problem: RawDataError | None = None  # why the clip cannot be read
 
 
-Task = tuple[str, int]  # a clip, and the first frame of a batch
+Task = tuple[str, int]  # a clip, and the task's first frame
 
 
 class ClipDecoding:
-    """Decodes batches of up to `size` frames in one process, and continues where it stopped in a clip."""
+    """Decodes tasks of up to `size` frames in one process, and continues where it stopped in a clip."""
 
     def __init__(self, raw: Path, size: int) -> None:
         self._raw, self._size = raw, size
@@ -56,7 +57,7 @@ class ClipDecoding:
         self._frames: Iterator[Frame]
         self._before: homography.Bytes | None = None  # the frame before, grey and small
 
-    def __call__(self, task: Task) -> DecodedBatch:
+    def __call__(self, task: Task) -> DecodedTask:
         alive()
         if self._clip != task[0] or (self._position != task[1] and not self._over):
             (self._clip, self._position), self._over = task, False
@@ -76,7 +77,7 @@ class ClipDecoding:
             frames.append(_ClipFrame(frame.index, frame.image, colours, _camera_motion(self._before, small)))
             self._before = small
         self._position += len(frames)
-        return DecodedBatch(self._clip, frames, self._over, problem)
+        return DecodedTask(self._clip, frames, self._over, problem)
 
 
 def _small(image: Image | None) -> homography.Bytes | None:
@@ -93,39 +94,39 @@ def _camera_motion(before: homography.Bytes | None, now: homography.Bytes | None
 
 
 class Decoders:
-    """`n` decoding processes, started when first needed. `size`: frames per batch; `threads`: threads per decoder."""
+    """`n` decoding processes, started when first needed. `size`: frames per task; `threads`: threads per decoder."""
 
     def __init__(self, raw: Path, n: int, size: int, *, threads: int, timeout: float) -> None:
         self._raw, self._n, self._size, self._timeout = raw, n, size, timeout
         self._env = {VIDEO_THREADS: str(threads)}
-        self._waiting: dict[str, list[DecodedBatch]] = {}  # open clip -> batches received, in order
+        self._waiting: dict[str, list[DecodedTask]] = {}  # open clip -> decoded tasks, in order
 
-    def batches(self, clips: Iterator[str]) -> Generator[DecodedBatch]:
+    def decode(self, clips: Iterator[str]) -> Generator[DecodedTask]:
         """Yield all frames, in order within each clip. Clips are decoded side by side, the earliest first."""
         jobs = map(self._tasks, clips)
         works = [ClipDecoding(self._raw, self._size)] * self._n
-        with Pool[Task, DecodedBatch](works, jobs, timeout=self._timeout, env=self._env) as pool:
+        with Pool[Task, DecodedTask](works, jobs, timeout=self._timeout, env=self._env) as pool:
             while pool.has_more or not pool.is_idle or self._waiting:
-                ready = next((batches for batches in self._waiting.values() if batches), None)
+                ready = next((tasks for tasks in self._waiting.values() if tasks), None)
                 for result in pool.poll(0 if ready else 1):
                     clip, start = result.task
-                    batch = result.get()
-                    if isinstance(batch, Failed):
-                        failure = f"after frame {start}: the process that decodes it {batch.message}"
-                        batch = DecodedBatch(clip, [], True, Video(self._raw, clip).unreadable(failure))
+                    decoded = result.get()
+                    if isinstance(decoded, Failed):
+                        failure = f"after frame {start}: the process that decodes it {decoded.message}"
+                        decoded = DecodedTask(clip, [], True, Video(self._raw, clip).unreadable(failure))
                     if clip in self._waiting:  # else beyond the end of the clip
-                        self._waiting[clip].append(batch)
+                        self._waiting[clip].append(decoded)
                 if ready:
-                    batch = ready.pop(0)
-                    if batch.ended:
-                        del self._waiting[batch.clip]
-                    yield batch
+                    decoded = ready.pop(0)
+                    if decoded.ended:
+                        del self._waiting[decoded.clip]
+                    yield decoded
 
     def _tasks(self, clip: str) -> Iterator[Task | None]:
-        """Yield batches to decode of one clip, None while a decoded one waits."""
+        """Yield the tasks of one clip; None while a decoded one waits."""
         start, self._waiting[clip] = 0, []
-        while (batches := self._waiting.get(clip)) is not None and not any(batch.ended for batch in batches):
-            if batches:
+        while (tasks := self._waiting.get(clip)) is not None and not any(decoded.ended for decoded in tasks):
+            if tasks:
                 yield None
             else:
                 yield clip, start

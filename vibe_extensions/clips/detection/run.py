@@ -31,7 +31,7 @@ from pipeline.files.raw.files import file_digest
 from pipeline.processes import cores
 from pipeline.processes.workers import connect_workers
 from pipeline.recipe.recipe import StepResult
-from vibe_extensions.clips.detection.decoders import DecodedBatch, Decoders
+from vibe_extensions.clips.detection.decoders import DecodedTask, Decoders
 from vibe_extensions.clips.detection.writing import note_speed, open_people, people_text, rename_clip, write_clip
 
 MOST_CLIPS: Final = 16  # per task
@@ -219,9 +219,9 @@ class _OpenClip:
         """Whether the detector has seen all frames."""
         return self.has_ended and self._n_written == len(self.decoded)
 
-    def add_batch(self, batch: DecodedBatch) -> Iterator[_WaitingFrame]:
+    def add_task(self, task: DecodedTask) -> Iterator[_WaitingFrame]:
         """Record decoded frames, and yield those to pass to the detector."""
-        for frame in batch.frames:
+        for frame in task.frames:
             before, colours = self._before, frame.colours
             changed = 0.0 if colours is None or before is None else difference(before, colours)
             self.differences.append(changed)
@@ -237,7 +237,7 @@ class _OpenClip:
                 self.decoded.append(frame.number)
                 self._shape = frame.image.shape
                 yield _WaitingFrame(self, frame.number, frame.image, not (follows and same_scene))
-        self.has_ended |= batch.ended
+        self.has_ended |= task.ended
 
     def add_people(self, frame: int, people: People) -> None:
         """Store a frame's people. They are written in frame order."""
@@ -283,17 +283,17 @@ class _DetectionRun:
 
     def run(self) -> None:
         """Detect people in all clips. Raises what `detect` raises."""
-        with contextlib.closing(self.decoders.batches(self._next_clips())) as batches:
+        with contextlib.closing(self.decoders.decode(self._next_clips())) as tasks:
             try:
-                self._detect_all(batches)
+                self._detect_all(tasks)
             finally:
                 for clip in self.open.values():
                     clip.text.close()
 
-    def _detect_all(self, batches: Iterator[DecodedBatch]) -> None:
-        while (batch := self._next(batches)) is not None:
-            clip = self.open[batch.clip]
-            for frame in clip.add_batch(batch):  # wait for a full batch of one size, unless too many wait
+    def _detect_all(self, tasks: Iterator[DecodedTask]) -> None:
+        while (task := self._next(tasks)) is not None:
+            clip = self.open[task.clip]
+            for frame in clip.add_task(task):  # wait for a full batch of one size, unless too many wait
                 same = self.waiting.setdefault(frame.image.shape, [])
                 same.append(frame)
                 if (frame.number + 1) % self.every:
@@ -302,9 +302,9 @@ class _DetectionRun:
                     self._detect(frame.image.shape)
                 elif sum(map(len, self.waiting.values())) > WAITING * self.size:
                     self._detect(max(self.waiting, key=lambda shape: len(self.waiting[shape])))
-            self.report.undecoded += sum(frame.image is None for frame in batch.frames)
-            if batch.problem is not None:
-                self._give_up(clip, batch.problem)
+            self.report.undecoded += sum(frame.image is None for frame in task.frames)
+            if task.problem is not None:
+                self._give_up(clip, task.problem)
             else:
                 self._finish(clip)
         for shape in list(self.waiting):
@@ -315,12 +315,12 @@ class _DetectionRun:
             self.open[files.clip] = _OpenClip(files, self.every)
             yield files.clip
 
-    def _next(self, batches: Iterator[DecodedBatch]) -> DecodedBatch | None:
+    def _next(self, tasks: Iterator[DecodedTask]) -> DecodedTask | None:
         began = time.monotonic()
-        batch = next(batches, None)
+        task = next(tasks, None)
         self.report.decoding += time.monotonic() - began
         self.report.seconds = time.monotonic() - self.began
-        return batch
+        return task
 
     def _detect(self, shape: tuple[int, ...]) -> None:
         """Detect people in the waiting frames of one size."""
