@@ -34,11 +34,6 @@ def load(stream: Stream, machine: Machine, recorded: Mapping[str, Any] | None) -
         return computer, stream.provenance if computer is None else computer.provenance
 
 
-def device_of(provenance: Sequence[Mapping[str, Any] | None]) -> str:
-    """The device of several streams' networks; "" without a network."""
-    return next((str(of_stream["device"]) for of_stream in provenance if of_stream and "device" in of_stream), "")
-
-
 def numbers_of(
     stream: Stream, computer: Callable[..., NDArray[np.float32]], crops: NDArray[np.uint8], labels: Labels
 ) -> NDArray[np.float32]:

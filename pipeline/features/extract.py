@@ -23,7 +23,7 @@ from pipeline.cli.progress import Progress, silent
 from pipeline.conversion.committed import speed_of
 from pipeline.conversion.identity import differing
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.features.computing import device_of, load
+from pipeline.features.computing import load
 from pipeline.features.engine.meter import Meter
 from pipeline.features.engine.run import Output, Run
 from pipeline.features.engine.shards import Counts, PendingShard
@@ -222,8 +222,8 @@ class _ParallelRun:
             size = max(1, min(most, len(target) // (4 * n)))
             groups = [target[at : at + size] for at in range(0, len(target), size)]
             tasks = [[sorted(shards.intersection(group)) for shards in self._targets] for group in groups]
-            device = device_of(agreed)
-            self.meter = Meter(decoders=0, lanes=0, device=f"{n} x {device}" if device and n > 1 else device)
+            self.meter = Meter(decoders=0, lanes=0)
+            self.meter.note_device(agreed, n)
             for extracted, meter in workers.as_completed(functools.partial(self._share.extract, agreed), tasks):
                 for output, (staged, counts) in extracted:
                     self._writers[output].accept(staged)

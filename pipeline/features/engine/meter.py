@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -33,6 +33,11 @@ class Meter:
         with _ADDING:
             for stage, spent in seconds.items():
                 self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
+
+    def note_device(self, provenance: Sequence[Mapping[str, Any] | None], processes: int = 1) -> None:
+        """Note the device of several streams' networks, if any; processes: with one each."""
+        device = next((str(of_stream["device"]) for of_stream in provenance if of_stream and "device" in of_stream), "")
+        self.device = f"{processes} x {device}" if device and processes > 1 else device
 
     def include(self, other: Meter) -> None:
         self.frames, self.rows = self.frames + other.frames, self.rows + other.rows

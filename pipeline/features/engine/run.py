@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 
 from cache import Split, StreamShards
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.features.computing import compute_labels, device_of, load, numbers_of
+from pipeline.features.computing import compute_labels, load, numbers_of
 from pipeline.features.engine.meter import Meter
 from pipeline.features.engine.shards import OpenShards, PendingShard
 from pipeline.features.engine.tasks import MOST_PERSONS, MOST_ROWS, Batch, Batches, Job, Tasks
@@ -202,7 +202,7 @@ class Run(Generic[T]):
                 todo = shard.todo(shard.start, shard.stop)
                 if len(todo) and computer is None:
                     computer, out.provenance = load(out.stream, self._resources.machine(self._process), out.recorded)
-                    self.meter.device = device_of(self.provenance)
+                    self.meter.note_device(self.provenance)
                 for at in range(0, len(todo), at_once):
                     rows = todo[at : at + at_once]
                     labels = label_batch(self._split, rows, out.stream.reads)
@@ -240,7 +240,8 @@ class Run(Generic[T]):
             raise ConfigError(f"workers {workers}: expected at most {most}, {MOST_WORKERS} for each core here")
         slots = [out.load(self._resources.machine(self._process), workers) for out in self._outputs]
         lanes = max(out.threads for out in self._outputs)
-        self.meter = Meter(decoders=workers, lanes=lanes, device=device_of(self.provenance))
+        self.meter = Meter(decoders=workers, lanes=lanes)
+        self.meter.note_device(self.provenance)
         self._tasks.batches = [out.batches for out in self._outputs]
         self._report()
         self._pool = Pool(
