@@ -81,8 +81,8 @@ class Ablation(PipelineTask):
 
     def show(self) -> None:
         """Print the first protocol's rows, those beside published figures, and the files with the others."""
-        by_variant, folder = self._runs(), settings().paths.runs
-        rows = table(by_variant)
+        table, folder = self._table(), settings().paths.runs
+        rows = table.rows
         for split, protocol in dict.fromkeys((row.split, row.protocol) for row in rows):
             of_split = [row for row in rows if (row.split, row.protocol) == (split, protocol)]
             is_first = protocol == next(row.protocol for row in rows if row.split == split)
@@ -101,27 +101,26 @@ class Ablation(PipelineTask):
         seeds = max(row.seeds for row in rows)
         spread = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
         console.out.print(f"\n[dim]{UNITS}; {spread}[/dim]\n")
-        if is_stand_in(by_variant):
+        if table.stand_in:
             console.out.print(DEMO_DATA)
         fact("numbers", f"{', '.join(from_here(folder / name) for name in FILES)} (all protocols)")
         for name, why in self._left_out().items():
             warn(f"skipped {name}: {why}")
 
     def _texts(self) -> dict[str, str]:
-        by_variant = self._runs()
-        rows = table(by_variant)
-        return dict(zip(FILES, (as_csv(rows), as_json(by_variant, rows, self._left_out())), strict=True))
+        table = self._table()
+        return dict(zip(FILES, (table.as_csv(), table.as_json(self._left_out())), strict=True))
 
     def _trainings(self) -> list[tuple[str, int]]:
         """Variant ("" for the configuration itself) and seed."""
         return [("" if name == AS_CONFIGURED else name, seed) for name in self._variants() for seed in self._seeds()]
 
-    def _runs(self) -> Runs:
+    def _table(self) -> AblationTable:
         by_variant: dict[str, dict[str, Metrics]] = {}
         for variant, seed in self._trainings():
             folder = runs.run_folder(train_config(variant, seed))
             by_variant.setdefault(variant or AS_CONFIGURED, {})[folder.name] = read_metrics(folder)
-        return by_variant
+        return AblationTable(by_variant)
 
     def _variants(self) -> list[str]:
         if not self.variants:
@@ -164,7 +163,7 @@ def left_out(base: TrainConfig) -> dict[str, str]:
     return reasons
 
 
-class MeanError(NamedTuple):
+class _MeanError(NamedTuple):
     """One number of the table."""
 
     mean: float  # over the seeds
@@ -180,7 +179,7 @@ class AblationRow:
     model: str
     seeds: int  # number of averaged runs; 0: a published figure
     frames: int
-    errors: Mapping[str, MeanError]  # by metric; missing without labelled frames
+    errors: Mapping[str, _MeanError]  # by metric; missing without labelled frames
 
     @property
     def means(self) -> dict[str, float]:
@@ -194,62 +193,62 @@ class AblationRow:
         return f"{mean:.1f}" + ("" if spread is None else f" ± {spread:.1f}")
 
 
-def table(by_variant: Runs) -> list[AblationRow]:
+class AblationTable:
     """All models of the runs on all their evaluation splits, baselines first."""
-    first = next(iter(next(iter(by_variant.values())).values()))
-    splits = splits_of(first)
-    return [row for s in splits for protocol in by_protocol(first[s]) for row in _rows(by_variant, s, protocol)]
 
+    def __init__(self, by_variant: Runs) -> None:
+        self.by_variant = by_variant
+        # Are any of the runs of demo data?
+        self.stand_in = any(metrics["stand_in"] for by_seed in by_variant.values() for metrics in by_seed.values())
+        first = next(iter(next(iter(by_variant.values())).values()))
+        self.rows = [
+            row for s in splits_of(first) for protocol in by_protocol(first[s]) for row in self._rows_of(s, protocol)
+        ]
 
-def _rows(by_variant: Runs, split: str, protocol: str) -> Iterator[AblationRow]:
-    results = {
-        variant: [by_protocol(metrics[split]).get(protocol, {}) for metrics in by_seed.values()]
-        for variant, by_seed in by_variant.items()
-    }
-    first = next(iter(results.values()))[0]
-    if not all(result for by_seed in results.values() for result in by_seed):
-        return  # not evaluated by this protocol
+    def as_csv(self) -> str:
+        """A line per row, with mean and spread of each error, empty without one."""
+        measured = table_metrics(row.means for row in self.rows)
+        errors = [column for name in measured for column in (name, f"{name}_spread")]
+        lines: list[list[Any]] = [["split", "protocol", "model", "seeds", *errors, "frames"]]
+        for row in self.rows:
+            values = [number for name in measured for number in row.errors.get(name, (None, None))]
+            rounded = ["" if number is None else round(number, 2) for number in values]
+            lines.append([row.split, row.protocol, row.model, row.seeds, *rounded, row.frames])
+        return runs.csv_text(lines)
 
-    def row(model: str, by_seed: Sequence[Metrics]) -> AblationRow:
-        measured = (name for name in table_metrics(by_seed) if all(name in metrics for metrics in by_seed))
-        numbers = {name: [float(metrics[name]) for metrics in by_seed] for name in measured}
-        errors = {name: MeanError(fmean(n), stdev(n) if len(n) > 1 else None) for name, n in numbers.items()}
-        return AblationRow(split, protocol, model, len(by_seed), first["frames"], errors)
+    def as_json(self, left: Mapping[str, str]) -> str:
+        """The rows with all digits, their runs, and whether these are of demo data."""
+        content = {
+            "stand_in": self.stand_in,
+            "runs": {variant: list(by_folder) for variant, by_folder in self.by_variant.items()},
+            "left_out": dict(left),
+            "rows": [
+                {**asdict(row), "errors": {n: error._asdict() for n, error in row.errors.items()}} for row in self.rows
+            ],
+        }
+        return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
-    yield row("constant mean body", [first["baseline"]])  # the same for every run
-    for variant, by_seed in results.items():
-        yield row(NAMES.get(variant, variant), by_seed)
-        if variant == PER_FRAME and all("smoothed" in result for result in by_seed):
-            yield row("per frame, smoothed in time", [result["smoothed"] for result in by_seed])
-    if (split, protocol) == published.ABLATION_OF and not is_stand_in(by_variant):
-        for name, numbers in published.ABLATION.items():
-            errors = {metric: MeanError(number, None) for metric, number in numbers.items()}
-            yield AblationRow(split, protocol, f"{NAMES.get(name, name)}, published", 0, 0, errors)
+    def _rows_of(self, split: str, protocol: str) -> Iterator[AblationRow]:
+        results = {
+            variant: [by_protocol(metrics[split]).get(protocol, {}) for metrics in by_seed.values()]
+            for variant, by_seed in self.by_variant.items()
+        }
+        first = next(iter(results.values()))[0]
+        if not all(result for by_seed in results.values() for result in by_seed):
+            return  # not evaluated by this protocol
 
+        def row(model: str, by_seed: Sequence[Metrics]) -> AblationRow:
+            measured = (name for name in table_metrics(by_seed) if all(name in metrics for metrics in by_seed))
+            numbers = {name: [float(metrics[name]) for metrics in by_seed] for name in measured}
+            errors = {name: _MeanError(fmean(n), stdev(n) if len(n) > 1 else None) for name, n in numbers.items()}
+            return AblationRow(split, protocol, model, len(by_seed), first["frames"], errors)
 
-def as_csv(rows: Sequence[AblationRow]) -> str:
-    """A line per row, with mean and spread of each error, empty without one."""
-    measured = table_metrics(row.means for row in rows)
-    errors = [column for name in measured for column in (name, f"{name}_spread")]
-    lines: list[list[Any]] = [["split", "protocol", "model", "seeds", *errors, "frames"]]
-    for row in rows:
-        values = [number for name in measured for number in row.errors.get(name, (None, None))]
-        rounded = ["" if number is None else round(number, 2) for number in values]
-        lines.append([row.split, row.protocol, row.model, row.seeds, *rounded, row.frames])
-    return runs.csv_text(lines)
-
-
-def as_json(by_variant: Runs, rows: Sequence[AblationRow], left: Mapping[str, str]) -> str:
-    """The rows with all digits, their runs, and whether these are of demo data."""
-    content = {
-        "stand_in": is_stand_in(by_variant),
-        "runs": {variant: list(by_folder) for variant, by_folder in by_variant.items()},
-        "left_out": dict(left),
-        "rows": [{**asdict(row), "errors": {n: error._asdict() for n, error in row.errors.items()}} for row in rows],
-    }
-    return json.dumps(content, indent=2, allow_nan=False) + "\n"
-
-
-def is_stand_in(by_variant: Runs) -> bool:
-    """Are any of the runs of demo data?"""
-    return any(metrics["stand_in"] for by_seed in by_variant.values() for metrics in by_seed.values())
+        yield row("constant mean body", [first["baseline"]])  # the same for every run
+        for variant, by_seed in results.items():
+            yield row(NAMES.get(variant, variant), by_seed)
+            if variant == PER_FRAME and all("smoothed" in result for result in by_seed):
+                yield row("per frame, smoothed in time", [result["smoothed"] for result in by_seed])
+        if (split, protocol) == published.ABLATION_OF and not self.stand_in:
+            for name, numbers in published.ABLATION.items():
+                errors = {metric: _MeanError(number, None) for metric, number in numbers.items()}
+                yield AblationRow(split, protocol, f"{NAMES.get(name, name)}, published", 0, 0, errors)

@@ -10,7 +10,7 @@ import torch
 
 from pipeline.errors import ConfigError
 from tasks import Ablation, Train, TrainMPoser, ablation
-from tasks.ablation import FILES, default_variants, left_out
+from tasks.ablation import FILES, AblationTable, default_variants, left_out
 from tasks.training import mposer_config, train_config
 from vibe_model import runs
 from vibe_model.vibe.config import MPoserConfig, TrainConfig
@@ -36,7 +36,7 @@ THREE_SEEDS: ablation.Runs = {
 
 
 def test_the_table_holds_mean_and_spread_over_seeds_beside_the_baselines() -> None:
-    rows = {row.model: row for row in ablation.table(THREE_SEEDS) if row.protocol == "default"}
+    rows = {row.model: row for row in AblationTable(THREE_SEEDS).rows if row.protocol == "default"}
     assert list(rows) == [
         "constant mean body",
         "per frame, no temporal encoder",
@@ -50,16 +50,16 @@ def test_the_table_holds_mean_and_spread_over_seeds_beside_the_baselines() -> No
     assert [error.spread for error in errors[1:]] == pytest.approx([4 / 2**0.5, 1 / 2**0.5, 3 / 2**0.5])
     assert [row.seeds for row in rows.values()] == [1, 2, 2, 2]
     assert all(row.frames == 1119 for row in rows.values())
-    published = [row for row in ablation.table(THREE_SEEDS) if row.protocol == "published" and row.seeds]
+    published = [row for row in AblationTable(THREE_SEEDS).rows if row.protocol == "published" and row.seeds]
     assert [row.errors["pa_mpjpe"].mean for row in published] == pytest.approx([135.4, 83.0, 79.5, 52.5])
     odd = {"mposer": {"m-0": run_of(50.0, accel=20.0), "m-1": run_of(53.0)}}
-    assert all("accel" not in row.errors for row in ablation.table(odd) if row.seeds), (
+    assert all("accel" not in row.errors for row in AblationTable(odd).rows if row.seeds), (
         "an error that one seed lacks has no mean"
     )
 
 
 def test_the_papers_figures_are_below_ones_own_on_real_data_by_their_protocol() -> None:
-    published = {row.model: row for row in ablation.table(THREE_SEEDS) if not row.seeds}
+    published = {row.model: row for row in AblationTable(THREE_SEEDS).rows if not row.seeds}
     assert {row.protocol for row in published.values()} == {"published"}
     by_name = {name: [error.mean for error in row.errors.values()] for name, row in published.items()}
     assert by_name["G + MPoser prior, published"] == [54.1, 87.0, 103.9, 28.2]
@@ -72,13 +72,13 @@ def test_the_papers_figures_are_below_ones_own_on_real_data_by_their_protocol() 
     expected = [[53.7, 85.9], [54.2, 86.6], [53.6, 85.3], [52.4, 82.7]]
     assert [by_name[f"G + D_M, {name}, published"] for name in others] == expected
     demo = {"mposer": {"m-0": run_of(50.0, stand_in=True)}}
-    assert all(row.seeds for row in ablation.table(demo))
+    assert all(row.seeds for row in AblationTable(demo).rows)
 
 
 def test_the_terminal_shows_the_first_protocol_and_the_one_with_published_figures(asking, monkeypatch, capsys) -> None:
     for stand_in, protocols in ((False, ["", ", protocol published"]), (True, [""])):
         by_variant = {"mposer": {"m-0": run_of(50.0, stand_in=stand_in)}}
-        monkeypatch.setattr(Ablation, "_runs", lambda self, shown=by_variant: shown)
+        monkeypatch.setattr(Ablation, "_table", lambda self, shown=by_variant: AblationTable(shown))
         asking({}, variants="mposer").show()
         lines = capsys.readouterr().out.splitlines()
         assert [line for line in lines if line.startswith("3dpw/test")] == [
@@ -87,7 +87,7 @@ def test_the_terminal_shows_the_first_protocol_and_the_one_with_published_figure
 
 
 def test_csv_has_two_columns_an_error_and_empty_cells() -> None:
-    lines = list(csv.DictReader(io.StringIO(ablation.as_csv(ablation.table(THREE_SEEDS)))))
+    lines = list(csv.DictReader(io.StringIO(AblationTable(THREE_SEEDS).as_csv())))
     per_frame, mposer = (next(line for line in lines if line["model"].startswith(n)) for n in ("per frame,", "G + MP"))
     assert (per_frame["pa_mpjpe"], per_frame["pa_mpjpe_spread"]) == ("82.0", "2.83")
     assert (per_frame["accel"], per_frame["accel_spread"]) == ("30.0", "0.0")
@@ -95,12 +95,12 @@ def test_csv_has_two_columns_an_error_and_empty_cells() -> None:
 
 
 def test_json_has_all_digits_and_the_runs() -> None:
-    found = json.loads(ablation.as_json(THREE_SEEDS, ablation.table(THREE_SEEDS), {"without-3dpw": "why"}))
+    found = json.loads(AblationTable(THREE_SEEDS).as_json({"without-3dpw": "why"}))
     assert found["runs"] == {"per-frame": ["p-0", "p-1"], "mposer": ["m-0", "m-1"]}
     assert (found["stand_in"], found["left_out"]) == (False, {"without-3dpw": "why"})
     demo = {"mposer": {"m-0": run_of(50.04, stand_in=True)}}
-    assert json.loads(ablation.as_json(demo, ablation.table(demo), {}))["stand_in"] is True
-    assert [row.text("pa_mpjpe") for row in ablation.table(demo)[:2]] == ["135.4", "50.0"]
+    assert json.loads(AblationTable(demo).as_json({}))["stand_in"] is True
+    assert [row.text("pa_mpjpe") for row in AblationTable(demo).rows[:2]] == ["135.4", "50.0"]
     row = next(row for row in found["rows"] if row["model"] == "G + MPoser prior")
     assert row["errors"] == {"pa_mpjpe": {"mean": 51.5, "spread": pytest.approx(3 / 2**0.5)}}
 
