@@ -45,11 +45,6 @@ def warn(text: str) -> None:
     console.out.print(f"  {console.DOUBT} {plain(text)}")
 
 
-def complain(text: str) -> None:
-    """✗ convert    penn_action/train         which file, what was expected, what was found, what to do"""
-    console.err.print(f"{console.WRONG} {plain(text)}")
-
-
 def fact(name: str, value: str) -> None:
     """cache      data/cache"""
     console.out.print(f"{name:<10} {value}")
@@ -102,7 +97,7 @@ class PipelineTask(luigi.Task):
         try:
             self.work()
         finally:
-            forget()
+            _complete.clear()  # something has changed
 
     def say(self, detail: str, *, mark: str = console.DONE) -> None:
         say(self.verb, self.what, detail, mark=mark)
@@ -123,9 +118,16 @@ class PipelineTask(luigi.Task):
 
             yield show_both
 
+    @staticmethod
+    def message_of(error: BaseException) -> str:
+        """An error's message; system errors name the cache or the runs."""
+        if not isinstance(error, OSError):  # settings() itself may raise others
+            return error_text(error)
+        return error_text(error, [settings().paths.cache, settings().paths.runs])
+
     def on_failure(self, exception: BaseException) -> Any:
         """Text of a failure on Luigi's page: the message of a user error, else a traceback."""
-        return message_of(exception) if isinstance(exception, USER_ERRORS) else super().on_failure(exception)
+        return self.message_of(exception) if isinstance(exception, USER_ERRORS) else super().on_failure(exception)
 
 
 def _luigi_page(task: luigi.Task) -> Progress:
@@ -148,15 +150,3 @@ def _luigi_page(task: luigi.Task) -> Progress:
             warn(f"Luigi's scheduler does not answer ({error}): its page shows no progress. The work continues.")
 
     return show
-
-
-def message_of(error: BaseException) -> str:
-    """An error's message; system errors name the cache or the runs."""
-    if not isinstance(error, OSError):  # settings() itself may raise others
-        return error_text(error)
-    return error_text(error, [settings().paths.cache, settings().paths.runs])
-
-
-def forget() -> None:
-    """Forget complete tasks, since something has changed."""
-    _complete.clear()

@@ -184,7 +184,7 @@ class Data(PipelineTask):
 
     def requires(self) -> Iterator[PipelineTask]:
         of_labels = any(not spec.stream.reads.crops for spec in settings().streams)
-        for dataset, split, has_pixels in enabled_splits():
+        for dataset, split, has_pixels in _enabled_splits():
             stage = Extract if has_pixels or of_labels else Convert
             yield stage(dataset=dataset, split=split)
 
@@ -193,11 +193,11 @@ class Data(PipelineTask):
 
     @property
     def flaw(self) -> str:
-        return _rejected_text(*(f"{dataset}/{split}" for dataset, split, _ in enabled_splits()))
+        return _rejected_text(*(f"{dataset}/{split}" for dataset, split, _ in _enabled_splits()))
 
     def work(self) -> None:
         opened = cache.open(settings().paths.cache)
-        names = [f"{dataset}/{split}" for dataset, split, _ in enabled_splits()]
+        names = [f"{dataset}/{split}" for dataset, split, _ in _enabled_splits()]
         n_rows = {name: opened[name].manifest["accounting"]["frames"]["kept"] for name in names}
         self.say(f"{count(len(names), 'split')}, {count(sum(n_rows.values()), 'row')}")
         status = command("status", "--cache", from_here(opened.root))
@@ -205,7 +205,7 @@ class Data(PipelineTask):
             warn(f"{name} is empty: nothing of it could be used. The reasons: {status}")
 
 
-def enabled_splits() -> Iterator[tuple[str, str, bool]]:
+def _enabled_splits() -> Iterator[tuple[str, str, bool]]:
     """(dataset, split, has pixels) of the datasets in [data] datasets.
 
     A dataset of a broken package has one split `*`, whose conversion fails with the reason. Raises ConfigError if

@@ -49,7 +49,7 @@ class Evaluate(PipelineTask):
     def requires(self) -> list[luigi.Task]:
         variants, baseline = [""], baseline_config(self.record)
         if baseline not in (None, model_config(self.record)):
-            variants.append(baseline_variant(self.record))
+            variants.append(_baseline_variant(self.record))
         return [Train(model=self.model, variant=variant) for variant in variants]
 
     def up_to_date(self) -> bool:
@@ -84,10 +84,10 @@ class EvaluateVIBE(Evaluate):
 
 def baseline_config(model: Model = VIBE) -> VideoConfig | None:
     """The per-frame baseline's configuration; None with `baseline = false`."""
-    return model_config(model, baseline_variant(model)) if which_runs(settings(), model).baseline else None
+    return model_config(model, _baseline_variant(model)) if which_runs(settings(), model).baseline else None
 
 
-def baseline_variant(model: Model = VIBE) -> str:
+def _baseline_variant(model: Model = VIBE) -> str:
     """Variant for the per-frame baseline of the configured run, trained on the same windows."""
     variants = (which_runs(settings(), model).variant or "").split("+")
     return "+".join([*(name for name in variants if name and name != model.baseline), model.baseline])

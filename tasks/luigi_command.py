@@ -29,7 +29,7 @@ from pipeline.errors import ConfigError, PipelineError
 from pipeline.files.raw.stand_in import is_stand_in
 from pipeline.settings.file import LUIGI, parse_overrides, settings_file
 from pipeline.settings.sections import Settings
-from tasks.base import UP_TO_DATE, USER_ERRORS, PipelineTask, complain, fact, message_of, plain
+from tasks.base import UP_TO_DATE, USER_ERRORS, PipelineTask, fact, plain
 from tasks.settings import end, settings
 
 EXIT_CODES: Final = {
@@ -85,7 +85,7 @@ def prepare() -> None:
             return
         settings()
         pids = options.lock_pid_dir or config.get("core", "lock_pid_dir")
-        if not options.own_lock and (message := already_running(pids)):
+        if not options.own_lock and (message := _already_running(pids)):
             sys.stderr.write(f"error: {message}\n")
             raise SystemExit(config.getint("retcode", "already_running"))
         if not (options.local_scheduler or config.getboolean("core", "local_scheduler", False)):
@@ -94,7 +94,7 @@ def prepare() -> None:
                 or config.get("core", f"scheduler_{key}", config.get("core", f"default-scheduler-{key}", usual))
                 for key, usual in (("url", ""), ("host", "localhost"), ("port", "8082"))
             }
-            check_scheduler(address["url"] or "http://{host}:{port}".format_map(address))
+            _check_scheduler(address["url"] or "http://{host}:{port}".format_map(address))
     except (PipelineError, ValueError) as error:  # ValueError: [core] local_scheduler is no truth value
         end(error)
 
@@ -116,7 +116,7 @@ def _options(words: list[str]) -> argparse.Namespace:
     return parser.parse_known_args(words)[0]
 
 
-def already_running(pids: str) -> str:
+def _already_running(pids: str) -> str:
     """Message about a process of the same command; "" without one. Raises ConfigError for an unusable folder `pids`."""
     _, words, file = lock.get_info(pids)
     try:
@@ -134,7 +134,7 @@ def already_running(pids: str) -> str:
     return ""
 
 
-def check_scheduler(url: str) -> None:
+def _check_scheduler(url: str) -> None:
     """Raise ConfigError if no scheduler answers: Luigi itself would retry for a minute, and end with a traceback."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https"):  # a Unix socket
@@ -167,15 +167,20 @@ def _up_to_date(task: luigi.Task) -> None:
 @luigi.Task.event_handler(luigi.Event.FAILURE)
 def _report_failure(task: luigi.Task, error: BaseException) -> None:
     if isinstance(task, PipelineTask) and isinstance(error, USER_ERRORS):  # Luigi itself logs others
-        message = "the same error" if str(error) in reported else message_of(error)
+        message = "the same error" if str(error) in reported else task.message_of(error)
         reported.add(str(error))
-        complain(console.line(task.verb, task.what, message))
+        _complain(console.line(task.verb, task.what, message))
 
 
 @luigi.Task.event_handler(luigi.Event.BROKEN_TASK)
 def _unreadable_settings(task: luigi.Task, error: BaseException) -> None:
     if isinstance(task, PipelineTask) and isinstance(error, USER_ERRORS):
-        complain(error_text(error))
+        _complain(error_text(error))
+
+
+def _complain(text: str) -> None:
+    """✗ convert    penn_action/train         which file, what was expected, what was found, what to do"""
+    console.err.print(f"{console.WRONG} {plain(text)}")
 
 
 @functools.cache
@@ -202,7 +207,7 @@ def whose_data(s: Settings) -> str:
 
 
 def _not_printed_by_us(record: logging.LogRecord) -> bool:
-    """Filter: keep Luigi from logging what `complain` prints, unless [core] log_level = INFO."""
+    """Filter: keep Luigi from logging what `_complain` prints, unless [core] log_level = INFO."""
     if logging.getLogger(record.name).isEnabledFor(logging.INFO):
         return True
     # Luigi logs errors in `requires` as text, while it handles them.

@@ -38,14 +38,6 @@ def tolerating() -> Iterator[None]:
         _TOLERANT.reset(token)
 
 
-def require_settings(option: str) -> Settings:
-    """`settings`, for a value that an option could name. Raises ConfigError, which names it without a luigi.cfg."""
-    if not settings_file().exists():
-        file = settings_file().resolve()
-        raise ConfigError(f"{file}: there is no such file. Name {option}, or run from the project's folder.")
-    return settings()
-
-
 def load(file: Path, *, tolerant: bool = False) -> Settings:
     """Read and check a whole luigi.cfg. Raises ConfigError, which names the line."""
     s = sections.load(file, tolerant=tolerant)

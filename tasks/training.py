@@ -83,7 +83,7 @@ class CheckpointTask(TrainingTask):
         """The tasks that make the checkpoint; empty if the settings name a file. Raises ConfigError."""
 
 
-def checkpoint_task(name: str) -> type[CheckpointTask]:
+def _checkpoint_task(name: str) -> type[CheckpointTask]:
     """The task of that name, maybe of a package. Raises ConfigError for an unknown name."""
     try:
         task: type[CheckpointTask] = Register.get_task_cls(name)
@@ -139,15 +139,15 @@ def progress_callback(progress: Progress, what: str, score_of: Callable[[Mapping
 
 
 def model_config(model: Model, variant: str = "", seed: int = -1) -> VideoConfig:
-    """A model's configuration (`as_set`) with checkpoints of other trainings."""
-    config = as_set(model, variant, seed)
+    """A model's configuration (`_as_set`) with checkpoints of other trainings."""
+    config = _as_set(model, variant, seed)
     checkpoints: dict[str, Any] = {
-        name: checkpoint_task(config.MADE_BY[name][0]).checkpoint(config) for name in config.missing_checkpoints
+        name: _checkpoint_task(config.MADE_BY[name][0]).checkpoint(config) for name in config.missing_checkpoints
     }
     return replace(config, **checkpoints)
 
 
-def as_set(model: Model, variant: str = "", seed: int = -1) -> VideoConfig:
+def _as_set(model: Model, variant: str = "", seed: int = -1) -> VideoConfig:
     """A model's configuration by luigi.cfg. variant, seed: override luigi.cfg. Raises ConfigError."""
     config = model_settings(settings(), model, variant, None if seed < 0 else seed)
     check_inputs(settings(), config)
@@ -225,9 +225,9 @@ class Train(TrainingTask):
 
     def requires(self) -> list[luigi.Task]:
         self.config()
-        config, tasks = as_set(self.record, self.variant, self.seed), list[luigi.Task]([Data()])
+        config, tasks = _as_set(self.record, self.variant, self.seed), list[luigi.Task]([Data()])
         for name in config.missing_checkpoints:
-            tasks += checkpoint_task(config.MADE_BY[name][0]).required_tasks(self.variant, self.seed)
+            tasks += _checkpoint_task(config.MADE_BY[name][0]).required_tasks(self.variant, self.seed)
         of_data = {spec.name for spec in settings().streams}
         extra = {extra_stream.stream for extra_stream in config.extra_streams.values()} - of_data
         for split, read in config.streams.items():
@@ -242,10 +242,10 @@ class Train(TrainingTask):
             self.say(f"a new run beside {plain(reason)}", mark=console.IDLE)
         try:
             with self.progress() as progress:
-                folder = train(config, self.variant, progress, self.what)
+                folder = _train(config, self.variant, progress, self.what)
         except KeyboardInterrupt as error:
             with suppress(Exception):  # an error must not hide the interruption
-                error.add_note(f"of {self.what}, {describe_kept(config)}")
+                error.add_note(f"of {self.what}, {_describe_kept(config)}")
             raise
         best = read_metrics(folder)["best"]
         self.done(f"validation {score_text(best)}, best of epoch {best['epoch'] + 1}")
@@ -272,7 +272,7 @@ class ExtractBeside(PipelineTask):
 
     def requires(self) -> list[luigi.Task]:
         dataset, split = str(self.split).split("/")
-        before = checkpoint_task(task).required_tasks("", -1) if (task := self._spec().stream.trained_by) else []
+        before = _checkpoint_task(task).required_tasks("", -1) if (task := self._spec().stream.trained_by) else []
         return [Extract(dataset=dataset, split=split), *before]
 
     def plan(self) -> ExtractionPlan:
@@ -280,7 +280,7 @@ class ExtractBeside(PipelineTask):
         spec, raw = self._spec(), s.raw(str(self.split).split("/")[0])
         stream = spec.stream
         if stream.trained_by:
-            spec = replace(spec, stream=stream.with_weights(checkpoint_task(stream.trained_by).checkpoint(None)))
+            spec = replace(spec, stream=stream.with_weights(_checkpoint_task(stream.trained_by).checkpoint(None)))
         # Recomputing a trained stream with other weights takes seconds, and no pixels.
         committed = cache.open(s.paths.cache)[self.split]
         replaces = stream.is_trained and bool(compare_stream(committed, spec).differs)
@@ -301,7 +301,7 @@ class ExtractBeside(PipelineTask):
         return stream_of(settings().source, str(self.stream))
 
 
-def describe_kept(config: VideoConfig) -> str:
+def _describe_kept(config: VideoConfig) -> str:
     """Describe what an interrupted training keeps: the step of its last checkpoint."""
     last = runs.run_folder(config) / runs.LAST
     if not last.is_file():
@@ -312,7 +312,7 @@ def describe_kept(config: VideoConfig) -> str:
     return f"step {step:,} of {config.epochs * config.iterations:,} ({from_here(last)})"
 
 
-def train(config: VideoConfig, variant: str, progress: Progress, what: str) -> Path:
+def _train(config: VideoConfig, variant: str, progress: Progress, what: str) -> Path:
     """Train in this process, or in several by the settings. Returns the run's folder."""
     from vibe_model import training  # imports torch
     from vibe_model.training.trainer import ProcessGroup

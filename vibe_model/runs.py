@@ -8,8 +8,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
@@ -41,13 +40,6 @@ BODY_FILES: Final = (
 _ABOUT_VIDEOS: Final = ("video_fingerprint/", "video_pixels/", "video_account")  # tables about the rows' sources
 
 
-def naming(config: RunConfig, names: Sequence[str]) -> list[str]:
-    """Settings that name one of these splits."""
-    splits = {name.partition("/features/")[0] for name in names}
-    lists = {key: value for key, value in config.as_dict().items() if isinstance(value, list)}
-    return [key for key, value in lists.items() if splits & {*map(split_of, value)}]
-
-
 def missing(config: RunConfig) -> list[str]:
     """Splits, and streams of splits, that the configuration reads and the cache does not have."""
     import cache  # slow to import, and settings alone do not need it
@@ -67,9 +59,12 @@ def open_splits(config: RunConfig) -> dict[str, Split]:
     opened = cache.open(config.cache)
     if absent := missing(config):
         present = ", ".join(opened.splits) or "none"
+        splits = {name.partition("/features/")[0] for name in absent}
+        lists = {key: value for key, value in config.as_dict().items() if isinstance(value, list)}
+        naming = [key for key, value in lists.items() if splits & {*map(split_of, value)}]
         raise DataError(
             f"{config.cache}: expected {', '.join(absent)}, found splits {present}. Convert and extract them, or name "
-            f"others in {', '.join(naming(config, absent))}."
+            f"others in {', '.join(naming)}."
         )
     return {name: opened[name] for name in config.splits}
 
@@ -93,40 +88,9 @@ def one_kind(kinds: Mapping[str, bool | None]) -> bool:
     return bool(demo)
 
 
-def check_streams(config: VideoConfig, splits: Mapping[str, Split]) -> bool:
-    """Whether any stream that is read has features of random weights.
-
-    Raises DataError for features of a wrong size, or of different networks according to the streams' `identity`.
-    """
-    sizes = {reading.stream: reading.size for reading in config.extra_streams.values()}
-    firsts: dict[str, tuple[str, dict[str, Any]]] = {}  # first identity of the features (""), and of each extra stream
-    stand_in = False
-    for name, stream in ((name, stream) for name, read in config.streams.items() for stream in read):
-        manifest, size = splits[name].stream_manifest(stream), sizes.get(stream, config.feature_size)
-        stand_in |= bool(manifest.get("stand_in", False))
-        if manifest["dim"] != size:
-            do = "Extract it with other options." if stream in sizes else f"Name another one, or set dim in [{stream}]."
-            message = f"stream {stream}: expected features of {size} numbers, found {manifest['dim']}"
-            raise DataError(f"{name}: {message}. {do}")
-        if manifest.get("identity") is None:
-            continue
-        # Jittered copies may differ in their crops, and imported streams in the file that each comes from.
-        identity = {**manifest["identity"], "crop": replace(splits[name].crop_policy(stream), jitter=None)}
-        if identity.get("kind") == "imported":
-            identity.pop("file_sha256", None)
-        first, expected = firsts.setdefault(stream if stream in sizes else "", (f"{name}/{stream}", identity))
-        if keys := sorted(key for key in expected.keys() | identity.keys() if expected.get(key) != identity.get(key)):
-            differ = "; ".join(f"{key} {expected.get(key)} and {identity.get(key)}" for key in keys)
-            raise DataError(
-                f"expected features of one network, found different ones in {first} and {name}/{stream}: {differ}. "
-                "Extract one of them again with the other's settings (--replace), or name another stream."
-            )
-    return stand_in
-
-
 def inputs(config: RunConfig, splits: Mapping[str, Split]) -> dict[str, Any]:
     """Digests of all data that the run reads."""
-    of_splits = {name: content_digest(splits[name].manifest) for name in config.splits}
+    of_splits = {name: _content_digest(splits[name].manifest) for name in config.splits}
     if not isinstance(config, VideoConfig):
         body = getattr(config, "body", None)
         return of_splits if body is None else {**of_splits, "body": folder_digest(body)}
@@ -134,7 +98,7 @@ def inputs(config: RunConfig, splits: Mapping[str, Split]) -> dict[str, Any]:
     return {
         "splits": of_splits,
         "streams": {
-            name if s == config.stream else f"{name}/{s}": content_digest(splits[name].stream_manifest(s))
+            name if s == config.stream else f"{name}/{s}": _content_digest(splits[name].stream_manifest(s))
             for name, read in config.streams.items()
             for s in read
         },
@@ -143,7 +107,7 @@ def inputs(config: RunConfig, splits: Mapping[str, Split]) -> dict[str, Any]:
     }
 
 
-def content_digest(manifest: Mapping[str, Any]) -> str:
+def _content_digest(manifest: Mapping[str, Any]) -> str:
     """Digest of a split's or a stream's rows and tracks, not of their sources."""
     if "files" not in manifest:  # written by other software
         return str(manifest["digest"])

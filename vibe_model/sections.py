@@ -71,7 +71,7 @@ def model_settings(s: Settings, model: Model, given: str = "", seed: int | None 
         enabled = tuple(split for split in getattr(preset, name) if split.split("/")[0] in s.data.datasets)
         if name not in values and (enabled or name == "datasets_2d"):
             values[name] = enabled
-    with name_section(section, variant_by_option=bool(given)):
+    with _name_section(section, variant_by_option=bool(given)):
         config = replace(preset, **values)
         # Settings of a variant override luigi.cfg.
         return replace(models.variant_of(config, variant), name=f"{config.name}-{variant}" if variant else config.name)
@@ -83,7 +83,7 @@ def mposer_settings(s: Settings, train: VideoConfig) -> MPoserConfig:
     motion = decided["motion"] = tuple(split for split in train.motion if split not in train.leave_out)
     for name in ("strides", "window_weights"):  # other splits change nothing here
         decided[name] = {split: value for split, value in decided[name].items() if split in motion}
-    with name_section(s.source.section(VIBE.section)):
+    with _name_section(s.source.section(VIBE.section)):
         return cast("MPoserConfig", replace(other_settings(s, MPOSER), **decided))
 
 
@@ -93,7 +93,7 @@ def other_settings(s: Settings, training: Training) -> RunConfig:
     preset = _preset_of(s, training)
     values = _own(section, training, preset, besides=("preset",))
     of_vibe = {name: getattr(model_settings(s, VIBE), name) for name in UNLESS_SET if training is MPOSER}
-    with name_section(section):
+    with _name_section(section):
         return replace(training.presets[preset](), **of_vibe | values)
 
 
@@ -115,7 +115,7 @@ def _own(section: Section, training: Training, preset: str, *, besides: tuple[st
 
 
 @contextmanager
-def name_section(section: Section, *, variant_by_option: bool = False) -> Iterator[None]:
+def _name_section(section: Section, *, variant_by_option: bool = False) -> Iterator[None]:
     """Context in which errors of a configuration name the line of luigi.cfg, or the option `--variant`."""
     try:
         yield
@@ -156,7 +156,7 @@ def check_inputs(s: Settings, config: RunConfig, section_name: str = VIBE.sectio
     splits, broken = s.known_splits(s.data.datasets)
     if isinstance(config, VideoConfig):
         section = s.source.section(config.MODEL)
-        with name_section(section):
+        with _name_section(section):
             config.check_feature_size()
     else:
         section = s.source.section(section_name)

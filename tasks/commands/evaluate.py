@@ -12,10 +12,11 @@ from pipeline.cli import console
 from pipeline.cli.command_line import Command, json_option, whole
 from pipeline.cli.progress import bar
 from pipeline.cli.text import from_here
-from pipeline.errors import PipelineError
+from pipeline.errors import ConfigError, PipelineError
+from pipeline.settings.file import settings_file
 from tasks import evaluation
 from tasks.base import fact, plain
-from tasks.settings import require_settings, settings
+from tasks.settings import settings
 from vibe_model import models, runs
 from vibe_model.evaluation import protocols
 
@@ -73,7 +74,7 @@ def _run(args: argparse.Namespace) -> int:
 
     opened = cache.open(args.cache or settings().paths.cache)
     _ = [opened[name] for name in args.split]  # raises CacheError before the model is loaded
-    model = load_trained(args.checkpoint, args.body or require_settings("--body DIR").paths.body, args.device)
+    model = load_trained(args.checkpoint, args.body or _body_setting(), args.device)
     stream = args.stream or model.stream or settings().stream.name
     named = args.protocol or models.model_of(model.config).protocols
     splits: dict[str, Split] = {}
@@ -124,6 +125,14 @@ def _run(args: argparse.Namespace) -> int:
         shown = plain(from_here(out))
         fact("numbers", f"{shown}/{evaluation.RESULTS}, {shown}/{runs.METRICS} (all)")
     return 0
+
+
+def _body_setting() -> Path | None:
+    """[paths] body. Raises ConfigError, which names the option without a luigi.cfg."""
+    if not settings_file().exists():
+        file = settings_file().resolve()
+        raise ConfigError(f"{file}: there is no such file. Name --body DIR, or run from the project's folder.")
+    return settings().paths.body
 
 
 def chosen_splits(trained: Trained, opened: cache.FeatureCache, named: Sequence[str], stream: str) -> dict[str, Split]:

@@ -268,7 +268,7 @@ def forget() -> None:
     settings.settings.cache_clear()
     luigi_command.introduce.cache_clear()
     luigi_command.reported.clear()
-    base.forget()
+    base._complete.clear()
     getattr(plug_ins.entry_points, "cache_clear", lambda: None)()
 
 

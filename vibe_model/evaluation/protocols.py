@@ -39,12 +39,12 @@ class Labels(NamedTuple):
     valid: Bools  # (F,)
 
 
-def valid(labels: Labels) -> Bools:
+def _valid(labels: Labels) -> Bools:
     """(F,) frames that the dataset marks as valid for evaluation."""
     return labels.valid
 
 
-def every(labels: Labels) -> Bools:
+def _every(labels: Labels) -> Bools:
     """(F,) all frames."""
     return np.ones_like(labels.valid)
 
@@ -63,8 +63,8 @@ class Protocol:
     body: Literal["declared", "own", "neutral"] = "declared"
     root: tuple[str, ...] = ("rhip", "lhip")  # joints whose middle moves to 0; none: compare positions
     root_vertices: bool = False  # also move vertices; else only if the label's body has another gender (another origin)
-    rows: Callable[[Labels], Bools] = valid  # frames whose 3D labels count
-    rows_2d: Callable[[Labels], Bools] = valid  # frames whose keypoints count
+    rows: Callable[[Labels], Bools] = _valid  # frames whose 3D labels count
+    rows_2d: Callable[[Labels], Bools] = _valid  # frames whose keypoints count
     # Successive frames, for metrics with a span: neighbours in time, one step apart; all counted ones of a track, or of
     # the split, across tracks.
     successive: Literal["neighbours", "track", "split"] = "neighbours"
@@ -137,8 +137,8 @@ PUBLISHED: Final = replace(
     name="published",
     meaning="As the published figures were made: each track's last frames are dropped, accelerations cross from one "
     "track into the next, frames that are not valid count too, labels are rounded to float16.",
-    rows=every,
-    rows_2d=every,
+    rows=_every,
+    rows_2d=_every,
     successive="split",
     drop_last=True,
     round_labels=True,

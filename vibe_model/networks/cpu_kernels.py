@@ -18,14 +18,14 @@ from torch.nn import functional
 _LEVELS: Final = 2**16  # of 16 random bits
 
 
-def product(left: Tensor, right: Tensor) -> Tensor:
+def _product(left: Tensor, right: Tensor) -> Tensor:
     """(n, k) @ (k, m) -> (n, m)."""
     if not _suits_onednn(left, right):
         return left @ right
     return _onednn_linear(_dense(left), _dense(right.t()))
 
 
-def multiplier(matrix: Tensor, n_rows: int) -> Callable[[Tensor], Tensor]:
+def _multiplier(matrix: Tensor, n_rows: int) -> Callable[[Tensor], Tensor]:
     """A function that multiplies (n_rows, n) by this (n, m); oneDNN reorders the matrix once."""
     if not _suits_onednn(matrix):
         return lambda rows: rows @ matrix
@@ -108,11 +108,11 @@ def _one_direction(
     gates = linear(sequence, weight_ih, bias_ih + torch.cat((rz, torch.zeros_like(n))))  # (T, B, 3 hidden)
     if torch.is_autocast_enabled("cpu"):
         weight_hh = weight_hh.to(torch.get_autocast_dtype("cpu"))
-    states: Tensor = cast("Any", Recurrence).apply(gates.flip(0) if backwards else gates, weight_hh, n)
+    states: Tensor = cast("Any", _Recurrence).apply(gates.flip(0) if backwards else gates, weight_hh, n)
     return states.flip(0) if backwards else states
 
 
-class Recurrence(torch.autograd.Function):
+class _Recurrence(torch.autograd.Function):
     """States of a GRU from 0, from the inputs' part of its gates (Cho et al., EMNLP 2014, as in torch and cuDNN).
 
         r, z = sigmoid(gates_rz + W_rz h)    n = tanh(gates_n + r (W_n h + bias))    h' = (1 - z) n + z h
@@ -129,7 +129,7 @@ class Recurrence(torch.autograd.Function):
             rz, n, hidden_n = (bias.new_empty(n_frames, n_rows, width) for width in (2 * size, size, size))
             # The states in the type of the products
             factors = states if weight.dtype == states.dtype else states.to(weight.dtype)
-            times_weight = multiplier(weight.t(), n_rows)
+            times_weight = _multiplier(weight.t(), n_rows)
             for t in range(n_frames):
                 hidden = times_weight(factors[t])  # (B, H) @ (H, 3 H)
                 torch.add(gates[t, :, : 2 * size], hidden[:, : 2 * size], out=rz[t]).sigmoid_()
@@ -156,7 +156,7 @@ class Recurrence(torch.autograd.Function):
         inside_n = torch.empty_like(n)
         factor = inside if weight.dtype == inside.dtype else torch.empty_like(inside, dtype=weight.dtype)
         later = torch.zeros_like(n[0])  # part of a state's gradient from later frames
-        times_weight = multiplier(weight, len(later))
+        times_weight = _multiplier(weight, len(later))
         with torch.autocast("cpu", enabled=False):
             for t in range(len(n) - 1, -1, -1):
                 total = later.add_(grad[t])
@@ -168,7 +168,7 @@ class Recurrence(torch.autograd.Function):
                     factor[t] = inside[t]
                 through = times_weight(factor[t])  # (B, 3 H) @ (3 H, H)
                 torch.addcmul(through, total, z[t], out=later)
-            weight_grad = product(factor.flatten(0, 1).t(), factors[:-1].flatten(0, 1))  # (3 H, T B) @ (T B, H)
+            weight_grad = _product(factor.flatten(0, 1).t(), factors[:-1].flatten(0, 1))  # (3 H, T B) @ (T B, H)
         bias_grad = inside[..., 2 * size :].sum(dim=(0, 1))
         gates_grad = torch.cat((inside[..., : 2 * size], inside_n), dim=-1).to(ctx.gates_type)
         return gates_grad, weight_grad, bias_grad
@@ -189,8 +189,8 @@ class _Linear(torch.autograd.Function):
         rows, weight = ctx.saved_tensors
         of_rows, of_weight, of_bias = ctx.needs_input_grad
         return (
-            product(grad, weight) if of_rows else None,
-            product(grad.t(), rows) if of_weight else None,
+            _product(grad, weight) if of_rows else None,
+            _product(grad.t(), rows) if of_weight else None,
             grad.sum(dim=0) if of_bias else None,
         )
 

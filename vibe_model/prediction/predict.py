@@ -78,10 +78,10 @@ class TrackBodies:
         """Smooth by a Gaussian of `sigma` frames; 0: no change. Raises ConfigError as `smooth` does."""
         return replace(
             self,
-            rotmat=smooth_rotations(self.rotmat, self.run, sigma),
+            rotmat=_smooth_rotations(self.rotmat, self.run, sigma),
             shape=smooth(self.shape, self.run, sigma),
             camera=smooth(self.camera, self.run, sigma),
-            moved={step: smooth_rotations(rotmat, self.run, sigma) for step, rotmat in self.moved.items()},
+            moved={step: _smooth_rotations(rotmat, self.run, sigma) for step, rotmat in self.moved.items()},
         )
 
 
@@ -144,7 +144,7 @@ def smooth(values: Floats, run: Ints, sigma: float) -> Floats:
     return out
 
 
-def smooth_rotations(rotmat: Floats, run: Ints, sigma: float) -> Floats:
+def _smooth_rotations(rotmat: Floats, run: Ints, sigma: float) -> Floats:
     """Weighted means of rotations: (F, ..., 3, 3) -> rotations of the same shape and dtype. Raises as `smooth` does.
 
     The chordal mean: the mean matrix projected onto rotations (Moakher, SIAM J. Matrix Anal. Appl. 2002, prop. 3.3).

@@ -82,7 +82,7 @@ class Present(NamedTuple):
     ) -> list[EvalWindow]:
         """Windows over all frames of one track with features, in row order.
 
-        Each stretch gets windows of `seqlen` (0: one window) by `cover`, or with a margin by `cover_with_margin`, if
+        Each stretch gets windows of `seqlen` (0: one window) by `cover`, or with a margin by `_cover_with_margin`, if
         they are long enough. With `drop_last` (the published protocol) the track is cut at every `seqlen` rows,
         whatever its gaps, and the rest is dropped.
         """
@@ -95,7 +95,7 @@ class Present(NamedTuple):
         for start, stop in zip(self.starts[part].tolist(), self.stops[part].tolist(), strict=True):
             length = seqlen or stop - start + 2 * margin
             if margin and length > 2 * margin:
-                windows += cover_with_margin(start, stop, length, margin, repeat_ends=repeat_ends)
+                windows += _cover_with_margin(start, stop, length, margin, repeat_ends=repeat_ends)
             else:
                 windows += cover(start, stop, length)
         return windows
@@ -125,12 +125,12 @@ def cover(start: int, stop: int, seqlen: int) -> Iterator[EvalWindow]:
         yield EvalWindow(max(end - seqlen, start), end, keep)
 
 
-def cover_with_margin(start: int, stop: int, seqlen: int, margin: int, *, repeat_ends: bool) -> Iterator[EvalWindow]:
+def _cover_with_margin(start: int, stop: int, seqlen: int, margin: int, *, repeat_ends: bool) -> Iterator[EvalWindow]:
     """Windows of `seqlen` over [start, stop) whose first and last `margin` frames are context only.
 
     At the segment's ends, `repeat_ends` repeats the first or last feature; else the window is shorter.
 
-    >>> [tuple(window) for window in cover_with_margin(10, 15, 5, 1, repeat_ends=True)]
+    >>> [tuple(window) for window in _cover_with_margin(10, 15, 5, 1, repeat_ends=True)]
     [(10, 14, 10, 1, 1, 0), (12, 15, 13, 0, 0, 2)]
     """
     step = seqlen - 2 * margin

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -78,7 +79,7 @@ def run(config: VideoConfig, progress: ShowProgress | None = None) -> Path:
 
     def prepare(splits: Mapping[str, Split]) -> Callable[[ProcessGroup], VideoRun]:
         body, trainer = load_body(config.body), models.model_of(config).load_trainer()
-        stand_in = runs.require_one_kind(splits, the_body=body.is_stand_in) | runs.check_streams(config, splits)
+        stand_in = runs.require_one_kind(splits, the_body=body.is_stand_in) | _check_streams(config, splits)
 
         def make(group: ProcessGroup) -> VideoRun:
             with models.calling(config.MODEL, "its trainer's constructor"):
@@ -175,19 +176,26 @@ class VideoRun(TrainingLoop):
         """The best epoch's metrics on the evaluation splits, by all protocols of the model."""
         config, generator = self.config, self.trainer.generator
         load_published(generator, self.folder / runs.BEST)
-        names = ("stream", "extra_streams", "tracks", "seqlen")
-        options: dict[str, Any] = {name: getattr(config, name) for name in names} | {"batch_size": config.eval_batch}
         sigma = 0.0
-        if (
-            config.per_frame and self.score == "pa_mpjpe"
-        ):  # smoothed with the best sigma of the validation, it is another baseline
-            validation = {name: self.splits[split_of(name)] for name in config.validation}
-            chosen = {**options, "tracks": {name: config.tracks_of(name) for name in validation}}
-            sigma, _ = choose_sigma(generator, validation, **chosen)
+        if config.per_frame and self.score == "pa_mpjpe":
+            # Smoothed with the best sigma of the validation, it is another baseline.
+            sigma, _ = choose_sigma(
+                generator,
+                {name: self.splits[split_of(name)] for name in config.validation},
+                stream=config.stream,
+                extra_streams=config.extra_streams,
+                seqlen=config.seqlen,
+                tracks={name: config.tracks_of(name) for name in config.validation},
+                batch_size=config.eval_batch,
+            )
         return evaluate_all(
             generator,
             {name: self.splits[name] for name in config.evaluation},
-            **options,
+            stream=config.stream,
+            extra_streams=config.extra_streams,
+            seqlen=config.seqlen,
+            tracks=config.tracks,
+            batch_size=config.eval_batch,
             named=models.model_of(config).protocols,
             training={name: self.splits[name] for name in config.part("datasets_3d")},
             smoothed_too=sigma,
@@ -213,3 +221,34 @@ class VideoRun(TrainingLoop):
             runs.one_kind({f"the checkpoint {pretrained}": True, "the body": body.is_stand_in})
         report = self.trainer.start_from(pretrained)
         return {"kind": report.kind, "used": len(report.used), "ignored": len(report.ignored)}
+
+
+def _check_streams(config: VideoConfig, splits: Mapping[str, Split]) -> bool:
+    """Whether any stream that is read has features of random weights.
+
+    Raises DataError for features of a wrong size, or of different networks according to the streams' `identity`.
+    """
+    sizes = {reading.stream: reading.size for reading in config.extra_streams.values()}
+    firsts: dict[str, tuple[str, dict[str, Any]]] = {}  # first identity of the features (""), and of each extra stream
+    stand_in = False
+    for name, key in ((name, key) for name, read in config.streams.items() for key in read):
+        manifest, size = splits[name].stream_manifest(key), sizes.get(key, config.feature_size)
+        stand_in |= bool(manifest.get("stand_in", False))
+        if manifest["dim"] != size:
+            do = "Extract it with other options." if key in sizes else f"Name another one, or set dim in [{key}]."
+            message = f"stream {key}: expected features of {size} numbers, found {manifest['dim']}"
+            raise DataError(f"{name}: {message}. {do}")
+        if manifest.get("identity") is None:
+            continue
+        # Jittered copies may differ in their crops, and imported streams in the file that each comes from.
+        identity = {**manifest["identity"], "crop": replace(splits[name].crop_policy(key), jitter=None)}
+        if identity.get("kind") == "imported":
+            identity.pop("file_sha256", None)
+        first, expected = firsts.setdefault(key if key in sizes else "", (f"{name}/{key}", identity))
+        if differing := sorted(n for n in expected.keys() | identity.keys() if expected.get(n) != identity.get(n)):
+            differ = "; ".join(f"{n} {expected.get(n)} and {identity.get(n)}" for n in differing)
+            raise DataError(
+                f"expected features of one network, found different ones in {first} and {name}/{key}: {differ}. "
+                "Extract one of them again with the other's settings (--replace), or name another stream."
+            )
+    return stand_in

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from vibe_model.networks.cpu_kernels import GRU, Dropout, Linear, Recurrence, linear, multiplier, product
+from vibe_model.networks.cpu_kernels import GRU, Dropout, Linear, _multiplier, _product, _Recurrence, linear
 
 # ------------------------------------------------------------------------------------------------- linear, dropout
 
@@ -29,8 +29,8 @@ def test_a_part_of_a_weight_and_a_transposed_input_are_multiplied_as_torch_does(
     weight, rows = torch.randn(4, 9, requires_grad=True), torch.randn(3, 5, 6).transpose(0, 1)
     torch.testing.assert_close(linear(rows, weight[:, 2:8]), functional.linear(rows, weight[:, 2:8]))
     left, right = torch.randn(7, 10)[:, 1:7], torch.randn(6, 8)[:, ::2]
-    torch.testing.assert_close(product(left, right), left @ right)
-    torch.testing.assert_close(multiplier(right, 7)(left.contiguous()), left @ right)
+    torch.testing.assert_close(_product(left, right), left @ right)
+    torch.testing.assert_close(_multiplier(right, 7)(left.contiguous()), left @ right)
 
 
 def test_inference_other_types_and_inputs_without_gradient_are_left_to_torch():
@@ -129,7 +129,7 @@ def gru_by_hand(gru, features):
 def test_the_recurrences_gradient_is_that_of_finite_differences_and_a_second_one_is_refused():
     torch.manual_seed(0)
     gates, weight, bias = (torch.randn(*shape, dtype=torch.float64) for shape in ((3, 2, 12), (12, 4), (4,)))
-    assert torch.autograd.gradcheck(Recurrence.apply, [tensor.requires_grad_() for tensor in (gates, weight, bias)])
+    assert torch.autograd.gradcheck(_Recurrence.apply, [tensor.requires_grad_() for tensor in (gates, weight, bias)])
     _, ours = both(6, 5)
     features = torch.randn(1, 2, 6, requires_grad=True)
     (once,) = torch.autograd.grad(ours(features)[0].square().sum(), features, create_graph=True)
