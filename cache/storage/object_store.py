@@ -219,7 +219,8 @@ class ObjectStore(Store):
                 expected="an answer from the object store",
                 found=_message(error),
                 do="Check the URL, the network, and the credentials in the environment (AWS_ACCESS_KEY_ID, "
-                "AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT_URL). What is finished is kept.",
+                "AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT_URL; for http://, AWS_ALLOW_HTTP=true). "
+                "What is finished is kept.",
             ) from error
 
 

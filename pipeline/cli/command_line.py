@@ -64,9 +64,16 @@ class _CommandParser(_Parser):
         super().__init__(**options)
         self._module, self._complete = module, complete
 
-    def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         self._load()
-        namespace, unknown = super().parse_known_args(*args, **kwargs)
+        options = [*self._option_string_actions]
+        for word in args or ():  # before argparse says that another one is required
+            name = word.partition("=")[0]
+            is_known = any(option.startswith(name) for option in options)
+            similar = did_you_mean(name, options)
+            if name.startswith("--") and " " not in name and not is_known and similar != ";":
+                self.error(f"unrecognized arguments: {word}{similar}")
+        namespace, unknown = super().parse_known_args(args, namespace)
         if unknown:
             quotes = "" if all(word.startswith("-") for word in unknown) else ". Quote names that have spaces"
             self.error(f"unrecognized arguments: {' '.join(unknown)}{quotes}")

@@ -102,7 +102,7 @@ def _place(error: OSError, places: Sequence[Path | str]) -> str:
             shown = itertools.takewhile(lambda part: not part.startswith("."), file.relative_to(place).parts)
             file = place.joinpath(*shown)
             break
-    above = (file, *file.parents)
+    above = tuple(path if path.name else path.absolute() for path in (file, *file.parents))  # "." has no name
     if error.errno in (errno.EEXIST, errno.ENOTDIR):
         return str(next((folder for folder in reversed(above) if folder.is_file()), file))
     if error.errno == errno.EACCES:  # a missing file needs the permissions of its folder

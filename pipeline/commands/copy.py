@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from typing import Final
 
@@ -27,6 +28,8 @@ def _options(sub: argparse.ArgumentParser) -> None:
 def _run(args: argparse.Namespace) -> int:
     """Copy and check splits; print a line for each, and for each incomplete stream. Returns 1 for damage."""
     problems = list[str]()
+    if os.path.realpath(args.cache) == os.path.realpath(args.to):
+        raise PipelineError(f"--to {args.to}: this is the cache itself. Name a new folder.")
     names = _copy_tag(args) if args.tag else _copy_splits(args, problems)
     with bar("verify", err) as progress:
         problems += cache.verify(args.to, fast=True, progress=progress, splits=names).problems if names else ()

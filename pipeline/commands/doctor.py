@@ -356,15 +356,15 @@ def _count_keypoints(dataset: Dataset, raw: Path, part: ReleasePart, refused: li
 def _misplaced_parts(
     raw: Path, parts: Sequence[ReleasePart], counts: Sequence[_PartCount], packed: Sequence[Path]
 ) -> Iterator[str]:
-    """Messages about parts that are one folder off; else about archives."""
+    """Messages about parts that are a folder or two off; else about archives."""
     absent = [part for part, count in zip(parts, counts, strict=True) if count.state == "missing"]
     if absent and (elsewhere := _elsewhere(raw, absent)) is not None:
         do = f"Move the contents of {elsewhere} to {raw}."
-        if elsewhere == raw.parent:
+        if elsewhere in (raw.parent, raw.parent.parent):
             own = elsewhere.resolve()
             renamed = "" if own.name == raw.name else f", with {own.name}/ renamed to {raw.name}"
             do = f"Name the folder above: --raw {own.parent}{renamed}."
-        yield f"{' and '.join(part.what for part in absent)}: one folder off, in {elsewhere}. {do}"
+        yield f"{' and '.join(part.what for part in absent)}: not in {raw} but in {elsewhere}. {do}"
     elif any(not count.without and count.state != "there" for count in counts):
         for folder in dict.fromkeys(archive.parent for archive in packed):
             first, *more = [archive for archive in packed if archive.parent == folder]
@@ -378,7 +378,8 @@ def _elsewhere(raw: Path, parts: Sequence[ReleasePart]) -> Path | None:
     if listing.is_folder_there(raw):
         return listing.deeper(raw, patterns)
     same = [folder for folder in listing.list_folders(raw.parent) if _letters(folder.name) == _letters(raw.name)]
-    return next((folder for folder in (raw.parent, *same) if listing.any_fits(folder, patterns)), None)
+    places = (raw.parent, raw.parent.parent, *same)
+    return next((folder for folder in places if listing.any_fits(folder, patterns)), None)
 
 
 def _letters(name: str) -> str:

@@ -6,7 +6,7 @@ import argparse
 from typing import Final
 
 import cache
-from pipeline.cli.command_line import Command, json_option
+from pipeline.cli.command_line import Command, json_option, whole
 from pipeline.cli.console import DOUBT, CommandResult, size
 from pipeline.cli.text import count
 from pipeline.settings.arguments import cache_option
@@ -18,7 +18,7 @@ def _options(sub: argparse.ArgumentParser) -> None:
     add("--dry-run", action="store_true", help="List what would be deleted, and stop")
     add("--unfinished", action="store_true", help="Also delete checkpoints of unfinished runs")
     help_ = "Leave younger files (default: 0; in an object store, one day)"
-    add("--older-than", type=float, metavar="SECONDS", help=help_)
+    add("--older-than", type=whole(0), metavar="SECONDS", help=help_)
     json_option(sub)
 
 

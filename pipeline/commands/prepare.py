@@ -230,6 +230,7 @@ def _detector(args: argparse.Namespace, settings: Settings, specs: Iterable[Stre
             raise ConfigError(f"--every {args.every}: no detector runs here. Leave the option out.")
         return None
     name = args.detector or usual_detector(args.raw)
+    detect.find(name)  # a misspelt name is refused even if no clip needs a detector
     if args.raw.is_file():
         return None  # the dataset's reader says what is expected
     clips = unlabelled_clips(args.raw, by_any_detector=_keeps_other_keypoints(args, name))

@@ -7,6 +7,7 @@ A setting is an option, else `--set`, else luigi.cfg, else the default. luigi.cf
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import re
 from collections.abc import Callable, Collection, Sequence
@@ -89,7 +90,8 @@ def choose_splits(names: Sequence[str], splits: Sequence[str]) -> list[str]:
     """
     words = ["/".join(names)] if len(names) == 2 and "/".join(names) in splits else names
     if unknown := [word for word in words if not any(name == word or name.startswith(f"{word}/") for name in splits)]:
-        raise PipelineError(f"no split {unknown[0]!r} in the cache; there are: {', '.join(splits) or 'none'}")
+        other = f". For that cache: --cache {unknown[0]}" if Path(unknown[0]).is_dir() else ""
+        raise PipelineError(f"no split {unknown[0]!r} in the cache; there are: {', '.join(splits) or 'none'}{other}")
     return [name for name in splits if not words or name in words or name.partition("/")[0] in words]
 
 
@@ -172,6 +174,8 @@ def complete(args: argparse.Namespace) -> None:
 
 def is_new_cache(s: Settings, root: cache.Root) -> bool:
     """Whether there is no cache yet. Raises ConfigError if it is that of [paths], and `new_cache` is no."""
+    if isinstance(root, Path) and root.is_file():
+        raise NotADirectoryError(errno.ENOTDIR, "", str(root))
     if cache.store_at(root).exists("zarr.json") or cache.FeatureCache(root):
         return False
     if _may_be_created(s, root) == "no":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -49,7 +50,8 @@ def reading(
     except (PipelineError, MemoryError):
         raise
     except Exception as error:
-        problem = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
+        own = type(error) in (ValueError, JSONDecodeError)
+        problem = str(error) if own else f"{type(error).__name__}: {error}"
         raise RawDataError(file, key, expected, problem[:300], do, reason=reason) from error
 
 
@@ -81,7 +83,7 @@ def load_mat(file: Path, keys: Collection[str], optional: Collection[str] = ()) 
 
     with reading(file, "a whole MATLAB v5 file"), open_regular(file) as stream:
         if (head := stream.read(128))[124:] not in (b"\x00\x01IM", b"\x01\x00MI"):  # else it may be v4 or v7.3
-            refuse(f"a file that begins with {head[:20]!r}")
+            refuse(other_format(head) or f"a file that begins with {head[:20]!r}")
         variables = loadmat(stream, variable_names=[*keys, *optional])
         content = {name: value for name, value in variables.items() if not name.startswith("__")}
         names = [] if content.keys() >= {*keys} else [name for name, *_ in whosmat(stream)]
@@ -102,7 +104,7 @@ def load_npz(file: Path, keys: Collection[str], optional: Collection[str] = ()) 
     arrays = {}
     with reading(file, "a NumPy .npz archive"), open_regular(file) as stream:
         if (head := stream.read(4)) != ZIP:  # NumPy would take it for a pickle, and advise to trust it
-            refuse(f"a file that begins with {head!r}")
+            refuse(other_format(head) or f"a file that begins with {head!r}")
         stream.seek(0)
         archive = np.load(stream, allow_pickle=False)
         for key in (*keys, *(key for key in optional if key in archive)):

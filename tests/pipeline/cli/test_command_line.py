@@ -134,7 +134,11 @@ MISTAKES = (  # words, and what the message names
     ("", "required: command"),
     ("prepair", "'prepair'; did you mean 'prepare'?"),
     ("gc --cache {root} arm wrestling.mkv --fats", "arm wrestling.mkv --fats. Quote names that have spaces (python -m"),
-    ("verify --cache {root} --fats", "unrecognized arguments: --fats (python -m pipeline verify --help)"),
+    ("verify --cache {root} --fats", "unrecognized arguments: --fats; did you mean '--fast'? (python -m pip"),
+    ("prepare videos --raw clips --cahce {root}", "unrecognized arguments: --cahce; did you mean '--cache'?"),
+    ("prepare videos --raw {penn} --cache {file}", "{file}: this is a file, where a folder is needed"),
+    ("convert kinetics train --raw {penn} --cache {root}", "Clips of your own are the dataset videos."),
+    ("gc --cache {root} --older-than 1d", "--older-than: expected a whole number of at least 0, found '1d'"),
     ("convert penn_action train --raw nowhere --cache {root}", "nowhere"),
     ("convert penn_action val --raw {penn} --cache {root}", "penn_action has no split 'val'; it has train, test"),
     ("convert penn train --raw {penn} --cache {root}", "no dataset is called 'penn'; known: penn_action, "),
@@ -145,6 +149,7 @@ MISTAKES = (  # words, and what the message names
     ("verify --cache nowhere", "nowhere"),
     ("status --cache nowhere", "nowhere"),
     ("status penn_action/val --cache {root}", "no split 'penn_action/val'"),
+    ("status {foreign} --cache {root}", "For that cache: --cache {foreign}"),
     ("extract penn_action --cache {root}", "required: split"),
     ("extract penn_action/train test --cache {root}", "penn_action/train already names the split, found 'test'"),
     ("extract penn_action test --cache {root}", "penn_action/test"),
@@ -153,6 +158,8 @@ MISTAKES = (  # words, and what the message names
     ("extract penn_action/train --cache {root} --stream ../x", "../x"),
     ("extract penn_action/train --cache {root} --batch-size -1", "found '-1'"),
     ("extract penn_action/train --cache {root} --set a=1 --set a=2", "a is set to '1' already"),
+    ("prepare videos --raw {clips} --cache {root} --detector yolo", "no detector is called 'yolo'; known: "),
+    ("copy --cache {root} --to {root}", "--to {root}: this is the cache itself"),
     ("detect {penn} --out {root}/new --set quality", "expected NAME=VALUE"),
     ("import file.pt penn_action/train --format vibe", "required: --cache"),
     ("synthesize --out {root}/new --seed -1", "found '-1'"),
@@ -178,8 +185,9 @@ def test_a_mistake_is_one_line_with_exit_code_2_and_changes_nothing(
     for file in ("foreign/body/SMPL_NEUTRAL.pkl", "3dpw/sequenceFiles/train/a.pkl"):
         (tmp_path / file).parent.mkdir(parents=True)
         (tmp_path / file).write_bytes(b"mine")
-    places = {name: tmp_path / name for name in ("file", "foreign", "3dpw")}
+    places = {name: tmp_path / name for name in ("file", "foreign", "3dpw", "clips")}
     places |= {"root": root, "penn": penn.raw, "cfg": luigi_cfg()}
+    places["clips"].mkdir()
     before = into.everything(tmp_path)
     for words, message in MISTAKES:
         shown = ran(*words.format(**places).split(), code=2)

@@ -91,17 +91,19 @@ def test_a_split_whose_part_is_missing_is_the_only_one_that_cannot_be_used(tmp_p
     [
         ("raw/penn_action/download/Penn_Action", "Move the contents of"),
         ("raw/Penn_Action", "Move the contents of"),
+        (".", "Name the folder above: --raw"),
         ("raw", "Name the folder above: --raw"),  # as for `--raw` with the dataset's own folder
     ],
 )
 def test_a_download_that_is_one_folder_off_is_found(place: str, do: str, tmp_path: Path) -> None:
     penn(tmp_path / place)
     found = problems(look("penn_action", tmp_path / "raw/penn_action"))
-    assert f"one folder off, in {tmp_path / place}. {do}" in found
+    assert f"not in {tmp_path / 'raw/penn_action'} but in {tmp_path / place}. {do}" in found
     assert "packed" not in found
     for split in ("train", "validation", "test"):
         touch(tmp_path / f"sequenceFiles/{split}/a.pkl", tmp_path / "imageFiles/imageFiles/a/image_00000.jpg")
-    assert f"sequences' pictures: one folder off, in {tmp_path / 'imageFiles'}" in problems(look("3dpw", tmp_path))
+    found = problems(look("3dpw", tmp_path))
+    assert f"sequences' pictures: not in {tmp_path} but in {tmp_path / 'imageFiles'}" in found
 
 
 @pytest.mark.parametrize("name", ["x.tar.gz", "a b.7z", "x.RAR", "x.tar.gz.001"])

@@ -88,7 +88,7 @@ DAMAGED: Final[dict[str, list[tuple[Any, str]]]] = {  # what is changed, words o
         ((("categories", 0, "keypoints", 4), "left_ear"), "expected names, each once, found a text"),
         ((("categories", 0, "keypoints", 4), "right_eye"), "expected none but nose, head_bottom, head_top"),
         ((("categories", 0, "keypoints"), NAMES[:3]), "'annotations[0].keypoints': expected numbers of shape (9)"),
-        (((), ""), "expected JSON, found JSONDecodeError"),
+        (((), ""), "expected JSON, found Expecting"),
         (((), "[" * 100_000), "expected JSON, found RecursionError"),
         (((), "[]"), "expected an object, found 0 entries"),
         (((), "{}"), "'images': expected a list of objects, found nothing"),
