@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from functools import cache, cached_property
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -14,13 +15,13 @@ from cache.crop_policy import CropPolicy
 from cache.errors import CacheError
 from cache.format import layout, manifest
 from cache.format.extra import ExtraColumn, extras_of
-from cache.format.layout import COLUMNS, COMPUTED, FEATURES, GENDERS, MANIFEST, UNDECODABLE
+from cache.format.layout import COLUMNS, FEATURES, GENDERS, MANIFEST
 from cache.format.manifest import Commit, Place
 from cache.format.records import TrackTable
 from cache.format.tables import Tables, decode_texts
 from cache.read import labels
 from cache.read.rows import Rows
-from cache.read.streams import OpenStream, StalenessCheck, open_column
+from cache.read.streams import OpenStream, StalenessCheck, StreamWindows, open_column
 from cache.windows import Ints
 
 Array = NDArray[Any]
@@ -34,7 +35,8 @@ class _DefaultName(str):
 
 
 USUAL: Final = _DefaultName("resnet50")
-_FLOATS: Final = (np.dtype("float16"), np.dtype("float32"), np.dtype("float64"))  # what features are read as
+_FLOAT32: Final = np.dtype(np.float32)
+_FLOATS: Final = (np.dtype("float16"), _FLOAT32, np.dtype("float64"))  # what features are read as
 
 
 class StreamFields(NamedTuple):
@@ -88,11 +90,33 @@ def _dtypes(dtype: DTypeLike | Mapping[str, DTypeLike], streams: Sequence[str]) 
     return {name: np.dtype(by_stream.get(name, "float32")) for name in streams}
 
 
-def _buffer(buffers: Mapping[str, Array], name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+class _Windows(NamedTuple):
+    """B windows of T frames."""
+
+    starts: Ints  # (B,) first rows
+    seqlen: int  # T
+    track: Ints  # (B,) numbers of their tracks
+
+    def shape(self, trailing: Sequence[int], n_before: int = 0) -> tuple[int, ...]:
+        return len(self.starts), n_before + self.seqlen, *trailing
+
+
+@dataclass(frozen=True, slots=True)
+class _Field:
+    """One field of a batch."""
+
+    shape: tuple[int, ...]  # (B, T, ...)
+    dtype: np.dtype[Any]
+    fill: Callable[[Array], None]  # (B, T, ...)
+    mirror: Callable[[Array], Array] | None = None  # (N, ...) -> the same in mirrored crops; None: unchanged
+
+
+def _buffer(buffers: Mapping[str, Array], name: str, field: _Field) -> Array:
     """The caller's buffer, or a new array. Raises ValueError for a buffer of another shape or type."""
-    batch = buffers[name] if name in buffers else np.empty(shape, dtype)
-    if batch.shape != shape or batch.dtype != dtype or not batch.flags.writeable:
-        raise ValueError(f"out[{name!r}] is {batch.dtype}{batch.shape}, expected writable {dtype}{shape}")
+    batch = buffers[name] if name in buffers else np.empty(field.shape, field.dtype)
+    if batch.shape != field.shape or batch.dtype != field.dtype or not batch.flags.writeable:
+        expected = f"expected writable {field.dtype}{field.shape}"
+        raise ValueError(f"out[{name!r}] is {batch.dtype}{batch.shape}, {expected}")
     return batch
 
 
@@ -156,6 +180,9 @@ class OpenSplit:
         """The place of its manifest, or of a stream's."""
         return replace(self._commit.place, stream=stream)
 
+    def _read_if_stored(self, cut: _Windows, name: str) -> Array | None:
+        return self._read_rows(name, cut.starts, cut.seqlen) if name in self.manifest["shards"] else None
+
     def _read_rows(self, name: str, starts: NDArray[np.int64], seqlen: int) -> Array:
         reader = self._reader(name)
         out = np.empty((len(starts), seqlen, *reader.trailing), reader.dtype.newbyteorder("="))
@@ -200,74 +227,75 @@ class OpenSplit:
         dtype: DTypeLike | Mapping[str, DTypeLike],
         out: Mapping[str, Array] | None,
     ) -> dict[str, Array]:
-        starts, seqlen, track = self._checked_windows(windows)
+        cut = self._checked_windows(windows)
         names = self._checked_fields(fields, [*chosen.sources])
         dtypes = _dtypes(dtype, [*chosen.numbers.values()])
         buffers = out or {}
         if strange := sorted(buffers.keys() - set(names)):
             raise ValueError(f"buffers for {strange}, which are not among the fields {names}")
-        streams = self._stream_windows(chosen, names, starts, seqlen)
+        of_streams = self._stream_fields(chosen, dtypes, names, cut)
         crop = None
-        mirrors = {name: self.extra[name] for name in names if name in self.extra and self.extra[name].mirror}
-        if mirrors or not labels.IN_CROP.isdisjoint(names):
-            crop = self._crop(next(iter(chosen.numbers.values()), None), track, unused=not streams)
-        columns = self.manifest["shards"]
-
-        @cache
-        def raw(name: str) -> Array | None:
-            return self._read_rows(name, starts, seqlen) if name in columns else None
-
-        def buffer(name: str, trailing: Sequence[int], dtype: np.dtype[Any], n_before: int = 0) -> Array:
-            return _buffer(buffers, name, (len(starts), n_before + seqlen, *trailing), dtype)
-
-        fields_of_labels = labels.LabelFields(raw, lambda: self._tables["track_crop_scale"][track], crop)
+        if any(map(self._mirror_of, names)):
+            crop = self._crop(next(iter(chosen.numbers.values()), None), cut.track, unused=not of_streams)
+        raw = functools.cache(functools.partial(self._read_if_stored, cut))
+        of_labels = labels.LabelFields(raw, self._tables["track_crop_scale"][cut.track], crop)
         batch: dict[str, Array] = {}
         for name in names:
             if name == labels.EVAL_JOINTS and "kp_3d" in batch and name not in buffers:
-                batch[name] = batch["kp_3d"]
+                batch[name] = batch["kp_3d"]  # the same joints
                 continue
-            if name in (*labels.FIELDS, labels.EVAL_JOINTS):
-                shape = labels.field_shape(name, evaluation=labels.EVAL_JOINTS in columns)
-                batch[name] = buffer(name, shape, np.dtype(np.float32))
-                fields_of_labels.fill(name, batch[name])
-            elif stream := chosen.numbers.get(name):
-                shape, before = streams[stream].trailing, chosen.history.get(stream, 0)
-                batch[name] = buffer(name, shape, dtypes[stream], before)
-                streams[stream].fill(batch[name])
-            elif stream := chosen.flags.get(name):
-                batch[name] = buffer(name, (), np.dtype(np.float32), chosen.history.get(stream, 0))
-                streams[stream].fill_flags(batch[name])
-            elif name in self.columns:
-                reader = self._reader(name)
-                batch[name] = buffer(name, reader.trailing, reader.dtype)
-                reader.read(starts, seqlen, batch[name])
-            else:
-                of_tracks = self._track_fields[name]
-                batch[name] = buffer(name, of_tracks.shape[1:], of_tracks.dtype)
-                batch[name][...] = of_tracks[track][:, None]
-            if crop is None or not (name in mirrors or name in labels.IN_CROP):
-                continue
-            if (rows := fields_of_labels.mirrored_rows).any():
-                values = batch[name][rows]
-                batch[name][rows] = (
-                    mirrors[name].mirrored(values, self.name) if name in mirrors else labels.mirror(name, values)
-                )
+            field = of_streams.get(name) or self._field(name, cut, of_labels)
+            batch[name] = _buffer(buffers, name, field)
+            field.fill(batch[name])
+            if field.mirror is not None and (rows := of_labels.mirrored_rows).any():
+                batch[name][rows] = field.mirror(batch[name][rows])
         return batch
 
-    def _stream_windows(
-        self, chosen: StreamFields, names: Sequence[str], starts: Ints, seqlen: int
-    ) -> dict[str, StreamWindows]:
-        run_starts, sources = starts, chosen.sources
+    def _stream_fields(
+        self, chosen: StreamFields, dtypes: Mapping[str, np.dtype[Any]], names: Sequence[str], cut: _Windows
+    ) -> dict[str, _Field]:
+        """Fields of streams among these names."""
+        run_starts, opened, fields = cut.starts, dict[str, StreamWindows](), dict[str, _Field]()
         if chosen.history:  # the first row of each window's run
             first: Ints = self._tables["run_start"]
-            run_starts = first[np.searchsorted(first, starts, side="right") - 1]
-        return {
-            name: StreamWindows(self._stream(name), starts, seqlen, chosen.history.get(name, 0), run_starts)
-            for name in dict.fromkeys(sources[field] for field in names if field in sources)
-        }
+            run_starts = first[np.searchsorted(first, cut.starts, side="right") - 1]
+        for name in (name for name in names if name in chosen.sources):
+            stream = chosen.sources[name]
+            n_before = chosen.history.get(stream, 0)
+            if stream not in opened:
+                opened[stream] = StreamWindows(self._stream(stream), cut.starts, cut.seqlen, n_before, run_starts)
+            windows = opened[stream]
+            if name in chosen.numbers:
+                fields[name] = _Field(cut.shape(windows.trailing, n_before), dtypes[stream], windows.fill)
+            else:
+                fields[name] = _Field(cut.shape((), n_before), _FLOAT32, windows.fill_flags)
+        return fields
 
-    def _checked_windows(self, windows: Array) -> tuple[Ints, int, Ints]:
-        """Check (B, 2) windows. Returns their starts (B,), their length T, and the number of each one's track (B,).
+    def _field(self, name: str, cut: _Windows, of_labels: labels.LabelFields) -> _Field:
+        """A label field, a column as stored, or a field of tracks."""
+        mirror = self._mirror_of(name)
+        if name in (*labels.FIELDS, labels.EVAL_JOINTS):
+            shape = cut.shape(of_labels.trailing(name))
+            return _Field(shape, _FLOAT32, functools.partial(of_labels.fill, name), mirror)
+        if name in self.columns:
+            reader = self._reader(name)
+            fill = functools.partial(reader.read, cut.starts, cut.seqlen)
+            return _Field(cut.shape(reader.trailing), reader.dtype, fill, mirror)
+        values = self._track_fields[name]
+
+        def repeat(out: Array) -> None:
+            out[...] = values[cut.track][:, None]
+
+        return _Field(cut.shape(values.shape[1:]), values.dtype, repeat, mirror)
+
+    def _mirror_of(self, name: str) -> Callable[[Array], Array] | None:
+        """How values (N, ...) of a field change where the crop was mirrored; None: not at all."""
+        if name in self.extra and self.extra[name].mirror:
+            return functools.partial(self.extra[name].mirrored, split=self.name)
+        return functools.partial(labels.mirror, name) if name in labels.IN_CROP else None
+
+    def _checked_windows(self, windows: Array) -> _Windows:
+        """Check (B, 2) windows.
 
         Raises ValueError for windows of a wrong form, CacheError for a window outside of the committed tracks.
         """
@@ -275,7 +303,7 @@ class OpenSplit:
             raise ValueError(f"windows are {windows.dtype}{windows.shape}, expected integers (B, 2)")
         starts, stops = windows.astype(np.int64).T
         if not len(starts):
-            return starts, 0, starts
+            return _Windows(starts, 0, starts)
         seqlen = int(stops[0] - starts[0])
         if seqlen < 1 or np.count_nonzero(stops - starts != seqlen):
             raise ValueError("windows of one batch must all have the same length, of at least one row")
@@ -284,7 +312,7 @@ class OpenSplit:
             bad = int(np.argmax(self._ends[after] < stops))
             window = [int(starts[bad]), int(stops[bad])]
             raise CacheError(f"{self.name}: rows {window} are in no committed track: take windows from windows()")
-        return starts, seqlen, after - 1
+        return _Windows(starts, seqlen, after - 1)
 
     @cached_property
     def _ends(self) -> Ints:
@@ -327,61 +355,9 @@ class OpenSplit:
                 named = f"`streams` gives {', '.join(stream_fields)}" if stream_fields else f"there are: {self.streams}"
                 raise ValueError(f"{self.name}: features need a stream; {named}")
             if name not in (*stream_fields, *labels.FIELDS, *self.columns, *self.extra, *OF_TRACKS):
+                if name in self.streams:
+                    do = f"Read it by stream={name!r}, as the field 'features', or by streams=[{name!r}]."
+                    raise CacheError(f"{self.name}: {name!r} is a stream, no field or column. {do}")
                 columns = ", ".join(dict.fromkeys((*self.columns, *self.extra)))
                 raise CacheError(f"{self.name}: no field or column {name!r}; columns: {columns}.")
         return list(fields)
-
-
-class StreamWindows:
-    """B windows of `seqlen` rows of a stream, each with `history` rows before it: zeros before the start of its run.
-
-    Args:
-        stream: the stream to read.
-        starts: (B,) first rows of the windows.
-        run_starts: (B,) first rows of the windows' runs; not used without history.
-
-    Raises CacheError when the stream has no numbers for a window's rows, or misses a shard of its history.
-    """
-
-    def __init__(self, stream: OpenStream, starts: Ints, seqlen: int, history: int, run_starts: Ints) -> None:
-        self._stream, self._starts, self._seqlen, self._history = stream, starts, seqlen, history
-        stream.require(starts, seqlen)
-        if history:
-            self._before = np.minimum(starts - run_starts, history)
-            stream.require_shards(starts - self._before, starts)
-
-    @property
-    def trailing(self) -> tuple[int, ...]:
-        return self._stream.reader().trailing
-
-    def fill(self, out: NDArray[Any]) -> None:
-        """Fill (B, history + T, ...) with the numbers; 0 before the run, and in rows of the history without a value."""
-        self._read(self._stream.reader(), out)
-        if self._history:
-            out[self._flags == UNDECODABLE] = 0
-
-    def fill_flags(self, out: NDArray[np.float32]) -> None:
-        """Fill (B, history + T) with 1 where numbers were computed, 0 elsewhere."""
-        np.equal(self._flags, COMPUTED, out=out, casting="unsafe")
-
-    @cached_property
-    def _flags(self) -> NDArray[np.uint8]:
-        """(B, history + T) flags as stored; UNDECODABLE before the run."""
-        flags = np.empty((len(self._starts), self._history + self._seqlen), np.uint8)
-        self._read(self._stream.reader("_ok"), flags)
-        return flags
-
-    def _read(self, rows: Rows, out: NDArray[Any]) -> None:
-        """Fill (B, history + T, ...) with rows as stored; 0 before the run."""
-        if not self._history:
-            rows.read(self._starts, self._seqlen, out)
-            return
-        for n_before in np.unique(self._before).tolist():  # mostly one: windows are seldom at the start of a run
-            windows = np.flatnonzero(self._before == n_before)
-            n_missing = self._history - n_before
-            whole = not n_missing and len(windows) == len(out)
-            part = out if whole else np.empty((len(windows), n_before + self._seqlen, *rows.trailing), out.dtype)
-            rows.read(self._starts[windows] - n_before, n_before + self._seqlen, part)
-            if not whole:
-                out[windows, :n_missing] = 0
-                out[windows, n_missing:] = part

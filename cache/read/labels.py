@@ -41,27 +41,26 @@ MIRRORED_49: Final = (
 MIRRORED_SMPL: Final = (0, 2, 1, 3, 5, 4, 6, 8, 7, 9, 11, 10, 12, 14, 13, 15, 17, 16, 19, 18, 21, 20, 23, 22)
 
 
-def field_shape(name: str, *, evaluation: bool) -> tuple[int, ...]:
-    """The shape of a field behind (B, T). `evaluation`: the split has kp_3d_eval."""
-    n_3d = N_EVAL_JOINTS if evaluation else N_JOINTS
-    shapes = {"kp_2d": (N_JOINTS, 3), "kp_3d": (n_3d, 3), EVAL_JOINTS: (N_EVAL_JOINTS, 3), "theta": (N_THETA,)}
-    return shapes.get(name, ())
-
-
 class LabelFields:
     """The fields of one batch of B windows of T frames.
 
     Args:
         raw: returns a column by name; may be called several times.
-        crop_scale: returns the (B,) crop scales of the windows' tracks.
+        crop_scale: (B,) crop scales of the windows' tracks.
         crop: boxes that the network saw; None: the tracks' boxes.
     """
 
-    def __init__(self, raw: Raw, crop_scale: Callable[[], NDArray[np.float64]], crop: Crop | None = None) -> None:
+    def __init__(self, raw: Raw, crop_scale: NDArray[np.float64], crop: Crop | None = None) -> None:
         self._raw, self._crop_scale, self._crop = raw, crop_scale, crop
 
+    def trailing(self, name: str) -> tuple[int, ...]:
+        """The shape of a field behind (B, T)."""
+        if name == EVAL_JOINTS or (name == "kp_3d" and self._raw(EVAL_JOINTS) is not None):
+            return (N_EVAL_JOINTS, 3)
+        return {"kp_2d": (N_JOINTS, 3), "kp_3d": (N_JOINTS, 3), "theta": (N_THETA,)}.get(name, ())
+
     def fill(self, name: str, out: Floats) -> None:
-        """Fill out (B, T, *field_shape(name)) with one of FIELDS, or EVAL_JOINTS."""
+        """Fill out (B, T, *trailing(name)) with one of FIELDS, or EVAL_JOINTS."""
         if name == "kp_2d":
             self._kp_2d(out)
         elif name in ("kp_3d", EVAL_JOINTS):
@@ -79,14 +78,14 @@ class LabelFields:
     @property
     def mirrored_rows(self) -> Bools:
         """(B, T), or () for none, whether the crop of a row was mirrored."""
-        return self._cut_out[1]
+        return np.zeros((), bool) if self._crop is None else self._cut_out[1]
 
     def _kp_2d(self, out: Floats) -> None:
         kp_2d, bbox = self._raw("kp_2d"), self._cut_out[0]
         if kp_2d is None or bbox is None:
             out.fill(0)
         else:
-            normalise_keypoints(kp_2d, bbox, self._crop_scale(), out)
+            normalise_keypoints(kp_2d, bbox, self._crop_scale, out)
 
     @cached_property
     def _cut_out(self) -> tuple[Floats | None, Bools]:

@@ -16,7 +16,6 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -76,7 +75,7 @@ class Rows(ABC):
         check_current: Callable[[], None],
     ) -> None:
         self._store, self._array, self._layout, self._n_rows = store, array, layout, n_rows
-        self._records, self._check_current = records, check_current
+        self._records, self._check_current, self._location = records, check_current, store.location(array)
         self.trailing, self.dtype, self._geometry = layout.spec.trailing, layout.spec.dtype, layout.geometry
         self._prepare()
 
@@ -91,8 +90,8 @@ class Rows(ABC):
         if not out.size:
             return
         if len(starts) and (starts.min() < 0 or starts.max() + seqlen > self._n_rows):
-            location, requested = self._store.location(self._array), f"rows up to {int(starts.max()) + seqlen}"
-            raise CacheError.at(location, expected=f"{self._n_rows} rows", found=requested, do="Open it again.")
+            requested = f"rows up to {int(starts.max()) + seqlen}"
+            raise CacheError.at(self._location, expected=f"{self._n_rows} rows", found=requested, do="Open it again.")
         self._fill(starts, seqlen, out)
 
     @abstractmethod
@@ -190,12 +189,11 @@ class _MappedRows(Rows):
 
     def _check(self, opened: _MappedShard, shard: int, number: int) -> None:
         """Check a chunk's checksum, and record its state. Raises CacheError when the chunk is missing or damaged."""
-        file = str(self._file(shard))
         if number >= opened.n_chunks:
-            raise shards.damage(file, f"chunk {number} of the shard", "a shard without it")
+            raise shards.damage(self._file(shard), f"chunk {number} of the shard", "a shard without it")
         if not opened.intact(number):
             self._held.clear()  # the next read opens the repaired files
-            raise _damaged_chunk(file, number, self._layout)
+            raise _damaged_chunk(self._file(shard), number, self._layout)
         state = _CHECKED
         if self.dtype == np.uint8 and not self.trailing:
             flags = opened.chunk(number)
@@ -203,8 +201,8 @@ class _MappedRows(Rows):
             state = _ALL + flag if flag <= 1 and (flags == flag).all() else _CHECKED
         self._checked[shard * self._geometry.chunks + number] = state
 
-    def _file(self, shard: int) -> Path:
-        return Path(self._store.location(shard_key(self._array, shard, self.trailing)))
+    def _file(self, shard: int) -> str:
+        return shard_key(self._location, shard, self.trailing)
 
 
 class _MappedShard:
@@ -212,17 +210,17 @@ class _MappedShard:
 
     __slots__ = ("_chunk_bytes", "_map", "data", "file_size", "n_chunks", "size")
 
-    def __init__(self, file: Path, layout: ShardLayout, record: str | None) -> None:
+    def __init__(self, file: str, layout: ShardLayout, record: str | None) -> None:
         if record is None:  # the file belongs to an unfinished commit
-            raise shards.missing(str(file))
+            raise shards.missing(file)
         try:
             fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError):
-            raise shards.missing(str(file)) from None
+            raise shards.missing(file) from None
         self._chunk_bytes = layout.chunk_bytes
         try:
             self.size = os.fstat(fd).st_size
-            self.n_chunks = layout.count_chunks(str(file), self.size, record)
+            self.n_chunks = layout.count_chunks(file, self.size, record)
             self._map = mmap.mmap(fd, self.size, access=mmap.ACCESS_READ)
         finally:
             os.close(fd)
@@ -230,7 +228,7 @@ class _MappedShard:
         self.file_size = self._map.size
         self.data = memoryview(self._map)  # read-only, as the map is
         if self._map[self.n_chunks * self._chunk_bytes :] != layout.index(self.n_chunks):
-            raise shards.damaged_index(str(file))
+            raise shards.damaged_index(file)
 
     def chunk(self, number: int) -> NDArray[np.uint8]:
         return np.frombuffer(self.data, np.uint8, self._chunk_bytes - 4, number * self._chunk_bytes)
@@ -249,7 +247,7 @@ class _MappedShard:
 _OPENED: Final[deque[tuple[weakref.ref[_MappedRows], int]]] = deque()  # (reader, shard) of this process, oldest first
 
 
-def _open_within_limit(file: Path, layout: ShardLayout, record: str | None) -> _MappedShard:
+def _open_within_limit(file: str, layout: ShardLayout, record: str | None) -> _MappedShard:
     """Map a shard, with at most half of the process's open files. Without a free one, close every shard first."""
     _close_oldest(_shard_limit())
     try:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cache.crop_policy import CropPolicy
 from cache.errors import CacheChanged, CacheError
-from cache.format.layout import COMPUTED, HAS_VALUE, Geometry, stream_columns
+from cache.format.layout import COMPUTED, HAS_VALUE, UNDECODABLE, Geometry, stream_columns
 from cache.format.manifest import Commit, foreign_shards, has_shards, read_manifest, shard_rows
 from cache.format.references import columns_of
 from cache.format.shard import ShardLayout
@@ -141,6 +141,61 @@ class OpenStream:
         if (bad := np.flatnonzero(missing[-(-stops // size)] > missing[starts // size])).size:
             first, stop = int(starts[bad[0]]), int(stops[bad[0]])
             raise CacheError(f"{self._title} does not have all rows {first} to {stop} before a window. {_DO}")
+
+
+class StreamWindows:
+    """B windows of `seqlen` rows of a stream, each with `history` rows before it: zeros before the start of its run.
+
+    Args:
+        stream: the stream to read.
+        starts: (B,) first rows of the windows.
+        run_starts: (B,) first rows of the windows' runs; not used without history.
+
+    Raises CacheError when the stream has no numbers for a window's rows, or misses a shard of its history.
+    """
+
+    def __init__(self, stream: OpenStream, starts: Ints, seqlen: int, history: int, run_starts: Ints) -> None:
+        self._stream, self._starts, self._seqlen, self._history = stream, starts, seqlen, history
+        stream.require(starts, seqlen)
+        if history:
+            self._before = np.minimum(starts - run_starts, history)
+            stream.require_shards(starts - self._before, starts)
+
+    @property
+    def trailing(self) -> tuple[int, ...]:
+        return self._stream.reader().trailing
+
+    def fill(self, out: NDArray[Any]) -> None:
+        """Fill (B, history + T, ...) with the numbers; 0 before the run, and in rows of the history without a value."""
+        self._read(self._stream.reader(), out)
+        if self._history:
+            out[self._flags == UNDECODABLE] = 0
+
+    def fill_flags(self, out: NDArray[np.float32]) -> None:
+        """Fill (B, history + T) with 1 where numbers were computed, 0 elsewhere."""
+        np.equal(self._flags, COMPUTED, out=out, casting="unsafe")
+
+    @cached_property
+    def _flags(self) -> NDArray[np.uint8]:
+        """(B, history + T) flags as stored; UNDECODABLE before the run."""
+        flags = np.empty((len(self._starts), self._history + self._seqlen), np.uint8)
+        self._read(self._stream.reader("_ok"), flags)
+        return flags
+
+    def _read(self, rows: Rows, out: NDArray[Any]) -> None:
+        """Fill (B, history + T, ...) with rows as stored; 0 before the run."""
+        if not self._history:
+            rows.read(self._starts, self._seqlen, out)
+            return
+        for n_before in np.unique(self._before).tolist():  # mostly one: windows are seldom at the start of a run
+            windows = np.flatnonzero(self._before == n_before)
+            n_missing = self._history - n_before
+            whole = not n_missing and len(windows) == len(out)
+            part = out if whole else np.empty((len(windows), n_before + self._seqlen, *rows.trailing), out.dtype)
+            rows.read(self._starts[windows] - n_before, n_before + self._seqlen, part)
+            if not whole:
+                out[windows, :n_missing] = 0
+                out[windows, n_missing:] = part
 
 
 @functools.lru_cache(1024)

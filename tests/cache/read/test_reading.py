@@ -83,6 +83,8 @@ class TestBatches:
             split.windows(4, 4, "hmr")
         with pytest.raises(CacheError, match="no field or column 'trans'"):
             split.read([[40, 48]], fields=["trans"])
+        with pytest.raises(CacheError, match=r"'resnet50' is a stream, .* stream='resnet50'"):
+            split.read([[40, 48]], fields=["resnet50"])
         with pytest.raises(ValueError, match="features need a stream"):
             split.read([[40, 48]], stream=None, fields=["features"])
         with pytest.raises(CacheError, match="no column 'nose'"):
