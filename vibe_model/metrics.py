@@ -179,6 +179,14 @@ def _error_2d(pred: Floats, target: Floats) -> Float64s:
     return mean
 
 
+def pck_aligned(
+    pred_2d: Floats, target_2d: Floats, visible: NDArray[Any], alpha: float = 0.05, size: float = 224
+) -> float:
+    """Mean of `_pck_aligned_by_frame` over frames with at least 6 visible points, %; nan without any."""
+    share = _pck_aligned_by_frame(pred_2d, target_2d, visible, alpha, size)
+    return _mean_or_nan(share[~np.isnan(share)])
+
+
 def _diagonals(points: Floats, visible: NDArray[Any]) -> Float64s:
     """Diagonal of the box about each frame's visible points: (N, J, 2), (N, J) -> (N,); 0 without any."""
     extents = _extents(points.astype(np.float64), visible > 0)
