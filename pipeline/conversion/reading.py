@@ -20,8 +20,8 @@ from pipeline.errors import RawDataError
 from pipeline.files.raw import RawVideo, changes
 from pipeline.files.raw.files import caching, faults, note_fault
 from pipeline.processes import Failed
+from pipeline.processes.cluster import map_on_workers
 from pipeline.processes.pool import ordered_map
-from pipeline.processes.workers import map_on_workers
 from pipeline.track import Track
 
 if TYPE_CHECKING:

@@ -30,7 +30,7 @@ from pipeline.features.engine.shards import Counts, PendingShard
 from pipeline.features.inputs import Pixels, pixels, raw_folder
 from pipeline.features.plan import ExtractionPlan, missing_rows
 from pipeline.features.spec import Resources, StreamSpec
-from pipeline.processes.workers import connect_workers
+from pipeline.processes.cluster import connect_workers
 
 HERE: Final = Resources()  # the whole machine
 MOST_SHARDS: Final = 4  # in a task of a cluster: a lost worker costs 32,768 rows

@@ -18,7 +18,7 @@ from pipeline.features.streams.network import ResNet50
 from pipeline.features.weights import FILES, FORMS, WeightsSpec
 from pipeline.files.raw.stand_in import is_stand_in
 from pipeline.processes import cores
-from pipeline.processes.workers import DeviceName, DeviceNames, device_names
+from pipeline.processes.cluster import DeviceName, DeviceNames, device_names
 
 
 @validated(frozen=True, config={"extra": "forbid", "defer_build": True})

@@ -13,7 +13,7 @@ from pathlib import Path
 import distributed
 import pytest
 
-from pipeline.processes import workers
+from pipeline.processes import cluster
 
 ROOT = Path(__file__).parents[3]
 QUICK = {  # no process waits long for one that is dead
@@ -109,4 +109,4 @@ def two(running: Cluster) -> Cluster:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "PATIENCE", 20.0)
+    monkeypatch.setattr(cluster, "PATIENCE", 20.0)

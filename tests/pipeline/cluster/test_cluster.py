@@ -25,7 +25,7 @@ from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw.stand_in import MARKER
-from pipeline.processes import workers
+from pipeline.processes import cluster
 from tests.pipeline.cluster.conftest import Cluster, await_that, dask
 from vibe_extensions.clips.detection.run import detect_planned
 from vibe_extensions.demo.files import mp4_writer
@@ -45,16 +45,16 @@ def test_ctrl_c_cancels_what_is_left(two: Cluster, made_up: ModuleType, tmp_path
 
     threading.Thread(target=press).start()
     with pytest.raises(KeyboardInterrupt):
-        list(workers.map_on_workers(two.address, made_up.Doubled(tmp_path, seconds=0.2), ITEMS))
+        list(cluster.map_on_workers(two.address, made_up.Doubled(tmp_path, seconds=0.2), ITEMS))
     assert_nothing_begins(made_up, tmp_path, before=len(ITEMS) // 2)
 
 
 def test_few_results_wait_to_be_taken(two: Cluster, made_up: ModuleType, tmp_path: Path) -> None:
-    most = 2 * workers.WINDOW * workers.TOGETHER  # of two workers
-    results = workers.map_on_workers(two.address, made_up.Doubled(tmp_path), range(20 * most))
+    most = 2 * cluster.WINDOW * cluster.TOGETHER  # of two workers
+    results = cluster.map_on_workers(two.address, made_up.Doubled(tmp_path), range(20 * most))
     assert next(results) == 0
     time.sleep(0.5)
-    assert 0 < len(made_up.logged(tmp_path)) <= most + workers.TOGETHER
+    assert 0 < len(made_up.logged(tmp_path)) <= most + cluster.TOGETHER
     assert list(results) == [2 * item for item in range(1, 20 * most)]
 
 
@@ -62,7 +62,7 @@ def test_a_scheduler_that_goes_away_is_named(made_up: ModuleType, tmp_path: Path
     own = Cluster(tmp_path, on_path)
     try:
         own.have(1)
-        results = workers.map_on_workers(own.address, made_up.Doubled(tmp_path, seconds=0.1), ITEMS)
+        results = cluster.map_on_workers(own.address, made_up.Doubled(tmp_path, seconds=0.1), ITEMS)
         assert next(results) == 0
         own.scheduler.kill()
         with pytest.raises(PipelineError, match=r"scheduler went away.*same command again"):
@@ -106,14 +106,14 @@ def test_detection_gives_the_same_files_as_on_one_machine(two: Cluster, embedded
 
 
 def test_a_worker_with_another_version_is_refused(two: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers.metadata, "version", lambda name: "1.26.0")
+    monkeypatch.setattr(cluster.metadata, "version", lambda name: "1.26.0")
     with pytest.raises(PipelineError, match=r"Dask worker at tcp://.*expected vibe-pipeline 1.26.0, as here, found"):
-        list(workers.map_on_workers(two.address, str, ITEMS))
+        list(cluster.map_on_workers(two.address, str, ITEMS))
 
 
 def test_a_worker_that_does_not_see_the_raw_folder_is_refused_before_anything_is_read(two, made_up, tmp_path):
     with pytest.raises(PipelineError, match=r"Dask worker at tcp://.*/raw not found"):
-        list(workers.map_on_workers(two.address, made_up.Doubled(tmp_path), ITEMS, tmp_path / "raw"))
+        list(cluster.map_on_workers(two.address, made_up.Doubled(tmp_path), ITEMS, tmp_path / "raw"))
     assert made_up.logged(tmp_path) == []
 
 
@@ -209,16 +209,16 @@ def test_streams_of_every_kind_together_give_the_same_bytes_as_one_after_the_oth
     ],
 )
 def test_an_address_at_which_there_is_no_scheduler(address, error, message, monkeypatch):
-    monkeypatch.setattr(workers, "PATIENCE", 0.3)
-    with pytest.raises(error, match=message), workers.connect_workers(address):
+    monkeypatch.setattr(cluster, "PATIENCE", 0.3)
+    with pytest.raises(error, match=message), cluster.connect_workers(address):
         pass
 
 
 def test_a_cluster_without_workers(running: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     running.have(0)
-    monkeypatch.setattr(workers, "PATIENCE", 1.0)
+    monkeypatch.setattr(cluster, "PATIENCE", 1.0)
     with pytest.raises(PipelineError, match="has had no worker for 1 s"):
-        list(workers.map_on_workers(running.address, str, ITEMS))
+        list(cluster.map_on_workers(running.address, str, ITEMS))
 
 
 # --------------------------------------------------------------------------------------------------------- the page

@@ -12,7 +12,7 @@ from pipeline.features.extract import extract_together
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import Machine
-from pipeline.processes.workers import connect_workers, device_names
+from pipeline.processes.cluster import connect_workers, device_names
 
 PENN = "penn_action/train"
 TWO = Resources(workers=2, devices="cpu,cpu")

@@ -29,7 +29,7 @@ from pipeline.files.pixels.cuts import LEAST, Histogram, cuts, difference
 from pipeline.files.pixels.frames import Image, Video
 from pipeline.files.raw.files import file_digest
 from pipeline.processes import cores
-from pipeline.processes.workers import connect_workers
+from pipeline.processes.cluster import connect_workers
 from pipeline.recipe.recipe import StepResult
 from vibe_extensions.clips.detection.decoders import DecodedTask, Decoders
 from vibe_extensions.clips.detection.writing import note_speed, open_people, people_text, rename_clip, write_clip
