@@ -76,6 +76,17 @@ class VideoAccount:
             self.drop_track("no_frame_left", 0)
         return rows
 
+    def take_back(self, reasons: Mapping[str, ArrayLike]) -> NDArray[np.int64]:
+        """`keep_rows` for a track that is counted as kept: its rows with a reason are dropped after all.
+
+        >>> account = VideoAccount("clip", found=3, kept=3, tracks_kept=1)
+        >>> account.take_back({"too_tall": [True, False, True]}), account.kept, dict(account.dropped)
+        (array([1]), 1, {'too_tall': 2})
+        """
+        self.kept -= len(np.asarray(next(iter(reasons.values()))))
+        self.tracks_kept -= 1
+        return self.keep_rows(reasons)
+
     def drop_track(self, reason: str, frames: int, *people: NDArray[Any]) -> None:
         """Count a track, and its remaining frames, as dropped. people: as in `drop`."""
         self.tracks_dropped[reason] += 1

@@ -144,7 +144,7 @@ class CommandResult:
 
     def line(self, text: str, mark: str = "", indent: int = 0) -> None:
         """Add a line of untrusted text after its mark."""
-        self.text.append(" " * indent + f"{mark} " * bool(mark) + plain(text))
+        self.text.append(f"{' ' * indent}{mark}{' ' if mark else ''}{plain(text)}")
 
     def lines(self, texts: Iterable[str], mark: str = "", indent: int = 0) -> None:
         for text in texts:

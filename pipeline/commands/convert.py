@@ -81,8 +81,7 @@ def _plan(args: argparse.Namespace) -> convert.ConversionPlan:
     check_own_folder(args.raw, dataset)
     body = body_of(args, dataset, demo=is_stand_in(args.raw))
     drop = args.drop_removed or args.cfg.convert.removed == "drop"
-    where = {"raw": args.raw, "root": args.cache, "body": body}
-    return convert.plan_conversion(dataset, args.split, **where, drop_removed=drop)
+    return convert.plan_conversion(dataset, args.split, raw=args.raw, root=args.cache, body=body, drop_removed=drop)
 
 
 def accounting_lines(totals: Any, uncounted: int = 0) -> Iterator[str]:

@@ -124,16 +124,16 @@ def _run(args: argparse.Namespace) -> int:
         elif not any(reader.uses_body for reader in readers) and args.body is None:
             body = body.replace_missing(NOT_NEEDED)
         examined.append(body)
-    missing = any(e.missing for e in examined)
+    missing, body_option = any(e.missing for e in examined), [] if args.body is None else ["--body", str(args.body)]
     result = CommandResult({"examined": examined}, [_table(examined)], exit_code=int(missing or bool(broken)))
     for e in examined:
         result.text += _problems(e)
-    again = [*args.datasets, *(["--raw", str(raw)] if settings is None else [])]
+    again = [*args.datasets, *(["--raw", str(raw)] if settings is None else []), *body_option]
     if missing:
         result.line("")
-        result.line(f"Then check again: {command('doctor', *again, *_body_option(args))}")
+        result.line(f"Then check again: {command('doctor', *again)}")
     else:
-        result.text += [plain(text) for text in _next(args, settings, examined)]
+        result.text += [plain(text) for text in _next(settings, examined, body_option)]
     return result.print(as_json=args.json)
 
 
@@ -149,18 +149,14 @@ def _all_of(raw: Path) -> list[str]:
     return [name for name in datasets.names() if name in official or listing.is_folder_there(raw / name)]
 
 
-def _body_option(args: argparse.Namespace) -> list[str]:
-    return [] if args.body is None else ["--body", str(args.body)]
-
-
-def _next(args: argparse.Namespace, settings: Settings | None, examined: Sequence[Examination]) -> Iterator[str]:
+def _next(settings: Settings | None, examined: Sequence[Examination], body_option: list[str]) -> Iterator[str]:
     if settings is not None:
         yield from ("", f"Next: {tool('luigi')} --module tasks Data")
         return
     yield from ("", "To prepare it:")
     for e in examined:
         if e.usable:
-            body = _body_option(args) if datasets.get(e.dataset).uses_body else []
+            body = body_option if datasets.get(e.dataset).uses_body else []
             root = "data/cache" if e.stand_in else "cache-real"  # a clone's data/cache holds demo data
             yield "  " + command("prepare", e.dataset, "--raw", str(e.raw), *body, "--cache", root)
 
@@ -195,7 +191,7 @@ def _problems(e: Examination) -> Iterator[str]:
     yield from (f"  {DOUBT} {plain(text)}" for text in e.mistakes)
     packed = [file.name.lower() for file in e.packed]
     parts = [part for part in e.parts if part.state != "there"]
-    sources = dict.fromkeys(part.source + " (optional)" * bool(part.without) for part in parts)
+    sources = dict.fromkeys(part.source + (" (optional)" if part.without else "") for part in parts)
     absent = [source for source in sources if not any(name in source.lower() for name in packed)]
     for i, source in enumerate(absent):
         yield f"  {'' if i else 'get':<7} {plain(source)}"
@@ -206,7 +202,7 @@ def _problems(e: Examination) -> Iterator[str]:
         yield f"  layout  {plain(f'{e.raw}/')}"
         width = max(len(pattern) for pattern, _ in rows)
         for pattern, part in rows:
-            what = ("" if pattern == part.where[0] else "or ") + part.what + (" (not needed)" * bool(part.without))
+            what = ("" if pattern == part.where[0] else "or ") + part.what + (" (not needed)" if part.without else "")
             yield f"          {plain(f'{pattern:<{width}}  {what}')}"
 
 

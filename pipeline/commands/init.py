@@ -60,11 +60,10 @@ def _run(args: argparse.Namespace) -> int:
     except FileExistsError as error:
         raise PipelineError(f"{file} exists. Name another folder, or move the file.") from error
     luigi = f"{tool('luigi')} --module tasks"
-    steps = [
-        *([] if args.folder.resolve() == Path.cwd() else [f"cd {shlex.quote(str(args.folder))}"]),
-        *([f"{tool('vibe-pipeline')} doctor  # lists the files to download"] * args.real),
-        *(f"{luigi} Data", f"{luigi} EvaluateVIBE"),
-    ]
+    steps = [] if args.folder.resolve() == Path.cwd() else [f"cd {shlex.quote(str(args.folder))}"]
+    if args.real:
+        steps.append(f"{tool('vibe-pipeline')} doctor  # lists the files to download")
+    steps += [f"{luigi} Data", f"{luigi} EvaluateVIBE"]
     out.print(plain(f"settings   {file}"))
     for i, step in enumerate(steps):
         out.print(plain(f"{'' if i else 'next':<10} {step}"))

@@ -348,8 +348,10 @@ def _print_summary(prepared: Preparation, plans: Sequence[SplitPlan], printed: S
         if split is None:
             continue
         missing = {stream: missing_rows(split, stream).rows for stream in split.streams}
-        streams = [stream_label(split, stream, f"{count(n, 'row')} missing" * bool(n)) for stream, n in missing.items()]
-        out.print(f"[bold]{plain(recipe.name)}[/bold]" + f"  {STAND_IN}" * bool(split.manifest["stand_in"]))
+        lacks = {stream: f"{count(n, 'row')} missing" if n else "" for stream, n in missing.items()}
+        streams = [stream_label(split, stream, text) for stream, text in lacks.items()]
+        demo = f"  {STAND_IN}" if split.manifest["stand_in"] else ""
+        out.print(f"[bold]{plain(recipe.name)}[/bold]{demo}")
         for text in accounting_lines(split.manifest["accounting"]):
             out.print(f"  {plain(text)}")
         out.print(f"  features {plain(', '.join(streams)) or 'none'}")
@@ -359,7 +361,8 @@ def _print_summary(prepared: Preparation, plans: Sequence[SplitPlan], printed: S
         for text in few([_once(text, recipe.raw, printed) for text in messages], FEW, command("status", "--all", *at)):
             out.print(f"  {DOUBT} {plain(text)}")
         n_flaws, n_rows = n_flaws + n_rejected, n_rows + split.manifest["rows"]
-        with_features = with_features or recipe.name * bool(streams and split.manifest["rows"])
+        if not with_features and streams and split.manifest["rows"]:
+            with_features = recipe.name
     predict = ["predict", with_features, *at, "--checkpoint", "FILE", "--body", "DIR"]
     upcoming = {
         "videos": command("status", "--all", *at),

@@ -12,14 +12,14 @@ import shlex
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 
 import cache
 from pipeline.cli.command_line import Command, json_option, whole, workers_option
 from pipeline.cli.console import DONE, ERROR, IDLE, WRONG, CommandResult, err, plain, size
-from pipeline.cli.progress import bar
+from pipeline.cli.progress import Bars, bar
 from pipeline.cli.text import FEW, command, count, few
 from pipeline.conversion.convert import convert
 from pipeline.conversion.plan import read_again, recorded_plan
@@ -34,6 +34,29 @@ from pipeline.settings.arguments import cache_option, choose_splits, join_split_
 from pipeline.track import other_units
 
 RECOMPUTE: Final = "vibe_pipeline.recompute"  # entry point of the function behind --recompute
+
+
+class _Recomputed(Protocol):
+    ok: bool
+    compared: list[Any]
+    skipped: list[Any]
+    refused: list[str]
+
+
+class _Recompute(Protocol):
+    def __call__(
+        self,
+        result: CommandResult,
+        root: cache.Root,
+        n: int,
+        *,
+        seed: int,
+        splits: Sequence[str] | None,
+        raw: Path | None,
+        weights: WeightsSpec | None,
+        workers: int,
+        bars: Bars,
+    ) -> _Recomputed: ...
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
@@ -71,9 +94,18 @@ def _run(args: argparse.Namespace) -> int:
         if repaired.cache.restored or repaired.cache.removed or repaired.dropped or repaired.refused:
             report = _verify(args, splits, result)
     if args.recompute:
-        where = {"splits": splits, "raw": args.raw, "weights": weights, "workers": cores(args.workers)}
-        bars = functools.partial(bar, console=err, unit="row")
-        again = service(RECOMPUTE)(result, args.cache, args.recompute, seed=args.seed, bars=bars, **where)
+        recompute: _Recompute = service(RECOMPUTE)
+        again = recompute(
+            result,
+            args.cache,
+            args.recompute,
+            seed=args.seed,
+            splits=splits,
+            raw=args.raw,
+            weights=weights,
+            workers=cores(args.workers),
+            bars=functools.partial(bar, console=err, unit="row"),
+        )
     cameras = [] if args.fast else list(_camera_problems(args.cache, splits, report.problems))
     result.lines(cameras, WRONG)
     for refused in (*(repaired.refused if repaired else ()), *(again.refused if again else ())):
@@ -124,7 +156,9 @@ def _verify(args: argparse.Namespace, splits: Sequence[str] | None, result: Comm
     report = replace(report, damaged=damaged)
     result.lines(report.problems, WRONG)
     result.lines(report.notes, IDLE)
-    summary = f"{count(report.shards, 'shard')}, {size(report.bytes)}" + ", sizes and indexes only" * report.fast
+    summary = f"{count(report.shards, 'shard')}, {size(report.bytes)}"
+    if report.fast:
+        summary += ", sizes and indexes only"
     if report.ok:
         result.line(f"intact: {summary}", DONE)
     else:

@@ -8,7 +8,7 @@ import traceback
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
@@ -177,6 +177,20 @@ class Dataset(ABC):
         """Options that can change the tracks: part of the conversion's fingerprint."""
         return asdict(self)
 
+    def reasons_to_drop(self, track: Track) -> dict[str, NDArray[np.bool_]]:
+        """Rules for rows of all datasets, after `read`: reason -> (T,) whether it applies. There are none."""
+        return {}
+
+    def _drop_rows(self, track: Track, account: VideoAccount, extra: Sequence[cache.ExtraColumn]) -> Iterator[Track]:
+        """The track without its rows that have a reason; none if no row is left."""
+        if not (reasons := self.reasons_to_drop(track)):
+            yield track
+        elif len(rows := account.take_back(reasons)):
+            by_row = {column.name for column in extra if column.per == "row"}
+            own = {name: array[rows] if name in by_row else array for name, array in track.extra.items()}
+            columns: dict[str, Any] = {name: array[rows] for name, array in track.columns.items()}
+            yield replace(track, extra=own, **columns)
+
     def _read(
         self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None
     ) -> Sequence[Track]:
@@ -187,6 +201,7 @@ class Dataset(ABC):
             raise TypeError(f"{type(self).__name__}.read: expected a list of Track, found {str(tracks)[:80]}")
         columns = self.columns(split, body=body is not None)
         extra = self.extra_columns(split, body=body is not None)
+        tracks = [kept for track in tracks for kept in self._drop_rows(track, account, extra)]
         names = Counter(track.name for track in tracks)
         if twice := next((name for name, times in names.items() if times > 1), ""):
             raise cache.CacheError(f"{twice}: {names[twice]} tracks have this name; its reader must tell them apart")

@@ -160,7 +160,10 @@ def stream_label(committed: Split, stream: str, missing: str) -> str:
     """A stream's name with warnings: "resnet50 (untrained, rows missing)". missing: text about missing rows, or ""."""
     kind = str((committed.stream_manifest(stream).get("identity") or {}).get("kind", ""))
     marks = [IMPORTED] * (kind == IMPORTED) + ["untrained"] * is_untrained(committed, stream)
-    marks += [missing] * bool(missing) + ["package not installed"] * bool(kind and streams.not_installed(kind))
+    if missing:
+        marks.append(missing)
+    if kind and streams.not_installed(kind):
+        marks.append("package not installed")
     return f"{stream} ({', '.join(marks)})" if marks else stream
 
 

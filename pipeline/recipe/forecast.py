@@ -124,8 +124,8 @@ def _expected_rows(plan: SplitPlan, todo: ConversionPlan) -> tuple[float | None,
         return 0, "no new rows"
     if todo.committed is not None and (n_committed := len(todo.committed.videos)):
         mean, n_new = todo.committed.manifest["rows"] / n_committed, max(0, len(new) - len(todo.changed))
-        reasons = [f"{plan.rows_again:,} in changed videos"] * bool(todo.changed)
-        reasons += [f"{mean:,.3g} per new video, as in committed ones"] * bool(n_new)
+        reasons = [f"{plan.rows_again:,} in changed videos"] if todo.changed else []
+        reasons += [f"{mean:,.3g} per new video, as in committed ones"] if n_new else []
         return plan.rows_again + mean * n_new, ", ".join(reasons)
     dataset, stand_in = todo.dataset, todo.reader["stand_in"]
     for other in _readable(todo.root):

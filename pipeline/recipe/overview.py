@@ -121,9 +121,15 @@ def _plan_split(recipe: Recipe, detections: dict[Path, DetectionPlan]) -> SplitP
         return plan
     try:
         plan.committed = committed_split(recipe.root, recipe.name)
-        where: dict[str, Any] = {"raw": recipe.raw, "root": recipe.root, "body": recipe.body}
-        where["drop_removed"] = recipe.drop_removed
-        plan.conversion = compare(plan.committed, recipe.dataset, recipe.split, **where)
+        plan.conversion = compare(
+            plan.committed,
+            recipe.dataset,
+            recipe.split,
+            raw=recipe.raw,
+            root=recipe.root,
+            body=recipe.body,
+            drop_removed=recipe.drop_removed,
+        )
         _plan_detection(plan, plan.conversion, detections)
     except (PipelineError, cache.CacheError) as error:
         plan.problems.append(str(error))

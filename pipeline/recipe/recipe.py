@@ -9,7 +9,7 @@ import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import cache
 from pipeline import datasets
@@ -18,7 +18,7 @@ from pipeline.cli.progress import Progress
 from pipeline.cli.text import FEW, command, count, few, from_here, not_counted
 from pipeline.conversion import convert
 from pipeline.datasets.base import Dataset
-from pipeline.detect import Detector
+from pipeline.detect import DetectionResources, Detector
 from pipeline.detect.clips import KEYPOINTS, DetectionPlan, plan_detection, unlabelled_clips
 from pipeline.errors import MissingAssets, PipelineError
 from pipeline.features.extract import Extraction, extract_together
@@ -54,6 +54,12 @@ class StepResult:
             out.print(f"  {DOUBT} {plain(text, keep=LAYOUT)}")
         if self.problems:
             raise PipelineError("\n".join(self.problems))
+
+
+class _Detect(Protocol):
+    def __call__(
+        self, plan: DetectionPlan, machine: DetectionResources, *, scheduler: str | None, progress: Progress
+    ) -> StepResult: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +108,8 @@ class Recipe:
 
     def detect(self, plan: DetectionPlan, progress: Progress) -> StepResult:
         """Find people in clips. Raises PipelineError if the extension `clips` is missing."""
-        s, detect = self.settings, service(DETECTION)
-        result: StepResult = detect(plan, s.detect, scheduler=s.dask.scheduler, progress=progress)
-        return result
+        detect: _Detect = service(DETECTION)
+        return detect(plan, self.settings.detect, scheduler=self.settings.dask.scheduler, progress=progress)
 
     def convert(self, plan: convert.ConversionPlan, progress: Progress) -> StepResult:
         if plan.up_to_date:
@@ -203,7 +208,7 @@ def convert_tracks(plan: convert.ConversionPlan, s: Settings, progress: Progress
 def extract(plans: Sequence[ExtractionPlan], s: Settings, progress: Progress, *, named: bool = False) -> StepResult:
     """Extract streams of one split. named: print their names. Raises as `extract_together`."""
     every = extract_together(plans, s.features, scheduler=s.dask.scheduler, progress=progress)
-    names = [f"[bold]{plain(extraction.plan.spec.name)}[/bold] " * named for extraction in every]
+    names = [f"[bold]{plain(extraction.plan.spec.name)}[/bold] " if named else "" for extraction in every]
     details = [name + _summarize_extraction(extraction) for name, extraction in zip(names, every, strict=True)]
     return StepResult(details=details, warnings=[text for extraction in every for text in extraction.examples])
 
