@@ -78,7 +78,7 @@ class Track:
         return int(steps[counts.argmax()])  # np.unique sorts, argmax takes the first: ties go to the smaller
 
 
-def known_rows(columns: Mapping[str, NDArray[Any]], name: str) -> NDArray[Any]:
+def _known_rows(columns: Mapping[str, NDArray[Any]], name: str) -> NDArray[Any]:
     """The rows of a column that the track's flags mark as known."""
     flag = columns.get(
         "has_3d" if name.startswith("kp_3d") else "has_smpl" if name in ("pose", "betas", "trans") else ""
@@ -97,18 +97,18 @@ def other_units(columns: Mapping[str, NDArray[Any]]) -> Iterator[tuple[str, str,
         if (wrong := (side <= 0).any(axis=1) | (side[:, 0] != side[:, 1])).any():
             yield "bbox", "square boxes in px: cx, cy, side, side", str(columns["bbox"][wrong][0].tolist())
     for name in ("kp_3d", "kp_3d_eval"):
-        if name in columns and len(extent := _extents(known_rows(columns, name))):
+        if name in columns and len(extent := _extents(_known_rows(columns, name))):
             low, high = EXTENT_M
             if ((extent < low) | (extent > high)).mean() > MOST:
                 yield name, f"bodies of {low:g} to {high:g} m", f"{np.median(extent):.3g} m"
-    if "pose" in columns and len(pose := known_rows(columns, "pose")):
+    if "pose" in columns and len(pose := _known_rows(columns, "pose")):
         with np.errstate(over="ignore"):  # infinity is another unit, too
             angle = np.linalg.norm(pose.reshape(len(pose), -1, 3), axis=-1).max(axis=1)
         if (angle > MAX_ANGLE).mean() > MOST:
             yield "pose", "rotations in rad, of two turns at most", f"{np.median(angle):.3g} rad"
     for name in ("kp_2d", "kp_3d"):
         if name in columns:
-            confidence = known_rows(columns, name)[..., -1]
+            confidence = _known_rows(columns, name)[..., -1]
             if (wrong := (confidence < -ROUNDING) | (confidence > 1 + ROUNDING)).any():
                 yield name, "a confidence within [0, 1]", f"{confidence[wrong][0]:.4g}"
     if "kp_2d" in columns:
@@ -128,7 +128,7 @@ def column_problems(columns: Mapping[str, NDArray[Any]]) -> Iterator[str]:
     for name in FLOATS:
         if name in columns and columns[name].dtype != np.float32:
             yield f"{name} is {columns[name].dtype}, not float32"
-        if name in columns and not np.isfinite(known_rows(columns, name)).all():
+        if name in columns and not np.isfinite(_known_rows(columns, name)).all():
             yield f"{name} holds NaN or infinity"
     if columns["frame_index"].dtype.kind not in "iu":
         yield f"frame_index is {columns['frame_index'].dtype}"
@@ -137,7 +137,7 @@ def column_problems(columns: Mapping[str, NDArray[Any]]) -> Iterator[str]:
             yield f"{name} is neither true nor false everywhere"
     if "kp_2d" in columns and not (columns["kp_2d"][..., 2] > 0).any(axis=1).all():
         yield "kp_2d has a frame without a visible joint"
-    if "kp_3d" in columns and known_rows(columns, "kp_3d")[:, PELVIS, :3].any():
+    if "kp_3d" in columns and _known_rows(columns, "kp_3d")[:, PELVIS, :3].any():
         yield "kp_3d has its pelvis (joint 39, hip) elsewhere than at 0"
     for flag, labels in (("has_3d", ("kp_3d", "kp_3d_eval")), ("has_smpl", ("pose", "betas"))):
         if (flag in columns) != any(name in columns for name in labels):

@@ -41,10 +41,10 @@ def names_with_rows(committed: cache.Split) -> frozenset[str]:
     return frozenset(names[number] for number in np.unique(committed.tracks.video).tolist())
 
 
-def pair_renamed(gone: Mapping[str, str], coming: Mapping[str, str]) -> dict[str, str]:
+def _pair_renamed(gone: Mapping[str, str], coming: Mapping[str, str]) -> dict[str, str]:
     """New name -> old name of videos with equal content. `gone`, `coming`: name -> content. Sorted by name.
 
-    >>> pair_renamed({"b": "0", "a": "0"}, {"c": "0", "d": "1"})
+    >>> _pair_renamed({"b": "0", "a": "0"}, {"c": "0", "d": "1"})
     {'c': 'a'}
     """
     by_content: dict[str, list[str]] = {}
@@ -62,7 +62,7 @@ def renamed_videos(
     name -> video, digest.
     """
     old = {name: changes.contents_of(digest) for name, digest in gone.items()}
-    renamed = pair_renamed(old, {name: changes.contents_of(digest) for name, (_, digest) in coming.items()})
+    renamed = _pair_renamed(old, {name: changes.contents_of(digest) for name, (_, digest) in coming.items()})
     lost = gone.keys() - renamed.values()
     numbers = [number for number, name in enumerate(committed.videos.names) if name in lost] if lost else []
     pixels = {entry.name: entry.pixels for entry in map(committed.videos.__getitem__, numbers) if entry.pixels}
@@ -71,7 +71,7 @@ def renamed_videos(
         if name not in renamed and video.files and video.files[0].suffix.lower() in EXTENSIONS:
             with contextlib.suppress(RawDataError, OSError):  # the conversion reports it
                 clips[name] = Video(raw, str(video.files[0])).digest()
-    return renamed | pair_renamed(pixels, clips)
+    return renamed | _pair_renamed(pixels, clips)
 
 
 def recorded_raw(committed: cache.Split) -> str:

@@ -185,7 +185,7 @@ def _files(raw: Path) -> Iterator[Path]:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class StoredMotion:
+class _Motion:
     """N frames of one person."""
 
     pose: Doubles  # (N, 24, 3) axis-angle rad, SMPL's joints
@@ -195,7 +195,7 @@ class StoredMotion:
     gender: str  # as stored: neutral, male, female, or anything else
 
 
-def load_motion(file: Path) -> StoredMotion:
+def load_motion(file: Path) -> _Motion:
     """Read one .npz file. Raises RawDataError, also for non-finite numbers."""
     data = load_npz(file, ("poses", "betas", "trans"), ("gender", "mocap_framerate", "mocap_frame_rate"))
     width = data["poses"].shape[-1] if data["poses"].ndim else 0
@@ -213,7 +213,7 @@ def load_motion(file: Path) -> StoredMotion:
     gender = stored[0] if stored.size == 1 else ""
     gender = gender.decode("latin1") if isinstance(gender, bytes) else str(gender)
     gender = gender.removeprefix("b'").removesuffix("'")  # some files hold the text of a bytes object
-    return StoredMotion(poses, trans, betas[:N_BETAS], _rate(file, data), gender)
+    return _Motion(poses, trans, betas[:N_BETAS], _rate(file, data), gender)
 
 
 def _rate(file: Path, data: dict[str, NDArray[Any]]) -> float:

@@ -218,10 +218,10 @@ def _places(sequence: str, camera: int) -> tuple[tuple[Path, ...], tuple[Path, .
     return folders, tuple(Path(sequence, "imageSequence", f"{name}{extension}") for extension in (".avi", ".mp4"))
 
 
-def _train(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[CameraLabels, _Filmed]:
+def _train(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[_Labels, _Filmed]:
     sequence, _, number = video.name.rpartition("/video_")
     camera = int(number)
-    labels = load_annot(raw / video.files[0], camera)
+    labels = _load_annot(raw / video.files[0], camera)
     account.found = len(labels.kp_2d)
     source = pictures_or_video(raw, *_places(sequence, camera), account)
     fps = float(SEQUENCES[sequence][0]) if sequence in SEQUENCES else math.nan
@@ -229,7 +229,7 @@ def _train(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[CameraLab
         source.require_decodable()
         fps = source.header().fps
     try:
-        calibrated, intrinsics, extrinsics = read_calibration(raw / video.files[1], camera)
+        calibrated, intrinsics, extrinsics = _read_calibration(raw / video.files[1], camera)
     except (OSError, RawDataError) as error:  # labels do not need it
         account.notes.append(f"no camera intrinsics: {error}")
         return labels, _Filmed(source, fps)
@@ -241,8 +241,8 @@ def _train(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[CameraLab
     return labels, _Filmed(source, fps, intrinsics, extrinsics)
 
 
-def _test(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[CameraLabels, _Filmed]:
-    labels = load_annot_data(raw / video.files[0])
+def _test(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[_Labels, _Filmed]:
+    labels = _load_annot_data(raw / video.files[0])
     account.found = len(labels.kp_2d)
     return labels, _Filmed(Pictures(raw, f"{video.folders[0].as_posix()}/img_{{:06d}}.jpg", first=1))
 
@@ -253,7 +253,7 @@ def _to_spin49(places: Doubles, skeleton: str) -> NDArray[np.float32]:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class CameraLabels:
+class _Labels:
     """One person in one camera, N frames."""
 
     skeleton: str  # a key of JOINTS, of J joints
@@ -262,18 +262,18 @@ class CameraLabels:
     valid: Bools | None = None  # (N,) evaluation may use the frame; None: not known
 
 
-def load_annot(file: Path, camera: int) -> CameraLabels:
+def _load_annot(file: Path, camera: int) -> _Labels:
     """Labels of one camera in annot.mat. Raises RawDataError; `no_label` without a file."""
     _require_file(file)
     cells = _cells(file, state_of(file))
     shape_2d, shape_3d = ((len(JOINTS[TRAIN]), n) for n in (2, 3))
     kp_2d = numbers(file, f"annot2{{{camera + 1}}}", cells["annot2"][camera], (None, math.prod(shape_2d)))
     kp_3d = numbers(file, f"annot3{{{camera + 1}}}", cells["annot3"][camera], (len(kp_2d), math.prod(shape_3d)))
-    return CameraLabels(TRAIN, kp_2d.reshape(-1, *shape_2d), kp_3d.reshape(-1, *shape_3d) / 1000)
+    return _Labels(TRAIN, kp_2d.reshape(-1, *shape_2d), kp_3d.reshape(-1, *shape_3d) / 1000)
 
 
-def load_annot_data(file: Path) -> CameraLabels:
-    """annot_data.mat of a test video: 3D of the universal skeleton. Raises as `load_annot`."""
+def _load_annot_data(file: Path) -> _Labels:
+    """annot_data.mat of a test video: 3D of the universal skeleton. Raises as `_load_annot`."""
     _require_file(file)
     n_joints = len(JOINTS[TEST])
     stored = load_hdf5(
@@ -288,7 +288,7 @@ def load_annot_data(file: Path) -> CameraLabels:
     if len(set(counts.values())) != 1:
         raise RawDataError(file, "annot2", "one row a frame everywhere", f"{counts} rows", AGAIN)
     valid = stored["valid_frame"].reshape(-1) > 0
-    return CameraLabels(TEST, stored["annot2"][:, 0], stored["univ_annot3"][:, 0] / 1000, valid)
+    return _Labels(TEST, stored["annot2"][:, 0], stored["univ_annot3"][:, 0] / 1000, valid)
 
 
 # Eight videos share a file of 100 MB. Each process keeps the last one, as float32 of eight cameras: at most 60 MB.
@@ -322,7 +322,7 @@ def _require_file(file: Path) -> None:
         raise RawDataError(file, "file", "labels", "no file", AGAIN, reason="no_label")
 
 
-def read_calibration(
+def _read_calibration(
     file: Path, camera: int
 ) -> tuple[tuple[int, int], NDArray[np.float32], NDArray[np.float32] | None]:
     """Width and height (px) of the images that the labels fit, (3, 3) intrinsics (px), (4, 4) world to camera (m).

@@ -121,7 +121,7 @@ class PoseTrack(Dataset):
             return []
         file, *unused = video.files
         account.notes.extend(f"{path.as_posix()} is not used: {file.as_posix()} is" for path in unused)
-        coco = load_coco(raw / file)
+        coco = _load_coco(raw / file)
         account.found = len(coco.annotations)
         account.notes.extend(coco.notes)
         if not coco.has_keypoints:
@@ -164,7 +164,7 @@ class PoseTrack(Dataset):
         return tracks
 
 
-def _joints(coco: Coco, account: VideoAccount) -> tuple[tuple[str, ...], Doubles]:
+def _joints(coco: _Coco, account: VideoAccount) -> tuple[tuple[str, ...], Doubles]:
     """The J joints in spin49's names, and (N, J, 3) px px confidence: 1, or 0 at (0, 0), where there is no joint."""
     names = coco.joint_names()
     if unknown := [name for name in names if name not in OURS]:
@@ -229,7 +229,7 @@ def _parse_name(raw: Path, file: Path, name: str) -> tuple[str, int]:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Coco:
+class _Coco:
     """The F labelled images of a video, and their N annotations, in the file's order.
 
     Methods raise RawDataError for invalid content.
@@ -280,7 +280,7 @@ class Coco:
         return table(self.file, [f"{key}.{name}" for key in self.annotations], rows, len(absent))
 
 
-def load_coco(file: Path) -> Coco:
+def _load_coco(file: Path) -> _Coco:
     """Read a video's labels. Raises RawDataError for a file that is not COCO's JSON."""
     content = load_json(file, do=UNPACK)
     if not isinstance(content, dict):
@@ -313,7 +313,7 @@ def load_coco(file: Path) -> Coco:
     notes = [f"{n_twice} pictures have the id of an earlier one: not used"] if n_twice else []
     if others := len(listed) - len(on_labelled):
         notes.append(f"{others} annotations are on pictures that are not labelled, or not listed: not used")
-    return Coco(
+    return _Coco(
         file=file,
         file_names=file_names,
         picture=np.array(list(on_labelled.values()), np.int64),

@@ -121,7 +121,7 @@ class ThreeDPW(Dataset):
         ]
 
     def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None) -> Sequence[Track]:
-        actors, notes = load_sequence(raw / video.files[0])
+        actors, notes = _load_sequence(raw / video.files[0])
         account.notes.extend(notes)
         account.found = sum(len(actor.pose) for actor in actors)
         pictures = Pictures(raw, f"imageFiles/{video.name}/image_{{:05d}}.jpg")
@@ -157,7 +157,7 @@ class ThreeDPW(Dataset):
         return tracks
 
 
-def _rows(actor: ActorLabels, has_picture: Bools, account: VideoAccount) -> tuple[Ints, NDArray[np.float32]]:
+def _rows(actor: _Actor, has_picture: Bools, account: VideoAccount) -> tuple[Ints, NDArray[np.float32]]:
     n_frames = len(actor.pose)
     boxes, first, stop = smooth_boxes(actor.kp_18, MIN_CONFIDENCE)
     if not len(boxes):
@@ -185,7 +185,7 @@ def _limbs(kp_18: Doubles) -> Doubles:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ActorLabels:
+class _Actor:
     """One person of a sequence, N frames, as stored except for types."""
 
     pose: Doubles  # (N, 72) rad, global orientation in the world
@@ -198,7 +198,7 @@ class ActorLabels:
     intrinsics: Doubles | None  # (3, 3) px
 
 
-def load_sequence(file: Path) -> tuple[list[ActorLabels], list[str]]:
+def _load_sequence(file: Path) -> tuple[list[_Actor], list[str]]:
     """All actors of a sequence, and notes on unused numbers.
 
     Raises RawDataError; `unsafe_pickle` for a file that would run code.
@@ -233,7 +233,7 @@ def load_sequence(file: Path) -> tuple[list[ActorLabels], list[str]]:
         if n_bad:
             notes.append(f"poses2d[{p}]: {n_bad} joints are not finite: not used")
         actors.append(
-            ActorLabels(
+            _Actor(
                 pose=array("poses", p, n_frames, 72),
                 betas=betas[:N_BETAS],
                 trans=array("trans", p, n_frames, 3),

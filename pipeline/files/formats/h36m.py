@@ -61,7 +61,7 @@ def load_metadata(file: Path) -> Metadata:
     return _load_metadata(file, state_of(file))
 
 
-def is_number(text: str) -> bool:
+def _is_number(text: str) -> bool:
     """Whether a text is a whole number of a few plain digits."""
     return text.isascii() and text.isdecimal() and len(text) <= 9
 
@@ -96,7 +96,7 @@ def _load_metadata(file: Path, state: tuple[int, int]) -> Metadata:  # noqa: ARG
         raise RawDataError(file, "mapping", "a first row with S1, S2, ...", str(header), XML_AGAIN)
     actions: dict[tuple[str, str], tuple[int, int]] = {}
     for action, subaction, *names in (row for row in rows if len(row) == len(header)):
-        if is_number(action) and is_number(subaction):
+        if _is_number(action) and _is_number(subaction):
             actions |= dict.fromkeys(zip(subjects, names, strict=True), (int(action), int(subaction)))
     return Metadata(intrinsics, _extrinsics(numbers), actions)
 
@@ -178,7 +178,7 @@ def _frames(file: Path, stream: IO[bytes]) -> Iterator[tuple[int, int, int, dict
         elif event == "end_map":
             path.pop()
             if len(path) == 3 and any(values.values()):
-                if not all(map(is_number, path)):
+                if not all(map(_is_number, path)):
                     expected = "action, subaction and frame as numbers"
                     raise RawDataError(file, "/".join(path), expected, "other keys", FITS_AGAIN)
                 _require_whole(file, path, values)

@@ -138,7 +138,7 @@ def _from_bytes(content: Any, dtype: Any, shape: Any = (), order: Any = "C") -> 
     return np.frombuffer(data, dtype).reshape(shape, order=order)
 
 
-def checked_state(target: Any, state: Any) -> Any:
+def _checked_state(target: Any, state: Any) -> Any:
     """The state of an array, a type or an object. Raises ValueError and others for an invalid one."""
     if isinstance(target, np.ndarray) and not target.size:  # once: others may look at its bytes already
         _, shape, dtype, fortran, content = state
@@ -207,7 +207,7 @@ class ArrayUnpickler(pickle._Unpickler):
         )
 
     def load_build(self) -> None:
-        self.stack[-1] = checked_state(self.stack[-2], self.stack[-1])
+        self.stack[-1] = _checked_state(self.stack[-2], self.stack[-1])
         SET_STATE(self)
 
     dispatch[pickle.BUILD[0]] = load_build
