@@ -42,8 +42,8 @@ from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.network import ResNet50
 from pipeline.features.weights import WeightsSpec
+from pipeline.files.raw import MARKER
 from pipeline.files.raw import changes as inputs
-from pipeline.files.raw.stand_in import MARKER
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
 

@@ -16,7 +16,7 @@ from pipeline.conversion import convert
 from pipeline.conversion.committed import rejected_videos
 from pipeline.detect.clips import DetectionPlan
 from pipeline.errors import ConfigError
-from pipeline.files.raw.stand_in import is_stand_in
+from pipeline.files.raw import is_stand_in
 from pipeline.plug_ins import PlugInError, demo_data
 from pipeline.recipe.recipe import Recipe
 from tasks.base import UP_TO_DATE, PipelineTask, warn

@@ -26,7 +26,7 @@ from pipeline.cli import console
 from pipeline.cli.command_line import INTERRUPTED, SET, Terminated, exit_code, listen, show_any_symbol
 from pipeline.cli.text import error_text, from_here, python
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.files.raw.stand_in import is_stand_in
+from pipeline.files.raw import is_stand_in
 from pipeline.settings.file import LUIGI, parse_overrides, settings_file
 from pipeline.settings.sections import Settings
 from tasks.base import UP_TO_DATE, USER_ERRORS, PipelineTask, fact, plain

@@ -29,7 +29,7 @@ from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import Machine
 from pipeline.features.streams.network import ResNet50
-from pipeline.files.raw.stand_in import MARKER
+from pipeline.files.raw import MARKER
 from pipeline.recipe.recipe import Recipe
 from pipeline.settings.sections import load
 from vibe_extensions.demo import writing as synthetic

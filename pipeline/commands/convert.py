@@ -17,7 +17,7 @@ from pipeline.conversion import convert
 from pipeline.conversion.committed import DROP
 from pipeline.conversion.plan import recorded_plan
 from pipeline.errors import PipelineError
-from pipeline.files.raw.stand_in import is_stand_in
+from pipeline.files.raw import is_stand_in
 from pipeline.recipe.recipe import convert_tracks
 from pipeline.settings.arguments import body_of, cache_option, check_own_folder, setting_options, split_arguments
 

@@ -28,7 +28,7 @@ from pipeline.files.formats import smpl_files
 from pipeline.files.formats.detections import read_detections
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import listing
-from pipeline.files.raw.stand_in import MARKER
+from pipeline.files.raw import MARKER
 from pipeline.plug_ins import demo_data
 from pipeline.settings.file import settings_file
 from pipeline.settings.sections import Settings, load

@@ -36,7 +36,7 @@ from pipeline.features import computing
 from pipeline.features.plan import missing_rows, stream_label
 from pipeline.features.spec import StreamSpec
 from pipeline.files.pixels.frames import Video
-from pipeline.files.raw.stand_in import is_stand_in
+from pipeline.files.raw import is_stand_in
 from pipeline.plug_ins import page_writer
 from pipeline.processes.cluster import DeviceName
 from pipeline.recipe.forecast import forecast_lines, forecasts_of

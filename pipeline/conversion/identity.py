@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from pipeline.datasets.base import Dataset
 from pipeline.files.formats import smpl_files
-from pipeline.files.raw.stand_in import is_stand_in, refuse_mixture
+from pipeline.files.raw import is_stand_in, refuse_mixture
 
 _DIGEST: Final = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{20,}\b")
 

@@ -20,8 +20,7 @@ from pipeline.cli.console import DOUBT, err, plain
 from pipeline.cli.text import error_text, from_here
 from pipeline.datasets.base import Dataset, globs
 from pipeline.errors import ConfigError, PipelineError, expected
-from pipeline.files.raw import listing
-from pipeline.files.raw.stand_in import is_stand_in
+from pipeline.files.raw import is_stand_in, listing
 from pipeline.settings import sections
 from pipeline.settings.file import LUIGI, note, parse_overrides, settings_file, value_of
 from pipeline.settings.schema import TYPES

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pipeline import datasets
-from pipeline.files.raw import stand_in
+from pipeline.files import raw
 from tests.docs.markdown import ROOT, blocks, document, merged
 from tests.packages import DOCS, install_page
 from tests.pipeline.datasets.by_hand import read_one, standing, write_video
@@ -79,8 +79,8 @@ def test_luigi_cfg_names_it_as_the_page_does(kind: str, block: int, expected: st
 
 def test_the_mark_of_demo_data_on_the_page_is_one(tmp_path: Path) -> None:
     (mark,) = re.findall(r'^    (\{"stand_in".*\})$', page("dataset"), re.MULTILINE)
-    (tmp_path / stand_in.MARKER).write_text(mark)
-    assert stand_in.is_stand_in(tmp_path)
+    (tmp_path / raw.MARKER).write_text(mark)
+    assert raw.is_stand_in(tmp_path)
 
 
 def test_what_a_detector_of_another_environment_writes_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

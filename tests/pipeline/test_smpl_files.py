@@ -15,7 +15,7 @@ from scipy import sparse
 from pipeline.errors import MissingAssets, RawDataError, UnsafePickle
 from pipeline.files.formats import smpl_files
 from pipeline.files.formats.pickles import load_pickle
-from pipeline.files.raw.stand_in import MARKER
+from pipeline.files.raw import MARKER
 from vibe_extensions.demo.body import procedural
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import cache
-from pipeline.files.raw.stand_in import MARKER
+from pipeline.files.raw import MARKER
 from pipeline.settings import sections
 from tests.tasks.conftest import Project
 from vibe_extensions.clips.detectors.rtmpose import RTMPose

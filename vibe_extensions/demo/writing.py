@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from pipeline.cli.progress import Progress, silent
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.files.raw.stand_in import MARKER, read_marker
+from pipeline.files.raw import MARKER, read_marker
 from pipeline.processes import Failed
 from pipeline.processes.pool import ordered_map
 from vibe_extensions.demo import body as procedural_body

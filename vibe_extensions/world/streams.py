@@ -17,7 +17,7 @@ from pipeline import cameras
 from pipeline.errors import ConfigError
 from pipeline.features.streams.base import ROW_RATE, LabelStream, Machine, Reads
 from pipeline.files.formats import smpl_files
-from pipeline.files.raw.stand_in import is_stand_in
+from pipeline.files.raw import is_stand_in
 from pipeline.skeletons import JOINTS
 
 if TYPE_CHECKING:

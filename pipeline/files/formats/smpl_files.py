@@ -18,8 +18,8 @@ from numpy.lib.npyio import NpzFile
 
 from pipeline.errors import MissingAssets, RawDataError
 from pipeline.files.formats.pickles import load_pickle
+from pipeline.files.raw import is_stand_in
 from pipeline.files.raw.files import whole_file_digest
-from pipeline.files.raw.stand_in import is_stand_in
 from pipeline.skeletons import JOINTS, Floats, Ints
 
 N_VERTICES: Final = 6890

@@ -1,9 +1,16 @@
-"""Files in untrusted folders: videos, opening, changes.  [raw] -> tracks -> features -> windows"""
+"""Files in untrusted folders: videos, opening, changes, and the marker of demo data.  [raw] -> tracks -> features"""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final
+
+from pipeline.errors import StandInMixed
+
+MARKER: Final = "STAND_IN.json"  # in each folder of demo data, which is never mixed with real data
+BODY: Final = "[paths] body (or --body)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,3 +27,33 @@ class RawVideo:
     def paths(self) -> tuple[Path, ...]:
         """All files and folders."""
         return *self.files, *self.folders, *self.label_folders
+
+
+def is_stand_in(folder: Path) -> bool:
+    """Whether a folder has demo data's marker file."""
+    return (folder / MARKER).is_file()
+
+
+def read_marker(folder: Path) -> dict[str, Any] | None:
+    """The marker's content (seed, version, ...); None if missing or unreadable."""
+    try:
+        marker: dict[str, Any] = json.loads((folder / MARKER).read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    return marker
+
+
+def refuse_mixture(
+    data: Path | str, data_stands_in: bool, body: Path, body_stands_in: bool, *, option: str = BODY
+) -> None:
+    """Raise StandInMixed if exactly one of data (a raw folder, a split's name) and body is demo data.
+
+    option: the setting of the body, for the message.
+    """
+    if data_stands_in == body_stands_in:
+        return
+    kind = {True: "demo data", False: "real data"}
+    raise StandInMixed(
+        f"{data} is {kind[data_stands_in]}, but the body in {body} is {kind[body_stands_in]}: labels made from both "
+        f"would mean nothing. Point {option} at the SMPL files for real data, at the synthesized body for demo data."
+    )

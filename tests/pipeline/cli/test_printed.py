@@ -8,7 +8,7 @@ import pytest
 
 import cache
 from pipeline.__main__ import main
-from pipeline.files.raw.stand_in import MARKER
+from pipeline.files.raw import MARKER
 
 UNTRAINED = ("--weights", "untrained:0")
 TABLES = [(r"(tables, manifests +)[\d.]+ KiB", r"\1N KiB"), (r"(?m)^(all +)[\d.]+ KiB", r"\1N KiB")]

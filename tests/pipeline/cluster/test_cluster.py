@@ -24,7 +24,7 @@ from pipeline.features.extract import extract_together
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.files.pixels.frames import Video
-from pipeline.files.raw.stand_in import MARKER
+from pipeline.files.raw import MARKER
 from pipeline.processes import cluster
 from tests.pipeline.cluster.conftest import Cluster, await_that, dask
 from vibe_extensions.clips.detection.run import detect_planned

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import cache
-from pipeline.files.raw.stand_in import MARKER
+from pipeline.files.raw import MARKER
 from pipeline.plug_ins import demo_data
 from pipeline.recipe.recipe import Recipe, missing_files
 from pipeline.settings.sections import load

@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 from pipeline import datasets
 from pipeline.body import Body
 from pipeline.conversion.convert import plan_conversion
-from pipeline.files.raw.stand_in import MARKER
+from pipeline.files.raw import MARKER
 from pipeline.skeletons import JOINTS
 from tests.pipeline.datasets.by_hand import jpeg, read_one, touch
 

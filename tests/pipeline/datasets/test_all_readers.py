@@ -21,8 +21,7 @@ from pipeline.datasets.base import Dataset
 from pipeline.datasets.threedpw import ThreeDPW
 from pipeline.errors import PipelineError
 from pipeline.files.pixels import sources
-from pipeline.files.raw import RawVideo
-from pipeline.files.raw.stand_in import MARKER
+from pipeline.files.raw import MARKER, RawVideo
 from pipeline.skeletons import JOINTS, convert, mirrored
 from pipeline.track import Track
 from vibe_extensions.contracts import DatasetContract

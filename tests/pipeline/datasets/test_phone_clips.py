@@ -17,7 +17,7 @@ from pipeline import datasets
 from pipeline.__main__ import main
 from pipeline.accounting import Accounting
 from pipeline.files.pixels.frames import Video
-from pipeline.files.raw.stand_in import MARKER
+from pipeline.files.raw import MARKER
 from pipeline.skeletons import convert
 from tests.pipeline.datasets.by_hand import standing
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pipeline.body import Body
-from pipeline.files.raw.stand_in import MARKER
+from pipeline.files.raw import MARKER
 from tasks.__main__ import main
 from tests.tasks.conftest import FakeNetwork
 from vibe_extensions.clips.prediction import job as jobs

@@ -19,7 +19,7 @@ from pipeline.__main__ import main as pipeline
 from pipeline.body import Body
 from pipeline.datasets.amass import load_motion
 from pipeline.files.pixels.frames import Video
-from pipeline.files.raw.stand_in import MARKER
+from pipeline.files.raw import MARKER
 from tasks.__main__ import main
 from tests.tasks.conftest import FakeNetwork
 from tests.tasks.prediction.conftest import SHORT, World, save_checkpoint

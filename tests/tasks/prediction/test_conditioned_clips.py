@@ -9,7 +9,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 import cache
-from pipeline.files.raw.stand_in import MARKER
+from pipeline.files.raw import MARKER
 from tasks.__main__ import main
 from tests.tasks.prediction.conftest import SHORT, World, save_checkpoint
 from vibe_extensions.hmmr.config import HMMRConfig

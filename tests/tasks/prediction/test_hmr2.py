@@ -14,7 +14,7 @@ import torch
 import cache
 from pipeline.body import Body
 from pipeline.features.streams import network
-from pipeline.files.raw.stand_in import MARKER
+from pipeline.files.raw import MARKER
 from tasks.__main__ import main
 from tests.tasks.prediction.conftest import SHORT, World, the_body
 from tests.vibe_extensions.world.test_hmr2 import TINY, made_up

@@ -16,7 +16,7 @@ import cache
 from pipeline.errors import PipelineError
 from pipeline.features.streams.network import ResNet50
 from pipeline.files.pixels.frames import Video
-from pipeline.files.raw.stand_in import MARKER
+from pipeline.files.raw import MARKER
 from pipeline.settings.sections import load
 from tasks.__main__ import main
 from tests.tasks.conftest import FakeNetwork

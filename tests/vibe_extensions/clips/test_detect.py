@@ -21,7 +21,7 @@ from pipeline.detect.clips import PROVENANCE, list_clips
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.formats.detections import read_results
 from pipeline.files.pixels.frames import Image, Video
-from pipeline.files.raw.stand_in import MARKER
+from pipeline.files.raw import MARKER
 from tests.packages import install
 from vibe_extensions.clips.detection.run import DetectionReport, detect_clips
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.files.raw.stand_in import is_stand_in
+from pipeline.files.raw import is_stand_in
 from vibe_extensions.demo import writing as synthetic
 from vibe_extensions.demo.layouts import SIZES
 

@@ -14,7 +14,7 @@ from pipeline.errors import ConfigError
 from pipeline.features import streams as kinds
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.network import ResNet50
-from pipeline.files.raw.stand_in import MARKER, is_stand_in
+from pipeline.files.raw import MARKER, is_stand_in
 from pipeline.settings.file import BY_SET, Section
 from pipeline.settings.sections import Settings, stream_of
 from vibe_model import runs

@@ -16,7 +16,7 @@ from pipeline.cli.progress import Progress, bar
 from pipeline.cli.text import count
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError
-from pipeline.files.raw.stand_in import is_stand_in
+from pipeline.files.raw import is_stand_in
 from pipeline.plug_ins import PageWriter
 from pipeline.settings.arguments import body_of, check_own_folder, split_arguments
 from vibe_extensions.pages import show

@@ -21,7 +21,7 @@ from pipeline.datasets.videos import OwnVideos
 from pipeline.errors import MissingAssets, PipelineError
 from pipeline.features.plan import is_untrained, missing_rows, stream_label, weights_of
 from pipeline.files.formats import smpl_files
-from pipeline.files.raw.stand_in import is_stand_in
+from pipeline.files.raw import is_stand_in
 from vibe_extensions.contracts.commands import leaks
 from vibe_extensions.pages.report.page import Cell, PageSection
 from vibe_extensions.pages.show.page import Portrait, portrait

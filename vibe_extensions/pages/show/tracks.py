@@ -25,9 +25,8 @@ from pipeline.errors import PipelineError, did_you_mean, reading_refused
 from pipeline.files.formats import smpl_files
 from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import FrameSource
-from pipeline.files.raw import RawVideo
+from pipeline.files.raw import RawVideo, refuse_mixture
 from pipeline.files.raw.files import caching
-from pipeline.files.raw.stand_in import refuse_mixture
 from pipeline.skeletons import JOINTS
 from pipeline.track import FLAGS, Track
 from vibe_extensions.pages.show.drawing import load_body

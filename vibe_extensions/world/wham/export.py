@@ -21,7 +21,7 @@ from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import count
 from pipeline.errors import PipelineError
 from pipeline.features.streams.network import ResNet50
-from pipeline.files.raw.stand_in import is_stand_in, refuse_mixture
+from pipeline.files.raw import is_stand_in, refuse_mixture
 from vibe_extensions.exchange.formats import Exported, publish_with_provenance, require_new_file
 from vibe_extensions.exchange.rows import (
     Has,

@@ -11,7 +11,7 @@ import pytest
 import cache
 from pipeline.accounting import Totals
 from pipeline.datasets import get
-from pipeline.files.raw.stand_in import MARKER
+from pipeline.files.raw import MARKER
 from tests.vibe_extensions.pages.report.conftest import kept, person, write_split, write_stream
 from vibe_extensions.pages.report.data import accounting_section, examples_section, open_splits, overview_section
 
