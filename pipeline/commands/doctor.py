@@ -27,8 +27,8 @@ from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.formats import smpl_files
 from pipeline.files.formats.detections import read_detections
 from pipeline.files.pixels.frames import Video
-from pipeline.files.raw import listing
-from pipeline.files.raw import MARKER
+from pipeline.files.raw import files
+from pipeline.files.raw import MARKER, files
 from pipeline.plug_ins import demo_data
 from pipeline.settings.file import settings_file
 from pipeline.settings.sections import Settings, load
@@ -104,9 +104,9 @@ def _run(args: argparse.Namespace) -> int:
     if settings is not None:
         raw, body_folder = settings.paths.raw, body_folder or settings.paths.body
     demo = settings is not None and settings.embedded.enabled
-    if not demo and not listing.is_folder_there(raw):
+    if not demo and not files.is_folder_there(raw):
         option = "--raw" if settings is None else f"{settings.file}, [paths] raw"
-        what = "is a file" if listing.is_there(raw) else "folder not found"
+        what = "is a file" if files.is_there(raw) else "folder not found"
         raise PipelineError(
             f"{option} {raw}: {what}. Name the folder that contains <dataset>/, or make it: mkdir -p {raw}"
         )
@@ -140,13 +140,13 @@ def _run(args: argparse.Namespace) -> int:
 def _own_folder(raw: Path, dataset: str) -> Path:
     """A dataset's raw folder; for clips also `raw` itself, as in `prepare`, if there is no folder `videos`."""
     own = raw / dataset
-    return raw if dataset in datasets.OWN_CLIPS and not listing.is_folder_there(own) and list_clips(raw) else own
+    return raw if dataset in datasets.OWN_CLIPS and not files.is_folder_there(own) and list_clips(raw) else own
 
 
 def _all_of(raw: Path) -> list[str]:
     """All datasets; own clips, and datasets without demo data, only if their folder exists."""
     official = {*demo_data().datasets} - {*datasets.OWN_CLIPS}
-    return [name for name in datasets.names() if name in official or listing.is_folder_there(raw / name)]
+    return [name for name in datasets.names() if name in official or files.is_folder_there(raw / name)]
 
 
 def _next(settings: Settings | None, examined: Sequence[Examination], body_option: list[str]) -> Iterator[str]:
@@ -272,19 +272,19 @@ class Examination:
 @line_if_slow("listing the raw files ...")
 def examine(dataset: Dataset | _BodyFiles, raw: Path) -> Examination:
     """Examine the raw folder of a dataset, or the body model's folder."""
-    splits, parts, unreadable = dataset.splits, dataset.parts, listing.Unreadable()
-    stand_in, counts, refused = listing.is_there(raw / MARKER), list[_PartCount](), list[str]()
+    splits, parts, unreadable = dataset.splits, dataset.parts, files.Unreadable()
+    stand_in, counts, refused = files.is_there(raw / MARKER), list[_PartCount](), list[str]()
     for part in parts:
         if isinstance(dataset, Dataset) and part.patterns[0].startswith(KEYPOINTS):
             counts.append(_count_keypoints(dataset, raw, part, refused))
             continue
-        n = sum(1 for glob in globs(part.patterns) for _ in listing.find(raw, glob, unreadable))
+        n = sum(1 for glob in globs(part.patterns) for _ in files.find(raw, glob, unreadable))
         counts.append(_PartCount.from_part(part, splits, n, None if stand_in else part.known))
     packed = _find_archives(raw, parts)
     problems = [f"{place} cannot be read: {why}. Change its permissions." for place, why in sorted(unreadable.items())]
     problems += [*refused, *_misplaced_parts(raw, parts, counts, packed)]
     for mistake in dataset.mistakes:
-        if paths := [path for glob in globs([mistake.pattern]) for path in listing.find(raw, glob, {})]:
+        if paths := [path for glob in globs([mistake.pattern]) for path in files.find(raw, glob, {})]:
             problems.append(f"{min(paths)} {mistake.what}. {mistake.do}")
     if isinstance(dataset, Dataset) and not parts:
         counts, unlistable = _listed_videos(dataset, raw, stand_in=stand_in)
@@ -332,7 +332,7 @@ def _count_keypoints(dataset: Dataset, raw: Path, part: ReleasePart, refused: li
     Messages about invalid ones are added to `refused`.
     """
     try:
-        videos = dataset.videos(raw, part.splits[0]) if listing.is_folder_there(raw / KEYPOINTS) else []
+        videos = dataset.videos(raw, part.splits[0]) if files.is_folder_there(raw / KEYPOINTS) else []
     except RawDataError:  # there is no clip either
         videos = []
     labelled, errors = [(video, labels) for video in videos if (labels := labels_of(raw, video))], list[str]()
@@ -371,11 +371,11 @@ def _misplaced_parts(
 def _elsewhere(raw: Path, parts: Sequence[ReleasePart]) -> Path | None:
     """The folder that has `parts` instead of `raw`: below it, above it, or next to it in other capitals."""
     patterns = [glob for part in parts for glob in globs(part.patterns)]
-    if listing.is_folder_there(raw):
-        return listing.deeper(raw, patterns)
-    same = [folder for folder in listing.list_folders(raw.parent) if _letters(folder.name) == _letters(raw.name)]
+    if files.is_folder_there(raw):
+        return files.deeper(raw, patterns)
+    same = [folder for folder in files.list_folders(raw.parent) if _letters(folder.name) == _letters(raw.name)]
     places = (raw.parent, raw.parent.parent, *same)
-    return next((folder for folder in places if listing.any_fits(folder, patterns)), None)
+    return next((folder for folder in places if files.any_fits(folder, patterns)), None)
 
 
 def _letters(name: str) -> str:
@@ -388,10 +388,10 @@ def _letters(name: str) -> str:
 
 def _find_archives(raw: Path, parts: Sequence[ReleasePart]) -> tuple[Path, ...]:
     """Archives in the raw folder; if it does not exist, archives next to it that the parts name."""
-    if listing.is_folder_there(raw):
-        return tuple(listing.find_archives(raw))
+    if files.is_folder_there(raw):
+        return tuple(files.find_archives(raw))
     named = [part.source.lower() for part in parts]
-    archives = listing.find_archives(raw.parent)
+    archives = files.find_archives(raw.parent)
     return tuple(file for file in archives if any(file.name.lower() in source for source in named))
 
 

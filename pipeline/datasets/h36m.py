@@ -33,7 +33,7 @@ from pipeline.files.formats.arrays import numbers
 from pipeline.files.formats.h36m import Metadata, SmplFit, load_cdf, load_fits, load_metadata, load_rotations
 from pipeline.files.pixels.frames import Pictures, Video
 from pipeline.files.raw import RawVideo
-from pipeline.files.raw.listing import scan_folder
+from pipeline.files.raw.files import scan_folder
 from pipeline.skeletons import JOINTS, LARGEST, Doubles, Ints, convert, with_ones
 from pipeline.track import Track
 

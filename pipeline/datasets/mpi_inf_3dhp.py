@@ -34,8 +34,7 @@ from pipeline.files.formats.arrays import load_mat, numbers, state_of
 from pipeline.files.formats.hdf5 import load_hdf5
 from pipeline.files.pixels.frames import Pictures, Video
 from pipeline.files.raw import RawVideo
-from pipeline.files.raw.files import read_regular
-from pipeline.files.raw.listing import is_folder_there
+from pipeline.files.raw.files import is_folder_there, read_regular
 from pipeline.skeletons import JOINTS, LARGEST, Bools, Doubles, convert, correspondence, with_ones
 from pipeline.track import Track
 

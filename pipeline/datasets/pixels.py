@@ -18,7 +18,7 @@ from pipeline.errors import RawDataError, refuse
 from pipeline.files.pixels.containers import edit_list
 from pipeline.files.pixels.frames import MOST_LOST, Pictures, Video
 from pipeline.files.pixels.sources import match_numbered, picture_pattern
-from pipeline.files.raw.listing import scan_folder
+from pipeline.files.raw.files import scan_folder
 from pipeline.skeletons import Bools, Floats
 
 MIN_COMPARED: Final = 500  # frames; the releases' videos have more

@@ -38,10 +38,9 @@ from pipeline.detect import Detector, identity, terms
 from pipeline.errors import ConfigError, PipelineError, RawDataError
 from pipeline.files.formats.detections import SUFFIXES, UNREAD
 from pipeline.files.pixels.frames import Video
-from pipeline.files.raw import RawVideo
+from pipeline.files.raw import RawVideo, is_stand_in
 from pipeline.files.raw.changes import utf8
 from pipeline.files.raw.files import VIDEOS, file_digest, is_folder
-from pipeline.files.raw import is_stand_in
 
 MADE_BY: Final = "python -m pipeline detect"
 KEYPOINTS: Final = "keypoints"  # the folder beside clips in which the dataset `videos` looks for them

@@ -20,7 +20,7 @@ from pipeline.cli.console import DOUBT, err, plain
 from pipeline.cli.text import error_text, from_here
 from pipeline.datasets.base import Dataset, globs
 from pipeline.errors import ConfigError, PipelineError, expected
-from pipeline.files.raw import is_stand_in, listing
+from pipeline.files.raw import files, is_stand_in
 from pipeline.settings import sections
 from pipeline.settings.file import LUIGI, note, parse_overrides, settings_file, value_of
 from pipeline.settings.schema import TYPES
@@ -97,10 +97,10 @@ def choose_splits(names: Sequence[str], splits: Sequence[str]) -> list[str]:
 def check_own_folder(raw: Path, dataset: Dataset) -> None:
     """Raise PipelineError if --raw is one level off: the folder above the dataset's, or one in it."""
     patterns = globs([pattern for part in dataset.parts for pattern in part.patterns])
-    if not listing.is_folder_there(raw) or listing.any_fits(raw, patterns):
+    if not files.is_folder_there(raw) or files.any_fits(raw, patterns):
         return
     for near in (raw / dataset.name, raw.absolute().parent):
-        if listing.is_folder_there(near) and listing.any_fits(near, patterns):
+        if files.is_folder_there(near) and files.any_fits(near, patterns):
             first = dataset.parts[0]
             what = f"--raw {raw}: found no files of {dataset.name} ({first.what}: {first.patterns[0]})"
             raise PipelineError(f"{what}. Did you mean --raw {from_here(near)}?")

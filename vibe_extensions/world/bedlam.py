@@ -30,7 +30,7 @@ from pipeline.files.formats.arrays import load_npz, numbers, state_of
 from pipeline.files.pixels.frames import Pictures
 from pipeline.files.pixels.sources import TurnedPictures
 from pipeline.files.raw import RawVideo
-from pipeline.files.raw.listing import scan_folder
+from pipeline.files.raw.files import scan_folder
 from pipeline.skeletons import JOINTS, LARGEST, convert
 from pipeline.track import Track
 

@@ -27,7 +27,7 @@ from pipeline.files.formats.arrays import numbers
 from pipeline.files.formats.pickles import entry, load_labels
 from pipeline.files.pixels.frames import Pictures
 from pipeline.files.raw import RawVideo
-from pipeline.files.raw.listing import is_folder_there
+from pipeline.files.raw.files import is_folder_there
 from pipeline.skeletons import JOINTS, LARGEST, convert, with_ones
 from pipeline.track import Track
 

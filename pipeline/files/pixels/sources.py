@@ -17,8 +17,7 @@ from pipeline.files.formats.arrays import reading
 from pipeline.files.formats.tfrecords import AGAIN, feature_values, parse_example, read
 from pipeline.files.pixels.decode import PictureError, decode, picture_size
 from pipeline.files.pixels.frames import Frame, FrameSource, Pictures, Video, below, increasing
-from pipeline.files.raw.files import cached, span_digest
-from pipeline.files.raw.listing import scan_folder
+from pipeline.files.raw.files import cached, scan_folder, span_digest
 
 PICTURES: Final = "image/encoded"
 MAX_PICTURES: Final = 1 << 16  # in an example. InstaVariety's longest has 500

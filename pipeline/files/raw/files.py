@@ -1,4 +1,4 @@
-"""Untrusted files: safe opening, and digests.  [raw] -> tracks -> features -> windows
+"""Untrusted files: safe opening, digests, and what a folder holds by names.  [raw] -> tracks -> features -> windows
 
 The digest of a video, its reader and the digest of its pixels need the same files. Inside `caching`, functions marked
 with `cached` read them once, so all three see the same state.
@@ -7,13 +7,14 @@ with `cached` read them once, so all three see the same state.
 from __future__ import annotations
 
 import errno
+import fnmatch
 import functools
 import hashlib
 import io
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -22,10 +23,16 @@ from typing import Any, Final, ParamSpec, TypeVar
 P = ParamSpec("P")
 R = TypeVar("R")
 
+Unreadable = dict[str, str]  # folder or file that cannot be listed -> why not
+
 MIB: Final = 1 << 20
 SMALL: Final = 1 << 16  # bytes
 HASHED_WHOLE: Final = 16 * MIB  # larger videos are sampled: hashing Kinetics would take as long as decoding it
 VIDEOS: Final = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv")  # in any capitals
+
+WILD: Final = re.compile(r"[*?\[]")
+ARCHIVE: Final = re.compile(r"\.(zip|7z|rar|tgz|tbz2?|txz|tar(\.[a-z0-9]+)?)(\.\d{3})?$", re.IGNORECASE)
+MOST_FOLDERS: Final = 100  # listed at one level, when something is searched where it does not belong
 
 # Files that systems leave in folders, which no reader reads: .DS_Store, ._000001.jpg, .nfs0000, ...
 _LITTER: Final = re.compile(r"\.|(thumbs\.db|desktop\.ini|@eadir)$", re.IGNORECASE)
@@ -228,3 +235,93 @@ def _size(entry: os.DirEntry[str]) -> int:
         return entry.stat().st_size
     except OSError:  # also a link that leads nowhere
         return -1
+
+
+def find(raw: Path, pattern: str, unreadable: Unreadable) -> Iterator[str]:
+    """Paths below `raw` that match a glob without "**", unsorted. Wildcards do not match hidden names.
+
+    A slash at the end matches folders only.
+    """
+    return _find(str(raw), pattern.rstrip("/").split("/"), pattern.endswith("/"), unreadable)
+
+
+def _find(folder: str, names: Sequence[str], only_folders: bool, unreadable: Unreadable) -> Iterator[str]:
+    name, deeper_names = names[0], names[1:]
+    if not WILD.search(name):
+        path = os.path.join(folder, name)  # noqa: PTH118 - a quarter of a million of these
+        if deeper_names:
+            yield from _find(path, deeper_names, only_folders, unreadable)
+        elif _is_there(path, only_folders, unreadable):
+            yield path
+        return
+    fits = re.compile(fnmatch.translate(name)).match
+    for entry in scan_folder(folder, unreadable):
+        if not fits(entry.name) or (entry.name.startswith(".") and not name.startswith(".")):
+            continue
+        if deeper_names:
+            if is_folder(entry):
+                yield from _find(entry.path, deeper_names, only_folders, unreadable)
+        elif not only_folders or is_folder(entry):
+            yield entry.path
+
+
+def scan_folder(folder: str | Path, unreadable: Unreadable) -> Iterator[os.DirEntry[str]]:
+    """Entries of a folder, unsorted; none if it does not exist."""
+    try:
+        with os.scandir(folder) as entries:
+            yield from entries
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        unreadable[str(folder)] = error.strerror or type(error).__name__
+
+
+def _is_there(path: str, only_folders: bool, unreadable: Unreadable) -> bool:
+    try:
+        os.stat(path)  # noqa: PTH116 - as above; tells a missing right from a missing file
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        unreadable[path] = error.strerror or type(error).__name__
+        return False
+    return not only_folders or os.path.isdir(path)  # noqa: PTH112 - as above
+
+
+def is_there(path: Path) -> bool:
+    """Whether it exists; False for broken links and without permission."""
+    return os.path.exists(path)  # noqa: PTH110 - Path's own may raise
+
+
+def is_folder_there(path: Path) -> bool:
+    """Whether it is a folder, or a link to one."""
+    return os.path.isdir(path)  # noqa: PTH112 - as above
+
+
+def any_fits(folder: Path, patterns: Iterable[str]) -> bool:
+    """Whether a pattern matches anything below `folder`."""
+    return any(next(find(folder, pattern, {}), None) is not None for pattern in patterns)
+
+
+def list_folders(folder: Path) -> list[Path]:
+    """The first folders in a folder by name, without hidden ones."""
+    names = sorted(e.name for e in scan_folder(folder, {}) if is_folder(e) and not e.name.startswith("."))
+    return [folder / name for name in names[:MOST_FOLDERS]]
+
+
+def deeper(raw: Path, patterns: Sequence[str]) -> Path | None:
+    """The first folder, one or two levels below `raw`, with a match: unpacked too deep."""
+    level = [raw]
+    for _ in range(2):
+        level = [child for folder in level for child in list_folders(folder)][:MOST_FOLDERS]
+        for folder in level:
+            if any_fits(folder, patterns):
+                return folder
+    return None
+
+
+def find_archives(raw: Path) -> list[Path]:
+    """Archives in a folder and its subfolders, by name."""
+    archives = [
+        Path(e.path) for folder in (raw, *list_folders(raw)) for e in scan_folder(folder, {}) if ARCHIVE.search(e.name)
+    ]
+    return sorted(file for file in archives if os.path.isfile(file))  # noqa: PTH113 - Path's own may raise
