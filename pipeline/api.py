@@ -28,8 +28,7 @@ from pipeline.features.streams import (
 )
 from pipeline.features.streams.base import Reads
 from pipeline.features.weights import WeightsSpec
-from pipeline.files.formats.arrays import load_mat, load_npz, numbers
-from pipeline.files.formats.json_files import load_json
+from pipeline.files.formats.arrays import load_json, load_mat, load_npz, numbers
 from pipeline.files.formats.pickles import load_pickle
 from pipeline.files.pixels.frames import FrameSource, Image, Pictures, Video
 from pipeline.files.pixels.sources import picture_pattern

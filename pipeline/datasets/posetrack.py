@@ -22,8 +22,7 @@ from pipeline.accounting import Totals, VideoAccount
 from pipeline.datasets.base import Dataset, Mistake, Origin, ReleasePart, finite_joints
 from pipeline.datasets.pixels import RESIZED, require_size
 from pipeline.errors import RawDataError
-from pipeline.files.formats.arrays import table
-from pipeline.files.formats.json_files import kind, load_json, records, whole
+from pipeline.files.formats.arrays import kind, load_json, records, table, whole
 from pipeline.files.pixels.frames import Pictures, below
 from pipeline.files.raw import RawVideo
 from pipeline.skeletons import Bools, Doubles, Ints, convert

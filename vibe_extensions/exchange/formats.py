@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from cache.storage.local import naming, publish, sync_folder, write_atomic
 from pipeline.errors import PipelineError
-from pipeline.files.formats.json_files import load_json
+from pipeline.files.formats.arrays import load_json
 from pipeline.files.raw.files import whole_file_digest
 from pipeline.plug_ins import EXPORTS, load, load_records
 

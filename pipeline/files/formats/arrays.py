@@ -1,4 +1,4 @@
-"""Arrays from MATLAB v5 files (by SciPy) and NumPy archives, and checks of numbers.  [raw] -> tracks
+"""Untrusted label files, with file and key in errors: MATLAB v5 (by SciPy), NumPy archives, JSON.  [raw] -> tracks
 
 A damaged file can make SciPy's compiled reader crash or allocate without limit. Conversion reads in the processes of
 `pipeline.processes`, so this costs one video.
@@ -6,6 +6,7 @@ A damaged file can make SciPy's compiled reader crash or allocate without limit.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from json import JSONDecodeError
@@ -16,11 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import PipelineError, RawDataError
-from pipeline.files.raw.files import open_regular
+from pipeline.files.raw.files import open_regular, read_regular
 from pipeline.skeletons import Doubles
 
 Shape = tuple[int | None, ...]  # None: any length
 
+LARGEST_WHOLE: Final = 1 << 53  # up to here a float64 holds every whole number
 AGAIN: Final = "Unpack the download again."
 ZIP: Final = b"PK\x03\x04"  # first bytes of an .npz archive
 OTHERS: Final = {  # first bytes of files that are often downloaded by mistake
@@ -145,3 +147,53 @@ def table(file: Path, keys: Sequence[str], rows: Sequence[Any], n: int) -> Doubl
         return array.astype(np.float64)
     one_by_one = [numbers(file, key, row, (n,)) for key, row in zip(keys, rows, strict=True)]
     return np.array(one_by_one).reshape(len(rows), n)
+
+
+def load_json(file: Path, *, do: str) -> Any:
+    """Content of a JSON file. Raises RawDataError for another file and for too deep nesting.
+
+    NaN and infinities come as floats: callers check numbers.
+    """
+    with reading(file, "JSON", do=do):
+        return json.loads(read_regular(file))
+
+
+def whole(file: Path, key: str, value: object, *, do: str) -> int:
+    """A whole number, also written as 3.0. Raises RawDataError for other values, also for `true`."""
+    match value:
+        case bool():
+            pass
+        case int() | float() if abs(value) <= LARGEST_WHOLE and value % 1 == 0:  # comparisons with NaN are false
+            return int(value)
+    raise RawDataError(file, key, "a whole number", kind(value), do)
+
+
+def records(file: Path, key: str, value: object, *, do: str) -> list[dict[str, Any]]:
+    """A list of objects. Raises RawDataError for other values."""
+    if not isinstance(value, list):
+        raise RawDataError(file, key, "a list of objects", kind(value), do)
+    for i, entry in enumerate(value):
+        if not isinstance(entry, dict):
+            raise RawDataError(file, f"{key}[{i}]", "an object", kind(entry), do)
+    return value
+
+
+def kind(value: object) -> str:
+    """Short description of a value of any size and depth.
+
+    >>> kind([1, 2, 3]), kind({}), kind(None), kind(2.5), kind("x" * 100)
+    ('3 entries', 'an object', 'nothing', '2.5', "a text 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx'...")
+    """
+    match value:
+        case None:
+            return "nothing"
+        case list():
+            return f"{len(value)} entries"
+        case dict():
+            return "an object"
+        case str():
+            return f"a text {value[:40]!r}" + ("..." if len(value) > 40 else "")
+        case int() if abs(value) > LARGEST_WHOLE:
+            return "a number out of range"
+        case _:
+            return repr(value)

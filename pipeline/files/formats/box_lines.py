@@ -14,9 +14,8 @@ from typing import Final
 
 import numpy as np
 
-from pipeline.files.formats.arrays import reading
+from pipeline.files.formats.arrays import reading, whole
 from pipeline.files.formats.found import DAMAGED, FORMATS, FoundPerson, LabelContent, LabelFormat, label_error
-from pipeline.files.formats.json_files import whole
 from pipeline.files.raw.files import read_regular
 from pipeline.skeletons import Doubles
 

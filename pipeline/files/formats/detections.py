@@ -17,10 +17,9 @@ import numpy as np
 
 from pipeline.errors import FOLDER, RawDataError, refuse
 from pipeline.files.formats import box_lines, keypoints_json
-from pipeline.files.formats.arrays import reading
+from pipeline.files.formats.arrays import load_json, reading
 from pipeline.files.formats.found import BODY, DAMAGED, EXPORT, FORMATS, FoundPerson, LabelContent, Size, label_error
 from pipeline.files.formats.joint_orders import DECLARED, LONGEST, MIDPOINT, order_of
-from pipeline.files.formats.json_files import load_json
 from pipeline.files.formats.keypoints_json import ONE_VIDEO
 from pipeline.files.raw.files import names_in, open_regular
 from pipeline.skeletons import Doubles, Ints, Skeleton, joint_names

@@ -14,8 +14,8 @@ import numpy as np
 
 from pipeline.errors import RawDataError
 from pipeline.files.formats import arrays
+from pipeline.files.formats.arrays import kind, whole
 from pipeline.files.formats.joint_orders import ORDERS
-from pipeline.files.formats.json_files import kind, whole
 from pipeline.skeletons import LARGEST, Doubles
 
 Size = Callable[[], tuple[int, int]]  # the image's width and height in px, asked for where a format needs it

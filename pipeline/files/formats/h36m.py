@@ -31,8 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import RawDataError
-from pipeline.files.formats.arrays import AGAIN, numbers, reading, refuse, state_of
-from pipeline.files.formats.json_files import load_json
+from pipeline.files.formats.arrays import AGAIN, load_json, numbers, reading, refuse, state_of
 from pipeline.files.raw.files import open_regular, read_regular
 from pipeline.skeletons import Doubles, Floats, Ints
 

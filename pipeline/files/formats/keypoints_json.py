@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from pipeline.errors import RawDataError
-from pipeline.files.formats.arrays import numbers
+from pipeline.files.formats.arrays import kind, load_json, numbers, records, whole
 from pipeline.files.formats.found import (
     DAMAGED,
     EXPORT,
@@ -26,7 +26,6 @@ from pipeline.files.formats.found import (
     joints_of,
     label_error,
 )
-from pipeline.files.formats.json_files import kind, load_json, records, whole
 from pipeline.skeletons import Doubles
 
 ONE_VIDEO: Final = "Have the files of one video, and of one run of the detector, in a folder."

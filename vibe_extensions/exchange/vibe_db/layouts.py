@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import PipelineError, RawDataError
-from pipeline.files.formats.json_files import load_json
+from pipeline.files.formats.arrays import load_json
 from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import Pictures, Video
 from pipeline.skeletons import Skeleton
