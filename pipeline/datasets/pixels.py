@@ -15,7 +15,7 @@ import numpy as np
 from pipeline.accounting import VideoAccount
 from pipeline.boxes import extents
 from pipeline.errors import RawDataError, refuse
-from pipeline.files.pixels.containers import edit_list
+from pipeline.files.pixels.decode import edit_list
 from pipeline.files.pixels.frames import MOST_LOST, Pictures, Video
 from pipeline.files.pixels.sources import match_numbered, picture_pattern
 from pipeline.files.raw.files import scan_folder

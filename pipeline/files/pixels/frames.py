@@ -19,11 +19,19 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.accounting import NOT_NOW
 from pipeline.errors import PipelineError, RawDataError
-from pipeline.files.pixels.containers import EBML, MP4, edit_list, missing_bytes
-from pipeline.files.pixels.decode import MAX_BYTES, MAX_PIXELS, PictureError, decode, picture_size
-from pipeline.files.raw.files import cached, file_digest, folder_digest, names_in, note_fault, open_regular, passes
+from pipeline.files.pixels.decode import (
+    EBML,
+    MAX_PIXELS,
+    MP4,
+    PictureError,
+    decode,
+    edit_list,
+    missing_bytes,
+    picture_size,
+    read_picture,
+)
+from pipeline.files.raw.files import cached, file_digest, folder_digest, names_in, note_fault, open_regular
 from pipeline.processes import alive
 from pipeline.skeletons import Doubles, Ints
 
@@ -157,7 +165,7 @@ class Pictures:
         problem = "no such picture"
         for index in self.indices():
             try:
-                return picture_size(_read_bytes(self.path(int(index))))
+                return picture_size(read_picture(self.path(int(index))))
             except PictureError as error:
                 problem = str(error)
         file, expected, do = self.root / self.pattern, "a readable image", "Unpack the images again."
@@ -173,7 +181,7 @@ class Pictures:
         for index in increasing(frame_index):
             path = self.path(index)
             try:
-                yield Frame(index, decode(_read_bytes(path)), None)
+                yield Frame(index, decode(read_picture(path)), None)
             except PictureError as error:
                 yield Frame(index, None, f"{path} {error}", error.kind)
 
@@ -368,21 +376,6 @@ _NUMBER: Final = re.compile(r"\{:0(\d{1,2})d\}")
 def _is_video(start: bytes) -> bool:
     avi = start.startswith(b"RIFF") and start[8:12] == b"AVI "
     return start[4:8] in MP4 or avi or start.startswith((EBML, b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3", b"FLV\x01"))
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        with open_regular(path) as stream:
-            data = stream.read(MAX_BYTES + 1)
-    except FileNotFoundError:
-        raise PictureError("picture_missing", "does not exist") from None
-    except OSError as error:
-        note_fault(error)
-        kind = NOT_NOW if passes(error) else "picture_unreadable"
-        raise PictureError(kind, f"cannot be read: {error.strerror}") from error
-    if len(data) > MAX_BYTES:
-        raise PictureError("picture_size", f"has over {MAX_BYTES} bytes")
-    return data
 
 
 def increasing(frame_index: Iterable[int]) -> Iterator[int]:

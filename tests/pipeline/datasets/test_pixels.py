@@ -17,7 +17,7 @@ from pipeline.datasets.pixels import (
     require_in_picture,
 )
 from pipeline.errors import RawDataError, reading_refused
-from pipeline.files.pixels.containers import edit_list
+from pipeline.files.pixels.decode import edit_list
 from pipeline.files.pixels.frames import Pictures, Video
 from pipeline.files.pixels.sources import picture_pattern
 from tests.pipeline.datasets.by_hand import standing, touch, write_video

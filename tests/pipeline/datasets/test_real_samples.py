@@ -10,7 +10,7 @@ from scipy.io import loadmat
 
 from pipeline import datasets
 from pipeline.accounting import Accounting
-from pipeline.files.pixels.containers import edit_list
+from pipeline.files.pixels.decode import edit_list
 from pipeline.files.pixels.frames import Video
 from pipeline.track import Track
 from tests.pipeline.datasets.by_hand import read_one, touch
