@@ -2,6 +2,10 @@
 
 a file     detect's and COCO's JSON, lists of results (AlphaPose's, COCO's), MMPose's JSON, MOT's text, CSV
 a folder   a file for each frame: OpenPose's JSON, YOLO's text; or one file as above
+
+Several layouts have the same number of joints: 25 joints are OpenPose's BODY_25 or BODY_25B, 17 are COCO's or
+Human3.6M's. In a wrong order, bones are long for the body's size, and joints that a layout defines as midpoints are
+not. Both are medians over a whole sequence, robust against odd poses and bad detections.
 """
 
 from __future__ import annotations
@@ -18,11 +22,20 @@ import numpy as np
 from pipeline.errors import FOLDER, RawDataError, refuse
 from pipeline.files.formats import box_lines, keypoints_json
 from pipeline.files.formats.arrays import load_json, reading
-from pipeline.files.formats.found import BODY, DAMAGED, EXPORT, FORMATS, FoundPerson, LabelContent, Size, label_error
-from pipeline.files.formats.joint_orders import DECLARED, LONGEST, MIDPOINT, order_of
+from pipeline.files.formats.found import (
+    BODY,
+    DAMAGED,
+    EXPORT,
+    FORMATS,
+    ORDERS,
+    FoundPerson,
+    LabelContent,
+    Size,
+    label_error,
+)
 from pipeline.files.formats.keypoints_json import ONE_VIDEO
 from pipeline.files.raw.files import names_in, open_regular
-from pipeline.skeletons import Doubles, Ints, Skeleton, joint_names
+from pipeline.skeletons import Doubles, Ints, Skeleton, bones, joint_names
 
 ALPHAPOSE: Final = "alphapose-results.json"  # its own name for results; or they are called as the video
 SUFFIXES: Final = (".json", ".txt", ".csv")
@@ -32,6 +45,42 @@ UNREAD: Final = (  # formats of other programs, known only to name them in error
 )
 CORNERS: Final = ("upper left corner", "lower right corner")  # the "joints" of people who are known by boxes alone
 FEWEST: Final = 6  # joints that a file's own names must share with ours
+CONFIDENT: Final = 0.3  # a joint below it does not count
+SHOWN: Final = 0.83  # persons with a smaller share of visible joints are ignored for bones
+MIN_PERSONS: Final = 8  # with fewer in a sequence, the usual order is taken
+CLEARLY: Final = 0.75  # bones must be this much shorter than in the usual order, if that fits too
+# In body diagonals: 0.01 in real BODY_25, 0.34 for BODY_25B read as BODY_25; 0.05 in the demo data, whose neck is the
+# body model's and not midway between the shoulders.
+MIDPOINT: Final = 0.1
+# Mean bone in body diagonals: at most 0.26 in all poses of the tests, 0.15 in real BODY_25.
+LONGEST: Final = 0.28
+
+# Joint -> the two joints whose midpoint it is, by definition of the layout.
+MIDPOINTS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
+    "body_25": {"OP Neck": ("OP LShoulder", "OP RShoulder"), "OP MidHip": ("OP LHip", "OP RHip")},
+    "openpose_coco": {"OP Neck": ("OP LShoulder", "OP RShoulder")},
+    "coco_neck": {"OP Neck": ("lshoulder", "rshoulder")},
+    "halpe_26": {"OP MidHip": ("lhip", "rhip")},
+    "h36m": {"hip": ("lhip", "rhip")},
+}
+# Lower-case joint names in files -> ours: PoseTrack's, COCO's, COCO-WholeBody's, MPII's.
+DECLARED: Final[Mapping[str, str]] = {
+    "nose": "nose",
+    "head_bottom": "neck",
+    "upper_neck": "neck",
+    "head_top": "headtop",
+    "top_head": "headtop",
+    **{
+        f"{side}_{joint}": f"{side[0]}{joint}"
+        for joint in ("eye", "ear", "shoulder", "elbow", "wrist", "hip", "knee", "ankle")
+        for side in ("left", "right")
+    },
+    **{
+        f"{side}_{joint}": f"OP {side[0].upper()}{joint.title().replace('_', '')}"
+        for joint in ("big_toe", "small_toe", "heel")
+        for side in ("left", "right")
+    },
+}
 _NUMBERED: Final = re.compile(
     r"(?P<name>(?:.*\D)?)(?P<number>[0-9]{1,18})(?P<end>(?:_keypoints)?\.json|\.txt)", re.DOTALL
 )
@@ -198,16 +247,62 @@ def _identities(who: Sequence[Sequence[int | str | None]]) -> tuple[Sequence[Int
     return [np.array([number.get(identity, identity) for identity in of_frame], np.int64) for of_frame in who], names
 
 
+@dataclass(frozen=True, slots=True)
+class _OrderFit:
+    """How well a sequence fits one order, in diagonals of the persons' bounding boxes."""
+
+    order: str
+    bone: float  # mean bone length, the median of persons; NaN where no person shows enough bones
+    midpoint: float  # the largest distance of a midpoint joint from its midpoint, a median; 0 where there is none
+
+    @property
+    def fits(self) -> bool:
+        return self.midpoint <= MIDPOINT and not self.bone > LONGEST
+
+
 def _order(place: Path, keypoints: Sequence[Doubles]) -> str:
-    """The joint order by geometry. Raises RawDataError if persons fit no known order."""
-    order, fits = order_of(keypoints)
-    if order is not None:
-        return order
-    tried = "; ".join(
-        f"as {fit.order}, bones are {fit.bone:.2f} of a person's size on average, midpoints {fit.midpoint:.2f} off"
-        for fit in fits
-    )
-    expected = f"a joint order in which bones are at most {LONGEST} of a person's size, and midpoints {MIDPOINT} off"
-    found = f"{keypoints[0].shape[1]} joints in an order that is not known: {tried}"
-    refuse(RawDataError(place, "joints", expected, found, EXPORT, reason="unknown_joint_order"))
-    return fits[0].order
+    """The joint order of one sequence, from (P, J, 3) px px score of each frame.
+
+    Raises RawDataError if persons fit no order of J joints.
+    """
+    n_joints = keypoints[0].shape[1]
+    persons = np.concatenate(keypoints)
+    usual, *others = fits = [_fit(order, persons) for order in ORDERS[n_joints]]
+    clear = [other for other in others if other.fits and (not usual.fits or other.bone < CLEARLY * usual.bone)]
+    chosen = min(clear, key=lambda other: np.nan_to_num(other.bone, nan=1.0), default=usual)
+    if not chosen.fits:
+        tried = "; ".join(
+            f"as {fit.order}, bones are {fit.bone:.2f} of a person's size on average, midpoints {fit.midpoint:.2f} off"
+            for fit in fits
+        )
+        expected = (
+            f"a joint order in which bones are at most {LONGEST} of a person's size, and midpoints {MIDPOINT} off"
+        )
+        found = f"{n_joints} joints in an order that is not known: {tried}"
+        refuse(RawDataError(place, "joints", expected, found, EXPORT, reason="unknown_joint_order"))
+    return chosen.order
+
+
+def _fit(order: str, persons: Doubles) -> _OrderFit:
+    """How well (N, J, 3) persons fit one order. Bones of persons with most joints, midpoints of all."""
+    names = joint_names(order)
+    points = np.where(persons[..., 2:] >= CONFIDENT, persons[..., :2], np.nan)
+    shown = (persons[..., 2] >= CONFIDENT).mean(axis=1) >= SHOWN
+    with np.errstate(all="ignore"):
+        size = np.fmax.reduce(points, axis=1) - np.fmin.reduce(points, axis=1)  # NaN where a person shows no joint
+        diagonal = np.linalg.norm(size, axis=-1)
+        lines = bones(order)
+        lengths = np.linalg.norm(points[:, [a for a, _ in lines]] - points[:, [b for _, b in lines]], axis=-1)
+        mean = np.nansum(lengths, axis=1) / np.isfinite(lengths).sum(axis=1)
+        bone = _median((mean / diagonal)[shown])
+        apart = [0.0]
+        for joint, (a, b) in MIDPOINTS.get(order, {}).items():
+            middle = (points[:, names.index(a)] + points[:, names.index(b)]) / 2
+            apart.append(_median(np.linalg.norm(points[:, names.index(joint)] - middle, axis=-1) / diagonal))
+    return _OrderFit(order, bone, float(np.nanmax(apart)))
+
+
+def _median(values: Doubles) -> float:
+    """The median; NaN with fewer than MIN_PERSONS finite values."""
+    finite = values[np.isfinite(values)]
+    return float(np.median(finite)) if len(finite) >= MIN_PERSONS else float("nan")

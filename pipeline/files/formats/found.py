@@ -14,14 +14,20 @@ import numpy as np
 
 from pipeline.errors import RawDataError
 from pipeline.files.formats import arrays
-from pipeline.files.formats.arrays import kind, whole
-from pipeline.files.formats.joint_orders import ORDERS
+from pipeline.files.formats.arrays import whole
 from pipeline.skeletons import LARGEST, Doubles
 
 Size = Callable[[], tuple[int, int]]  # the image's width and height in px, asked for where a format needs it
 
+# Number of joints -> the known orders, the usual one first.
+ORDERS: Final = {
+    17: ("coco", "h36m"),
+    18: ("openpose_coco", "coco_neck"),
+    25: ("body_25", "body_25b"),
+    23: ("coco_feet",),
+    26: ("halpe_26",),
+}
 BODY: Final = {136: 26, 133: 23}  # joints of Halpe-136 and COCO-WholeBody -> those before face and hands
-NUMBERS: Final = tuple(3 * n_joints for n_joints in (*ORDERS, *sorted(BODY)))  # a person whose joints have no names
 DAMAGED: Final = "It is damaged or cut off: remove it, and have it written again."
 FORMATS: Final = "docs/datasets/videos.md has the formats that are read: write it in one of these."
 EXPORT: Final = "Export one of the joint orders in docs/datasets/kinetics.md: x, y and score of each joint in pixels."
@@ -87,11 +93,3 @@ class LabelFormat:
         if (high <= low).any():
             raise label_error(file, key, f"a box {self.box} with a width and a height above 0", str(values.tolist()))
         return np.column_stack([np.array([low, high]) * size, (score, score)])
-
-
-def joints_of(file: Path, key: str, numbers: object, n_joints: int | None = None) -> Doubles:
-    """(J, 3) from a flat list of numbers: `n_joints` joints, or as many as in a known order."""
-    lengths = NUMBERS if n_joints is None else (3 * n_joints,)
-    if not isinstance(numbers, list) or len(numbers) not in lengths:
-        raise label_error(file, key, f"{' or '.join(map(str, lengths))} numbers a person", kind(numbers), EXPORT)
-    return arrays.numbers(file, key, numbers, (len(numbers),), do=FORMATS).reshape(-1, 3)

@@ -15,15 +15,15 @@ import numpy as np
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import kind, load_json, numbers, records, whole
 from pipeline.files.formats.found import (
+    BODY,
     DAMAGED,
     EXPORT,
     FORMATS,
-    NUMBERS,
+    ORDERS,
     FoundPerson,
     LabelContent,
     LabelFormat,
     Size,
-    joints_of,
     label_error,
 )
 from pipeline.skeletons import Doubles
@@ -36,6 +36,7 @@ OTHER_TOOL: Final = (
     "docs/datasets/videos.md has the formats that are read (AlphaPose's without --format). "
     "Ten lines in docs/adding-a-detector.md write those of another tool."
 )
+NUMBERS: Final = tuple(3 * n_joints for n_joints in (*ORDERS, *sorted(BODY)))  # a person whose joints have no names
 _PICTURE: Final = re.compile(r"(?P<name>(?:.*\D)?)(?P<number>[0-9]{1,18})", re.DOTALL)
 
 RESULTS: Final = LabelFormat("AlphaPose's and COCO's results", first=0, box="x y w h")
@@ -83,7 +84,7 @@ def openpose_content(frames: Iterable[tuple[int, Path, object]], size: Size | No
             raise label_error(file, "people", "OpenPose's object with people, in a file for each frame", keys, ONE_FILE)
         for person in records(file, "people", page["people"], do=FORMATS):
             key = "pose_keypoints" if "pose_keypoints" in person else "pose_keypoints_2d"  # 1.0's first
-            read.found.append(FoundPerson(frame, joints_of(file, key, person.get(key)) * [*scale, 1]))
+            read.found.append(FoundPerson(frame, _joints(file, key, person.get(key)) * [*scale, 1]))
         looked_at.append(frame)
     if scaled:
         read.notes.append(f"keypoints of {scaled} frames are of a canvas of another size: scaled to the clip's size")
@@ -102,7 +103,7 @@ def _results(file: Path, results: Sequence[Mapping[str, Any]]) -> LabelContent:
             do = f"Have the results of one video in a file. {NUMBERED}"
             raise label_error(file, "image_id", expected, f"{before[:40]!r} and {name[:40]!r} before it", do)
         if "keypoints" in result or "bbox" not in result:
-            points = joints_of(file, "keypoints", result.get("keypoints"))
+            points = _joints(file, "keypoints", result.get("keypoints"))
         else:
             points = RESULTS.corners(file, "bbox", result["bbox"], _score(file, result))
         found.append(FoundPerson(frame, points, _identity(file, result)))
@@ -178,7 +179,7 @@ def _coco(file: Path, content: Mapping[str, Any], size: Size | None) -> LabelCon
         scale = [*scale_of[image_id], 1]
         who = whole(file, f"{key}.track_id", entry["track_id"], do=FORMATS) if "track_id" in entry else None
         if "keypoints" in entry or "bbox" not in entry:
-            points = joints_of(file, f"{key}.keypoints", entry.get("keypoints"), len(names) if names else None)
+            points = _joints(file, f"{key}.keypoints", entry.get("keypoints"), len(names) if names else None)
             points[:, 2] = points[:, 2] > 0  # COCO's visibility
             if (scores := entry.get("keypoint_scores")) is not None:
                 stored = numbers(file, f"{key}.keypoint_scores", scores, (len(points),), do=FORMATS)
@@ -267,3 +268,11 @@ def _names(file: Path, key: str, names: object) -> list[str]:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
         raise label_error(file, key, "the names of the joints, each once", kind(names))
     return names
+
+
+def _joints(file: Path, key: str, stored: object, n_joints: int | None = None) -> Doubles:
+    """(J, 3) from a flat list of numbers: `n_joints` joints, or as many as in a known order."""
+    lengths = NUMBERS if n_joints is None else (3 * n_joints,)
+    if not isinstance(stored, list) or len(stored) not in lengths:
+        raise label_error(file, key, f"{' or '.join(map(str, lengths))} numbers a person", kind(stored), EXPORT)
+    return numbers(file, key, stored, (len(stored),), do=FORMATS).reshape(-1, 3)

@@ -1,6 +1,7 @@
 """A detector's joint order is told by geometry: procedural bodies in every known layout, and real output."""
 
 import functools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ from scipy.spatial.transform import Rotation
 
 from pipeline import skeletons
 from pipeline.body import Body
-from pipeline.files.formats.joint_orders import ORDERS, order_of
+from pipeline.errors import RawDataError
+from pipeline.files.formats.detections import _order
+from pipeline.files.formats.found import ORDERS
 
 KNOWN = [order for orders in ORDERS.values() for order in orders]
 N_FRAMES = 24
@@ -84,15 +87,14 @@ def frames(spin49: NDArray[np.float64], order: str) -> Frames:
 
 @pytest.mark.parametrize("order", KNOWN)
 def test_an_order_is_told_from_those_of_the_same_length(order: str, spin49: NDArray[np.float64]) -> None:
-    assert order_of(frames(spin49, order))[0] == order
+    assert _order(Path(), frames(spin49, order)) == order
 
 
 @pytest.mark.parametrize("order", ["coco", "openpose_coco", "body_25", "halpe_26"])
 def test_an_order_that_is_not_known_fits_none(order: str, spin49: NDArray[np.float64]) -> None:
     shuffled = np.random.default_rng(1).permutation(len(skeletons.joint_names(order)))
-    found, fits = order_of([persons[:, shuffled] for persons in frames(spin49, order)])
-    assert found is None
-    assert not any(fit.fits for fit in fits)
+    with pytest.raises(RawDataError, match=f"{len(shuffled)} joints in an order that is not known: as {order}, bones"):
+        _order(Path(), [persons[:, shuffled] for persons in frames(spin49, order)])
 
 
 @pytest.mark.parametrize("order", ["coco", "body_25", "body_25b", "halpe_26"])
@@ -101,7 +103,7 @@ def test_one_tangled_frame_in_three_does_not_decide(order: str, spin49: NDArray[
     rng = np.random.default_rng(2)
     for number in range(0, N_FRAMES, 3):
         sequence[number] = rng.permuted(sequence[number], axis=1)
-    assert order_of(sequence)[0] == order
+    assert _order(Path(), sequence) == order
 
 
 @pytest.mark.parametrize("hidden", [(), LEGS, FACE, (*FACE, "ear"), ("ankle", "toe", "heel"), ("wrist",)])
@@ -112,7 +114,7 @@ def test_hard_poses_with_hidden_parts_are_no_false_alarm(order, hidden, spin49, 
         sequence = frames(joints, order)
         for persons in sequence:
             persons[:, away] = 0
-        assert order_of(sequence)[0] == order, name
+        assert _order(Path(), sequence) == order, name
 
 
 @pytest.mark.parametrize("order", ["coco", "body_25", "halpe_26"])
@@ -120,5 +122,4 @@ def test_two_joints_decide_nothing(order: str, spin49: NDArray[np.float64]) -> N
     sequence = frames(spin49, order)
     for persons in sequence:
         persons[:, 2:] = 0
-    assert order_of(sequence)[0] == order
-    assert order_of([])[0] == "body_25"
+    assert _order(Path(), sequence) == order
