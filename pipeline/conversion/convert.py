@@ -7,24 +7,32 @@ same bytes. `pipeline.conversion.plan` makes the plan.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
+
+import numpy as np
 
 import cache
 from pipeline.accounting import NOT_NOW, Accounting, VideoAccount
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import command, count
 from pipeline.conversion.committed import LET_GO, empty_lines, speed_of
-from pipeline.conversion.doubts import Doubts
 from pipeline.conversion.plan import ConversionPlan, plan_conversion
 from pipeline.conversion.reading import LATER, UNEXPECTED, UNSETTLED, ReadVideo, read_videos
 from pipeline.datasets.base import Dataset
+from pipeline.detect.clips import labels_of
 from pipeline.errors import PipelineError
 from pipeline.files.raw import RawVideo, changes
 from pipeline.processes import MEMORY, TIMEOUT
 
 __all__ = ["Conversion", "ConversionPlan", "convert", "plan_conversion", "refuse_committed_failures"]
+
+FEWEST: Final = 5  # videos; fewer prove nothing about the size of all images
+SAMPLED: Final = 64  # about so many frames of a track
+LEAST_REACH: Final = 0.7  # of an image's width or height: joints of some video reach further
+MOST_REACH: Final = 1.1
+BEYOND: Final = 0.1  # of the videos
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,26 +82,29 @@ def convert(
     if strict:
         refuse_committed_failures(plan)
     has_body = plan.reader["body"] is not None
-    target: dict[str, Any] = {"plan": plan.identity, "provenance": plan.provenance}
-    target["columns"] = plan.dataset.columns(plan.split, body=has_body)
-    target["extra"] = plan.dataset.extra_columns(plan.split, body=has_body)
-    doubts, where = Doubts(plan, strict=strict), (workers, scheduler, timeout, memory)
-    with cache.SplitWriter(plan.root, plan.name, **target) as writer:
+    doubts = _Doubts(plan, strict=strict)
+
+    def read(videos: Sequence[RawVideo]) -> Iterator[ReadVideo]:
+        return doubts.watch(read_videos(plan, videos, workers, scheduler, timeout, memory))
+
+    with cache.SplitWriter(
+        plan.root,
+        plan.name,
+        columns=plan.dataset.columns(plan.split, body=has_body),
+        extra=plan.dataset.extra_columns(plan.split, body=has_body),
+        plan=plan.identity,
+        provenance=plan.provenance,
+    ) as writer:
         if writer.digest != ("" if plan.committed is None else plan.committed.manifest["digest"]):
             raise cache.CacheChanged(f"{plan.name}: another run has committed since the plan was made. Run it again.")
         keys = {video.name: plan.stamps[video.name] for video in plan.append}
         writer.begin(drop=plan.drop, invalidate=plan.invalidate, keys=keys)
-        digests, measured, stay = _append_videos(
-            plan, writer, lambda videos: read_videos(plan, doubts, videos, *where), strict=strict, progress=progress
-        )
+        digests, measured, stay = _append_videos(plan, writer, read, strict=strict, progress=progress)
         accounts = _accounts(writer)
         totals = Accounting(accounts).totals(None if plan.reader["stand_in"] else plan.dataset.totals.get(plan.split))
         unusable = {name: a.rejection for name, a in stay.items() if _loses_rows(writer.committed_videos[name], a)}
         unsettled = {a.name for a in (*accounts, *stay.values()) if a.set_aside in UNSETTLED}
-        seen = {name: (stamp, digests[name], "") for name, stamp in plan.stamps.items() if name not in unsettled}
-        seen |= {name: plan.seen[name] for name in plan.unusable}
-        seen |= {name: (seen.get(name, ("",))[0], digests[name], why) for name, why in unusable.items()}
-        changes.write_stamps(plan.root, plan.name, seen)
+        _record_stamps(plan, digests, unsettled, unusable)
         entries = {"reader": dict(plan.reader), "stand_in": plan.reader["stand_in"], "accounting": totals}
         entries["keypoints"] = plan.dataset.keypoints_from
         before = plan.committed.provenance if plan.committed is not None else {}
@@ -105,11 +116,13 @@ def convert(
     rejected += [account for name, account in stay.items() if name not in unusable]
     n_unreadable = sum(account.set_aside == NOT_NOW for account in rejected)
     unreadable = [f"{plan.name}: {count(n_unreadable, 'video')} could not be read now. {LATER}"] if n_unreadable else []
+    doubtful, notes = doubts.notes(a for a in accounts if a.name in appended)
     return Conversion(
         plan,
         totals,
         rejected=tuple(sorted(rejected, key=lambda account: account.set_aside != UNEXPECTED)),
-        **doubts.notes(a for a in accounts if a.name in appended),
+        notes=notes,
+        doubts=doubtful,
         problems=(*plan.kept_lines, *unreadable, *empty_lines(plan.name, totals, accounts)),
         read=sum(account.name in appended and not account.other_split for account in accounts),
         unchanged=sum(account.name not in appended and not account.other_split for account in accounts),
@@ -120,8 +133,14 @@ def convert(
 def record_folders(plan: ConversionPlan) -> None:
     """Update the recorded raw and body folders of a split that is up to date."""
     assert plan.committed is not None, "nothing is committed yet"
-    held: dict[str, Any] = {"columns": plan.committed.columns, "extra": plan.committed.extra.values()}
-    with cache.SplitWriter(plan.root, plan.name, **held, plan=plan.identity, provenance=plan.provenance) as writer:
+    with cache.SplitWriter(
+        plan.root,
+        plan.name,
+        columns=plan.committed.columns,
+        extra=plan.committed.extra.values(),
+        plan=plan.identity,
+        provenance=plan.provenance,
+    ) as writer:
         writer.note_again()
 
 
@@ -139,6 +158,16 @@ def record_times(plan: ConversionPlan) -> str:
     except (OSError, cache.CacheError):
         return ""
     return f"new file times of {count(len(times), 'video')} recorded: the content has not changed"
+
+
+def _record_stamps(
+    plan: ConversionPlan, digests: Mapping[str, str], unsettled: Collection[str], unusable: Mapping[str, str]
+) -> None:
+    """Record what was read of each video of the split, except of `unsettled` ones; `unusable`: name -> rejection."""
+    seen = {name: (stamp, digests[name], "") for name, stamp in plan.stamps.items() if name not in unsettled}
+    seen |= {name: plan.seen[name] for name in plan.unusable}
+    seen |= {name: (seen.get(name, ("",))[0], digests[name], why) for name, why in unusable.items()}
+    changes.write_stamps(plan.root, plan.name, seen)
 
 
 def _append_videos(
@@ -242,3 +271,59 @@ def _refuse_rejected(plan: ConversionPlan, accounts: Iterable[VideoAccount]) -> 
     for account in accounts:
         if is_failure(plan.dataset, account):
             raise PipelineError(f"{plan.name}: {account.message} (--strict: nothing was committed)")
+
+
+class _Doubts:
+    """Labels that may not belong to their images: keypoints of an earlier clip, images of another size."""
+
+    def __init__(self, plan: ConversionPlan, *, strict: bool) -> None:
+        """Raise PipelineError for `strict` if a clip has changed and its keypoints have not."""
+        self._stale, self._reaches = dict[str, str](), list[float]()
+        recorded = plan.recorded_stamps()
+        changed = recorded.keys() & {*plan.changed}
+        for video in plan.append:
+            if video.name in changed and (labels := labels_of(plan.raw, video)) is not None:
+                same = changes.unchanged(recorded[video.name], plan.stamps[video.name])
+                path, clip = (changes.utf8(str(file)) for file in (labels.relative_to(plan.raw), video.files[0]))
+                if path in same and clip not in same:
+                    self._stale[video.name] = f"the clip has changed, and {path} has not: are these its keypoints?"
+        if strict and self._stale:
+            name, text = next(iter(self._stale.items()))
+            do = "Replace them, or, if they belong to this clip, touch the file."
+            raise PipelineError(f"{plan.name}: {name}: {text} {do} (--strict: nothing was committed)")
+
+    def watch(self, videos: Iterable[ReadVideo]) -> Iterator[ReadVideo]:
+        """The videos, with doubts about each in its account."""
+        for video in videos:
+            account = video.account
+            if account.name in self._stale and not account.set_aside:
+                account.notes.insert(0, self._stale[account.name])
+            keypoints = [track.kp_2d for track in video.tracks if track.kp_2d is not None]
+            joints = [kp_2d[:: len(kp_2d) // SAMPLED + 1] for kp_2d in keypoints]
+            points = [frames[frames[..., 2] > 0][:, :2] for frames in joints]
+            if video.pixels.source and sum(map(len, points)):
+                size = (video.pixels.width, video.pixels.height)
+                self._reaches.append(float((np.quantile(np.concatenate(points), 0.98, axis=0) / size).max()))
+            yield video
+
+    def notes(self, accounts: Iterable[VideoAccount]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Notes of these videos, `<video>: <note>`: doubts, which every command shows, and other notes."""
+        doubts, others = self._size_note(), list[str]()
+        for account in accounts:
+            lines = doubts if account.name in self._stale else others
+            lines += [f"{account.name}: {note}" for note in account.notes]
+        return tuple(doubts), tuple(others)
+
+    def _size_note(self) -> list[str]:
+        reaches, of = np.array(self._reaches), f"of {len(self._reaches)} videos"
+        if len(reaches) < FEWEST:
+            return []
+        beyond, side = reaches > MOST_REACH, "of an image's width or height"
+        if reaches.max() < LEAST_REACH:
+            what = f"joints {of} reach at most {reaches.max():.0%} {side}: were the images enlarged?"
+        elif beyond.mean() > BEYOND:
+            reach = np.median(reaches[beyond])
+            what = f"joints of {beyond.sum()} {of} reach {reach:.0%} {side}: were the images made smaller?"
+        else:
+            return []
+        return [f"all videos: {what} Compare them with `python -m pipeline show`."]

@@ -5,15 +5,14 @@ from __future__ import annotations
 import errno
 import functools
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import cache
 from pipeline.accounting import NOT_NOW, VideoAccount
-from pipeline.conversion.doubts import Doubts
 from pipeline.conversion.plan import ConversionPlan
 from pipeline.datasets.base import Dataset, describe_error
 from pipeline.errors import RawDataError
@@ -38,6 +37,18 @@ UNEXPECTED: Final = "unexpected_error"  # reason for a video at which the reader
 UNSETTLED: Final = frozenset({UNEXPECTED, NOT_NOW, *WHAT_TO_DO})  # perhaps of the disk: the next plan reads the content
 
 
+class _Pixels(NamedTuple):
+    """The cache's description of a video's pixels; empty without any."""
+
+    source: str = ""
+    digest: str = ""
+    width: int = 0
+    height: int = 0
+
+
+NO_PIXELS: Final = _Pixels()
+
+
 @dataclass(frozen=True, slots=True)
 class ReadVideo:
     """One video as it is written to the cache."""
@@ -45,17 +56,15 @@ class ReadVideo:
     fingerprint: str
     account: VideoAccount
     tracks: Sequence[Track] = ()
-    pixels: Mapping[str, Any] = field(default_factory=dict)  # source, digest and size
+    pixels: _Pixels = NO_PIXELS
 
     @property
     def entry(self) -> cache.VideoEntry:
-        account = self.account.as_dict()
-        return cache.VideoEntry(name=self.account.name, fingerprint=self.fingerprint, account=account, **self.pixels)
+        return cache.VideoEntry(self.account.name, *self.pixels, self.fingerprint, self.account.as_dict())
 
 
 def read_videos(
     plan: ConversionPlan,
-    doubts: Doubts,
     videos: Sequence[RawVideo],
     workers: int,
     scheduler: str | None,
@@ -78,9 +87,7 @@ def read_videos(
             job, videos, workers, timeout=timeout, memory=memory, same_group=_share_label_file, preload=load
         )
     for video, read in zip(videos, results, strict=True):
-        done = _reject_video(plan.raw, video, read) if isinstance(read, Failed) else read
-        doubts.look(done.account, done.tracks, done.pixels)
-        yield done
+        yield _reject_video(plan.raw, video, read) if isinstance(read, Failed) else read
 
 
 def _catch_memory_error(job: Callable[[RawVideo], ReadVideo], video: RawVideo) -> ReadVideo | Failed:
@@ -108,14 +115,14 @@ def _read_one(dataset: Dataset, split: str, raw: Path, body: Path | None, video:
     model = _body(body, dataset.genders[0])  # not in the try: a body that cannot be loaded is no video's fault
     digest = changes.video_digest(raw, video)
     tracks: Sequence[Track] = ()
-    pixels: dict[str, Any] = {}
+    pixels = NO_PIXELS
     account = VideoAccount(video.name)
     with faults() as passing:
         try:
             _refuse_other_encodings(raw, video)
             with _one_thread(model):
                 tracks, account = dataset.read_accounted(raw, split, video, model)
-            pixels = _pixels(tracks)
+            pixels = _describe_pixels(tracks)
         except MemoryError:
             raise
         except Exception as error:  # a bug of the reader must not cost the other videos
@@ -126,7 +133,7 @@ def _read_one(dataset: Dataset, split: str, raw: Path, body: Path | None, video:
             else:
                 account.reject(UNEXPECTED, f"{video.name}: {describe_error(error)}")
     if passing:
-        tracks, pixels = (), {}
+        tracks, pixels = (), NO_PIXELS
         account.reject(NOT_NOW, _not_now(raw, video, passing[0]))
     return ReadVideo(digest, account, tracks, pixels)
 
@@ -153,13 +160,13 @@ def _refuse_other_encodings(raw: Path, video: RawVideo) -> None:
             raise RawDataError(shown, "name", expected="UTF-8", found="other bytes", do=do, reason="name_not_utf8")
 
 
-def _pixels(tracks: Sequence[Track]) -> dict[str, Any]:
-    """The cache's description of the pixels. Raises RawDataError if no image can be read."""
+def _describe_pixels(tracks: Sequence[Track]) -> _Pixels:
+    """Raises RawDataError if no image can be read."""
     source = next((track.frames for track in tracks if track.frames is not None), None)
     if source is None:
-        return {}
+        return NO_PIXELS
     width, height = source.size()
-    return {"source": source.spec, "pixels": source.digest(), "width": width, "height": height}
+    return _Pixels(source.spec, source.digest(), width, height)
 
 
 @contextmanager
