@@ -22,7 +22,7 @@ from pipeline.cli.console import DONE, ERROR, IDLE, WRONG, CommandResult, err, p
 from pipeline.cli.progress import Bars, bar
 from pipeline.cli.text import FEW, command, count, few
 from pipeline.conversion.convert import convert
-from pipeline.conversion.plan import read_again, recorded_plan
+from pipeline.conversion.plan import recorded_plan
 from pipeline.datasets.base import EXTRINSICS
 from pipeline.errors import PipelineError
 from pipeline.features.inputs import pixels
@@ -264,7 +264,7 @@ def _drop_videos(split: cache.Split, shards: Collection[int], done: _Repair) -> 
             f"{split.name}: rows of {count(len(names), 'video')} are damaged. They were imported from "
             f"{imported['file']}. Nothing was changed. Delete the split with its features, and import it again."
         )
-    plan = read_again(recorded_plan(split), names)
+    plan = recorded_plan(split).read_again(names)
     with_body = ["--body", str(plan.body)] if plan.body else []
     fill = command("convert", split.name, "--raw", str(plan.raw), "--cache", str(split.root), *with_body)
     if gone := sorted(names - set(plan.drop)):

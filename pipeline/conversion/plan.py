@@ -148,6 +148,28 @@ class ConversionPlan:
             if isinstance(stamp, str) and digests.get(name) == digest
         }
 
+    def read_again(self, names: Collection[str]) -> ConversionPlan:
+        """The plan to read only these committed videos again, even if their raw files have not changed.
+
+        Missing videos stay as they are. Raises PipelineError if the split is not committed, or its reader differs.
+        """
+        if self.committed is None:
+            raise PipelineError(f"{self.root}: {self.name} is not converted yet. Convert it first.")
+        if self.differs:
+            raise PipelineError(f"{self.name}: all videos must be converted again ({self.why}). Do that first.")
+        videos = tuple(video for video in self.listed if video.name in set(names) and video.name not in self.missing)
+        # The other videos keep their recorded stamps: new ones would hide changes.
+        stamps = self.recorded_stamps() | {video.name: self.stamps[video.name] for video in videos}
+        return replace(
+            self,
+            append=videos,
+            drop=tuple(video.name for video in videos),
+            kept=len(self.committed.videos) - len(videos),
+            renamed={},
+            stamps=stamps,
+            why=f"{count(len(videos), 'video')} to read again" if videos else "",
+        )
+
 
 def plan_conversion(
     dataset: Dataset, split: str, *, raw: Path, root: cache.Root, body: Path | None = None, drop_removed: bool = False
@@ -278,29 +300,6 @@ def _plan_update(
         touched=tuple(v.name for v in suspects if v.name in same),
         missing=missing,
         renamed=renamed,
-    )
-
-
-def read_again(plan: ConversionPlan, names: Collection[str]) -> ConversionPlan:
-    """The plan to read only these committed videos again, even if their raw files have not changed.
-
-    Missing videos stay as they are. Raises PipelineError if the split is not committed, or its reader differs.
-    """
-    if plan.committed is None:
-        raise PipelineError(f"{plan.root}: {plan.name} is not converted yet. Convert it first.")
-    if plan.differs:
-        raise PipelineError(f"{plan.name}: all videos must be converted again ({plan.why}). Do that first.")
-    videos = tuple(video for video in plan.listed if video.name in set(names) and video.name not in plan.missing)
-    # The other videos keep their recorded stamps: new ones would hide changes.
-    stamps = plan.recorded_stamps() | {video.name: plan.stamps[video.name] for video in videos}
-    return replace(
-        plan,
-        append=videos,
-        drop=tuple(video.name for video in videos),
-        kept=len(plan.committed.videos) - len(videos),
-        renamed={},
-        stamps=stamps,
-        why=f"{count(len(videos), 'video')} to read again" if videos else "",
     )
 
 

@@ -60,7 +60,15 @@ class ReadVideo:
 
     @property
     def entry(self) -> cache.VideoEntry:
-        return cache.VideoEntry(self.account.name, *self.pixels, self.fingerprint, self.account.as_dict())
+        return cache.VideoEntry(
+            name=self.account.name,
+            source=self.pixels.source,
+            pixels=self.pixels.digest,
+            width=self.pixels.width,
+            height=self.pixels.height,
+            fingerprint=self.fingerprint,
+            account=self.account.as_dict(),
+        )
 
 
 def read_videos(
