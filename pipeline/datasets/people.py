@@ -10,7 +10,7 @@ import itertools
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any, ClassVar, Final, NamedTuple
 
@@ -30,7 +30,7 @@ from pipeline.files.pixels.frames import MOST_LOST, Video
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import file_digest
 from pipeline.linking import SECOND, Cleaning, clean, link, split_at_gaps
-from pipeline.skeletons import Bools, Doubles, Ints, convert, joint_names, without_non_finite
+from pipeline.skeletons import Bools, Doubles, Ints, Skeleton, convert, joint_names, without_non_finite
 from pipeline.track import CROP_SCALE, Track
 
 DETECTORS: Final = "`python -m pipeline detect`, OpenPose or another one"
@@ -76,88 +76,99 @@ class ClipDataset(Dataset):
 ANY_CLIP: Final = Rules(Cleaning().min_frames, cleaning=Cleaning())  # HMMR's, for InstaVariety and VLOG-people
 
 
-class PersonTrack(NamedTuple):
-    """The T kept frames of one person, as fields for `Dataset.track`."""
+class _PersonTrack(NamedTuple):
+    """T frames of one person."""
 
-    person: str  # the detector's identity, or a number by order of appearance
     frame_index: Ints  # (T,)
+    detected: Doubles  # (T, J, 3) as the detector has them, without bridged frames
     bbox: NDArray[np.float32]  # (T, 4)
     kp_2d: NDArray[np.float32]  # (T, 49, 3); all 0 of people who are known by boxes alone
     crop_scale: float = CROP_SCALE
+    person: str = ""  # the detector's identity, or a number by order of appearance
 
 
 def people(
     detections: Detections, account: VideoAccount, rules: Rules, max_gap: int = SECOND, cuts: Sequence[int] = ()
-) -> Iterator[PersonTrack]:
+) -> Iterator[_PersonTrack]:
     """Everybody with at least `rules.min_frames` frames; others are counted as dropped in `account`.
 
     A person missing for more than `max_gap` frames, or across `cuts` (first frames of new scenes), is a new one
-    afterwards. Frames with fewer than MIN_VISIBLE joints are dropped, or those that `rules.cleaning` drops, which may
-    split a person into `<name>`, `<name>.1`, ... Boxes without joints are made square by the larger side, and not
-    smoothed.
+    afterwards. `_Selection` has what of a person is used; cleaning may split one into `<name>`, `<name>.1`, ...
     """
     detections = _apply_confidence(detections, account)
-    joints, longest, cleaning = joint_names(detections.skeleton), 0, rules.cleaning
+    selection = _Selection(detections.skeleton, rules, account)
+    if detections.boxes_alone:
+        select = selection.boxes
+    else:
+        select = selection.visible if rules.cleaning is None else selection.cleaned
     identified = _identify(detections, account, max_gap, cuts)
     taken = {name for name, _ in identified}
     for name, members in identified:
         kp_2d = np.stack([detections.keypoints[t][p] for t, p in members])
-        frame_index = detections.frame_index[members[:, 0]]
-        if detections.boxes_alone:
-            most = cleaning.max_frames if cleaning else len(members)
-            parts = np.array_split(np.arange(len(members)), -(-len(members) // most))
-        elif cleaning is None:
-            parts = [np.arange(len(members))]
-        else:
-            parts, dropped = clean(kp_2d[..., 2] > 0, joints, cleaning)
-            for reason, rows in dropped.items():
-                account.drop(reason, len(rows), frame_index[rows], kp_2d[rows])
-            longest = max(longest, _longest(dropped.get("track_too_short", np.empty(0, np.intp))))
-            if not parts:
-                account.drop_track(max(dropped, key=lambda reason: len(dropped[reason])), 0)
-        for k, rows in enumerate(parts):
-            frames, points = frame_index[rows], kp_2d[rows]
-            if detections.boxes_alone:
-                kept, bbox, crop_scale = np.arange(len(rows)), tight_boxes(points)[0], BOX_SCALE
-                in_spin49 = np.zeros((len(rows), len(joint_names("spin49")), 3))
-            else:
-                enough = np.full(len(rows), True) if cleaning else (points[..., 2] > 0).sum(axis=1) >= MIN_VISIBLE
-                kept, bbox = _smooth_person_boxes(frames, points, enough, account)
-                crop_scale = CROP_SCALE
-                in_spin49 = convert(points[kept], source=detections.skeleton, target="spin49")
-            if len(kept) < rules.min_frames:
-                account.drop_track("track_too_short", len(kept), frames[kept], points[kept])
-                longest = max(longest, len(kept))
+        for k, track in enumerate(select(detections.frame_index[members[:, 0]], kp_2d)):
+            n_frames = len(track.frame_index)
+            if n_frames < rules.min_frames:
+                account.drop_track("track_too_short", n_frames, track.frame_index, track.detected)
+                selection.too_short.append(n_frames)
                 continue
-            account.keep_track(len(kept))
-            part = _free_name(f"{name}.", k, taken) if k else name
-            yield PersonTrack(part, frames[kept], bbox, in_spin49.astype(np.float32), crop_scale)
-    if longest and not account.tracks_kept:
+            account.keep_track(n_frames)
+            yield track._replace(person=_free_name(f"{name}.", k, taken) if k else name)
+    if (longest := max(selection.too_short, default=0)) and not account.tracks_kept:
         account.notes.append(f"the longest stretch of a person has {longest} frames < min_frames {rules.min_frames}")
 
 
-def _longest(rows: NDArray[np.intp]) -> int:
-    """Length of the longest run of consecutive rows."""
-    return max(map(len, np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1)))
+@dataclass(frozen=True, slots=True)
+class _Selection:
+    """The parts of one person's detections that are used, in one of three ways; the rest is counted as dropped.
 
-
-def _smooth_person_boxes(
-    frame_index: Ints, kp_2d: Doubles, enough: Bools, account: VideoAccount
-) -> tuple[Ints, NDArray[np.float32]]:
-    """Kept rows (n,), and their boxes (n, 4), smoothed over time, missing frames included.
-
-    enough: (T,) frames that show enough joints. Other frames are counted as dropped.
+    Each way takes `frame_index` (T,) and `kp_2d` (T, J, 3), the detections of a person.
     """
-    dense = frame_index - frame_index[0]
-    over_time = np.zeros((dense[-1] + 1, *kp_2d.shape[1:]))
-    over_time[dense] = kp_2d
-    boxes, first, stop = smooth_boxes(over_time, threshold=MIN_CONFIDENCE)
-    reasons = {"no_box": (dense < first) | (dense >= stop), "too_few_visible_joints": ~enough}
-    kept = account.drop_rows(reasons, frame_index, kp_2d)
-    return np.flatnonzero(kept), boxes[dense[kept] - first] * np.array([1, 1, BOX_FACTOR, BOX_FACTOR], np.float32)
+
+    skeleton: Skeleton
+    rules: Rules
+    account: VideoAccount
+    too_short: list[int] = field(default_factory=list)  # numbers of frames of parts that are dropped for it
+
+    def boxes(self, frame_index: Ints, kp_2d: Doubles) -> Iterator[_PersonTrack]:
+        """All boxes without joints, square by the larger side and not smoothed, in parts of `max_frames`."""
+        most = self.rules.cleaning.max_frames if self.rules.cleaning else len(frame_index)
+        for rows in np.array_split(np.arange(len(frame_index)), -(-len(frame_index) // most)):
+            unknown = np.zeros((len(rows), len(joint_names("spin49")), 3), np.float32)
+            yield _PersonTrack(frame_index[rows], kp_2d[rows], tight_boxes(kp_2d[rows])[0], unknown, BOX_SCALE)
+
+    def visible(self, frame_index: Ints, kp_2d: Doubles) -> Iterator[_PersonTrack]:
+        """The frames with at least MIN_VISIBLE joints."""
+        yield self._smooth(frame_index, kp_2d, (kp_2d[..., 2] > 0).sum(axis=1) >= MIN_VISIBLE)
+
+    def cleaned(self, frame_index: Ints, kp_2d: Doubles) -> Iterator[_PersonTrack]:
+        """The parts that `rules.cleaning` leaves."""
+        parts, dropped = clean(kp_2d[..., 2] > 0, joint_names(self.skeleton), self.rules.cleaning)
+        for reason, rows in dropped.items():
+            self.account.drop(reason, len(rows), frame_index[rows], kp_2d[rows])
+        short = dropped.get("track_too_short", np.empty(0, np.intp))
+        self.too_short.extend(map(len, np.split(short, np.flatnonzero(np.diff(short) > 1) + 1)))
+        if not parts:
+            self.account.drop_track(max(dropped, key=lambda reason: len(dropped[reason])), 0)
+        for rows in parts:
+            yield self._smooth(frame_index[rows], kp_2d[rows], np.full(len(rows), True))
+
+    def _smooth(self, frame_index: Ints, kp_2d: Doubles, enough: Bools) -> _PersonTrack:
+        """A track with boxes that are smoothed over time, missing frames included.
+
+        enough: (T,) frames that show enough joints. Other frames are counted as dropped.
+        """
+        dense = frame_index - frame_index[0]
+        over_time = np.zeros((dense[-1] + 1, *kp_2d.shape[1:]))
+        over_time[dense] = kp_2d
+        boxes, first, stop = smooth_boxes(over_time, threshold=MIN_CONFIDENCE)
+        reasons = {"no_box": (dense < first) | (dense >= stop), "too_few_visible_joints": ~enough}
+        kept = np.flatnonzero(self.account.drop_rows(reasons, frame_index, kp_2d))
+        bbox = boxes[dense[kept] - first] * np.array([1, 1, BOX_FACTOR, BOX_FACTOR], np.float32)
+        in_spin49 = convert(kp_2d[kept], source=self.skeleton, target="spin49").astype(np.float32)
+        return _PersonTrack(frame_index[kept], kp_2d[kept], bbox, in_spin49)
 
 
-def bridge_gaps(persons: Iterable[PersonTrack], max_gap: int, account: VideoAccount) -> Iterator[PersonTrack]:
+def _bridge_gaps(persons: Iterable[_PersonTrack], max_gap: int, account: VideoAccount) -> Iterator[_PersonTrack]:
     """Add frames in gaps of up to `max_gap`, with an interpolated box and no joint, so that windows are not split.
 
     Added frames count as found and kept, with a note after the last person.
@@ -176,7 +187,7 @@ def bridge_gaps(persons: Iterable[PersonTrack], max_gap: int, account: VideoAcco
         account.notes.append(f"{total} between detections{of_tracks} are predicted with interpolated boxes")
 
 
-def _bridge_person(person: PersonTrack, max_gap: int) -> PersonTrack:
+def _bridge_person(person: _PersonTrack, max_gap: int) -> _PersonTrack:
     frames = person.frame_index
     stops = np.where(np.diff(frames) <= max_gap + 1, frames[1:], frames[:-1] + 1)
     every = np.concatenate([*map(np.arange, frames[:-1], stops), frames[-1:]])
@@ -272,7 +283,7 @@ def clip_tracks(
         account.reject("no_keypoints", message)
         return []
     header = source.header()
-    info = info_of(labels, source)
+    info = _info_of(labels, source)
     require_frames(labels, source, detections.frames, account, every=rules.bridge and detections.complete)
     n_unlisted = source.count_frames() - len(detections.frames)
     if detections.complete and MOST_LOST < n_unlisted < len(detections.frames):
@@ -285,17 +296,33 @@ def clip_tracks(
             f"the frame rate varies: from {steps.min():.0f} to {steps.max():.0f} ms a frame. Frames are taken one "
             "after the other, and fps is the file's average"
         )
-    cuts = scene_cuts(info, source, account, decode=rules.cleaning is not None) if rules.cuts else []
+    cuts = _scene_cuts(info, source, account, decode=rules.cleaning is not None) if rules.cuts else []
     detections = replace(detections, camera=pixel_camera(detections.camera, *source.size()))
-    max_gap = rules.max_gap
-    if max_gap is None:
-        max_gap = round(header.fps) if math.isfinite(header.fps) else SECOND
-        if not math.isfinite(header.fps):
-            account.notes.append(f"the clip states no frame rate: people are linked across {SECOND} missing frames")
+    max_gap = rules.max_gap if rules.max_gap is not None else _frames_of_a_second(header.fps, account)
     persons = people(detections, account, rules, max_gap, cuts)
     if rules.bridge:
-        persons = bridge_gaps(persons, max_gap, account)
-    return [dataset.track(split, video, fps=header.fps, frames=source, **person._asdict()) for person in persons]
+        persons = _bridge_gaps(persons, max_gap, account)
+    return [
+        dataset.track(
+            split,
+            video,
+            person.person,
+            fps=header.fps,
+            frame_index=person.frame_index,
+            bbox=person.bbox,
+            kp_2d=person.kp_2d,
+            crop_scale=person.crop_scale,
+            frames=source,
+        )
+        for person in persons
+    ]
+
+
+def _frames_of_a_second(fps: float, account: VideoAccount) -> int:
+    if math.isfinite(fps):
+        return round(fps)
+    account.notes.append(f"the clip states no frame rate: people are linked across {SECOND} missing frames")
+    return SECOND
 
 
 def pixel_camera(camera: Mapping[int, Doubles], width: int, height: int) -> dict[int, Doubles]:
@@ -304,7 +331,7 @@ def pixel_camera(camera: Mapping[int, Doubles], width: int, height: int) -> dict
     return {frame: to_px @ matrix @ np.linalg.inv(to_px) for frame, matrix in camera.items()}
 
 
-def info_of(labels: Path, source: Video) -> Mapping[str, Any]:
+def _info_of(labels: Path, source: Video) -> Mapping[str, Any]:
     """`info` of a file of `detect`; {} for another detector. Raises RawDataError if it belongs to another clip."""
     info = {} if labels.is_dir() else read_info(labels)
     if "clip_digest" in info and info["clip_digest"] != file_digest(source.place):
@@ -313,7 +340,7 @@ def info_of(labels: Path, source: Video) -> Mapping[str, Any]:
     return info
 
 
-def scene_cuts(info: Mapping[str, Any], source: Video, account: VideoAccount, *, decode: bool) -> list[int]:
+def _scene_cuts(info: Mapping[str, Any], source: Video, account: VideoAccount, *, decode: bool) -> list[int]:
     """First frames of new scenes: from `info`, else by decoding the clip."""
     stored = info.get("cuts")
     if isinstance(stored, list) and all(type(cut) is int for cut in stored):
