@@ -61,8 +61,8 @@ def renamed_videos(
     The second rule is for clips whose keypoint files differ, since those name the clip. gone: name -> digest. coming:
     name -> video, digest.
     """
-    old = {name: changes.contents_of(digest) for name, digest in gone.items()}
-    renamed = _pair_renamed(old, {name: changes.contents_of(digest) for name, (_, digest) in coming.items()})
+    old = {name: digest[: changes.CONTENTS] for name, digest in gone.items()}
+    renamed = _pair_renamed(old, {name: digest[: changes.CONTENTS] for name, (_, digest) in coming.items()})
     lost = gone.keys() - renamed.values()
     numbers = [number for number, name in enumerate(committed.videos.names) if name in lost] if lost else []
     pixels = {entry.name: entry.pixels for entry in map(committed.videos.__getitem__, numbers) if entry.pixels}

@@ -82,19 +82,14 @@ def convert(
     if strict:
         refuse_committed_failures(plan)
     has_body = plan.reader["body"] is not None
+    columns = plan.dataset.columns(plan.split, body=has_body)
+    extra = plan.dataset.extra_columns(plan.split, body=has_body)
     doubts = _Doubts(plan, strict=strict)
 
     def read(videos: Sequence[RawVideo]) -> Iterator[ReadVideo]:
         return doubts.watch(read_videos(plan, videos, workers, scheduler, timeout, memory))
 
-    with cache.SplitWriter(
-        plan.root,
-        plan.name,
-        columns=plan.dataset.columns(plan.split, body=has_body),
-        extra=plan.dataset.extra_columns(plan.split, body=has_body),
-        plan=plan.identity,
-        provenance=plan.provenance,
-    ) as writer:
+    with _open_writer(plan, columns, extra) as writer:
         if writer.digest != ("" if plan.committed is None else plan.committed.manifest["digest"]):
             raise cache.CacheChanged(f"{plan.name}: another run has committed since the plan was made. Run it again.")
         keys = {video.name: plan.stamps[video.name] for video in plan.append}
@@ -133,15 +128,16 @@ def convert(
 def record_folders(plan: ConversionPlan) -> None:
     """Update the recorded raw and body folders of a split that is up to date."""
     assert plan.committed is not None, "nothing is committed yet"
-    with cache.SplitWriter(
-        plan.root,
-        plan.name,
-        columns=plan.committed.columns,
-        extra=plan.committed.extra.values(),
-        plan=plan.identity,
-        provenance=plan.provenance,
-    ) as writer:
+    with _open_writer(plan, plan.committed.columns, plan.committed.extra.values()) as writer:
         writer.note_again()
+
+
+def _open_writer(
+    plan: ConversionPlan, columns: Collection[str], extra: Iterable[cache.ExtraColumn]
+) -> cache.SplitWriter:
+    return cache.SplitWriter(
+        plan.root, plan.name, columns=columns, extra=extra, plan=plan.identity, provenance=plan.provenance
+    )
 
 
 def record_times(plan: ConversionPlan) -> str:

@@ -7,9 +7,9 @@ import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 import cache
 from pipeline.accounting import NOT_NOW, VideoAccount
@@ -37,16 +37,7 @@ UNEXPECTED: Final = "unexpected_error"  # reason for a video at which the reader
 UNSETTLED: Final = frozenset({UNEXPECTED, NOT_NOW, *WHAT_TO_DO})  # perhaps of the disk: the next plan reads the content
 
 
-class _Pixels(NamedTuple):
-    """The cache's description of a video's pixels; empty without any."""
-
-    source: str = ""
-    digest: str = ""
-    width: int = 0
-    height: int = 0
-
-
-NO_PIXELS: Final = _Pixels()
+NO_PIXELS: Final = cache.VideoEntry(name="")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,19 +47,12 @@ class ReadVideo:
     fingerprint: str
     account: VideoAccount
     tracks: Sequence[Track] = ()
-    pixels: _Pixels = NO_PIXELS
+    pixels: cache.VideoEntry = NO_PIXELS  # only their source, digest and size
 
     @property
     def entry(self) -> cache.VideoEntry:
-        return cache.VideoEntry(
-            name=self.account.name,
-            source=self.pixels.source,
-            pixels=self.pixels.digest,
-            width=self.pixels.width,
-            height=self.pixels.height,
-            fingerprint=self.fingerprint,
-            account=self.account.as_dict(),
-        )
+        account = self.account.as_dict()
+        return replace(self.pixels, name=self.account.name, fingerprint=self.fingerprint, account=account)
 
 
 def read_videos(
@@ -168,13 +152,13 @@ def _refuse_other_encodings(raw: Path, video: RawVideo) -> None:
             raise RawDataError(shown, "name", expected="UTF-8", found="other bytes", do=do, reason="name_not_utf8")
 
 
-def _describe_pixels(tracks: Sequence[Track]) -> _Pixels:
-    """Raises RawDataError if no image can be read."""
+def _describe_pixels(tracks: Sequence[Track]) -> cache.VideoEntry:
+    """Source, digest and size of the pixels. Raises RawDataError if no image can be read."""
     source = next((track.frames for track in tracks if track.frames is not None), None)
     if source is None:
         return NO_PIXELS
     width, height = source.size()
-    return _Pixels(source.spec, source.digest(), width, height)
+    return cache.VideoEntry(name="", source=source.spec, pixels=source.digest(), width=width, height=height)
 
 
 @contextmanager

@@ -110,7 +110,7 @@ class Dataset(ABC):
     uses_body: ClassVar[bool] = False  # labels are derived through the body model
     has_pixels: ClassVar[bool] = True
     keypoints_from: ClassVar[str] = "labels"  # what kp_2d is: labels, or what a detector found, "detected"
-    by_hand: ClassVar[bool] = False  # of labelled joints, `read` itself decides about those beyond the image
+    checks_joints: ClassVar[bool] = False  # `read` itself refuses joints that are not in the image
     harmless: ClassVar[frozenset[str]] = frozenset()  # reasons to reject a video though nothing is wrong with it
     parts: ClassVar[tuple[ReleasePart, ...]] = ()  # which parts of the official download are expected where
     mistakes: ClassVar[tuple[Mistake, ...]] = ()  # known mistakes with this download
@@ -220,9 +220,8 @@ class Dataset(ABC):
         if isinstance(source, Video):
             last = max(int(track.frame_index[-1]) for track in tracks)
             require_frames(labels, source, [0, last], VideoAccount(video.name))
-        if self.by_hand or not isinstance(source, Pictures | Video) or not keypoints:  # others' images vary in size
-            return tracks
-        require_in_pictures(labels, np.concatenate(keypoints), source)
+        if keypoints and isinstance(source, Pictures | Video) and not self.checks_joints:  # others' images vary in size
+            require_in_pictures(labels, np.concatenate(keypoints), source)
         return tracks
 
     def read_accounted(

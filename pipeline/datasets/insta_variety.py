@@ -23,8 +23,9 @@ from pipeline.datasets.base import Mistake, Origin, ReleasePart, finite_joints
 from pipeline.datasets.people import ANY_CLIP, ClipDataset, clip_tracks
 from pipeline.detect.clips import EXTENSIONS, ClipLabels, list_clips
 from pipeline.errors import RawDataError
-from pipeline.files.formats import fits, tfrecords
+from pipeline.files.formats import tfrecords
 from pipeline.files.formats.arrays import reading
+from pipeline.files.formats.fits import FILE, FitStore, no_fits, picture_name
 from pipeline.files.formats.tfrecords import AGAIN, feature_values
 from pipeline.files.pixels.decode import PictureError, picture_size
 from pipeline.files.pixels.sources import MAX_PICTURES, PICTURES, RecordPictures
@@ -71,7 +72,10 @@ class InstaVariety(ClipDataset):
         return options if self.fits else {name: value for name, value in options.items() if name != "fits"}
 
     def shared(self, raw: Path) -> dict[str, str]:
-        return {"fits": fits.digest_of(raw / fits.FILE)} if self.fits else {}
+        if not self.fits:
+            return {}
+        with FitStore.open(raw / FILE) as store:
+            return {"fits": store.digest}
 
     def origin(self, video: str) -> Origin:
         """A video of the release's list by its file name; records do not name their video."""
@@ -97,7 +101,7 @@ class InstaVariety(ClipDataset):
     def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None) -> Sequence[Track]:
         if video.span is None:
             tracks = clip_tracks(self, raw, split, video, account, ANY_CLIP)
-            return [replace(t, **fits.none(len(t.frame_index))) for t in tracks] if self.fits else tracks
+            return [replace(t, **no_fits(len(t.frame_index))) for t in tracks] if self.fits else tracks
         start, stop = video.span
         source = RecordPictures(raw, video.files[0].as_posix(), start, stop - start)
         label = _Label(raw / video.files[0], video.name.rpartition("/")[2], source.features())
@@ -116,7 +120,8 @@ class InstaVariety(ClipDataset):
         bodies: dict[str, NDArray[Any]] = {}
         if self.fits:
             names = label.picture_names(n_frames)
-            bodies, counts = fits.match_fits(raw / fits.FILE, [names[row] for row in rows.tolist()], spin49)
+            with FitStore.open(raw / FILE) as store:
+                bodies, counts = store.match([names[row] for row in rows.tolist()], spin49)
             account.notes.append(f"fits: {', '.join(f'{n} {what}' for what, n in sorted(counts.items()))}")
         track = self.track(
             split,
@@ -150,7 +155,7 @@ class _Label:
     def picture_names(self, n_frames: int) -> list[str]:
         """Image name of each frame; "" if the record has none."""
         stored = self.values("image/filenames", "bytes_list", MAX_PICTURES)
-        names = [fits.picture_name(name.decode(errors="replace")) for name in stored]
+        names = [picture_name(name.decode(errors="replace")) for name in stored]
         return names if len(names) == n_frames else [""] * n_frames
 
     def array(self, key: str, shape: tuple[int, ...], kind: str = "float_list") -> Doubles:

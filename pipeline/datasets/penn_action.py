@@ -44,7 +44,7 @@ class PennAction(Dataset):
     name: ClassVar[str] = "penn_action"
     splits: ClassVar[tuple[str, ...]] = ("train", "test")
     version: ClassVar[int] = 2
-    by_hand: ClassVar[bool] = True
+    checks_joints: ClassVar[bool] = True
     page: ClassVar[str] = "http://dreamdragon.github.io/PennAction/"
     parts: ClassVar[tuple[ReleasePart, ...]] = (
         ReleasePart("label files", ("labels/<0001>.mat",), ARCHIVE, known=2326),

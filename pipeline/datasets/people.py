@@ -282,7 +282,7 @@ def clip_tracks(
         message = f"{raw / video.name}: no keypoints in {labels or raw / KEYPOINTS}: run {DETECTORS} on it"
         account.reject("no_keypoints", message)
         return []
-    header = source.header()
+    fps = source.header().fps
     info = _info_of(labels, source)
     require_frames(labels, source, detections.frames, account, every=rules.bridge and detections.complete)
     n_unlisted = source.count_frames() - len(detections.frames)
@@ -298,23 +298,15 @@ def clip_tracks(
         )
     cuts = _scene_cuts(info, source, account, decode=rules.cleaning is not None) if rules.cuts else []
     detections = replace(detections, camera=pixel_camera(detections.camera, *source.size()))
-    max_gap = rules.max_gap if rules.max_gap is not None else _frames_of_a_second(header.fps, account)
+    max_gap = rules.max_gap if rules.max_gap is not None else _frames_of_a_second(fps, account)
     persons = people(detections, account, rules, max_gap, cuts)
     if rules.bridge:
         persons = _bridge_gaps(persons, max_gap, account)
     return [
         dataset.track(
-            split,
-            video,
-            person.person,
-            fps=header.fps,
-            frame_index=person.frame_index,
-            bbox=person.bbox,
-            kp_2d=person.kp_2d,
-            crop_scale=person.crop_scale,
-            frames=source,
+            split, video, name, fps=fps, frame_index=index, bbox=bbox, kp_2d=kp_2d, crop_scale=scale, frames=source
         )
-        for person in persons
+        for index, _, bbox, kp_2d, scale, name in persons
     ]
 
 

@@ -158,8 +158,11 @@ class PoseTrack(Dataset):
             kp_49 = convert(kp_2d[of_person], source=skeleton, target="spin49").astype(np.float32)
             side = box[of_person, 2:].max(axis=1, keepdims=True) * BOX_FACTOR  # the larger one
             bbox = np.concatenate([box[of_person, :2] + box[of_person, 2:] / 2, side, side], axis=1).astype(np.float32)
-            about: dict[str, Any] = {"fps": math.nan, "frame_index": frame_index[of_person], "frames": pictures}
-            tracks.append(self.track(split, video, person, bbox=bbox, kp_2d=kp_49, **about))
+            index = frame_index[of_person]
+            track = self.track(
+                split, video, person, fps=math.nan, frame_index=index, bbox=bbox, kp_2d=kp_49, frames=pictures
+            )
+            tracks.append(track)
         return tracks
 
 

@@ -95,38 +95,30 @@ class FitStore:
             fits.append(Fit(pose, betas, kp_2d.reshape(N_JOINTS, 3)))
         return fits
 
+    def match(self, names: Sequence[str], kp_2d: Floats) -> tuple[dict[str, NDArray[Any]], Counter[str]]:
+        """The fits of T rows: `pose` (T, 72), `betas` (T, 10), `has_smpl` (T,), fields of a Track; counts of outcomes.
 
-def digest_of(file: Path) -> str:
-    """`FitStore.digest` of a file. Raises as `FitStore.open`."""
-    with FitStore.open(file) as store:
-        return store.digest
-
-
-def match_fits(file: Path, names: Sequence[str], kp_2d: Floats) -> tuple[dict[str, NDArray[Any]], Counter[str]]:
-    """The fits of T rows: `pose` (T, 72), `betas` (T, 10), `has_smpl` (T,), fields of a Track; and counts of outcomes.
-
-    names: of the rows' images; a name without a folder has no fit. kp_2d: (T, 49, 3) spin49 px, confidence. Rows are
-    zero unless exactly one fit has the row's keypoints, up to shift and scale.
-    """
-    fields, counts = none(len(names)), Counter[str]()
-    with FitStore.open(file) as store:
+        names: of the rows' images; a name without a folder has no fit. kp_2d: (T, 49, 3) spin49 px, confidence. Rows
+        are zero unless exactly one fit has the row's keypoints, up to shift and scale.
+        """
+        fields, counts = no_fits(len(names)), Counter[str]()
         for row, name in enumerate(names):
-            fits = store.find(name) if "/" in name else []
-            near = [fit for fit in fits if reprojection(fit.kp_2d, kp_2d[row, :N_JOINTS].astype(np.float64)) <= LIMIT]
+            fits = self.find(name) if "/" in name else []
+            near = [fit for fit in fits if _reprojection(fit.kp_2d, kp_2d[row, :N_JOINTS].astype(np.float64)) <= LIMIT]
             what = MATCHED if len(near) == 1 else AMBIGUOUS if near else ELSEWHERE if fits else ABSENT
             counts[what] += 1
             if what == MATCHED:
                 fields["pose"][row], fields["betas"][row], fields["has_smpl"][row] = near[0].pose, near[0].betas, True
-    return fields, counts
+        return fields, counts
 
 
-def none(n_rows: int) -> dict[str, Any]:
-    """The fields of `match_fits` without any fit."""
+def no_fits(n_rows: int) -> dict[str, Any]:
+    """The fields of `FitStore.match` without any fit."""
     pose, betas = np.zeros((n_rows, N_POSE), np.float32), np.zeros((n_rows, N_BETAS), np.float32)
     return {"pose": pose, "betas": betas, "has_smpl": np.zeros(n_rows, np.bool_)}
 
 
-def reprojection(points: Doubles, target: Doubles) -> float:
+def _reprojection(points: Doubles, target: Doubles) -> float:
     """Distance between joints (J, 3) px and others after the best shift and scale; infinity if too few are comparable.
 
     Root mean square over joints with confidence in both, relative to the larger side of the target's box. Mirrored or

@@ -58,7 +58,7 @@ def _line(root: str, path: str, kind: str, measure: Callable[[str], str], span: 
     return f"{kind} {numbers}{span} {below}"
 
 
-class Input(NamedTuple):
+class _Input(NamedTuple):
     """One line of a stamp."""
 
     kind: str  # a key of NUMBERS
@@ -66,7 +66,7 @@ class Input(NamedTuple):
     path: str  # below the raw folder
 
 
-def parse(text: Stamp) -> dict[str, Input]:
+def parse(text: Stamp) -> dict[str, _Input]:
     """The inputs of a stamp, by path. Raises ValueError for any other text."""
     inputs = {}
     for line in text.split("\n") if text else ():
@@ -74,7 +74,7 @@ def parse(text: Stamp) -> dict[str, Input]:
         *numbers, path = numbers_and_path.split(" ", len(NUMBERS.get(kind, ())))
         if len(numbers) != len(NUMBERS.get(kind, (0,))):
             raise ValueError(f"no line of a stamp: {line!r}")
-        inputs[path] = Input(kind, tuple(map(int, numbers)), path)
+        inputs[path] = _Input(kind, tuple(map(int, numbers)), path)
     return inputs
 
 
@@ -113,7 +113,7 @@ def read_stamps(root: cache.Root, name: str) -> dict[str, Seen]:
 def video_digest(raw: Path, video: RawVideo) -> str:
     """64 hex digits: 32 of contents (of images: names and sizes), 32 of the paths below the raw folder.
 
-    A renamed video keeps the first half (`contents_of`).
+    A renamed video keeps the first half (CONTENTS).
     """
     root = str(raw)
     contents, paths = hashlib.sha256(), hashlib.sha256()
@@ -129,11 +129,6 @@ def video_digest(raw: Path, video: RawVideo) -> str:
     for folder in video.label_folders:
         add(folder, contents_digest(raw / folder))
     return contents.hexdigest()[:CONTENTS] + paths.hexdigest()[CONTENTS:]
-
-
-def contents_of(digest: str) -> str:
-    """The part of a video's digest that is independent of names and paths."""
-    return digest[:CONTENTS]
 
 
 def lost_input(was: Stamp | None, now: Stamp) -> str:
@@ -153,7 +148,7 @@ def unchanged(was: Stamp | None, now: Stamp) -> set[str]:
     return {path for path, file in parse(now).items() if before.get(path) == file}
 
 
-def _parse_stored(text: object) -> dict[str, Input] | None:
+def _parse_stored(text: object) -> dict[str, _Input] | None:
     """`parse` of a stored stamp; None for anything else."""
     try:
         return parse(text) if isinstance(text, str) else None
@@ -161,7 +156,7 @@ def _parse_stored(text: object) -> dict[str, Input] | None:
         return None
 
 
-def _there(given: Input) -> bool:
+def _there(given: _Input) -> bool:
     """Neither gone nor an empty folder; unreadable inputs exist."""
     return GONE not in given.numbers and not (given.kind in ("folder", "labels") and given.numbers[0] == 0)
 

@@ -33,6 +33,11 @@ PAIRS = StreamSpec("homography", streams.get("homography"))
 MOST = len(JOINTS["spin49"]) - 5  # 44: OpenPose's 25 and 19 others
 
 
+def digest_of(raw: Path) -> str:
+    with fits.FitStore.open(raw / fits.FILE) as store:
+        return store.digest
+
+
 def person(frame: int, *, zoom: float = 3.0, shift: float = 200.0, **changes: Any) -> dict[str, Any]:
     """The person of a frame as 4D-Humans has it: in a picture that was cut and magnified differently."""
     keypoints = np.zeros((MOST, 3), np.float32)
@@ -116,7 +121,7 @@ def test_a_split_that_exists_takes_its_bodies_and_later_conversions_keep_them(ra
     np.testing.assert_allclose(split.rows("betas", first, first + 3)[:, 9], [0.1, 0, 0.3])
     np.testing.assert_array_equal(split.rows("kp_2d", first, first + 3), kp_2d)
     assert "2 matched, 1 without a fit" in notes(split)
-    assert split.manifest["reader"]["shared"]["fits"] == fits.digest_of(raw / fits.FILE)
+    assert split.manifest["reader"]["shared"]["fits"] == digest_of(raw)
     again = plan_conversion(datasets.get("insta_variety", fits=True), "train", raw=raw, root=root)
     assert again.up_to_date
     read(raw, tar(tmp_path / "1.tar", {NAMES[1]: [person(1)]}))
@@ -229,11 +234,11 @@ def test_a_damaged_tar_costs_itself_alone_and_is_read_by_the_next_run(raw, tmp_p
             assert [len(store.find(name)) for name in NAMES] == [0, 0, 1]
     whole.write_bytes(content)
     read(raw, whole)
-    one = fits.digest_of(raw / fits.FILE)
+    one = digest_of(raw)
     (raw / fits.FILE).unlink()
     for file in (whole, good):
         read(raw, file)
-    assert fits.digest_of(raw / fits.FILE) == one  # whatever the order
+    assert digest_of(raw) == one  # whatever the order
 
 
 def test_without_the_file_and_with_another_one_it_says_what_to_do(raw: Path, tmp_path: Path) -> None:
@@ -248,13 +253,13 @@ def test_without_the_file_and_with_another_one_it_says_what_to_do(raw: Path, tmp
 def test_the_residual_is_that_of_the_best_move_and_magnification() -> None:
     points = np.concatenate([POINTS[0], np.ones((14, 1))], axis=1)
     moved = points * [2.5, 2.5, 1] + [7, -3, 0]
-    assert fits.reprojection(points, moved) < 1e-12
+    assert fits._reprojection(points, moved) < 1e-12
     off = moved.copy()
     off[0, 0] += 10
     by_hand = np.linalg.lstsq(
         np.column_stack([points[:, :2].ravel(), np.tile([1, 0], 14), np.tile([0, 1], 14)]), off[:, :2].ravel()
     )
     size = np.ptp(off[:, :2], axis=0).max()
-    assert fits.reprojection(points, off) == pytest.approx(np.sqrt(by_hand[1][0] / 14) / size)
-    assert fits.reprojection(points[:7], moved[:7]) == float("inf")
-    assert fits.reprojection(points, moved * [-1, -1, 1]) == float("inf")
+    assert fits._reprojection(points, off) == pytest.approx(np.sqrt(by_hand[1][0] / 14) / size)
+    assert fits._reprojection(points[:7], moved[:7]) == float("inf")
+    assert fits._reprojection(points, moved * [-1, -1, 1]) == float("inf")
