@@ -23,8 +23,8 @@ from pipeline.cameras import is_rigid
 from pipeline.datasets.base import EXTRINSICS, UP, Dataset, Origin, ReleasePart, finite_joints, smpl_labels
 from pipeline.datasets.pixels import frames_there, other_frames, require_size
 from pipeline.errors import RawDataError
-from pipeline.files.formats.arrays import numbers
-from pipeline.files.formats.pickles import entry, load_labels
+from pipeline.files.formats.arrays import AGAIN, numbers
+from pipeline.files.formats.pickles import load_labels
 from pipeline.files.pixels.frames import Pictures
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import is_folder_there
@@ -97,7 +97,7 @@ class Emdb(Dataset):
         if not file.is_file():
             raise RawDataError(file, "file", expected="labels", found="images only", do=UNPACK, reason="no_label")
         stored = load_labels(file)
-        if not numbers(file, split, entry(file, stored, split), (), do=UNPACK):
+        if not numbers(file, split, _entry(file, stored, split), (), do=UNPACK):
             account.other_split = True
             return []
         labels = _labels(file, stored)
@@ -161,14 +161,14 @@ def _labels(file: Path, stored: Mapping[str, Any]) -> _SequenceLabels:
     """Check and convert the content of a file. Raises RawDataError."""
 
     def array(*keys: str, shape: tuple[int | None, ...], whole: bool = False, finite: bool = False) -> Doubles:
-        values = numbers(file, "/".join(keys), entry(file, stored, *keys), shape, do=UNPACK)
+        values = numbers(file, "/".join(keys), _entry(file, stored, *keys), shape, do=UNPACK)
         wrong = whole and not ((values >= 0) & (values % 1 == 0)).all()
         if wrong or (finite and not (np.abs(values) < LARGEST).all()):
             expected = "whole numbers from 0" if whole else "finite numbers"
             raise RawDataError(file, "/".join(keys), expected=expected, found=str(values)[:80], do=UNPACK)
         return values
 
-    gender, n = str(entry(file, stored, "gender")), int(array("n_frames", shape=(), whole=True))
+    gender, n = str(_entry(file, stored, "gender")), int(array("n_frames", shape=(), whole=True))
     if gender not in GENDERS:
         raise RawDataError(file, "gender", expected=" or ".join(GENDERS), found=repr(gender), do=OTHER_GENDER)
     corners = array("bboxes", "bboxes", shape=(n, 4)).reshape(n, 2, 2)
@@ -198,3 +198,13 @@ def _require_matching_images(file: Path, labels: _SequenceLabels, pictures: Pict
         found = f"images from {pictures.path(int(indices[0])).name} on"
         raise other_frames(pictures.place, f"{n} images from 00000 on", found, do)
     require_size(pictures, (labels.width, labels.height), file, do, labels.intrinsics)
+
+
+def _entry(file: Path, stored: Any, *keys: str) -> Any:
+    """The value under nested keys. Raises RawDataError with the missing key."""
+    for n, key in enumerate(keys, start=1):
+        if not isinstance(stored, dict) or key not in stored:
+            found = f"only {sorted(map(str, stored))}" if isinstance(stored, dict) else type(stored).__name__
+            raise RawDataError(file, "/".join(keys[:n]), "this key", found, AGAIN)
+        stored = stored[key]
+    return stored

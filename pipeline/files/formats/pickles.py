@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import RawDataError, UnsafePickle
-from pipeline.files.formats.arrays import AGAIN, other_format, reading, refuse
+from pipeline.files.formats.arrays import other_format, reading, refuse
 from pipeline.files.raw.files import read_regular
 
 Kind = Literal["smpl", "sequence", "fits"]
@@ -66,16 +66,6 @@ def load_labels(file: Path) -> dict[str, Any]:
         expected, do = HOLDS["sequence"], "Do not open it; download it from the official page."
         problem = f"that it asks for {error.asks_for}: not read"
         raise RawDataError(file, "pickle", expected, problem, do, reason="unsafe_pickle") from error
-
-
-def entry(file: Path, stored: Any, *keys: str) -> Any:
-    """The value under nested keys. Raises RawDataError with the missing key."""
-    for n, key in enumerate(keys, start=1):
-        if not isinstance(stored, dict) or key not in stored:
-            found = f"only {sorted(map(str, stored))}" if isinstance(stored, dict) else type(stored).__name__
-            raise RawDataError(file, "/".join(keys[:n]), "this key", found, AGAIN)
-        stored = stored[key]
-    return stored
 
 
 def load_fits(path: Path, data: bytes) -> list[Any]:

@@ -65,10 +65,10 @@ message_type {
 """
 
 
-def masked_crc(data: bytes) -> int:
+def _masked_crc(data: bytes) -> int:
     """CRC-32C (Castagnoli), rotated right by 15 bits, plus a constant modulo 2^32.
 
-    >>> hex(masked_crc(b"123456789"))  # its CRC-32C is 0xe3069283
+    >>> hex(_masked_crc(b"123456789"))  # its CRC-32C is 0xe3069283
     '0xc78ab0e5'
     """
     crc = int(google_crc32c.value(data))
@@ -107,7 +107,7 @@ def read(file: Path, start: int, stop: int) -> bytes:
             refuse(f"one that ends at byte {actual}: the file was changed, or has over {MAX_RECORDS} records")
         data = stream.read(stop - start - HEADER - FOOTER)
         footer = stream.read(FOOTER)
-        if len(footer) != FOOTER or masked_crc(data) != struct.unpack("<I", footer)[0]:
+        if len(footer) != FOOTER or _masked_crc(data) != struct.unpack("<I", footer)[0]:
             refuse("data with a wrong checksum; the other records are intact")
     return data
 
@@ -120,7 +120,7 @@ def _stop(file: Path, stream: BinaryIO, start: int, size: int) -> int:
     stream.seek(start)
     header = stream.read(HEADER)
     lost = f"everything from byte {start} on is lost"
-    intact = len(header) == HEADER and masked_crc(header[:8]) == int.from_bytes(header[8:], "little")
+    intact = len(header) == HEADER and _masked_crc(header[:8]) == int.from_bytes(header[8:], "little")
     if start == 0 and not intact and (other := other_format(header)):  # a length may begin like another format
         do = f"{AGAIN} Shards must not be compressed."
         raise RawDataError(file, "file", "a TFRecord file", other, do, reason="no_tfrecord")

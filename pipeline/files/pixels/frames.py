@@ -54,7 +54,6 @@ class FrameSource(Protocol):
     @property
     def root(self) -> Path:
         """The dataset's raw folder."""
-        ...
 
     @property
     def spec(self) -> str: ...
@@ -62,20 +61,16 @@ class FrameSource(Protocol):
     @property
     def place(self) -> Path:
         """The folder of the images, or the video file. It need not exist."""
-        ...
 
     def size(self) -> tuple[int, int]:
         """(width, height) px, from the first readable header. Raises RawDataError without any."""
-        ...
 
     def digest(self) -> str:
         """SHA-256, hex, of the pixels' files, independent of the name and place of their folder or file."""
-        ...
 
     @property
     def random_access(self) -> bool:
         """Whether all frames cost the same; if not, continue a reader where it is."""
-        ...
 
     def read(self, frame_index: Iterable[int]) -> Iterator[Frame]:
         """Decode the given frames (strictly increasing), each once, in order. A bad frame is yielded with its problem.
@@ -83,7 +78,6 @@ class FrameSource(Protocol):
         The next index is taken after the previous frame was used. Shows progress (`processes.alive`) for every frame,
         also for skipped ones. Raises ValueError if the indices do not increase from 0 on.
         """
-        ...
 
 
 class VideoHeader(NamedTuple):

@@ -66,7 +66,7 @@ def readable(file: Path) -> tuple[list[bytes], list[str]]:
 )
 def test_the_checksum_is_rfc_3720_s_rotated_and_shifted(data: bytes, crc: int) -> None:
     assert crc32c(data) == crc  # the examples of the RFC
-    assert struct.pack("<I", tfrecords.masked_crc(data)) == masked(data)
+    assert struct.pack("<I", tfrecords._masked_crc(data)) == masked(data)
 
 
 def test_tensorboard_s_writer_is_understood(tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_a_file_that_changed_since_it_was_listed_is_noticed(file: Path) -> None:
 def test_memory_is_that_of_one_record_however_long_the_file_is(tmp_path: Path) -> None:
     file = tmp_path / "300_MiB.tfrecord"  # sparse: the data are zeros that lie nowhere
     data = bytes(MIB)
-    footer = struct.pack("<I", tfrecords.masked_crc(data))
+    footer = struct.pack("<I", tfrecords._masked_crc(data))
     with file.open("wb") as stream:
         for _ in range(300):
             stream.write(header(MIB))
