@@ -56,12 +56,7 @@ class ReadVideo:
 
 
 def read_videos(
-    plan: ConversionPlan,
-    videos: Sequence[RawVideo],
-    workers: int,
-    scheduler: str | None,
-    timeout: float,
-    memory: int,
+    plan: ConversionPlan, videos: Sequence[RawVideo], workers: int, scheduler: str | None, timeout: float, memory: int
 ) -> Iterator[ReadVideo]:
     """Read every video, in order, a bounded number ahead of the writer, by local processes or on a Dask cluster.
 

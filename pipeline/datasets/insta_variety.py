@@ -25,7 +25,7 @@ from pipeline.detect.clips import EXTENSIONS, ClipLabels, list_clips
 from pipeline.errors import RawDataError
 from pipeline.files.formats import tfrecords
 from pipeline.files.formats.arrays import reading
-from pipeline.files.formats.fits import FILE, FitStore, no_fits, picture_name
+from pipeline.files.formats.fits import FILE, N_BETAS, N_POSE, FitStore, picture_name
 from pipeline.files.formats.tfrecords import AGAIN, feature_values
 from pipeline.files.pixels.decode import PictureError, picture_size
 from pipeline.files.pixels.sources import MAX_PICTURES, PICTURES, RecordPictures
@@ -68,8 +68,7 @@ class InstaVariety(ClipDataset):
         return (*super().columns(split, body=body), *(("pose", "betas", "has_smpl") if self.fits else ()))
 
     def parameters(self) -> dict[str, Any]:
-        options = super().parameters()
-        return options if self.fits else {name: value for name, value in options.items() if name != "fits"}
+        return {key: value for key, value in super().parameters().items() if (key, value) != ("fits", False)}
 
     def shared(self, raw: Path) -> dict[str, str]:
         if not self.fits:
@@ -101,7 +100,7 @@ class InstaVariety(ClipDataset):
     def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None) -> Sequence[Track]:
         if video.span is None:
             tracks = clip_tracks(self, raw, split, video, account, ANY_CLIP)
-            return [replace(t, **no_fits(len(t.frame_index))) for t in tracks] if self.fits else tracks
+            return [_without_fit(track) for track in tracks] if self.fits else tracks
         start, stop = video.span
         source = RecordPictures(raw, video.files[0].as_posix(), start, stop - start)
         label = _Label(raw / video.files[0], video.name.rpartition("/")[2], source.features())
@@ -135,6 +134,11 @@ class InstaVariety(ClipDataset):
             **bodies,
         )
         return [track]
+
+
+def _without_fit(track: Track) -> Track:
+    pose, betas = (np.zeros((len(track.frame_index), n), np.float32) for n in (N_POSE, N_BETAS))
+    return replace(track, pose=pose, betas=betas, has_smpl=np.zeros(len(pose), np.bool_))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

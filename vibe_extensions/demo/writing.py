@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from pipeline.cli.progress import Progress, silent
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.files.raw import MARKER, read_marker
+from pipeline.files.raw import MARKER
 from pipeline.processes import Failed
 from pipeline.processes.pool import ordered_map
 from vibe_extensions.demo import body as procedural_body
@@ -71,9 +71,9 @@ def synthesize(
     request, layouts = Request(seed, size), {name: _layout(name) for name in datasets}
     for folder in (body, *(raw / name for name in layouts)):
         _refuse_foreign(folder)
-    missing = [layout for name, layout in layouts.items() if read_marker(raw / name) != _marker(layout, request)]
+    missing = [layout for name, layout in layouts.items() if _read_marker(raw / name) != _marker(layout, request)]
     total = sum(len(list(layout.plan(request))) for layout in missing)
-    if read_marker(body) != _marker():
+    if _read_marker(body) != _marker():
         write_body(body)
     n_written, cores = 0, workers or len(os.sched_getaffinity(0))
     for layout in missing:
@@ -85,8 +85,8 @@ def synthesize(
 def is_current(raw: Path, body: Path, datasets: Iterable[str], *, seed: int = 0, size: str = "default") -> bool:
     """Whether `synthesize` would have nothing to do. Reads the marker files only."""
     request = Request(seed, size)
-    return read_marker(body) == _marker() and all(
-        read_marker(raw / name) == _marker(_layout(name), request) for name in datasets
+    return _read_marker(body) == _marker() and all(
+        _read_marker(raw / name) == _marker(_layout(name), request) for name in datasets
     )
 
 
@@ -149,10 +149,19 @@ def new_folder(folder: Path, marker: dict[str, Any]) -> Iterator[Path]:
         shutil.rmtree(replaced, ignore_errors=True)
 
 
+def _read_marker(folder: Path) -> dict[str, Any] | None:
+    """The marker's content (seed, version, ...); None if missing or unreadable."""
+    try:
+        marker: dict[str, Any] = json.loads((folder / MARKER).read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    return marker
+
+
 def _refuse_foreign(folder: Path) -> None:
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
-    marker = read_marker(folder)
+    marker = _read_marker(folder)
     if marker is None or marker.get("stand_in") is not True:
         raise PipelineError(
             f"{folder}: expected no folder, or demo data with {MARKER}; found other files, which are not changed. "

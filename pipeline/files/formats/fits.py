@@ -101,21 +101,16 @@ class FitStore:
         names: of the rows' images; a name without a folder has no fit. kp_2d: (T, 49, 3) spin49 px, confidence. Rows
         are zero unless exactly one fit has the row's keypoints, up to shift and scale.
         """
-        fields, counts = no_fits(len(names)), Counter[str]()
+        pose, betas = (np.zeros((len(names), n), np.float32) for n in (N_POSE, N_BETAS))
+        has_smpl, counts = np.zeros(len(names), np.bool_), Counter[str]()
         for row, name in enumerate(names):
             fits = self.find(name) if "/" in name else []
             near = [fit for fit in fits if _reprojection(fit.kp_2d, kp_2d[row, :N_JOINTS].astype(np.float64)) <= LIMIT]
             what = MATCHED if len(near) == 1 else AMBIGUOUS if near else ELSEWHERE if fits else ABSENT
             counts[what] += 1
             if what == MATCHED:
-                fields["pose"][row], fields["betas"][row], fields["has_smpl"][row] = near[0].pose, near[0].betas, True
-        return fields, counts
-
-
-def no_fits(n_rows: int) -> dict[str, Any]:
-    """The fields of `FitStore.match` without any fit."""
-    pose, betas = np.zeros((n_rows, N_POSE), np.float32), np.zeros((n_rows, N_BETAS), np.float32)
-    return {"pose": pose, "betas": betas, "has_smpl": np.zeros(n_rows, np.bool_)}
+                pose[row], betas[row], has_smpl[row] = near[0].pose, near[0].betas, True
+        return {"pose": pose, "betas": betas, "has_smpl": has_smpl}, counts
 
 
 def _reprojection(points: Doubles, target: Doubles) -> float:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from pipeline.errors import StandInMixed
 
@@ -32,15 +31,6 @@ class RawVideo:
 def is_stand_in(folder: Path) -> bool:
     """Whether a folder has demo data's marker file."""
     return (folder / MARKER).is_file()
-
-
-def read_marker(folder: Path) -> dict[str, Any] | None:
-    """The marker's content (seed, version, ...); None if missing or unreadable."""
-    try:
-        marker: dict[str, Any] = json.loads((folder / MARKER).read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
-        return None
-    return marker
 
 
 def refuse_mixture(
