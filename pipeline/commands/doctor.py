@@ -27,7 +27,6 @@ from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.formats import smpl_files
 from pipeline.files.formats.detections import read_detections
 from pipeline.files.pixels.frames import Video
-from pipeline.files.raw import files
 from pipeline.files.raw import MARKER, files
 from pipeline.plug_ins import demo_data
 from pipeline.settings.file import settings_file
