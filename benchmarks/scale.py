@@ -32,8 +32,10 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 import cache
-from cache.format import layout, manifest, records
-from cache.format.manifest import Place
+from cache.format import layout
+from cache.format.manifest import Commit, Place, rows_record
+from cache.format.tables import Tables
+from cache.write import base
 from pipeline import datasets
 from pipeline.accounting import Accounting, VideoAccount
 from pipeline.conversion.identity import reader_parts
@@ -195,8 +197,8 @@ def make_cache(root: Path, raw: Path, split: str, videos: Sequence[str]) -> None
             "accounting": Accounting(accounts).totals(),
         },
         {
-            **records.tables_of(described).to_files(),
-            **{f"{column}/zarr.json": layout.column_metadata(spec, extent, geometry) for column, spec in own.items()},
+            **Tables.from_records(described).to_files(),
+            **{f"{column}/zarr.json": spec.metadata(extent, geometry) for column, spec in own.items()},
         },
     )
     arrays = layout.stream_columns("resnet50", DIM, "float16")
@@ -207,10 +209,10 @@ def make_cache(root: Path, raw: Path, split: str, videos: Sequence[str]) -> None
             "extent": extent,
             "commits": [[0, extent]],
             "split_digest": sealed["digest"],
-            "rows": {str(shard): manifest.rows_record(sealed, shard) for shard in range(geometry.shards(extent))},
+            "rows": {str(shard): rows_record(sealed, shard) for shard in range(geometry.shards(extent))},
             "shards": {array: linked(below / array, full, rest, written, spec) for array, spec in arrays.items()},
         },
-        {f"{array}/zarr.json": layout.column_metadata(spec, extent, geometry) for array, spec in arrays.items()},
+        {f"{array}/zarr.json": spec.metadata(extent, geometry) for array, spec in arrays.items()},
     )
     stamps = {video.name: (inputs.stamp(raw, video), digest, "") for video, digest in zip(listed, digests, strict=True)}
     inputs.write_stamps(root, name, stamps)
@@ -269,10 +271,10 @@ def linked(
 
 def publish(place: Place, entries: Mapping[str, Any], files: Mapping[str, bytes]) -> dict[str, Any]:
     """Commit other entries and small files, as a writer does."""
-    before = manifest.load(place)
+    before = Commit.load(place)
     assert before is not None
     unchanged = {key: value for key, value in before.manifest.items() if key != "digest"}
-    return manifest.publish(place, {**unchanged, **entries}, files, before=before, note={}, started=time.time())
+    return base.publish(place, {**unchanged, **entries}, files, before=before, note={}, started=time.time())
 
 
 # ------------------------------------------------------------------------------------------------- verify and cat

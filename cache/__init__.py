@@ -18,8 +18,8 @@ from cache.format.layout import (
     UNDEFINED,
     fingerprint,
 )
-from cache.format.records import TrackRecord, TrackRows, VideoEntry
-from cache.format.references import tag_notes
+from cache.format.manifest import tag_notes
+from cache.format.tables import TrackRecord, TrackRows, VideoEntry
 from cache.read.batches import USUAL
 from cache.read.split import FeatureCache, Split, open  # noqa: A004  it reads as cache.open
 from cache.storage import place_of, store_at

@@ -17,25 +17,15 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from cache.errors import AccessDenied, CacheError
-from cache.format import layout, manifest
 from cache.format import shard as shards
-from cache.format.layout import BYTES, STAGED, Geometry, json_file
-from cache.format.manifest import Commit, Place
-from cache.format.references import (
-    column_metadata_of,
-    columns_of,
-    find_unreferenced,
-    groups_of,
-    places_of,
-    shard_files,
-    split_folders,
-    tag_notes,
-)
+from cache.format.layout import BYTES, GROUP, STAGED, Geometry, json_file
+from cache.format.manifest import Commit, Place, places_of, sha256, split_folders, tag_notes
 from cache.format.shard import ShardFile
-from cache.format.tables import Tables, live_shards
+from cache.format.tables import Tables
 from cache.read.split import require_cache
 from cache.storage.base import Root, Store
 from cache.write.base import invalidate
+from cache.write.gc import find_unreferenced
 
 Progress = Callable[[int, int, str], None]  # called with the shards checked, the shards in all, and the speed
 
@@ -99,7 +89,7 @@ def verify(
         verification = _Verification(store, fast, threads, progress, itertools.chain(*places.values()))
         try:
             committed = [place for place in (places[name][0] for name in names) if _is_committed(place)]
-            verification.groups("", dict.fromkeys(["", *(place.split.partition("/")[0] for place in committed)]))
+            verification.groups("", dict.fromkeys(["zarr.json", *(place.groups[1] for place in committed)]))
             for place in itertools.chain(*places.values()):
                 verification.place_if_readable(place)
         except BaseException:
@@ -111,7 +101,7 @@ def verify(
 
 def _is_committed(place: Place) -> bool:
     try:
-        return place.store.exists(place.manifest) or bool(manifest.lost_manifest(place))
+        return place.store.exists(place.manifest) or bool(place.lost_manifest())
     except PermissionError:
         return False
 
@@ -129,18 +119,17 @@ class _Verification:
         self._total, self._started = 0, time.monotonic()
         for place in places if progress else ():
             with suppress(CacheError):
-                if current := manifest.read_manifest(place):
+                if current := place.read_manifest():
                     self._total += sum(map(len, current[0]["shards"].values()))
 
     def _damage(self, place: Place, key: str, message: str, array: str | None = None, shard: int | None = None) -> None:
         self.damaged.append(Damage(place.split, place.stream, array, shard, key, message))
 
-    def groups(self, split: str, folders: Iterable[str]) -> None:
+    def groups(self, split: str, keys: Collection[str]) -> None:
         """Check the zarr.json of groups: all the same, and needed by a plain Zarr reader only."""
-        keys = [layout.group_key(folder) for folder in folders]
         files = self._store.read_many(keys)
         for key in keys:
-            if key not in files or bytes(files[key]) != layout.group_metadata():
+            if key not in files or bytes(files[key]) != GROUP:
                 state = "other bytes" if key in files else "no file"
                 message = self._error(key, "the zarr.json of a Zarr group", state, shards.REPAIR)
                 self.damaged.append(Damage(split, None, None, None, key, message))
@@ -170,8 +159,8 @@ class _Verification:
         place = commit.place
         if place.stream is None:
             self.counts["splits"] += 1
-            self.groups(place.split, groups_of(place.split)[2:])
-        unknown = sorted(commit.manifest["shards"].keys() - columns_of(commit.manifest).keys())
+            self.groups(place.split, place.groups[2:])
+        unknown = sorted(commit.manifest["shards"].keys() - commit.columns.keys())
         if unknown and commit.manifest.get("dtype") == BYTES:
             self.notes.append(f"{self._store.location(place.home)}: holds bytes, which this version does not check")
         elif unknown:
@@ -179,7 +168,7 @@ class _Verification:
             message = self._error(place.manifest, "known columns", state, "Use the version that wrote it.")
             self._damage(place, place.manifest, message)
         try:
-            files = shard_files(commit.manifest, place)
+            files = commit.shard_files()
         except CacheError as error:
             self._damage(place, place.manifest, f"{self._store.location(place.manifest)}: {error}")
             return
@@ -205,13 +194,13 @@ class _Verification:
         commit: Commit | None = None
         try:
             text, etag = store.read_with_etag(place.manifest)
-            held = manifest.parse_manifest(text, place)
-            commit = Commit(place, held, manifest.small_files(place, held), etag)
+            held = place.parse_manifest(text)
+            commit = Commit(place, held, place.read_small_files(held), etag)
             if text != json_file(held):
                 expected = "the text that its content gives"
                 self._damage(place, place.manifest, self._error(place.manifest, expected, "another", shards.REPAIR))
         except FileNotFoundError:
-            if lost := manifest.lost_manifest(place):
+            if lost := place.lost_manifest():
                 self._damage(place, place.manifest, lost)
             else:
                 self.notes.append(f"{store.location(place.home)}: nothing is committed yet")
@@ -219,7 +208,7 @@ class _Verification:
             self._damage(place, place.manifest, str(error))
         if journals := place.journals():
             self.notes.append(f"{store.location(place.writing)}: unfinished work; the same command continues it")
-        staged = commit is not None and manifest.is_staged(place, held)
+        staged = commit is not None and place.is_staged(held)
         if staged or (store.exclusive and store.list_names(f"{place.home}/{STAGED}")):
             location = store.location(f"{place.home}/{STAGED}")
             self.notes.append(f"{location}: left by a killed commit; the next writer finishes it")
@@ -233,8 +222,8 @@ class _Verification:
         names = {place.array(name): name for name in held["files"]}
         in_place = store.read_many(names)
         for key, name in names.items():
-            metadata, array = column_metadata_of(held, name), name.partition("/")[0]
-            intact = key in in_place and manifest.sha256(in_place[key]) == held["files"][name]
+            metadata, array = commit.column_metadata(name), name.partition("/")[0]
+            intact = key in in_place and sha256(in_place[key]) == held["files"][name]
             if not intact and not (staged and name in commit.files):  # the next writer puts staged ones into place
                 state = "other bytes" if key in in_place else "no file"
                 do = shards.REPAIR if metadata is not None or name in commit.files else place.again
@@ -275,7 +264,7 @@ def repair(root: Root, report: VerifyReport) -> Repaired:
         if damage.shard is not None:
             damaged_shards.setdefault(home, set()).add(damage.shard)
         elif damage.array is None and damage.key.endswith("zarr.json"):  # a group's
-            store.put_small({damage.key: layout.group_metadata()}, damage.key.rpartition("/")[0])
+            store.put_small({damage.key: GROUP}, damage.key.rpartition("/")[0])
             repaired.restored.append(damage.key)
         else:
             small.add(home)
@@ -296,17 +285,18 @@ def _restore_small_files(place: Place, repaired: Repaired) -> None:
     """Write the manifest, and small files that are intact elsewhere or follow from it. Raises CacheError."""
     store = place.store
     with store.lock(place.writing):
-        read = manifest.read_manifest(place)
+        read = place.read_manifest()
         if read is None:
             return
         held, etag = read
         if store.read(place.manifest) != json_file(held):
             store.replace(place.manifest, json_file(held), expected=etag)
             repaired.restored.append(place.manifest)
-        files = {name: bytes(data) for name, data in manifest.small_files(place, held).items()}
+        commit = Commit(place, held, place.read_small_files(held), etag)
+        files = {name: bytes(data) for name, data in commit.files.items()}
         for name in held["files"].keys() - files.keys():
-            metadata = column_metadata_of(held, name)
-            if metadata is not None and manifest.sha256(metadata) == held["files"][name]:
+            metadata = commit.column_metadata(name)
+            if metadata is not None and sha256(metadata) == held["files"][name]:
                 files[name] = metadata
         keys = {place.array(name): data for name, data in files.items()}
         in_place = {key: bytes(data) for key, data in store.read_many(keys).items()}
@@ -318,15 +308,15 @@ def _restore_small_files(place: Place, repaired: Repaired) -> None:
 
 def _remove_shards(place: Place, reported: Collection[int], repaired: Repaired) -> None:
     """Remove shards of a stream, and those of a split in which no track has a row; the others need the raw data."""
-    commit = manifest.load(place)
+    commit = Commit.load(place)
     if commit is None:
         message = f"{place.store.location(place.home)}: nothing is committed there"
-        raise CacheError(manifest.lost_manifest(place) or message)
+        raise CacheError(place.lost_manifest() or message)
     named = commit.manifest["shards"]
-    suspects = [file for file in shard_files(commit.manifest, place) if file.number in reported]
+    suspects = [file for file in commit.shard_files() if file.number in reported]
     numbers = {file.number for file in suspects if file.problem(place.store, fast=False)}
     if place.stream is None:
-        live = set(live_shards(Tables.from_files(commit.files), Geometry(**commit.manifest["geometry"])))
+        live = set(Tables.from_files(commit.files).live_shards(Geometry(**commit.manifest["geometry"])))
         if needed := tuple(sorted(numbers & live)):
             repaired.rows[place.split] = needed
         numbers -= live

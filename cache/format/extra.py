@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import CacheError
-from cache.format.layout import COLUMNS, FEATURES, ColumnSpec, stream_of
-from cache.format.tables import TABLES, TEXTS
+from cache.format.layout import COLUMNS, FEATURES, TABLES, TEXTS, ColumnSpec, stream_of
 
 Array = NDArray[Any]
 Mirror = Callable[[Array], Array]  # (N, *shape) -> (N, *shape), in the mirrored image
@@ -87,6 +86,22 @@ class ExtraColumn:
         bounds = np.iinfo(self.dtype) if not self.dtype.startswith("float") else None
         return bounds is not None and isinstance(self.fill, int) and bounds.min <= self.fill <= bounds.max
 
+    @classmethod
+    def from_manifest(cls, manifest: Mapping[str, Any]) -> dict[str, Self]:
+        """The extra columns of a split's manifest, by name. Raises CacheError for invalid ones."""
+        extras = {}
+        for name, entries in manifest.get(EXTRA, {}).items():
+            try:
+                pairs = entries["mirror"]
+                mirror = tuple((int(a), int(b)) for a, b in pairs) if isinstance(pairs, list) else pairs
+                fill = math.nan if entries["fill"] == "NaN" else entries["fill"]
+                fields = {**entries, "shape": tuple(entries["shape"]), "fill": fill, "mirror": mirror}
+                extras[name] = cls(name=name, **fields)
+            except (TypeError, ValueError, KeyError, AttributeError) as error:
+                problem = f"the manifest's extra column {name!r} is invalid: {error}. Use the version that wrote it."
+                raise CacheError(problem) from error
+        return extras
+
     @property
     def spec(self) -> ColumnSpec:
         about = f"{self.about} [{self.unit}]" if self.unit else self.about
@@ -113,7 +128,7 @@ class ExtraColumn:
     def problem(self, array: Any, n_rows: int) -> str:
         """Why an array does not fit this column of a track with `n_rows` rows; "" if it does."""
         shape = (n_rows, *self.shape) if self.per == "row" else self.shape
-        if problem := array_problem(array, self.spec, shape):
+        if problem := self.spec.problem(array, shape):
             return problem
         if not np.isfinite(array).all() or (array == np.array(self.fill)).any():
             return f"holds its fill value {self.fill}, NaN or infinity, which are no valid values"
@@ -128,7 +143,7 @@ class ExtraColumn:
             for one, other in self.mirror:
                 order[[one, other]] = other, one
             return values[:, order]
-        finders = (find(split.partition("/")[0], self.name) for find in _FINDERS)
+        finders = (find(split.partition("/")[0], self.name) for find in FINDERS)
         function = self.mirror if callable(self.mirror) else next(filter(None, finders), None)
         if function is None:
             raise CacheError(
@@ -142,55 +157,10 @@ class ExtraColumn:
         return out
 
 
-def array_problem(array: Any, spec: ColumnSpec, shape: tuple[int, ...]) -> str:
-    """Why an array does not fit a column; "" if it does. Only floats may be rounded."""
-    if not isinstance(array, np.ndarray | np.generic) or array.shape != shape:
-        return f"is {getattr(array, 'shape', type(array).__name__)}, expected {shape}"
-    if array.dtype.kind not in {"f": "fiu", "i": "iu", "u": "bu"}[spec.dtype.kind]:
-        return f"is {array.dtype}, expected {spec.dtype}"
-    if spec.dtype.kind == "u" and np.greater(array, 1).any():
-        return f"holds {int(array.max())}, expected 0 or 1"
-    if spec.dtype.kind == "i" and array.dtype != spec.dtype and array.size:
-        low, high = int(array.min()), int(array.max())
-        if low < np.iinfo(spec.dtype).min or high > np.iinfo(spec.dtype).max:
-            return f"holds {low} to {high}, outside of the range of {spec.dtype}"
-    return ""
-
-
-def extras_of(manifest: Mapping[str, Any]) -> dict[str, ExtraColumn]:
-    """The extra columns of a split's manifest, by name. Raises CacheError for invalid ones."""
-    extras = {}
-    for name, entries in manifest.get(EXTRA, {}).items():
-        try:
-            pairs = entries["mirror"]
-            mirror = tuple((int(a), int(b)) for a, b in pairs) if isinstance(pairs, list) else pairs
-            fill = math.nan if entries["fill"] == "NaN" else entries["fill"]
-            fields = {**entries, "shape": tuple(entries["shape"]), "fill": fill, "mirror": mirror}
-            extras[name] = ExtraColumn(name=name, **fields)
-        except (TypeError, ValueError, KeyError, AttributeError) as error:
-            problem = f"the manifest's extra column {name!r} is invalid: {error}. Use the version that wrote it."
-            raise CacheError(problem) from error
-    return extras
-
-
-def by_name(columns: Iterable[ExtraColumn]) -> dict[str, ExtraColumn]:
-    """Columns by name. Raises ValueError for duplicate names."""
-    declared = list(columns)
-    names = {column.name: column for column in declared}
-    if len(names) < len(declared):
-        raise ValueError(f"extra columns {[column.name for column in declared]}: expected each name once")
-    return names
-
-
-_FINDERS: Final[list[FindMirror]] = []
+FINDERS: Final[list[FindMirror]] = []
 
 
 def find_mirrors_by(find: FindMirror) -> None:
     """Register a function that finds the mirror functions that dataset readers declare."""
-    if find not in _FINDERS:
-        _FINDERS.append(find)
-
-
-def mirror_finders() -> tuple[FindMirror, ...]:
-    """The registered finders, for worker processes."""
-    return tuple(_FINDERS)
+    if find not in FINDERS:
+        FINDERS.append(find)

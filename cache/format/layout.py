@@ -56,6 +56,32 @@ class ColumnSpec:
     def row_bytes(self) -> int:
         return math.prod(self.trailing) * self.dtype.itemsize
 
+    def metadata(self, extent: int, geometry: Geometry) -> bytes:
+        """zarr.json of a split's column with `extent` rows: uncompressed chunks, crc32c on each and on the index."""
+        configuration = {
+            "chunk_shape": [geometry.rows_per_chunk, *self.trailing],
+            "codecs": [_bytes_codec(self.dtype), _CRC32C],
+            "index_codecs": [_bytes_codec(np.dtype("<u8")), _CRC32C],
+            "index_location": "end",
+        }
+        codec = {"name": "sharding_indexed", "configuration": configuration}
+        shard = (geometry.rows_per_shard, *self.trailing)
+        return _metadata((extent, *self.trailing), shard, self.dtype, self.fill, [codec], {"about": self.about})
+
+    def problem(self, array: Any, shape: tuple[int, ...]) -> str:
+        """Why an array does not fit this column; "" if it does. Only floats may be rounded."""
+        if not isinstance(array, np.ndarray | np.generic) or array.shape != shape:
+            return f"is {getattr(array, 'shape', type(array).__name__)}, expected {shape}"
+        if array.dtype.kind not in {"f": "fiu", "i": "iu", "u": "bu"}[self.dtype.kind]:
+            return f"is {array.dtype}, expected {self.dtype}"
+        if self.dtype.kind == "u" and np.greater(array, 1).any():
+            return f"holds {int(array.max())}, expected 0 or 1"
+        if self.dtype.kind == "i" and array.dtype != self.dtype and array.size:
+            low, high = int(array.min()), int(array.max())
+            if low < np.iinfo(self.dtype).min or high > np.iinfo(self.dtype).max:
+                return f"holds {low} to {high}, outside of the range of {self.dtype}"
+        return ""
+
 
 def _floats(*trailing: int, about: str) -> ColumnSpec:
     return ColumnSpec(trailing, np.dtype("<f4"), math.nan, about)
@@ -80,6 +106,26 @@ COLUMNS: Final[Mapping[str, ColumnSpec]] = {
 }
 
 
+TEXTS: Final = frozenset(
+    {"track_name", "track_gender", "video_name", "video_source", "video_pixels", "video_fingerprint"}
+)
+TABLES: Final[Mapping[str, tuple[str, tuple[int, ...]]]] = {  # all but texts: name -> dtype, what follows the rows
+    "track_video": ("<i4", ()),  # number in the video table
+    "track_start": ("<i8", ()),  # rows [start, stop) of the split
+    "track_stop": ("<i8", ()),
+    "track_step": ("<i4", ()),  # frames of the video from one row to the next
+    "track_fps": ("<f8", ()),  # of the video's own frames; NaN where not known
+    "track_crop_scale": ("<f8", ()),
+    "track_intrinsics": ("<f8", (3, 3)),  # px; NaN where not known
+    "run_start": ("<i8", ()),
+    "run_stop": ("<i8", ()),
+    "video_width": ("<i4", ()),
+    "video_height": ("<i4", ()),
+    "video_account": ("u1", ()),  # the JSON of all accounts, one after the other
+    "video_account_stop": ("<i8", ()),  # where each video's JSON ends in it
+}
+
+
 def stream_columns(stream: str, dim: int, dtype: str) -> dict[str, ColumnSpec]:
     """Arrays of a feature stream by name below `features`; of an earlier version's bytes, those that are read."""
     features = {} if dtype == BYTES else {stream: np.dtype(dtype).newbyteorder("<")}
@@ -90,11 +136,6 @@ def stream_columns(stream: str, dim: int, dtype: str) -> dict[str, ColumnSpec]:
     }
 
 
-def stream_arrays(stream: str) -> tuple[str, ...]:
-    """Names of all arrays that a stream may have."""
-    return tuple(f"{stream}{part}" for part in STREAM_ARRAYS)
-
-
 def stream_of(array: str) -> str:
     """The name of the stream that an array belongs to.
 
@@ -102,11 +143,6 @@ def stream_of(array: str) -> str:
     'crops'
     """
     return next((array.removesuffix(part) for part in STREAM_ARRAYS[1:] if array.endswith(part)), array)
-
-
-def form_of(dim: int, dtype: str) -> str:
-    """A stream's row format, for messages: "2048 numbers of float16"."""
-    return f"{dim} numbers of {dtype}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,19 +208,6 @@ def _bytes_codec(dtype: np.dtype[Any]) -> dict[str, Any]:
     return {"name": "bytes", "configuration": {"endian": "little"}} if dtype.itemsize > 1 else {"name": "bytes"}
 
 
-def column_metadata(spec: ColumnSpec, extent: int, geometry: Geometry) -> bytes:
-    """zarr.json of a column of a split with `extent` rows: uncompressed chunks, crc32c on each and on the index."""
-    configuration = {
-        "chunk_shape": [geometry.rows_per_chunk, *spec.trailing],
-        "codecs": [_bytes_codec(spec.dtype), _CRC32C],
-        "index_codecs": [_bytes_codec(np.dtype("<u8")), _CRC32C],
-        "index_location": "end",
-    }
-    codec = {"name": "sharding_indexed", "configuration": configuration}
-    shard = (geometry.rows_per_shard, *spec.trailing)
-    return _metadata((extent, *spec.trailing), shard, spec.dtype, spec.fill, [codec], {"about": spec.about})
-
-
 def table_metadata(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
     """zarr.json of a table's array: one chunk holds it all."""
     chunk = tuple(max(1, n) for n in shape)
@@ -214,19 +237,13 @@ def _metadata(
     )
 
 
-def group_key(folder: str) -> str:
-    """Key of a group's zarr.json; folder "": the cache itself."""
-    return f"{folder}/zarr.json".lstrip("/")
-
-
-def group_metadata() -> bytes:
-    """zarr.json of a group: the cache, a dataset, a split, its features."""
-    return json_file({"zarr_format": 3, "node_type": "group", "attributes": {}})
-
-
 def json_file(value: Mapping[str, Any]) -> bytes:
     """Encode a JSON file of the cache: sorted, indented, newline at the end."""
     return (json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+# zarr.json of a group: the cache, a dataset, a split, its features
+GROUP: Final = json_file({"zarr_format": 3, "node_type": "group", "attributes": {}})
 
 
 def canonical(value: Any) -> bytes:

@@ -9,25 +9,35 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import platform
 import re
-import socket
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib import metadata
 from typing import Any, Final
 
 from cache.errors import AccessDenied, CacheError
 from cache.format import layout
-from cache.format.layout import FORMAT, IN_PLACE, JOURNAL, PROVENANCE, STAGED, canonical, json_file
-from cache.format.shard import REPAIR
+from cache.format.extra import ExtraColumn
+from cache.format.layout import (
+    COLUMNS,
+    FEATURES,
+    FORMAT,
+    IN_PLACE,
+    JOURNAL,
+    PROVENANCE,
+    STAGED,
+    TAG_COPIED,
+    TAGS,
+    ColumnSpec,
+    Geometry,
+    canonical,
+    stream_columns,
+    stream_of,
+)
+from cache.format.shard import REPAIR, ShardFile, ShardLayout
 from cache.storage.base import Bytes, Etag, Store
 
-NOTES: Final = 100  # commits that are noted in `provenance.json`, the last ones
 _COMMIT: Final = ("files", "extent", "commits", "geometry", "shards", "rows")
 _ENTRIES: Final = {  # that a manifest must have
     "split": (*_COMMIT, "tracks"),
@@ -103,6 +113,99 @@ class Place:
             )
         return "Restore it from a backup; or extract the stream again, with --replace."
 
+    @property
+    def groups(self) -> list[str]:
+        """Keys of the zarr.json of all Zarr groups, from the cache down to a split's features."""
+        dataset = self.split.partition("/")[0]
+        return ["zarr.json", *(f"{group}/zarr.json" for group in (dataset, self.split, f"{self.split}/{FEATURES}"))]
+
+    def create_groups(self) -> None:
+        """Write the Zarr groups that are missing."""
+        for key in self.groups:
+            if not self.store.exists(key):
+                self.store.put(key, layout.GROUP, temporary=self.temporary)
+
+    def shards_on_disk(self, name: str) -> list[int]:
+        """Numbers of an array's existing shards, committed or not."""
+        return sorted(int(shard) for shard in self.store.list_names(f"{self.array(name)}/c") if shard.isdigit())
+
+    def read_manifest(self) -> tuple[dict[str, Any], Etag] | None:
+        """Read the manifest, check its own digest, and return it with its file's etag; None when there is none."""
+        try:
+            text, etag = self.store.read_with_etag(self.manifest)
+        except FileNotFoundError:
+            return None
+        except PermissionError as error:
+            raise AccessDenied.of(error) from error
+        return self.parse_manifest(text), etag
+
+    def parse_manifest(self, text: bytes) -> dict[str, Any]:
+        """Parse its manifest. Raises CacheError for a damaged one, and for one of another place or format."""
+        file, do = self.store.location(self.manifest), self.again
+        try:
+            manifest = json.loads(text)
+            written_as = manifest["format"]
+            body = {key: value for key, value in manifest.items() if key != "digest"}
+            intact = manifest["digest"] == sha256(canonical(body))
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+            other = f"something else ({error})"
+            raise CacheError.at(file, expected="a manifest in JSON", found=other, do=do) from error
+        if written_as != FORMAT:  # before the digest, which another format may define otherwise
+            held_format, do = f"format {written_as!r}", "Use the version that wrote it."
+            raise CacheError.at(file, expected=f"format {FORMAT!r}", found=held_format, do=do)
+        if not intact:
+            raise CacheError.at(file, expected="its own digest to match", found="changed content", do=do)
+        try:
+            problem = _problem_of(manifest, self)
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            problem = f"other entries ({error!r})"
+        if problem:
+            of = f"stream {self.stream!r} of {self.split}" if self.stream is not None else f"{self.kind} {self.split}"
+            raise CacheError.at(file, expected=f"the manifest of {of}", found=problem, do=do)
+        return dict(manifest)
+
+    def read_small_files(self, manifest: Mapping[str, Any]) -> dict[str, Bytes]:
+        """Read the small files whose digests match the manifest, in place or staged."""
+        digests: dict[str, str] = dict(manifest["files"])
+        files: dict[str, Bytes] = {}
+        for folder in (self.base, self.staging(manifest["digest"])):
+            keys = {f"{folder}/{name}": name for name in digests if name not in files}
+            for key, data in self.store.read_many(keys).items() if keys else ():
+                if sha256(data) == digests[keys[key]]:
+                    files[keys[key]] = data
+        return files
+
+    def lost_manifest(self) -> str:
+        """The error message when committed arrays exist without their manifest; "" when nothing was committed."""
+        array = self.array("frame_index") if self.stream is None else self.home
+        if not self.store.exists(f"{array}/zarr.json") or self.store.exists(self.manifest):
+            return ""
+        file = self.store.location(self.manifest)
+        expected = "the manifest of what was committed here"
+        return str(CacheError.at(file, expected=expected, found="no file", do=self.again))
+
+    def is_staged(self, manifest: Mapping[str, Any]) -> bool:
+        """Whether the manifest's small files are still to be copied into place."""
+        staged = self.store.list_names(self.staging(manifest["digest"]))
+        return bool(staged) and IN_PLACE not in staged
+
+    def has_unfinished_commit(self) -> bool:
+        """Whether a killed writer has left files that the next one finishes or removes, even without new rows."""
+        store = self.store
+        if store.exclusive:
+            writing = store.list_names(self.writing)
+            return STAGED in store.list_names(self.home) or any(name != "lock" for name in writing)
+        current = self.read_manifest()
+        return current is not None and self.is_staged(current[0])
+
+    def read_notes(self) -> dict[str, Any]:
+        """Read the notes of all commits, by their manifests' digests; {} when the file is missing or damaged."""
+        try:
+            notes: dict[str, Any] = json.loads(self.store.read(f"{self.home}/{PROVENANCE}"))["commits"]
+            return notes if all(isinstance(entry, dict) for entry in notes.values()) else {}
+        except (ValueError, OSError, TypeError, KeyError, AttributeError):
+            return {}
+
 
 @dataclass(frozen=True, slots=True)
 class Commit:
@@ -117,55 +220,81 @@ class Commit:
     def digest(self) -> str:
         return str(self.manifest["digest"])
 
+    @classmethod
+    def load(cls, place: Place) -> Commit | None:
+        """The current commit, never a mixture of two; None without one. Raises CacheError for damaged or lost files."""
+        before: str | None = None
+        failures = 0
+        while True:
+            current = place.read_manifest()
+            if current is None:
+                if place.stream is not None and (lost := place.lost_manifest()):
+                    raise CacheError(lost)
+                return None
+            manifest, etag = current
+            files = place.read_small_files(manifest)
+            if files.keys() == manifest["files"].keys():
+                return cls(place, manifest, files, etag)
+            # Another process may have committed after the manifest was read. Then it has changed: read it again.
+            failures = failures + 1 if manifest["digest"] == before else 0
+            before = manifest["digest"]
+            if failures >= _ATTEMPTS:
+                wrong = sorted(manifest["files"].keys() - files.keys())[0]
+                is_table = wrong.partition("/")[0] not in manifest["shards"]  # else it follows from the manifest
+                raise CacheError.at(
+                    place.store.location(place.array(wrong)),
+                    expected="the file that the manifest names by its digest",
+                    found="a missing or changed file",
+                    do=place.again if is_table else REPAIR,
+                )
+            time.sleep(0.01)
+
+    @property
+    def note(self) -> Mapping[str, Any]:
+        """Read its note; {} when it is missing."""
+        note: Mapping[str, Any] = self.place.read_notes().get(self.digest, {})
+        return note
+
+    @property
+    def columns(self) -> Mapping[str, ColumnSpec]:
+        """The columns that its manifest may name: a split's, or a stream's."""
+        held = self.manifest
+        if "stream" in held:
+            return stream_columns(held["stream"], held["dim"], held["dtype"])
+        return {**COLUMNS, **{c.name: c.spec for c in ExtraColumn.from_manifest(held).values() if c.per == "row"}}
+
+    def column_metadata(self, name: str) -> bytes | None:
+        """The zarr.json, by its name in `files`, that a column must have; None for all other small files."""
+        array, _, file = name.partition("/")
+        if file != "zarr.json" or (spec := self.columns.get(array)) is None:
+            return None
+        return spec.metadata(int(self.manifest["extent"]), Geometry(**self.manifest["geometry"]))
+
+    def shard_files(self) -> list[ShardFile]:
+        """Its shards, by column and number. Raises CacheError for one that no commit has."""
+        geometry, shards_of = Geometry(**self.manifest["geometry"]), self.manifest["shards"]
+        files = []
+        for name, spec in self.columns.items():
+            for number, record in sorted((int(shard), record) for shard, record in shards_of.get(name, {}).items()):
+                key = layout.shard_key(self.place.array(name), number, spec.trailing)
+                n_rows = len(shard_rows(self.manifest, number))
+                files.append(ShardFile(name, key, number, record, n_rows, ShardLayout(spec, geometry)))
+        return files
+
+    def foreign_shards(self, split: Mapping[str, Any]) -> list[int]:
+        """Shards of a stream, computed for other rows than the split has now, as after a restored backup."""
+        records: Mapping[str, str] = self.manifest["rows"]
+        return [int(shard) for shard, record in records.items() if rows_record(split, int(shard)) not in (record, "")]
+
 
 def sha256(data: bytes | Bytes) -> str:
     """The SHA-256 of bytes, in hex."""
     return hashlib.sha256(data if isinstance(data, bytes) else data.data).hexdigest()
 
 
-def callers_entries(manifest: Mapping[str, Any], own: Collection[str]) -> dict[str, Any]:
-    """The caller's entries of a manifest: all except the cache's `own`."""
-    return {key: value for key, value in manifest.items() if key not in own}
-
-
-def read_manifest(place: Place) -> tuple[dict[str, Any], Etag] | None:
-    """Read the manifest, check its own digest, and return it with its file's etag; None when there is none."""
-    try:
-        text, etag = place.store.read_with_etag(place.manifest)
-    except FileNotFoundError:
-        return None
-    except PermissionError as error:
-        raise AccessDenied.of(error) from error
-    return parse_manifest(text, place), etag
-
-
 def has_shards(held: Mapping[str, Any], shards: Mapping[str, Mapping[str, str]]) -> bool:
     """Whether a manifest names all these shards: array -> shard -> record."""
     return all(records.items() <= held["shards"].get(array, {}).items() for array, records in shards.items())
-
-
-def parse_manifest(text: bytes, place: Place) -> dict[str, Any]:
-    """Parse the manifest of a place. Raises CacheError for a damaged one, and for one of another place or format."""
-    file, do = place.store.location(place.manifest), place.again
-    try:
-        manifest = json.loads(text)
-        written_as = manifest["format"]
-        intact = manifest["digest"] == sha256(canonical({key: manifest[key] for key in manifest if key != "digest"}))
-    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-        raise CacheError.at(file, expected="a manifest in JSON", found=f"something else ({error})", do=do) from error
-    if written_as != FORMAT:  # before the digest, which another format may define otherwise
-        held_format = f"format {written_as!r}"
-        raise CacheError.at(file, expected=f"format {FORMAT!r}", found=held_format, do="Use the version that wrote it.")
-    if not intact:
-        raise CacheError.at(file, expected="its own digest to match", found="changed content", do=do)
-    try:
-        problem = _problem_of(manifest, place)
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        problem = f"other entries ({error!r})"
-    if problem:
-        of = f"stream {place.stream!r} of {place.split}" if place.stream is not None else f"{place.kind} {place.split}"
-        raise CacheError.at(file, expected=f"the manifest of {of}", found=problem, do=do)
-    return dict(manifest)
 
 
 def _problem_of(manifest: Mapping[str, Any], place: Place) -> str:
@@ -180,67 +309,10 @@ def _problem_of(manifest: Mapping[str, Any], place: Place) -> str:
     return ""
 
 
-def load(place: Place) -> Commit | None:
-    """The current commit, never a mixture of two; None without one. Raises CacheError for damaged or lost files."""
-    before: str | None = None
-    failures = 0
-    while True:
-        current = read_manifest(place)
-        if current is None:
-            if place.stream is not None and (lost := lost_manifest(place)):
-                raise CacheError(lost)
-            return None
-        manifest, etag = current
-        files = small_files(place, manifest)
-        if files.keys() == manifest["files"].keys():
-            return Commit(place, manifest, files, etag)
-        # Another process may have committed after the manifest was read. Then the manifest has changed: read it again.
-        failures = failures + 1 if manifest["digest"] == before else 0
-        before = manifest["digest"]
-        if failures >= _ATTEMPTS:
-            wrong = sorted(manifest["files"].keys() - files.keys())[0]
-            is_table = wrong.partition("/")[0] not in manifest["shards"]  # else it follows from the manifest
-            raise CacheError.at(
-                place.store.location(place.array(wrong)),
-                expected="the file that the manifest names by its digest",
-                found="a missing or changed file",
-                do=place.again if is_table else REPAIR,
-            )
-        time.sleep(0.01)
-
-
-def lost_manifest(place: Place) -> str:
-    """The error message when committed arrays exist without their manifest; "" when nothing was committed."""
-    array = place.array("frame_index") if place.stream is None else place.home
-    if not place.store.exists(f"{array}/zarr.json") or place.store.exists(place.manifest):
-        return ""
-    file = place.store.location(place.manifest)
-    expected = "the manifest of what was committed here"
-    return str(CacheError.at(file, expected=expected, found="no file", do=place.again))
-
-
-def small_files(place: Place, manifest: Mapping[str, Any]) -> dict[str, Bytes]:
-    """Read the small files whose digests match the manifest, in place or staged."""
-    digests: dict[str, str] = dict(manifest["files"])
-    files: dict[str, Bytes] = {}
-    for folder in (place.base, place.staging(manifest["digest"])):
-        keys = {f"{folder}/{name}": name for name in digests if name not in files}
-        for key, data in place.store.read_many(keys).items() if keys else ():
-            if sha256(data) == digests[keys[key]]:
-                files[keys[key]] = data
-    return files
-
-
 def rows_record(split: Mapping[str, Any], shard: int) -> str:
     """The identity of a shard's rows: 16 hex digits over the records of all its columns; "" without rows."""
     records = {name: of_column[str(shard)] for name, of_column in split["shards"].items() if str(shard) in of_column}
     return sha256(canonical(records))[:16] if records else ""
-
-
-def foreign_shards(stream: Mapping[str, Any], split: Mapping[str, Any]) -> list[int]:
-    """Shards whose features were computed for other rows than the split has now, as after a restored backup."""
-    records: Mapping[str, str] = stream["rows"]
-    return [int(shard) for shard, record in records.items() if rows_record(split, int(shard)) not in (record, "")]
 
 
 def shard_rows(manifest: Mapping[str, Any], shard: int) -> range:
@@ -253,120 +325,48 @@ def shard_rows(manifest: Mapping[str, Any], shard: int) -> range:
     raise CacheError(f"no commit has a shard {shard}: commits are {manifest['commits']}, {size} rows a shard")
 
 
-def publish(
-    place: Place,
-    entries: Mapping[str, Any],
-    files: Mapping[str, bytes],
-    *,
-    before: Commit | None,
-    note: Mapping[str, Any],
-    started: float,
-    keep_journal: bool = False,
-) -> dict[str, Any]:
-    """Commit: stage the small files, replace the manifest, copy the files into place. Does nothing without a change.
-
-    A kill before the manifest is replaced changes nothing. After a later kill, the next writer copies the files.
-
-    Args:
-        entries: the manifest without its format and digests.
-        files: the small files by name.
-        before: the current commit.
-        note: goes to `provenance.json`, with the time since `started`.
-        keep_journal: do not delete the journal, which belongs to another writer.
-
-    Returns the manifest. Raises CacheError when another process has committed since `before`.
-    """
-    body = {"format": FORMAT, **entries, "files": {name: sha256(data) for name, data in files.items()}}
-    manifest = {**body, "digest": sha256(canonical(body))}
-    if before is None or manifest["digest"] != before.digest:
-        add_provenance(place, manifest["digest"], note, started)
-        staging = place.staging(manifest["digest"])
-        place.store.put_small({f"{staging}/{name}": data for name, data in files.items()}, place.home)
-        place.store.replace(place.manifest, json_file(manifest), expected=None if before is None else before.etag)
-        _put_in_place(place, manifest, keep_journal=keep_journal)
-    return manifest
+def split_folders(store: Store) -> list[str]:
+    """All folders that may be splits, committed or not, by "<dataset>/<split>"."""
+    return [name for name in possible_splits(store) if _names_in(store, name) != []]
 
 
-def recover(place: Place) -> None:
-    """Finish the current commit, and remove files staged by killed writers. The caller holds the writer's lock."""
-    current = read_manifest(place)
-    _put_in_place(place, None if current is None else current[0], keep_journal=False)
+def possible_splits(store: Store) -> Iterator[str]:
+    """As `split_folders`, also empty ones. A dataset's folder that may not be read stands for its splits."""
+    for dataset in store.list_names(""):
+        if layout.is_name(dataset) and dataset != "lost+found":
+            names = _names_in(store, dataset)
+            folders = [dataset] if names is None else [f"{dataset}/{name}" for name in names if layout.is_name(name)]
+            yield from folders
 
 
-def has_unfinished_commit(place: Place) -> bool:
-    """Whether a killed writer has left files that the next one finishes or removes, even without new rows."""
-    store = place.store
-    if store.exclusive:
-        return STAGED in store.list_names(place.home) or any(name != "lock" for name in store.list_names(place.writing))
-    current = read_manifest(place)
-    return current is not None and is_staged(place, current[0])
-
-
-def is_staged(place: Place, manifest: Mapping[str, Any]) -> bool:
-    """Whether the manifest's small files are still to be copied into place."""
-    staged = place.store.list_names(place.staging(manifest["digest"]))
-    return bool(staged) and IN_PLACE not in staged
-
-
-def _put_in_place(place: Place, manifest: Mapping[str, Any] | None, *, keep_journal: bool) -> None:
-    store = place.store
-    while manifest is not None and is_staged(place, manifest):
-        files = small_files(place, manifest)  # those whose digests match: a staged file may be damaged
-        store.put_small({place.array(name): bytes(data) for name, data in files.items()}, place.base)
-        if store.exclusive:
-            if not keep_journal:
-                store.remove([place.journal])  # left by the writer of this commit when it was killed
-            store.remove([place.staging(manifest["digest"])])
-            break
-        # Another writer may have committed meanwhile, and these files have overwritten its own: check again.
-        store.put_small({f"{place.staging(manifest['digest'])}/{IN_PLACE}": b""}, place.home)
-        current = read_manifest(place)
-        if current is None or current[0]["digest"] == manifest["digest"]:
-            break
-        manifest = current[0]
-        store.remove([f"{place.staging(manifest['digest'])}/{IN_PLACE}"])
-    if store.exclusive and STAGED in store.list_names(place.home):
-        store.remove([f"{place.home}/{STAGED}"])
-
-
-_SOFTWARE: Final = ("vibe-pipeline", "numpy", "zarr", "google-crc32c")
-
-
-def add_provenance(place: Place, digest: str, facts: Mapping[str, Any], started: float) -> None:
-    """Add a note on a commit before it is made: a note without its commit does no harm."""
-    software = {}
-    for name in _SOFTWARE:
-        with suppress(metadata.PackageNotFoundError):
-            software[name] = metadata.version(name)
-    note = {
-        **facts,
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seconds": round(time.time() - started, 1),
-        "host": socket.gethostname(),
-        "process": os.getpid(),
-        "platform": platform.platform(),
-        "python": platform.python_version(),
-        "software": software,
-    }
-    notes = [*read_provenance(place).items()][-NOTES:]
-    write_provenance(place, {**dict(notes), digest: note})
-
-
-def write_provenance(place: Place, notes: Mapping[str, Any]) -> None:
-    """Write the notes of all commits, by their manifests' digests."""
-    place.store.put_small({f"{place.home}/{PROVENANCE}": json_file({"commits": notes})}, place.home)
-
-
-def read_provenance(place: Place) -> dict[str, Any]:
-    """Read the notes of all commits, by their manifests' digests; {} when the file is missing or damaged."""
+def _names_in(store: Store, folder: str) -> list[str] | None:
+    """As `store.list_names`; None for a folder that may not be read."""
     try:
-        notes: dict[str, Any] = json.loads(place.store.read(f"{place.home}/{PROVENANCE}"))["commits"]
-        return notes if all(isinstance(entry, dict) for entry in notes.values()) else {}
-    except (ValueError, OSError, TypeError, KeyError, AttributeError):
-        return {}
+        return store.list_names(folder)
+    except PermissionError:
+        return None
 
 
-def note_of(commit: Commit) -> Mapping[str, Any]:
-    """Read the note of a commit; {} when it is missing."""
-    note: Mapping[str, Any] = read_provenance(commit.place).get(commit.digest, {})
-    return note
+def tag_notes(store: Store) -> list[str]:
+    """What to do about each tag of an earlier version that is not copied yet."""
+    names = [name for name in store.list_names(TAGS) if not store.exists(f"{TAGS}/{name}/{TAG_COPIED}")]
+    return [
+        f"{store.location(f'{TAGS}/{name}')}: a tag of an earlier version. Copy what it names into another cache: "
+        f"python -m pipeline copy --tag {name} --cache {store.root} --to DIR. Then `gc` removes it."
+        for name in names
+    ]
+
+
+def stream_folders(store: Store, split: str) -> list[str]:
+    """All folders of a split that may be streams, committed or not."""
+    home = f"{split}/{FEATURES}"
+    names = [name for name in store.list_names(home) if layout.is_name(name) and stream_of(name) == name]
+    return [name for name in names if not store.exists(f"{home}/{name}")]  # a file is the user's, or the group's own
+
+
+def places_of(store: Store, split: str) -> list[Place]:
+    """Places of a split and its streams, committed or not."""
+    streams: list[str] = []
+    with suppress(PermissionError):  # which the place of the split shows
+        streams = stream_folders(store, split)
+    return [Place(store, split, stream) for stream in (None, *streams)]

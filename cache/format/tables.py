@@ -1,4 +1,4 @@
-"""The tracks, runs and videos of a split as arrays.  raw -> [tracks] -> features -> windows
+"""The tracks, runs and videos of a split, as arrays and as records.  raw -> [tracks] -> features -> windows
 
 A table is a set of plain Zarr arrays of equal length. Texts are (N, L) uint8, UTF-8 padded with zeros: Zarr v3 has no
 settled string type. A run is a segment of one track whose frame indices are one step apart.
@@ -8,60 +8,24 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple, Protocol, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import CacheError
-from cache.format.layout import Geometry, shard_key, table_metadata
+from cache.format.extra import ExtraColumn
+from cache.format.layout import TABLES, TEXTS, Geometry, canonical, shard_key, table_metadata
 from cache.format.shard import crc32c
 from cache.storage.base import Bytes
 
+_R = TypeVar("_R")
 Array = NDArray[Any]
 
-TEXTS: Final = frozenset(
-    {"track_name", "track_gender", "video_name", "video_source", "video_pixels", "video_fingerprint"}
-)
-TABLES: Final[Mapping[str, tuple[str, tuple[int, ...]]]] = {  # all but texts: name -> dtype, what follows the rows
-    "track_video": ("<i4", ()),  # number in the video table
-    "track_start": ("<i8", ()),  # rows [start, stop) of the split
-    "track_stop": ("<i8", ()),
-    "track_step": ("<i4", ()),  # frames of the video from one row to the next
-    "track_fps": ("<f8", ()),  # of the video's own frames; NaN where not known
-    "track_crop_scale": ("<f8", ()),
-    "track_intrinsics": ("<f8", (3, 3)),  # px; NaN where not known
-    "run_start": ("<i8", ()),
-    "run_stop": ("<i8", ()),
-    "video_width": ("<i4", ()),
-    "video_height": ("<i4", ()),
-    "video_account": ("u1", ()),  # the JSON of all accounts, one after the other
-    "video_account_stop": ("<i8", ()),  # where each video's JSON ends in it
-}
 _LONGEST_TEXT: Final = 4096  # bytes; one long name widens its whole table
-
-
-def encode_texts(texts: Sequence[str]) -> Array:
-    """N texts -> (N, L) uint8, L the longest in bytes. Raises CacheError on a NUL or an absurd length."""
-    data = [text.encode() for text in texts]
-    for raw in data:
-        if b"\0" in raw or len(raw) > _LONGEST_TEXT:
-            expected = f"up to {_LONGEST_TEXT} bytes without NUL"
-            raise CacheError(f"{raw[:80]!r}... is no text for a table: expected {expected}")
-    width = max(1, max(map(len, data), default=1))
-    return np.array(data, f"S{width}").view(np.uint8).reshape(len(data), width)
-
-
-def decode_text(row: Array) -> str:
-    """(L,) uint8 -> one text."""
-    return bytes(row).rstrip(b"\0").decode()
-
-
-def decode_texts(rows: Array) -> list[str]:
-    """(N, L) uint8 -> N texts."""
-    packed = np.ascontiguousarray(rows).view(f"S{rows.shape[1]}")[:, 0]
-    return [raw.decode() for raw in packed.tolist()]
 
 
 class Tables(dict[str, Array]):
@@ -79,6 +43,33 @@ class Tables(dict[str, Array]):
             tables[name] = np.frombuffer(data, dtype, count=math.prod(shape)).reshape(shape)
         return tables
 
+    @classmethod
+    def from_records(cls, videos: Sequence[Mapping[str, Any]], extra: Collection[ExtraColumn] = ()) -> Tables:
+        """Build the tables from records of `video_record`, with extra track columns."""
+        tracks = [track for video in videos for track in video["tracks"]]
+        accounts = [canonical(video["account"]) for video in videos]
+        runs = [run for track in tracks for run in track["runs"]]
+        unknown = np.full((3, 3), math.nan)
+        columns: dict[str, Any] = {
+            "track_video": [number for number, video in enumerate(videos) for _ in video["tracks"]],
+            "track_intrinsics": [unknown if (k := track["intrinsics"]) is None else k for track in tracks],
+            "run_start": [start for start, _ in runs],
+            "run_stop": [stop for _, stop in runs],
+            "video_account": np.frombuffer(b"".join(accounts), np.uint8),
+            "video_account_stop": np.cumsum([len(account) for account in accounts]),
+        }
+        for kind, of_kind in (("track", tracks), ("video", videos)):
+            names = [name for name in (*TABLES, *TEXTS) if name.startswith(f"{kind}_") and name not in columns]
+            columns |= {name: [record[name.removeprefix(f"{kind}_")] for record in of_kind] for name in names}
+        tables = cls({name: _encode_texts(columns[name]) for name in TEXTS})
+        for name, (dtype, trailing) in TABLES.items():
+            tables[name] = np.asarray(columns[name]).astype(dtype).reshape(-1, *trailing)
+        for spec, array in ((column.spec, column.array) for column in extra if column.per == "track"):
+            tables[array] = np.full((len(tracks), *spec.trailing), spec.fill, spec.dtype)
+            for number, track in enumerate(tracks):
+                tables[array][number] = track.get(array, spec.fill)
+        return tables
+
     def to_files(self) -> dict[str, bytes]:
         """Small files by their path below the split: zarr.json and one chunk a table."""
         files: dict[str, bytes] = {}
@@ -93,7 +84,7 @@ class Tables(dict[str, Array]):
         gone = frozenset(videos)
         if not gone:
             return self
-        names = decode_texts(self["video_name"])
+        names = self.texts("video_name")
         keep_video = np.array([name not in gone for name in names], bool)
         keep_track = keep_video[self["track_video"]]
         keep_run = keep_track[np.searchsorted(self["track_start"], self["run_start"], side="right") - 1]
@@ -101,7 +92,7 @@ class Tables(dict[str, Array]):
         for name, array in self.items():
             if not name.startswith("video_account"):
                 mask = {"video": keep_video, "track": keep_track, "run": keep_run}[name.split("_")[0]]
-                tables[name] = narrow(array[mask]) if name in TEXTS else array[mask]
+                tables[name] = _narrow(array[mask]) if name in TEXTS else array[mask]
         tables["track_video"] = (np.cumsum(keep_video) - 1)[tables["track_video"]].astype("<i4")
         stops = self["video_account_stop"]
         sizes = np.diff(stops, prepend=0)
@@ -124,37 +115,282 @@ class Tables(dict[str, Array]):
             joined[name] = np.concatenate([array, appended])
         return joined
 
+    def texts(self, name: str, rows: slice | Array = slice(None)) -> list[str]:
+        """The texts of a table, or of some of its rows."""
+        encoded = self[name][rows]
+        packed = np.ascontiguousarray(encoded).view(f"S{encoded.shape[1]}")[:, 0]
+        return [raw.decode() for raw in packed.tolist()]
 
-def narrow(texts: Array) -> Array:
+    def track_of(self, rows: Array) -> NDArray[np.int64]:
+        """Rows (any shape) -> the number of each row's track; -1 for rows of no committed track."""
+        starts, stops = self["track_start"], self["track_stop"]
+        if not len(starts):
+            return np.full(rows.shape, -1, np.int64)
+        track = np.searchsorted(starts, rows, side="right") - 1
+        return np.where((track >= 0) & (rows < stops[track]), track, -1)
+
+    def live_by_shard(self, geometry: Geometry, extent: int) -> NDArray[np.int64]:
+        """(shards,) number of rows of committed tracks in each shard of a split with `extent` rows."""
+        starts, stops = self["track_start"], self["track_stop"]
+        n_shards = geometry.shards(extent)
+        if not len(starts):
+            return np.zeros(n_shards, np.int64)
+        before = np.concatenate([[0], np.cumsum(stops - starts)])  # rows of all tracks before each one
+        boundaries = np.arange(n_shards + 1) * geometry.rows_per_shard
+        track = np.searchsorted(starts, boundaries, side="right") - 1  # the last that starts at or before a boundary
+        within = np.clip(boundaries - starts[track], 0, (stops - starts)[track])
+        counted: NDArray[np.int64] = np.diff(np.where(track < 0, 0, before[track] + within))
+        return counted
+
+    def live_shards(self, geometry: Geometry) -> list[int]:
+        """The shards that hold a row of a committed track, ascending."""
+        extent = int(self["track_stop"].max(initial=0))
+        return [int(shard) for shard in np.flatnonzero(self.live_by_shard(geometry, extent))]
+
+
+def _encode_texts(texts: Sequence[str]) -> Array:
+    """N texts -> (N, L) uint8, L the longest in bytes. Raises CacheError on a NUL or an absurd length."""
+    data = [text.encode() for text in texts]
+    for raw in data:
+        if b"\0" in raw or len(raw) > _LONGEST_TEXT:
+            expected = f"up to {_LONGEST_TEXT} bytes without NUL"
+            raise CacheError(f"{raw[:80]!r}... is no text for a table: expected {expected}")
+    width = max(1, max(map(len, data), default=1))
+    return np.array(data, f"S{width}").view(np.uint8).reshape(len(data), width)
+
+
+def _decode_text(row: Array) -> str:
+    """(L,) uint8 -> one text."""
+    return bytes(row).rstrip(b"\0").decode()
+
+
+def _narrow(texts: Array) -> Array:
     """Drop trailing padding that no text needs."""
     used = np.flatnonzero(texts.any(axis=0))
     return texts[:, : used[-1] + 1 if len(used) else 1]
 
 
-def track_of(tables: Tables, rows: Array) -> NDArray[np.int64]:
-    """Rows (any shape) -> the number of each row's track; -1 for rows of no committed track."""
-    starts, stops = tables["track_start"], tables["track_stop"]
-    if not len(starts):
-        return np.full(rows.shape, -1, np.int64)
-    track = np.searchsorted(starts, rows, side="right") - 1
-    return np.where((track >= 0) & (rows < stops[track]), track, -1)
+class WrittenTrack(Protocol):
+    """A track to write: `TrackRows`, or any object with these attributes."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def video(self) -> str: ...
+    @property
+    def step(self) -> int: ...
+    @property
+    def fps(self) -> float: ...
+    @property
+    def crop_scale(self) -> float: ...
+    @property
+    def gender(self) -> str: ...
+    @property
+    def intrinsics(self) -> NDArray[Any] | None: ...
+    @property
+    def columns(self) -> Mapping[str, NDArray[Any]]: ...
+    @property
+    def extra(self) -> Mapping[str, NDArray[Any]]: ...
 
 
-def live_by_shard(tables: Tables, geometry: Geometry, extent: int) -> NDArray[np.int64]:
-    """(shards,) number of rows of committed tracks in each shard of a split with `extent` rows."""
-    starts, stops = tables["track_start"], tables["track_stop"]
-    n_shards = geometry.shards(extent)
-    if not len(starts):
-        return np.zeros(n_shards, np.int64)
-    before = np.concatenate([[0], np.cumsum(stops - starts)])  # rows of all tracks before each one
-    boundaries = np.arange(n_shards + 1) * geometry.rows_per_shard
-    track = np.searchsorted(starts, boundaries, side="right") - 1  # the last that starts at or before a boundary
-    within = np.clip(boundaries - starts[track], 0, (stops - starts)[track])
-    counted: NDArray[np.int64] = np.diff(np.where(track < 0, 0, before[track] + within))
-    return counted
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)  # eq=False: == of arrays is ambiguous
+class TrackRows:
+    """One person in one video, T rows, to write. Leave out missing columns."""
+
+    name: str  # <video>/<person>, unique within the split
+    video: str
+    step: int  # frames of the video from one row to the next, except at gaps
+    fps: float  # of the video's own frames; nan where not known
+    crop_scale: float  # crop side / box side
+    gender: str = "neutral"
+    intrinsics: NDArray[Any] | None = None  # (3, 3) px
+    columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # name in COLUMNS -> (T, *trailing)
+    extra: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # name -> (T, *shape), or of the track
 
 
-def live_shards(tables: Tables, geometry: Geometry) -> list[int]:
-    """The shards that hold a row of a committed track, ascending."""
-    extent = int(tables["track_stop"].max(initial=0))
-    return [int(shard) for shard in np.flatnonzero(live_by_shard(tables, geometry, extent))]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoEntry:
+    """One raw video: its pixel source, fingerprints and frame accounting."""
+
+    name: str  # unique within the split
+    source: str = ""  # the pixel source below the raw folder, in one line; "" without pixels
+    pixels: str = ""  # hex; changes when the pixels do, and not when only labels do; "" without pixels
+    width: int = 0  # px; 0 without pixels
+    height: int = 0
+    fingerprint: str = ""  # hex; of the raw files
+    account: Mapping[str, Any] = field(default_factory=dict)  # found, kept, dropped by reason, ...: anything JSON holds
+
+
+class _TrackFields(NamedTuple):
+    name: str
+    video: str
+    start: int
+    stop: int
+    fps: float
+    step: int
+    crop_scale: float
+
+
+class TrackRecord(_TrackFields):
+    """One committed track: rows [start, stop) of its split.
+
+    As a tuple: (name, video, start, stop, fps, step, crop_scale). Beside it, not compared: `gender`, `intrinsics`
+    ((3, 3) float64 px or None) and `extra` (extra track columns by name).
+    """
+
+    gender: str
+    intrinsics: NDArray[np.float64] | None
+    extra: Mapping[str, NDArray[Any]]
+
+
+class _Table(Sequence[_R], ABC):
+    """Records of a table, created on access."""
+
+    def __init__(self, tables: Tables) -> None:
+        self.tables = tables
+
+    @abstractmethod
+    def _record(self, number: int) -> _R: ...
+
+    @overload
+    def __getitem__(self, number: int) -> _R: ...
+    @overload
+    def __getitem__(self, number: slice) -> Sequence[_R]: ...
+    def __getitem__(self, number: int | slice) -> _R | Sequence[_R]:
+        try:
+            chosen = range(len(self))[number]
+        except TypeError:
+            do = "By name: [names.index(NAME)]."
+            raise TypeError(f"expected a number or a slice of {len(self)} records, found {number!r}. {do}") from None
+        return self._record(chosen) if isinstance(chosen, int) else list(map(self._record, chosen))
+
+
+class TrackTable(_Table[TrackRecord]):
+    """The track table: records one by one, or whole columns as arrays."""
+
+    def __init__(self, tables: Tables) -> None:
+        super().__init__(tables)
+        self.start: NDArray[np.int64] = tables["track_start"]  # (N,) first row
+        self.stop: NDArray[np.int64] = tables["track_stop"]  # (N,) last row + 1
+        self.step: NDArray[np.int32] = tables["track_step"]  # (N,) frames of the video from one row to the next
+        self.fps: NDArray[np.float64] = tables["track_fps"]  # (N,) frames a second of the video, NaN where not known
+        self.crop_scale: NDArray[np.float64] = tables["track_crop_scale"]  # (N,) crop side / box side
+        self.video: NDArray[np.int32] = tables["track_video"]  # (N,) number in `Split.videos`
+        extra = [name for name in tables if name.startswith("track_") and name not in {*TABLES, *TEXTS}]
+        self.extra = {name.removeprefix("track_"): tables[name] for name in extra}
+        """Extra track columns by name: (N, ...)."""
+
+    def __len__(self) -> int:
+        return len(self.tables["track_start"])
+
+    def _record(self, number: int) -> TrackRecord:
+        tables = self.tables
+        intrinsics = tables["track_intrinsics"][number]
+        record = TrackRecord(
+            name=_decode_text(tables["track_name"][number]),
+            video=_decode_text(tables["video_name"][tables["track_video"][number]]),
+            start=int(tables["track_start"][number]),
+            stop=int(tables["track_stop"][number]),
+            fps=float(tables["track_fps"][number]),
+            step=int(tables["track_step"][number]),
+            crop_scale=float(tables["track_crop_scale"][number]),
+        )
+        record.gender = _decode_text(tables["track_gender"][number])
+        record.intrinsics = None if np.isnan(intrinsics).all() else intrinsics.copy()
+        record.extra = {name: values[number].copy() for name, values in self.extra.items()}
+        return record
+
+    @property
+    def names(self) -> list[str]:
+        return self.tables.texts("track_name")
+
+
+class VideoTable(_Table[VideoEntry]):
+    """The video table."""
+
+    def __len__(self) -> int:
+        return len(self.tables["video_name"])
+
+    def _record(self, number: int) -> VideoEntry:
+        tables = self.tables
+        texts = ("name", "source", "pixels", "fingerprint")
+        return VideoEntry(
+            **{name: _decode_text(tables[f"video_{name}"][number]) for name in texts},
+            width=int(tables["video_width"][number]),
+            height=int(tables["video_height"][number]),
+            account=self.account(number),
+        )
+
+    @property
+    def names(self) -> list[str]:
+        return self.tables.texts("video_name")
+
+    @property
+    def fingerprints(self) -> list[str]:
+        return self.tables.texts("video_fingerprint")
+
+    def by_name(self) -> Mapping[str, VideoEntry]:
+        return _VideosByName(self)
+
+    def account(self, number: int) -> dict[str, Any]:
+        stops = self.tables["video_account_stop"]
+        start = int(stops[number - 1]) if number else 0
+        return dict(json.loads(bytes(self.tables["video_account"][start : int(stops[number])])))
+
+
+class _VideosByName(Mapping[str, VideoEntry]):
+    """Videos by name, created on access."""
+
+    def __init__(self, videos: VideoTable) -> None:
+        self._videos = videos
+        self._numbers = {name: number for number, name in enumerate(videos.names)}
+
+    def __getitem__(self, name: str) -> VideoEntry:
+        return self._videos[self._numbers[name]]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._numbers)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+
+def _find_runs(frame_index: NDArray[Any], step: int, first_row: int) -> list[tuple[int, int]]:
+    """Rows [start, stop) of every segment whose frame indices are exactly `step` apart.
+
+    >>> _find_runs(np.array([0, 2, 4, 7, 9]), step=2, first_row=100)
+    [(100, 103), (103, 105)]
+    """
+    breaks = np.flatnonzero(np.diff(frame_index) != step) + 1
+    starts = np.concatenate([[0], breaks]) + first_row
+    stops = np.concatenate([breaks, [len(frame_index)]]) + first_row
+    return list(zip(starts.tolist(), stops.tolist(), strict=True))
+
+
+def video_record(
+    entry: VideoEntry, tracks: Sequence[WrittenTrack], start: int, extra: Collection[ExtraColumn] = ()
+) -> dict[str, Any]:
+    """The JSON record of a video, for journal and tables. Its tracks take the rows from `start` on."""
+    of_tracks = [column.name for column in extra if column.per == "track"]
+    rows, stop = [], start
+    for track in tracks:
+        frame_index = np.asarray(track.columns["frame_index"])
+        runs = _find_runs(frame_index, track.step, stop)
+        first, stop = stop, stop + len(frame_index)
+        rows.append(
+            {
+                "name": track.name,
+                "start": first,
+                "stop": stop,
+                "step": int(track.step),
+                "fps": float(track.fps),
+                "crop_scale": float(track.crop_scale),
+                "gender": track.gender,
+                "intrinsics": None if track.intrinsics is None else np.asarray(track.intrinsics, np.float64).tolist(),
+                "runs": runs,
+                **{f"track_{name}": track.extra[name].tolist() for name in of_tracks if name in track.extra},
+            }
+        )
+    texts = {key: getattr(entry, key) for key in ("name", "source", "pixels", "fingerprint")}
+    sizes = {"width": int(entry.width), "height": int(entry.height)}
+    return {**texts, **sizes, "account": json.loads(canonical(dict(entry.account))), "tracks": rows, "stop": stop}

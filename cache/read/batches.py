@@ -13,12 +13,11 @@ from numpy.typing import DTypeLike, NDArray
 
 from cache.crop_policy import CropPolicy
 from cache.errors import CacheError
-from cache.format import layout, manifest
-from cache.format.extra import ExtraColumn, extras_of
+from cache.format import layout
+from cache.format.extra import ExtraColumn
 from cache.format.layout import COLUMNS, FEATURES, GENDERS, MANIFEST
 from cache.format.manifest import Commit, Place
-from cache.format.records import TrackTable
-from cache.format.tables import Tables, decode_texts
+from cache.format.tables import Tables, TrackTable
 from cache.read import labels
 from cache.read.rows import Rows
 from cache.read.streams import OpenStream, StalenessCheck, StreamWindows, open_column
@@ -153,13 +152,13 @@ class OpenSplit:
     @cached_property
     def extra(self) -> dict[str, ExtraColumn]:
         """Extra columns of rows and tracks, by name."""
-        return extras_of(self.manifest)
+        return ExtraColumn.from_manifest(self.manifest)
 
     @cached_property
     def _track_fields(self) -> dict[str, Array]:
         """(N, ...) of each track, by field: of OF_TRACKS and the dataset's own, without columns of rows."""
         tables, video = self._tables, self._tables["track_video"]
-        genders = [GENDERS.index(name) for name in decode_texts(tables["track_gender"])]
+        genders = [GENDERS.index(name) for name in tables.texts("track_gender")]
         fields = {
             "gender": np.array(genders, np.uint8),
             "intrinsics": tables["track_intrinsics"],
@@ -210,7 +209,7 @@ class OpenSplit:
         """A committed stream. Raises CacheError when there is none of that name."""
         if stream not in self._streams:
             layout.check_names(self.name, stream)
-            commit = manifest.load(self.place(stream))
+            commit = Commit.load(self.place(stream))
             if commit is None:
                 names = ", ".join(self.streams) or "none"
                 do = "Extract it first, or read labels only (stream=None)."

@@ -11,13 +11,11 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from cache.crop_policy import CropPolicy
 from cache.errors import AccessDenied, CacheChanged, CacheError, MissingSplit
-from cache.format import layout, manifest
-from cache.format.extra import FUNCTION, FindMirror, find_mirrors_by, mirror_finders
+from cache.format import extra, layout
+from cache.format.extra import FUNCTION, FindMirror, find_mirrors_by
 from cache.format.layout import HAS_VALUE, MANIFEST, UNDECODABLE, Geometry
-from cache.format.manifest import Place
-from cache.format.records import TrackTable, VideoTable
-from cache.format.references import possible_splits
-from cache.format.tables import live_by_shard, track_of
+from cache.format.manifest import Commit, Place, possible_splits
+from cache.format.tables import TrackTable, VideoTable
 from cache.read.batches import OF_TRACKS, USUAL, OpenSplit, StreamFields
 from cache.storage import store_at
 from cache.storage.base import Root, Store
@@ -71,7 +69,7 @@ class FeatureCache(Mapping[str, "Split"]):
     def __getitem__(self, name: str) -> Split:
         is_name = isinstance(name, str) and layout.is_split_name(name)
         try:
-            commit = manifest.load(Place(self.store, name)) if is_name else None
+            commit = Commit.load(Place(self.store, name)) if is_name else None
             if commit is None and name in self:
                 self.store.list_names(name)  # raises, as it may not be read
         except PermissionError as error:
@@ -107,7 +105,7 @@ class Split(OpenSplit):
     """
 
     def __reduce__(self) -> tuple[Any, ...]:
-        finders = mirror_finders() if any(c.mirror == FUNCTION for c in self.extra.values()) else ()
+        finders = tuple(extra.FINDERS) if any(c.mirror == FUNCTION for c in self.extra.values()) else ()
         return _reopen, (self.root, self.name, self._commit.digest, finders)
 
     def __repr__(self) -> str:
@@ -116,7 +114,7 @@ class Split(OpenSplit):
     @property
     def provenance(self) -> Mapping[str, Any]:
         """Time, host, software and the writer's notes of this commit. Empty when lost."""
-        return manifest.note_of(self._commit)
+        return self._commit.note
 
     @property
     def tracks(self) -> TrackTable:
@@ -142,15 +140,15 @@ class Split(OpenSplit):
 
     def stream_provenance(self, stream: str) -> Mapping[str, Any]:
         """`provenance` of the stream's commit."""
-        return manifest.note_of(self._stream(stream).commit)
+        return self._stream(stream).commit.note
 
     def track_of(self, rows: Array) -> NDArray[np.int64]:
         """Rows (any shape) -> the number of each row's track in `tracks`; -1 for rows of no committed track."""
-        return track_of(self._tables, np.asarray(rows))
+        return self._tables.track_of(np.asarray(rows))
 
     def rows_by_shard(self) -> NDArray[np.int64]:
         """(shards,) how many rows of committed tracks each shard holds."""
-        return live_by_shard(self._tables, Geometry(**self.manifest["geometry"]), int(self.manifest["extent"]))
+        return self._tables.live_by_shard(Geometry(**self.manifest["geometry"]), int(self.manifest["extent"]))
 
     def windows(
         self,
@@ -199,11 +197,11 @@ class Split(OpenSplit):
 
     def has_unfinished_commit(self, stream: str | None = None) -> bool:
         """Whether a killed writer has left an unfinished commit or finished shards, which the next writer continues."""
-        return manifest.has_unfinished_commit(self.place(stream))
+        return self.place(stream).has_unfinished_commit()
 
     def has_lost_manifest(self, stream: str) -> bool:
         """Whether a stream has lost its manifest, so that it can only be deleted."""
-        return bool(manifest.lost_manifest(self.place(stream)))
+        return bool(self.place(stream).lost_manifest())
 
     def column(self, name: str) -> zarr.Array[Any]:
         """A whole column, lazily: `kp_2d`, or of a stream `features/resnet50` (`_ok`, `_key`).

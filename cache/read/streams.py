@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from cache.crop_policy import CropPolicy
 from cache.errors import CacheChanged, CacheError
 from cache.format.layout import COMPUTED, HAS_VALUE, UNDECODABLE, Geometry, stream_columns
-from cache.format.manifest import Commit, foreign_shards, has_shards, read_manifest, shard_rows
-from cache.format.references import columns_of
+from cache.format.manifest import Commit, has_shards, shard_rows
 from cache.format.shard import ShardLayout
 from cache.read.rows import Rows
 from cache.windows import Ints, Ranges, join_adjacent, ranges_where
@@ -32,7 +31,7 @@ class StalenessCheck:
         place = self._place
         if place.store.etag(place.manifest) == self._etag:
             return
-        current = read_manifest(place)
+        current = place.read_manifest()
         newer, etag = ({"shards": {}}, None) if current is None else current
         if not has_shards(newer, self._shards):
             home = place.store.location(place.home)
@@ -43,7 +42,7 @@ class StalenessCheck:
 def open_column(commit: Commit, array: str, check_current: Callable[[], None]) -> Rows:
     """Open the reader of one array of a commit. Raises CacheError for an earlier version's bytes."""
     held, place = commit.manifest, commit.place
-    if (spec := columns_of(held).get(array)) is None:
+    if (spec := commit.columns.get(array)) is None:
         split, stream = place.split, str(place.stream)
         raise CacheError(
             f"{split}: stream {stream!r} holds bytes (stored crops), which this version does not read. Delete it: "
@@ -64,7 +63,7 @@ class OpenStream:
         self._geometry = Geometry(**commit.manifest["geometry"])
         self._has = np.zeros(self._geometry.shards(int(commit.manifest["extent"])), bool)
         self._has[[int(shard) for shard in commit.manifest["shards"][self._name]]] = True
-        self._has[foreign_shards(commit.manifest, rows)] = False  # computed for other rows
+        self._has[commit.foreign_shards(rows)] = False  # computed for other rows
         self._complete = np.zeros(len(self._has), bool)  # shards that are known to have every row
 
     @cached_property

@@ -1,22 +1,40 @@
-"""The base of both writers, and their journal; deleting streams and shards.  [cache]"""
+"""Commits; the base of both writers, and their journal; deleting streams and shards.  [cache]"""
 
 from __future__ import annotations
 
 import json
+import os
+import platform
+import socket
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
-from typing import Any, ClassVar, Self
+from contextlib import suppress
+from datetime import UTC, datetime
+from importlib import metadata
+from typing import Any, ClassVar, Final, Self
 
 import google_crc32c
 
 from cache.errors import CacheError
-from cache.format import layout, manifest
-from cache.format.layout import fingerprint
-from cache.format.manifest import Commit, Place, has_shards
-from cache.format.references import places_of, tag_notes
+from cache.format.layout import (
+    FORMAT,
+    IN_PLACE,
+    PROVENANCE,
+    STAGED,
+    STREAM_ARRAYS,
+    canonical,
+    check_names,
+    fingerprint,
+    json_file,
+)
+from cache.format.manifest import Commit, Place, has_shards, places_of, sha256, tag_notes
+from cache.format.shard import size_of
 from cache.storage import store_at
 from cache.storage.base import Lock, Root, Store
+
+NOTES: Final = 100  # commits that are noted in `provenance.json`, the last ones
+_SOFTWARE: Final = ("vibe-pipeline", "numpy", "zarr", "google-crc32c")
 
 
 class Journal:
@@ -97,22 +115,25 @@ class Writer(ABC):
     def note_again(self) -> None:
         """Update the current commit's notes in `provenance.json`, as after raw files have moved."""
         assert self._commit is not None, "nothing is committed yet"
-        notes, digest = manifest.read_provenance(self.place), self._commit.digest
+        notes, digest = self.place.read_notes(), self._commit.digest
         self._lock.require()
-        manifest.write_provenance(self.place, {**notes, digest: {**notes.get(digest, {}), **self._provenance}})
+        _write_notes(self.place, {**notes, digest: {**notes.get(digest, {}), **self._provenance}})
+
+    def _has_size(self, key: str, record: str) -> bool:
+        """Whether there is a shard file of the size in its record."""
+        return self._store.size(key) == size_of(record)
+
+    def _remove_shards(self, name: str, keep: Collection[int]) -> None:
+        """Remove an array's shards that are not in `keep`, unless they may belong to a running writer."""
+        if self._store.exclusive:
+            array, numbers = self.place.array(name), self.place.shards_on_disk(name)
+            self._store.remove([f"{array}/c/{number}" for number in numbers if number not in keep])
 
     def _publish(self, entries: Mapping[str, Any], files: Mapping[str, bytes], note: Mapping[str, Any] | None) -> None:
         """Commit, with a note on how it came about. Raises CacheError when the lock was lost."""
         self._lock.require()
         noted = {**self._provenance, **(note or {})}
-        _publish(self.place, entries, files, before=self._commit, note=noted, started=self._started)
-
-
-def _publish(place: Place, entries: Mapping[str, Any], *args: Any, before: Commit | None, **options: Any) -> None:
-    """As `manifest.publish`. Raises CacheError where shards go that a tag may need."""
-    if before is not None and not has_shards(entries, before.manifest["shards"]):
-        _refuse_for_tags(place)
-    manifest.publish(place, entries, *args, before=before, **options)
+        publish(self.place, entries, files, before=self._commit, note=noted, started=self._started)
 
 
 def _refuse_for_tags(place: Place) -> None:
@@ -120,17 +141,106 @@ def _refuse_for_tags(place: Place) -> None:
         raise CacheError(f"{place.home}: nothing is removed that a tag may need. {notes[0]}")
 
 
+def publish(
+    place: Place,
+    entries: Mapping[str, Any],
+    files: Mapping[str, bytes],
+    *,
+    before: Commit | None,
+    note: Mapping[str, Any],
+    started: float,
+    keep_journal: bool = False,
+) -> dict[str, Any]:
+    """Commit: stage the small files, replace the manifest, copy the files into place. Does nothing without a change.
+
+    A kill before the manifest is replaced changes nothing. After a later kill, the next writer copies the files.
+
+    Args:
+        entries: the manifest without its format and digests.
+        files: the small files by name.
+        before: the current commit.
+        note: goes to `provenance.json`, with the time since `started`.
+        keep_journal: do not delete the journal, which belongs to another writer.
+
+    Returns the manifest. Raises CacheError when another process has committed since `before`, and where shards go that
+    a tag may need.
+    """
+    if before is not None and not has_shards(entries, before.manifest["shards"]):
+        _refuse_for_tags(place)
+    body = {"format": FORMAT, **entries, "files": {name: sha256(data) for name, data in files.items()}}
+    manifest = {**body, "digest": sha256(canonical(body))}
+    if before is None or manifest["digest"] != before.digest:
+        _add_note(place, manifest["digest"], note, started)
+        staging = place.staging(manifest["digest"])
+        place.store.put_small({f"{staging}/{name}": data for name, data in files.items()}, place.home)
+        place.store.replace(place.manifest, json_file(manifest), expected=None if before is None else before.etag)
+        _put_in_place(place, manifest, keep_journal=keep_journal)
+    return manifest
+
+
+def recover(place: Place) -> None:
+    """Finish the current commit, and remove files staged by killed writers. The caller holds the writer's lock."""
+    current = place.read_manifest()
+    _put_in_place(place, None if current is None else current[0], keep_journal=False)
+
+
+def _put_in_place(place: Place, manifest: Mapping[str, Any] | None, *, keep_journal: bool) -> None:
+    store = place.store
+    while manifest is not None and place.is_staged(manifest):
+        files = place.read_small_files(manifest)  # those whose digests match: a staged file may be damaged
+        store.put_small({place.array(name): bytes(data) for name, data in files.items()}, place.base)
+        if store.exclusive:
+            if not keep_journal:
+                store.remove([place.journal])  # left by the writer of this commit when it was killed
+            store.remove([place.staging(manifest["digest"])])
+            break
+        # Another writer may have committed meanwhile, and these files have overwritten its own: check again.
+        store.put_small({f"{place.staging(manifest['digest'])}/{IN_PLACE}": b""}, place.home)
+        current = place.read_manifest()
+        if current is None or current[0]["digest"] == manifest["digest"]:
+            break
+        manifest = current[0]
+        store.remove([f"{place.staging(manifest['digest'])}/{IN_PLACE}"])
+    if store.exclusive and STAGED in store.list_names(place.home):
+        store.remove([f"{place.home}/{STAGED}"])
+
+
+def _add_note(place: Place, digest: str, facts: Mapping[str, Any], started: float) -> None:
+    """Add a note on a commit before it is made: a note without its commit does no harm."""
+    software = {}
+    for name in _SOFTWARE:
+        with suppress(metadata.PackageNotFoundError):
+            software[name] = metadata.version(name)
+    note = {
+        **facts,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(time.time() - started, 1),
+        "host": socket.gethostname(),
+        "process": os.getpid(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "software": software,
+    }
+    notes = [*place.read_notes().items()][-NOTES:]
+    _write_notes(place, {**dict(notes), digest: note})
+
+
+def _write_notes(place: Place, notes: Mapping[str, Any]) -> None:
+    """Write the notes of all commits, by their manifests' digests."""
+    place.store.put_small({f"{place.home}/{PROVENANCE}": json_file({"commits": notes})}, place.home)
+
+
 def finish_commits(root: Root, split: str) -> None:
     """Finish the commits of killed writers of a split and its streams. Raises CacheError when one has a writer."""
     for place in places_of(store_at(root), split):
-        if manifest.has_unfinished_commit(place):
+        if place.has_unfinished_commit():
             with place.store.lock(place.writing):
-                manifest.recover(place)
+                recover(place)
 
 
 def delete_stream(root: Root, split: str, stream: str) -> None:
     """Delete a stream if it exists, committed or not. Raises CacheError when it has a writer."""
-    layout.check_names(split, stream)
+    check_names(split, stream)
     store = store_at(root)
     place = Place(store, split, stream)
     if not store.list_names(place.home):
@@ -140,7 +250,7 @@ def delete_stream(root: Root, split: str, stream: str) -> None:
         # Without its manifest, no reader finds the stream; without zarr.json, its manifest is not lost.
         store.remove([place.manifest, f"{place.home}/zarr.json"])
         # The array whose folder has the lock goes last: else another writer could begin while arrays are removed.
-        store.remove([place.array(name) for name in reversed(layout.stream_arrays(stream))])
+        store.remove([place.array(f"{stream}{part}") for part in reversed(STREAM_ARRAYS)])
 
 
 def invalidate(root: Root, split: str, stream: str | None, numbers: Collection[int]) -> None:
@@ -148,11 +258,11 @@ def invalidate(root: Root, split: str, stream: str | None, numbers: Collection[i
 
     Raises CacheError when the stream or split is missing or has a writer.
     """
-    layout.check_names(split, stream)
+    check_names(split, stream)
     place = Place(store_at(root), split, stream)
     with place.store.lock(place.writing):
-        manifest.recover(place)
-        commit = manifest.load(place)
+        recover(place)
+        commit = Commit.load(place)
         if commit is None:
             raise CacheError(f"{place.store.location(place.home)}: nothing is committed there")
         invalidate_shards(place, commit, numbers)
@@ -171,6 +281,6 @@ def invalidate_shards(place: Place, commit: Commit, numbers: Collection[int]) ->
     if place.stream is not None:
         body |= {"split_digest": "", "rows": remaining(held["rows"])}
     files = {name: bytes(data) for name, data in commit.files.items()}
-    note = {**manifest.note_of(commit), "invalidated": sorted(numbers)}
-    _publish(place, body, files, before=commit, note=note, started=time.time(), keep_journal=True)
+    note = {**commit.note, "invalidated": sorted(numbers)}
+    publish(place, body, files, before=commit, note=note, started=time.time(), keep_journal=True)
     place.store.remove([f"{place.array(array)}/c/{shard}" for array in held["shards"] for shard in sorted(removed)])

@@ -15,16 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import CacheError
-from cache.format import layout, manifest
-from cache.format.layout import BYTES, COLUMNS, MANIFEST, TAG_COPIED, TAGS
-from cache.format.manifest import Place, callers_entries
-from cache.format.records import TrackRecord, TrackRows
-from cache.format.references import create_groups, shard_files
+from cache.format import layout
+from cache.format.layout import BYTES, COLUMNS, MANIFEST, TAG_COPIED, TAGS, Geometry
+from cache.format.manifest import Commit, Place
+from cache.format.tables import TrackRecord, TrackRows
 from cache.read.split import FeatureCache, Split, require_cache
 from cache.read.streams import OpenStream
 from cache.storage import store_at
 from cache.storage.base import Root, Store
-from cache.write.base import finish_commits
+from cache.write.base import finish_commits, publish, recover
 from cache.write.split_writer import NEEDS_FLAG, SplitWriter
 from cache.write.stream_shards import StreamShards
 from cache.write.stream_writer import StreamWriter
@@ -90,7 +89,7 @@ def copy_split(
 
 
 def _open_stream(source: Split, name: str) -> OpenStream:
-    commit = manifest.load(source.place(name))
+    commit = Commit.load(source.place(name))
     if commit is None:
         raise CacheError(f"{source.name}: the stream {name!r} was removed meanwhile. Run it again.")
     stream = OpenStream(commit, source.manifest)
@@ -108,7 +107,7 @@ def _is_copy(source: Split, store: Store) -> bool:
     """Whether the other cache has the same state of the split. Raises CacheError where it has another one."""
     split, place = source.name, Place(store, source.name)
     if not store.exists(place.manifest):
-        if lost := manifest.lost_manifest(place):
+        if lost := place.lost_manifest():
             raise CacheError(lost)
         return False
     if _states(source) & _states(FeatureCache(store.root)[split]):
@@ -127,7 +126,7 @@ def _refuse_other_stream(source: Split, store: Store, name: str) -> None:
     if name not in copied.streams:
         return
     source_form, copied_form = (
-        (held["dim"], held["dtype"], callers_entries(held, StreamWriter.own_entries))
+        (held["dim"], held["dtype"], _callers_entries(held, StreamWriter.own_entries))
         for held in (source.stream_manifest(name), copied.stream_manifest(name))
     )
     if source_form != copied_form:
@@ -155,7 +154,7 @@ def _order(source: Split, streams: Iterable[OpenStream]) -> NDArray[np.intp]:
 def _write_tracks(store: Store, source: Split, order: NDArray[np.intp], progress: Progress) -> None:
     held, n_rows = source.manifest, 0
     digest = str(held["digest"])
-    sizes: dict[str, int] = held["geometry"]
+    geometry = Geometry(**held["geometry"])
     with SplitWriter(
         store.root,
         source.name,
@@ -163,7 +162,8 @@ def _write_tracks(store: Store, source: Split, order: NDArray[np.intp], progress
         extra=source.extra.values(),
         plan=f"copy {digest}",
         provenance=_note(source.store, source.name, digest, source.provenance),
-        **sizes,
+        rows_per_shard=geometry.rows_per_shard,
+        rows_per_chunk=geometry.rows_per_chunk,
     ) as writer:
         writer.begin()
         journalled = set(writer.journalled)
@@ -173,7 +173,7 @@ def _write_tracks(store: Store, source: Split, order: NDArray[np.intp], progress
                 writer.append(entry, [_as_appended(source, track) for track in tracks])
             n_rows += sum(track.stop - track.start for track in tracks)
             progress(n_rows, int(held["rows"]), source.name)
-        writer.commit(callers_entries(held, SplitWriter.own_entries))
+        writer.commit(_callers_entries(held, SplitWriter.own_entries))
 
 
 def _tracks_of(source: Split, videos: NDArray[np.intp]) -> Iterator[list[TrackRecord]]:
@@ -195,9 +195,14 @@ def _as_appended(source: Split, track: TrackRecord) -> TrackRows:
     for label, flag in NEEDS_FLAG.items():
         if flag not in arrays:
             arrays.pop(label, None)
-    names = ("name", "video", "step", "fps", "crop_scale", "gender", "intrinsics")
     return TrackRows(
-        **{name: getattr(track, name) for name in names},
+        name=track.name,
+        video=track.video,
+        step=track.step,
+        fps=track.fps,
+        crop_scale=track.crop_scale,
+        gender=track.gender,
+        intrinsics=track.intrinsics,
         columns={name: values for name, values in arrays.items() if name in COLUMNS},
         extra={name: values for name, values in arrays.items() if name in source.extra},
     )
@@ -209,8 +214,8 @@ def _write_stream(
     """Write missing shards that are complete in the source. shift: from a track's rows to the source's."""
     held = stream.commit.manifest
     name, size = str(held["stream"]), int(held["geometry"]["rows_per_shard"])
-    form: dict[str, Any] = {"dim": int(held["dim"]), "dtype": str(held["dtype"])}
-    shards, has = StreamShards(copied.root, copied.name, name, **form), set(stream.shards)
+    dim, dtype, has = int(held["dim"]), str(held["dtype"]), set(stream.shards)
+    shards = StreamShards(copied.root, copied.name, name, dim=dim, dtype=dtype)
 
     def live_rows(shard: int) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
         """Which of the shard's rows are live, and the source's rows of them."""
@@ -224,18 +229,24 @@ def _write_stream(
     if not target and (name in copied.streams or len(copied.tracks)):  # of a split without rows, a stream without any
         return False
     note = _note(source.store, f"{source.name}/{name}", str(held["digest"]), source.stream_provenance(name))
-    with StreamWriter(copied.root, copied.name, name, **form, plan=f"copy {held['digest']}", provenance=note) as writer:
+    plan = f"copy {held['digest']}"
+    with StreamWriter(copied.root, copied.name, name, dim=dim, dtype=dtype, plan=plan, provenance=note) as writer:
         for shard in sorted({*target} & {*writer.pending}):
             live, rows = live_rows(shard)
             n_rows = len(writer.rows(shard))
             ok, keys = np.zeros(n_rows, np.uint8), np.zeros((n_rows, 2), np.uint64)
             ok[live], keys[live] = stream.read("_ok", rows)[:, 0], stream.read("_key", rows)[:, 0]
-            data = np.zeros((n_rows, form["dim"]), held["dtype"])
+            data = np.zeros((n_rows, dim), dtype)
             data[live] = stream.read("", rows)[:, 0]
             writer.write(shard, data, ok, keys)
             progress(writer.rows(shard).stop, int(copied.manifest["extent"]), f"{copied.name}: {name}")
-        writer.commit(callers_entries(held, StreamWriter.own_entries))
+        writer.commit(_callers_entries(held, StreamWriter.own_entries))
     return True
+
+
+def _callers_entries(manifest: Mapping[str, Any], own: Collection[str]) -> dict[str, Any]:
+    """The caller's entries of a manifest: all except the cache's `own`."""
+    return {key: value for key, value in manifest.items() if key not in own}
 
 
 def _note(store: Store, home: str, digest: str, note: Mapping[str, Any]) -> dict[str, Any]:
@@ -277,26 +288,26 @@ def copy_tag(root: Root, name: str, to: Root) -> tuple[str, ...]:
 def _copy_tagged(store: Store, tagged: Place, place: Place) -> None:
     """Copy one commit. Its shards are the tag's own if the cache, `store`, has removed or replaced them."""
     location = tagged.store.location(tagged.home)
-    if (commit := manifest.load(tagged)) is None:
+    if (commit := Commit.load(tagged)) is None:
         raise CacheError(f"{location}: the tag has lost its manifest. Restore it from a backup.")
     held = commit.manifest
     if held.get("dtype") == BYTES:  # which nothing reads
         return
     with place.store.lock(place.writing):
-        manifest.recover(place)
-        if (there := manifest.read_manifest(place)) is not None and there[0]["digest"] == commit.digest:
+        recover(place)
+        if (there := place.read_manifest()) is not None and there[0]["digest"] == commit.digest:
             return
-        if there is not None or manifest.lost_manifest(place):
+        if there is not None or place.lost_manifest():
             do = "Nothing is overwritten: copy into a new folder."
             at = place.store.location(place.home)
             raise CacheError.at(at, expected="nothing, or the tag's state", found="another state", do=do)
-        create_groups(place)
-        for file in shard_files(held, tagged):
+        place.create_groups()
+        for file in commit.shard_files():
             homes = [of for of in (tagged.store, store) if not (problem := file.problem(of, fast=False))]
             if not homes:
                 raise CacheError(f"{location}: {problem}")
             place.store.put(file.key, homes[0].read(file.key), temporary=place.temporary)
         entries = {key: value for key, value in held.items() if key not in ("format", "files", "digest")}
         files = {name: bytes(data) for name, data in commit.files.items()}
-        note = _note(tagged.store, tagged.home, commit.digest, manifest.note_of(commit))
-        manifest.publish(place, entries, files, before=None, note=note, started=time.time())
+        note = _note(tagged.store, tagged.home, commit.digest, commit.note)
+        publish(place, entries, files, before=None, note=note, started=time.time())

@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
 from cache.errors import AccessDenied, CacheError
-from cache.format import manifest
-from cache.format.layout import STAGED, TAG_COPIED, TAGS
-from cache.format.manifest import Place
-from cache.format.references import find_unreferenced, places_of, split_folders, tag_notes
+from cache.format.layout import (
+    CHECKPOINT,
+    COLUMNS,
+    FEATURES,
+    PROVENANCE,
+    STAGED,
+    STAGED_SHARD,
+    STREAM_ARRAYS,
+    TABLES,
+    TAG_COPIED,
+    TAGS,
+    TEMPORARY_SHARD,
+    TEXTS,
+    stream_of,
+)
+from cache.format.manifest import Commit, Place, places_of, split_folders, tag_notes
 from cache.read.split import require_cache
 from cache.storage.base import Root, Store
+from cache.write.base import recover
 
 GRACE: Final = 24 * 3600.0  # s: in an object store, what is younger may be of a running writer
+_TABLES: Final = frozenset({*TABLES, *TEXTS})
 _IN_SPLIT: Final = 2  # slashes in a key below <dataset>/<split>/
 
 
@@ -53,7 +67,7 @@ def gc(root: Root, *, dry_run: bool = False, unfinished: bool = False, older_tha
         store.remove([TAGS])
     sweep.found.skipped += tag_notes(store)
     for place in sweep.unfinished:  # last: a full disk has room again
-        sweep.run_locked(place, partial(manifest.recover, place))
+        sweep.run_locked(place, partial(recover, place))
     return sweep.found
 
 
@@ -82,8 +96,8 @@ class _Sweep:
             self.found.problems.append(f"{error.filename or place.home}: {error.strerror}")
 
     def place(self, place: Place) -> None:
-        commit = manifest.load(place)
-        if commit is None and (lost := manifest.lost_manifest(place)):
+        commit = Commit.load(place)
+        if commit is None and (lost := place.lost_manifest()):
             raise CacheError(lost)
         staged = self._store.list_names(f"{place.home}/{STAGED}")
         if cut_off := commit is not None and commit.digest[:16] in staged:  # even if its folder is empty
@@ -130,3 +144,43 @@ class _Sweep:
         files = self._store.files(key)
         size = None if files else self._store.size(key)
         return files if size is None else {key: size}
+
+
+def find_unreferenced(place: Place, commit: Commit | None, *, unfinished: bool) -> Iterator[str]:
+    """Keys of the cache's files that no manifest names; `unfinished`: also uncommitted work with its journal."""
+    store, is_split = place.store, place.stream is None
+    names, writing = store.list_names(place.home), store.list_names(place.writing)
+    yield from (f"{place.writing}/{name}" for name in writing if name.startswith("."))  # of a killed write
+    # Without a checkpoint that names them, shards that were staged and not accepted are of no use to the next writer.
+    if unfinished or not any(name.startswith(CHECKPOINT) for name in writing):
+        yield from (f"{place.writing}/{name}" for name in writing if name.startswith(STAGED_SHARD))
+    if unfinished:
+        if commit is None and PROVENANCE in names:  # of a commit that was never made
+            yield f"{place.home}/{PROVENANCE}"
+        yield from (f"{place.writing}/{name}" for name in (*place.journals(), TEMPORARY_SHARD) if name in writing)
+        named = {} if commit is None else commit.manifest["shards"]
+        of_stream = [f"{place.stream}{part}" for part in STREAM_ARRAYS]
+        for name in _columns_on_disk(place, commit) if is_split else of_stream:
+            array = place.array(name)
+            if name in named:
+                shards = place.shards_on_disk(name)
+                yield from (f"{array}/c/{shard}" for shard in shards if str(shard) not in named[name])
+            else:
+                yield from (f"{array}/{file}" for file in store.list_names(array) if file in ("c", "zarr.json"))
+    if is_split:
+        tables = {name.partition("/")[0] for name in (() if commit is None else commit.manifest["files"])}
+        yield from (place.array(name) for name in names if name in _TABLES and name not in tables)
+        streams = store.list_names(place.array(FEATURES))  # `_ok`, `_key` and `_at` of those whose folder is gone:
+        yield from (place.array(f"{FEATURES}/{name}") for name in streams if stream_of(name) not in streams)
+    committed = "" if commit is None else commit.digest[:16]
+    digests = store.list_names(f"{place.home}/{STAGED}")
+    yield from (f"{place.home}/{STAGED}/{digest}" for digest in digests if digest != committed)
+    yield from (f"{place.home}/{name}" for name in names if name.startswith(".") and name.endswith(".tmp"))
+
+
+def _columns_on_disk(place: Place, commit: Commit | None) -> list[str]:
+    """The columns that a split may have, and folders that hold only shards: extra columns of a killed writer."""
+    store, known = place.store, {*COLUMNS, *_TABLES, *({} if commit is None else commit.columns)}
+    strange = [name for name in store.list_names(place.home) if name not in known]
+    shards_alone = [name for name in strange if store.list_names(place.array(name)) == ["c"]]
+    return [name for name in known if name not in _TABLES] + shards_alone

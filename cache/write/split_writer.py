@@ -17,19 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import CacheError
-from cache.format import layout, manifest
-from cache.format import shard as shards
-from cache.format.extra import EXTRA, ExtraColumn, array_problem, by_name, extras_of
+from cache.format import layout
+from cache.format.extra import EXTRA, ExtraColumn
 from cache.format.layout import COLUMNS, GENDERS, ROWS_PER_CHUNK, ROWS_PER_SHARD, Geometry
-from cache.format.manifest import Place
-from cache.format.records import VideoEntry, VideosByName, VideoTable, WrittenTrack, tables_of, video_record
-from cache.format.references import create_groups, remove_shards, stream_folders
+from cache.format.manifest import Commit, Place, stream_folders
 from cache.format.shard import ShardLayout
-from cache.format.tables import Tables, decode_texts, live_shards
+from cache.format.tables import Tables, VideoEntry, VideoTable, WrittenTrack, video_record
 from cache.read.rows import Rows
 from cache.storage import store_at
 from cache.storage.base import Root
-from cache.write.base import Writer
+from cache.write.base import Writer, recover
 
 # Label -> the flag that marks its known rows. Without its flag, a label would be read as unknown everywhere.
 NEEDS_FLAG: Final = {"kp_3d": "has_3d", "pose": "has_smpl", "betas": "has_smpl"}
@@ -71,7 +68,7 @@ class SplitWriter(Writer):
     ) -> None:
         layout.check_names(split)
         super().__init__(Place(store_at(root), split), provenance)
-        self._split, self._extra = split, by_name(extra)
+        self._split, self._extra = split, _by_name(extra)
         if unknown := sorted(set(columns) - COLUMNS.keys() - self._extra.keys()):
             raise CacheError(f"{split}: no such columns: {unknown}. Known: {sorted({*COLUMNS, *self._extra})}")
         self._columns = {name: COLUMNS[name] for name in COLUMNS if name in columns or name == "frame_index"}
@@ -100,13 +97,13 @@ class SplitWriter(Writer):
         self._started = time.time()
         if self._store.exclusive:
             self._store.remove([self.place.temporary])
-        manifest.recover(self.place)
-        self._commit = manifest.load(self.place)
+        recover(self.place)
+        self._commit = Commit.load(self.place)
         if self._commit is None:
-            create_groups(self.place)
-        none = tables_of([], self._extra.values())
+            self.place.create_groups()
+        none = Tables.from_records([], self._extra.values())
         self._tables = none if self._commit is None else Tables.from_files(self._commit.files)
-        self.committed_videos = VideosByName(self._tables)
+        self.committed_videos = VideoTable(self._tables).by_name()
         earlier = self._longest_stream() if self._commit is None else self._commit.manifest
         self._geometry = Geometry(**earlier["geometry"]) if "geometry" in earlier else self._new_geometry
         self._other_columns = self._commit is not None and self._has_other_columns(self._commit.manifest)
@@ -120,7 +117,8 @@ class SplitWriter(Writer):
             location = self._store.location(self.place.manifest)
             do = "A split keeps its columns over all commits: bring them, or remove the split and convert it again."
             raise CacheError.at(location, expected=f"columns {gone}", found="a commit without them", do=do)
-        stored, target = ({c.name: c.stored_as for c in of.values()} for of in (extras_of(committed), self._extra))
+        declared = ExtraColumn.from_manifest(committed), self._extra
+        stored, target = ({c.name: c.stored_as for c in of.values()} for of in declared)
         return stored != target or bool(self._columns.keys() - committed["shards"].keys())
 
     def _longest_stream(self) -> Mapping[str, Any]:
@@ -128,7 +126,7 @@ class SplitWriter(Writer):
         manifests: list[Mapping[str, Any]] = []
         for stream in stream_folders(self._store, self._split):
             with suppress(CacheError):  # a stream with a damaged manifest has nothing to carry over
-                read = manifest.read_manifest(Place(self._store, self._split, stream))
+                read = Place(self._store, self._split, stream).read_manifest()
                 manifests += [] if read is None else [read[0]]
         return max(manifests, key=lambda stream: int(stream["extent"]), default={})
 
@@ -160,12 +158,12 @@ class SplitWriter(Writer):
                 raise CacheError(f"{self._split}: its columns have changed: drop all of its videos")
             self._invalid = frozenset(int(shard) for of in self._commit.manifest["shards"].values() for shard in of)
         self._kept = self._tables.drop_videos(self._drop)
-        if needed := sorted(self._invalid & set(live_shards(self._kept, self._geometry))):
+        if needed := sorted(self._invalid & set(self._kept.live_shards(self._geometry))):
             raise CacheError(f"{self._split}: shards {needed[:5]} have rows of kept tracks: drop their videos, too")
         self._began, self.journalled = True, {}
         self._new: list[Mapping[str, Any]] = []  # videos of this commit
         self._videos = set(self.committed_videos) - self._drop
-        self._track_names = set(decode_texts(self._kept["track_name"]))
+        self._track_names = set(self._kept.texts("track_name"))
         self._records: dict[str, dict[int, str]] = {name: {} for name in self._columns}
         self._next = self._first  # the next row
         self._unwritten: list[dict[str, Any]] = []  # videos since the last journalled shard
@@ -221,11 +219,11 @@ class SplitWriter(Writer):
             self._write_shard(filled)
         if self._next > self._first:
             self._commits, self._extent = [*self._commits, [self._first, self._next]], self._next
-        new_tables = tables_of(self._new, self._extra.values())
+        new_tables = Tables.from_records(self._new, self._extra.values())
         tables = new_tables if self._other_columns else self._kept.plus(new_tables)
         files = tables.to_files()
         for name, spec in self._columns.items():
-            files[f"{name}/zarr.json"] = layout.column_metadata(spec, self._extent, self._geometry)
+            files[f"{name}/zarr.json"] = spec.metadata(self._extent, self._geometry)
         files_before = () if self._commit is None else self._commit.files
         self._publish({**entries, **self._own_entries(tables)}, files, note)
         gone = {name.partition("/")[0] for name in files_before} - {name.partition("/")[0] for name in files}
@@ -313,11 +311,11 @@ class SplitWriter(Writer):
             self._journal.start(head)
             keep = range(0 if self._commit is None else first)
             for name in (*COLUMNS, *(name for name in self._columns if name not in COLUMNS)):
-                remove_shards(self._store, self.place.array(name), keep)
+                self._remove_shards(name, keep)
             return
         end = first  # of the leading shards that are on the disk with their full size
         while end in files and all(
-            shards.has_size(self._store, self._shard_key(name, end), text) for name, text in files[end].items()
+            self._has_size(self._shard_key(name, end), text) for name, text in files[end].items()
         ):
             end += 1
         size = self._geometry.rows_per_shard
@@ -358,7 +356,7 @@ def check_track(track: WrittenTrack, video: str, columns: Collection[str], extra
 
     Only floats may be rounded. Fill values of `extra` columns are not allowed.
     """
-    extras = by_name(extra)
+    extras = _by_name(extra)
 
     def refuse(problem: str) -> NoReturn:
         raise CacheError(f"track {track.name!r} of video {video!r}: {problem}")
@@ -378,7 +376,7 @@ def check_track(track: WrittenTrack, video: str, columns: Collection[str], extra
             refuse(f"{label} comes without {flag}, which marks its known rows")
     n_rows = len(track.columns["frame_index"])
     for name, array in track.columns.items():
-        if problem := array_problem(array, COLUMNS[name], (n_rows, *COLUMNS[name].trailing)):
+        if problem := COLUMNS[name].problem(array, (n_rows, *COLUMNS[name].trailing)):
             refuse(f"{name} {problem}")
     for name, array in track.extra.items():
         if problem := extras[name].problem(array, n_rows):
@@ -386,3 +384,12 @@ def check_track(track: WrittenTrack, video: str, columns: Collection[str], extra
     frames = track.columns["frame_index"].astype(np.int64)
     if n_rows == 0 or frames[0] < 0 or (np.diff(frames) <= 0).any() or track.step < 1:
         refuse("frame_index must be non-empty, from 0 on and strictly increasing, and step >= 1")
+
+
+def _by_name(columns: Iterable[ExtraColumn]) -> dict[str, ExtraColumn]:
+    """Columns by name. Raises ValueError for duplicate names."""
+    declared = list(columns)
+    names = {column.name: column for column in declared}
+    if len(names) < len(declared):
+        raise ValueError(f"extra columns {[column.name for column in declared]}: expected each name once")
+    return names

@@ -22,9 +22,9 @@ from cache.errors import CacheError, MissingSplit
 from cache.format import layout, manifest
 from cache.format import shard as shards
 from cache.format.layout import HAS_VALUE, NO_KEY, UNDECODABLE, Geometry, stream_columns
-from cache.format.manifest import Place, foreign_shards, shard_rows
+from cache.format.manifest import Commit, Place, shard_rows
 from cache.format.shard import ShardLayout
-from cache.format.tables import Tables, live_by_shard, track_of
+from cache.format.tables import Tables
 from cache.read.streams import OpenStream
 from cache.storage import store_at
 from cache.storage.base import Root
@@ -46,7 +46,7 @@ class Staged:
 
     shard: int
     rows: str  # identity of the split's rows: `manifest.rows_record`
-    form: str  # size and type of a row: `layout.form_of`
+    form: str  # size and type of a row: as "2048 numbers of float16"
     keys: dict[str, str]  # array -> the key of its file in the store
     records: dict[str, str]  # array -> the manifest's record of the file: size and checksum
 
@@ -75,7 +75,7 @@ class StreamShards:
         layout.check_names(split, stream)
         self._store, self._stream = store_at(root), stream
         self._dim, self._dtype, self.plan = dim, dtype, plan
-        self.form = layout.form_of(dim, dtype)
+        self.form = _form_of(dim, dtype)
         if dtype not in ("float16", "float32") or dim < 1:
             raise CacheError(f"stream {stream}: {self.form}: expected 1 or more of float16 or float32")
         self.columns = stream_columns(stream, dim, dtype)
@@ -83,8 +83,8 @@ class StreamShards:
         self._read_state()
 
     def _read_state(self) -> None:
-        self._commit = manifest.load(self.place)
-        split = manifest.load(Place(self._store, self.place.split))  # after the stream's: never older than it
+        self._commit = Commit.load(self.place)
+        split = Commit.load(Place(self._store, self.place.split))  # after the stream's: never older than it
         if split is None:
             where = f"{self._store.root}: no committed split {self.place.split!r}"
             raise MissingSplit(f"{where}: convert it before its features")
@@ -92,18 +92,18 @@ class StreamShards:
         self.geometry = Geometry(**split.manifest["geometry"])
         self.rows_per_shard = self.geometry.rows_per_shard
         self._tables = Tables.from_files(split.files)
-        live = live_by_shard(self._tables, self.geometry, int(split.manifest["extent"]))
+        live = self._tables.live_by_shard(self.geometry, int(split.manifest["extent"]))
         self.live_shards = np.flatnonzero(live).tolist()
         self.foreign: list[int] = []  # shards that the stream has for other rows
         self.committed: dict[int, dict[str, str]] = {}  # shard -> the records of its arrays
         if self._commit is not None:
             stream = self._commit.manifest
-            committed_form = layout.form_of(stream["dim"], stream["dtype"])
+            committed_form = _form_of(stream["dim"], stream["dtype"])
             if (committed_form, stream["geometry"]) != (self.form, split.manifest["geometry"]):
                 location = self._store.location(self.place.manifest)
                 do = "Choose another name for the stream, or replace it."
                 raise CacheError.at(location, expected=committed_form, found=self.form, do=do)
-            self.foreign, by_array = foreign_shards(stream, split.manifest), stream["shards"]
+            self.foreign, by_array = self._commit.foreign_shards(split.manifest), stream["shards"]
             numbers = {int(shard) for shard in by_array[self._stream]} - set(self.foreign)
             self.committed = {k: {name: by_array[name][str(k)] for name in by_array} for k in sorted(numbers)}
         # Only rows of replaced or removed tracks can be carried over.
@@ -111,7 +111,7 @@ class StreamShards:
             shard >= len(live) or not self.rows_record(shard) or live[shard] < len(self.rows(shard))
             for shard in self.committed
         )
-        self._index: KeyIndex | None = None
+        self._index: _KeyIndex | None = None
         self._index_lock = threading.Lock()
 
     def rows(self, shard: int) -> range:
@@ -121,7 +121,7 @@ class StreamShards:
     def live(self, shard: int) -> NDArray[np.bool_]:
         """(n,) whether each of the shard's `rows` belongs to a committed track. Other rows need no features."""
         rows = self.rows(shard)
-        return np.asarray(track_of(self._tables, np.arange(rows.start, rows.stop)) >= 0)
+        return np.asarray(self._tables.track_of(np.arange(rows.start, rows.stop)) >= 0)
 
     def rows_record(self, shard: int) -> str:
         return manifest.rows_record(self.split.manifest, shard)
@@ -134,7 +134,7 @@ class StreamShards:
         with self._index_lock:
             if self._index is None and self._has_replaced_rows and self._commit is not None:
                 stream = OpenStream(self._commit, self.split.manifest)
-                self._index = KeyIndex(stream, self.committed)
+                self._index = _KeyIndex(stream, self.committed)
         spec, n = self.columns[self._stream], len(keys)
         data = np.zeros((n, *spec.trailing), spec.dtype)
         ok = np.zeros(n, np.uint8)
@@ -249,7 +249,12 @@ class StreamShards:
         return f"{self.place.split}: stream {self._stream}, shard {shard}"
 
 
-class KeyIndex:
+def _form_of(dim: int, dtype: str) -> str:
+    """A stream's row format, for messages: "2048 numbers of float16"."""
+    return f"{dim} numbers of {dtype}"
+
+
+class _KeyIndex:
     """Finds rows of a stream by 64-bit hashes of their keys, in sorted parts mapped from temporary files."""
 
     def __init__(self, stream: OpenStream, shards: Iterable[int]) -> None:

@@ -16,11 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import CacheError
-from cache.format import layout, manifest
-from cache.format import shard as shards
-from cache.format.references import create_groups, remove_shards
+from cache.format import layout
+from cache.format.shard import size_of
 from cache.storage.base import Root
-from cache.write.base import Writer, invalidate_shards
+from cache.write.base import Writer, invalidate_shards, recover
 from cache.write.stream_shards import Staged, StreamShards
 
 
@@ -93,10 +92,8 @@ class StreamWriter(StreamShards, Writer):
             title = self.title(staged.shard)
             raise CacheError(f"{title}: expected what is staged to be of {own_form}, found {staged_form}. {do}")
         for name, key in staged.keys.items():
-            if not key.startswith(self.place.staged_shard) or not shards.has_size(
-                self._store, key, staged.records[name]
-            ):
-                expected = f"{shards.size_of(staged.records[name])} bytes that were staged"
+            if not key.startswith(self.place.staged_shard) or not self._has_size(key, staged.records[name]):
+                expected = f"{size_of(staged.records[name])} bytes that were staged"
                 raise CacheError.at(self._store.location(key), expected=expected, found="no such file", do=do)
         self._lock.require()
         for name, key in staged.keys.items():
@@ -113,12 +110,9 @@ class StreamWriter(StreamShards, Writer):
         Raises CacheError when a key is one of the manifest's own.
         """
         self._refuse(entries)
-        create_groups(self.place)  # the folder of all features may have been deleted by hand
+        self.place.create_groups()  # the folder of all features may have been deleted by hand
         extent = int(self.split.manifest["extent"])
-        files = {
-            f"{name}/zarr.json": layout.column_metadata(spec, extent, self.geometry)
-            for name, spec in self.columns.items()
-        }
+        files = {f"{name}/zarr.json": spec.metadata(extent, self.geometry) for name, spec in self.columns.items()}
         # The identity of each shard's rows, also of shards that the split dropped: their features may be carried over.
         rows = {} if self._commit is None else dict(self._commit.manifest["rows"])
         new_shards = sorted(self._records.keys() - self.committed.keys())
@@ -146,7 +140,7 @@ class StreamWriter(StreamShards, Writer):
 
     def _open(self) -> None:
         self._started = time.time()
-        manifest.recover(self.place)
+        recover(self.place)
         self._read_state()  # under the lock
         if self._commit is not None and self.foreign:
             invalidate_shards(self.place, self._commit, self.foreign)
@@ -155,12 +149,12 @@ class StreamWriter(StreamShards, Writer):
         journal = self._journal.start({"plan": self.plan, "dim": self._dim, "dtype": self._dtype})
         if not journal:
             for name in self.columns:
-                remove_shards(self._store, self.place.array(name), keep=self.committed)
+                self._remove_shards(name, keep=self.committed)
         for record in journal:  # valid after any later commit of the split: a shard's rows never change
             shard, files = record["shard"], record["files"]
             if shard not in self.committed and record["rows"] == self.rows_record(shard):
                 keys = {self._key(name, shard): text for name, text in files.items()}
-                if all(shards.has_size(self._store, key, text) for key, text in keys.items()):
+                if all(self._has_size(key, text) for key, text in keys.items()):
                     self._records[shard] = {name: str(text) for name, text in files.items()}
         if self._store.exclusive:
             self._accept_staged()

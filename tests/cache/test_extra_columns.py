@@ -201,7 +201,7 @@ def find_negated(dataset: str, column: str) -> Any:
 
 
 def test_mirrored_rows_are_read_mirrored_and_a_function_that_is_not_here_is_missed(tmp_path, monkeypatch):
-    monkeypatch.setattr(extra, "_FINDERS", [])
+    monkeypatch.setattr(extra, "FINDERS", [])
     declared = (CONTACT, replace(UP, mirror=negated))
     write(tmp_path, [video("a", [10, 40], declared)], declared)
     for stream, policy in (("j", FLIPPED), ("plain", CropPolicy())):
@@ -316,4 +316,4 @@ def test_a_track_that_does_not_fit_is_refused(name: str, array: Any, match: str)
 def test_a_manifest_whose_declaration_is_none_is_refused(root: Path) -> None:
     for change in ({"mirror": "os:system"}, {"dtype": "object"}, {"shape": [-4]}, {"strange": 1}):
         with pytest.raises(CacheError, match="'contact' is invalid"):
-            extra.extras_of({"extra": {"contact": CONTACT.as_json() | change}})
+            ExtraColumn.from_manifest({"extra": {"contact": CONTACT.as_json() | change}})

@@ -19,7 +19,6 @@ from pydantic.dataclasses import dataclass as validated
 
 import cache
 from cache.format.layout import COLUMNS, ColumnSpec
-from cache.format.tables import decode_texts
 from pipeline.accounting import VideoAccount
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import count
@@ -172,7 +171,7 @@ def _tracks(split: cache.Split) -> Iterator[Group]:
     columns |= {"intrinsics": tracks.tables["track_intrinsics"], **tracks.extra}
     for first in range(0, len(tracks), ROWS):
         part = slice(first, first + ROWS)
-        genders = decode_texts(tracks.tables["track_gender"][part])
+        genders = tracks.tables.texts("track_gender", part)
         values = {name: values[part] for name, values in columns.items()}
         yield {**_track_columns(split, np.arange(len(tracks))[part]), "gender": genders, **values}
 
@@ -182,7 +181,7 @@ def _track_columns(split: cache.Split, track: Array) -> Group:
     values = {}
     for kind, numbers in (("track", track), ("video", split.tracks.video[track])):
         different, codes = np.unique(numbers, return_inverse=True)
-        names = decode_texts(split.tracks.tables[f"{kind}_name"][different])
+        names = split.tracks.tables.texts(f"{kind}_name", different)
         values[f"{kind}_number"] = pa.array(numbers, pa.int32())
         values[f"{kind}_name"] = pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32()), pa.array(names))
     return values

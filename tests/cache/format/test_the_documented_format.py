@@ -12,7 +12,7 @@ import pytest
 
 import cache
 from cache import SplitWriter, StreamWriter
-from cache.format import layout, shard, tables
+from cache.format import layout, shard
 from cache.storage.local import LocalStore
 from tests.cache.format.documented import (
     Files,
@@ -190,9 +190,9 @@ def test_the_document_names_every_table_with_its_shape_and_type() -> None:
     for name, trailing, dtype, _ in rows_of_table("table", "after the first dimension", "dtype"):
         documented[name.strip("`")] = (trailing, dtype)
     ours = {
-        name: (", ".join(map(str, trailing)), np.dtype(dtype).name) for name, (dtype, trailing) in tables.TABLES.items()
+        name: (", ".join(map(str, trailing)), np.dtype(dtype).name) for name, (dtype, trailing) in layout.TABLES.items()
     }
-    assert documented == ours | dict.fromkeys(tables.TEXTS, ("L", "uint8"))
+    assert documented == ours | dict.fromkeys(layout.TEXTS, ("L", "uint8"))
 
 
 def test_the_document_names_every_key_of_a_split_and_of_a_stream(root: Path) -> None:

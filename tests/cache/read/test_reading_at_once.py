@@ -1,5 +1,6 @@
 """Many readers at once, and little to read with: threads, forked and spawned children, few files, little memory."""
 
+import gc
 import multiprocessing
 import os
 import subprocess
@@ -64,6 +65,7 @@ def random_windows(seed: int, count: int = 20) -> np.ndarray:
 def test_threads_that_share_a_split_read_what_they_asked_for_with_few_open_shards(limit, root, monkeypatch):
     """With three, nearly every window has to close a shard that another thread has just opened."""
     monkeypatch.setattr("cache.read.rows._shard_limit", lambda: limit)
+    gc.collect()  # splits of other tests, whose shards would be closed while this one counts
     before = open_files()
     split = cache.open(root)["toy/train"]  # nothing is open yet: the threads open shards at the same time
     with ThreadPoolExecutor(8) as threads:

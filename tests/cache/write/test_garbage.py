@@ -57,7 +57,7 @@ def test_on_a_full_disk_it_frees_first_and_then_finishes_commits_that_were_cut_o
     stray.parent.mkdir()
     stray.write_bytes(b"shard")
     with monkeypatch.context() as disk:
-        disk.setattr("cache.format.manifest.add_provenance", lambda *_: None)
+        disk.setattr("cache.write.base._add_note", lambda *_: None)
         disk.setattr(LocalStore, "put_small", put)
         disk.setattr("cache.write.base.Journal.add", lambda *_: None)
         with pytest.raises(OSError, match="no space"):
