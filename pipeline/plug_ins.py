@@ -107,11 +107,10 @@ class PageWriter:
     split_of: Callable[[Path], str]  # digest of the split's manifest that a page shows; "" for no page
     write_split: _WriteSplit  # writes a page of some tracks of a split, and returns their number
 
-
-def page_writer() -> PageWriter:
-    """The record of the extension with the command `show`."""
-    pages: PageWriter = load(f"{load_records(COMMANDS, CommandEntry)['show'].module}:PAGES")
-    return pages
+    @staticmethod
+    def load() -> PageWriter:
+        pages: PageWriter = load(f"{load_records(COMMANDS, CommandEntry)['show'].module}:PAGES")
+        return pages
 
 
 class _IsCurrent(Protocol):

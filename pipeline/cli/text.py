@@ -37,15 +37,6 @@ def count(n: int, noun: str) -> str:
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
-def not_counted(videos: int) -> str:
-    """Note for a sum of frames: unreadable videos have an unknown number of frames.
-
-    >>> not_counted(2), not_counted(0)
-    ('; frames of 2 unreadable videos are not counted', '')
-    """
-    return f"; frames of {count(videos, 'unreadable video')} are not counted" if videos else ""
-
-
 def command(*words: str, module: str = "pipeline") -> str:
     """A command to type here: .venv/bin/python -m pipeline status"""
     return shlex.join([python(), "-m", module, *words])

@@ -12,7 +12,7 @@ from pipeline.accounting import NOT_NOW, reason
 from pipeline.cli.command_line import SHARDS_KEPT, Command
 from pipeline.cli.console import DOUBT, IDLE, CommandResult, err
 from pipeline.cli.progress import bar
-from pipeline.cli.text import FEW, command, count, few, not_counted
+from pipeline.cli.text import FEW, command, count, few
 from pipeline.conversion import convert
 from pipeline.conversion.committed import DROP
 from pipeline.conversion.plan import recorded_plan
@@ -61,7 +61,7 @@ def _run(args: argparse.Namespace) -> int:
     with bar(f"convert {plan.name}", err, unit="video") as progress:
         conversion = convert_tracks(plan, args.cfg, progress)
     result.line(f"{plan.name}: {conversion.did or 'converted'} (why: {plan.why})")
-    result.lines(accounting_lines(conversion.totals, conversion.uncounted), indent=2)
+    result.lines(accounting_lines(conversion.totals, conversion.not_counted), indent=2)
     every = command("status", "--all", "--cache", str(args.cache))
     result.lines(few([f"rejected {account.rejection}" for account in conversion.rejected], FEW, every), DOUBT, 2)
     _add_without_rows(result, plan, conversion.totals)
@@ -84,12 +84,12 @@ def _plan(args: argparse.Namespace) -> convert.ConversionPlan:
     return convert.plan_conversion(dataset, args.split, raw=args.raw, root=args.cache, body=body, drop_removed=drop)
 
 
-def accounting_lines(totals: Any, uncounted: int = 0) -> Iterator[str]:
-    """Three lines with found = kept + dropped by reason. uncounted: number of unreadable videos."""
+def accounting_lines(totals: Any, not_counted: str = "") -> Iterator[str]:
+    """Three lines with found = kept + dropped by reason. not_counted: ends the line of frames."""
     for what, dropped in (("videos", "set_aside"), ("tracks", "dropped"), ("frames", "dropped")):
         counts = totals[what]
         release = f" ({totals['known'][what]:,} in the release)" if what in totals["known"] else ""
-        unread = not_counted(uncounted) if what == "frames" else ""
+        unread = not_counted if what == "frames" else ""
         reasons = "".join(f", {n:,} {reason}" for reason, n in counts[dropped].items())
         reasons += f", {n:,} without a track" if (n := counts.get("without_tracks")) else ""
         yield f"{what} {counts['kept']:,} kept of {counts['found']:,}{release}{reasons}{unread}"

@@ -37,12 +37,13 @@ from pipeline.features.plan import missing_rows, stream_label
 from pipeline.features.spec import StreamSpec
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import is_stand_in
-from pipeline.plug_ins import page_writer
+from pipeline.plug_ins import PageWriter
 from pipeline.processes.cluster import DeviceName
 from pipeline.recipe.forecast import forecast_lines, forecasts_of
 from pipeline.recipe.overview import SplitPlan, plan_splits
 from pipeline.recipe.recipe import LAYOUT, Recipe, StepResult, missing_files
-from pipeline.settings.arguments import body_of, cache_option, check_own_folder, from_settings, option_type
+from pipeline.settings.arguments import body_of, cache_option, check_own_folder, from_settings
+from pipeline.settings.file import option_type
 from pipeline.settings.sections import Settings, detector_of
 
 NO_DETECTOR: Final = "none"
@@ -308,7 +309,7 @@ def _extract(prepared: Preparation, plan: SplitPlan) -> None:
 def _show(prepared: Preparation, plan: SplitPlan) -> None:
     recipe, split = plan.recipe, _committed(plan)
     page = prepared.page(recipe)
-    pages = page_writer()
+    pages = PageWriter.load()
     if split is None or not len(split.tracks) or pages.split_of(page) == split.manifest["digest"]:
         return
     page.parent.mkdir(parents=True, exist_ok=True)
@@ -355,7 +356,7 @@ def _print_summary(prepared: Preparation, plans: Sequence[SplitPlan], printed: S
         for text in accounting_lines(split.manifest["accounting"]):
             out.print(f"  {plain(text)}")
         out.print(f"  features {plain(', '.join(streams)) or 'none'}")
-        if page_writer().split_of(page := prepared.page(recipe)) == split.manifest["digest"]:
+        if PageWriter.load().split_of(page := prepared.page(recipe)) == split.manifest["digest"]:
             out.print(f"  page {plain(from_here(page))}")
         n_rejected, messages = rejected_videos(split)
         for text in few([_once(text, recipe.raw, printed) for text in messages], FEW, command("status", "--all", *at)):

@@ -57,6 +57,11 @@ class Conversion:
         removed = [f"{len(self.plan.removed):,} removed"] if self.plan.removed else []
         return ", ".join([f"{count(self.read, 'video')} read", *removed, f"{self.unchanged:,} unchanged"])
 
+    @property
+    def not_counted(self) -> str:
+        """Note for the sum of frames: `; frames of 2 unreadable videos are not counted`, or ""."""
+        return f"; frames of {count(self.uncounted, 'unreadable video')} are not counted" if self.uncounted else ""
+
 
 def convert(
     plan: ConversionPlan,

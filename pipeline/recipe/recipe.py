@@ -15,7 +15,7 @@ import cache
 from pipeline import datasets
 from pipeline.cli.console import DONE, DOUBT, IDLE, line, out, plain
 from pipeline.cli.progress import Progress
-from pipeline.cli.text import FEW, command, count, few, from_here, not_counted
+from pipeline.cli.text import FEW, command, count, few, from_here
 from pipeline.conversion import convert
 from pipeline.datasets.base import Dataset
 from pipeline.detect import DetectionResources, Detector
@@ -220,7 +220,7 @@ def _summarize_conversion(done: convert.Conversion) -> str:
     if rejected := sum(n for reason, n in videos["set_aside"].items() if reason not in harmless):
         without.append(f"[yellow]{rejected:,} rejected[/yellow]")
     dropped = ", ".join(f"{n:,} {reason}" for reason, n in frames["dropped"].items())
-    dropped = (dropped + not_counted(done.uncounted)).removeprefix("; ")
+    dropped = (dropped + done.not_counted).removeprefix("; ")
     return (
         (f"{done.did}: " if done.did else "")
         + count(videos["kept"], "video")

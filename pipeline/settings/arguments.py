@@ -10,7 +10,7 @@ import argparse
 import errno
 import os
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Final, get_args, get_type_hints
 
@@ -19,10 +19,10 @@ from pipeline import datasets
 from pipeline.cli.console import DOUBT, err, plain
 from pipeline.cli.text import error_text, from_here
 from pipeline.datasets.base import Dataset, globs
-from pipeline.errors import ConfigError, PipelineError, expected
+from pipeline.errors import ConfigError, PipelineError
 from pipeline.files.raw import files, is_stand_in
 from pipeline.settings import sections
-from pipeline.settings.file import LUIGI, note, parse_overrides, settings_file, value_of
+from pipeline.settings.file import LUIGI, note, option_type, parse_overrides, settings_file
 from pipeline.settings.schema import TYPES
 from pipeline.settings.sections import Settings, declared_names
 
@@ -130,18 +130,6 @@ def setting_options(sub: argparse.ArgumentParser, section: str, *keys: str, grou
             about |= {"type": option_type(hints[key]), "metavar": key.split("_")[-1].upper()}
         (group or sub).add_argument(f"--{key.replace('_', '-')}", **about)
     from_settings(sub, **{key: f"{section}.{key}" for key in keys})
-
-
-def option_type(hint: Any) -> Callable[[str], Any]:
-    """Type for argparse: text as a setting of this type."""
-
-    def parse(text: str) -> Any:
-        try:
-            return value_of(hint, text, Path())
-        except (ValueError, ConfigError) as error:
-            raise argparse.ArgumentTypeError(f"{expected(error)}, found {text!r}") from error
-
-    return parse
 
 
 def complete(args: argparse.Namespace) -> None:

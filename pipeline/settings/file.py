@@ -14,6 +14,7 @@ crop = size:256 region:256x192                  CropPolicy: name:value; empty: t
 
 from __future__ import annotations
 
+import argparse
 import functools
 import io
 import os
@@ -105,7 +106,7 @@ class Section(dict[str, str]):
         for key in (field.name for field in fields(spec) if field.name in self):
             text = self[key]
             try:
-                values[key] = value_of(hints[key], text, self.file.resolve().parent)
+                values[key] = _value_of(hints[key], text, self.file.resolve().parent)
             except (ValueError, ConfigError) as error:
                 raise ConfigError(f"{self.where(key)} = {' '.join(text.split())}: {expected(error)}") from error
         return values
@@ -160,10 +161,10 @@ class SettingsFile:
         return SettingsFile(self.path, sections)
 
 
-def value_of(hint: Any, text: str, base: Path) -> Any:
+def _value_of(hint: Any, text: str, base: Path) -> Any:
     """Parse a text as this type. Paths are relative to `base`. Raises ValueError for invalid texts.
 
-    >>> value_of(tuple[str, ...], "amass/train 3dpw/train", Path()), value_of(int | None, "none", Path())
+    >>> _value_of(tuple[str, ...], "amass/train 3dpw/train", Path()), _value_of(int | None, "none", Path())
     (('amass/train', '3dpw/train'), None)
     """
     origin, arguments = get_origin(hint), get_args(hint)
@@ -171,18 +172,18 @@ def value_of(hint: Any, text: str, base: Path) -> Any:
         parsed = hint.parse(text)
         return parsed.below(base) if hasattr(parsed, "below") else parsed
     if origin is tuple:
-        return tuple(value_of(arguments[0], word, base) for word in text.split())
+        return tuple(_value_of(arguments[0], word, base) for word in text.split())
     if origin is Mapping:
         pairs = [word.partition(":") for word in text.split()]
-        values = {name: value_of(arguments[1], value, base) for name, _, value in pairs if name and value}
+        values = {name: _value_of(arguments[1], value, base) for name, _, value in pairs if name and value}
         if len(values) < len(pairs):
             raise ValueError("expected name:value pairs with spaces between, each name once")
         return values
     if origin is Annotated and get_args(arguments[0]):  # X | None with a description
-        return value_of(arguments[0], text, base)
+        return _value_of(arguments[0], text, base)
     if NoneType in arguments:
         inner = next(argument for argument in arguments if argument is not NoneType)
-        return None if text in ("", "none") else value_of(inner, text, base)
+        return None if text in ("", "none") else _value_of(inner, text, base)
     if not text:
         raise ValueError("expected a value, found none")
     if hint in (Path, cache.Root):
@@ -191,6 +192,18 @@ def value_of(hint: Any, text: str, base: Path) -> Any:
         place = cache.place_of(text) if hint == cache.Root else Path(text)
         return place if isinstance(place, str) else base / place.expanduser()
     return _adapter(hint).validate_python(text)
+
+
+def option_type(hint: Any) -> Callable[[str], Any]:
+    """Type for argparse: text as a setting of this type."""
+
+    def parse(text: str) -> Any:
+        try:
+            return _value_of(hint, text, Path())
+        except (ValueError, ConfigError) as error:
+            raise argparse.ArgumentTypeError(f"{expected(error)}, found {text!r}") from error
+
+    return parse
 
 
 def settings_file() -> Path:
