@@ -100,6 +100,7 @@ def convert(
         keys = {video.name: plan.stamps[video.name] for video in plan.append}
         writer.begin(drop=plan.drop, invalidate=plan.invalidate, keys=keys)
         digests, measured, stay = _append_videos(plan, writer, read, strict=strict, progress=progress)
+        bare = _keep_renamed(plan, writer)
         accounts = _accounts(writer)
         totals = Accounting(accounts).totals(None if plan.reader["stand_in"] else plan.dataset.totals.get(plan.split))
         unusable = {name: a.rejection for name, a in stay.items() if _loses_rows(writer.committed_videos[name], a)}
@@ -109,7 +110,7 @@ def convert(
         entries["keypoints"] = plan.dataset.keypoints_from
         before = plan.committed.provenance if plan.committed is not None else {}
         writer.commit(entries, note={"measured": measured or speed_of(before)})
-    plan = replace(plan, unusable={**plan.unusable, **unusable})
+    plan = replace(plan, unusable={**plan.unusable, **unusable}, missing={**plan.missing, **bare})
     appended = {video.name for video in plan.append}
     failed = [account for account in accounts if is_failure(plan.dataset, account)]
     rejected = [account for account in failed if account.name in appended - stay.keys()]
@@ -237,6 +238,22 @@ def _stays(plan: ConversionPlan, video: ReadVideo, committed: cache.VideoEntry |
 def _loses_rows(committed: cache.VideoEntry, account: VideoAccount) -> bool:
     """Whether a video has rows, and its content is rejected now."""
     return bool(committed.account.get("tracks_kept")) and account.set_aside != NOT_NOW
+
+
+def _keep_renamed(plan: ConversionPlan, writer: cache.SplitWriter) -> dict[str, str]:
+    """Keep renamed videos with rows that have none under their new names, such as clips without their keypoint file.
+
+    Returns their names -> their new names and why, as `ConversionPlan.missing`.
+    """
+    now = {account.name: account for account in _accounts(writer)} if plan.renamed else {}
+    bare = {
+        old: f"rows under its new name {name}{f': {now[name].set_aside}' if now[name].set_aside else ''}"
+        for name, old in plan.renamed.items()
+        if not plan.drop_removed and not now[name].tracks_kept and writer.committed_videos[old].account["tracks_kept"]
+    }
+    for old in bare:
+        writer.keep(old)
+    return bare
 
 
 def _accounts(writer: cache.SplitWriter) -> list[VideoAccount]:

@@ -81,7 +81,13 @@ def test_a_folder_of_clips_in_one_command_and_what_happens_to_it(terminal: Termi
     types(prepare, r"1 clip: 42 persons", r"1 video read, 2 unchanged", r"42 rows in")
     assert features(terminal) == 123
     (clips / "a.mp4").rename(clips / "renamed.mp4")
-    types(prepare, r"1 renamed", r"renamed a\.mp4 -> renamed\.mp4", r"40 rows carried over")
+    bare = prepare.replace("--detector red", "--detector none")
+    lost = r"a\.mp4 \(without rows under its new name renamed\.mp4: no_keypoints\)"
+    types(bare, rf"1 video missing .*the rows are kept: {lost}", code=1)
+    types(bare, r"1 video missing .*the rows are kept: a\.mp4\.", code=1)
+    (clips / "keypoints/a.mp4.json").rename(clips / "keypoints/renamed.mp4.json")
+    types(bare, r"1 renamed", r"renamed a\.mp4 -> renamed\.mp4", r"40 rows carried over")
+    types(prepare, r"up to date \(3 videos, means\)")
     page = (terminal.folder / "out/cache-videos-train.html").read_text()
     assert "renamed.mp4/0" in page
     assert "a.mp4/0" not in page
