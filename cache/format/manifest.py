@@ -19,22 +19,7 @@ from typing import Any, Final
 from cache.errors import AccessDenied, CacheError
 from cache.format import layout
 from cache.format.extra import ExtraColumn
-from cache.format.layout import (
-    COLUMNS,
-    FEATURES,
-    FORMAT,
-    IN_PLACE,
-    JOURNAL,
-    PROVENANCE,
-    STAGED,
-    TAG_COPIED,
-    TAGS,
-    ColumnSpec,
-    Geometry,
-    canonical,
-    stream_columns,
-    stream_of,
-)
+from cache.format.layout import COLUMNS, FEATURES, STAGED, TAG_COPIED, TAGS, ColumnSpec, Geometry
 from cache.format.shard import REPAIR, ShardFile, ShardLayout
 from cache.storage.base import Bytes, Etag, Store
 
@@ -58,7 +43,7 @@ class Place:
     @property
     def base(self) -> str:
         """The folder that the manifest's file names are relative to."""
-        return self.split if self.stream is None else f"{self.split}/{layout.FEATURES}"
+        return self.split if self.stream is None else f"{self.split}/{FEATURES}"
 
     @property
     def home(self) -> str:
@@ -79,7 +64,7 @@ class Place:
 
     @property
     def journal(self) -> str:
-        return f"{self.writing}/{JOURNAL}"
+        return f"{self.writing}/{layout.JOURNAL}"
 
     @property
     def staged_shard(self) -> str:
@@ -90,7 +75,7 @@ class Place:
 
     def journals(self) -> list[str]:
         """Names of journals and checkpoints in `writing`, from which the next writer continues."""
-        prefixes = (JOURNAL, layout.CHECKPOINT)
+        prefixes = (layout.JOURNAL, layout.CHECKPOINT)
         return [name for name in self.store.list_names(self.writing) if name.startswith(prefixes)]
 
     def array(self, name: str) -> str:
@@ -146,13 +131,13 @@ class Place:
             manifest = json.loads(text)
             written_as = manifest["format"]
             body = {key: value for key, value in manifest.items() if key != "digest"}
-            intact = manifest["digest"] == sha256(canonical(body))
+            intact = manifest["digest"] == sha256(layout.canonical(body))
         except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
             other = f"something else ({error})"
             raise CacheError.at(file, expected="a manifest in JSON", found=other, do=do) from error
-        if written_as != FORMAT:  # before the digest, which another format may define otherwise
+        if written_as != layout.FORMAT:  # before the digest, which another format may define otherwise
             held_format, do = f"format {written_as!r}", "Use the version that wrote it."
-            raise CacheError.at(file, expected=f"format {FORMAT!r}", found=held_format, do=do)
+            raise CacheError.at(file, expected=f"format {layout.FORMAT!r}", found=held_format, do=do)
         if not intact:
             raise CacheError.at(file, expected="its own digest to match", found="changed content", do=do)
         try:
@@ -187,7 +172,7 @@ class Place:
     def is_staged(self, manifest: Mapping[str, Any]) -> bool:
         """Whether the manifest's small files are still to be copied into place."""
         staged = self.store.list_names(self.staging(manifest["digest"]))
-        return bool(staged) and IN_PLACE not in staged
+        return bool(staged) and layout.IN_PLACE not in staged
 
     def has_unfinished_commit(self) -> bool:
         """Whether a killed writer has left files that the next one finishes or removes, even without new rows."""
@@ -201,7 +186,7 @@ class Place:
     def read_notes(self) -> dict[str, Any]:
         """Read the notes of all commits, by their manifests' digests; {} when the file is missing or damaged."""
         try:
-            notes: dict[str, Any] = json.loads(self.store.read(f"{self.home}/{PROVENANCE}"))["commits"]
+            notes: dict[str, Any] = json.loads(self.store.read(f"{self.home}/{layout.PROVENANCE}"))["commits"]
             return notes if all(isinstance(entry, dict) for entry in notes.values()) else {}
         except (ValueError, OSError, TypeError, KeyError, AttributeError):
             return {}
@@ -260,7 +245,7 @@ class Commit:
         """The columns that its manifest may name: a split's, or a stream's."""
         held = self.manifest
         if "stream" in held:
-            return stream_columns(held["stream"], held["dim"], held["dtype"])
+            return layout.stream_columns(held["stream"], held["dim"], held["dtype"])
         return {**COLUMNS, **{c.name: c.spec for c in ExtraColumn.from_manifest(held).values() if c.per == "row"}}
 
     def column_metadata(self, name: str) -> bytes | None:
@@ -312,7 +297,7 @@ def _problem_of(manifest: Mapping[str, Any], place: Place) -> str:
 def rows_record(split: Mapping[str, Any], shard: int) -> str:
     """The identity of a shard's rows: 16 hex digits over the records of all its columns; "" without rows."""
     records = {name: of_column[str(shard)] for name, of_column in split["shards"].items() if str(shard) in of_column}
-    return sha256(canonical(records))[:16] if records else ""
+    return sha256(layout.canonical(records))[:16] if records else ""
 
 
 def shard_rows(manifest: Mapping[str, Any], shard: int) -> range:
@@ -360,7 +345,7 @@ def tag_notes(store: Store) -> list[str]:
 def stream_folders(store: Store, split: str) -> list[str]:
     """All folders of a split that may be streams, committed or not."""
     home = f"{split}/{FEATURES}"
-    names = [name for name in store.list_names(home) if layout.is_name(name) and stream_of(name) == name]
+    names = [name for name in store.list_names(home) if layout.is_name(name) and layout.stream_of(name) == name]
     return [name for name in names if not store.exists(f"{home}/{name}")]  # a file is the user's, or the group's own
 
 

@@ -156,11 +156,6 @@ def size_of(record: str) -> int:
     return int(record.partition(":")[0])
 
 
-def has_size(store: Store, key: str, text: str) -> bool:
-    """Whether there is a shard file of the size in its record."""
-    return store.size(key) == size_of(text)
-
-
 def damage(file: str, expected: str, found: str) -> CacheError:
     """The error for a shard that is not what its manifest says."""
     return CacheError.at(file, expected=expected, found=found, do=REPAIR)

@@ -28,11 +28,11 @@ def open_lazily(commit: Commit, array: str, check_current: Callable[[], None]) -
     trailing = tuple(metadata["shape"][1:])
     named = [shard_key("", int(shard), trailing)[1:] for shard in commit.manifest["shards"][array]]
     store, folder = commit.place.store, commit.place.array(array)
-    strict = StrictStore(store.zarr(folder), store.location(folder), named, check_current)
+    strict = _StrictStore(store.zarr(folder), store.location(folder), named, check_current)
     return zarr.Array(zarr.AsyncArray(metadata=metadata, store_path=StorePath(strict)))
 
 
-class StrictStore(WrapperStore[Any]):
+class _StrictStore(WrapperStore[Any]):
     """One array's folder, read-only. Raises for missing shards among `named`; `location` is for messages."""
 
     def __init__(

@@ -54,16 +54,8 @@ class Rows(ABC):
     """
 
     @staticmethod
-    def open(
-        store: Store,
-        array: str,
-        layout: ShardLayout,
-        n_rows: int,
-        records: Mapping[str, str],
-        check_current: Callable[[], None],
-    ) -> Rows:
-        kind = _RangedRows if isinstance(store, ObjectStore) else _MappedRows
-        return kind(store, array, layout, n_rows, records, check_current)
+    def kind(store: Store) -> type[Rows]:
+        return _RangedRows if isinstance(store, ObjectStore) else _MappedRows
 
     def __init__(
         self,

@@ -173,7 +173,8 @@ class Split(OpenSplit):
         runs = self.runs_with(names)
         windows = windows_of(runs, seqlen=seqlen, stride=stride, tail=tail)
         if not len(windows) and len(self.runs):
-            longest = f"the longest run of consecutive frames{' with ' * bool(names)}{', '.join(names)}"
+            with_streams = f" with {', '.join(names)}" if names else ""
+            longest = f"the longest run of consecutive frames{with_streams}"
             n_rows = np.diff(runs).max(initial=0)
             warnings.warn(f"{self.name}: no windows of {seqlen} frames: {longest} has {n_rows}", stacklevel=2)
         return windows

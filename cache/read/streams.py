@@ -49,7 +49,8 @@ def open_column(commit: Commit, array: str, check_current: Callable[[], None]) -
             f"cache.delete_stream(root, {split!r}, {stream!r}), or use an earlier version."
         )
     layout, records = ShardLayout(spec, Geometry(**held["geometry"])), held["shards"][array]
-    return Rows.open(place.store, place.array(array), layout, int(held["extent"]), records, check_current)
+    kind = Rows.kind(place.store)
+    return kind(place.store, place.array(array), layout, int(held["extent"]), records, check_current)
 
 
 class OpenStream:

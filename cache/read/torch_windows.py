@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import hashlib
 import os
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,20 +16,33 @@ from cache.errors import CacheChanged, CacheError
 from cache.windows import Ints, Tail
 
 if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
+
     from cache.read.split import Split
 
 Item = dict[str, torch.Tensor]
 
 
+class Reading(NamedTuple):
+    """What is read of each window: arguments of `Split.read`."""
+
+    stream: str | None
+    fields: Sequence[str] | None
+    dtype: DTypeLike | Mapping[str, DTypeLike]
+    streams: Sequence[str] | None
+    history: Mapping[str, int] | None
+
+
 class TorchWindows(Dataset[Item]):
     """The windows of one or more splits: see `cache.torch_windows`. Workers open the splits again."""
 
-    def __init__(self, splits: Sequence[Split], seqlen: int, stride: int, tail: Tail, reading: dict[str, Any]) -> None:
+    def __init__(self, splits: Sequence[Split], seqlen: int, stride: int, tail: Tail, reading: Reading) -> None:
         self._splits, self._reading, self._process = tuple(splits), reading, os.getpid()
         self._arguments = (seqlen, stride, tail, reading)
         self.seqlen = seqlen
-        by = {"streams": reading["streams"]} if reading["streams"] is not None else {"stream": reading["stream"]}
-        starts: list[Ints] = [split.windows(seqlen, stride, tail=tail, **by)[:, 0] for split in self._splits]
+        starts: list[Ints] = [
+            split.windows(seqlen, stride, reading.stream, tail, streams=reading.streams)[:, 0] for split in self._splits
+        ]
         self._starts = np.concatenate(starts) if starts else np.zeros(0, np.int64)
         self._stops = np.cumsum([len(rows) for rows in starts], dtype=np.int64)
         if len(starts) > 1:
@@ -69,7 +82,8 @@ class TorchWindows(Dataset[Item]):
 
     def _read(self, number: int, starts: Ints) -> dict[str, Any]:
         windows = np.stack([starts, starts + self.seqlen], axis=1)
-        return self._splits[number].read(windows, **self._reading)
+        stream, fields, dtype, streams, history = self._reading
+        return self._splits[number].read(windows, stream, fields, dtype, streams=streams, history=history)
 
     def _require_equal_shapes(self, first_windows: Sequence[tuple[int, Ints]]) -> None:
         """Compare the shapes of a window of each split, by its number."""
@@ -86,7 +100,7 @@ class TorchWindows(Dataset[Item]):
 
 
 def _again(
-    splits: Sequence[Split], seqlen: int, stride: int, tail: Tail, reading: dict[str, Any], identity: str
+    splits: Sequence[Split], seqlen: int, stride: int, tail: Tail, reading: Reading, identity: str
 ) -> TorchWindows:
     dataset = TorchWindows(splits, seqlen, stride, tail, reading)
     if dataset._identity != identity:

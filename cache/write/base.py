@@ -17,17 +17,8 @@ from typing import Any, ClassVar, Final, Self
 import google_crc32c
 
 from cache.errors import CacheError
-from cache.format.layout import (
-    FORMAT,
-    IN_PLACE,
-    PROVENANCE,
-    STAGED,
-    STREAM_ARRAYS,
-    canonical,
-    check_names,
-    fingerprint,
-    json_file,
-)
+from cache.format import layout
+from cache.format.layout import IN_PLACE, PROVENANCE, STAGED, json_file
 from cache.format.manifest import Commit, Place, has_shards, places_of, sha256, tag_notes
 from cache.format.shard import size_of
 from cache.storage import store_at
@@ -46,7 +37,7 @@ class Journal:
 
     def start(self, head: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Continue the journal with exactly this head, or begin it. Returns its intact records."""
-        self._home = f"{self._folder}/{fingerprint(head)[:16]}"
+        self._home = f"{self._folder}/{layout.fingerprint(head)[:16]}"
         files = self._store.read_many(self._store.files(self._home))
         records: list[dict[str, Any]] = []
         while (file := files.get(self._key(len(records)))) is not None:
@@ -167,8 +158,8 @@ def publish(
     """
     if before is not None and not has_shards(entries, before.manifest["shards"]):
         _refuse_for_tags(place)
-    body = {"format": FORMAT, **entries, "files": {name: sha256(data) for name, data in files.items()}}
-    manifest = {**body, "digest": sha256(canonical(body))}
+    body = {"format": layout.FORMAT, **entries, "files": {name: sha256(data) for name, data in files.items()}}
+    manifest = {**body, "digest": sha256(layout.canonical(body))}
     if before is None or manifest["digest"] != before.digest:
         _add_note(place, manifest["digest"], note, started)
         staging = place.staging(manifest["digest"])
@@ -240,7 +231,7 @@ def finish_commits(root: Root, split: str) -> None:
 
 def delete_stream(root: Root, split: str, stream: str) -> None:
     """Delete a stream if it exists, committed or not. Raises CacheError when it has a writer."""
-    check_names(split, stream)
+    layout.check_names(split, stream)
     store = store_at(root)
     place = Place(store, split, stream)
     if not store.list_names(place.home):
@@ -250,7 +241,7 @@ def delete_stream(root: Root, split: str, stream: str) -> None:
         # Without its manifest, no reader finds the stream; without zarr.json, its manifest is not lost.
         store.remove([place.manifest, f"{place.home}/zarr.json"])
         # The array whose folder has the lock goes last: else another writer could begin while arrays are removed.
-        store.remove([place.array(f"{stream}{part}") for part in reversed(STREAM_ARRAYS)])
+        store.remove([place.array(f"{stream}{part}") for part in reversed(layout.STREAM_ARRAYS)])
 
 
 def invalidate(root: Root, split: str, stream: str | None, numbers: Collection[int]) -> None:
@@ -258,7 +249,7 @@ def invalidate(root: Root, split: str, stream: str | None, numbers: Collection[i
 
     Raises CacheError when the stream or split is missing or has a writer.
     """
-    check_names(split, stream)
+    layout.check_names(split, stream)
     place = Place(store_at(root), split, stream)
     with place.store.lock(place.writing):
         recover(place)

@@ -9,28 +9,15 @@ from functools import partial
 from typing import Final
 
 from cache.errors import AccessDenied, CacheError
-from cache.format.layout import (
-    CHECKPOINT,
-    COLUMNS,
-    FEATURES,
-    PROVENANCE,
-    STAGED,
-    STAGED_SHARD,
-    STREAM_ARRAYS,
-    TABLES,
-    TAG_COPIED,
-    TAGS,
-    TEMPORARY_SHARD,
-    TEXTS,
-    stream_of,
-)
+from cache.format import layout
+from cache.format.layout import FEATURES, PROVENANCE, STAGED, TAG_COPIED, TAGS, TEMPORARY_SHARD, stream_of
 from cache.format.manifest import Commit, Place, places_of, split_folders, tag_notes
 from cache.read.split import require_cache
 from cache.storage.base import Root, Store
 from cache.write.base import recover
 
 GRACE: Final = 24 * 3600.0  # s: in an object store, what is younger may be of a running writer
-_TABLES: Final = frozenset({*TABLES, *TEXTS})
+_TABLES: Final = frozenset({*layout.TABLES, *layout.TEXTS})
 _IN_SPLIT: Final = 2  # slashes in a key below <dataset>/<split>/
 
 
@@ -152,14 +139,14 @@ def find_unreferenced(place: Place, commit: Commit | None, *, unfinished: bool) 
     names, writing = store.list_names(place.home), store.list_names(place.writing)
     yield from (f"{place.writing}/{name}" for name in writing if name.startswith("."))  # of a killed write
     # Without a checkpoint that names them, shards that were staged and not accepted are of no use to the next writer.
-    if unfinished or not any(name.startswith(CHECKPOINT) for name in writing):
-        yield from (f"{place.writing}/{name}" for name in writing if name.startswith(STAGED_SHARD))
+    if unfinished or not any(name.startswith(layout.CHECKPOINT) for name in writing):
+        yield from (f"{place.writing}/{name}" for name in writing if name.startswith(layout.STAGED_SHARD))
     if unfinished:
         if commit is None and PROVENANCE in names:  # of a commit that was never made
             yield f"{place.home}/{PROVENANCE}"
         yield from (f"{place.writing}/{name}" for name in (*place.journals(), TEMPORARY_SHARD) if name in writing)
         named = {} if commit is None else commit.manifest["shards"]
-        of_stream = [f"{place.stream}{part}" for part in STREAM_ARRAYS]
+        of_stream = [f"{place.stream}{part}" for part in layout.STREAM_ARRAYS]
         for name in _columns_on_disk(place, commit) if is_split else of_stream:
             array = place.array(name)
             if name in named:
@@ -180,7 +167,7 @@ def find_unreferenced(place: Place, commit: Commit | None, *, unfinished: bool) 
 
 def _columns_on_disk(place: Place, commit: Commit | None) -> list[str]:
     """The columns that a split may have, and folders that hold only shards: extra columns of a killed writer."""
-    store, known = place.store, {*COLUMNS, *_TABLES, *({} if commit is None else commit.columns)}
+    store, known = place.store, {*layout.COLUMNS, *_TABLES, *({} if commit is None else commit.columns)}
     strange = [name for name in store.list_names(place.home) if name not in known]
     shards_alone = [name for name in strange if store.list_names(place.array(name)) == ["c"]]
     return [name for name in known if name not in _TABLES] + shards_alone

@@ -326,7 +326,7 @@ class SplitWriter(Writer):
                 for name, spec in self._columns.items() if filled else ():
                     rows_of, records = ShardLayout(spec, self._geometry), {str(shard): files[shard][name]}
                     array, n_rows = self.place.array(name), (shard + 1) * size
-                    rows = Rows.open(self._store, array, rows_of, n_rows, records, lambda: None)
+                    rows = Rows.kind(self._store)(self._store, array, rows_of, n_rows, records, lambda: None)
                     rows.read(np.array([shard * size]), filled, self._buffers[name][None, :filled])
                 break
             except CacheError:  # damaged: only the shards before it count as finished
