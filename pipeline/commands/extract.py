@@ -150,7 +150,7 @@ def _spec(
     """
     kind = options.name
     before = committed if _recorded_kind(committed, stream) == kind and not args.replace else None
-    if before is not None and (recorded := StreamSpec.recorded(before, stream)) is not None:
+    if before is not None and (recorded := StreamSpec.from_manifest(before, stream)) is not None:
         found = streams.find(kind)
         return replace(recorded, stream=configure([options], found, functools.partial(replace, recorded.stream)))
     spec = stream_of(args.cfg.source, stream, kind, options)

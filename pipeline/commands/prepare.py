@@ -291,13 +291,13 @@ def _convert(prepared: Preparation, plan: SplitPlan) -> None:
     replace(result, details=details, warnings=()).report("convert", recipe.name)  # the summary has the warnings
 
 
-def _committed(plan: SplitPlan) -> cache.Split | None:
+def _split_now(plan: SplitPlan) -> cache.Split | None:
     """The split as it is now: a plan with nothing to do has opened it."""
     return plan.committed if plan.up_to_date else committed_split(plan.recipe.root, plan.name)
 
 
 def _extract(prepared: Preparation, plan: SplitPlan) -> None:
-    recipe, split = plan.recipe, _committed(plan)
+    recipe, split = plan.recipe, _split_now(plan)
     if plan.up_to_date or split is None or not split.manifest["rows"]:  # conversion has reported the latter
         return
     if upcoming := recipe.plan_extraction():
@@ -307,7 +307,7 @@ def _extract(prepared: Preparation, plan: SplitPlan) -> None:
 
 
 def _show(prepared: Preparation, plan: SplitPlan) -> None:
-    recipe, split = plan.recipe, _committed(plan)
+    recipe, split = plan.recipe, _split_now(plan)
     page = prepared.page(recipe)
     pages = PageWriter.load()
     if split is None or not len(split.tracks) or pages.split_of(page) == split.manifest["digest"]:
@@ -345,7 +345,7 @@ def _print_summary(prepared: Preparation, plans: Sequence[SplitPlan], printed: S
     n_flaws, with_features, n_rows = 0, "", 0
     at = ["--cache", str(prepared.args.cache)]
     for plan in plans:
-        recipe, split = plan.recipe, _committed(plan)
+        recipe, split = plan.recipe, _split_now(plan)
         if split is None:
             continue
         missing = {stream: missing_rows(split, stream).rows for stream in split.streams}

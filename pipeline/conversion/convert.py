@@ -301,7 +301,7 @@ class _Doubts:
         changed = recorded.keys() & {*plan.changed}
         for video in plan.append:
             if video.name in changed and (labels := labels_of(plan.raw, video)) is not None:
-                same = changes.unchanged(recorded[video.name], plan.stamps[video.name])
+                same = changes.same_inputs(recorded[video.name], plan.stamps[video.name])
                 path, clip = (changes.utf8(str(file)) for file in (labels.relative_to(plan.raw), video.files[0]))
                 if path in same and clip not in same:
                     self._stale[video.name] = f"the clip has changed, and {path} has not: are these its keypoints?"

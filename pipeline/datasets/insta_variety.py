@@ -100,7 +100,7 @@ class InstaVariety(ClipDataset):
     def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None) -> Sequence[Track]:
         if video.span is None:
             tracks = clip_tracks(self, raw, split, video, account, ANY_CLIP)
-            return [_without_fit(track) for track in tracks] if self.fits else tracks
+            return [_drop_fit(track) for track in tracks] if self.fits else tracks
         start, stop = video.span
         source = RecordPictures(raw, video.files[0].as_posix(), start, stop - start)
         label = _Label(raw / video.files[0], video.name.rpartition("/")[2], source.features())
@@ -136,7 +136,7 @@ class InstaVariety(ClipDataset):
         return [track]
 
 
-def _without_fit(track: Track) -> Track:
+def _drop_fit(track: Track) -> Track:
     pose, betas = (np.zeros((len(track.frame_index), n), np.float32) for n in (N_POSE, N_BETAS))
     return replace(track, pose=pose, betas=betas, has_smpl=np.zeros(len(pose), np.bool_))
 

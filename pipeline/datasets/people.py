@@ -100,7 +100,7 @@ def people(
     if detections.boxes_alone:
         select = selection.boxes
     else:
-        select = selection.visible if rules.cleaning is None else selection.cleaned
+        select = selection.visible if rules.cleaning is None else selection.clean_parts
     identified = _identify(detections, account, max_gap, cuts)
     taken = {name for name, _ in identified}
     for name, members in identified:
@@ -140,7 +140,7 @@ class _Selection:
         """The frames with at least MIN_VISIBLE joints."""
         yield self._smooth(frame_index, kp_2d, (kp_2d[..., 2] > 0).sum(axis=1) >= MIN_VISIBLE)
 
-    def cleaned(self, frame_index: Ints, kp_2d: Doubles) -> Iterator[_PersonTrack]:
+    def clean_parts(self, frame_index: Ints, kp_2d: Doubles) -> Iterator[_PersonTrack]:
         """The parts that `rules.cleaning` leaves."""
         parts, dropped = clean(kp_2d[..., 2] > 0, joint_names(self.skeleton), self.rules.cleaning)
         for reason, rows in dropped.items():

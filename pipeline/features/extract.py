@@ -121,7 +121,7 @@ class _StreamExtraction:
         spec, resources = self.plan.spec, self._resources
         if self._scheduler is None and not resources.processes:
             return _provenance(spec, resources, None)
-        with connect_workers(self._scheduler, resources.processes, _shared(self._split, spec)) as workers:
+        with connect_workers(self._scheduler, resources.processes, _shared_folder(self._split, spec)) as workers:
             return workers.run_one(functools.partial(_provenance, spec, resources, None))
 
     def open(self, stack: ExitStack) -> Output[Counts]:
@@ -214,7 +214,7 @@ class _ParallelRun:
         if not target:
             return
         rows, n_done = self._split.rows_by_shard(), 0
-        shared = _shared(self._split, self._share.specs[0])
+        shared = _shared_folder(self._split, self._share.specs[0])
         with connect_workers(self._scheduler, self._share.resources.processes, shared) as workers:
             agreed = workers.run_one(self._share.provenance)
             n = workers.number()
@@ -237,7 +237,7 @@ class _ParallelRun:
         self.meter.stop()
 
 
-def _shared(split: Split, spec: StreamSpec) -> Path | None:
+def _shared_folder(split: Split, spec: StreamSpec) -> Path | None:
     """The folder that all workers must see."""
     return raw_folder(split, spec.raw) if spec.stream.reads.crops else None
 

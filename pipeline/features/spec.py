@@ -56,7 +56,7 @@ class StreamSpec:
     raw: Path | None = None  # the raw folder now; None: as recorded
 
     @classmethod
-    def recorded(
+    def from_manifest(
         cls, committed: Split, stream: str, *, raw: Path | None = None, weights: WeightsSpec | None = None
     ) -> StreamSpec | None:
         """A stream as recorded in its manifest; None if its weights are missing.

@@ -182,7 +182,7 @@ def _has_other_keys(todo: ConversionPlan | None, committed: cache.Split, name: s
     if todo is None or not todo.changed or name not in committed.streams:
         return False
     try:
-        spec = spec or StreamSpec.recorded(committed, name)
+        spec = spec or StreamSpec.from_manifest(committed, name)
         if spec is None:
             return False
         if not has_current_keys(committed, name, spec.stream):

@@ -142,7 +142,7 @@ def recompute(
         for stream in split.streams:
             with bars(f"recompute {name}, {stream}") as progress:
                 try:
-                    spec = StreamSpec.recorded(split, stream, raw=raw, weights=weights)
+                    spec = StreamSpec.from_manifest(split, stream, raw=raw, weights=weights)
                     if why := _why_not(split, stream, spec):
                         recomputed.skipped.append(_Skipped(name, stream, why))
                         continue

@@ -142,7 +142,7 @@ def lost_input(was: Stamp | None, now: Stamp) -> str:
     return "" if after - before else min(before - after, default="")
 
 
-def unchanged(was: Stamp | None, now: Stamp) -> set[str]:
+def same_inputs(was: Stamp | None, now: Stamp) -> set[str]:
     """Paths of a video's files and folders that have the same sizes, counts and times in both stamps."""
     before = _parse_stored(was) or {}
     return {path for path, file in parse(now).items() if before.get(path) == file}

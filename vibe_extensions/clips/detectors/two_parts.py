@@ -95,10 +95,10 @@ def follow(before: People, joints: Floats, image: Image) -> People:
     height, width = image.shape[:2]
     boxes = np.clip(before.boxes + (new - old).reshape(-1, 4), 0, [width, height, width, height]).astype(np.float32)
     followed = (visible.sum(axis=1) >= LEAST_SHARED) & (boxes[:, 2:] - boxes[:, :2] >= LEAST_SIDE).all(axis=1)
-    return _without_copies(People(boxes[followed], before.scores[followed], joints[followed]))
+    return _drop_copies(People(boxes[followed], before.scores[followed], joints[followed]))
 
 
-def _without_copies(people: People) -> People:
+def _drop_copies(people: People) -> People:
     """The people, without those who have been followed onto somebody of a higher score."""
     xy, seen = people.keypoints[..., :2], people.keypoints[..., 2] >= SEEN
     diagonal = np.linalg.norm(people.boxes[:, 2:] - people.boxes[:, :2], axis=1)
