@@ -123,7 +123,7 @@ class OfItsProcess(Corner):
     """What a hash with a seed of the process is, and the like."""
 
     def pair(self, previous: Numbers, current: Numbers) -> Numbers:
-        return np.full(6, os.getpid() % 2**20, np.float32)
+        return np.full(6, os.getpid() % 499, np.float32)
 
 
 def test_what_follows_from_the_process_is_named() -> None:
