@@ -111,10 +111,21 @@ def convert(
         before = plan.committed.provenance if plan.committed is not None else {}
         writer.commit(entries, note={"measured": measured or speed_of(before)})
     plan = replace(plan, unusable={**plan.unusable, **unusable}, missing={**plan.missing, **bare})
+    return _summarize(plan, totals, accounts, stay, doubts)
+
+
+def _summarize(
+    plan: ConversionPlan,
+    totals: Mapping[str, Any],
+    accounts: Sequence[VideoAccount],
+    stay: Mapping[str, VideoAccount],
+    doubts: _Doubts,
+) -> Conversion:
+    """Result of a commit with these accounts. `stay`: accounts of committed videos that stay as they were."""
     appended = {video.name for video in plan.append}
     failed = [account for account in accounts if is_failure(plan.dataset, account)]
     rejected = [account for account in failed if account.name in appended - stay.keys()]
-    rejected += [account for name, account in stay.items() if name not in unusable]
+    rejected += [account for name, account in stay.items() if name not in plan.unusable]
     n_unreadable = sum(account.set_aside == NOT_NOW for account in rejected)
     unreadable = [f"{plan.name}: {count(n_unreadable, 'video')} could not be read now. {LATER}"] if n_unreadable else []
     doubtful, notes = doubts.notes(a for a in accounts if a.name in appended)
