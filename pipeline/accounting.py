@@ -43,6 +43,7 @@ class VideoAccount:
     set_aside: str = ""  # the reason why the whole video was rejected; "": it was not
     message: str = ""  # the full sentence for that
     notes: list[str] = field(default_factory=list)  # differences that cost no frame, or explain a reason
+    subjects: list[str | None] = field(default_factory=list)  # people of its tracks, if labels name them; None: unnamed
 
     def drop(self, reason: str, frames: int, *people: NDArray[Any]) -> None:  # noqa: ARG002
         """Count `frames` person-frames as dropped for `reason`, if there are any.
@@ -121,6 +122,8 @@ class VideoAccount:
     def as_dict(self) -> dict[str, Any]:
         """The account as JSON values; `from_dict` restores it."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
+        if not values["subjects"]:  # accounts of other datasets keep their bytes
+            del values["subjects"]
         return values | {key: dict(sorted(values[key].items())) for key in _COUNTED} | {"notes": list(self.notes)}
 
     @classmethod
@@ -218,7 +221,7 @@ REASONS: Final[dict[str, Reason]] = {
     "no_box": Reason("the person has no box in the frame, or not yet, or no more", True),
     "no_detection": Reason("the person is not seen well enough in any frame", True),
     "no_frame_left": Reason(_WHOLE_TRACK, True),
-    "no_keypoints": Reason("the video has no keypoint files: no detector was run on it", True),
+    "no_keypoints": Reason("the video has no keypoint files: no detector was run; or the person has only a box", True),
     "no_label": Reason("there are images, but no label, or only one of two", False),
     "no_picture": Reason("there is a label, but the image is missing or cannot be read", False),
     "no_tfrecord": Reason("the file is not a TFRecord, but empty, compressed or a web page", False),

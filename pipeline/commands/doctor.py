@@ -285,6 +285,8 @@ def examine(dataset: Dataset | _BodyFiles, raw: Path) -> Examination:
     for mistake in dataset.mistakes:
         if paths := [path for glob in globs([mistake.pattern]) for path in files.find(raw, glob, {})]:
             problems.append(f"{min(paths)} {mistake.what}. {mistake.do}")
+    unused = {split: dataset.unused_labels(raw, split) for split in splits} if isinstance(dataset, Dataset) else {}
+    problems += [f"{split}: {text}" for split, text in unused.items() if text]
     if isinstance(dataset, Dataset) and not parts:
         counts, unlistable = _listed_videos(dataset, raw, stand_in=stand_in)
         problems += unlistable

@@ -161,6 +161,13 @@ class Dataset(ABC):
         """Person and recording of a video of this name; by default unknown. Reads no file."""
         return Origin()
 
+    def unused_labels(self, raw: Path, split: str) -> str:
+        """Which labels do not count, in one line, if the raw folder has a video's labels in two layouts; else "".
+
+        Lists folders; reads no label.
+        """
+        return ""
+
     def track(self, split: str, video: RawVideo, person: object = 0, **fields: Any) -> Track:
         """A track of this dataset, named <video>/<person>. `fields` are the other fields of Track."""
         name = f"{video.name}/{person}"

@@ -1,9 +1,11 @@
-"""PoseTrack 2018: videos of many people, joints and identities labelled.  [raw -> tracks] -> features -> windows
+"""PoseTrack 2018 and PoseTrack21: videos of many people, joints and identities labelled.  [raw -> tracks] -> features
 
-Andriluka et al.: PoseTrack: A Benchmark for Human Pose Estimation and Tracking, CVPR 2018.
+Andriluka et al.: PoseTrack: A Benchmark for Human Pose Estimation and Tracking, CVPR 2018. Doering et al.: PoseTrack21:
+A Dataset for Person Search, Multi-Object Tracking and Multi-Person Pose Tracking, CVPR 2022.
 
-    posetrack_data/annotations/<split>/<seq>.json     or annotations/<split>/<seq>.json: COCO's form with more keys
-    images/<split>/<seq>/<000000>.jpg
+    posetrack_data/annotations/<split>/<seq>.json     of 2018, or annotations/<split>/<seq>.json: COCO's form, more keys
+    posetrack_data/<split>/<seq>.json                 of PoseTrack21
+    images/<split>/<seq>/<000000>.jpg                 of both
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 import numpy as np
 
 from pipeline.accounting import Totals, VideoAccount
+from pipeline.cli.text import count
 from pipeline.datasets.base import Dataset, Mistake, Origin, ReleasePart, finite_joints
 from pipeline.datasets.pixels import RESIZED, require_size
 from pipeline.errors import RawDataError
@@ -32,13 +35,19 @@ if TYPE_CHECKING:
     from pipeline.body import Body
 
 
-ANNOTATIONS: Final = ("posetrack_data/annotations", "annotations")  # the first that has a sequence is used
-LABELS: Final = "posetrack18_v0.45_public_labels.tar.gz"
+OFFICIAL: Final = ("posetrack_data/annotations", "annotations")  # labels of 2018
+POSETRACK21: Final = "posetrack_data"
+ANNOTATIONS: Final = (*OFFICIAL, POSETRACK21)  # the first that has a sequence is used
+LABELS: Final = "posetrack21_annotations.zip (or 2018's posetrack18_v0.45_public_labels.tar.gz)"
 PICTURES: Final = "posetrack18_images.tar.aa to .ar"
-UNPACK: Final = f"Unpack {LABELS} and {PICTURES} again."
-INSTEAD: Final = f"Download PoseTrack 2018: {LABELS} and {PICTURES}."
+TODAY: Final = (
+    "posetrack.net has been offline since 2022: sign PoseTrack21's agreement (github.com/anDoer/PoseTrack21); with the "
+    "token and URL that you get, its download_dataset.py fetches its labels and 2018's images, which it uses unchanged."
+)
+UNPACK: Final = f"Unpack {LABELS} and {PICTURES} again. {TODAY}"
 MIN_FRAMES: Final = 8
-BOX_FACTOR: Final = 0.8  # `bbox` is the joints' extent with 15% of it added on every side
+BOX_MARGIN: Final = 0.15  # of the joints' extent, on every side: 2018's `bbox`
+BOX_FACTOR: Final = 0.8  # of that box, so 0.8 * 1.3 = 1.04 of the joints' extent
 MIN_SIDE_PX: Final = 1.0
 MAX_PX: Final = 1e5  # ten times any picture: some of the release's boxes begin at minus a million
 MAX_NAME: Final = 4096  # characters: as long as a path can be
@@ -60,19 +69,23 @@ OURS: Final[Mapping[str, str]] = {  # the release's names of joints -> spin49's
 def _parts(split: str, what: str, annotated: int, filmed: int) -> tuple[ReleasePart, ...]:
     annotations = tuple(f"{folder}/{split}/<sequence>.json" for folder in ANNOTATIONS)
     return (
-        ReleasePart(f"{what} annotations", annotations, LABELS, (split,), annotated),
+        ReleasePart(f"{what} annotations", annotations, f"{LABELS}. {TODAY}", (split,), annotated),
         ReleasePart(f"{what} pictures", (f"images/{split}/<sequence>/",), PICTURES, (split,), filmed),
     )
 
 
 @dataclass(frozen=True)
 class PoseTrack(Dataset):
-    """One track per person (`track_id`) of a sequence. The release has no frame rate."""
+    """One track per person (`track_id`) of a sequence. The releases have no frame rate.
+
+    Boxes are squares of 1.04 times the longer side of the annotated joints' extent: 0.8 of 2018's `bbox`, which adds
+    15 % of the extent on every side (measured on a file of 2018). `bbox` of PoseTrack21 is drawn by hand, and not used.
+    """
 
     name: ClassVar[str] = "posetrack"
     splits: ClassVar[tuple[str, ...]] = ("train", "val")
     version: ClassVar[int] = 1
-    page: ClassVar[str] = "https://posetrack.net"
+    page: ClassVar[str] = "https://github.com/anDoer/PoseTrack21"
     harmless: ClassVar[frozenset[str]] = frozenset({"no_annotations"})  # more was filmed than annotated
     # Annotated sequences of the labels v0.45; v0.2 had 74 for val (lighttrack's issue 16). Users counted 792 and 170
     # folders of images (poseval's issue 32): 199 of train have no annotations.
@@ -81,8 +94,7 @@ class PoseTrack(Dataset):
         *_parts("val", "validation", 170, 170),
     )
     mistakes: ClassVar[tuple[Mistake, ...]] = (
-        Mistake("images/*_5sec/", "is of PoseTrack 2017", INSTEAD),
-        Mistake("posetrack_data/*/*.json", "is in the layout of PoseTrack21", INSTEAD),
+        Mistake("images/*_5sec/", "is of PoseTrack 2017", f"Get {LABELS} and {PICTURES}. {TODAY}"),
     )
     recording: ClassVar[str] = "sequence"
     totals: ClassVar[Mapping[str, Totals]] = {"train": Totals(about=166_000), "val": Totals(170, about=47_000)}
@@ -99,45 +111,56 @@ class PoseTrack(Dataset):
         pictures = raw / "images" / split
         if not pictures.is_dir():
             expected = "a folder with <seq>/<000000>.jpg pictures"
-            raise RawDataError(pictures, "folder", expected, "none", f"Unpack {PICTURES}.")
+            raise RawDataError(pictures, "folder", expected, "none", f"Unpack {PICTURES}. {TODAY}")
         files: dict[str, list[Path]] = {entry.name: [] for entry in pictures.iterdir() if entry.is_dir()}
         folders = [Path(folder, split) for folder in ANNOTATIONS]
         annotated = [f / file.name for f in folders for file in sorted((raw / f).glob("[!.]*.json"))]
         if not annotated:
             expected = " or ".join(f"{folder}/{split}/<seq>.json" for folder in ANNOTATIONS)
-            raise RawDataError(raw, "annotations", expected, "neither", f"Unpack {LABELS}.")
+            raise RawDataError(raw, "annotations", expected, "none", f"Unpack {LABELS}. {TODAY}")
         for file in annotated:
-            files.setdefault(file.stem, []).append(file)
+            if not _is_of_21(file) or not files.get(file.stem):  # PoseTrack21's beside 2018's change nothing
+                files.setdefault(file.stem, []).append(file)
         return [
             RawVideo(name, files=tuple(files[name]), folders=(Path("images", split, name),))
             for name in sorted(files)
             if not name.startswith(".")  # left behind by file managers
         ]
 
+    def unused_labels(self, raw: Path, split: str) -> str:
+        unused = raw / POSETRACK21 / split
+        names = {file.name for file in unused.glob("[!.]*.json")}
+        both = names.intersection(file.name for folder in OFFICIAL for file in (raw / folder / split).glob("*.json"))
+        sequences = f"{count(len(both), 'sequence')} with labels of PoseTrack 2018 and of PoseTrack21"
+        return f"{sequences}: those of 2018 count, those in {unused} do not" if both else ""
+
     def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None) -> Sequence[Track]:
         if not video.files:
             account.reject("no_annotations", f"{raw / video.folders[0]}: there are pictures, but no annotations")
             return []
-        file, *unused = video.files
-        account.notes.extend(f"{path.as_posix()} is not used: {file.as_posix()} is" for path in unused)
-        coco = _load_coco(raw / file)
+        file = video.files[0]
+        others = (path for folder in ANNOTATIONS if (path := Path(folder, split, file.name)) != file)
+        account.notes.extend(f"{p.as_posix()} is not used: {file.as_posix()} is" for p in others if (raw / p).is_file())
+        coco = _load_coco(raw / file, of_21=_is_of_21(file))
         account.found = len(coco.annotations)
         account.notes.extend(coco.notes)
-        if not coco.has_keypoints:
+        if not (coco.has_keypoints or (coco.of_21 and coco.annotations)):
             account.reject("no_annotations", f"{raw / file}: no annotation in it has keypoints")
             return []
         skeleton, kp_2d = _joints(coco, account)
-        track_id, box = coco.track_ids(), coco.boxes()
+        track_id, person_id = coco.track_ids(), coco.person_ids()
+        box = _boxes_of_joints(kp_2d) if coco.of_21 else coco.boxes()
         pictures, frame_of_picture, problems = _pictures(raw, raw / file, coco.file_names, account)
         if pictures.place != raw / video.folders[0]:
             where = pictures.place.relative_to(raw).as_posix()
             account.notes.append(f"its pictures are in {where}: changes there are not noticed")
-        require_size(pictures, coco.size, raw / file, f"{UNPACK[:-1]}, without resizing images.", tolerance=RESIZED)
+        do = f"Unpack {LABELS} and {PICTURES} again, without resizing images. {TODAY}"
+        require_size(pictures, coco.size, raw / file, do, tolerance=RESIZED)
         frame_index, side = frame_of_picture[coco.picture], box[:, 2:]
         n_seen = (kp_2d[..., 2] > 0).sum(axis=1)
         reasons = {
             **{reason: applies[coco.picture] for reason, applies in problems.items()},
-            "no_visible_joint": n_seen == 0,
+            "no_keypoints" if coco.of_21 else "no_visible_joint": n_seen == 0,
             "degenerate_box": np.isnan(box).any(axis=1) | (side <= 0).any(axis=1) | (side.max(axis=1) < MIN_SIDE_PX),
             "huge_box": (np.abs(box) > MAX_PX).any(axis=1),
         }
@@ -163,7 +186,25 @@ class PoseTrack(Dataset):
                 split, video, person, fps=math.nan, frame_index=index, bbox=bbox, kp_2d=kp_49, frames=pictures
             )
             tracks.append(track)
+            if coco.of_21:
+                account.subjects.extend(dict.fromkeys(person_id[row] for row in of_person.tolist()))
         return tracks
+
+
+def _is_of_21(file: Path) -> bool:
+    """Whether a label file, below the raw folder, is PoseTrack21's."""
+    return file.parent.parent == Path(POSETRACK21)
+
+
+def _boxes_of_joints(joints: Doubles) -> Doubles:
+    """Joints (N, J, 3) -> (N, 4), as 2018's `bbox`: their extent with a margin, x y of the upper left corner, w h, px.
+
+    Infinite without a joint.
+    """
+    shown = joints[..., 2:] > 0
+    low = np.where(shown, joints[..., :2], np.inf).min(axis=1)
+    extent = np.where(shown, joints[..., :2], -np.inf).max(axis=1) - low
+    return np.concatenate([low - BOX_MARGIN * extent, (1 + 2 * BOX_MARGIN) * extent], axis=1)
 
 
 def _joints(coco: _Coco, account: VideoAccount) -> tuple[tuple[str, ...], Doubles]:
@@ -222,7 +263,7 @@ def _parse_name(raw: Path, file: Path, name: str) -> tuple[str, int]:
         below(raw, name)
     except RawDataError as error:
         expected = f"a path below {raw}, without '..' or '\\'"
-        do = "Trust nothing in this file: download the annotations from the official page."
+        do = f"Trust nothing in this file: download the annotations again. {TODAY}"
         raise RawDataError(file, "file_name", expected, kind(name), do, reason="path_outside") from error
     match = _NUMBERED.fullmatch(str(PurePosixPath(name))) if name.isprintable() else None
     if match is None:
@@ -244,6 +285,7 @@ class _Coco:
     categories: object
     notes: list[str]  # what is not used
     size: tuple[float, float] | None  # width and height px of the first labelled image that states them
+    of_21: bool  # of PoseTrack21, which also has people with a box alone
 
     @property
     def has_keypoints(self) -> bool:
@@ -265,8 +307,12 @@ class _Coco:
     def track_ids(self) -> Ints:
         """(N,) identities."""
         stored = {key: annotation.get("track_id") for key, annotation in self.annotations.items()}
-        ids = [whole(self.file, f"{key}.track_id", value, do=UNPACK) for key, value in stored.items()]
-        return np.array(ids, np.int64)
+        return np.array([_id(self.file, f"{key}.track_id", value) for key, value in stored.items()], np.int64)
+
+    def person_ids(self) -> list[str | None]:
+        """N people, by one name in all of PoseTrack21's sequences; None in 2018's."""
+        stored = {key: annotation.get("person_id") for key, annotation in self.annotations.items()}
+        return [None if v is None else str(_id(self.file, f"{key}.person_id", v)) for key, v in stored.items()]
 
     def keypoints(self, n_joints: int) -> Doubles:
         """(N, J, 3) as stored; all 0 for an annotation without keypoints."""
@@ -279,11 +325,20 @@ class _Coco:
     def _numbers(self, name: str, absent: list[Any]) -> Doubles:
         stored = [annotation.get(name) for annotation in self.annotations.values()]
         rows = [absent if row in MISSING else row for row in stored]
-        return table(self.file, [f"{key}.{name}" for key in self.annotations], rows, len(absent))
+        return table(self.file, [f"{key}.{name}" for key in self.annotations], rows, len(absent), do=UNPACK)
 
 
-def _load_coco(file: Path) -> _Coco:
-    """Read a video's labels. Raises RawDataError for a file that is not COCO's JSON."""
+def _id(file: Path, key: str, value: object) -> int:
+    """A whole number, or a text of its digits. Raises RawDataError for anything else."""
+    digits = isinstance(value, str) and re.fullmatch("[0-9]{1,15}", value)
+    return whole(file, key, int(digits[0]) if digits else value, do=UNPACK)
+
+
+def _load_coco(file: Path, *, of_21: bool) -> _Coco:
+    """Read a video's labels. Raises RawDataError for a file that is not COCO's JSON.
+
+    Raises it also for an annotation of PoseTrack21 on an image that is not listed; 2018's are noted.
+    """
     content = load_json(file, do=UNPACK)
     if not isinstance(content, dict):
         raise RawDataError(file, "file", "an object", kind(content), UNPACK)
@@ -292,7 +347,7 @@ def _load_coco(file: Path) -> _Coco:
     place_of: dict[int, int | None] = {}  # image's id -> place among the labelled ones, None for any other
     n_twice = 0
     for i, image in enumerate(records(file, "images", content.get("images"), do=UNPACK)):
-        image_id = whole(file, f"images[{i}].id", image.get("id"), do=UNPACK)
+        image_id = _id(file, f"images[{i}].id", image.get("id"))  # `image_id`, in 2018 `frame_id`, is the same number
         labelled, name = image.get("is_labeled"), image.get("file_name")
         if not isinstance(labelled, bool) and labelled not in (0, 1):
             raise RawDataError(file, f"images[{i}].is_labeled", "true or false", kind(labelled), UNPACK)
@@ -308,9 +363,11 @@ def _load_coco(file: Path) -> _Coco:
             size = size or _stated_size(image)
 
     listed = records(file, "annotations", content.get("annotations", []), do=UNPACK)
-    ids = [
-        whole(file, f"annotations[{i}].image_id", entry.get("image_id"), do=UNPACK) for i, entry in enumerate(listed)
-    ]
+    ids = [_id(file, f"annotations[{i}].image_id", entry.get("image_id")) for i, entry in enumerate(listed)]
+    for i, image_id in enumerate(ids if of_21 else ()):
+        if image_id not in place_of:
+            expected = f"the id of one of its {len(place_of)} images"
+            raise RawDataError(file, f"annotations[{i}].image_id", expected, str(image_id), UNPACK)
     on_labelled = {i: place for i, image_id in enumerate(ids) if (place := place_of.get(image_id)) is not None}
     notes = [f"{n_twice} pictures have the id of an earlier one: not used"] if n_twice else []
     if others := len(listed) - len(on_labelled):
@@ -323,6 +380,7 @@ def _load_coco(file: Path) -> _Coco:
         categories=content.get("categories"),
         notes=notes,
         size=size,
+        of_21=of_21,
     )
 
 

@@ -137,7 +137,7 @@ def numbers(file: Path, key: str, stored: Any, shape: Shape, *, do: str = AGAIN)
     return array.astype(np.float64)
 
 
-def table(file: Path, keys: Sequence[str], rows: Sequence[Any], n: int) -> Doubles:
+def table(file: Path, keys: Sequence[str], rows: Sequence[Any], n: int, *, do: str = AGAIN) -> Doubles:
     """(N, n) of N lists, the i-th under the i-th key. Raises as `numbers`."""
     try:
         array = np.asarray(rows)  # all at once, which is faster
@@ -145,7 +145,7 @@ def table(file: Path, keys: Sequence[str], rows: Sequence[Any], n: int) -> Doubl
         array = np.empty(0, object)
     if array.shape == (len(rows), n) and array.dtype.kind in "biuf":
         return array.astype(np.float64)
-    one_by_one = [numbers(file, key, row, (n,)) for key, row in zip(keys, rows, strict=True)]
+    one_by_one = [numbers(file, key, row, (n,), do=do) for key, row in zip(keys, rows, strict=True)]
     return np.array(one_by_one).reshape(len(rows), n)
 
 

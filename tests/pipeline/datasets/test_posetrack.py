@@ -206,16 +206,19 @@ def test_pictures_in_another_folder_are_used_and_told(tmp_path: Path) -> None:
     assert account["notes"] == ["its pictures are in images/val_v2/seq: changes there are not noticed"]
 
 
-def test_annotations_lie_in_either_place_and_of_both_posetrack_data_is_used_and_the_other_told(tmp_path: Path) -> None:
-    for folder in ("annotations", "posetrack_data/annotations"):
+def test_annotations_lie_in_three_places_and_the_first_that_has_a_sequence_is_used_and_the_others_told(
+    tmp_path: Path,
+) -> None:
+    for folder in ("posetrack_data", "annotations", "posetrack_data/annotations"):  # PoseTrack21's, then 2018's
         write(tmp_path, folder=folder)
         (video,) = POSETRACK.videos(tmp_path, "val")
         assert (video.name, video.files[0]) == (SEQ, Path(folder, "val", f"{SEQ}.json"))
         assert video.folders == (Path("images/val", SEQ),)
         assert read(tmp_path)[1]["kept"] == 10
     (tmp_path / f"annotations/val/{SEQ}.json").write_text("{")
-    (note,) = read(tmp_path)[1]["notes"]
-    assert note == f"annotations/val/{SEQ}.json is not used: posetrack_data/annotations/val/{SEQ}.json is"
+    first, second = read(tmp_path)[1]["notes"]
+    assert first == f"annotations/val/{SEQ}.json is not used: posetrack_data/annotations/val/{SEQ}.json is"
+    assert second == f"posetrack_data/val/{SEQ}.json is not used: posetrack_data/annotations/val/{SEQ}.json is"
 
 
 def test_sequences_are_listed_in_order_with_those_that_nobody_annotated(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """`python -m pipeline leaks`: what training and test splits share.  [raw -> tracks] -> features -> training
 
-Names are those of `Dataset.origin`. Images are compared by perceptual hashes, independently of size and compression:
-signs of the lowest frequencies of the cosine transform relative to their median (Zauner, Implementation and
-Benchmarking of Perceptual Image Hash Functions, 2010).
+Names are those of `Dataset.origin`, and of people in a video's labels (`VideoAccount.subjects`). Images are compared by
+perceptual hashes, independently of size and compression: signs of the lowest frequencies of the cosine transform
+relative to their median (Zauner, Implementation and Benchmarking of Perceptual Image Hash Functions, 2010).
 """
 
 from __future__ import annotations
@@ -158,9 +158,13 @@ class _Origins(NamedTuple):
         """Ask the dataset's reader; without one, all names are unknown."""
         dataset, names = split.name.partition("/")[0], split.videos.names
         reader = find_installed(dataset)
-        videos = tuple(names[number] for number in np.unique(split.tracks.video).tolist())
+        numbers = {names[number]: number for number in np.unique(split.tracks.video).tolist()}
+        videos = tuple(numbers)
         origins = {video: reader.origin(video) if reader else Origin() for video in videos}
-        subjects: Sequence[tuple[str, str | None]] = [(video, origin.subject) for video, origin in origins.items()]
+        subjects: list[tuple[str, str | None]] = []
+        for video, (subject, _) in origins.items():
+            labelled = [] if subject else split.videos.account(numbers[video]).get("subjects", [])
+            subjects += [(video, name) for name in dict.fromkeys(labelled or [subject])]
         if reader and reader.people:
             tracks = (name.rpartition("/")[::2] for name in split.tracks.names)
             subjects = [*dict.fromkeys((video, subject) for video, subject in tracks)]
