@@ -22,7 +22,7 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +60,7 @@ USUAL_BATCH: Final = 200
 FRAMES: Final = 100  # of a video, and files of a size: each video of the split shows them once more
 STRENGTHS: Final = (3.0, 5.0, 8.0, 10.0, 12.0, 14.0, 16.0)  # of noise at 1, 2, 4, ... px, in grey levels of 255
 
+Clock = Callable[[], float]
 Figures = dict[str, Any]
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -114,6 +115,25 @@ class _Means:
     def __call__(self, crops: Bytes) -> Floats:
         means: Floats = crops[:, ::16, ::16].reshape(len(crops), -1, 3).mean(axis=1, dtype=np.float32)
         return means
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nothing(NumberStream):
+    """As many numbers as a ResNet-50's, in a GPU's batches, all 0."""
+
+    kind: ClassVar[str] = "nothing"
+    dim: ClassVar[int] = 2048
+
+    def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> Computer:  # noqa: ARG002
+        return _Zeros()
+
+
+class _Zeros(_Means):
+    lanes, batch_size = 2, networks.FAST_BATCH
+    numbers = np.zeros((batch_size, Nothing.dim), np.float32)
+
+    def __call__(self, crops: Bytes) -> Floats:  # noqa: ARG002
+        return self.numbers
 
 
 # ---------------------------------------------------------------------------------------------------------- pixels
@@ -229,12 +249,14 @@ def read_as_usual(source: Any, frames: list[int]) -> Iterator[Any]:
     capture.release()
 
 
-def ours(args: argparse.Namespace, case: str, turn: int, stream: NumberStream | None = None) -> Figures:
+def ours(
+    args: argparse.Namespace, case: str, turn: int, stream: NumberStream | None = None, clock: Clock = time.perf_counter
+) -> Figures:
     """Extract as `python -m pipeline extract` does."""
     stream = stream or ResNet50(weights=WeightsSpec.parse(args.weights), precision="fast")
     progress: list[tuple[float, int]] = []
     spec, resources = StreamSpec(f"{stream.kind}-{turn}", stream), Resources(device=args.device)
-    result = extract(args.at, case, resources, spec, progress=lambda n, *_: progress.append((time.perf_counter(), n)))
+    result = extract(args.at, case, resources, spec, progress=lambda n, *_: progress.append((clock(), n)))
     (began, first), (ended, last) = middle(progress, result.computed)
     return {"rate": (last - first) / (ended - began), "busy": result.meter.busy(), "peak_mib": peak_mib()}
 
@@ -263,6 +285,11 @@ def middle(progress: Sequence[tuple[float, int]], total: int) -> tuple[tuple[flo
 def decode(args: argparse.Namespace, case: str, turn: int) -> Figures:
     """Decode only."""
     return ours(args, case, turn, MeanColours())
+
+
+def loop(args: argparse.Namespace, case: str, turn: int) -> Figures:
+    """Extract with a network that does nothing: rows per second of CPU time of the main thread."""
+    return ours(args, case, turn, Nothing(), time.thread_time)
 
 
 def model(args: argparse.Namespace, case: str, turn: int) -> Figures:
@@ -327,6 +354,9 @@ def tables(args: argparse.Namespace) -> Iterator[str]:
         make(args.at, f"memory-{n}", TINY, n)
     peaks = ((f"{n:,}", f"{in_a_process(decode, args, f'memory-{n}', 0)['peak_mib']:.0f}") for n in args.memory)
     yield from table(("frames of a stream that costs nothing", "peak memory of the extraction, MiB"), peaks)
+    for n in args.memory[-1:]:
+        rates = [in_a_process(loop, args, f"memory-{n}", turn)["rate"] for turn in range(args.rounds)]
+        yield f"\nRows per second of CPU time of the main thread, a network that does nothing: {spread(rates, ',.0f')}."
 
 
 def main() -> None:

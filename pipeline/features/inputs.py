@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -25,26 +25,20 @@ from pipeline.processes import alive
 
 RowsOf = Callable[[str, int, int], NDArray[Any]]  # name of a column, first row, last row + 1 -> stored values
 
+# A crop's box in an image: cxcywh px, its scale, and whether the crop is mirrored
+CUT: Final = np.dtype([("bbox", np.float32, 4), ("scale", np.float64), ("mirrored", np.bool_)])
 COMPARED: Final = 8  # rows whose stored keys are compared, or videos whose digests are
 RAW: Final = "Name the dataset's raw folder: --raw DIR, or [paths] raw in luigi.cfg."
 
 
-class Cut(NamedTuple):
-    """The box of a crop in an image."""
-
-    bbox: tuple[float, float, float, float]  # cxcywh px
-    scale: float
-    mirrored: bool = False
-
-
-def crop_labels(labels: Labels, cut: Cut) -> Labels:
-    """A row's labels in the crop: `kp_2d` in [-1, 1] across it, mirrored with it."""
+def crop_labels(labels: Labels, cut: np.void) -> Labels:
+    """A row's labels in the crop: `kp_2d` in [-1, 1] across it, mirrored with it. cut: of `CUT`."""
     if "kp_2d" not in labels:
         return labels
-    kp_2d, bbox = labels["kp_2d"], np.array(cut.bbox, np.float32)
+    kp_2d = labels["kp_2d"]
     placed = np.zeros_like(kp_2d)[None, None]
-    normalise_keypoints(kp_2d[None, None], bbox[None, None], np.array([cut.scale]), placed)
-    (shown,) = mirror("kp_2d", placed[0]) if cut.mirrored else placed[0]
+    normalise_keypoints(kp_2d[None, None], cut["bbox"][None, None], cut["scale"][None], placed)
+    (shown,) = mirror("kp_2d", placed[0]) if cut["mirrored"] else placed[0]
     return {**labels, "kp_2d": shown}
 
 
@@ -52,6 +46,8 @@ def column(rows_of: RowsOf, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
     """Stored values (n, ...) of a column at any rows. rows_of: `Split.rows`, or `OpenShards.rows`."""
     if not len(rows):
         return rows_of(name, 0, 0)
+    if (np.diff(rows.ravel()) == 1).all():
+        return rows_of(name, int(rows[0]), int(rows[-1]) + 1)
     different, inverse = np.unique(rows, return_inverse=True)
     runs = np.split(different, np.flatnonzero(np.diff(different) != 1) + 1)
     return np.concatenate([rows_of(name, int(run[0]), int(run[-1]) + 1) for run in runs])[inverse]
@@ -94,11 +90,12 @@ def label_batch(split: Split, rows: NDArray[np.int64], reads: Reads) -> Labels:
     return {**labels, "in_run": in_run}
 
 
-def cuts(split: Split, policy: CropPolicy, rows: NDArray[np.int64], rows_of: RowsOf | None = None) -> list[Cut]:
-    """Boxes of the crops of (n,) rows. rows_of: as for `column`."""
+def cuts(split: Split, policy: CropPolicy, rows: NDArray[np.int64], rows_of: RowsOf | None = None) -> NDArray[np.void]:
+    """Boxes of the crops of (n,) rows, of `CUT`. rows_of: as for `column`."""
     frame, bbox = (column(rows_of or split.rows, name, rows) for name in ("frame_index", "bbox"))
-    parts = _crop_boxes(split, policy, rows, frame, bbox)
-    return [Cut(tuple(box), *of_row) for box, *of_row in zip(*(part.tolist() for part in parts), strict=True)]
+    boxes = np.empty(len(rows), CUT)
+    boxes["bbox"], boxes["scale"], boxes["mirrored"] = _crop_boxes(split, policy, rows, frame, bbox)
+    return boxes
 
 
 def _crop_boxes(
@@ -134,16 +131,15 @@ def row_keys(split: Split, stream: Stream, rows: NDArray[np.int64]) -> NDArray[n
         previous, compared = np.full(len(rows), -1), has_previous(split, rows)
         previous[compared] = column(split.rows, "frame_index", rows[compared] - 1)
         parts.append(previous)
-    described = _bytes([*parts, *labels])
-    keys = np.empty((len(rows), 16), np.uint8)
-    begun: dict[int, Any] = {}
-    for i, number in enumerate(split.tracks.video[split.track_of(rows)].tolist()):
+    digests, begun = list[bytes](), dict[int, Any]()
+    videos = split.tracks.video[split.track_of(rows)].tolist()
+    for number, described in zip(videos, _bytes([*parts, *labels]), strict=True):
         if number not in begun:
             begun[number] = hashlib.blake2b(split.videos[number].pixels.encode(), digest_size=16)
         key = begun[number].copy()
-        key.update(described[i])
-        keys[i] = np.frombuffer(key.digest(), np.uint8)
-    return keys.view(np.uint64)
+        key.update(described)
+        digests.append(key.digest())
+    return np.frombuffer(b"".join(digests), np.uint64).reshape(-1, 2)
 
 
 def has_current_keys(split: Split, name: str, stream: Stream) -> bool:
@@ -170,13 +166,14 @@ def _digests(columns: Sequence[NDArray[Any]]) -> NDArray[np.uint64]:
     return np.frombuffer(keys, np.uint64).reshape(-1, 2)
 
 
-def _bytes(columns: Sequence[NDArray[Any]]) -> NDArray[np.uint8]:
-    """Columns (n, ...) -> all bytes of each row (n, m)."""
-    return np.concatenate([np.ascontiguousarray(part).view(np.uint8).reshape(len(part), -1) for part in columns], 1)
+def _bytes(columns: Sequence[NDArray[Any]]) -> list[bytes]:
+    """All bytes of each row of columns (n, ...)."""
+    parts = [np.ascontiguousarray(part).view(np.uint8).reshape(len(part), -1) for part in columns]
+    joined = np.concatenate(parts, axis=1)
+    return joined.view(f"V{joined.shape[1]}").ravel().tolist() if len(joined) else []
 
 
-@dataclass(frozen=True, slots=True)
-class Pixels:
+class Pixels(NamedTuple):
     """Images or a video below the raw folder. Picklable."""
 
     source: FrameSource
@@ -214,10 +211,10 @@ class Pixels:
             else:
                 yield frame
 
-    def crop(self, frame: Frame, cut: Cut, size: int) -> Image:
-        """Crop (size, size, 3) of a decoded frame."""
+    def crop(self, frame: Frame, cut: np.void, size: int) -> Image:
+        """Crop (size, size, 3) of a decoded frame. cut: of `CUT`."""
         assert frame.image is not None
-        return crops.crop_person(frame.image, np.array(cut.bbox), cut.scale, size, mirrored=cut.mirrored)
+        return crops.crop_person(frame.image, cut["bbox"], cut["scale"], size, mirrored=cut["mirrored"])
 
     def _require_readable(self) -> None:
         """Raise PipelineError for an image that cannot be opened, or a video that cannot be read to its end."""

@@ -11,7 +11,6 @@ import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any, Final, NamedTuple
 
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 from cache import Split
 from pipeline.errors import PipelineError
 from pipeline.features.computing import compute_labels, load, numbers_of, row_of
-from pipeline.features.inputs import Cut, Pixels, column, crop_labels, cuts, label, label_batch, pixels
+from pipeline.features.inputs import Pixels, column, crop_labels, cuts, label, label_batch, pixels
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.base import Labels, Machine, Stream
 from pipeline.files.pixels.decode import MAX_PIXELS
@@ -60,7 +59,7 @@ class _Chunk(NamedTuple):
     pixels: Pixels
     decoder: str  # name
     frames: Rows  # (n, crops) frame numbers of each row's crops, its own last
-    cuts: list[Cut]
+    cuts: NDArray[np.void]  # (n,)
     labels: Labels  # (n, ...) by column
 
 
@@ -137,7 +136,7 @@ class SingleRows:
                 decoder, source = "OpenCV", pixels_of.source
                 if isinstance(source, Video) and find_spec("av") is not None:  # the extra `pages`
                     decoder = "PyAV"
-                    pixels_of = replace(pixels_of, source=VideoByPyAV(source.root, source.path))
+                    pixels_of = pixels_of._replace(source=VideoByPyAV(source.root, source.path))
                 shown = cuts(self._split, self._stream.policy, requests.box[numbers])
                 labels = self._labels(requests.labels[numbers])
                 yield _Chunk(numbers, pixels_of, decoder, self._frames(rows), shown, labels)

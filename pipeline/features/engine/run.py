@@ -7,8 +7,8 @@ frames. The words of the engine:
     output   a stream while it is computed, with its own open shards, slots, batches and network
     shard    rows of an output that are written together, when none is left to compute
     job      rows of one video in the order of frames, for all outputs, that one process decodes
-    task     some whole frames of a job, about 16 rows: what is sent to a process at once
-    crop     what an output needs of a frame for one row: the box, and for pairs the frame before
+    task     some whole frames of a job, 16 to 64 rows: what is sent to a process at once
+    crop     what an output needs of a frame for one row: the box, and for pairs the frame before. Arrays of `CROP`
     slot     memory of one crop, or of its numbers if the decoding process computes them, shared with the processes
     batch    neighbouring slots of one output, which are computed together
 
@@ -36,8 +36,8 @@ from cache import Split, StreamShards
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features.computing import compute_labels, load, numbers_of
 from pipeline.features.engine.meter import Meter
-from pipeline.features.engine.shards import OpenShards, PendingShard
-from pipeline.features.engine.tasks import MOST_PERSONS, MOST_ROWS, Batch, Batches, Job, Tasks
+from pipeline.features.engine.shards import Checked, OpenShards, PendingShard
+from pipeline.features.engine.tasks import FEWEST_ROWS, MOST_PERSONS, MOST_ROWS, Batch, Batches, Job, Tasks
 from pipeline.features.engine.worker import AHEAD, CropDecoding, Problems, Slots, Task
 from pipeline.features.inputs import Pixels, label_batch
 from pipeline.features.spec import Resources
@@ -53,7 +53,6 @@ AT_ONCE: Final = 1024  # rows of labels that a stream of labels is given
 WITHOUT_NETWORK: Final = 16  # rows in a batch that goes through no network
 
 T = TypeVar("T")
-Computed = tuple[NDArray[Any], NDArray[np.bool_]]  # (n, dim) numbers; (n,) whether they are known
 
 
 class Output(Generic[T]):
@@ -78,6 +77,7 @@ class Output(Generic[T]):
         self.open = OpenShards(split, shards, stream, target)
         self.provenance: Mapping[str, Any] | None = None  # of the network; None: nothing was loaded
         self.threads = 1  # of the network
+        self.task_rows: int  # rows of a task
         self.computing = 0  # batches
         self.writing = 0  # shards that are being written
         self.batches: Batches
@@ -94,7 +94,8 @@ class Output(Generic[T]):
         if self._computer is not None:
             size, self.threads = self._computer.batch_size, self._computer.lanes
         self._most_open = workers + 2
-        n_batches = 3 * self.threads + 2 + -(-2 * workers * AHEAD * MOST_ROWS // size)
+        self.task_rows = min(max(FEWEST_ROWS, size // 4), MOST_ROWS)
+        n_batches = 3 * self.threads + 2 + -(-workers * AHEAD * (FEWEST_ROWS + self.task_rows) // size)
         n_slots = max(n_batches * size, 2 * MOST_PERSONS)
         self.batches = Batches(n_slots, size)
         by_worker = stream if self._computer is None else None
@@ -127,15 +128,15 @@ class Output(Generic[T]):
             rows = np.full(len(rows), self._split.tracks.start[0])
         return label_batch(self._split, rows, self.stream.reads)
 
-    def compute(self, batch: Batch, labels: Labels, meter: Meter) -> Computed:
+    def compute(self, batch: Batch, labels: Labels, meter: Meter) -> Checked:
         """Numbers of a full batch, by the network or by the decoding processes."""
         slots, sizes = self._slots[batch.span], self._sizes[batch.span]
         if self._computer is None:
-            return slots.copy().view(np.float32), sizes != 0
+            return self.open.check(slots.copy().view(np.float32), sizes != 0)
         with meter.measure("model"):
             crops = self._crops[batch.span][:, *self.stream.policy.slices]
             computed = numbers_of(self.stream, self._computer, crops, labels)
-        return computed, np.ones(len(slots), bool)
+        return self.open.check(computed, np.ones(len(slots), bool))
 
 
 class Run(Generic[T]):
@@ -162,7 +163,7 @@ class Run(Generic[T]):
         self.meter = Meter()
         self._tasks: Tasks
         self._pool: Pool[Task, tuple[Problems, Meter]]
-        self._computing: dict[Future[Computed], tuple[Output[T], Batch]] = {}
+        self._computing: dict[Future[Checked], tuple[Output[T], Batch]] = {}
         self._writing: deque[tuple[int, Future[T]]] = deque()
         self._saving: deque[Future[None]] = deque()
         self._saved = time.monotonic()
@@ -208,7 +209,7 @@ class Run(Generic[T]):
                     labels = label_batch(self._split, rows, out.stream.reads)
                     with self.meter.measure("model"):
                         computed, known = compute_labels(out.stream, computer, labels, len(rows))
-                    self.meter.rows += out.open.store(rows, computed, known)
+                    self.meter.rows += out.open.store(rows, *out.open.check(computed, known))
                     if time.monotonic() - self._saved > CHECKPOINT_EVERY:
                         save()
                     self._report()
@@ -243,6 +244,7 @@ class Run(Generic[T]):
         self.meter = Meter(decoders=workers, lanes=lanes)
         self.meter.note_device(self.provenance)
         self._tasks.batches = [out.batches for out in self._outputs]
+        self._tasks.task_rows = min(out.task_rows for out in self._outputs)
         self._report()
         self._pool = Pool(
             [CropDecoding(slots)] * workers,
@@ -341,10 +343,11 @@ class Run(Generic[T]):
             for output, rows, problem in self._tasks.fill(result.task.number, problems):
                 self._outputs[output].open.give_up(rows, *problem)
         for future in [future for future in self._computing if future.done()]:
-            (out, batch), (computed, known) = self._computing.pop(future), future.result()
+            (out, batch), (computed, ok) = self._computing.pop(future), future.result()
             out.computing -= 1
-            filled = np.flatnonzero(batch.rows >= 0)
-            self.meter.rows += out.open.store(batch.rows[filled], computed[filled], known[filled])
+            filled = batch.rows >= 0
+            at = slice(None) if filled.all() else filled  # a slice copies nothing
+            self.meter.rows += out.open.store(batch.rows[at], computed[at], ok[at])
             out.batches.free(batch)
         if time.monotonic() - self._reported > REPORT_EVERY:
             self._report()

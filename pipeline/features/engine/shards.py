@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 import functools
-import itertools
 from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,9 +15,10 @@ from numpy.typing import NDArray
 import cache
 from cache import Split
 from pipeline.errors import PipelineError
-from pipeline.features.inputs import Cut, column, cuts, has_previous, label, row_keys
+from pipeline.features.inputs import column, cuts, has_previous, label, row_keys
 from pipeline.features.streams.base import Labels, Stream
 
+NO_VALUE: Final = 0  # `ok` of other rows than COMPUTED and UNDEFINED
 EXAMPLES: Final = 5  # problems that are reported with their message
 NOT_FINITE: Final = "not_finite"  # reason of computed rows that are given up
 MOST_NOT_FINITE: Final = 1024  # rows that are given up before any other is computed
@@ -40,6 +40,9 @@ class Counts:
         self.kept += other.kept
         self.problems += other.problems
         self.examples = (self.examples + other.examples)[:EXAMPLES]
+
+
+Checked = tuple[NDArray[Any], NDArray[Any]]  # see `OpenShards.check`
 
 
 class State(enum.IntEnum):
@@ -122,36 +125,36 @@ class OpenShards:
         here = shard.columns[name][first - shard.start : stop - shard.start]
         return here if stop <= shard.stop else np.concatenate([here, self.rows(name, shard.stop, stop)])
 
-    def cuts(self, rows: NDArray[np.int64]) -> list[Cut]:
+    def cuts(self, rows: NDArray[np.int64]) -> NDArray[np.void]:
         return cuts(self._split, self._stream.policy, rows, self.rows)
 
-    def labels(self, rows: NDArray[np.int64]) -> Iterator[Labels | None]:
-        """Stored labels of (n,) rows that the stream reads; None if it reads none."""
-        if not self._columns:
-            return itertools.repeat(None, len(rows))
-        values = zip(*(label(self._split, name, rows) for name in self._columns), strict=True)
-        return (dict(zip(self._columns, of_row, strict=True)) for of_row in values)
+    def labels(self, rows: NDArray[np.int64]) -> Labels:
+        """Stored labels (n, ...) of (n,) rows that the stream reads, by column."""
+        return {name: label(self._split, name, rows) for name in self._columns}
 
-    def store(self, rows: NDArray[np.int64], computed: NDArray[Any], known: NDArray[np.bool_]) -> int:
-        """Store the numbers (n, dim) of (n,) rows in open shards, and (n,) whether they are known.
-
-        Rows that are not finite in the stream's dtype are given up. Returns the number of the others. Raises
-        PipelineError if the first `MOST_NOT_FINITE` rows are all given up.
-        """
+    def check(self, computed: NDArray[Any], known: NDArray[np.bool_]) -> Checked:
+        """Numbers (n, dim) as they are stored, and (n,) their `ok`: NO_VALUE if not finite. In any thread."""
         with np.errstate(over="ignore"):
             computed = np.asarray(computed, self._stream.dtype)
-        finite = np.isfinite(computed).all(axis=1)
+        ok = np.where(known, cache.COMPUTED, cache.UNDEFINED)
+        return computed, np.where(np.isfinite(computed).all(axis=1), ok, NO_VALUE)
+
+    def store(self, rows: NDArray[np.int64], computed: NDArray[Any], ok: NDArray[Any]) -> int:
+        """Store what `check` returned of (n,) rows in open shards, and give up those that are not finite.
+
+        Returns the number of the others. Raises PipelineError if the first `MOST_NOT_FINITE` rows are all given up.
+        """
+        finite = ok != NO_VALUE
         if not finite.all():
             self._give_up_not_finite(rows[~finite], computed[~finite])
-            rows, computed, known = rows[finite], computed[finite], known[finite]
+            rows, computed, ok = rows[finite], computed[finite], ok[finite]
         self._finite += len(rows)
-        ok = np.where(known, cache.COMPUTED, cache.UNDEFINED)
         for shard, at in self._by_shard(rows):
             here = rows[at] - shard.start
             shard.values[here] = computed[at]
             shard.ok[here] = ok[at]
             shard.finish(rows[at], State.COMPUTED)
-            shard.counts.computed += len(at)
+            shard.counts.computed += len(here)
         return len(rows)
 
     def _give_up_not_finite(self, rows: NDArray[np.int64], numbers: NDArray[Any]) -> None:
@@ -170,7 +173,7 @@ class OpenShards:
         self.not_computed += len(rows)
         for shard, at in self._by_shard(rows):
             shard.finish(rows[at], State.GIVEN_UP)
-            shard.counts.add(Counts(problems=Counter({kind: len(at)}), examples=[message]))
+            shard.counts.add(Counts(problems=Counter({kind: len(rows[at])}), examples=[message]))
 
     def save(self, but: Sequence[range] = ()) -> Iterator[Callable[[], None]]:
         """Functions that write a checkpoint of each shard with new rows, in any thread.
@@ -195,10 +198,12 @@ class OpenShards:
             self._missing.discard(number)
             yield self._open.pop(number)
 
-    def _by_shard(self, rows: NDArray[np.int64]) -> Iterator[tuple[PendingShard, NDArray[np.intp]]]:
+    def _by_shard(self, rows: NDArray[np.int64]) -> Iterator[tuple[PendingShard, slice | NDArray[np.bool_]]]:
+        """Open shards with any of (n,) rows, and which: a slice, which copies nothing, if all are in one shard."""
         number = rows // self._size
-        for shard_number in np.unique(number).tolist():
-            yield self._open[shard_number], np.flatnonzero(number == shard_number)
+        numbers = np.unique(number).tolist()
+        for shard_number in numbers:
+            yield self._open[shard_number], number == shard_number if len(numbers) > 1 else slice(None)
 
     def _load(self, number: int) -> PendingShard:
         rows = self._shards.rows(number)
@@ -215,7 +220,7 @@ class OpenShards:
         is_carried, carried_values, carried_ok = self._shards.carried(keys)
         state[is_carried & is_live] = State.CARRIED
 
-        values, ok = np.array(carried_values, self._stream.dtype), carried_ok
+        values, ok = np.asarray(carried_values, self._stream.dtype), carried_ok
         kept, first = state == State.KEPT, state == State.FIRST
         values[kept], ok[kept] = kept_values[kept], kept_ok[kept]
         values[first], ok[first] = 0, cache.UNDEFINED

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 
 from cache import Split
 from pipeline.features.engine.shards import OpenShards
-from pipeline.features.engine.worker import Crop, Problems, Task
+from pipeline.features.engine.worker import CROP, Crops, Problems, Task
 from pipeline.features.inputs import Pixels, column
 
 MOST_SHARDS: Final = 4  # open shards of one video; a video with more rows is decoded several times
 RUN_ROWS: Final = 256  # rows of a job with images in any order, so that several processes share a long video
-MOST_ROWS: Final = 16  # of a task: sending it costs little, and a batch is full soon
+FEWEST_ROWS: Final = 16  # of a task: small batches are full soon
+MOST_ROWS: Final = 64  # of a task: sending it costs little
 MOST_PERSONS: Final = 256  # of a frame that are cropped at once
 
 Rows = NDArray[np.int64]
@@ -38,18 +39,10 @@ class Job(NamedTuple):
     pixels: Pixels
     rows: Rows  # (n,) of the split
     frame: NDArray[np.int64]  # (n,) ascending
-    crops: Sequence[Mapping[int, Crop]]  # by output: index of a row to be computed -> its crop, without a slot
+    crops: list[Crops]  # by output: of the rows to be computed, without slots
     shards: Sequence[Sequence[int]]  # by output: those that wait for this job to compare the pixels; (): none
     video: range  # all rows of the video
     n_kept: int  # number of decoded frames to keep, which later rows need as previous ones
-
-
-class _Filling(NamedTuple):
-    """Rows of a task, for one output, and where their crops go."""
-
-    rows: Rows
-    slots: NDArray[np.int64]
-    batches: list[Batch]
 
 
 class Tasks:
@@ -61,8 +54,9 @@ class Tasks:
     def __init__(self, split: Split, open_shards: Sequence[OpenShards], pixels_of: Callable[[int], Pixels]) -> None:
         self._split, self._open, self._pixels_of = split, open_shards, pixels_of
         self.batches: list[Batches] = []  # by output; needed by the first task
+        self.task_rows = FEWEST_ROWS
         self._comparing: dict[int, Job] = {}  # by number: their shards wait until the pixels have been compared
-        self._running: dict[int, tuple[Job, list[_Filling]]] = {}  # by the task's number
+        self._running: dict[int, tuple[Job, list[tuple[Rows, Places]]]] = {}  # by the task's number, and by output
         self._job_numbers, self._task_numbers = itertools.count(), itertools.count()
 
     def videos(self) -> Iterator[list[Job]]:
@@ -98,7 +92,8 @@ class Tasks:
         previous = frame.copy()
         is_pair = np.isin(rows, pairs)
         previous[is_pair] = self._frames(rows[is_pair] - 1)
-        crops = [self._crops(output, rows, of_output, previous) for output, of_output in enumerate(todo)]
+        by_output = zip(self._open, todo, strict=True)
+        crops = [self._crops(shards, of_output, rows, frame, previous) for shards, of_output in by_output]
         frames = np.unique(frame)
         n_kept = int((np.searchsorted(frames, frame) - np.searchsorted(frames, previous)).max(initial=0))
         return Job(next(self._job_numbers), pixels, rows, frame, crops, shards, of_video, n_kept)
@@ -120,11 +115,13 @@ class Tasks:
         order = np.lexsort((rows, frame))
         return rows[order], frame[order]
 
-    def _crops(self, output: int, rows: Rows, todo: Rows, previous: NDArray[np.int64]) -> dict[int, Crop]:
-        """Index of a row -> its crop, without a slot, for the rows that an output computes."""
-        shards, at = self._open[output], np.flatnonzero(np.isin(rows, todo))
-        parts = zip(at.tolist(), shards.cuts(rows[at]), previous[at].tolist(), shards.labels(rows[at]), strict=True)
-        return {i: Crop(output, -1, cut, before, labels) for i, cut, before, labels in parts}
+    def _crops(self, shards: OpenShards, todo: Rows, rows: Rows, *frames: NDArray[np.int64]) -> Crops:
+        """Crops, without slots, of those of a job's rows that an output computes. frames: of all rows, and previous."""
+        at = np.isin(rows, todo)
+        crops = np.zeros(np.count_nonzero(at), CROP)
+        crops["row"], crops["frame"], crops["previous"] = rows[at], *(numbers[at] for numbers in frames)
+        crops["cut"] = shards.cuts(rows[at])
+        return Crops(crops, shards.labels(rows[at]))
 
     def split_job(self, job: Job) -> Iterator[Task | None]:
         """The tasks of a job; None while no slots are free."""
@@ -133,42 +130,33 @@ class Tasks:
         return self._split_job(job)
 
     def _split_job(self, job: Job) -> Iterator[Task | None]:
-        start, before = 0, deque[int](maxlen=job.n_kept)  # the last frames so far
-        while start < len(job.rows):
-            stop = min(start + MOST_ROWS, len(job.frame))
-            stop = int(np.searchsorted(job.frame, job.frame[stop - 1], side="right"))  # whole frames
-            todo = [[i for i in range(start, stop) if i in crops] for crops in job.crops]
-            while any(len(at) > batches.capacity for at, batches in zip(todo, self.batches, strict=True)):
+        n, frames = self.task_rows, np.unique(job.frame)
+        last = job.frame[np.append(np.arange(n - 1, len(job.frame) - 1, n), -1)]  # of every n-th row, and of the last
+        ends = np.unique(np.searchsorted(frames, last, side="right")).tolist()  # of tasks: of whole frames
+        numbers = frames[np.array(ends) - 1]
+        stops = [np.searchsorted(of.rows["frame"], numbers, side="right").tolist() for of in job.crops]
+        starts = [0] * len(stops)
+        for start, end, *to in zip([0, *ends[:-1]], ends, *stops, strict=True):
+            crops = [of.part(*span) for of, *span in zip(job.crops, starts, to, strict=True)]
+            while any(len(of.rows) > batches.capacity for of, batches in zip(crops, self.batches, strict=True)):
                 yield None
-            task = self._task(job, range(start, stop), todo, tuple(before))
-            before.extend(task.crops)
-            start = stop
-            yield task
-
-    def _task(self, job: Job, part: range, todo: Sequence[Sequence[int]], before: tuple[int, ...]) -> Task:
-        """Make a task of a part of a job's rows. todo: by output, indices of the rows that it computes."""
-        frames = job.frame[part.start : part.stop].tolist()
-        crops: dict[int, list[Crop]] = {frame: [] for frame in frames}
-        fillings = []
-        for output, (at, batches) in enumerate(zip(todo, self.batches, strict=True)):
-            filling = _Filling(job.rows[at], *batches.take(len(at)))
-            fillings.append(filling)
-            for i, slot in zip(at, filling.slots.tolist(), strict=True):
-                crops[frames[i - part.start]].append(job.crops[output][i]._replace(slot=slot))
-        number, first = next(self._task_numbers), part.start == 0 and bool(job.shards)
-        self._running[number] = job, fillings
-        return Task(number, job.number, job.pixels, crops, job.n_kept, before, first)
+            places = [batches.take(of.rows["slot"]) for of, batches in zip(crops, self.batches, strict=True)]
+            number, before = next(self._task_numbers), frames[max(0, start - job.n_kept) : start]
+            self._running[number] = job, [(of.rows["row"], where) for of, where in zip(crops, places, strict=True)]
+            here, first = frames[start:end].tolist(), start == 0 and bool(job.shards)
+            yield Task(number, job.number, job.pixels, here, crops, job.n_kept, before.tolist(), first)
+            starts = to
 
     def fill(self, task: int, problems: Problems) -> Iterator[tuple[int, Rows, tuple[str, str]]]:
         """Record a decoded task. Yields (output, rows, problem) of rows with a problem."""
-        job, fillings = self._running.pop(task)
+        job, by_output = self._running.pop(task)
         self._comparing.pop(job.number, None)
-        for output, (rows, slots, batches) in enumerate(fillings):
-            of_rows = [problems.get((output, slot)) for slot in slots.tolist()]
-            has_problem = np.array([problem is not None for problem in of_rows], bool)
-            self.batches[output].fill(slots, batches, np.where(has_problem, -1, rows))
-            for problem in dict.fromkeys(filter(None, of_rows)):
-                yield output, rows[[of_row == problem for of_row in of_rows]], problem
+        for output, (rows, places) in enumerate(by_output):
+            failed = {i: problem for (of_output, i), problem in sorted(problems.items()) if of_output == output}
+            for problem in dict.fromkeys(failed.values()):
+                yield output, rows[[i for i, of_row in failed.items() if of_row == problem]], problem
+            rows[list(failed)] = -1
+            self.batches[output].fill(places, rows)
 
     def uncompared_shards(self, output: int) -> set[int]:
         """An output's open shards with videos whose pixels have not been compared yet."""
@@ -226,6 +214,9 @@ class Batch:
         return slice(self.first, self.first + len(self.rows))
 
 
+Places = list[tuple[Batch, slice]]  # slots of a task in batches
+
+
 class Batches:
     """One stream's slots as batches, which are assigned to tasks, filled, computed, and freed."""
 
@@ -240,26 +231,28 @@ class Batches:
         partly = 0 if self._filling is None else self._size - self._filling.taken
         return partly + len(self._free) * self._size
 
-    def take(self, n: int) -> tuple[NDArray[np.int64], list[Batch]]:
-        """Assign (n,) slots, at most the capacity. Returns them and their batches."""
-        slots, batches = [np.zeros(0, np.int64)], []
-        while n:
+    def take(self, slots: NDArray[np.int64]) -> Places:
+        """Assign (n,) slots, at most the capacity. Writes their numbers, and returns where they are."""
+        places: Places = []
+        at = 0
+        while at < len(slots):
             batch = self._filling = self._filling or self._free.popleft()
-            here = min(n, self._size - batch.taken)
-            slots.append(np.arange(batch.first + batch.taken, batch.first + batch.taken + here))
-            batches.append(batch)
-            batch.taken += here
+            place = slice(batch.taken, min(batch.taken + len(slots) - at, self._size))
+            numbers = np.arange(batch.first + place.start, batch.first + place.stop)
+            slots[at : at + len(numbers)] = numbers
+            at += len(numbers)
+            places.append((batch, place))
+            batch.taken = place.stop
             batch.waits_for += 1
-            n -= here
             if batch.taken == self._size:
                 self._filling = None
-        return np.concatenate(slots), batches
+        return places
 
-    def fill(self, slots: NDArray[np.int64], batches: Sequence[Batch], rows: NDArray[np.int64]) -> None:
-        """Record slots of one task as filled with these rows; -1: not filled."""
-        for batch in batches:
-            here = (slots >= batch.first) & (slots < batch.span.stop)
-            batch.rows[slots[here] - batch.first] = rows[here]
+    def fill(self, places: Places, rows: NDArray[np.int64]) -> None:
+        """Record slots of one task as filled with (n,) rows; -1: not filled."""
+        for batch, place in places:
+            n = place.stop - place.start
+            batch.rows[place], rows = rows[:n], rows[n:]
             batch.waits_for -= 1
             self._ready(batch)
 

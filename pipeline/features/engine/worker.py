@@ -6,8 +6,7 @@ import mmap
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import cv2
 import numpy as np
@@ -15,13 +14,22 @@ from numpy.typing import NDArray
 
 from pipeline.features.computing import row_of
 from pipeline.features.engine.meter import Meter
-from pipeline.features.inputs import Cut, Pixels, crop_labels
+from pipeline.features.inputs import CUT, Pixels, crop_labels
 from pipeline.features.streams.base import Labels, Stream
 from pipeline.files.pixels.frames import Frame, Image
 from pipeline.processes import Failed, alive
 from pipeline.processes.pool import TRIALS
 
 AHEAD: Final = 2  # tasks of a process: one that runs, and one that waits
+CROP: Final = np.dtype(  # one output's crop for one row
+    [
+        ("row", np.int64),  # of the split
+        ("frame", np.int64),
+        ("previous", np.int64),  # the frame one step before, for a stream of pairs
+        ("slot", np.int64),  # of the crop, or of the row's numbers
+        ("cut", CUT),
+    ]
+)
 KINDS: Final = {  # reason of `pipeline.processes.Failed` -> kind of a frame's problem
     "reader_timeout": "decoder_hung",
     "reader_crashed": "decoder_crashed",
@@ -53,30 +61,37 @@ class Slots(NamedTuple):
         return slots.reshape(self.n_slots, self.slot_bytes), sizes
 
 
-class Crop(NamedTuple):
-    """What one output needs of a frame for one row."""
+class Crops(NamedTuple):
+    """What one output needs of some frames."""
 
-    output: int  # its index
-    slot: int  # of the crop, or of the row's numbers
-    cut: Cut
-    previous: int  # the frame one step before, for a stream of pairs
-    labels: Labels | None = None  # stored columns that the stream reads
+    rows: NDArray[np.void]  # (n,) of `CROP`, ascending by frame
+    labels: Labels  # (n, ...) stored columns that the stream reads
+
+    def part(self, start: int, stop: int) -> Crops:
+        return Crops(self.rows[start:stop], {name: values[start:stop] for name, values in self.labels.items()})
+
+    def __reduce__(self) -> tuple[Any, ...]:  # NumPy would describe `CROP` each time
+        return _crops, (self.rows.tobytes(), self.labels)
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
+def _crops(rows: bytes, labels: Labels) -> Crops:
+    return Crops(np.frombuffer(rows, CROP), labels)
+
+
+class Task(NamedTuple):
     """A few frames of one job. A process runs a job's tasks in order; another one can continue from any task."""
 
     number: int
     job: int
     pixels: Pixels
-    crops: Mapping[int, Sequence[Crop]]  # by frame
+    frames: list[int]  # ascending
+    crops: list[Crops]  # by output
     n_kept: int  # number of decoded frames to keep, which later rows need as previous ones
-    before: tuple[int, ...] = ()  # the last `n_kept` frames before, for a process that starts with this task
-    first: bool = False  # compare the pixels with those of the conversion
+    before: list[int]  # the last `n_kept` frames before, for a process that starts with this task
+    first: bool  # compare the pixels with those of the conversion
 
 
-Problems = dict[tuple[int, int], tuple[str, str]]  # (output, slot) that was not filled -> (kind, message)
+Problems = dict[tuple[int, int], tuple[str, str]]  # (output, index in its crops) that failed -> (kind, message)
 
 
 class CropDecoding:
@@ -94,6 +109,7 @@ class CropDecoding:
         self._mapped: list[tuple[NDArray[np.uint8], NDArray[np.int64]]]  # by output: contents and sizes
         self._frames: Iterator[Frame]
         self._task: Task
+        self._of_frame: dict[int, list[tuple[int, int]]]  # (output, index in its crops)
         self._problems: Problems
         self._meter: Meter
 
@@ -104,8 +120,11 @@ class CropDecoding:
 
     def __call__(self, task: Task, skipped: Mapping[int, Failed]) -> tuple[Problems, Meter]:
         """Fill the slots. Returns problems and times. skipped: frames at which processes ended."""
-        self._task, self._problems, self._meter = task, {}, Meter()
-        numbers = list(task.crops) if task.job == self._job else self._begin(task)
+        self._task, self._problems, self._meter, self._of_frame = task, {}, Meter(), {}
+        for output, crops in enumerate(task.crops):
+            for i, number in enumerate(crops.rows["frame"].tolist()):
+                self._of_frame.setdefault(number, []).append((output, i))
+        numbers = task.frames if task.job == self._job else self._begin(task)
         numbers = [number for number in numbers if not self._is_skipped(number, task, skipped)]
         self._upcoming.extend(numbers)
         for number in numbers:
@@ -113,8 +132,8 @@ class CropDecoding:
             began = time.perf_counter()
             frame = next(self._frames)  # takes one number from `_upcoming`
             self._meter.add(decode=time.perf_counter() - began)
-            for crop in task.crops.get(number, ()):
-                self._fill(crop, frame)
+            for output, i in self._of_frame.get(number, ()):
+                self._fill(output, i, frame)
             self._meter.frames += frame.image is not None
             if task.n_kept:
                 self._kept[frame.index] = frame
@@ -130,7 +149,7 @@ class CropDecoding:
         self._job, self._kept = task.job, {}
         self._upcoming.clear()
         self._frames = task.pixels.decode(iter(self._upcoming.popleft, None))
-        return [*task.before, *task.crops]
+        return task.before + task.frames
 
     def _is_skipped(self, number: int, task: Task, skipped: Mapping[int, Failed]) -> bool:
         """Whether a frame is given up; records the problem of its rows."""
@@ -140,34 +159,37 @@ class CropDecoding:
             return False
         ended = f"{TRIALS} processes that decoded it ended, the last one {skipped[frame].message}"
         kind = KINDS[skipped[frame].reason] if frame == number else AFTER
-        for crop in task.crops.get(number, ()):
-            self._problems[crop.output, crop.slot] = (kind, f"{pixels.name}, frame {frame}: {ended}")
+        for output_crop in self._of_frame.get(number, ()):
+            self._problems[output_crop] = (kind, f"{pixels.name}, frame {frame}: {ended}")
         return True
 
-    def _fill(self, crop: Crop, frame: Frame) -> None:
-        size, stream, *_ = self._slots[crop.output]
-        output_slot = crop.output, crop.slot
+    def _fill(self, output: int, i: int, frame: Frame) -> None:
+        """Fill the slot of an output's i-th crop."""
+        size, stream, *_ = self._slots[output]
+        crops = self._task.crops[output]
+        _, _, before, slot, cut = crops.rows[i]
         if frame.image is None:
-            self._problems[output_slot] = (frame.kind, str(frame.problem))
+            self._problems[output, i] = (frame.kind, str(frame.problem))
             return
         began, images = time.perf_counter(), list[Image]()
         if stream is not None and stream.reads.crops > 1:
-            previous = self._kept.get(crop.previous)
+            previous = self._kept.get(before)
             if previous is None or previous.image is None:
                 why = previous.problem if previous is not None else "its decoder crashed"
-                message = f"frame {frame.index}: its previous frame {crop.previous} is missing: {why}"
-                self._problems[output_slot] = ("previous_undecodable", message)
+                message = f"frame {frame.index}: its previous frame {before} is missing: {why}"
+                self._problems[output, i] = ("previous_undecodable", message)
                 return
-            images.append(self._task.pixels.crop(previous, crop.cut, size))
-        images.append(self._task.pixels.crop(frame, crop.cut, size))
-        slots, sizes = self._mapped[crop.output]
+            images.append(self._task.pixels.crop(previous, cut, size))
+        images.append(self._task.pixels.crop(frame, cut, size))
+        slots, sizes = self._mapped[output]
         if stream is None:
-            slots[crop.slot] = images[0].reshape(-1)
+            slots[slot] = images[0].reshape(-1)
             self._meter.add(crop=time.perf_counter() - began)
             return
         cropped = time.perf_counter()
-        row = row_of(stream, images, crop_labels(crop.labels or {}, crop.cut), f"frame {frame.index}")
+        labels = crop_labels({name: values[i] for name, values in crops.labels.items()}, cut)
+        row = row_of(stream, images, labels, f"frame {frame.index}")
         data = np.zeros(slots.shape[1], np.uint8) if row is None else np.frombuffer(row, np.uint8)
-        slots[crop.slot, : len(data)] = data
-        sizes[crop.slot] = 0 if row is None else len(data)
+        slots[slot, : len(data)] = data
+        sizes[slot] = 0 if row is None else len(data)
         self._meter.add(crop=cropped - began, pair=time.perf_counter() - cropped)
