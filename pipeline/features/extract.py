@@ -273,7 +273,7 @@ class _Share:
         alive: Callable[[], None],
         device: str = "",
     ) -> tuple[list[tuple[int, _Extracted]], Meter | None]:
-        """Put shards, by output, into the cache. None instead of the meter: all rows were carried over.
+        """Put shards, by output, into the cache. None instead of the meter: nothing was computed.
 
         agreed: the provenance of all workers. Raises PipelineError if this one would compute differently.
         """
@@ -284,28 +284,37 @@ class _Share:
                     f"{self.split}: this worker would compute differently from the others: "
                     f"{'; '.join(map(str, others))}. Use workers of one kind."
                 )
+        run = _runs.get(self.mark) or self._open(agreed, alive, device)
+        if device:  # which ends with its extraction
+            _runs[self.mark] = run
+        for output, target in zip(run.outputs, shards, strict=True):
+            output.begin(target)
+        extracted = list(run.results())
+        return extracted, run.meter if run.meter.seconds else None
+
+    def _open(self, agreed: Sequence[Mapping[str, Any]], alive: Callable[[], None], device: str) -> Run[_Extracted]:
         split, stagings, pixels_of = _open_once(self)
 
-        def output(i: int) -> Output[_Extracted]:
+        def output(spec: StreamSpec, staging: cache.StreamShards, recorded: Mapping[str, Any]) -> Output[_Extracted]:
             def write(shard: PendingShard) -> _Extracted:
-                return stagings[i].stage(shard.number, shard.values, shard.ok, shard.keys), shard.counts
+                return staging.stage(shard.number, shard.values, shard.ok, shard.keys), shard.counts
 
-            return Output(split, self.specs[i].stream, stagings[i], shards[i], write, agreed[i])
+            return Output(split, spec.stream, staging, (), write, recorded)
 
-        run = Run(
+        return Run(
             split,
-            [output(i) for i in range(len(self.specs))],
+            list(map(output, self.specs, stagings, agreed)),
             pixels_of=pixels_of,
             resources=self.resources,
             process=device,
+            stays=bool(device),
             progress=lambda rows, meter: alive(),  # noqa: ARG005
         )
-        extracted = list(run.results())
-        return extracted, None if all(found is None for found in run.provenance) else run.meter
 
 
 _Opened = tuple[Split, list[cache.StreamShards], Callable[[int], Pixels] | None]
 _opened: dict[str, _Opened] = {}  # at most one, by the extraction's mark
+_runs: dict[str, Run[_Extracted]] = {}  # of a device's process, likewise
 
 
 def _open_once(share: _Share) -> _Opened:

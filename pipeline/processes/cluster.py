@@ -16,7 +16,7 @@ import platform
 import re
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import AbstractContextManager
@@ -55,7 +55,7 @@ def _device(text: str) -> str:
 DeviceName = Annotated[
     str, AfterValidator(_device), Field(description="Device: auto (a GPU if there is one), cpu, cuda, cuda:1, ...")
 ]
-DeviceNames = Annotated[str | None, Field(description="GPUs of this machine (0,1,2,3), one process each; none: device")]
+DeviceNames = Annotated[str | None, Field(description="GPUs (0,1,2,3), one process each; 0,0: two; none: device")]
 
 
 def device_names(text: str, device: str = "auto") -> tuple[str, ...]:
@@ -68,11 +68,9 @@ def device_names(text: str, device: str = "auto") -> tuple[str, ...]:
         raise ConfigError(f"devices {text}: device {device} is set, too. Name one of both.")
     words = text.replace(",", " ").split()
     names = tuple(f"cuda:{word}" if word.isdecimal() else word for word in words)
-    for name, n in Counter(names).items():
+    for name in names:
         if not re.fullmatch(r"cpu|cuda:\d+", name):
             raise ConfigError(f"devices {text}: expected numbers of GPUs such as 0,1,2,3, found {name!r}")
-        if n > 1 and name != "cpu":
-            raise ConfigError(f"devices {text}: {name} is there {n} times. Name each GPU once.")
     return names
 
 

@@ -129,6 +129,10 @@ class Pool(Generic[T, R]):
             os.ftruncate(fd, size)
         self.shared = [mmap.mmap(fd, size) for fd, size in zip(self._fds, shared, strict=True)]
 
+    def begin(self, jobs: Iterator[Iterable[T | None] | None]) -> None:
+        """Take other jobs, after the last result of those before."""
+        self._jobs, self._has_more_jobs = jobs, True
+
     def __enter__(self) -> Self:
         return self
 

@@ -73,8 +73,8 @@ class Output(Generic[T]):
         write: Callable[[PendingShard], T],
         recorded: Mapping[str, Any] | None = None,
     ) -> None:
-        self.stream, self.target, self.write, self.recorded, self._split = stream, target, write, recorded, split
-        self.open = OpenShards(split, shards, stream, target)
+        self.stream, self.write, self.recorded, self._split, self._shards = stream, write, recorded, split, shards
+        self.begin(target)
         self.provenance: Mapping[str, Any] | None = None  # of the network; None: nothing was loaded
         self.threads = 1  # of the network
         self.task_rows: int  # rows of a task
@@ -86,6 +86,10 @@ class Output(Generic[T]):
         self._slots: NDArray[np.uint8]  # contents
         self._sizes: NDArray[np.int64]
         self._crops: NDArray[np.uint8]  # the contents as images
+
+    def begin(self, target: Sequence[int]) -> None:
+        """Compute these shards, after all others."""
+        self.target, self.open = target, OpenShards(self._split, self._shards, self.stream, target)
 
     def load(self, machine: Machine, workers: int) -> Slots:
         """Load the network, if any. Returns the slots that the decoding processes, `workers` of them, fill."""
@@ -146,6 +150,7 @@ class Run(Generic[T]):
         pixels_of: number of a video -> its pixels; None for labels.
         process: its device, as in `Resources.machine`.
         progress: called with rows done, of all streams, a few times a second.
+        stays: keep networks and decoding processes for the next targets (`Output.begin`), until this process ends.
     """
 
     def __init__(
@@ -157,11 +162,13 @@ class Run(Generic[T]):
         resources: Resources,
         progress: Callable[[int, Meter], None],
         process: str = "",
+        stays: bool = False,
     ) -> None:
         self._split, self._pixels_of, self._resources, self._progress = split, pixels_of, resources, progress
-        self._outputs, self._process = outputs, process
+        self.outputs, self._process, self._stays = outputs, process, stays
         self.meter = Meter()
         self._tasks: Tasks
+        self._stack = contextlib.ExitStack()
         self._pool: Pool[Task, tuple[Problems, Meter]]
         self._computing: dict[Future[Checked], tuple[Output[T], Batch]] = {}
         self._writing: deque[tuple[int, Future[T]]] = deque()
@@ -172,15 +179,16 @@ class Run(Generic[T]):
     @property
     def provenance(self) -> list[Mapping[str, Any] | None]:
         """Provenance by output; None: nothing was loaded."""
-        return [out.provenance for out in self._outputs]
+        return [out.provenance for out in self.outputs]
 
     def results(self) -> Iterator[tuple[int, T]]:
         """(output, result of `write`) of each target shard, once it is written.
 
         Raises what `write` and the streams raise, and PipelineError for pixels that have changed since the conversion.
         """
+        self.meter = Meter()
         if self._pixels_of is None:
-            (output,) = self._outputs
+            (output,) = self.outputs
             yield from self._compute_labels(output)
         else:
             yield from self._compute_crops(self._pixels_of)
@@ -219,7 +227,7 @@ class Run(Generic[T]):
             save()
 
     def _compute_crops(self, pixels_of: Callable[[int], Pixels]) -> Iterator[tuple[int, T]]:
-        self._tasks = Tasks(self._split, [out.open for out in self._outputs], pixels_of)
+        self._tasks = Tasks(self._split, [out.open for out in self.outputs], pixels_of)
         videos = self._tasks.videos()
         for first in videos:  # if all rows are carried over, no process is started and no network loaded
             if first:
@@ -229,47 +237,52 @@ class Run(Generic[T]):
         yield from self._write_carried()
 
     def _write_carried(self) -> Iterator[tuple[int, T]]:
-        for output, out in enumerate(self._outputs):
+        for output, out in enumerate(self.outputs):
             for shard in out.open.take_finished():
                 yield output, out.write(shard)
                 self._report()
 
     def _compute(self, first: list[Job], videos: Iterator[list[Job]]) -> Iterator[tuple[int, T]]:
-        workers = self._resources.decoders(self._process)
+        with contextlib.nullcontext() if self._stays else self._stack:
+            workers = self._resources.decoders(self._process)
+            if not hasattr(self, "_pool"):
+                self._start_pool(workers)
+            self.meter = Meter(decoders=workers, lanes=max(out.threads for out in self.outputs))
+            self.meter.note_device(self.provenance)
+            self._tasks.batches = [out.batches for out in self.outputs]
+            self._tasks.task_rows = min(out.task_rows for out in self.outputs)
+            self._report()
+            self._pool.begin(self._upcoming(first, videos))
+            yield from self._loop()
+
+    def _start_pool(self, workers: int) -> None:
         most = MOST_WORKERS * cores(0)
         if workers > most:
             raise ConfigError(f"workers {workers}: expected at most {most}, {MOST_WORKERS} for each core here")
-        slots = [out.load(self._resources.machine(self._process), workers) for out in self._outputs]
-        lanes = max(out.threads for out in self._outputs)
-        self.meter = Meter(decoders=workers, lanes=lanes)
-        self.meter.note_device(self.provenance)
-        self._tasks.batches = [out.batches for out in self._outputs]
-        self._tasks.task_rows = min(out.task_rows for out in self._outputs)
-        self._report()
+        slots = [out.load(self._resources.machine(self._process), workers) for out in self.outputs]
         self._pool = Pool(
             [CropDecoding(slots)] * workers,
-            self._upcoming(first, videos),
+            iter(()),
             ahead=AHEAD,
             timeout=self._resources.timeout,
             skips=True,
             shared=[of_output.n_bytes for of_output in slots],
             env={VIDEO_THREADS: str(max(1, cores(0) // workers))},  # cores without a process
         )
-        with self._pool, contextlib.ExitStack() as stack:
-            for out, memory, of_output in zip(self._outputs, self._pool.shared, slots, strict=True):
-                stack.enter_context(out.use_slots(*of_output.map(memory)))
-            yield from self._loop()
+        self._stack.enter_context(self._pool)
+        for out, memory, of_output in zip(self.outputs, self._pool.shared, slots, strict=True):
+            self._stack.enter_context(out.use_slots(*of_output.map(memory)))
 
     def _upcoming(self, first: list[Job], videos: Iterator[list[Job]]) -> Iterator[Iterator[Task | None] | None]:
         """The tasks of each job; None while the next one would open too many shards."""
         for of_video in itertools.chain([first], videos):
             yield from map(self._tasks.split_job, of_video)
-            while not all(out.has_room for out in self._outputs):
+            while not all(out.has_room for out in self.outputs):
                 yield None
 
     def _report(self) -> None:
         self._reported = time.monotonic()
-        self._progress(self.meter.rows + sum(out.open.not_computed for out in self._outputs), self.meter)
+        self._progress(self.meter.rows + sum(out.open.not_computed for out in self.outputs), self.meter)
 
     def _loop(self) -> Iterator[tuple[int, T]]:
         with (
@@ -277,9 +290,9 @@ class Run(Generic[T]):
             ThreadPoolExecutor(1, thread_name_prefix="write") as writer,
         ):
             try:
-                while self._pool.has_more or any(len(out.open) for out in self._outputs) or self._writing:
+                while self._pool.has_more or any(len(out.open) for out in self.outputs) or self._writing:
                     self._submit()
-                    for out in self._outputs:
+                    for out in self.outputs:
                         while out.batches.full and out.computing < 2 * out.threads:
                             batch = out.batches.full.popleft()
                             out.computing += 1
@@ -288,11 +301,11 @@ class Run(Generic[T]):
                     self._begin_to_write(writer)
                     self._begin_to_save(writer)
                     waits = not self._pool.is_idle or self._computing or self._writing or self._full
-                    assert waits or not any(len(out.open) for out in self._outputs), "open shards without work"
+                    assert waits or not any(len(out.open) for out in self.outputs), "open shards without work"
                     self._receive()
                     while self._writing and self._writing[0][1].done():
                         output, written = self._writing.popleft()
-                        self._outputs[output].writing -= 1
+                        self.outputs[output].writing -= 1
                         yield output, written.result()
             finally:  # keep computed rows, and start no other batch
                 network.shutdown(wait=False, cancel_futures=True)
@@ -300,10 +313,10 @@ class Run(Generic[T]):
 
     @property
     def _full(self) -> bool:
-        return any(out.batches.full for out in self._outputs)
+        return any(out.batches.full for out in self.outputs)
 
     def _begin_to_write(self, writer: ThreadPoolExecutor) -> None:
-        for output, out in enumerate(self._outputs):
+        for output, out in enumerate(self.outputs):
             for shard in out.open.take_finished(but=self._tasks.uncompared_shards(output)):
                 self._writing.append((output, writer.submit(self._write, out, shard)))
                 out.writing += 1
@@ -314,7 +327,7 @@ class Run(Generic[T]):
             self._saving.popleft().result()
         if now or (not self._saving and time.monotonic() - self._saved > CHECKPOINT_EVERY):
             self._saved = time.monotonic()
-            for out in self._outputs:
+            for out in self.outputs:
                 self._saving += [writer.submit(save) for save in out.open.save(but=self._tasks.uncompared_rows())]
 
     def _write(self, out: Output[T], shard: PendingShard) -> T:
@@ -326,7 +339,7 @@ class Run(Generic[T]):
         self._pool.submit()
         has_more = self._pool.has_more  # once running batches have made room
         if self._pool.is_idle and not self._full and not (has_more and self._computing):
-            for out in self._outputs:
+            for out in self.outputs:
                 out.batches.close_batch()
 
     def _receive(self) -> None:
@@ -341,7 +354,7 @@ class Run(Generic[T]):
             problems, meter = done
             self.meter.include(meter)
             for output, rows, problem in self._tasks.fill(result.task.number, problems):
-                self._outputs[output].open.give_up(rows, *problem)
+                self.outputs[output].open.give_up(rows, *problem)
         for future in [future for future in self._computing if future.done()]:
             (out, batch), (computed, ok) = self._computing.pop(future), future.result()
             out.computing -= 1

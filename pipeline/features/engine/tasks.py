@@ -26,6 +26,8 @@ FEWEST_ROWS: Final = 16  # of a task: small batches are full soon
 MOST_ROWS: Final = 64  # of a task: sending it costs little
 MOST_PERSONS: Final = 256  # of a frame that are cropped at once
 
+_JOB_NUMBERS: Final = itertools.count()  # decoding processes may stay for the next tasks
+
 Rows = NDArray[np.int64]
 
 
@@ -57,7 +59,7 @@ class Tasks:
         self.task_rows = FEWEST_ROWS
         self._comparing: dict[int, Job] = {}  # by number: their shards wait until the pixels have been compared
         self._running: dict[int, tuple[Job, list[tuple[Rows, Places]]]] = {}  # by the task's number, and by output
-        self._job_numbers, self._task_numbers = itertools.count(), itertools.count()
+        self._task_numbers = itertools.count()
 
     def videos(self) -> Iterator[list[Job]]:
         """Jobs for the next few shards of a video, which are opened."""
@@ -96,7 +98,7 @@ class Tasks:
         crops = [self._crops(shards, of_output, rows, frame, previous) for shards, of_output in by_output]
         frames = np.unique(frame)
         n_kept = int((np.searchsorted(frames, frame) - np.searchsorted(frames, previous)).max(initial=0))
-        return Job(next(self._job_numbers), pixels, rows, frame, crops, shards, of_video, n_kept)
+        return Job(next(_JOB_NUMBERS), pixels, rows, frame, crops, shards, of_video, n_kept)
 
     def _rows_of_pairs(self, rows: Rows, todo: Sequence[Rows]) -> Rows:
         """Those of a job's rows that any stream of pairs computes. All of them have a row before: see State.FIRST."""

@@ -54,6 +54,13 @@ def test_two_devices_share_the_shards_and_give_the_same_bytes_as_one(roots, into
     assert len(set((logs[0] / "log").read_text().splitlines())) == 1
 
 
+def test_the_process_of_a_device_keeps_its_decoding_processes(roots, made_up, tmp_path):
+    (tmp_path / "pids").mkdir()
+    spec = StreamSpec("steps", made_up.Steps(folder=str(tmp_path / "pids")))
+    extract_together([plan_extraction(roots[0], PENN, spec)], Resources(workers=1, devices="cpu"))
+    assert len(list((tmp_path / "pids").iterdir())) == 1  # for both shards, each a task of its own
+
+
 def test_two_processes_that_die_at_the_same_shards_end_it(roots, made_up, tmp_path):
     spec = StreamSpec("means", made_up.Logged(folder=str(tmp_path), dies="always"))
     with pytest.raises(PipelineError, match=r"cpu: 2 processes ended at the same task, the last one was killed"):
@@ -71,13 +78,12 @@ def test_what_a_job_raises_comes_with_its_device() -> None:
     ("text", "message"),
     [
         (("gpu",), "expected numbers of GPUs such as 0,1,2,3, found 'gpu'"),
-        (("0,1,0",), "cuda:0 is there 2 times. Name each GPU once"),
         (("cuda",), "found 'cuda'"),
         (("0,1", "cuda"), "devices 0,1: device cuda is set, too"),
     ],
 )
 def test_devices_are_named_by_number(text: tuple[str, ...], message: str) -> None:
-    assert device_names("0 cuda:3, cpu,cpu") == ("cuda:0", "cuda:3", "cpu", "cpu")
+    assert device_names("0 cuda:3, 0, cpu,cpu") == ("cuda:0", "cuda:3", "cuda:0", "cpu", "cpu")
     with pytest.raises(ConfigError, match=message):
         device_names(*text)
 
