@@ -212,6 +212,7 @@ def compare(
     columns, another raw folder, and if all videos must be read again but some are missing; StandInMixed if demo data
     would replace real data, or the reverse.
     """
+    dataset = dataset.for_folder(raw, split)
     with _no_collection():
         videos = tuple(_list_videos(committed, dataset, split, raw))
         reader = reader_parts(dataset, split, raw, body)
@@ -376,8 +377,9 @@ def _refuse_loss(plan: ConversionPlan, committed: cache.Split) -> None:
     added = set(columns) - stored if (before["body"] is None) != (reader["body"] is None) else set()
     if other_columns := sorted((stored - set(columns)) | added):
         was, now = (f"{kind_of(of)} with{'out' if of['body'] is None else ''} a body model" for of in (before, reader))
+        do = f"Restore the label files that {plan.raw} had for them. " if was == now else ""
         raise PipelineError(
             f"{folder}: was converted from {was}, and now from {now}: other columns, {', '.join(other_columns)}. The "
-            "columns of a split cannot change. Convert into another cache (--cache, or [paths] cache in luigi.cfg), or "
-            "delete that folder with its features and convert the split again."
+            f"columns of a split cannot change. {do}Convert into another cache (--cache, or [paths] cache in "
+            "luigi.cfg), or delete that folder with its features and convert the split again."
         )

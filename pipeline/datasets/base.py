@@ -136,6 +136,13 @@ class Dataset(ABC):
         Raises RawDataError if the raw folder, or the part that identifies it, is missing.
         """
 
+    def for_folder(self, raw: Path, split: str) -> Dataset:
+        """The reader with the columns of this raw folder: itself, or a subclass for optional label files.
+
+        Lists files. A split whose columns change is read again, and features are kept.
+        """
+        return self
+
     def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
         """Names of the cache's columns that the split's tracks fill; by default those of 2D keypoints.
 
@@ -255,13 +262,14 @@ class Dataset(ABC):
         """
         raw = Path(raw_dir)
         self.check_split(split)
-        for video in self.videos(raw, split):
+        reader = self.for_folder(raw, split)
+        for video in reader.videos(raw, split):
             if report is not None:
-                yield from self.read_accounted(raw, split, video, body, report.video(video.name))[0]
+                yield from reader.read_accounted(raw, split, video, body, report.video(video.name))[0]
                 continue
             account = VideoAccount(video.name)
             with caching():
-                tracks = self._read(raw, split, video, account, body)
+                tracks = reader._read(raw, split, video, account, body)
             account.check()
             yield from tracks
 

@@ -6,6 +6,7 @@ Mehta et al.: Monocular 3D Human Pose Estimation In The Wild Using Improved CNN 
     S<1..8>/Seq<1,2>/camera.calibration       a header line, then 7 lines per camera: a name and its numbers
     S<1..8>/Seq<1,2>/imageFrames/video_<camera>/frame_<6 digits>.jpg, or video_<camera>/*.jpg, or
     S<1..8>/Seq<1,2>/imageSequence/video_<camera>.avi
+    MPI-INF-3DHP_{SMPL_NeuralAnnot,joint_3d,camera_1k}.json      SMPL bodies by other authors, optional
     mpi_inf_3dhp_test_set/TS<1..6>/annot_data.mat      MATLAB 7.3
     mpi_inf_3dhp_test_set/TS<1..6>/imageSequence/img_<6 digits from 1>.jpg
 """
@@ -16,7 +17,7 @@ import functools
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -30,12 +31,13 @@ from pipeline.cameras import is_rigid
 from pipeline.datasets.base import EXTRINSICS, Dataset, Mistake, Origin, ReleasePart
 from pipeline.datasets.pixels import frames_there, inputs, pictures_or_video, require_size
 from pipeline.errors import RawDataError
+from pipeline.files.formats import neural_annot
 from pipeline.files.formats.arrays import load_mat, numbers, state_of
 from pipeline.files.formats.hdf5 import load_hdf5
 from pipeline.files.pixels.frames import Pictures, Video
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import is_folder_there, read_regular
-from pipeline.skeletons import JOINTS, LARGEST, Bools, Doubles, convert, correspondence, with_ones
+from pipeline.skeletons import JOINTS, LARGEST, Bools, Doubles, Ints, convert, correspondence, with_ones
 from pipeline.track import Track
 
 if TYPE_CHECKING:
@@ -58,6 +60,7 @@ SEQUENCES: Final[Mapping[str, tuple[int, int]]] = {  # fps, frames: the release'
 }  # fmt: skip
 TEST_FRAMES: Final = 6151 + 6080 + 5838 + 6007 + 320 + 492  # annotated, of TS1 to TS6
 SEQUENCE: Final = "S<1..8>/Seq<1,2>"
+FITS: Final = (neural_annot.FITS, neural_annot.WORLD, neural_annot.CAMERAS)
 CAMERA: Final = f"video_{{{','.join(map(str, CAMERAS))}}}"
 
 
@@ -90,6 +93,14 @@ class MpiInf3dhp(Dataset):
             len(SEQUENCES),
             without="cameras",
         ),
+        ReleasePart(
+            "SMPL fits",
+            FITS,
+            "the three files of MPI-INF-3DHP, of github.com/mks0601/NeuralAnnot_RELEASE",
+            ("train",),
+            known=3,
+            without="pose and betas",
+        ),
         *(
             ReleasePart(
                 f"test {what}", tuple(f"{test}/TS<1..6>/{name}" for test in TEST_SETS), "get_testset.sh", ("test",), 6
@@ -103,10 +114,14 @@ class MpiInf3dhp(Dataset):
     )
     optional_extra: ClassVar[tuple[str, ...]] = (EXTRINSICS.name,)
     recording: ClassVar[str] = "sequence"
+    has_fits: ClassVar[bool] = False
     totals: ClassVar[Mapping[str, Totals]] = {
         "train": Totals(len(SEQUENCES) * len(CAMERAS), len(CAMERAS) * sum(n for _, n in SEQUENCES.values())),
         "test": Totals(6, TEST_FRAMES),
     }
+
+    def for_folder(self, raw: Path, split: str) -> MpiInf3dhp:
+        return _Fitted(**asdict(self)) if split == "train" and (raw / neural_annot.FITS).is_file() else self
 
     def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
         labels = ("frame_index", "bbox", "kp_2d", "kp_3d", "has_3d")
@@ -167,8 +182,44 @@ class MpiInf3dhp(Dataset):
             intrinsics=filmed.intrinsics,
             frames=filmed.source,
             extra=extra,
+            **(_bodies(raw, video, labels, filmed, rows, account) if self.has_fits else {}),
         )
         return [track]
+
+
+@dataclass(frozen=True)
+class _Fitted(MpiInf3dhp):
+    """The reader of a raw folder with NeuralAnnot's fits."""
+
+    has_fits: ClassVar[bool] = True
+
+    def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
+        return (*super().columns(split, body=body), "pose", "betas", "has_smpl")
+
+    def shared(self, raw: Path) -> dict[str, str]:
+        return {"fits": "NeuralAnnot"}  # as other columns; their content is compared as that of the videos
+
+    def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
+        return [replace(video, files=(*video.files, *map(Path, FITS))) for video in super().videos(raw, split)]
+
+
+def _bodies(
+    raw: Path, video: RawVideo, labels: _Labels, filmed: _Filmed, rows: Ints, account: VideoAccount
+) -> dict[str, Any]:
+    """`Track` fields of the fits, in the camera; NaN and false without a fit."""
+    bodies, has_smpl = np.full((len(rows), 82), np.nan, np.float32), np.zeros(len(rows), np.bool_)
+    sequence, _, camera = video.name.rpartition("/video_")
+    joints = convert(labels.kp_3d, source=labels.skeleton, target=neural_annot.ORDER)
+    try:
+        frames, fits = neural_annot.load_fits(raw, sequence, int(camera), joints, filmed.extrinsics)
+        usable = (np.abs(fits) < LARGEST).all(axis=1)  # comparisons with NaN are false
+        _, at, fitted = np.intersect1d(rows, frames[usable], return_indices=True)
+        bodies[at], has_smpl[at] = fits[usable][fitted], True
+        if not has_smpl.all():
+            account.notes.append(f"{int((~has_smpl).sum())} of the kept frames have no SMPL fit")
+    except RawDataError as error:  # the other labels are good without fits
+        account.notes.append(f"SMPL fits are not used: {error}")
+    return {"pose": bodies[:, :72], "betas": bodies[:, 72:], "has_smpl": has_smpl}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -87,8 +87,8 @@ def _forecast_of(plan: SplitPlan, todo: ConversionPlan, rates: Mapping[tuple[str
     if plan.undetected:
         rows = (rows or 0) + frames
         source = f"with one person per frame of {count(len(plan.undetected), 'clip')} without keypoints"
-    new, columns = rows or 0, recipe.dataset.columns(recipe.split, body=todo.reader["body"] is not None)
-    extra = recipe.dataset.extra_columns(recipe.split, body=todo.reader["body"] is not None)
+    new, columns = rows or 0, todo.dataset.columns(recipe.split, body=todo.reader["body"] is not None)
+    extra = todo.dataset.extra_columns(recipe.split, body=todo.reader["body"] is not None)
     result = Forecast(plan.name, rows, source, {"columns": columns_bytes(new, columns, extra)})
     there = {*columns, *(column.name for column in extra), *OF_TRACKS}
     forms: dict[str, tuple[int, str]] = {}

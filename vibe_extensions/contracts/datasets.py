@@ -41,6 +41,7 @@ def reader_problems(dataset: Dataset, raw: Path, split: str, body: Body | None =
     """
     if problems := [*number_problems(dataset, "version"), *_splits_problems(dataset)]:
         return problems
+    dataset = dataset.for_folder(raw, split)
     listed, again = (list(dataset.videos(raw, split)) for _ in range(2))
     problems = list(_listing_problems(listed, again))
     names: set[str] = set()
