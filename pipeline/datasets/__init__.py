@@ -9,6 +9,7 @@ from collections import ChainMap
 from typing import Final
 
 import cache
+from pipeline import smplx
 from pipeline.datasets.base import Dataset
 from pipeline.files.raw import RawVideo
 from pipeline.plug_ins import Registry
@@ -39,6 +40,7 @@ def mirror_of(name: str, column: str) -> cache.Mirror | None:
     """The mirror function of a dataset's extra column; None if the dataset is not installed or declares none."""
     reader = find_installed(name)
     declared = [c for s in reader.splits for c in reader.extra_columns(s, body=True)] if reader is not None else []
+    declared += smplx.columns("", trans=True)  # which readers have for some raw folders
     mirrors = (c.mirror for c in declared if c.name == column)
     return next((mirror for mirror in mirrors if callable(mirror)), None)
 

@@ -11,13 +11,15 @@ import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+import cache
+from pipeline import smplx
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.cameras import resample_linear, resample_rotations
 from pipeline.datasets.base import Dataset, Mistake, Origin, ReleasePart
@@ -92,6 +94,13 @@ class Amass(Dataset):
         if self.resampling not in ("slerp", "decimate"):
             raise ConfigError(f"amass: resampling is {self.resampling!r}; it can be slerp or decimate")
 
+    def for_folder(self, raw: Path, split: str) -> Amass:
+        """With SMPL-X columns if one file of a subset, of those named as in newer releases, is SMPL-X."""
+        named = (file for file in _files(raw) if file.name.endswith("_stageii.npz"))
+        first = {file.parts[:-2]: file for file in named}
+        has_smplx = any(smplx.is_smplx(raw / file, "poses") for file in first.values())
+        return _WithSmplx(**asdict(self)) if has_smplx else self
+
     def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
         return ("frame_index", "pose", "betas", "trans", "has_smpl")
 
@@ -139,18 +148,36 @@ class Amass(Dataset):
             account.drop_track("track_too_short", n_frames)
             return []
         account.keep_track(n_frames)
+        pose = resample_rotations(motion.pose, source)  # (T, 24 or 55, 3)
+        extra: dict[str, NDArray[Any]] = {}
+        if pose.shape[1] * 3 == smplx.N_POSE:
+            if self.extra_columns(split, body=False):
+                extra["smplx_pose"] = pose.reshape(n_frames, -1).astype(np.float32)
+                extra["smplx_betas"] = smplx.pad_betas(motion.betas, n_frames)
+            pose = pose[:, SMPL_JOINTS[smplx.N_POSE]]
         track = self.track(
             split,
             video,
             fps=fps,
             frame_index=np.arange(n_frames),
-            pose=resample_rotations(motion.pose, source).reshape(n_frames, 72).astype(np.float32),
-            betas=np.tile(motion.betas, (n_frames, 1)).astype(np.float32),
+            pose=pose.reshape(n_frames, 72).astype(np.float32),
+            betas=np.tile(motion.betas[:N_BETAS], (n_frames, 1)).astype(np.float32),
             trans=resample_linear(motion.trans, source).astype(np.float32),
             has_smpl=np.ones(n_frames, np.bool_),
             gender=motion.gender if motion.gender in GENDERS else "neutral",
+            extra=extra,
         )
         return [track]
+
+
+@dataclass(frozen=True)
+class _WithSmplx(Amass):
+    """The reader of a raw folder with SMPL-X files."""
+
+    optional_extra: ClassVar[tuple[str, ...]] = smplx.NAMES  # motions of SMPL-H lack them
+
+    def extra_columns(self, split: str, *, body: bool) -> tuple[cache.ExtraColumn, ...]:
+        return smplx.columns("up to 16 numbers of the release, for the track's gender")
 
 
 def sample_positions(n_frames: int, rate: float, resampling: str = "slerp") -> tuple[float, Doubles]:
@@ -188,9 +215,9 @@ def _files(raw: Path) -> Iterator[Path]:
 class _Motion:
     """N frames of one person."""
 
-    pose: Doubles  # (N, 24, 3) axis-angle rad, SMPL's joints
+    pose: Doubles  # (N, 24, 3) axis-angle rad, SMPL's joints; of SMPL-X (N, 55, 3), all
     trans: Doubles  # (N, 3) m
-    betas: Doubles  # (10,)
+    betas: Doubles  # (10,), or those of SMPL-X, up to (16,)
     rate: float  # frames per second
     gender: str  # as stored: neutral, male, female, or anything else
 
@@ -201,19 +228,22 @@ def load_motion(file: Path) -> _Motion:
     width = data["poses"].shape[-1] if data["poses"].ndim else 0
     if width not in SMPL_JOINTS:
         raise RawDataError(file, "poses", "(N, 156) SMPL-H or (N, 165) SMPL-X", str(data["poses"].shape), OTHER_BODY)
-    poses = numbers(file, "poses", data["poses"], (None, width)).reshape(-1, width // 3, 3)[:, SMPL_JOINTS[width]]
+    poses = numbers(file, "poses", data["poses"], (None, width)).reshape(-1, width // 3, 3)
+    is_smplx = width == smplx.N_POSE
+    poses = poses if is_smplx else poses[:, SMPL_JOINTS[width]]
     trans = numbers(file, "trans", data["trans"], (len(poses), 3))
     betas = numbers(file, "betas", data["betas"], (None,))
     if len(betas) < N_BETAS:
         raise RawDataError(file, "betas", f"at least {N_BETAS}", str(len(betas)), AGAIN)
-    for key, values in (("poses", poses), ("trans", trans), ("betas", betas[:N_BETAS])):
+    betas = betas[: smplx.N_BETAS if is_smplx else N_BETAS]
+    for key, values in (("poses", poses), ("trans", trans), ("betas", betas)):
         if not (np.abs(values) < LARGEST).all():  # comparisons with NaN are false
             raise RawDataError(file, key, "finite numbers", f"NaN, infinity or numbers over {LARGEST:.0e}", AGAIN)
     stored = data.get("gender", np.empty(0)).reshape(-1)
     gender = stored[0] if stored.size == 1 else ""
     gender = gender.decode("latin1") if isinstance(gender, bytes) else str(gender)
     gender = gender.removeprefix("b'").removesuffix("'")  # some files hold the text of a bytes object
-    return _Motion(poses, trans, betas[:N_BETAS], _rate(file, data), gender)
+    return _Motion(poses, trans, betas, _rate(file, data), gender)
 
 
 def _rate(file: Path, data: dict[str, NDArray[Any]]) -> float:

@@ -9,11 +9,12 @@ Black et al.: BEDLAM: A Synthetic Dataset of Bodies Exhibiting Detailed Lifelike
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -21,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import cache
+from pipeline import smplx
 from pipeline.accounting import VideoAccount
 from pipeline.cameras import is_rigid
 from pipeline.datasets.base import EXTRINSICS, UP, Dataset, Mistake, Origin, ReleasePart, finite_joints, smpl_labels
@@ -41,7 +43,7 @@ AGAIN: Final = "Unpack the labels again."
 OTHER_JOINTS: Final = "Use the labels of the official release: other joint orders are unknown."
 KEYS: Final = ("imgname", "center", "scale", "pose_cam", "shape", "trans_cam", "cam_int", "cam_ext", "gtkps")
 UNNAMED: Final = "shape_"  # prefix of subjects without a `sub`
-N_POSE, N_POSE_X, N_BETAS = 72, 165, 10
+N_POSE, N_BETAS = 72, 10
 UNRELEASED: Final = (  # BEDLAM2's labels have 68 scenes, its release 66: github.com/pixelite1201/BEDLAM/issues/69
     "20240805_5-10_250_busstation_orbit_zoom",
     "20240621_1_250_archmodelsvol8_tracking",
@@ -77,7 +79,7 @@ PICTURES: Final = ReleasePart(
     tuple(str(Path(f, "<scene>/png/seq_<000000>")) + "/" for f in IMAGES),
     "<scene>_png.tar",
 )
-SMPLX: Final = "SMPL-X bodies, whose parameters differ from SMPL's: the rows have no body"
+SMPLX: Final = "SMPL-X bodies, whose parameters differ from SMPL's: in smplx_pose, smplx_betas and smplx_trans"
 
 
 @dataclass(frozen=True)
@@ -99,17 +101,26 @@ class Bedlam(Dataset):
         Mistake(f"{folder}/", "has labels in a layout that is skipped", "Unpack bedlam-labels-smpl.zip beside it.")
         for folder in _folders_of(SKIPPED)
     )
-    optional_extra: ClassVar[tuple[str, ...]] = (EXTRINSICS.name, UP.name, INTRINSICS.name)
+    optional_extra: ClassVar[tuple[str, ...]] = (EXTRINSICS.name, UP.name, INTRINSICS.name, *smplx.NAMES)
+    smplx_columns: ClassVar[tuple[cache.ExtraColumn, ...]] = ()
     turned: ClassVar[str] = "closeup"  # in the names of scenes with rotated images
     folders: ClassVar[tuple[str, ...]] = LABELS
     n_joints: ClassVar[int | None] = None  # to use of gtkps; None: from their number
+
+    def for_folder(self, raw: Path, split: str) -> Bedlam:
+        """With SMPL-X columns if a label file of the split is SMPL-X, by its header."""
+        with contextlib.suppress(RawDataError):  # without labels, which `videos` reports
+            scenes = _label_files(raw, self.folders).items()
+            if any(smplx.is_smplx(raw / file, "pose_cam") for scene, file in scenes if _split_of(scene) == split):
+                return (_Smplx2 if isinstance(self, Bedlam2) else _Smplx)(**asdict(self))
+        return self
 
     def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
         labels = ("frame_index", "bbox", "kp_2d", "pose", "betas", "trans", "has_smpl")
         return (*labels, "kp_3d", "has_3d") if body else labels
 
     def extra_columns(self, split: str, *, body: bool) -> tuple[cache.ExtraColumn, ...]:
-        return EXTRINSICS, UP, INTRINSICS
+        return EXTRINSICS, UP, INTRINSICS, *self.smplx_columns
 
     def origin(self, video: str) -> Origin:
         """The sequence, with the same name at both rates; the subject is unknown.
@@ -178,8 +189,7 @@ class Bedlam(Dataset):
         order = np.argsort(labels["number"], kind="stable")
         rows = {key: values[order] for key, values in labels.items()}
         n_rows, number = len(order), rows["number"]
-        floats = ["center", "scale", "pose_cam", "trans_cam", "cam_int"]
-        floats += ["shape"] if rows["pose_cam"].shape[1] == N_POSE else []
+        floats = ["center", "scale", "pose_cam", "shape", "trans_cam", "cam_int"]
         stated = np.concatenate([rows[key].reshape(n_rows, -1) for key in floats], axis=1)
         kp_2d = finite_joints(rows["gtkps"], account)
         twice = np.isin(number, number[1:][np.diff(number) == 0])  # ambiguous
@@ -213,6 +223,20 @@ class Bedlam2(Bedlam):
     )
 
 
+@dataclass(frozen=True)
+class _Smplx(Bedlam):
+    """The reader of a raw folder with SMPL-X labels."""
+
+    smplx_columns: ClassVar[tuple[cache.ExtraColumn, ...]] = smplx.columns("the release's 11 numbers", trans=True)
+
+
+@dataclass(frozen=True)
+class _Smplx2(Bedlam2):
+    """As `_Smplx`; its neutral body is another one than BEDLAM's."""
+
+    smplx_columns: ClassVar[tuple[cache.ExtraColumn, ...]] = smplx.columns("the release's 16 numbers", trans=True)
+
+
 def _fields(rows: Mapping[str, NDArray[Any]], body: Body | None, *, still: bool) -> dict[str, Any]:
     """Fields of a track from its kept rows."""
     n_rows, camera, intrinsics = len(rows["number"]), rows["cam_ext"], rows["cam_int"].astype(np.float32)
@@ -226,14 +250,16 @@ def _fields(rows: Mapping[str, NDArray[Any]], body: Body | None, *, still: bool)
     zooms = bool((intrinsics != intrinsics[0]).any())
     if zooms:
         extra["intrinsics"] = intrinsics
+    trans = rows["trans_cam"] + camera[:, :3, 3]  # cam_ext is per person: its world's origin is at the body
     if rows["pose_cam"].shape[1] == N_POSE:
-        trans = rows["trans_cam"] + camera[:, :3, 3]  # cam_ext is per person: its world's origin is at the body
         smpl = smpl_labels(rows["pose_cam"], rows["shape"], trans, np.eye(4), body, evaluation=False)
         smpl["trans"] = trans.astype(np.float32)
     else:
         widths = {"pose": N_POSE, "betas": N_BETAS, "trans": 3}
         smpl = {name: np.zeros((n_rows, width), np.float32) for name, width in widths.items()}
         smpl["has_smpl"] = np.zeros(n_rows, np.bool_)
+        extra |= {"smplx_pose": rows["pose_cam"].astype(np.float32), "smplx_trans": trans.astype(np.float32)}
+        extra["smplx_betas"] = smplx.pad_betas(rows["shape"], n_rows)
         if body is not None:
             smpl |= {"kp_3d": np.zeros((n_rows, 49, 4), np.float32), "has_3d": np.zeros(n_rows, np.bool_)}
     return {
@@ -315,8 +341,8 @@ def _load_cached(file: Path, n_joints: int | None, state: tuple[int, int]) -> di
 
     pose = array("pose_cam", None, None)
     n = len(pose)
-    if pose.shape[1] not in (N_POSE, N_POSE_X):
-        expected = f"{N_POSE} (SMPL) or {N_POSE_X} (SMPL-X) numbers per row"
+    if pose.shape[1] not in (N_POSE, smplx.N_POSE):
+        expected = f"{N_POSE} (SMPL) or {smplx.N_POSE} (SMPL-X) numbers per row"
         raise RawDataError(file, "pose_cam", expected=expected, found=str(pose.shape[1]), do=AGAIN)
     names = texts("imgname", r"(seq_[0-9]{6})/\1_([0-9]{4})\.png", "seq_000000/seq_000000_0125.png")
     keypoints = array("gtkps", n, None, 3)
@@ -328,6 +354,8 @@ def _load_cached(file: Path, n_joints: int | None, state: tuple[int, int]) -> di
     shape = array("shape", n, None)
     if pose.shape[1] == N_POSE and shape.shape[1] not in (N_BETAS, N_BETAS + 1):
         raise RawDataError(file, "shape", expected="10 or 11 numbers per row", found=str(shape.shape[1]), do=AGAIN)
+    if pose.shape[1] == smplx.N_POSE and not 1 <= shape.shape[1] <= smplx.N_BETAS:
+        raise RawDataError(file, "shape", expected="up to 16 numbers per row", found=str(shape.shape[1]), do=AGAIN)
     if "sub" in stored:
         sub = [match[0] for match in texts("sub", r"[\w.-]+", "rp_emma_posed_008")]
     else:

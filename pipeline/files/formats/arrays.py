@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from json import JSONDecodeError
 from pathlib import Path
 from typing import Any, Final, NoReturn
+from zipfile import ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,6 +116,14 @@ def load_npz(file: Path, keys: Collection[str], optional: Collection[str] = ()) 
                     refuse(f"only {sorted(archive.files)}")
                 arrays[key] = np.asarray(archive[key])
     return arrays
+
+
+def npz_shape(file: Path, key: str) -> tuple[int, ...]:
+    """Shape of an array in an .npz, by its header alone. Raises RawDataError."""
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    with reading(file, "a NumPy .npz archive", key=key), open_regular(file) as stream, ZipFile(stream) as archive:
+        array = archive.open(f"{key}.npy")
+        return tuple(readers[np.lib.format.read_magic(array)](array)[0])
 
 
 def fits(found: tuple[int, ...], shape: Shape) -> bool:

@@ -8,10 +8,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation, Slerp
 
+import cache
 from pipeline import datasets
 from pipeline.cameras import resample_rotations
+from pipeline.conversion.plan import plan_conversion
 from pipeline.datasets.amass import sample_positions
 from pipeline.errors import ConfigError
+from tests.fixtures import convert_into
 from tests.pipeline.datasets.by_hand import read_one
 
 AMASS = datasets.get("amass")
@@ -176,3 +179,69 @@ def test_rotations_between_frames_are_scipys_slerp(seed: int) -> None:
         expected = Slerp(np.arange(5), Rotation.from_rotvec(rotvec[:, joint]))(position)
         difference = (Rotation.from_rotvec(ours[:, joint]).inv() * expected).magnitude()
         np.testing.assert_allclose(difference, 0, atol=1e-7)
+
+
+def smplx(raw: Path, name: str = "ACCAD/s1/wave_stageii", **changes: Any) -> None:
+    write_motion(raw, name, n_joints=55, mocap_frame_rate=120.0, mocap_framerate=None, **changes)
+
+
+def test_smplx_files_have_columns_of_their_own_beside_smpls_and_smplh_files(tmp_path: Path) -> None:
+    write_motion(tmp_path)
+    before = read(tmp_path)[0][0]
+    smplx(tmp_path, betas=np.arange(11) / 10)
+    plain, track = AMASS.tracks(tmp_path, "train")  # sorted: walk_poses, wave_stageii
+    assert (plain.extra, plain.pose.tobytes()) == ({}, before.pose.tobytes())
+    angle = np.linalg.norm(track.extra["smplx_pose"][25].reshape(55, 3), axis=-1)  # after 1 s
+    np.testing.assert_allclose(angle, (np.arange(55) + 1) / 100, rtol=1e-5)
+    np.testing.assert_array_equal(track.pose[:, :66], track.extra["smplx_pose"][:, :66])
+    np.testing.assert_allclose(track.extra["smplx_betas"][7], [*np.arange(11) / 10, 0, 0, 0, 0, 0], rtol=1e-6)
+
+
+def test_a_split_with_both_kinds_converts_and_one_without_smplx_is_as_it_was(tmp_path: Path) -> None:
+    raw, root = tmp_path / "raw", tmp_path / "cache"
+    write_motion(raw)
+    write_motion(raw, "CMU/s1/walk_stageii")  # SMPL-H in a newer release
+    convert_into(root, raw, "amass")
+    assert cache.open(root)["amass/train"].extra == {}
+    smplx(raw)
+    plan = plan_conversion(AMASS, "train", raw=raw, root=root)
+    assert plan.why.startswith("extra was not set, is smplx_pose")  # read again, and said
+    convert_into(root, raw, "amass")
+    split = cache.open(root)["amass/train"]
+    known = np.isfinite(split.column("smplx_pose")[:]).all(axis=1)
+    assert {t.name: known[t.start : t.stop].all() for t in split.tracks} == {
+        "ACCAD/s1/walk_poses/0": False,
+        "ACCAD/s1/wave_stageii/0": True,
+        "CMU/s1/walk_stageii/0": False,
+    }
+    assert "up to 16 numbers" in split.manifest["extra"]["smplx_betas"]["about"]
+
+
+PARENTS = [-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 15, 15, 15]
+for wrist, first in ((20, 25), (21, 40)):
+    PARENTS += [first + finger - 1 if finger % 3 else wrist for finger in range(15)]
+SIDES = [(1, 2), (4, 5), (7, 8), (10, 11), (13, 14), (16, 17), (18, 19), (20, 21), (23, 24)]
+SIDES += [(25 + finger, 40 + finger) for finger in range(15)]
+
+
+def test_a_mirrored_smplx_pose_poses_the_mirrored_body() -> None:
+    """The joints of a symmetric tree, posed by the mirrored pose, are those of the pose, mirrored at x = 0."""
+    swap = np.arange(55)
+    for left, right in SIDES:
+        swap[[left, right]] = right, left
+    rng = np.random.default_rng(0)
+    offsets = rng.normal(0, 0.2, (55, 3))
+    offsets = (offsets + offsets[swap] * (-1, 1, 1)) / 2
+
+    def joints(pose: Any) -> Any:
+        turns, places = [], []
+        for joint, parent in enumerate(PARENTS):
+            turn = Rotation.from_rotvec(pose[3 * joint : 3 * joint + 3]).as_matrix()
+            turns.append(turn if parent < 0 else turns[parent] @ turn)
+            places.append(offsets[joint] if parent < 0 else places[parent] + turns[parent] @ offsets[joint])
+        return np.array(places)
+
+    pose = rng.normal(0, 0.7, (1, 165))
+    mirror = datasets.mirror_of("amass", "smplx_pose")
+    assert mirror is not None
+    np.testing.assert_allclose(joints(mirror(pose)[0]), joints(pose[0])[swap] * (-1, 1, 1), atol=1e-12)

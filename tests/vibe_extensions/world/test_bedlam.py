@@ -115,6 +115,11 @@ def test_smplx_bodies_are_not_taken_for_smpls(width: int, tmp_path: Path) -> Non
     for track in tracks:
         assert not (track.has_smpl.any() or track.has_3d.any() or track.pose.any() or track.trans.any())
         assert (track.kp_2d[..., 2] > 0).any()
+        own = slice(SUBJECTS.index(track.name.rpartition("/")[2]), None, 2)
+        np.testing.assert_allclose(track.extra["smplx_pose"], data["pose_cam"][own], atol=1e-6)
+        np.testing.assert_array_equal(track.extra["smplx_betas"][0], [0.5] * width + [0] * (16 - width))
+        trans = data["trans_cam"][own] + data["cam_ext"][own, :3, 3]
+        np.testing.assert_allclose(track.extra["smplx_trans"], trans, atol=1e-6)
 
 
 def test_smpl_labels_come_before_smplx_labels_of_a_scene(tmp_path: Path) -> None:

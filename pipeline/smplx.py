@@ -1,0 +1,61 @@
+"""SMPL-X bodies beside SMPL's: extra columns of splits with such labels.  raw -> [tracks] -> features -> windows
+
+Pavlakos et al.: Expressive Body Capture, CVPR 2019. 55 joints: pelvis to wrists as in SMPL (22), jaw, left and right
+eye, 15 finger joints of the left hand and 15 of the right. The hands' angles are whole: flat_hand_mean is True.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+import cache
+from pipeline.cameras import mirrored_axis
+from pipeline.errors import RawDataError
+from pipeline.files.formats.arrays import npz_shape
+from pipeline.skeletons import Doubles, Floats
+
+N_POSE, N_BETAS = 165, 16
+# Left-right permutation: those of SMPL's body, jaw, eyes, hands.
+MIRRORED: Final = (
+    *(0, 2, 1, 3, 5, 4, 6, 8, 7, 9, 11, 10, 12, 14, 13, 15, 17, 16, 19, 18, 21, 20),
+    *(22, 24, 23, *range(40, 55), *range(25, 40)),
+)
+
+
+def is_smplx(file: Path, key: str) -> bool:
+    """Whether rows of an .npz have 165 numbers under `key`, by its header; False for a damaged file."""
+    with contextlib.suppress(RawDataError):
+        return npz_shape(file, key)[-1:] == (N_POSE,)
+    return False
+
+
+def mirrored_pose(pose: Floats) -> Floats:
+    """(N, 165) axis-angle, rad -> that of the mirrored body: a rotation R becomes S R S, S = diag(-1, 1, 1)."""
+    joints = pose.reshape(len(pose), -1, 3)[:, MIRRORED].copy()
+    joints[..., 1:] = 0 - joints[..., 1:]  # 0 stays 0, without a sign
+    return joints.reshape(pose.shape)
+
+
+def pad_betas(betas: Doubles, n_rows: int) -> Floats:
+    """(n,) or (T, n) numbers, at least 10 -> (n_rows, 16) float32: the first 16, zeros behind those that exist."""
+    padded = np.zeros((n_rows, N_BETAS), np.float32)
+    padded[:, : betas.shape[-1]] = betas[..., :N_BETAS]
+    return padded
+
+
+def columns(betas: str, *, trans: bool = False) -> tuple[cache.ExtraColumn, ...]:
+    """The extra columns. betas: how many exist, for the manifest. trans: also the translation in a camera."""
+    pose = "SMPL-X axis-angle of 55 joints, global orientation as in pose; flat_hand_mean"
+    declared = (
+        cache.ExtraColumn(name="smplx_pose", about=pose, unit="rad", shape=(N_POSE,), mirror=mirrored_pose),
+        cache.ExtraColumn(name="smplx_betas", about=f"SMPL-X shape: {betas}, then zeros", shape=(N_BETAS,)),
+        cache.ExtraColumn(name="smplx_trans", about="of the SMPL-X body", unit="m", shape=(3,), mirror=mirrored_axis),
+    )
+    return declared if trans else declared[:2]
+
+
+NAMES: Final = tuple(column.name for column in columns("", trans=True))
