@@ -138,10 +138,10 @@ def new_folder(out: Path, *, replace: bool) -> Iterator[tuple[Path, dict[str, An
         provenance: dict[str, Any] = {}
         yield temporary, provenance
         files = {}
-        for file in sorted(temporary.iterdir()):
+        for file in sorted(path for path in temporary.rglob("*") if path.is_file()):
             with naming(file), file.open("rb") as stream:
                 os.fsync(stream.fileno())
-            files[file.name] = whole_file_digest(file)
+            files[file.relative_to(temporary).as_posix()] = whole_file_digest(file)
         _write_provenance(temporary / PROVENANCE, {**provenance, "files": files})
         sync_folder(temporary)
         if existing:
@@ -165,9 +165,9 @@ def _write_provenance(file: Path, content: Mapping[str, Any]) -> None:
 
 
 def _export_files(folder: Path) -> set[str]:
-    """Names of an export's files by its PROVENANCE; empty if it has none."""
+    """Names of an export's files and folders by its PROVENANCE; empty if it has none."""
     if not (folder / PROVENANCE).is_file():
         return set()
     content = load_json(folder / PROVENANCE, do="Choose a new folder.")
     files = content.get("files") if isinstance(content, dict) else None
-    return {PROVENANCE, *files} if isinstance(files, dict) else set()
+    return {PROVENANCE, *(name.partition("/")[0] for name in files)} if isinstance(files, dict) else set()

@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import ijson
 import numpy as np
@@ -30,6 +30,7 @@ KEYS: Final = ("pose", "shape", "trans")
 N_POSE, N_BODY = 72, 85  # numbers of pose, and of all KEYS
 CLOSE_M: Final = 0.005  # from the joints to the labels
 NEAR_M: Final = 0.6  # from `trans` to the pelvis: a body's origin is about 0.3 m from it
+MAX_DEPTH: Final = 16
 SHIFTS: Final = (-2, -1, 1, 2)  # frames that a wrong count is off by
 AGAIN: Final = "Put NeuralAnnot's three files into the raw folder as they are downloaded."
 
@@ -87,13 +88,32 @@ def _flatten_body(body: Any) -> Doubles:
     return np.hstack([body[key] for key in KEYS])
 
 
+class _Shallow:
+    """A file without deep nesting, for which ijson's memory grows with the square of the depth."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream, self._depth = stream, 0
+
+    def read(self, size: int = -1) -> bytes:
+        block = self._stream.read(size)
+        depths = self._depth + np.cumsum(_STEPS[np.frombuffer(block, np.uint8)], dtype=np.int64)
+        if block and depths.max() > MAX_DEPTH:
+            raise ValueError(f"more than {MAX_DEPTH} maps and lists in each other")
+        self._depth = int(depths[-1]) if block else 0
+        return block
+
+
+_STEPS: Final = np.zeros(256, np.int8)
+_STEPS[[*b"[{"]], _STEPS[[*b"]}"]] = 1, -1
+
+
 @functools.lru_cache(maxsize=2)  # of the two files
 def _load(
     file: Path, subject: str, sequence: str, n: int, flatten: Callable[[Any], Doubles], _state: tuple[int, int]
 ) -> tuple[Ints, Doubles]:
     """A sequence's frames (N,), increasing, and (N, n) their numbers."""
     with reading(file, "a JSON file of subjects, sequences and frames", do=AGAIN), open_regular(file) as stream:
-        entries = ijson.kvitems(stream, f"{subject}.{sequence}", use_float=True)
+        entries = ijson.kvitems(_Shallow(stream), f"{subject}.{sequence}", use_float=True)
         rows = {int(frame): flatten(entry) for frame, entry in entries}
     frames = sorted(rows)
     values = table(file, [f"{subject}/{sequence}/{k}" for k in frames], [rows[k] for k in frames], n)

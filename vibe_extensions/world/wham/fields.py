@@ -196,8 +196,8 @@ class RowFields:
 class Motions:
     """AMASS's segments in WHAM's format: 30 fps, y down, the first frame's lowest vertex on the ground."""
 
-    def __init__(self, split: cache.Split, segments: Segments, bodies: Bodies) -> None:
-        """Drop segments of fewer than 25 frames. Raises PipelineError for duplicate names."""
+    def __init__(self, split: cache.Split, segments: Segments, bodies: Bodies | None) -> None:
+        """Drop segments of fewer than 25 frames. bodies: for `transl`. Raises PipelineError for duplicate names."""
         self.split, self.segments, self.bodies = split, segments, bodies
         lengths = np.array([len(self.positions(number)) for number in range(len(segments.start))], np.int64)
         long = lengths >= MIN_FRAMES
@@ -206,7 +206,8 @@ class Motions:
         arrays = {name: getattr(segments, name)[long] for name in ("start", "stop", "track", "last_frame")}
         self.segments = Segments(**arrays, left_out={need: n for need, n in left_out.items() if n})
         self.lengths: list[int] = lengths[long].tolist()  # at 30 fps
-        names = np.array(self.segments.names(split, [track.video.replace("/", "_") for track in split.tracks]))
+        self.names = self.segments.names(split, [track.video.replace("/", "_") for track in split.tracks])
+        names = np.array(self.names)
         self.computed: Mapping[str, Compute] = {  # of the segments [number, number + 1)
             "vid": lambda number, stop: np.repeat(names[number:stop], self.lengths[number]),
             "pose": lambda number, _: self.pose(number),
@@ -225,24 +226,25 @@ class Motions:
 
     def pose(self, number: int) -> Doubles:
         """(m, 72) rad."""
-        stored = self._read_column("pose", number).reshape(-1, 24, 3)
+        stored = self.read_column("pose", number).reshape(-1, 24, 3)
         return pose_in_camera(resample_rotations(stored, self.positions(number)).reshape(-1, 72), Y_DOWN[:3, :3])
 
     def betas(self, number: int) -> Doubles:
         """(m, 10)."""
-        return self._read_column("betas", number)[self.positions(number).astype(np.int64)]
+        return self.read_column("betas", number)[self.positions(number).astype(np.int64)]
 
     def transl(self, number: int) -> Doubles:
         """(m, 3) m."""
+        assert self.bodies is not None
         gender = self.split.tracks[int(self.segments.track[number])].gender
         pose, betas = self.pose(number), self.betas(number)
         pelvis = self.bodies.joints(gender, pose[:1], betas[:1])[0]
-        trans = resample_linear(self._read_column("trans", number), self.positions(number))
+        trans = resample_linear(self.read_column("trans", number), self.positions(number))
         trans = cameras.to_camera(np.zeros(3), trans, Y_DOWN, pelvis)[1]
         trans[:, 1] -= self.bodies.lowest(gender, pose[0], betas[0], trans[0])
         return trans
 
-    def _read_column(self, column: str, number: int) -> Doubles:
+    def read_column(self, column: str, number: int) -> Doubles:
         start, stop = int(self.segments.start[number]), int(self.segments.stop[number])
         return self.split.rows(column, start, stop).astype(np.float64)
 
