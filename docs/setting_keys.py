@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple, cast, get_args, get_origin, get_typ
 from cache import CropPolicy, Jitter
 from pipeline import datasets, detect
 from pipeline.commands.config import text_of
+from pipeline.datasets.base import Dataset
 from pipeline.features import streams
 from pipeline.settings.schema import TYPES
 from vibe_extensions.part_dynamics.pr_vipe.config import PR_VIPE
@@ -85,10 +86,10 @@ def about(cls: type[Any], name: str) -> str:
 
 
 def keys_of(cls: type[Any], names: Iterable[str] | None = None, defaults: Any = None) -> Iterator[Key]:
-    """The keys of a record, or those of `names`. defaults: a record with the default values."""
-    hints = get_type_hints(cls)
+    """The keys of a record, or those of `names`; a dataset's own. defaults: a record with the default values."""
+    hints, shared = get_type_hints(cls), dataclasses.fields(Dataset) if issubclass(cls, Dataset) else ()
     for field in dataclasses.fields(cls):
-        if names is None or field.name in names:
+        if field not in shared and (names is None or field.name in names):
             value = field.default if defaults is None else getattr(defaults, field.name)
             required = value is dataclasses.MISSING or value in ("", Path())
             choices = get_args(hints[field.name]) if get_origin(hints[field.name]) is Literal else ()

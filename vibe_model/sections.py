@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar, cast
 from cache.read.batches import OF_TRACKS
 from pipeline.errors import ConfigError, did_you_mean
 from pipeline.settings.file import Section
-from pipeline.settings.sections import Declared, SectionValues, Settings
+from pipeline.settings.sections import Declared, Settings, SettingValue
 from vibe_model import models
 from vibe_model.models import Model, Training
 from vibe_model.settings import RunConfig, VideoConfig, split_of
@@ -194,27 +194,28 @@ def check_inputs(s: Settings, config: RunConfig, section_name: str = VIBE.sectio
         )
 
 
-def _values(s: Settings) -> Iterator[SectionValues]:
+def _values(s: Settings) -> Iterator[SettingValue]:
     """Effective values and defaults of every section."""
     for model in models.every():
         runs, config = which_runs(s, model), model_settings(s, model)
         usual = asdict(WhichRuns(preset=model.preset, report=model is VIBE))
-        yield _section_values(model, config, runs.preset, asdict(runs), usual)
-    yield other_values(s, MPOSER)
+        yield from _values_of(model, config, runs.preset, asdict(runs), usual)
+    yield from other_values(s, MPOSER)
 
 
-def other_values(s: Settings, training: Training) -> SectionValues:
+def other_values(s: Settings, training: Training) -> Iterator[SettingValue]:
     """Values of the section of a training that belongs to no model."""
     preset, config = _preset_of(s, training), other_settings(s, training)
-    return _section_values(training, config, preset, {"preset": preset}, {"preset": training.preset})
+    return _values_of(training, config, preset, {"preset": preset}, {"preset": training.preset})
 
 
-def _section_values(
+def _values_of(
     training: Training, config: RunConfig, preset: str, values: Mapping[str, Any], usual: Mapping[str, Any]
-) -> SectionValues:
+) -> Iterator[SettingValue]:
+    yield from (SettingValue(training.section, key, value, usual[key]) for key, value in values.items())
     unset = training.presets[preset]()
-    by_section, default = ({name: getattr(source, name) for name in training.settable} for source in (config, unset))
-    return SectionValues(training.section, {**values, **by_section}, {**usual, **default})
+    for key in training.settable:
+        yield SettingValue(training.section, key, getattr(config, key), getattr(unset, key))
 
 
 def _check_all_inputs(s: Settings) -> None:

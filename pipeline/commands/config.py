@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, Field, fields
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from pipeline import datasets
 from pipeline.cli import console
 from pipeline.cli.command_line import Command, json_option
 from pipeline.cli.console import err, out, plain
+from pipeline.datasets.base import Dataset
 from pipeline.errors import ConfigError, did_you_mean
 from pipeline.recipe.recipe import Recipe, missing_files
 from pipeline.settings import sections
 from pipeline.settings.file import LUIGI, settings_file
 from pipeline.settings.schema import TYPES
-from pipeline.settings.sections import SectionValues, Settings
+from pipeline.settings.sections import Settings, SettingValue
 
 REQUIRED: Final = "(required)"
 
@@ -30,19 +31,6 @@ def _options(sub: argparse.ArgumentParser) -> None:
     add("--check", action="store_true", help="Only check the file. Exits with 1 if training would be refused")
     add("--config", type=Path, metavar="FILE", help="Settings file (default: LUIGI_CONFIG_PATH, else ./luigi.cfg)")
     sub.set_defaults(complete=lambda _: None)  # `run` reads and checks every `--set`
-
-
-class _Setting(NamedTuple):
-    """One key with its value and default."""
-
-    section: str
-    key: str
-    value: Any
-    default: Any
-
-    @property
-    def name(self) -> str:
-        return f"{self.section}.{self.key}"
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -74,7 +62,7 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _show(file: Path, settings: Sequence[_Setting]) -> None:
+def _show(file: Path, settings: Sequence[SettingValue]) -> None:
     out.print(f"[dim]{plain(str(file.resolve()))}[/dim]")
     table = console.table()
     table.show_header = False
@@ -87,7 +75,7 @@ def _show(file: Path, settings: Sequence[_Setting]) -> None:
     console.show(table)
 
 
-def _choose(settings: Sequence[_Setting], names: Sequence[str]) -> list[_Setting]:
+def _choose(settings: Sequence[SettingValue], names: Sequence[str]) -> list[SettingValue]:
     """Settings that SECTION or SECTION.KEY names, in their order. Raises ConfigError for an unknown name."""
     sections = list(dict.fromkeys(setting.section for setting in settings))
     for name in names:
@@ -114,32 +102,27 @@ def text_of(value: Any) -> str:
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
-def effective(s: Settings) -> Iterator[_Setting]:
+def effective(s: Settings) -> Iterator[SettingValue]:
     """All settings, section by section, in the order of docs/settings.md."""
-    for section, values, unset in _sections(s):
-        for key, value in values.items():
-            yield _Setting(section, key, value, unset[key])
-
-
-def _sections(s: Settings) -> Iterator[SectionValues]:
     for section in TYPES:
-        yield _section_values(section, getattr(s, section))
+        yield from _values_of(section, getattr(s, section))
         if section == "features":
-            yield from (_section_values(spec.name, spec.stream) for spec in s.streams)
+            yield from (value for spec in s.streams for value in _values_of(spec.name, spec.stream))
         if section == "detect" and s.detector is not None:
-            yield _section_values(s.detector.name, s.detector)
+            yield from _values_of(s.detector.name, s.detector)
     shown = [name for name in datasets.names() if name in s.data.datasets or name in s.source.sections]
-    yield from (_section_values(name, s.dataset(name)) for name in shown if name not in datasets.broken(shown))
+    for name in (name for name in shown if name not in datasets.broken(shown)):
+        yield from _values_of(name, s.dataset(name), shared=fields(Dataset))
     for package in sections.Declared.load():
         yield from package.values(s)
     for name in sorted(LUIGI & s.source.sections.keys()):  # Luigi has more keys, and their defaults
-        texts = s.source.section(name)
-        yield SectionValues(name, texts, dict.fromkeys(texts, "Luigi's own"))
+        yield from (SettingValue(name, key, text, "Luigi's own") for key, text in s.source.section(name).items())
 
 
-def _section_values(section: str, record: Any) -> SectionValues:
-    unset = {field.name: REQUIRED if field.default is MISSING else field.default for field in fields(record)}
-    return SectionValues(section, {field.name: getattr(record, field.name) for field in fields(record)}, unset)
+def _values_of(section: str, record: Any, shared: Sequence[Field[Any]] = ()) -> Iterator[SettingValue]:
+    for field in (field for field in fields(record) if field not in shared):
+        default = REQUIRED if field.default is MISSING else field.default
+        yield SettingValue(section, field.name, getattr(record, field.name), default)
 
 
 COMMAND: Final = Command(_options, _run)

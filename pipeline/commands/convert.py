@@ -19,7 +19,7 @@ from pipeline.conversion.plan import recorded_plan
 from pipeline.errors import PipelineError
 from pipeline.files.raw import is_stand_in
 from pipeline.recipe.recipe import convert_tracks
-from pipeline.settings.arguments import body_of, cache_option, check_own_folder, setting_options, split_arguments
+from pipeline.settings.arguments import BODY, body_of, cache_option, check_own_folder, setting_options, split_arguments
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
@@ -35,11 +35,6 @@ def _options(sub: argparse.ArgumentParser) -> None:
     mode = sub.add_mutually_exclusive_group()
     setting_options(sub, "convert", "strict", group=mode)
     mode.add_argument("--retry", action="store_true", help="Retry failed videos even if they have not changed")
-
-
-def _reads(args: argparse.Namespace) -> list[str]:
-    """The dataset's section, [paths] body, [convert] removed. --retry uses the recorded options."""
-    return [] if args.retry else [args.dataset, "paths.body", "convert.removed"]
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -118,4 +113,9 @@ def _end(result: CommandResult, plan: convert.ConversionPlan, problems: Sequence
     return result.print()
 
 
-COMMAND: Final = Command(_options, _run, reads=_reads, kept=SHARDS_KEPT)
+COMMAND: Final = Command(
+    _options,
+    _run,
+    reads=lambda args: () if args.retry else (args.dataset, "convert", *BODY),  # --retry: the recorded options
+    kept=SHARDS_KEPT,
+)

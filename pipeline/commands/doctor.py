@@ -30,7 +30,7 @@ from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import MARKER, files
 from pipeline.plug_ins import demo_data
 from pipeline.settings.file import settings_file
-from pipeline.settings.sections import Settings, load
+from pipeline.settings.sections import SHARED, Settings, load
 
 NO_SETTINGS: Final = "Run from the project's folder, set LUIGI_CONFIG_PATH, or name the folder of the data: --raw DIR."
 SAMPLED: Final = 3  # clips whose keypoints are read
@@ -83,11 +83,6 @@ def _options(sub: argparse.ArgumentParser) -> None:
     help_ = "Folder of SMPL's files (default: [paths] body; with --raw: none)"
     sub.add_argument("--body", type=Path, help=help_)
     json_option(sub)
-
-
-def _reads(args: argparse.Namespace) -> list[str] | None:
-    """With --raw, the datasets' sections; else all of luigi.cfg."""
-    return None if args.raw is None else list(args.datasets or datasets.names())
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -396,4 +391,4 @@ def _find_archives(raw: Path, parts: Sequence[ReleasePart]) -> tuple[Path, ...]:
     return tuple(file for file in archives if any(file.name.lower() in source for source in named))
 
 
-COMMAND: Final = Command(_options, _run, reads=_reads)
+COMMAND: Final = Command(_options, _run, reads=lambda a: a.raw and (*SHARED, *(a.datasets or datasets.names())))

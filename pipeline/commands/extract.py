@@ -86,9 +86,13 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def reads(args: argparse.Namespace) -> list[str]:
-    """[features] and the sections of the streams."""
+    """[features] and the sections of the streams and of their kinds, also as recorded."""
     names = [name for name in (args.stream, args.kind) if name] or args.cfg.features.streams
-    return ["features", *dict.fromkeys([*names, *(args.cfg.source.section(name).get(KIND, name) for name in names)])]
+    opened = cache.FeatureCache(args.cache) if args.cache else {}
+    splits = [opened[split] for split in opened if split.startswith(f"{args.dataset}/")]
+    kinds = [args.cfg.source.section(name).get(KIND, name) for name in names]
+    kinds += [kind for name in names for split in splits if (kind := _recorded_kind(split, name)) in streams.names()]
+    return ["features", *dict.fromkeys([*names, *kinds])]
 
 
 class NoWeights(PipelineError):

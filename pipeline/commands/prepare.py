@@ -42,7 +42,7 @@ from pipeline.processes.cluster import DeviceName
 from pipeline.recipe.forecast import forecast_lines, forecasts_of
 from pipeline.recipe.overview import SplitPlan, plan_splits
 from pipeline.recipe.recipe import LAYOUT, Recipe, StepResult, missing_files
-from pipeline.settings.arguments import body_of, cache_option, check_own_folder, from_settings
+from pipeline.settings.arguments import BODY, body_of, cache_option, check_own_folder, from_settings
 from pipeline.settings.file import option_type
 from pipeline.settings.sections import Settings, detector_of
 
@@ -84,8 +84,8 @@ def _options(sub: argparse.ArgumentParser) -> None:
 
 def _reads(args: argparse.Namespace) -> list[str]:
     """Sections of the dataset, detector, streams and resources."""
-    detector = args.detector or usual_detector(args.raw)
-    return [args.dataset, "paths.body", "detect", detector, "convert", "dask", *extract_command.reads(args)]
+    detector = [args.detector or usual_detector(args.raw)] if args.dataset in args.cfg.detect.datasets else []
+    return [args.dataset, *BODY, "detect", *detector, "convert", "dask", *extract_command.reads(args)]
 
 
 def _run(args: argparse.Namespace) -> int:

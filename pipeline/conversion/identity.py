@@ -24,11 +24,13 @@ def reader_parts(dataset: Dataset, split: str, raw: Path, body: Path | None) -> 
 
     Raises StandInMixed if demo and real data are mixed, MissingAssets without the body's files.
     """
+    usual = {o.name: o.default for o in fields(dataset) if o in fields(Dataset) or o.name in dataset.added}
+    parameters = dataset.parameters() | {name: getattr(dataset, name) for name in usual}
     parts: dict[str, Any] = {
         "dataset": dataset.name,
         "split": split,
         "version": dataset.version,
-        "parameters": {option.name: getattr(dataset, option.name) for option in fields(Dataset)} | dataset.parameters(),
+        "parameters": {name: value for name, value in parameters.items() if (name, value) not in usual.items()},
         "stand_in": is_stand_in(raw),
         "body": None,
     }

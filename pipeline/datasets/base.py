@@ -98,8 +98,13 @@ class Origin(NamedTuple):
     recording: str | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class ReaderOptions:
+    """Options of all datasets: keys of [convert], whose class inherits from this one. There are none yet."""
+
+
 @dataclass(frozen=True)
-class Dataset(ABC):
+class Dataset(ReaderOptions, ABC):
     """Reader of one official layout. Subclasses are frozen dataclasses whose fields are the reader's options."""
 
     name: ClassVar[str]
@@ -118,6 +123,7 @@ class Dataset(ABC):
     optional_extra: ClassVar[tuple[str, ...]] = ()  # of `extra_columns`, what a track may be without: its fill value
     every: ClassVar[int] = 1  # one of this many annotated frames is kept
     recording: ClassVar[str] = "recording"  # the word for a recording: sequence, motion, or (published) video
+    added: ClassVar[tuple[str, ...]] = ()  # later options: they are part of the identity if they are not the default
     people: ClassVar[str] = ""  # datasets that share subject names, if tracks are named <video>/<subject>
 
     @property

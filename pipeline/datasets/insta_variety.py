@@ -53,6 +53,7 @@ class InstaVariety(ClipDataset):
     splits: ClassVar[tuple[str, ...]] = ("train", "test")
     version: ClassVar[int] = 3  # 3: people are linked by their motion, across a second; boxes without joints are tracks
     page: ClassVar[str] = "https://github.com/akanazawa/human_dynamics"
+    added: ClassVar[tuple[str, ...]] = ("fits",)
     parts: ClassVar[tuple[ReleasePart, ...]] = (
         ReleasePart("training shards", ("train/<shard>.tfrecord",), ARCHIVE, ("train",), known=273),
         ReleasePart("test shards", ("test/<shard>.tfrecord",), ARCHIVE, ("test",)),
@@ -66,9 +67,6 @@ class InstaVariety(ClipDataset):
 
     def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
         return (*super().columns(split, body=body), *(("pose", "betas", "has_smpl") if self.fits else ()))
-
-    def parameters(self) -> dict[str, Any]:
-        return {key: value for key, value in super().parameters().items() if (key, value) != ("fits", False)}
 
     def shared(self, raw: Path) -> dict[str, str]:
         if not self.fits:

@@ -14,7 +14,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from pipeline.accounting import VideoAccount
 from pipeline.datasets.people import ClipDataset, Rules, clip_tracks
@@ -52,6 +52,7 @@ class OwnVideos(ClipDataset):
     optional_splits: ClassVar[frozenset[str]] = frozenset({"val", "test"})  # used if a folder or a setting says so
     version: ClassVar[int] = 4  # 4: people are linked by their motion, across a second; boxes without joints are tracks
     page: ClassVar[str] = ""
+    added: ClassVar[tuple[str, ...]] = ("cuts",)
 
     def __post_init__(self) -> None:
         if not (self.val >= 0 and self.test >= 0 and self.val + self.test <= 100):
@@ -63,9 +64,6 @@ class OwnVideos(ClipDataset):
     def cleaning(self) -> Cleaning:
         """The filter. Raises ConfigError."""
         return Cleaning(min_frames=self.min_frames, max_frames=self.max_frames, face_only=self.face_only)
-
-    def parameters(self) -> dict[str, Any]:
-        return {key: value for key, value in super().parameters().items() if (key, value) != ("cuts", True)}
 
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
         clips = [clip for clip in list_clips(raw) if not clip.startswith(f"{KEYPOINTS}/")]

@@ -27,6 +27,7 @@ from pipeline.settings.schema import TYPES
 from pipeline.settings.sections import Settings, declared_names
 
 CACHE: Final = "Folder or URL (s3://bucket/prefix) of the cache"
+BODY: Final = ("paths.body", "embedded.enabled")  # settings that `body_of` reads
 
 
 class _SplitName(argparse.Action):

@@ -12,6 +12,7 @@ from pydantic import Field, NonNegativeInt
 from pydantic.dataclasses import dataclass
 
 from cache import Root
+from pipeline.datasets.base import ReaderOptions
 from pipeline.detect import DetectionResources
 from pipeline.features.spec import Resources
 
@@ -58,7 +59,7 @@ class DetectSettings(DetectionResources):
 
 
 @dataclass(frozen=True, config=FROZEN)
-class ConvertSettings:
+class ConvertSettings(ReaderOptions):
     """[convert]: raw -> tracks."""
 
     workers: Annotated[NonNegativeInt, Field(description="Number of worker processes; 0: one per core")] = 0

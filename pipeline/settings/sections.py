@@ -43,6 +43,7 @@ T = TypeVar("T")
 KIND: Final = "kind"  # key of a stream's section; default: the section's name
 DEMO: Final = "demo"  # detector for demo data only
 FILE: Final = Path("luigi.cfg")  # optional
+SHARED: Final = tuple(f"convert.{option.name}" for option in fields(Dataset))  # settings of all datasets
 
 
 @dataclass(frozen=True)
@@ -106,8 +107,10 @@ class Settings:
         return replace(self, **records) if records else self
 
     def dataset(self, name: str) -> Dataset:
-        """A dataset with the options of its section. Raises what `datasets.get` raises."""
-        return self.readers.get(name) or datasets.get(name)
+        """A dataset with the options of its section and of [convert]. Raises what `datasets.get` raises."""
+        reader = self.readers.get(name) or datasets.get(name)
+        shared = [option.name for option in fields(reader) if option in fields(Dataset)]
+        return replace(reader, **{name: getattr(self.convert, name) for name in shared})
 
     def raw(self, name: str) -> Path:
         return self.paths.raw / name
@@ -131,19 +134,24 @@ class Settings:
         return self.convert.removed == "drop" or (self.embedded.enabled and name in demo_data().datasets)
 
 
-class SectionValues(NamedTuple):
-    """Effective values of a section."""
+class SettingValue(NamedTuple):
+    """A key with its effective value and its default."""
 
     section: str
-    values: Mapping[str, Any]  # by key
-    unset: Mapping[str, Any]  # by key: the defaults
+    key: str
+    value: Any
+    default: Any
+
+    @property
+    def name(self) -> str:
+        return f"{self.section}.{self.key}"
 
 
 class Declared(NamedTuple):
     """Functions for sections that a package declares by entry points of the group `plug_ins.SECTIONS`."""
 
     check: Callable[[Settings], None]  # raises ConfigError
-    values: Callable[[Settings], Iterator[SectionValues]]
+    values: Callable[[Settings], Iterator[SettingValue]]
     check_inputs: Callable[[Settings], None]  # raises ConfigError for settings that only training refuses
 
     @staticmethod
@@ -205,10 +213,8 @@ def _readers_of(source: SettingsFile) -> dict[str, Dataset]:
 
 def _dataclass_of(section: Section, spec: type[Any]) -> Any:
     """A section as its dataclass of TYPES. Raises ConfigError, also for a missing required key."""
-    section.check_keys(field.name for field in fields(spec))
-    values = section.parse(spec)
     try:
-        return spec(**values)
+        return configure([section], spec, spec)
     except ValidationError as error:
         (key, *_) = error.errors()[0]["loc"]
         raise ConfigError(f"{section.where()}: {key!r} is missing (docs/settings.md)") from error
@@ -219,9 +225,9 @@ def configure(layers: Sequence[Section], kind: type[Any], make: Callable[..., T]
 
     Raises ConfigError, with the line or the option, for unknown options and invalid values.
     """
-    values = dict[str, Any]()
+    values, shared = dict[str, Any](), fields(Dataset) if issubclass(kind, Dataset) else ()
     for layer in reversed(layers):
-        layer.check_keys(field.name for field in fields(kind))
+        layer.check_keys(field.name for field in fields(kind) if field not in shared)
         values |= layer.parse(kind)
     try:
         return make(**values)

@@ -139,8 +139,8 @@ def test_every_file_that_a_page_about_the_code_names_exists(page: str) -> None:
 
 # ---------------------------------------------------------------------------------------------------- settings
 
-OPTIONS = {name: type(datasets.get(name)) for name in (*RELEASES, *datasets.OWN_CLIPS)}
-OPTIONS = {name: spec for name, spec in OPTIONS.items() if dataclasses.fields(spec)}
+OPTIONS = {name: [*setting_keys.keys_of(type(datasets.get(name)))] for name in (*RELEASES, *datasets.OWN_CLIPS)}
+OPTIONS = {name: keys for name, keys in OPTIONS.items() if keys}
 
 
 def test_every_section_is_in_the_table_of_sections_and_among_the_generated_ones() -> None:
@@ -175,7 +175,7 @@ def test_every_setting_that_a_page_names_exists(tmp_path: Path) -> None:
     paths = "[paths]\nraw = raw\nbody = body\ncache = cache\nruns = runs\n[data]\ndatasets = videos\n"
     (tmp_path / "luigi.cfg").write_text(paths)
     known = {(one.section, one.key) for one in effective(settings.load(tmp_path / "luigi.cfg"))}
-    known |= {(name, field.name) for name, spec in OPTIONS.items() for field in dataclasses.fields(spec)}
+    known |= {(name, key.name) for name, keys in OPTIONS.items() for key in keys}
     known |= {(kind, field.name) for kind in streams.names() for field in dataclasses.fields(streams.find(kind))}
     named = re.compile(r"`\[(\w+)\](?:` `| )(\w+)(?: = [^`]*)?`")
     used = {(page.name, *found) for page in PAGES for found in named.findall(page.read_text()) if found[0] not in LUIGI}

@@ -22,4 +22,4 @@ def _check(s: Settings) -> None:
 
 
 # Part dynamics checks the shared splits.
-SECTIONS: Final = Declared(_check, lambda s: iter([other_values(s, PR_VIPE)]), lambda _: None)
+SECTIONS: Final = Declared(_check, lambda s: other_values(s, PR_VIPE), lambda _: None)

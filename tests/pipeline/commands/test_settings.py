@@ -1,8 +1,13 @@
 """Every command resolves settings alike: an option, else `--set`, else luigi.cfg, else the default."""
 
 import dataclasses
+import importlib
+import inspect
+import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,12 +17,17 @@ import numpy as np
 import pytest
 
 import cache
+from pipeline.__main__ import commands
 from pipeline.files.raw import MARKER
 from pipeline.plug_ins import demo_data
 from pipeline.recipe.recipe import Recipe, missing_files
-from pipeline.settings.sections import load
+from pipeline.settings import arguments
+from pipeline.settings.file import SettingsFile
+from pipeline.settings.schema import TYPES
+from pipeline.settings.sections import Settings, load
 from vibe_extensions.part_dynamics.homography_stream import Homography
 
+ROOT = Path(__file__).parents[3]
 DECIMATE = "[amass]\nresampling = decimate"
 
 
@@ -108,6 +118,59 @@ def test_what_a_command_does_not_read_is_refused_where_it_is_set(
     keys = re.findall(r"[a-z_]+\.[a-z_]+", shown.err.partition("It reads ")[2])
     assert len(keys) == len(set(keys))
     assert [path.name for path in tmp_path.iterdir()] == ["luigi.cfg"] * there
+
+
+READING = {  # command -> runs that together read all that it names; plan: all but training's
+    "convert": ["3dpw train --raw {3dpw} --cache {tmp}/c", "3dpw train --cache {tmp}/c --retry"],
+    "show": ["3dpw train --raw {3dpw} --out {tmp}/p.html", "3dpw train --cache {tmp}/c --out {tmp}/p.html"],
+    "export": ["3dpw train --cache {tmp}/c --format wham --out {tmp}/x"],
+    "detect": ["{tmp} --out {tmp}/k --detector demo"],
+    "doctor": ["amass --raw {3dpw}/.."],
+    "extract": ["penn_action train --cache {penn}", "penn_action train --cache {penn} --stream mine --kind resnet50"],
+    "prepare": [
+        *("3dpw --raw {3dpw} --cache {tmp}/c --plan", "videos --raw {tmp} --cache {tmp}/e --plan"),
+        "penn_action --raw {raw} --cache {tmp}/d --pages {tmp} --weights untrained:0",
+    ],
+    "plan": [],
+}
+
+
+@pytest.mark.parametrize("name", sorted(name for name, entry in commands().items() if entry.program == "pipeline"))
+def test_a_command_reads_the_settings_that_it_names_and_no_others(
+    name, luigi_cfg, embedded, network, run, penn, tmp_path, monkeypatch
+):
+    module = importlib.import_module(commands()[name].module)
+    if name not in READING:
+        assert (module.COMMAND.reads, "args.cfg" in inspect.getsource(module)) == (None, False)
+        return
+    luigi_cfg("3dpw")
+    penn.converted()
+    places = {"3dpw": embedded.raw("3dpw"), "raw": penn.raw, "penn": penn.root, "tmp": tmp_path}
+    run("convert", "3dpw/train", "--raw", places["3dpw"], "--cache", tmp_path / "c")
+    named, (required, used, every), check = list[str](), (set[str]() for _ in range(3)), arguments._refuse_unread
+
+    def begin(args: Any, reads: Any) -> None:
+        check(args, reads)
+        used.clear()
+        named[:] = reads
+        required.update(args.reads(args))
+
+    def record(kind: type[Any], attribute: str, name_of: Callable[[str], str]) -> None:
+        read = getattr(kind, attribute)
+        monkeypatch.setattr(kind, attribute, lambda self, key: (used.add(name_of(key)), read(self, key))[1])
+
+    monkeypatch.setattr(arguments, "_refuse_unread", begin)
+    record(Settings, "dataset", str)
+    record(SettingsFile, "section", lambda name: "" if name in TYPES else name)
+    for section, kind in TYPES.items():
+        keys = {field.name: f"{section}.{field.name}" for field in dataclasses.fields(kind)}
+        record(kind, "__getattribute__", lambda key, keys=keys: keys.get(key, ""))
+    for words in READING[name]:
+        run(name, *words.format(**places).split())
+        used -= {"", "paths.cache"}  # which `is_new_cache` compares with --cache
+        assert [key for key in used if not {key, key.partition(".")[0]} & {*named}] == []
+        every |= used | {key.partition(".")[0] for key in used}
+    assert required <= every
 
 
 def test_settings_of_scripts_and_of_luigi_cfg_are_for_all_commands(amass, luigi_cfg, monkeypatch):
@@ -212,6 +275,8 @@ def test_a_stream_called_as_a_kind_is_of_that_kind_unless_kind_says_otherwise(pe
     ran(*words, "--stream", "pr_vipe", "--kind", "resnet50")
     assert penn.split.stream_manifest("pr_vipe")["identity"]["kind"] == "resnet50"
     assert "up to date" in ran(*words, "--stream", "pr_vipe").out, "it is what it was extracted as"
+    other = ran(*words, "--stream", "pr_vipe", "--set", "resnet50.precision=exact", code=2)
+    assert "precision was fast, is exact" in other.err
 
 
 def test_a_detector_has_the_options_of_luigi_cfg_and_an_error_names_where_they_are(luigi_cfg, ran, tmp_path):
@@ -238,3 +303,43 @@ def test_a_body_that_is_yet_to_be_made_is_no_problem_of_a_dataset_of_another_pac
     file = luigi_cfg("3dpw", "[embedded]\nenabled = true")
     assert missing_files(Recipe.by_settings(load(file))) == []  # `config --check` has nothing to say
     assert "after the demo data are made" in ran("plan").out
+
+
+FIELD = "max_person_height: float | None = None  # Rows with a taller box are dropped (px)"
+USE = '{} if self.max_person_height is None else {"too_tall": track.bbox[:, 3] > self.max_person_height}'
+CALLS = """
+import sys
+from docs.setting_keys import sections
+from pipeline.__main__ import main
+from tasks.data import Convert
+for words in sys.argv[1:]:
+    print("exit", main(words.split()), flush=True)
+print([name for name, keys in sections().items() for key in keys if key.name == "max_person_height" and key.about])
+print(Convert(dataset="penn_action", split="train").complete())
+"""
+
+
+def test_a_filter_of_all_datasets_with_an_option_is_one_field_and_one_use(penn, luigi_cfg, tmp_path):
+    base = Path(shutil.copytree(ROOT / "pipeline", tmp_path / "changed/pipeline"), "datasets/base.py")
+    text = re.sub(r'(class ReaderOptions:\n    """.*"""\n)', rf"\1\n    {FIELD}\n", base.read_text())
+    base.write_text(text.replace("return {}\n\n    def _drop_rows", f"return {USE}\n\n    def _drop_rows"))
+    penn.converted()
+    heights = np.concatenate([*penn.rows("bbox").values()])[:, 3]
+    key, limit, plan = "max_person_height", float(np.median(heights)), f"plan {penn.name}"
+    luigi_cfg(more=f"[convert]\n{key} = {limit}")
+    convert = f"convert {penn.name} --raw {penn.raw} --cache {penn.root}"
+    words = [f"{plan} --set convert.{key}=none", plan, f"config convert.{key}", convert, f"{convert} --retry"]
+    words += [f"{convert} --set convert.{key}=tall", f"{convert} --set penn_action.{key}=1"]
+    found = {**os.environ, "PYTHONPATH": f"{base.parents[2]}:{ROOT}"}
+    done = subprocess.run([sys.executable, "-c", CALLS, *words], env=found, capture_output=True, text=True, check=True)
+    old, changed, config, new, retry, *refused, seen = re.split(r"exit \d\n", done.stdout)
+    assert "convert" not in old, "a cache from before the option is up to date"
+    assert f"parameters.{key} was not set, is {limit}" in changed
+    assert f"convert.{key}  {limit}  default: none\n" in config
+    dropped = int((heights > limit).sum())
+    assert f"frames {len(heights) - dropped} kept of {len(heights)}, {dropped} too_tall" in new
+    assert max(array[:, 3].max() for array in penn.rows("bbox").values()) <= limit
+    assert "up to date" in retry, "of the recorded options"
+    assert [seen, refused] == ["['convert']\nTrue\n", ["", ""]]
+    assert f"[convert] {key} = tall: expected a number\n" in done.stderr
+    assert f"[penn_action] {key}: unknown key" in done.stderr

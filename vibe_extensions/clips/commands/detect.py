@@ -27,23 +27,13 @@ def _options(sub: argparse.ArgumentParser) -> None:
     detectors = ", ".join(detect.names())
     add("--detector", help=f"{detectors} (default: from [detect], else rtmpose, or demo for demo data)")
     add("--weights", metavar="FILE|pretrained", help="the network's weights (pretrained: downloaded once)")
-    add(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="option of the detector, such as min_score=0.5 (repeatable)",
-    )
+    help_ = "option of the detector, such as min_score=0.5 (repeatable)"
+    add("--set", action="append", default=[], metavar="NAME=VALUE", help=help_)
     every_option(sub)
     setting_options(sub, "detect", *(field.name for field in fields(DetectionResources)))
     setting_options(sub, "dask", "scheduler")
     from_settings(sub, detector="detect.detector")
     json_option(sub)
-
-
-def _reads(args: argparse.Namespace) -> list[str]:
-    """The section of the detector."""
-    return [args.detector or usual_detector(args.raw)]
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -78,4 +68,4 @@ def _run(args: argparse.Namespace) -> int:
 
 
 KEPT: Final = "finished clips are kept; the same command continues with the others"
-COMMAND: Final = Command(_options, _run, reads=_reads, kept=KEPT)
+COMMAND: Final = Command(_options, _run, reads=lambda args: [args.detector or usual_detector(args.raw)], kept=KEPT)

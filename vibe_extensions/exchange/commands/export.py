@@ -14,7 +14,7 @@ from pipeline.cli.progress import bar
 from pipeline.cli.text import count
 from pipeline.datasets import find_installed
 from pipeline.errors import ConfigError
-from pipeline.settings.arguments import body_of, cache_option, split_arguments
+from pipeline.settings.arguments import BODY, body_of, cache_option, split_arguments
 from pipeline.settings.file import BY_SET, Section
 from vibe_extensions.exchange.formats import export_formats
 
@@ -32,11 +32,6 @@ def _options(sub: argparse.ArgumentParser) -> None:
     add("--raw", type=Path, help="the dataset's raw folder, if it has moved; for formats with images")
     add("--body", type=Path, help="folder of SMPL's files, for formats with bodies (default: [paths] body)")
     add("--replace", action="store_true", help="overwrite existing output")
-
-
-def _reads(_: argparse.Namespace) -> list[str]:
-    """[paths] body."""
-    return ["paths.body"]
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -85,4 +80,4 @@ def _format_options(name: str, texts: dict[str, str], options_class: type[Any] |
     return {} if options_class is None else {"options": options_class(**section.parse(options_class))}
 
 
-COMMAND: Final = Command(_options, _run, reads=_reads)
+COMMAND: Final = Command(_options, _run, reads=lambda _: BODY)

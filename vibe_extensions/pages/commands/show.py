@@ -18,7 +18,8 @@ from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError
 from pipeline.files.raw import is_stand_in
 from pipeline.plug_ins import PageWriter
-from pipeline.settings.arguments import body_of, check_own_folder, split_arguments
+from pipeline.settings.arguments import BODY, body_of, check_own_folder, split_arguments
+from pipeline.settings.sections import SHARED
 from vibe_extensions.pages import show
 from vibe_extensions.pages.show.tracks import PAGE_FRAMES
 
@@ -27,44 +28,22 @@ CLIP: Final = ".mp4"  # for a clip
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
+    add = sub.add_argument
     split_arguments(sub)
-    sub.add_argument("--cache", type=cache.place_of, help="folder or URL of the cache: show converted tracks")
-    sub.add_argument(
-        "--raw",
-        type=Path,
-        help="the dataset's raw folder: without --cache, show what conversion would read; with --cache, "
-        "the current folder of the images",
-    )
-    sub.add_argument(
-        "--out",
-        type=Path,
-        required=True,
-        help=f"output page, one HTML file; with the suffix {CLIP}, a clip of one video",
-    )
-    sub.add_argument("--body", type=Path, help="folder of SMPL's files, to draw SMPL poses (default: [paths] body)")
-    sub.add_argument("--tracks", type=whole(1), default=6, help="number of tracks, spread over the split (default: 6)")
-    sub.add_argument("--track", action="append", default=[], metavar="NAME", help="show this track (repeatable)")
-    sub.add_argument(
-        "--video",
-        metavar="NAME",
-        default="",
-        help="show all tracks of this video, and detections without a track (default for a clip: the first video)",
-    )
-    sub.add_argument(
-        "--rejected",
-        action="store_true",
-        help="show videos that conversion rejects because labels do not match the frames",
-    )
-    sub.add_argument(
-        "--frames",
-        type=whole(1),
-        help=f"number of frames per track on a page, evenly spaced (default: {PAGE_FRAMES})",
-    )
-
-
-def _reads(args: argparse.Namespace) -> list[str]:
-    """[paths] body, and for raw files the dataset's section."""
-    return ["paths.body", *([args.dataset] if args.cache is None else [])]
+    add("--cache", type=cache.place_of, help="folder or URL of the cache: show converted tracks")
+    read = "the dataset's raw folder: without --cache, show what conversion would read"
+    add("--raw", type=Path, help=f"{read}; with --cache, the current folder of the images")
+    help_ = f"output page, one HTML file; with the suffix {CLIP}, a clip of one video"
+    add("--out", type=Path, required=True, help=help_)
+    add("--body", type=Path, help="folder of SMPL's files, to draw SMPL poses (default: [paths] body)")
+    add("--tracks", type=whole(1), default=6, help="number of tracks, spread over the split (default: 6)")
+    add("--track", action="append", default=[], metavar="NAME", help="show this track (repeatable)")
+    help_ = "show all tracks of this video, and detections without a track (default for a clip: the first video)"
+    add("--video", metavar="NAME", default="", help=help_)
+    help_ = "show videos that conversion rejects because labels do not match the frames"
+    add("--rejected", action="store_true", help=help_)
+    help_ = f"number of frames per track on a page, evenly spaced (default: {PAGE_FRAMES})"
+    add("--frames", type=whole(1), help=help_)
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -140,4 +119,4 @@ def check_page(page: Path, suffixes: tuple[str, ...] = PAGE) -> None:
 
 
 PAGES: Final = PageWriter(split_of=show.split_of, write_split=_write_split)
-COMMAND: Final = Command(_options, _run, reads=_reads)
+COMMAND: Final = Command(_options, _run, reads=lambda args: BODY if args.cache else (args.dataset, *SHARED, *BODY))
