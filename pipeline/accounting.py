@@ -204,7 +204,7 @@ _WHOLE_TRACK: Final = "all frames of the track were left out for other reasons, 
 
 REASONS: Final[dict[str, Reason]] = {
     "after_last_detection": Reason("the frame is after the last one in which the person can be seen", True),
-    "bad_camera": Reason("the camera matrix in the label file is not a rotation", False),
+    "bad_camera": Reason("a camera in the label file is not a rotation, or does not see the person", False),
     "bad_label_file": Reason("a label file cannot be read, or has unexpected content", False),
     "before_first_detection": Reason("the frame is before the first one in which the person can be seen", True),
     "degenerate_box": Reason("the person's box has no extent", False),
@@ -226,7 +226,7 @@ REASONS: Final[dict[str, Reason]] = {
     "no_picture": Reason("there is a label, but the image is missing or cannot be read", False),
     "no_tfrecord": Reason("the file is not a TFRecord, but empty, compressed or a web page", False),
     "no_visible_joint": Reason("no joint of the person is visible", True),
-    "not_sampled": Reason("the reader takes every second frame only", True),
+    "not_sampled": Reason("the frame is between those that the reader takes", True),
     "not_good": Reason("the release marks the frame's labels as not good", True),
     "not_readable_now": Reason("permission denied, or the disk did not answer; the next run reads it again", False),
     "other_file_name": Reason("the image has another name pattern than the sequence", False),

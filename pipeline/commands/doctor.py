@@ -266,7 +266,7 @@ class Examination:
 @line_if_slow("listing the raw files ...")
 def examine(dataset: Dataset | _BodyFiles, raw: Path) -> Examination:
     """Examine the raw folder of a dataset, or the body model's folder."""
-    splits, parts, unreadable = dataset.splits, dataset.parts, files.Unreadable()
+    splits, parts, unreadable = dataset.splits, _choose_layout(raw, dataset.parts), files.Unreadable()
     stand_in, counts, refused = files.is_there(raw / MARKER), list[_PartCount](), list[str]()
     for part in parts:
         if isinstance(dataset, Dataset) and part.patterns[0].startswith(KEYPOINTS):
@@ -292,6 +292,16 @@ def examine(dataset: Dataset | _BodyFiles, raw: Path) -> Examination:
     usable = tuple(split for split in splits if split not in without)
     found = (stand_in, splits, tuple(counts), tuple(problems), packed, usable)
     return Examination(dataset.name, dataset.page, raw, *found)
+
+
+def _choose_layout(raw: Path, parts: Sequence[ReleasePart]) -> Sequence[ReleasePart]:
+    """The parts; where another layout's first part of a split exists, those of it that replace missing ones."""
+    first: dict[tuple[str, ...], bool] = {}
+    for part in parts:
+        if part.instead and part.splits not in first:
+            first[part.splits] = files.any_fits(raw, globs(part.instead.patterns))
+    missing = {part.what for part in parts if first.get(part.splits) and not files.any_fits(raw, globs(part.patterns))}
+    return [part.instead if part.instead and part.what in missing else part for part in parts]
 
 
 def _listed_videos(dataset: Dataset, raw: Path, *, stand_in: bool) -> tuple[list[_PartCount], list[str]]:

@@ -64,6 +64,7 @@ class ReleasePart:
     splits: tuple[str, ...] = ()  # that need it; empty: all
     known: int | None = None  # how many the full release has
     without: str = ""  # what is lost without it; "": the dataset cannot be used
+    instead: ReleasePart | None = None  # of another layout, if only its files are there
 
 
 class Mistake(NamedTuple):

@@ -10,6 +10,8 @@ Natural Environments, PAMI 2014.
     smpl_param/Human36M_subject<k>_smpl_param.json      optional SMPL fits in the world by other authors:
                                         action id -> subaction id -> frame -> pose 72, shape 10
     smpl_param/Human36M_subject<k>_camera.json          camera "1" to "4" -> R (3, 3); both also in annotations/
+
+`h36m_json` reads another layout, of images and JSON files; it counts for sequences of which the release is incomplete.
 """
 
 from __future__ import annotations
@@ -21,20 +23,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 import cache
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import tight_boxes
 from pipeline.cameras import is_rotation, pose_in_camera
+from pipeline.datasets import h36m_json
 from pipeline.datasets.base import EXTRINSICS, UP, Dataset, Mistake, Origin, ReleasePart, finite_joints
+from pipeline.datasets.h36m_json import CAMERA, FILE, FITS, JOINTS_3D, METRES, PELVIS, STEP, Labels
 from pipeline.datasets.pixels import frames_there, inputs, other_frames, pictures_or_video
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import numbers
-from pipeline.files.formats.h36m import Metadata, SmplFit, load_cdf, load_fits, load_metadata, load_rotations
+from pipeline.files.formats.h36m import load_cameras, load_cdf, load_fits, load_metadata
 from pipeline.files.pixels.frames import Pictures, Video
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import scan_folder
-from pipeline.skeletons import JOINTS, LARGEST, Doubles, Ints, convert, with_ones
+from pipeline.skeletons import LARGEST, Doubles, Ints, convert, with_ones
 from pipeline.track import Track
 
 if TYPE_CHECKING:
@@ -42,17 +47,13 @@ if TYPE_CHECKING:
 
 
 FPS: Final = 50.0
-STEP: Final = 2  # frames: every second one is used
 BOX_FACTOR: Final = 1.1
-METRES: Final = 1e-3  # in a millimetre
 LEAST_SHARE: Final = 0.9  # of labelled frames that other files must have; at 25 fps they have half
 SUBJECTS: Final[Mapping[str, tuple[str, ...]]] = {"train": ("S1", "S5", "S6", "S7", "S8"), "val": ("S9", "S11")}
 VIDEOS: Final = "Videos"
 POSES: Final = ("MyPoseFeatures/D2_Positions", "MyPoseFeatures/D3_Positions_mono")
 PICTURES: Final = ("images", "Images", "imageSequence")
 METADATA: Final = Path("metadata.xml")
-FITS, CAMERAS_OF_FITS = "_smpl_param.json", "_camera.json"  # how the names of these files end
-FIT_FOLDERS: Final = ("smpl_param", "annotations")
 UNPACK: Final = "Unpack the subject's Poses_D2_Positions, Poses_D3_Positions_mono and Videos archives again."
 _SEQUENCE: Final = re.compile(r"[^_.][^.]*\.[0-9]+")  # _ALL files are no sequences, ._ files are of a Macintosh
 
@@ -65,21 +66,27 @@ STORED: Final = (
     "neck", "rshoulder", "relbow", "rwrist", "RightHandThumb", "right thumb's end", "R_Wrist_End", "right hand's",
 )  # fmt: skip
 WORLD_UP: Final = np.array([0, 0, 1], np.float32)  # of metadata.xml's cameras
-PELVIS: Final = JOINTS["h36m"].index("hip")
+DAMAGED: Final = dict.fromkeys(("S9/Greeting", "S9/SittingDown 1", "S9/Waiting 1"), "its labels lie off the images") | {
+    "S11/Directions": "the video of camera 54138969 is damaged in the release"
+}
 
 
 def _parts(split: str, known: int) -> Iterator[ReleasePart]:
-    """15 actions, each twice, by four cameras: 120 sequences a subject."""
-    sequence = "[!_]<action>.<camera>"
+    """15 actions, each twice, by four cameras: 120 sequences a subject; instead of each, a part of `h36m_json`."""
+    sequence, numbers = "[!_]<action>.<camera>", [int(subject[1:]) for subject in SUBJECTS[split]]
     pixels = (f"{VIDEOS}/{sequence}.mp4", *(f"{folder}/{sequence}/" for folder in PICTURES))
-    for content, archive, places in (
-        ("videos or pictures", "Videos", pixels),
-        ("2D poses", "Poses_D2_Positions", (f"{POSES[0]}/{sequence}.cdf",)),
-        ("3D poses", "Poses_D3_Positions_mono", (f"{POSES[1]}/{sequence}.cdf",)),
+    images = f"images/s_{{{','.join(f'{n:02d}' for n in numbers)}}}_act_<action>_subact_<n>_ca_<camera>/"
+    file, n = f"annotations/{FILE}{{{','.join(map(str, numbers))}}}", len(numbers)
+    for content, archive, places, (other, pattern, n_other) in (
+        ("videos or pictures", "Videos", pixels, ("images", images, known)),
+        ("2D poses", "Poses_D2_Positions", (f"{POSES[0]}/{sequence}.cdf",), ("cameras", file + CAMERA, n)),
+        ("3D poses", "Poses_D3_Positions_mono", (f"{POSES[1]}/{sequence}.cdf",), ("joints", file + JOINTS_3D, n)),
     ):
         patterns = tuple(f"{{{','.join(SUBJECTS[split])}}}/{pattern}" for pattern in places)
         archives = ", ".join(f"{archive}_{subject}.tgz" for subject in SUBJECTS[split])
-        yield ReleasePart(f"{split} {content}", patterns, archives, (split,), known)
+        instead = ReleasePart(f"{split} {other}", (pattern,), h36m_json.SOURCE, (split,), n_other)
+        source = f"{archives}; or {h36m_json.SOURCE}" if archive == "Videos" else archives
+        yield ReleasePart(f"{split} {content}", patterns, source, (split,), known, instead=instead)
 
 
 @dataclass(frozen=True)
@@ -98,11 +105,11 @@ class Human36M(Dataset):
             (METADATA.name,),
             "metadata.xml in the release's own code (Release-v1.1), available on the same page",
             known=1,
-            without="cameras",
+            without="cameras of the release's own files",
         ),
         ReleasePart(
             "SMPL fits",
-            tuple(f"{folder}/Human36M_subject<k>{FITS}" for folder in FIT_FOLDERS),
+            tuple(f"{folder}/Human36M_subject<k>{fit}" for folder in h36m_json.FOLDERS for fit in FITS),
             "SMPL parameters of Human3.6M and the cameras that go with them, of github.com/mks0601/I2L-MeshNet_RELEASE",
             known=7,
             without="pose and betas: has_smpl is 0 everywhere",
@@ -139,62 +146,88 @@ class Human36M(Dataset):
         return Origin() if match is None else Origin(match[1], f"{match[1]}/{match[2]}")
 
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
-        subjects = [subject for subject in SUBJECTS[split] if (raw / subject).is_dir()]
-        if not subjects:
-            expected = f"{' '.join(SUBJECTS[split])}, or some of them"
+        """The release's sequences, and those of `h36m_json` of which the release is incomplete."""
+        subjects = SUBJECTS[split]
+        released = [v for subject in subjects if (raw / subject).is_dir() for v in _sequences(raw, subject)]
+        listed = {video.name: video for video in released}
+        of_folder = {h36m_json.image_folder(video.name): video for video in released}
+        for video in h36m_json.list_videos(raw, subjects):
+            other = of_folder.get(video.folders[0])
+            if other is None or (_is_complete(raw, video) and not _is_complete(raw, other)):
+                listed.pop("" if other is None else other.name, None)
+                listed[video.name] = video
+        if not (listed or any((raw / subject).is_dir() for subject in subjects)):
+            expected = f"{' '.join(subjects)}, or some of them, or images/s_XX_act_XX_subact_XX_ca_XX"
             do = "Point the raw folder at the one that holds the subjects' folders."
             raise RawDataError(raw, "folders", expected, "none of them", do)
-        return sorted((v for subject in subjects for v in _sequences(raw, subject)), key=lambda video: video.name)
+        return sorted(listed.values(), key=lambda video: video.name)
 
     def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None) -> Sequence[Track]:
-        kp_2d, joints, n_labelled = _poses(raw, video, account)
-        source = _source(raw, video, account.found, account)
-        has_picture = frames_there(source, account.found, account)
-        bbox, empty, degenerate = tight_boxes(kp_2d, BOX_FACTOR)
-        row = np.arange(account.found)
-        reasons = {
-            "not_sampled": row % STEP != 0,
-            "no_label": row >= n_labelled,
-            "no_picture": ~has_picture,
-            "no_visible_joint": empty,
-            "degenerate_box": degenerate,
-        }
-        rows = account.keep_rows(reasons)
+        if damage := DAMAGED.get(video.name.rpartition(".")[0]):
+            account.notes.append(damage)
+        read = h36m_json.read_labels if video.files[0].suffix == ".json" else _read_release
+        labels = read(raw, video, account)
+        bbox, empty, degenerate = tight_boxes(labels.kp_2d, BOX_FACTOR)
+        rows = account.keep_rows({**labels.reasons, "no_visible_joint": empty, "degenerate_box": degenerate})
         if not len(rows):
             return []
-        joints = joints[rows]
+        joints = labels.joints[rows]
         has_3d = np.isfinite(joints).all(axis=(1, 2))
         if not has_3d.all():
             account.notes.append(f"{int((~has_3d).sum())} of the kept frames are not finite in 3D: without kp_3d")
         kp_3d = convert(with_ones(joints), source="h36m", target="spin49")
         kp_3d[~has_3d] = np.nan
         common14 = convert(joints, source="h36m", target="common14").astype(np.float32)
-        metadata = None
-        try:
-            metadata = load_metadata(raw / METADATA) if METADATA in video.files else None
-            if metadata is None:
-                account.notes.append(f"no {METADATA}: cameras are not known")
-        except RawDataError as error:  # joints do not depend on it
-            account.notes.append(f"not used: {error}")
-        subject, camera = video.name.partition("/")[0], video.name.rpartition(".")[2]
-        extrinsics = None if metadata is None else metadata.extrinsics.get((subject, camera))
-        extra = {} if extrinsics is None else {"extrinsics": np.tile(extrinsics, (len(rows), 1, 1)), "up": WORLD_UP}
+        extra = {}
+        if labels.extrinsics is not None:
+            extra = {"extrinsics": np.tile(labels.extrinsics, (len(rows), 1, 1)), "up": WORLD_UP}
         track = self.track(
             split,
             video,
             fps=FPS,
-            frame_index=rows,
+            frame_index=labels.frame_index[rows],
             bbox=bbox[rows],
-            kp_2d=convert(kp_2d[rows], source="h36m", target="spin49").astype(np.float32),
+            kp_2d=convert(labels.kp_2d[rows], source="h36m", target="spin49").astype(np.float32),
             kp_3d=kp_3d.astype(np.float32),
             kp_3d_eval=common14 if split == "val" else None,
             has_3d=has_3d,
-            intrinsics=None if metadata is None else metadata.intrinsics.get(camera),
-            frames=source,
+            intrinsics=labels.intrinsics,
+            frames=labels.source,
             extra=extra,
-            **_smpl_labels(raw, video, rows, metadata, account),
+            **_smpl_labels(raw, video, labels.frame_index[rows], labels.action, account),
         )
         return [track]
+
+
+def _is_complete(raw: Path, video: RawVideo) -> bool:
+    """Whether a sequence has both label files, frames and cameras."""
+    has_cameras = video.files[0].suffix == ".json" or METADATA in video.files
+    has_frames = bool(video.folders) or any(file.suffix == ".mp4" for file in video.files)
+    return has_cameras and has_frames and all((raw / file).is_file() for file in video.files[:2])
+
+
+def _read_release(raw: Path, video: RawVideo, account: VideoAccount) -> Labels:
+    """The release's labels. Raises RawDataError."""
+    if (other := h36m_json.image_folder(video.name)) and (raw / other).is_dir():
+        account.notes.append(f"the release's files count: {other} is not used")
+    kp_2d, joints, n_labelled = _poses(raw, video, account)
+    source = _source(raw, video, account.found, account)
+    has_picture = frames_there(source, account.found, account)
+    row = np.arange(account.found)
+    reasons = {"not_sampled": row % STEP != 0, "no_label": row >= n_labelled, "no_picture": ~has_picture}
+    labels = Labels(row, kp_2d, joints, source, reasons)
+    if METADATA not in video.files:
+        account.notes.append(f"no {METADATA}: cameras are not known")
+        return labels
+    try:
+        metadata = load_metadata(raw / METADATA)
+    except RawDataError as error:  # joints do not depend on it
+        account.notes.append(f"not used: {error}")
+        return labels
+    subject, _, stem = video.name.partition("/")
+    name, _, camera = stem.rpartition(".")
+    extrinsics, intrinsics = metadata.extrinsics.get((subject, camera)), metadata.intrinsics.get(camera)
+    return labels._replace(extrinsics=extrinsics, intrinsics=intrinsics, action=metadata.action.get((subject, name)))
 
 
 def _sequences(raw: Path, subject: str) -> Iterator[RawVideo]:
@@ -213,9 +246,7 @@ def _sequences(raw: Path, subject: str) -> Iterator[RawVideo]:
     for folder, suffix in ((VIDEOS, ".mp4"), *((poses, ".cdf") for poses in POSES)):
         stems |= {name.removesuffix(suffix) for name in _names(raw / subject / folder) if name.endswith(suffix)}
     about_all = [METADATA] if (raw / METADATA).is_file() else []
-    for ending in (FITS, CAMERAS_OF_FITS):
-        name = f"Human36M_subject{subject.removeprefix('S')}{ending}"
-        about_all += [file for file in (Path(folder, name) for folder in FIT_FOLDERS) if (raw / file).is_file()][:1]
+    about_all += h36m_json.label_files(raw, subject, FITS, (CAMERA,))
     for stem in filter(_SEQUENCE.fullmatch, stems):
         poses = [Path(subject, folder, f"{stem}.cdf") for folder in POSES]
         videos, folders = inputs(raw, pictures.get(stem, []), [Path(subject, VIDEOS, f"{stem}.mp4")])
@@ -277,47 +308,36 @@ def _poses(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[Doubles, 
 
 
 def _smpl_labels(
-    raw: Path, video: RawVideo, kept: Ints, metadata: Metadata | None, account: VideoAccount
+    raw: Path, video: RawVideo, kept: Ints, action: tuple[int, int] | None, account: VideoAccount
 ) -> dict[str, Any]:
     """`Track` fields from SMPL fits, in the camera; NaN and false without a fit."""
-    pose, betas = (np.full((len(kept), n), np.nan, np.float32) for n in (72, 10))
-    has_smpl = np.zeros(len(kept), np.bool_)
-    try:
-        found = _fit(raw, video, metadata)
-    except RawDataError as error:  # the other labels are good without fits
-        account.notes.append(f"SMPL fits are not used: {error}")
-        found = None
-    if found is not None:
-        fit, rotation = found
-        at = np.searchsorted(fit.frame_index, kept) % len(fit.frame_index)
-        known = np.isfinite(fit.pose[at]).all(axis=1) & np.isfinite(fit.betas[at]).all(axis=1)
-        has_smpl = known & (fit.frame_index[at] == kept)
-        if has_smpl.any():
-            pose[has_smpl] = pose_in_camera(fit.pose[at[has_smpl]], rotation).astype(np.float32)
-            betas[has_smpl] = fit.betas[at[has_smpl]]
-        if not has_smpl.all():
-            account.notes.append(f"{int((~has_smpl).sum())} of the kept frames have no SMPL fit")
-    return {"pose": pose, "betas": betas, "has_smpl": has_smpl}
+    fits = np.full((len(kept), 82), np.nan, np.float32)
+    if file := next((raw / file for file in video.files if file.name.endswith(FITS)), None):
+        try:
+            fits = _fits_in_camera(raw, video, file, kept, action)
+            if absent := int((~np.isfinite(fits).all(axis=1)).sum()):
+                account.notes.append(f"{absent} of the kept frames have no SMPL fit")
+        except RawDataError as error:  # the other labels are good without fits
+            account.notes.append(f"SMPL fits are not used: {error}")
+    has_smpl = np.isfinite(fits).all(axis=1)
+    fits[~has_smpl] = np.nan
+    return {"pose": fits[:, :72], "betas": fits[:, 72:], "has_smpl": has_smpl}
 
 
-def _fit(raw: Path, video: RawVideo, metadata: Metadata | None) -> tuple[SmplFit, Doubles] | None:
-    """The sequence's fit, and (3, 3) from the world into the camera; None without a file of fits."""
-    files = {end: raw / file for file in video.files for end in (FITS, CAMERAS_OF_FITS) if file.name.endswith(end)}
-    if FITS not in files:
-        return None
-    subject, _, name = video.name.partition("/")
-    action_name, _, camera = name.rpartition(".")
-    action = None if metadata is None else metadata.action.get((subject, action_name))
-    if action is None or CAMERAS_OF_FITS not in files:
-        key, expected = ("mapping", METADATA) if action is None else ("camera", f"Human36M_subject*{CAMERAS_OF_FITS}")
+def _fits_in_camera(
+    raw: Path, video: RawVideo, fits: Path, kept: Ints, action: tuple[int, int] | None
+) -> NDArray[np.float32]:
+    """(N, 82) pose and betas of the frames `kept`, global orientation in the camera; not finite without a fit."""
+    cameras = next((raw / file for file in video.files if file.name.endswith(CAMERA)), None)
+    if action is None or cameras is None:
+        key, expected = ("mapping", METADATA) if action is None else ("camera", f"Human36M_subject*{CAMERA}")
         do = "See docs/datasets/h36m.md for its place."
-        raise RawDataError(files[FITS], key, f"{expected} to go with it", "nothing that fits", do)
-    rotation = load_rotations(files[CAMERAS_OF_FITS]).get(camera)
-    fit = load_fits(files[FITS]).get(action)
-    if rotation is None or fit is None:
-        key, expected = ("camera", camera) if rotation is None else ("action/subaction", f"{action[0]}/{action[1]}")
-        raise RawDataError(files[FITS], key, expected, "none", "Nothing, if it has no fits.")
+        raise RawDataError(fits, key, f"{expected} to go with it", "nothing that fits", do)
+    camera = video.name.rpartition(".")[2]
+    rotation = load_cameras(cameras, "R").get(camera, {}).get("R", np.zeros((3, 3)))
     if not is_rotation(rotation[None])[0]:
-        found = str(rotation.tolist())
-        raise RawDataError(files[CAMERAS_OF_FITS], camera, "a rotation", found, "Download the fits again.")
-    return fit, rotation
+        raise RawDataError(cameras, camera, "a rotation", str(rotation.tolist()), "Download the fits again.")
+    values = load_fits(fits, action, kept)
+    known = np.isfinite(values).all(axis=1)
+    values[known, :72] = pose_in_camera(values[known, :72], rotation)
+    return values

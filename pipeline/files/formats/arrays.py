@@ -6,8 +6,12 @@ A damaged file can make SciPy's compiled reader crash or allocate without limit.
 
 from __future__ import annotations
 
+import functools
+import io
 import json
-from collections.abc import Collection, Iterator, Sequence
+import os
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from json import JSONDecodeError
 from pathlib import Path
@@ -25,6 +29,8 @@ Shape = tuple[int | None, ...]  # None: any length
 
 LARGEST_WHOLE: Final = 1 << 53  # up to here a float64 holds every whole number
 AGAIN: Final = "Unpack the download again."
+BLOCK: Final = 1 << 20  # bytes that are searched at a time
+N_LEVELS: Final = 3  # maps around a frame
 ZIP: Final = b"PK\x03\x04"  # first bytes of an .npz archive
 OTHERS: Final = {  # first bytes of files that are often downloaded by mistake
     b"<": "a web page (a login or licence page, perhaps)",
@@ -38,6 +44,8 @@ OTHERS: Final = {  # first bytes of files that are often downloaded by mistake
     b"\x89HDF": "an HDF5 file",
     b"version http": "a Git LFS pointer",
 }
+_BRACE: Final = re.compile(rb"[{}]")
+_KEY: Final = re.compile(rb'"([0-9]{1,9})"\s*:\s*\Z')
 
 
 @contextmanager
@@ -165,6 +173,63 @@ def load_json(file: Path, *, do: str) -> Any:
     """
     with reading(file, "JSON", do=do):
         return json.loads(read_regular(file))
+
+
+def load_sequence(file: Path, keys: tuple[int, int], levels: str, *, do: str) -> dict[int, Any]:
+    """One sequence of {"<key>": {"<key>": {"<frame>": content}}}: frame -> content, in order; empty without it.
+
+    Such files have hundreds of MB. Only the bytes of the sequence are parsed; a process finds them once, for all
+    sequences of a file. levels: names of keys and frame, for messages. Raises RawDataError for other content.
+    """
+    spans, key = _find_sequences(file, state_of(file), levels, do), f"{keys[0]}/{keys[1]}"
+    if isinstance(spans, RawDataError):
+        raise spans
+    start, stop = spans.get(keys, (0, 0))
+    with reading(file, "JSON", key=key, do=do), open_regular(file) as stream:
+        stream.seek(start)
+        stored: dict[str, Any] = json.loads(stream.read(stop - start) or "{}")
+    if other := next((frame for frame in stored if not is_number(frame)), None):
+        raise RawDataError(file, f"{key}/{other[:20]}", f"{levels} as numbers", "other keys", do)
+    return {int(frame): stored[frame] for frame in sorted(stored, key=int)}
+
+
+@functools.lru_cache(maxsize=2)  # joints and fits
+def _find_sequences(
+    file: Path, _state: tuple[int, int], levels: str, do: str
+) -> Mapping[tuple[int, int], tuple[int, int]] | RawDataError:
+    """Keys -> bytes [start, stop) of each sequence's map; or the error, which all videos of the file share."""
+    spans, opened, n_read = dict[tuple[int, int], tuple[int, int]](), list[int](), 0
+    try:
+        with reading(file, f"JSON with {levels} as numbers", do=do), open_regular(file) as stream:
+            while block := stream.read(BLOCK):
+                for brace in _BRACE.finditer(block):
+                    at = n_read + brace.start()
+                    if brace[0] == b"{":
+                        opened.append(at)
+                    else:
+                        if len(opened) == N_LEVELS:
+                            spans[_key_before(stream, opened[1]), _key_before(stream, opened[2])] = opened[2], at + 1
+                        opened.pop()
+                    if len(opened) > N_LEVELS + 1:
+                        refuse("other lists")
+                n_read += len(block)
+            if opened or not spans:
+                refuse("a file that ends early" if opened else "no sequence")
+    except RawDataError as error:
+        return error
+    return spans
+
+
+def _key_before(stream: io.BufferedReader, at: int) -> int:
+    """The number that is the key of the map at this byte. Raises ValueError for another key."""
+    before = os.pread(stream.fileno(), min(at, 40), max(at - 40, 0))
+    key = _KEY.search(before)
+    return int(key[1]) if key else refuse(f"{before[-20:]!r}")
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is a whole number of a few plain digits."""
+    return text.isascii() and text.isdecimal() and len(text) <= 9
 
 
 def whole(file: Path, key: str, value: object, *, do: str) -> int:

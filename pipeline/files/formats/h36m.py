@@ -7,31 +7,31 @@ metadata.xml: cameras, and the file names of each action
     <w0>[...]</w0>   300 numbers: for every camera and subject 3 angles and 3 coordinates, for every camera fx fy cx
                      cy and 5 coefficients of distortion
 
+    Human36M_subject<k>_joint_3d.json       action id -> subaction id -> frame -> 17 joints, x y z in mm, world
     Human36M_subject<k>_smpl_param.json     action id -> subaction id -> frame -> pose 72, shape 10, trans 3
-    Human36M_subject<k>_camera.json         camera "1" to "4" -> R (3, 3)
+    Human36M_subject<k>_camera.json         camera "1" to "4" -> R (3, 3), t (3,) mm, f and c (2,) px
 
     S<k>/MyPoseFeatures/*/<sequence>.cdf    one variable, "Pose"
 
 cdflib trusts the file: a flipped bit can make it loop for hours or ask for all memory, which costs one video, since
-conversion reads in the processes of `pipeline.processes`. Files of fits have hundreds of MB; they are streamed into
-float32 arrays (20 MB per subject), and each process keeps those of the last subject.
+conversion reads in the processes of `pipeline.processes`. A subject's JSON files have up to hundreds of MB, for 120
+videos: each process finds the bytes of every sequence once, in one pass over the file's braces, and a video parses its
+own bytes alone.
 """
 
 from __future__ import annotations
 
 import functools
-from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Final, NamedTuple
+from typing import Final, NamedTuple
 from xml.etree.ElementTree import Element, fromstring
 
-import ijson
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import RawDataError
-from pipeline.files.formats.arrays import AGAIN, load_json, numbers, reading, refuse, state_of
+from pipeline.files.formats.arrays import AGAIN, is_number, load_json, load_sequence, numbers, reading, refuse, state_of
 from pipeline.files.raw.files import open_regular, read_regular
 from pipeline.skeletons import Doubles, Floats, Ints
 
@@ -43,8 +43,9 @@ MAGIC: Final = (b"\xcd\xf3\x00\x01", b"\xcd\xf2\x60\x02")  # of CDF, versions 3 
 XML_AGAIN: Final = "Take metadata.xml from the release's software again."
 
 LENGTHS: Final = {"pose": 72, "shape": 10}
-MAX_DEPTH: Final = 16  # maps and lists in each other; the format of fits has five
-FITS_AGAIN: Final = "Download the fits again."
+SHAPES: Final = {"R": (3, 3), "t": (3,), "f": (2,), "c": (2,)}  # of a camera
+LEVELS: Final = "action, subaction and frame"
+JSON_AGAIN: Final = "Download the file again."
 
 
 class Metadata(NamedTuple):
@@ -58,11 +59,6 @@ class Metadata(NamedTuple):
 def load_metadata(file: Path) -> Metadata:
     """metadata.xml, read once until it changes. Raises RawDataError for another file."""
     return _load_metadata(file, state_of(file))
-
-
-def _is_number(text: str) -> bool:
-    """Whether a text is a whole number of a few plain digits."""
-    return text.isascii() and text.isdecimal() and len(text) <= 9
 
 
 @functools.lru_cache(maxsize=1)
@@ -95,7 +91,7 @@ def _load_metadata(file: Path, state: tuple[int, int]) -> Metadata:  # noqa: ARG
         raise RawDataError(file, "mapping", "a first row with S1, S2, ...", str(header), XML_AGAIN)
     actions: dict[tuple[str, str], tuple[int, int]] = {}
     for action, subaction, *names in (row for row in rows if len(row) == len(header)):
-        if _is_number(action) and _is_number(subaction):
+        if is_number(action) and is_number(subaction):
             actions |= dict.fromkeys(zip(subjects, names, strict=True), (int(action), int(subaction)))
     return Metadata(intrinsics, _extrinsics(numbers), actions)
 
@@ -119,93 +115,44 @@ def _text(cell: Element) -> str:
     return (cell.text or "").strip()
 
 
-class SmplFit(NamedTuple):
-    """The N fitted frames of one sequence."""
+def load_fits(file: Path, action: tuple[int, int], frames: Ints) -> NDArray[np.float32]:
+    """(N, 82) pose in rad, global orientation in the world, and betas, of N frames of a sequence; NaN without a fit.
 
-    frame_index: Ints  # (N,) strictly increasing
-    pose: NDArray[np.float32]  # (N, 72) rad, global orientation in the world
-    betas: NDArray[np.float32]  # (N, 10)
-
-
-def load_fits(file: Path) -> Mapping[tuple[int, int], SmplFit]:
-    """(action, subaction) -> fit, of one subject. Raises RawDataError for a file with other content."""
-    fits = _cached_fits(file, state_of(file))
-    if isinstance(fits, RawDataError):
-        raise fits
-    return fits
-
-
-@functools.lru_cache(maxsize=1)
-def _cached_fits(file: Path, state: tuple[int, int]) -> Mapping[tuple[int, int], SmplFit] | RawDataError:  # noqa: ARG001
-    """The fits, or the error, which is cached, too: a subject has 120 videos."""
-    rows: dict[tuple[int, int], tuple[array[int], array[float], array[float]]] = {}
-    try:
-        with reading(file, "a JSON file of fits", do=FITS_AGAIN), open_regular(file) as stream:
-            for action, subaction, frame, values in _frames(file, stream):
-                frames, poses, betas = rows.setdefault((action, subaction), (array("q"), array("f"), array("f")))
-                frames.append(frame)
-                poses.extend(values["pose"])
-                betas.extend(values["shape"])
-    except RawDataError as error:
-        return error
-    return {action: _fit(*arrays) for action, arrays in rows.items()}
+    Raises RawDataError for other content, and for a file without the sequence.
+    """
+    key, rows = f"{action[0]}/{action[1]}", np.full((len(frames), sum(LENGTHS.values())), np.nan, np.float32)
+    if not (stored := load_sequence(file, action, LEVELS, do=JSON_AGAIN)):
+        raise RawDataError(file, "action/subaction", key, "none", "Nothing, if it has no fits.")
+    for row, frame in zip(rows, frames.tolist(), strict=True):
+        first = 0
+        for name, n in LENGTHS.items() if stored.get(frame) else ():
+            place = f"{key}/{frame}/{name}"
+            with reading(file, f"{n} numbers", key=place, do=JSON_AGAIN), np.errstate(over="ignore"):
+                values = np.asarray(stored[frame].get(name, ()), np.float64).ravel()
+                row[first : first + n] = values if len(values) == n else refuse(f"{len(values)}")
+            first += n
+    return rows
 
 
-def _fit(frames: array[int], *values: array[float]) -> SmplFit:
-    """Fit in frame order; of a repeated frame, the last."""
-    stored = np.frombuffer(frames, np.int64)
-    index, last = np.unique(stored[::-1], return_index=True)
-    row = len(stored) - 1 - last
-    return SmplFit(index, *(np.frombuffer(v, np.float32).reshape(len(stored), -1)[row] for v in values))
+def load_joints(file: Path, action: tuple[int, int]) -> tuple[Ints, Doubles]:
+    """A sequence's frames (N,), strictly increasing, and joints (N, 17, 3) mm in the world.
+
+    Raises RawDataError for other content, and `no_label` if there is none.
+    """
+    frames, key = load_sequence(file, action, LEVELS, do=JSON_AGAIN), f"{action[0]}/{action[1]}"
+    if not frames:
+        raise RawDataError(file, key, "joints of this action and subaction", "none", JSON_AGAIN, reason="no_label")
+    return np.array([*frames], np.int64), numbers(file, key, [*frames.values()], (None, 17, 3), do=JSON_AGAIN)
 
 
-def _frames(file: Path, stream: IO[bytes]) -> Iterator[tuple[int, int, int, dict[str, list[float]]]]:
-    """Action, subaction, frame, and the lists of LENGTHS, of every fitted frame, in file order."""
-    path: list[str] = []  # the key that each of the open maps is at
-    n_lists = 0  # open ones
-    values: dict[str, list[float]] = {name: [] for name in LENGTHS}
-    for event, value in ijson.basic_parse(stream, use_float=True):
-        if event == "number":
-            if len(path) == 4 and path[3] in values:
-                values[path[3]].append(value)
-                if len(values[path[3]]) > LENGTHS[path[3]]:
-                    _require_whole(file, path, values)
-        elif event == "map_key":
-            path[-1] = value
-        elif event == "start_map":
-            path.append("")
-        elif event == "end_map":
-            path.pop()
-            if len(path) == 3 and any(values.values()):
-                if not all(map(_is_number, path)):
-                    expected = "action, subaction and frame as numbers"
-                    raise RawDataError(file, "/".join(path), expected, "other keys", FITS_AGAIN)
-                _require_whole(file, path, values)
-                action, subaction, frame = map(int, path)
-                yield action, subaction, frame, values
-                values = {name: [] for name in LENGTHS}
-        elif event in ("start_array", "end_array"):
-            n_lists += 1 if event == "start_array" else -1
-        if len(path) + n_lists > MAX_DEPTH or (n_lists and not path):
-            raise RawDataError(file, "/".join(path[:3]), "maps, and lists of numbers", "other lists", FITS_AGAIN)
-
-
-def _require_whole(file: Path, path: list[str], values: Mapping[str, list[float]]) -> None:
-    for name, n in LENGTHS.items():
-        if len(values[name]) != n:
-            raise RawDataError(file, "/".join([*path[:3], name]), f"{n} numbers", f"{len(values[name])}", FITS_AGAIN)
-
-
-def load_rotations(file: Path) -> Mapping[str, Doubles]:
-    """Camera id -> (3, 3), world to camera, not checked to be a rotation. Raises RawDataError for another file."""
-    stored = load_json(file, do=FITS_AGAIN)
-    rotations = {}
+def load_cameras(file: Path, keys: str = "Rtfc") -> Mapping[str, Mapping[str, Doubles]]:
+    """Camera id -> its numbers by key, not checked to be a rotation. Raises RawDataError for another file."""
+    stored, cameras = load_json(file, do=JSON_AGAIN), {}
     for number, camera in enumerate(CAMERAS, start=1):
         entry = stored.get(str(number)) if isinstance(stored, dict) else None
-        if not isinstance(entry, dict) or "R" not in entry:
-            raise RawDataError(file, f"{number}/R", "a rotation", "none", FITS_AGAIN)
-        rotations[camera] = numbers(file, f"{number}/R", entry["R"], (3, 3))
-    return rotations
+        values = entry if isinstance(entry, dict) else {}
+        cameras[camera] = {k: numbers(file, f"{number}/{k}", values.get(k), SHAPES[k], do=JSON_AGAIN) for k in keys}
+    return cameras
 
 
 def load_cdf(file: Path, key: str) -> Floats:

@@ -1,0 +1,300 @@
+"""Human3.6M as images and JSON files: made-up files of these forms, beside the release's own layout of one scene."""
+
+import functools
+import json
+import shutil
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from pipeline import datasets
+from pipeline.accounting import Accounting
+from pipeline.datasets import h36m_json
+from pipeline.files.formats import arrays
+from pipeline.skeletons import JOINTS
+from tests.pipeline.commands.test_doctor import counts, look
+from tests.pipeline.datasets import by_hand
+from vibe_extensions.demo.layouts import h36m as demo
+
+H36M = datasets.get("h36m")
+ORDER = (  # as 3DMPPE names them: Pelvis, R_Hip, ..., Torso, Neck, Nose, Head, L_Shoulder, ...
+    "hip", "rhip", "rknee", "rankle", "lhip", "lknee", "lankle", "Spine (H36M)", "neck", "Head (H36M)", "headtop",
+    "lshoulder", "lelbow", "lwrist", "rshoulder", "relbow", "rwrist",
+)  # fmt: skip
+FOLDER, NAME = "s_01_act_02_subact_01_ca_01", "S1/Directions 1.54138969"
+EVERY = range(40)
+
+
+def write_json(file: Path, content: Any) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(content))
+
+
+def annotation(raw: Path, kind: str, subject: int = 1) -> Path:
+    return raw / f"annotations/Human36M_subject{subject}_{kind}.json"
+
+
+def write_images(raw: Path, frames: Any = EVERY, folder: str = FOLDER, size: tuple[int, int] = (1000, 1002)) -> None:
+    for frame in frames:
+        by_hand.touch(raw / "images" / folder, f"{folder}_{frame + 1:06d}.jpg")
+    for frame in list(frames)[:1]:
+        (raw / "images" / folder / f"{folder}_{frame + 1:06d}.jpg").write_bytes(by_hand.jpeg(*size))
+
+
+def ring(is_place: bool = False) -> dict[str, Any]:
+    """Four cameras 5 m about the origin, 1.5 m above the ground, which look at a point 1 m above it; z is up."""
+    cameras = {}
+    for number, angle in enumerate((70, -70, 110, -110), start=1):
+        place = np.array([5 * np.cos(np.radians(angle)), 5 * np.sin(np.radians(angle)), 1.5])
+        ahead = ([0, 0, 1] - place) / np.linalg.norm([0, 0, 1] - place)
+        right = np.cross(ahead, [0, 0, 1]) / np.linalg.norm(np.cross(ahead, [0, 0, 1]))
+        turn = np.array([right, np.cross(ahead, right), ahead])
+        t = 1000 * (place if is_place else -turn @ place)
+        cameras[str(number)] = {"R": turn.tolist(), "t": t.tolist(), "f": [1145.0, 1144.0], "c": [512.5, 515.5]}
+    return cameras
+
+
+def joints(n_frames: int = 40, seed: int = 0) -> dict[str, Any]:
+    """Frame -> 17 joints in mm: a person of 1.8 m at the origin."""
+    rng = np.random.default_rng(seed)
+    around = rng.uniform([-400, -400, 0], [400, 400, 1800], (n_frames, 17, 3))
+    return {str(frame): pose.round(6).tolist() for frame, pose in enumerate(around)}
+
+
+def write_subject(raw: Path, subject: int = 1, n_actions: int = 1, **cameras: Any) -> None:
+    poses = {str(a): {str(s): joints(seed=2 * a + s) for s in (1, 2)} for a in range(2, 2 + n_actions)}
+    write_json(annotation(raw, "joint_3d", subject), poses)
+    write_json(annotation(raw, "camera", subject), cameras or ring())
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    write_subject(tmp_path)
+    write_images(tmp_path)
+    return tmp_path
+
+
+read = functools.partial(by_hand.read_one, H36M)
+
+
+def write_scene(take: Any, raw: Path, *, is_place: bool, fits: str) -> None:
+    """A demo take, whose world has y up, in this layout, whose world has z up."""
+    subject = int(take.shot.name.partition("/")[0][1:])
+    action = (14, 1) if subject == 1 else (7, 1)  # Walking 1, Posing 1
+    camera = demo.CAMERAS.index(take.shot.name.rpartition(".")[2])
+    cameras = {}
+    for number, (turn, shift, focal, centre) in enumerate(map(demo._numbers_of, demo.CAMERAS), start=1):
+        world = turn @ demo.Z_UP.T
+        t = -world.T @ shift if is_place else shift
+        cameras[str(number)] = {"R": world.tolist(), "t": (1000 * t).tolist(), "f": focal, "c": centre}
+    write_json(annotation(raw, "camera", subject), cameras)
+    (actor,) = take.actors
+    world = 1000 * actor.spin49[:, [JOINTS["spin49"].index(name) for name in ORDER]] @ demo.Z_UP.T
+    nested = {str(action[0]): {str(action[1]): {str(frame): pose.tolist() for frame, pose in enumerate(world)}}}
+    write_json(annotation(raw, "joint_3d", subject), nested)
+    roots = Rotation.from_matrix(demo.Z_UP) * Rotation.from_rotvec(actor.pose[:, :3])
+    poses = np.concatenate([roots.as_rotvec(), actor.pose[:, 3:]], axis=1)
+    stored = {
+        str(t): {"pose": poses[t].tolist(), "shape": actor.betas.tolist(), "trans": [0] * 3} for t in range(len(world))
+    }
+    write_json(annotation(raw, fits, subject), {str(action[0]): {str(action[1]): stored}})
+    size = (take.view.width, take.view.height)
+    folder = f"s_{subject:02d}_act_{action[0]:02d}_subact_{action[1]:02d}_ca_{camera + 1:02d}"
+    write_images(raw, range(len(world)), folder, size)
+
+
+@pytest.mark.parametrize("is_place", [False, True], ids=["t", "place"])
+@pytest.mark.parametrize(("split", "fits"), [("train", "smpl_param"), ("val", "SMPL_NeuralAnnot")])
+def test_the_release_and_these_files_of_one_scene_give_the_same_rows(split, fits, is_place, embedded, tmp_path):
+    released = {track.name: track for track in H36M.tracks(embedded.raw("h36m"), split)}
+    takes = [take for take in embedded.takes("h36m") if take.shot.name.startswith(("S1/Walking", "S9/Posing"))]
+    takes = [take for take in takes if take.shot.split == split][-2:]
+    for take in takes:
+        write_scene(take, tmp_path, is_place=is_place, fits=fits)
+    tracks = list(H36M.tracks(tmp_path, split))
+    assert [track.video for track in tracks] == sorted(take.shot.name for take in takes)
+    for track in tracks:
+        other = released[track.name]
+        assert (track.fps, track.step, track.frame_index.tolist()) == (50, 2, other.frame_index.tolist())
+        assert track.has_3d.all()
+        np.testing.assert_allclose(track.kp_3d, other.kp_3d, atol=1e-4)
+        np.testing.assert_allclose(track.kp_2d, other.kp_2d, atol=1e-2)
+        np.testing.assert_allclose(track.bbox, other.bbox, atol=1e-2)
+        np.testing.assert_allclose(track.intrinsics, other.intrinsics, rtol=1e-6)
+        np.testing.assert_allclose(track.extra["extrinsics"], other.extra["extrinsics"], atol=1e-5)
+        np.testing.assert_array_equal(track.extra["up"], other.extra["up"])
+        if split == "val":
+            np.testing.assert_allclose(track.kp_3d_eval, other.kp_3d_eval, atol=1e-4)
+        take = next(take for take in takes if take.shot.name == track.video)
+        frames = track.frame_index[track.has_smpl]
+        turns = take.view.extrinsics[frames, :3, :3] @ Rotation.from_rotvec(take.actors[0].pose[frames, :3]).as_matrix()
+        ours = Rotation.from_rotvec(track.pose[track.has_smpl, :3])
+        assert len(frames) == len(track.frame_index)
+        assert (ours.inv() * Rotation.from_matrix(turns)).magnitude().max() < 1e-5
+        np.testing.assert_allclose(track.pose[track.has_smpl, 3:], take.actors[0].pose[frames, 3:], atol=1e-6)
+        both = track.has_smpl & other.has_smpl
+        apart = Rotation.from_rotvec(track.pose[both, :3]).inv() * Rotation.from_rotvec(other.pose[both, :3])
+        assert not both.any() or apart.magnitude().max() < 1e-5
+        assert both.any() == (split == "train")
+
+
+@pytest.mark.parametrize(
+    ("frames", "kept", "step", "dropped"),
+    [
+        (EVERY, [*range(0, 40, 2)], 2, {"not_sampled": 20}),
+        (range(0, 40, 2), [*range(0, 40, 2)], 2, {"not_sampled": 20}),
+        (range(0, 40, 5), [*range(0, 40, 5)], 5, {"not_sampled": 32}),
+        (range(3, 40, 3), [*range(3, 40, 3)], 3, {"not_sampled": 26, "no_picture": 1}),
+        ([0, 5, 10, 20, 25, 30, 31, 35], [0, 5, 10, 20, 25, 30, 35], 5, {"not_sampled": 32, "no_picture": 1}),
+        ([0, 10, 15, 20, 25, 35], [0, 10, 15, 20, 25, 35], 5, {"not_sampled": 32, "no_picture": 2}),
+        ([*range(10), *range(17, 40)], [0, 2, 4, 6, 8, *range(18, 40, 2)], 2, {"not_sampled": 20, "no_picture": 4}),
+        ([4], [4], 1, {"not_sampled": 20, "no_picture": 19}),
+    ],
+)
+def test_every_second_frame_is_used_or_all_images_of_every_s_th(frames, kept, step, dropped, raw):
+    shutil.rmtree(raw / "images")
+    write_images(raw, frames)
+    (track,), account = read(raw)
+    assert (track.name, track.fps, track.step, track.frame_index.tolist()) == (f"{NAME}/0", 50.0, step, kept)
+    assert (account["found"], account["kept"], account["dropped"]) == (40, len(kept), dropped)
+    assert track.frames.path(kept[0]).name == f"{FOLDER}_{kept[0] + 1:06d}.jpg"
+
+
+def test_the_210_sequences_have_the_release_s_names_and_are_found_in_it(tmp_path: Path) -> None:
+    names = h36m_json.NAMES
+    assert len(names) == len({(subject, name) for (subject, _), name in names.items()}) == 7 * 15 * 2
+    expected = """S1 2/1 Directions 1, S1 2/2 Directions, S1 4/1 Eating 2, S1 12/2 TakingPhoto, S1 15/1 WalkingDog 1,
+        S5 3/2 Discussion 3, S5 10/1 SittingDown, S5 12/2 Photo 2, S6 13/1 Waiting 3, S7 14/2 Walking 2,
+        S8 16/2 WalkTogether 2, S9 13/1 Waiting 1, S9 10/2 SittingDown 1, S11 6/1 Phoning 3, S11 11/2 Smoking"""
+    for subject, take, name in (text.split(maxsplit=2) for text in expected.split(",")):
+        action, subaction = map(int, take.split("/"))
+        assert names[subject, (action, subaction)] == name
+    for release in ("WalkDog", "WalkingDog"):  # downloads have either
+        raw = tmp_path / release
+        write_subject(raw)
+        write_images(raw, folder="s_01_act_15_subact_01_ca_04")
+        assert [video.name for video in H36M.videos(raw, "train")] == ["S1/WalkingDog 1.60457274"]
+        stem = f"{release} 1.60457274"
+        by_hand.touch(raw / "S1/Videos", f"{stem}.mp4")
+        for kind in ("D2_Positions", "D3_Positions_mono"):
+            by_hand.touch(raw / "S1/MyPoseFeatures" / kind, f"{stem}.cdf")
+        by_hand.touch(raw, "metadata.xml")
+        assert [video.name for video in H36M.videos(raw, "train")] == [f"S1/{stem}"]
+
+
+def test_cameras_that_see_nothing_cost_their_subject_and_are_named(raw: Path) -> None:
+    for subject, cameras in ((5, ring(is_place=True)), (6, ring()), (7, ring())):
+        write_subject(raw, subject, **cameras)
+        write_images(raw, folder=FOLDER.replace("s_01", f"s_{subject:02d}"))
+    for subject, key, value in ((6, "t", [0, 0, -5e3]), (7, "R", (-np.eye(3)).tolist())):
+        cameras = ring()
+        cameras["3"][key] = value
+        write_json(annotation(raw, "camera", subject), cameras)
+    report = Accounting()
+    tracks = list(H36M.tracks(raw, "train", report=report))
+    assert [track.video for track in tracks] == [NAME, NAME.replace("S1", "S5")]
+    for account in list(report)[2:]:
+        assert (account.set_aside, account.dropped) == ("bad_camera", {"bad_camera": 40})
+        assert f"subject{account.name[1]}_camera.json: 'camera 3': expected a rotation R, and a t" in account.message
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason", "message"),
+    [
+        (lambda raw: annotation(raw, "joint_3d").unlink(), "no_label", "joints and cameras to the images"),
+        (lambda raw: annotation(raw, "camera").unlink(), "no_label", "joints and cameras to the images"),
+        (lambda raw: write_json(annotation(raw, "joint_3d"), {"3": {"1": joints()}}), "no_label", "'2/1'"),
+        (lambda raw: write_json(annotation(raw, "joint_3d"), {"2": {"1": {"0": [[1]]}}}), "bad_label_file", "(1, 1, 1"),
+        (lambda raw: annotation(raw, "joint_3d").write_text('{"2": {"1": {"0": [['), "bad_label_file", "ends early"),
+        (lambda raw: annotation(raw, "joint_3d").write_text('{"2": {"x": {"0": 1}}}'), "bad_label_file", "as numbers"),
+        (lambda raw: [file.unlink() for file in (raw / "images" / FOLDER).iterdir()], "no_picture", "40 images"),
+        (lambda raw: write_images(raw, size=(500, 501)), "other_picture_size", "principal point"),
+    ],
+)  # fmt: skip
+def test_what_is_missing_or_damaged_is_refused_with_its_file(damage: Any, reason: str, message: str, raw: Path) -> None:
+    damage(raw)
+    error = by_hand.refusal(H36M, raw)
+    assert error.reason == reason
+    assert message in str(error)
+
+
+def test_labels_that_are_not_finite_images_without_labels_and_damaged_sequences_are_noted(raw: Path) -> None:
+    poses = joints()
+    poses["4"][0] = [float("nan")] * 3
+    poses["6"] = [[1e9] * 3] * 17
+    write_json(annotation(raw, "joint_3d"), {"2": {"1": poses}})
+    write_images(raw, [40, 41])
+    (track,), account = read(raw)
+    assert account["dropped"] == {"not_sampled": 20, "no_visible_joint": 1}
+    assert track.frame_index[~track.has_3d].tolist() == [4]
+    assert account["notes"][0] == "2 of 42 images have no joints: not used"
+    write_json(annotation(raw, "joint_3d", 9), {"5": {"2": joints()}})
+    write_json(annotation(raw, "camera", 9), ring())
+    write_images(raw, folder="s_09_act_05_subact_02_ca_01")
+    assert read(raw, "val")[1]["notes"] == ["its labels lie off the images"]
+
+
+def test_the_release_counts_for_the_sequences_of_which_it_is_complete(embedded: Any, tmp_path: Path, into: Any) -> None:
+    takes = [take for take in embedded.takes("h36m") if take.shot.name.startswith("S1/")]
+    raw, release, root = tmp_path / "raw", embedded.raw("h36m"), tmp_path / "cache"
+    for take in takes:
+        write_scene(take, raw, is_place=False, fits="smpl_param")
+    write_subject(raw, 5)
+    write_images(raw, folder=FOLDER.replace("s_01", "s_05"))
+    shutil.copy(release / "STAND_IN.json", raw)
+    names = {*(take.shot.name for take in takes), NAME.replace("S1", "S5")}
+    convert = functools.partial(into.convert, root, raw, "h36m")
+    first = convert()
+    assert (first.read, first.totals["videos"]["kept"], first.notes) == (len(names), len(names), ())
+    rows = into.rows(root, "h36m/train", "kp_3d")
+    shutil.copytree(release / "S1", raw / "S1")
+    assert convert().read == 0, "without metadata.xml, and so without cameras, it does not count"
+    shutil.copy(release / "metadata.xml", raw)
+    last = convert()
+    assert (last.read, last.unchanged, last.plan.removed) == (len(takes), 1, ())
+    assert last.notes[0].endswith("the release's files count: images/s_01_act_14_subact_01_ca_01 is not used")
+    for name, after in into.rows(root, "h36m/train", "kp_3d").items():
+        np.testing.assert_allclose(after, rows.pop(name), atol=1e-4)
+    assert rows == {}
+    (raw / "S1/MyPoseFeatures").rename(tmp_path / "elsewhere")
+    (account, *_) = (H36M.read_accounted(raw, "train", v)[1] for v in H36M.videos(raw, "train") if v.name in names)
+    assert account.notes[0] == "images/ and annotations/ count: S1/ lacks poses, frames or metadata.xml"
+
+
+def test_memory_is_that_of_one_sequence_however_many_its_subject_has(tmp_path: Path) -> None:
+    peaks = []
+    for n_actions in (3, 12):
+        raw = tmp_path / str(n_actions)
+        write_subject(raw, n_actions=n_actions)
+        write_images(raw)
+        fit = {"pose": [0.1] * 72, "shape": [0.2] * 10, "trans": [0.3] * 3}
+        fits = {str(a): {str(s): {str(t): fit for t in EVERY} for s in (1, 2)} for a in range(2, 2 + n_actions)}
+        write_json(annotation(raw, "smpl_param"), fits)
+        write_json(annotation(raw, "data"), {"images": [{"width": 1000, "height": 1002}] * 1000 * n_actions})
+        read(raw)  # imports
+        arrays._find_sequences.cache_clear()
+        tracemalloc.start()
+        (track,), _ = read(raw)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert track.has_smpl.all()
+    assert peaks[1] < 1.05 * peaks[0]
+
+
+def test_doctor_counts_the_layout_that_is_there(raw: Path, ran: Any, tmp_path: Path) -> None:
+    found = counts(look("h36m", raw))
+    assert found["train images"] == (1, 600, "incomplete")
+    assert (found["train cameras"], found["train joints"]) == ((1, 5, "incomplete"),) * 2
+    write_subject(raw, 9)
+    write_images(raw, folder="s_09_act_02_subact_01_ca_01")
+    (tmp_path / "all").mkdir()
+    (tmp_path / "all/h36m").symlink_to(raw)
+    assert "val images" in str(ran("doctor", "h36m", "--raw", tmp_path / "all").out)
+    annotation(raw, "joint_3d").unlink()
+    assert [part.what for part in look("h36m", raw).missing] == ["train joints"]
+    by_hand.touch(raw / "S1/Videos", "Walking.54138969.mp4")
+    assert counts(look("h36m", raw))["train videos or pictures"] == (1, 600, "incomplete")
