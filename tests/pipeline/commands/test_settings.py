@@ -305,8 +305,8 @@ def test_a_body_that_is_yet_to_be_made_is_no_problem_of_a_dataset_of_another_pac
     assert "after the demo data are made" in ran("plan").out
 
 
-FIELD = "max_person_height: float | None = None  # Rows with a taller box are dropped (px)"
-USE = '{} if self.max_person_height is None else {"too_tall": track.bbox[:, 3] > self.max_person_height}'
+FIELD = "max_box: float | None = None  # Rows with a taller box are dropped (px)"
+USE = 'if self.max_box is not None:\n            return {"too_tall": track.bbox[:, 3] > self.max_box}'
 CALLS = """
 import sys
 from docs.setting_keys import sections
@@ -314,7 +314,7 @@ from pipeline.__main__ import main
 from tasks.data import Convert
 for words in sys.argv[1:]:
     print("exit", main(words.split()), flush=True)
-print([name for name, keys in sections().items() for key in keys if key.name == "max_person_height" and key.about])
+print([name for name, keys in sections().items() for key in keys if key.name == "max_box" and key.about])
 print(Convert(dataset="penn_action", split="train").complete())
 """
 
@@ -322,10 +322,10 @@ print(Convert(dataset="penn_action", split="train").complete())
 def test_a_filter_of_all_datasets_with_an_option_is_one_field_and_one_use(penn, luigi_cfg, tmp_path):
     base = Path(shutil.copytree(ROOT / "pipeline", tmp_path / "changed/pipeline"), "datasets/base.py")
     text = re.sub(r'(class ReaderOptions:\n    """.*"""\n)', rf"\1\n    {FIELD}\n", base.read_text())
-    base.write_text(text.replace("return {}\n\n    def _drop_rows", f"return {USE}\n\n    def _drop_rows"))
+    base.write_text(re.sub(r'(def reasons_to_drop\(.*\n +""".*"""\n)', rf"\1        {USE}\n", text))
     penn.converted()
     heights = np.concatenate([*penn.rows("bbox").values()])[:, 3]
-    key, limit, plan = "max_person_height", float(np.median(heights)), f"plan {penn.name}"
+    key, limit, plan = "max_box", float(np.median(heights)), f"plan {penn.name}"
     luigi_cfg(more=f"[convert]\n{key} = {limit}")
     convert = f"convert {penn.name} --raw {penn.raw} --cache {penn.root}"
     words = [f"{plan} --set convert.{key}=none", plan, f"config convert.{key}", convert, f"{convert} --retry"]
