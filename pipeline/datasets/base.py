@@ -8,7 +8,7 @@ import traceback
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
@@ -195,8 +195,9 @@ class Dataset(ReaderOptions, ABC):
         return {}
 
     def parameters(self) -> dict[str, Any]:
-        """Options that can change the tracks: part of the conversion's fingerprint."""
-        return asdict(self)
+        """Its own options that can change the tracks: part of the conversion's fingerprint."""
+        own = {option.name for option in fields(self) if option not in fields(Dataset)}
+        return {name: value for name, value in asdict(self).items() if name in own}
 
     def reasons_to_drop(self, track: Track) -> dict[str, NDArray[np.bool_]]:
         """Rules for rows of all datasets, after `read`: reason -> (T,) whether it applies. There are none."""

@@ -310,12 +310,13 @@ USE = 'if self.max_box is not None:\n            return {"too_tall": track.bbox[
 CALLS = """
 import sys
 from docs.setting_keys import sections
+from pipeline import datasets
 from pipeline.__main__ import main
 from tasks.data import Convert
 for words in sys.argv[1:]:
     print("exit", main(words.split()), flush=True)
 print([name for name, keys in sections().items() for key in keys if key.name == "max_box" and key.about])
-print(Convert(dataset="penn_action", split="train").complete())
+print(Convert(dataset="penn_action", split="train").complete(), datasets.get("amass").parameters())
 """
 
 
@@ -340,6 +341,6 @@ def test_a_filter_of_all_datasets_with_an_option_is_one_field_and_one_use(penn, 
     assert f"frames {len(heights) - dropped} kept of {len(heights)}, {dropped} too_tall" in new
     assert max(array[:, 3].max() for array in penn.rows("bbox").values()) <= limit
     assert "up to date" in retry, "of the recorded options"
-    assert [seen, refused] == ["['convert']\nTrue\n", ["", ""]]
+    assert [seen, refused] == ["['convert']\nTrue {'resampling': 'slerp'}\n", ["", ""]]
     assert f"[convert] {key} = tall: expected a number\n" in done.stderr
     assert f"[penn_action] {key}: unknown key" in done.stderr
