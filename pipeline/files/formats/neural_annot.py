@@ -4,7 +4,7 @@
     MPI-INF-3DHP_joint_3d.json              subject -> sequence -> frame -> 17 joints (mm)
     MPI-INF-3DHP_camera_1k.json             subject -> sequence -> camera -> R (3, 3), t (3,) (mm): R X + t
 
-The first two have hundreds of MB: they are streamed, and each process keeps the last sequence.
+The first two have hundreds of MB: only the bytes of a sequence are parsed, and each process keeps the last one.
 """
 
 from __future__ import annotations
@@ -12,15 +12,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
-import ijson
 import numpy as np
 
 from pipeline.cameras import pose_in_camera
 from pipeline.errors import RawDataError
-from pipeline.files.formats.arrays import load_json, numbers, reading, state_of, table
-from pipeline.files.raw.files import open_regular
+from pipeline.files.formats.arrays import load_json, load_sequence, numbers, reading, state_of, table
 from pipeline.skeletons import JOINTS, Doubles, Ints
 
 FITS, WORLD, CAMERAS = (f"MPI-INF-3DHP_{name}.json" for name in ("SMPL_NeuralAnnot", "joint_3d", "camera_1k"))
@@ -30,7 +28,6 @@ KEYS: Final = ("pose", "shape", "trans")
 N_POSE, N_BODY = 72, 85  # numbers of pose, and of all KEYS
 CLOSE_M: Final = 0.005  # from the joints to the labels
 NEAR_M: Final = 0.6  # from `trans` to the pelvis: a body's origin is about 0.3 m from it
-MAX_DEPTH: Final = 16
 SHIFTS: Final = (-2, -1, 1, 2)  # frames that a wrong count is off by
 AGAIN: Final = "Put NeuralAnnot's three files into the raw folder as they are downloaded."
 
@@ -88,36 +85,16 @@ def _flatten_body(body: Any) -> Doubles:
     return np.hstack([body[key] for key in KEYS])
 
 
-class _Shallow:
-    """A file without deep nesting, for which ijson's memory grows with the square of the depth."""
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream, self._depth = stream, 0
-
-    def read(self, size: int = -1) -> bytes:
-        block = self._stream.read(size)
-        depths = self._depth + np.cumsum(_STEPS[np.frombuffer(block, np.uint8)], dtype=np.int64)
-        if block and depths.max() > MAX_DEPTH:
-            raise ValueError(f"more than {MAX_DEPTH} maps and lists in each other")
-        self._depth = int(depths[-1]) if block else 0
-        return block
-
-
-_STEPS: Final = np.zeros(256, np.int8)
-_STEPS[[*b"[{"]], _STEPS[[*b"]}"]] = 1, -1
-
-
 @functools.lru_cache(maxsize=2)  # of the two files
 def _load(
     file: Path, subject: str, sequence: str, n: int, flatten: Callable[[Any], Doubles], _state: tuple[int, int]
 ) -> tuple[Ints, Doubles]:
     """A sequence's frames (N,), increasing, and (N, n) their numbers."""
-    with reading(file, "a JSON file of subjects, sequences and frames", do=AGAIN), open_regular(file) as stream:
-        entries = ijson.kvitems(_Shallow(stream), f"{subject}.{sequence}", use_float=True)
-        rows = {int(frame): flatten(entry) for frame, entry in entries}
-    frames = sorted(rows)
-    values = table(file, [f"{subject}/{sequence}/{k}" for k in frames], [rows[k] for k in frames], n)
-    return np.array(frames, np.int64), values.reshape(-1, n)
+    stored = load_sequence(file, (int(subject), int(sequence)), "subject, sequence and frame", do=AGAIN)
+    with reading(file, "a JSON file of subjects, sequences and frames", do=AGAIN):
+        rows = [flatten(entry) for entry in stored.values()]
+    values = table(file, [f"{subject}/{sequence}/{k}" for k in stored], rows, n)
+    return np.array([*stored], np.int64), values.reshape(-1, n)
 
 
 def _require_bodies(file: Path, sequence: str, fitted: Ints, trans: Doubles, frames: Ints, pelvis: Doubles) -> None:
