@@ -25,6 +25,7 @@ from pipeline.__main__ import main
 from pipeline.detect import Detector, Image
 from pipeline.errors import ConfigError, MissingAssets, RawDataError
 from pipeline.files.formats.detections import read_results
+from vibe_extensions.clips.detectors import graphs as of_graphs
 from vibe_extensions.clips.detectors import rtmpose, simcc
 from vibe_extensions.clips.detectors.rtmpose import Published, RTMPose
 from vibe_extensions.contracts import DetectorContract
@@ -343,6 +344,22 @@ def test_a_device_that_is_not_there_is_refused(graphs: dict[str, str], monkeypat
     )
     with pytest.warns(UserWarning, match="CUDAExecutionProvider"), pytest.raises(ConfigError, match="cuda:1"):
         RTMPose(**graphs).load("cuda:1")  # an onnxruntime that says so, and cannot
+
+
+def test_a_gpu_that_is_not_used_is_named_once_and_its_libraries_are_loaded_first(monkeypatch, graphs, tmp_path, capsys):
+    loaded: list[str] = []
+    (tmp_path / "0000:01:00.0").mkdir()
+    monkeypatch.setattr(of_graphs, "GPUS", tmp_path)
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: loaded.append("CUDA"))
+    monkeypatch.setattr(
+        onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    )
+    for once in (of_graphs._load_cuda, of_graphs._warn_of_cpu):
+        once.cache_clear()
+    with pytest.warns(UserWarning, match="CUDAExecutionProvider"):
+        RTMPose(**graphs).load("auto")  # two graphs
+    assert loaded == ["CUDA"]
+    assert capsys.readouterr().err.count("onnxruntime computes on the CPU, although this machine has a GPU") == 1
 
 
 def test_a_missing_extra_is_named_with_its_command(graphs: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:

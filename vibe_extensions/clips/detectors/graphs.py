@@ -5,8 +5,11 @@ Imports ONNX Runtime only to load a graph.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
 import os
+import sys
 import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -16,6 +19,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.cli.console import err
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.raw.files import open_regular
 
@@ -25,6 +29,7 @@ DENSEST: Final = 8  # times the size of its zip: weights hardly get smaller
 AT_ONCE: Final = 16  # images
 CPU: Final = "CPUExecutionProvider"
 CUDA: Final = "CUDAExecutionProvider"
+GPUS: Final = Path("/proc/driver/nvidia/gpus")  # of the driver: a folder for each
 DO: Final = "Name the end2end.onnx of OpenMMLab's release, or its zip (docs/detecting.md)."
 
 
@@ -80,6 +85,7 @@ class Session:
             how = "pip install 'vibe-pipeline[clips]', in a clone .venv/bin/pip install -e '.[clips]'"
             raise ConfigError(f"{user} needs the package onnxruntime: {how}") from error
         self.graph = graph
+        _load_cuda(onnxruntime)
         providers = _providers(device, onnxruntime.get_available_providers())
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # fatal only: failures are raised
@@ -97,6 +103,8 @@ class Session:
             raise ConfigError(
                 f"device {device}: onnxruntime-gpu cannot use it (CUDA or cuDNN is missing). Use --device cpu."
             )
+        if device == "auto" and not self.on_gpu and any(GPUS.glob("*")):
+            _warn_of_cpu()
         self.inputs = {entry.name: (list(entry.shape), str(entry.type)) for entry in self._session.get_inputs()}
         self.outputs = [str(entry.name) for entry in self._session.get_outputs()]
 
@@ -131,6 +139,23 @@ class GraphNetwork(Session):
         n = 1 if self._single else AT_ONCE
         parts = [self.run(None, {self._input: pixels[i : i + n]}) for i in range(0, len(pixels), n)]
         return parts[0] if len(parts) == 1 else [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
+
+
+@functools.cache
+def _load_cuda(onnxruntime: Any) -> None:
+    """Load the libraries of NVIDIA's packages, which ONNX Runtime does not find by itself; prints what is missing."""
+    if CUDA in onnxruntime.get_available_providers() and hasattr(onnxruntime, "preload_dlls"):
+        with contextlib.redirect_stdout(sys.stderr):
+            onnxruntime.preload_dlls()
+
+
+@functools.cache
+def _warn_of_cpu() -> None:
+    err.print(
+        "onnxruntime computes on the CPU, although this machine has a GPU. For the GPU: pip uninstall onnxruntime, "
+        "then pip install 'onnxruntime-gpu[cuda,cudnn]' (docs/detecting.md). --device cpu hides this line.",
+        markup=False,
+    )
 
 
 def _providers(device: str, available: Sequence[str]) -> list[Any]:
