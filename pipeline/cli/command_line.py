@@ -26,6 +26,10 @@ EXIT_CODES: Final = (
     "exit codes: 0 done; 1 problems found; 2 error; 130 interrupted; 141 broken pipe; 143 terminated (docs/terminal.md)"
 )
 NOTHING_HALF: Final = "no output is incomplete; the same command starts from the beginning"
+GPU_FULL: Final = (
+    "Set a smaller batch_size in [features] (of precision = fast) or in the training's section, or end other programs "
+    "on this GPU (nvidia-smi)."
+)
 SETTING: Final = "SECTION.KEY=VALUE"
 SET: Final = "PIPELINE_SET"  # environment variable for child processes: a line SECTION.KEY=VALUE for each --set
 SHARDS_KEPT: Final = "finished shards (8,192 rows each) are kept; the same command continues from there"
@@ -147,6 +151,8 @@ def run(parser: Callable[[], argparse.ArgumentParser], argv: Sequence[str] | Non
             message = f"{type(error).__name__}: {error}. This is a bug in this program: --debug shows where."
             if isinstance(error, MemoryError) or "failed to map segment" in str(error):
                 message = f"too little memory ({error}). Allow this process more: ulimit -v, or the job's limit."
+            if type(error).__name__ == "OutOfMemoryError":  # torch's; torch is not imported here
+                message = f"the GPU's memory is full ({str(error).partition('. GPU')[0]}). {GPU_FULL}"
             if isinstance(error, PipelineError | CacheError | OSError):
                 places = (getattr(args, key, None) for key in ("cache", "out"))
                 message = text.error_text(error, [place for place in places if place is not None])
