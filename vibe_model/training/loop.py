@@ -6,6 +6,7 @@ metrics.json last. Killed and started again, it resumes from last.pt, and on a C
 
 from __future__ import annotations
 
+import contextlib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -93,6 +94,11 @@ class TrainingLoop(ABC):
         software = {name: version(name) for name in ("numpy", "smplx", "torch")}
         # Beginning of config.json and metrics.json.
         self.facts: dict[str, Any] = {"fingerprint": self.fingerprint, "stand_in": stand_in, "software": software}
+        if self.group.device.type == "cuda":
+            # Whether fp32 is rounded to its 10 bits. cuDNN's flag cannot be read once layers differ in it.
+            self.facts["tf32"] = {"products": torch.get_float32_matmul_precision() != "highest"}
+            with contextlib.suppress(RuntimeError):
+                self.facts["tf32"]["cudnn"] = torch.backends.cudnn.allow_tf32
         self._report = report if self.group.leads else None
 
     def inputs(self) -> dict[str, Any]:

@@ -9,12 +9,13 @@ Importing this imports torch, so streams import it when they compute.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import platform
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import cv2
 import numpy as np
@@ -22,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pipeline.cli.console import err, plain
 from pipeline.crops import CROP_SIZE
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features.networks import backbones
@@ -71,9 +73,11 @@ def load(
     if weights.stand_in:  # before the network is loaded: one at a time in memory
         statistics = (recorded or {}).get("standardisation") or _statistics(fold())
         provenance["standardisation"] = dict(statistics)
-    running: Network
+    running: Network | None
     if device.type == "cuda":
-        running = _CudaNetwork(fold(), device, machine, fast=fast and has_bf16(device))
+        fast = fast and has_bf16(device)
+        running = _fused_on_cuda(fold, device, machine) if fast and not machine.compile else None
+        running = running or _CudaNetwork(fold(), device, machine, fast=fast)
     else:
         running = _FusedOnCpu(fold(), machine, fast=fast)
     if statistics is not None:
@@ -122,6 +126,19 @@ def has_bf16(device: torch.device) -> bool:
     return any(hasattr(torch.cpu, name) and getattr(torch.cpu, name)() for name in instructions)
 
 
+def _fused_on_cuda(fold: Callable[[], Loaded], device: torch.device, machine: Machine) -> Network | None:
+    """A fast ResNet-50 by cuDNN's fused convolutions; None, with a warning, where they fail or are inexact."""
+    try:
+        fused = _CudaNetwork(fold(), device, machine, fast=True, fused=True)
+        _check_fast(_CudaNetwork(fold(), device, machine, fast=False), fused, "ResNet-50")
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, ConfigError) as error:
+        err.print(plain(f"cuDNN's fused convolutions fail here, so layers are computed one by one: {error}"))
+        return None
+    return fused
+
+
 def _render_crops(n: int, region: tuple[int, int]) -> NDArray[np.uint8]:
     """`calibration_crops` (n, height, width, 3), resized to the longer side and cut at the centre."""
     (height, width), side, crops = region, max(region), demo_data().calibration_crops(n)
@@ -151,14 +168,38 @@ def _statistics(loaded: Loaded) -> dict[str, list[float]]:
     return {"mean": [float(f"{x:.6g}") for x in mean], "std": [float(f"{x:.6g}") for x in std]}
 
 
+@contextlib.contextmanager
+def _arithmetic(*, fast: bool) -> Iterator[None]:
+    """Not fast: compute fp32 without TF32's 10 bits, which are cuDNN's default, and of products an environment's.
+
+    Raises ConfigError if TF32 was set in torch's other way, which refuses this one.
+    """
+    before = torch.get_float32_matmul_precision()
+    with contextlib.ExitStack() as stack:
+        try:
+            flags = {"benchmark": fast, "deterministic": not fast, "allow_tf32": fast}
+            stack.enter_context(torch.backends.cudnn.flags(enabled=True, **flags))
+        except RuntimeError as error:
+            raise ConfigError(
+                "this process has set torch.backends.cudnn.conv.fp32_precision or .rnn.fp32_precision, perhaps in a "
+                "plug-in. Delete that: precision = exact or fast decides about TF32."
+            ) from error
+        if not fast:
+            torch.set_float32_matmul_precision("highest")
+            stack.callback(torch.set_float32_matmul_precision, before)
+        yield
+
+
 class _CudaNetwork(Network):
     """A network on a GPU; crops are copied as bytes and normalised there.
 
     fast: bf16, channels last, two threads with a stream each, optionally torch.compile. Otherwise fp32 without TF32, by
-    deterministic algorithms, in batches of one size and one thread.
+    deterministic algorithms, in batches of one size and one thread. fused: a folded ResNet-50, by cuDNN's convolutions.
     """
 
-    def __init__(self, loaded: Loaded, device: torch.device, machine: Machine, *, fast: bool) -> None:
+    def __init__(
+        self, loaded: Loaded, device: torch.device, machine: Machine, *, fast: bool, fused: bool = False
+    ) -> None:
         super().__init__(loaded, (machine.batch_size or FAST_BATCH) if fast else EXACT_BATCH, 2 if fast else 1)
         self.device = str(torch.cuda.get_device_name(device))
         compiled = machine.compile and fast
@@ -167,13 +208,17 @@ class _CudaNetwork(Network):
             self.arithmetic = "bf16, compiled" if compiled else "bf16, layer by layer"
         self._device = device
         self._pinned: list[NDArray[np.uint8]] = []  # of each stream that this network computes
-        plain = PlainNetwork(loaded, fast=fast, channels_last=fast)
-        self._forward: Callable[[Tensor], Tensor] = plain.to(device)
+        self._forward: Callable[[Tensor], Tensor]
+        if fused:
+            self.arithmetic = "bf16, cuDNN's fused convolutions"
+            there = replace(loaded, network=loaded.network.to(device), normalisation=loaded.normalisation.to(device))
+            self._forward = _FusedNetwork(there, fast=fast, batch_size=self.batch_size, convolution=_CudaConvolution)
+        else:
+            self._forward = PlainNetwork(loaded, fast=fast, channels_last=fast).to(device)
         if compiled:
             self._forward = torch.compile(self._forward, mode="max-autotune-no-cudagraphs", dynamic=False)
         self._of_thread = threading.local()
-        # By default, cuDNN rounds fp32 to TF32's 10 bits.
-        self._flags = {"benchmark": fast, "deterministic": not fast, "allow_tf32": fast}
+        self._fast = fast
         if not loaded.columns:  # compile here, not in two threads at the same time
             self(np.zeros((self.batch_size, *self.region, 3), np.uint8))
 
@@ -199,7 +244,7 @@ class _CudaNetwork(Network):
         with torch.cuda.stream(self._stream()):
             there = torch.from_numpy(crops).to(self._device, non_blocking=True)
             beside = {name: values.to(self._device) for name, values in labels.items()}
-            with _LAUNCHING, torch.backends.cudnn.flags(enabled=True, **self._flags):
+            with _LAUNCHING, _arithmetic(fast=self._fast):
                 features = self._forward(there, **beside)
             # Waits for this thread's stream only. Then the crops' memory may be overwritten.
             result: NDArray[np.float32] = features.cpu().numpy()
@@ -270,17 +315,20 @@ def _has_fused() -> bool:
 class _FusedNetwork:
     """Folded ResNet: uint8 crops (batch_size, height, width, 3) RGB -> features (batch_size, 2048) float32."""
 
-    def __init__(self, loaded: Loaded, *, fast: bool, batch_size: int) -> None:
+    def __init__(
+        self, loaded: Loaded, *, fast: bool, batch_size: int, convolution: type[_Convolution] | None = None
+    ) -> None:
+        convolution = convolution or _FusedConvolution
         self._dtype = torch.bfloat16 if fast else torch.float32
         network: Any = loaded.network.to(self._dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._normalisation, self._mean = loaded.normalisation, network.avgpool
-        self._first = _FusedConvolution(network.conv1, (batch_size, 3, *loaded.region))
+        self._first = convolution(network.conv1, (batch_size, 3, *loaded.region))
         self._pool = network.maxpool
         shape = _output_shape(network.maxpool, self._first.output)
         self._blocks: list[_FusedBottleneck] = []
         for layer in (network.layer1, network.layer2, network.layer3, network.layer4):
             for bottleneck in layer:
-                self._blocks.append(_FusedBottleneck(bottleneck, shape))
+                self._blocks.append(_FusedBottleneck(bottleneck, shape, convolution))
                 shape = self._blocks[-1].output
 
     def __call__(self, crops: Tensor) -> Tensor:
@@ -292,8 +340,43 @@ class _FusedNetwork:
         return pooled
 
 
-class _FusedConvolution:
-    """One convolution, with its weights reordered for inputs of this shape."""
+class _Convolution(Protocol):
+    """One convolution with bias, for inputs of this shape, with what follows it."""
+
+    output: Shape
+
+    def __init__(self, layer: nn.Conv2d, shape: Shape) -> None: ...
+
+    def __call__(self, pixels: Tensor, activation: str) -> Tensor:
+        """`activation`: "relu" or "none"."""
+        ...
+
+    def onto(self, other: Tensor, pixels: Tensor) -> Tensor:
+        """ReLU(other + convolution of pixels). May overwrite `other`."""
+        ...
+
+
+class _CudaConvolution(_Convolution):
+    """By cuDNN, which is not deterministic. Written for GPUs, but never run on one."""
+
+    def __init__(self, layer: nn.Conv2d, shape: Shape) -> None:
+        self._parts = layer.weight.detach(), None if layer.bias is None else layer.bias.detach()
+        self._where = layer.stride, layer.padding, layer.dilation, layer.groups
+        self.output = (shape[0], layer.out_channels, *_output_shape(layer, shape)[2:])
+
+    def __call__(self, pixels: Tensor, activation: str) -> Tensor:
+        convolution: Any = torch.cudnn_convolution_relu if activation == "relu" else nn.functional.conv2d
+        result: Tensor = convolution(pixels, *self._parts, *self._where)
+        return result
+
+    def onto(self, other: Tensor, pixels: Tensor) -> Tensor:
+        weight, bias = self._parts
+        result: Tensor = torch.cudnn_convolution_add_relu(pixels, weight, other, 1.0, bias, *self._where)  # type: ignore[arg-type]
+        return result
+
+
+class _FusedConvolution(_Convolution):
+    """By oneDNN, with reordered weights."""
 
     def __init__(self, layer: nn.Conv2d, shape: Shape) -> None:
         where = [list(layer.padding), list(layer.stride), list(layer.dilation), layer.groups]
@@ -302,23 +385,21 @@ class _FusedConvolution:
         self.output = (shape[0], layer.out_channels, *_output_shape(layer, shape)[2:])
 
     def __call__(self, pixels: Tensor, activation: str) -> Tensor:
-        """`activation`: "relu" or "none"."""
         result: Tensor = torch.ops.mkldnn._convolution_pointwise(pixels, *self._rest, activation, [], "")
         return result
 
     def onto(self, other: Tensor, pixels: Tensor) -> Tensor:
-        """ReLU(other + convolution of pixels), in the memory of `other`."""
         how = ["add", 1.0, "relu", [], ""]
         result: Tensor = torch.ops.mkldnn._convolution_pointwise_.binary(other, pixels, *self._rest, *how)
         return result
 
 
 class _FusedBottleneck:
-    def __init__(self, layers: Any, shape: Shape) -> None:
-        self._first = _FusedConvolution(layers.conv1, shape)
-        self._second = _FusedConvolution(layers.conv2, self._first.output)
-        self._last = _FusedConvolution(layers.conv3, self._second.output)
-        self._shortcut = None if layers.downsample is None else _FusedConvolution(layers.downsample[0], shape)
+    def __init__(self, layers: Any, shape: Shape, convolution: type[_Convolution]) -> None:
+        self._first = convolution(layers.conv1, shape)
+        self._second = convolution(layers.conv2, self._first.output)
+        self._last = convolution(layers.conv3, self._second.output)
+        self._shortcut = None if layers.downsample is None else convolution(layers.downsample[0], shape)
         self.output = self._last.output
 
     def __call__(self, features: Tensor) -> Tensor:

@@ -212,7 +212,11 @@ def test_debug_shows_where_an_error_comes_from(convert: Any, ran: Any, penn: Any
     [
         (ZeroDivisionError("division\nby zero"), r"ZeroDivisionError: division\nby zero. ", "--debug shows where."),
         (ImportError("a.so: failed to map segment"), "too little memory (a.so: failed to map", "or the job's limit."),
-        (torch.OutOfMemoryError("Tried 2 GiB. GPU 0 has"), "the GPU's memory is full (Tried 2 GiB). Set", "(nvidia-smi)."),
+        (
+            torch.OutOfMemoryError("Tried 2 GiB. GPU 0 has"),
+            "the GPU's memory is full (Tried 2 GiB). Set",
+            "(nvidia-smi).",
+        ),
         (OSError(errno.EROFS, "", "/a"), "/a: its disk is read-only. Name", "another path."),
     ],
 )

@@ -116,6 +116,49 @@ def test_what_a_gpu_computes_is_the_same_network(network: ResNet, crops: np.ndar
     assert least_cosine(fast.astype(np.float64), truth) > 0.9999
 
 
+def test_cudnns_fused_calls_compute_the_same_network(network, crops, truth, monkeypatch):
+    """Never run on a GPU: a CPU computes cuDNN's functions here. Shared with oneDNN's: the order of the calls."""
+    calls: list[str] = []
+
+    def relu(pixels, weight, bias, *where):
+        calls.append("relu")
+        return torch.conv2d(pixels, weight, bias, *where).relu()
+
+    def add_relu(pixels, weight, other, alpha, bias, *where):
+        calls.append("add")
+        return (torch.conv2d(pixels, weight, bias, *where) + alpha * other).relu()
+
+    monkeypatch.setattr(torch, "cudnn_convolution_relu", relu)
+    monkeypatch.setattr(torch, "cudnn_convolution_add_relu", add_relu)
+    fused = networks._FusedNetwork(loaded(network), fast=False, batch_size=N, convolution=networks._CudaConvolution)
+    with torch.inference_mode():
+        assert error(fused(torch.from_numpy(crops)).numpy(), truth) < 1e-5
+    assert calls == ["relu", *["relu", "relu", "add"] * ((len(calls) - 1) // 3)]
+
+
+def test_exact_has_no_tf32_whatever_the_environment_says() -> None:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")  # as TORCH_ALLOW_TF32_CUBLAS_OVERRIDE=1
+    try:
+        for fast in (False, True):
+            with networks._arithmetic(fast=fast):
+                assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == (fast, fast)
+                assert torch.backends.cudnn.deterministic is not fast
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="this torch has one way to set TF32")
+def test_tf32_that_is_set_in_torchs_other_way_is_an_error_with_its_name() -> None:
+    try:
+        torch.backends.cudnn.conv.fp32_precision = "ieee"
+        with pytest.raises(ConfigError, match=r"has set torch.backends.cudnn.conv.fp32_precision"):
+            networks._arithmetic(fast=False).__enter__()
+    finally:
+        torch.backends.cudnn.allow_tf32 = True  # sets both
+
+
 @pytest.mark.parametrize("precision", ["fast", "exact"])
 def test_a_crops_bits_do_not_depend_on_its_company_on_lanes_or_on_threads(precision, network, crops, request):
     two: networks.Network = request.getfixturevalue(precision)
