@@ -19,7 +19,15 @@ from pipeline.conversion.plan import recorded_plan
 from pipeline.errors import PipelineError
 from pipeline.files.raw import is_stand_in
 from pipeline.recipe.recipe import convert_tracks
-from pipeline.settings.arguments import BODY, body_of, cache_option, check_own_folder, setting_options, split_arguments
+from pipeline.settings.arguments import (
+    BODY,
+    body_of,
+    cache_option,
+    check_own_folder,
+    from_settings,
+    setting_options,
+    split_arguments,
+)
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
@@ -30,6 +38,7 @@ def _options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--body", type=Path, help=help_)
     setting_options(sub, "convert", "workers")
     setting_options(sub, "dask", "scheduler")
+    from_settings(sub, patience="dask.patience")
     help_ = "Delete rows of missing and unusable videos (default: [convert] removed)"
     sub.add_argument(DROP, action="store_true", help=help_)
     mode = sub.add_mutually_exclusive_group()

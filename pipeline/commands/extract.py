@@ -22,7 +22,7 @@ from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import Stream
 from pipeline.features.streams.network import ResNet50
 from pipeline.features.weights import KINDS
-from pipeline.settings.arguments import cache_option, setting_options, split_arguments
+from pipeline.settings.arguments import cache_option, from_settings, setting_options, split_arguments
 from pipeline.settings.file import BY_SET, Section, parse_overrides
 from pipeline.settings.sections import KIND, configure, stream_of
 
@@ -41,6 +41,7 @@ def _options(sub: argparse.ArgumentParser) -> None:
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="Set an option of the stream (repeatable)")
     setting_options(sub, "features", *(field.name for field in fields(Resources)))
     setting_options(sub, "dask", "scheduler")
+    from_settings(sub, patience="dask.patience")
     add("--raw", type=Path, help="The dataset's raw folder, if it has moved")
     add("--replace", action="store_true", help="Recompute an existing stream from scratch")
 
@@ -67,7 +68,7 @@ def _run(args: argparse.Namespace) -> int:
     if not todo:
         return int(bool(refusals))
     with bar(f"extract {name}", err) as progress:
-        every = extract.extract_together(todo, args.cfg.features, scheduler=args.scheduler, progress=progress)
+        every = extract.extract_together(todo, args.cfg.features, dask=args.cfg.dask, progress=progress)
     for extraction in every:
         stream = f"{extraction.plan.spec.name} " if len(specs) > 1 else ""
         did = f"{count(extraction.computed, 'row')} computed ({extraction.meter}), {extraction.carried:,} carried over"

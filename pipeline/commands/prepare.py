@@ -38,7 +38,7 @@ from pipeline.features.spec import StreamSpec
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import is_stand_in
 from pipeline.plug_ins import PageWriter
-from pipeline.processes.cluster import DeviceName
+from pipeline.processes import DeviceName
 from pipeline.recipe.forecast import forecast_lines, forecasts_of
 from pipeline.recipe.overview import SplitPlan, plan_splits
 from pipeline.recipe.recipe import LAYOUT, Recipe, StepResult, missing_files

@@ -24,7 +24,7 @@ from pipeline.datasets.base import Dataset
 from pipeline.detect.clips import labels_of
 from pipeline.errors import PipelineError
 from pipeline.files.raw import RawVideo, changes
-from pipeline.processes import MEMORY, TIMEOUT
+from pipeline.processes import MEMORY, NO_CLUSTER, TIMEOUT, Dask
 
 __all__ = ["Conversion", "ConversionPlan", "convert", "plan_conversion", "refuse_committed_failures"]
 
@@ -68,7 +68,7 @@ def convert(
     *,
     workers: int = 1,
     strict: bool = False,
-    scheduler: str | None = None,
+    dask: Dask = NO_CLUSTER,
     timeout: float = TIMEOUT,
     memory: int = MEMORY,
     progress: Progress = silent,
@@ -77,9 +77,9 @@ def convert(
 
     If raw files have changed since a kill, only new and changed videos are read.
 
-    Workers are `workers` local processes, or those of the Dask cluster at `scheduler`. A video that cannot be used is
-    rejected with its reason, as is one at which a process crashes, makes no progress for `timeout` s, or needs more
-    than `memory` bytes. `strict` raises PipelineError instead and commits nothing, also for an earlier rejection that
+    Workers are `workers` local processes, or those of a Dask cluster. A video that cannot be used is rejected with its
+    reason, as is one at which a process crashes, makes no progress for `timeout` s, or needs more than `memory` bytes.
+    `strict` raises PipelineError instead and commits nothing, also for an earlier rejection that
     stays; harmless reasons are allowed. A committed video that cannot be read or used any more keeps its rows.
 
     Raises cache.CacheError if another process writes the split, PipelineError if such a video needs another reader.
@@ -92,7 +92,7 @@ def convert(
     doubts = _Doubts(plan, strict=strict)
 
     def read(videos: Sequence[RawVideo]) -> Iterator[ReadVideo]:
-        return doubts.watch(read_videos(plan, videos, workers, scheduler, timeout, memory))
+        return doubts.watch(read_videos(plan, videos, workers, dask, timeout, memory))
 
     with _open_writer(plan, columns, extra) as writer:
         if writer.digest != ("" if plan.committed is None else plan.committed.manifest["digest"]):

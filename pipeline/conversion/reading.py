@@ -6,7 +6,7 @@ import errno
 import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -18,8 +18,8 @@ from pipeline.datasets.base import Dataset, describe_error
 from pipeline.errors import RawDataError
 from pipeline.files.raw import RawVideo, changes
 from pipeline.files.raw.files import caching, faults, note_fault
-from pipeline.processes import Failed
-from pipeline.processes.cluster import map_on_workers
+from pipeline.processes import Dask, Failed
+from pipeline.processes.cluster import connect_cluster
 from pipeline.processes.pool import ordered_map
 from pipeline.track import Track
 
@@ -56,7 +56,7 @@ class ReadVideo:
 
 
 def read_videos(
-    plan: ConversionPlan, videos: Sequence[RawVideo], workers: int, scheduler: str | None, timeout: float, memory: int
+    plan: ConversionPlan, videos: Sequence[RawVideo], workers: int, dask: Dask, timeout: float, memory: int
 ) -> Iterator[ReadVideo]:
     """Read every video, in order, a bounded number ahead of the writer, by local processes or on a Dask cluster.
 
@@ -65,16 +65,18 @@ def read_videos(
     body = plan.body if plan.reader["body"] else None
     job = functools.partial(_read_one, plan.dataset, plan.split, plan.raw, body)
     results: Iterator[ReadVideo | Failed]
-    if scheduler is not None:
-        bounded: Callable[[RawVideo], ReadVideo | Failed] = functools.partial(_catch_memory_error, job)
-        results = map_on_workers(scheduler, bounded, videos, plan.raw, same_group=_share_label_file)
-    else:
-        load = functools.partial(_body, body, plan.dataset.genders[0])
-        results = ordered_map(
-            job, videos, workers, timeout=timeout, memory=memory, same_group=_share_label_file, preload=load
-        )
-    for video, read in zip(videos, results, strict=True):
-        yield _reject_video(plan.raw, video, read) if isinstance(read, Failed) else read
+    with ExitStack() as stack:
+        if dask.scheduler is not None and videos:
+            bounded: Callable[[RawVideo], ReadVideo | Failed] = functools.partial(_catch_memory_error, job)
+            cluster = stack.enter_context(connect_cluster(dask, plan.raw))
+            results = cluster.map(bounded, videos, _share_label_file)
+        else:
+            load = functools.partial(_body, body, plan.dataset.genders[0])
+            results = ordered_map(
+                job, videos, workers, timeout=timeout, memory=memory, same_group=_share_label_file, preload=load
+            )
+        for video, read in zip(videos, results, strict=True):
+            yield _reject_video(plan.raw, video, read) if isinstance(read, Failed) else read
 
 
 def _catch_memory_error(job: Callable[[RawVideo], ReadVideo], video: RawVideo) -> ReadVideo | Failed:

@@ -19,8 +19,7 @@ from pydantic.dataclasses import dataclass as validated
 from pipeline.errors import PipelineError
 from pipeline.files.pixels.frames import Image
 from pipeline.plug_ins import Registry
-from pipeline.processes import TIMEOUT, cores
-from pipeline.processes.cluster import DeviceName, DeviceNames, device_names
+from pipeline.processes import TIMEOUT, DeviceName, DeviceNames, cores, device_names
 
 __all__ = ["Detect", "Detector", "Image", "People", "find", "flaw", "get", "identity", "load", "names", "terms"]
 

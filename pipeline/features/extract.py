@@ -30,6 +30,7 @@ from pipeline.features.engine.shards import Counts, PendingShard
 from pipeline.features.inputs import Pixels, pixels, raw_folder
 from pipeline.features.plan import ExtractionPlan, missing_rows
 from pipeline.features.spec import Resources, StreamSpec
+from pipeline.processes import NO_CLUSTER, Dask
 from pipeline.processes.cluster import connect_workers
 
 HERE: Final = Resources()  # the whole machine
@@ -49,21 +50,21 @@ def extract_together(
     plans: Sequence[ExtractionPlan],
     resources: Resources = HERE,
     *,
-    scheduler: str | None = None,
+    dask: Dask = NO_CLUSTER,
     progress: Progress = silent,
 ) -> list[Extraction]:
     """Compute the missing rows of streams of one split, and commit. After a kill, at most half a minute is repeated.
 
     Streams of the same pixels are computed in one pass: every frame is decoded once.
 
-    scheduler: the address of a Dask cluster; None: compute on this machine, in one process for each of the `devices` of
-    `resources`, or in this process.
+    dask: a cluster; without one, compute on this machine, in one process for each of the `devices` of `resources`, or
+    in this process.
 
     Rows of undecodable frames are marked (`ok` 0), counted, and kept out of windows. Raises PipelineError if the raw
     folder has moved, or a committed video's images are missing or changed; ConfigError for both a scheduler and
     devices.
     """
-    if (devices := resources.processes) and scheduler is not None:
+    if (devices := resources.processes) and dask.scheduler is not None:
         raise ConfigError(f"devices {','.join(devices)}: workers of a cluster have their own. Delete one of both.")
     together: dict[Hashable, list[int]] = {}
     for i, plan in enumerate(plans):
@@ -71,19 +72,17 @@ def extract_together(
         together.setdefault(str(spec.raw) if spec.stream.reads.crops else i, []).append(i)
     by_plan: dict[int, Extraction] = {}
     for numbers in together.values():
-        extractions = _extract([plans[i] for i in numbers], resources, scheduler, progress)
+        extractions = _extract([plans[i] for i in numbers], resources, dask, progress)
         by_plan |= dict(zip(numbers, extractions, strict=True))
     return [by_plan[i] for i in range(len(plans))]
 
 
-def _extract(
-    plans: Sequence[ExtractionPlan], resources: Resources, scheduler: str | None, progress: Progress
-) -> list[Extraction]:
+def _extract(plans: Sequence[ExtractionPlan], resources: Resources, dask: Dask, progress: Progress) -> list[Extraction]:
     """Extract streams that share their pixels, or one stream of labels."""
     first = plans[0]
     split = cache.open(first.root)[first.split]
     with ExitStack() as stack:
-        parts = [_StreamExtraction(plan, split, resources, scheduler) for plan in plans]
+        parts = [_StreamExtraction(plan, split, resources, dask) for plan in plans]
         missing = sorted({shard for part in parts for shard in part.missing})
         pixels_of = None
         if first.spec.stream.reads.crops:
@@ -96,10 +95,10 @@ def _extract(
             progress(done, total, str(meter))
 
         run: Run[Counts] | _ParallelRun
-        if scheduler is None and not resources.processes:
+        if dask.scheduler is None and not resources.processes:
             run = Run(split, outputs, pixels_of=pixels_of, resources=resources, progress=report)
         else:
-            run = _ParallelRun(scheduler, split, parts, resources=resources, progress=report)
+            run = _ParallelRun(dask, split, parts, resources=resources, progress=report)
         for output, counts in run.results():
             parts[output].counts.add(counts)
         return [part.commit(provenance, run.meter) for part, provenance in zip(parts, run.provenance, strict=True)]
@@ -108,8 +107,8 @@ def _extract(
 class _StreamExtraction:
     writer: cache.StreamWriter
 
-    def __init__(self, plan: ExtractionPlan, split: Split, resources: Resources, scheduler: str | None) -> None:
-        self.plan, self._split, self._resources, self._scheduler = plan, split, resources, scheduler
+    def __init__(self, plan: ExtractionPlan, split: Split, resources: Resources, dask: Dask) -> None:
+        self.plan, self._split, self._resources, self._dask = plan, split, resources, dask
         extends = plan.spec.name in split.streams and not plan.replace
         self.missing = missing_rows(split, plan.spec.name if extends else None).shards
         self.recorded = split.stream_manifest(plan.spec.name)["backbone"] if extends else None
@@ -119,9 +118,9 @@ class _StreamExtraction:
     def _provenance(self) -> Mapping[str, Any]:
         """The stream's provenance, from a worker if there are any: this machine may have no GPU."""
         spec, resources = self.plan.spec, self._resources
-        if self._scheduler is None and not resources.processes:
+        if self._dask.scheduler is None and not resources.processes:
             return _provenance(spec, resources, None)
-        with connect_workers(self._scheduler, resources.processes, _shared_folder(self._split, spec)) as workers:
+        with connect_workers(self._dask, resources.processes, _shared_folder(self._split, spec)) as workers:
             return workers.run_one(functools.partial(_provenance, spec, resources, None))
 
     def open(self, stack: ExitStack) -> Output[Counts]:
@@ -172,7 +171,7 @@ _Extracted = tuple[cache.Staged, Counts]  # a shard that a worker has staged
 
 
 class _ParallelRun:
-    """Extraction of a split's shards by the Dask cluster at `scheduler`, or by one process per device of `resources`.
+    """Extraction of a split's shards by a Dask cluster, or by one process per device of `resources`.
 
     As `engine.run.Run` in one process.
 
@@ -183,14 +182,14 @@ class _ParallelRun:
 
     def __init__(
         self,
-        scheduler: str | None,
+        dask: Dask,
         split: Split,
         parts: Sequence[_StreamExtraction],
         *,
         resources: Resources,
         progress: Callable[[int, Meter], None],
     ) -> None:
-        self._scheduler, self._split, self._progress = scheduler, split, progress
+        self._dask, self._split, self._progress = dask, split, progress
         self._writers = [part.writer for part in parts]
         self._targets = [frozenset(writer.pending) for writer in self._writers]
         self._share = _Share(
@@ -215,10 +214,10 @@ class _ParallelRun:
             return
         rows, n_done = self._split.rows_by_shard(), 0
         shared = _shared_folder(self._split, self._share.specs[0])
-        with connect_workers(self._scheduler, self._share.resources.processes, shared) as workers:
+        with connect_workers(self._dask, self._share.resources.processes, shared) as workers:
             agreed = workers.run_one(self._share.provenance)
             n = workers.number()
-            most = MOST_OF_DEVICE if self._scheduler is None else MOST_SHARDS
+            most = MOST_OF_DEVICE if self._dask.scheduler is None else MOST_SHARDS
             size = max(1, min(most, len(target) // (4 * n)))
             groups = [target[at : at + size] for at in range(0, len(target), size)]
             tasks = [[sorted(shards.intersection(group)) for shards in self._targets] for group in groups]

@@ -15,7 +15,13 @@ RLIMIT_AS, it does not count mapped files and reserved address space.
 from __future__ import annotations
 
 import os
-from typing import Final, NamedTuple
+import re
+from typing import Annotated, Final, NamedTuple
+
+from pydantic import AfterValidator, Field, PositiveFloat
+from pydantic.dataclasses import dataclass as validated
+
+from pipeline.errors import ConfigError
 
 TIMEOUT: Final = 600.0  # default limit in s without progress
 MEMORY: Final = 4 << 30  # default limit of a process in bytes
@@ -47,3 +53,42 @@ class Failed(NamedTuple):
 
     reason: str  # reader_crashed, reader_timeout, reader_memory (its own limit) or machine_memory
     message: str  # what it did: "crashed with SIGSEGV"
+
+
+def _device(text: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
+        raise ValueError("auto, cpu, cuda or one of several GPUs, such as cuda:1")
+    return text
+
+
+DeviceName = Annotated[
+    str, AfterValidator(_device), Field(description="Device: auto (a GPU if there is one), cpu, cuda, cuda:1, ...")
+]
+DeviceNames = Annotated[str | None, Field(description="GPUs (0,1,2,3), one process each; 0,0: two; none: device")]
+
+
+@validated(frozen=True, config={"extra": "forbid", "defer_build": True})
+class Dask:
+    """[dask]: detection, conversion and extraction on a cluster."""
+
+    scheduler: Annotated[str | None, Field(description="Dask cluster (tcp://node:8786); none: this machine")] = None
+    patience: Annotated[PositiveFloat, Field(description="Seconds to wait while there is no Dask worker")] = 3600
+
+
+NO_CLUSTER: Final = Dask()
+
+
+def device_names(text: str, device: str = "auto") -> tuple[str, ...]:
+    """Parse `devices`: GPUs by number, or names of devices. Raises ConfigError, also if `device` is set, too.
+
+    >>> device_names("0,1")
+    ('cuda:0', 'cuda:1')
+    """
+    if text and device != "auto":
+        raise ConfigError(f"devices {text}: device {device} is set, too. Name one of both.")
+    words = text.replace(",", " ").split()
+    names = tuple(f"cuda:{word}" if word.isdecimal() else word for word in words)
+    for name in names:
+        if not re.fullmatch(r"cpu|cuda:\d+", name):
+            raise ConfigError(f"devices {text}: expected numbers of GPUs such as 0,1,2,3, found {name!r}")
+    return names

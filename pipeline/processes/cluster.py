@@ -1,8 +1,8 @@
 """Jobs on the workers of a Dask cluster, or on one process per device.  raw -> tracks -> features
 
-Dask gives the tasks of a lost worker to another one, and ends a task that several workers died at. Results stay on the
-workers until they are taken. Dask is imported when a scheduler is named. A job on a device is called with its process's
-`device`.
+Tasks of a lost worker run again on another one; a task that was running at three losses ends the work. Results stay on
+the workers until they are taken. Dask is imported when a scheduler is named. A job on a device is called with its
+process's `device`.
 """
 
 from __future__ import annotations
@@ -13,22 +13,21 @@ import logging
 import math
 import operator
 import platform
-import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from pydantic import AfterValidator, Field
-
+from pipeline.cli.console import duration, err, plain
+from pipeline.cli.progress import EVERY, SLOW
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.processes import Failed, alive
+from pipeline.processes import Dask, Failed, alive
 from pipeline.processes.pool import TRIALS, Pool
 
 if TYPE_CHECKING:
@@ -37,87 +36,46 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 R = TypeVar("R")
 
-PATIENCE: Final = 60.0  # s that a scheduler may take to answer, and that a cluster may have no worker
-LOOK_EVERY: Final = 0.5  # s between polls of the number of workers
+ANSWER: Final = 60.0  # s that a scheduler may take to answer, and a result to arrive
+LOOK_EVERY: Final = 0.5  # s between polls of the workers
+LOSSES: Final = 3  # of workers that were running a task, which end the work
 TOGETHER: Final = 8  # most items in a task: submitting one costs as much as reading a short video
-WINDOW: Final = 4  # most tasks per worker that are submitted and whose results are not taken
+PER_WORKER: Final = 2  # tasks: one runs, one waits, so that the worker has work and Dask's `adapt` starts more workers
+WINDOW: Final = 4  # most tasks per worker whose results are not taken
 LIBRARIES: Final = ("vibe-pipeline", "numpy", "opencv-python", "torch")  # that the numbers in the cache depend on
 START: Final = "Start one (docs/operations.md), name another address, or leave it out to use only this machine."
 AGAIN: Final = "Finished shards are kept: run the same command again."
 
 
-def _device(text: str) -> str:
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
-        raise ValueError("auto, cpu, cuda or one of several GPUs, such as cuda:1")
-    return text
-
-
-DeviceName = Annotated[
-    str, AfterValidator(_device), Field(description="Device: auto (a GPU if there is one), cpu, cuda, cuda:1, ...")
-]
-DeviceNames = Annotated[str | None, Field(description="GPUs (0,1,2,3), one process each; 0,0: two; none: device")]
-
-
-def device_names(text: str, device: str = "auto") -> tuple[str, ...]:
-    """Parse `devices`: GPUs by number, or names of devices. Raises ConfigError, also if `device` is set, too.
-
-    >>> device_names("0,1")
-    ('cuda:0', 'cuda:1')
-    """
-    if text and device != "auto":
-        raise ConfigError(f"devices {text}: device {device} is set, too. Name one of both.")
-    words = text.replace(",", " ").split()
-    names = tuple(f"cuda:{word}" if word.isdecimal() else word for word in words)
-    for name in names:
-        if not re.fullmatch(r"cpu|cuda:\d+", name):
-            raise ConfigError(f"devices {text}: expected numbers of GPUs such as 0,1,2,3, found {name!r}")
-    return names
-
-
 def connect_workers(
-    scheduler: str | None, devices: Sequence[str] = (), shared: Path | None = None
-) -> AbstractContextManager[_Workers | _Devices]:
-    """Connect to the workers of the cluster at `scheduler`; None: start a process for each of the `devices`.
+    dask: Dask | str, devices: Sequence[str] = (), shared: Path | None = None
+) -> AbstractContextManager[Workers | _Devices]:
+    """Connect to the workers of a cluster (a str: its address); without one, start a process for each of the `devices`.
 
     shared: a file or folder that all workers of a cluster must see. Raises ConfigError for an invalid address;
-    PipelineError if no scheduler answers or there is no worker for PATIENCE seconds, if a worker has other libraries or
-    does not see the file, if several died at the same task, and if the scheduler goes away. Of devices: what a job
-    raises, with the device in its message, and PipelineError if two processes end at the same task.
+    PipelineError if no scheduler answers or there is no worker for the time of `patience`, if a worker has other
+    libraries or does not see the file, if three were lost while they ran the same task, and if the scheduler goes away.
+    Of devices: what a job raises, with the device in its message, and PipelineError if two processes end at one task.
     """
-    return _Devices(devices) if scheduler is None else _connect_cluster(scheduler, shared)
-
-
-def map_on_workers(
-    scheduler: str,
-    job: Callable[[T], R],
-    items: Sequence[T],
-    shared: Path | None = None,
-    *,
-    same_group: Callable[[T, T], bool] = lambda one, other: False,  # noqa: ARG005
-) -> Iterator[R]:
-    """`map` by the workers of the cluster at `scheduler`, with results in the order of the items.
-
-    same_group: whether one worker should run both of two neighbouring items. A bounded number of results waits to be
-    taken; closing the iterator cancels tasks. Raises what the job and `connect_workers` raise.
-    """
-    if items:
-        with _connect_cluster(scheduler, shared) as workers:
-            yield from workers.map(job, items, same_group)
+    dask = Dask(dask) if isinstance(dask, str) else dask
+    return _Devices(devices) if dask.scheduler is None else connect_cluster(dask, shared)
 
 
 @contextlib.contextmanager
-def _connect_cluster(scheduler: str, shared: Path | None) -> Iterator[_Workers]:
+def connect_cluster(dask: Dask, shared: Path | None = None) -> Iterator[Workers]:
+    """Connect to the workers of a cluster: see `connect_workers`."""
     import distributed
 
-    log = logging.getLogger("distributed")
-    level = log.level
-    log.setLevel(logging.CRITICAL)  # this module reports lost workers and schedulers
+    scheduler = str(dask.scheduler)
+    levels = {log: log.level for log in map(logging.getLogger, ("distributed", "distributed.client"))}
+    for log in levels:
+        log.setLevel(logging.CRITICAL)  # this module reports lost workers and schedulers
     address, file = _address(scheduler)
     try:
         client = distributed.Client(
             address,
             scheduler_file=file,
-            timeout=PATIENCE,
+            timeout=ANSWER,
             set_as_default=False,  # other Dask work of this process stays here
             direct_to_workers=True,  # results come straight from workers
         )
@@ -126,141 +84,192 @@ def _connect_cluster(scheduler: str, shared: Path | None) -> Iterator[_Workers]:
         raise ConfigError(f"{scheduler}: {expected}: {error}") from error
     except OSError as error:
         raise PipelineError(
-            f"{scheduler}: no Dask scheduler answers there after {PATIENCE:.0f} s ({error}). {START}"
+            f"{scheduler}: no Dask scheduler answers there after {ANSWER:.0f} s ({error}). {START}"
         ) from error
     try:
-        yield _Workers(client, shared)
+        yield Workers(client, shared, dask.patience)
     except CancelledError as error:
-        raise _gone(scheduler) from error
+        gone = "the Dask scheduler went away or was restarted. Make sure that it runs."
+        raise PipelineError(f"{scheduler}: {gone} {AGAIN}") from error
     finally:
         with contextlib.suppress(TimeoutError):  # the scheduler may have gone
             client.close()
-        log.setLevel(level)
-
-
-def _gone(address: str) -> PipelineError:
-    return PipelineError(f"{address}: the Dask scheduler went away during the work. Start it again. {AGAIN}")
+        for log, level in levels.items():
+            log.setLevel(level)
 
 
 def _address(scheduler: str) -> tuple[str | None, str | None]:
     """An address, or a scheduler file, which is waited for."""
     if "://" in scheduler or not scheduler.endswith(".json"):
         return scheduler if "://" in scheduler else f"tcp://{scheduler}", None
-    latest = time.monotonic() + PATIENCE
+    latest = time.monotonic() + ANSWER
     while not Path(scheduler).exists():
         if time.monotonic() > latest:
             written = "the file that `dask scheduler --scheduler-file` writes"
-            raise PipelineError(f"{scheduler}: expected {written}, found none after {PATIENCE:.0f} s. {START}")
+            raise PipelineError(f"{scheduler}: expected {written}, found none after {ANSWER:.0f} s. {START}")
         time.sleep(LOOK_EVERY / 2)
     return None, scheduler
 
 
-class _Workers:
-    """The workers of one cluster, each running one task at a time."""
+@dataclass(slots=True, eq=False)
+class _Task:
+    call: Callable[[], Any]
+    losses: int = 0  # workers that went away while they ran it
+    worker: str = ""  # its address; "" for none
+    since: float = 0.0  # s; a worker runs the earliest first
+    future: Future[Any] | None = None  # of the worker
 
-    def __init__(self, client: Client, shared: Path | None) -> None:
-        self._client = client
+    @property
+    def has_ended(self) -> bool:
+        return self.future is not None and self.future.done()
+
+
+class Workers:
+    """The workers of one cluster, each running one task at a time. A job that raises is retried once.
+
+    Each task is bound to one worker: Dask would count the loss of a worker against tasks that only wait there, too.
+    """
+
+    def __init__(self, client: Client, shared: Path | None, patience: float) -> None:
+        self._client, self._patience = client, patience
         self._submitter = _Submitter(_versions(), Path.cwd(), shared)
         self._address = str(client.scheduler.address)  # type: ignore[union-attr]  # it is connected
-        self._last_seen = time.monotonic()  # when there was a worker
-        while not self.number():
-            time.sleep(LOOK_EVERY / 2)
-        workers = client.scheduler_info(n_workers=-1)["workers"].values()
-        self._gpu = {"GPU": 1} if any(worker["resources"].get("GPU") for worker in workers) else None
+        self._there: list[str] = []  # addresses of workers
+        self._needs_gpu = False  # since a worker offered one
+        self._news = threading.Event()  # a task has ended
 
     def number(self) -> int:
-        """Number of workers now. Raises PipelineError after PATIENCE seconds without any."""
-        try:
-            n = len(self._client.nthreads())
-        except OSError as error:
-            raise _gone(self._address) from error
-        now = time.monotonic()
-        if n:
-            self._last_seen = now
-        elif now - self._last_seen > PATIENCE:
-            raise PipelineError(
-                f"{self._address}: this Dask scheduler has had no worker for {PATIENCE:.0f} s. "
-                f"Start workers (docs/operations.md), or wait for queued ones. {AGAIN}"
-            )
-        return n
+        """Number of workers now, without those that `as_completed` does not use. Waits for the first one."""
+        self._await_workers()
+        return len(self._there)
 
     def run_one(self, job: Callable[[], R]) -> R:
         """Run a job on one worker, with a GPU if any has one, and return its result. Raises what it raises."""
-        (future,) = futures = self._submit([job], resources=self._gpu)
-        try:
-            result: R = self._result(future)
-        finally:
-            self._cancel(futures)
+        (result,) = self._results([job])
         return result
 
     def as_completed(self, job: Callable[[T, Callable[[], None]], R], items: Sequence[T]) -> Iterator[R]:
-        """Results of `job(item, alive)` in any order. A job that raises is retried once.
+        """Results of `job(item, alive)` in any order.
 
         The job should call `alive` often: it ends a task whose result is no longer needed. If workers offer the
         resource GPU, only those are used.
         """
-        import distributed
-
-        tasks = [functools.partial(_interruptible, job, item) for item in items]
-        futures = self._submit(tasks, retries=1, resources=self._gpu)
-        completed = distributed.as_completed(futures, loop=self._client.loop)
-        try:
-            while completed.count():
-                for future in completed.next_batch(block=False):
-                    yield self._result(future)
-                self.number()
-                time.sleep(LOOK_EVERY / 5)
-        finally:
-            self._cancel(futures)
+        return self._results(functools.partial(_interruptible, job, item) for item in items)
 
     def map(self, job: Callable[[T], R], items: Sequence[T], same_group: Callable[[T, T], bool]) -> Iterator[R]:
-        """Results of `job(item)` in order: see `map_on_workers`."""
-        window: deque[Future[list[R]]] = deque()
-        start = 0
-        try:
-            while start < len(items) or window:
-                most = WINDOW * max(1, self.number())
-                while start < len(items) and len(window) < most:
-                    stop = start + max(1, min(TOGETHER, (len(items) - start) // most))
-                    while stop < len(items) and same_group(items[stop - 1], items[stop]):
-                        stop += 1
-                    window += self._submit([functools.partial(_each, job, items[start:stop])])
-                    start = stop
-                yield from self._result(window[0])
-                window.popleft()
-        finally:
-            self._cancel(window)
+        """Results of `job(item)` in order, of which a bounded number waits to be taken. Closing it cancels tasks.
 
-    def _submit(
-        self, tasks: Sequence[Callable[[], Any]], retries: int | None = None, resources: dict[str, int] | None = None
-    ) -> list[Future[Any]]:
-        on_worker = functools.partial(_on_worker, self._submitter)
-        return self._client.map(on_worker, tasks, pure=False, retries=retries, resources=resources)
+        same_group: whether one worker should run both of two neighbouring items.
+        """
 
-    def _result(self, future: Future[Any]) -> Any:
-        """Wait for a task's result while there are workers. Raises what the task raised."""
-        from distributed import KilledWorker
+        def calls() -> Iterator[Callable[[], list[R]]]:
+            start = 0
+            while start < len(items):
+                stop = start + max(1, min(TOGETHER, (len(items) - start) // (WINDOW * len(self._there))))
+                while stop < len(items) and same_group(items[stop - 1], items[stop]):
+                    stop += 1
+                yield functools.partial(_each, job, items[start:stop])
+                start = stop
 
+        for results in self._results(calls(), in_order=True):
+            yield from results
+
+    def _results(self, calls: Iterable[Callable[[], R]], *, in_order: bool = False) -> Iterator[R]:
+        """Results of calls, in order or as they end. Raises what a call raises."""
+        todo, window = iter(calls), list[_Task]()
         while True:
-            try:
-                future.exception(timeout=LOOK_EVERY)
-                break
-            except TimeoutError:
-                self.number()
-        try:
-            return future.result()
-        except KilledWorker as error:
-            raise PipelineError(
-                f"{self._address}: several workers died one after the other at the same task, the last one at "
-                f"{error.last_worker.address}. Most likely memory ran out: see its log. Start fewer workers per "
-                f"machine, or give them more memory. {AGAIN}"
-            ) from error
+            self._await_workers(every=in_order)
+            self._take_back_lost(window)
+            self._hand_out(todo, window)
+            if not window:
+                return
+            ended = [task for task in (window[:1] if in_order else window) if task.has_ended]
+            for task in ended:
+                try:
+                    result = task.future.result(ANSWER)  # type: ignore[union-attr]  # it has ended
+                except TimeoutError:
+                    if task.has_ended:  # the call's own error
+                        raise
+                    continue  # the worker went away, with the result
+                window.remove(task)
+                yield result
+            if not ended:
+                self._news.wait(LOOK_EVERY)
+                self._news.clear()
 
-    def _cancel(self, futures: Sequence[Future[Any]]) -> None:
-        """Cancel tasks. A running one continues until it calls `alive` or ends."""
-        if self._client.status == "running" and futures:
-            with contextlib.suppress(OSError, TimeoutError):
-                self._client.cancel(list(futures), force=True)
+    def _await_workers(self, *, every: bool = False) -> None:
+        """Update the list of workers, or of those with a GPU if there was one and not `every`; wait for the first one.
+
+        Raises PipelineError after `patience` seconds without any, CancelledError if the scheduler has gone.
+        """
+        began, latest, demand = time.monotonic(), SLOW - EVERY, _Task(int)
+        while self._client.status == "running":
+            workers = self._client.scheduler_info(n_workers=-1)["workers"]
+            gpus = [address for address, worker in workers.items() if worker["resources"].get("GPU")]
+            self._needs_gpu |= bool(gpus)
+            self._there = list(workers) if every or not self._needs_gpu else gpus
+            if self._there:
+                return self._take_back([demand])
+            if demand.future is None:  # Dask's `adapt` starts workers for tasks
+                demand.future = self._client.submit(demand.call, pure=False)
+            what = "worker with a GPU" if workers else "worker"
+            if (waited := time.monotonic() - began) > self._patience:
+                raise PipelineError(
+                    f"{self._address}: this Dask scheduler has had no {what} for {self._patience:g} s. Start some "
+                    f"(docs/operations.md), or wait longer for queued ones: [dask] patience. {AGAIN}"
+                )
+            if waited > latest + EVERY:
+                latest, most = waited, duration(self._patience)
+                err.print(plain(f"{self._address}: waiting for a Dask {what}, {duration(waited)} of at most {most}"))
+            time.sleep(LOOK_EVERY / 2)
+        raise CancelledError
+
+    def _take_back_lost(self, window: Sequence[_Task]) -> None:
+        """Unbind tasks of lost workers. Each of these was running its earliest."""
+        lost = [task for task in window if task.worker and task.worker not in self._there]
+        ran = {task.worker: task for task in sorted(lost, key=lambda task: -task.since) if not task.has_ended}
+        for worker, task in ran.items():
+            task.losses += 1
+            if task.losses == LOSSES:
+                raise PipelineError(
+                    f"{self._address}: {LOSSES} workers were lost while they ran the same task, the last one {worker}. "
+                    f"If memory ran out (see its log), start fewer workers per machine. {AGAIN}"
+                )
+        self._take_back(lost)
+
+    def _hand_out(self, todo: Iterator[Callable[[], Any]], window: list[_Task]) -> None:
+        """Give each worker PER_WORKER tasks: those of lost workers, else new ones, else one that waits elsewhere."""
+        lanes: dict[str, list[_Task]] = {address: [] for address in self._there}
+        for task in sorted(window, key=lambda task: task.since):
+            if task.worker and not task.has_ended:
+                lanes[task.worker].append(task)
+        while True:
+            address, lane = min(lanes.items(), key=lambda item: len(item[1]))
+            if len(lane) == PER_WORKER:
+                return
+            chosen = next((task for task in window if not task.worker), None)
+            if chosen is None and len(window) < WINDOW * len(lanes) and (call := next(todo, None)) is not None:
+                chosen = _Task(call)
+                window.append(chosen)
+            if chosen is None and not lane and len(longest := max(lanes.values(), key=len)) > 1:
+                chosen = longest.pop()
+                self._take_back([chosen])
+            if chosen is None:
+                return
+            chosen.worker, chosen.since = address, time.monotonic()
+            chosen.future = self._client.submit(
+                _on_worker, self._submitter, chosen.call, pure=False, retries=1, workers=[address]
+            )
+            chosen.future.add_done_callback(lambda _: self._news.set())
+            lane.append(chosen)
+
+    def _take_back(self, tasks: Sequence[_Task]) -> None:
+        """Cancel tasks and unbind them. A running one continues until it calls `alive` or ends."""
+        if futures := [task.future for task in tasks if task.future is not None]:
+            with contextlib.suppress(OSError):
+                self._client.cancel(futures, force=True)
+        for task in tasks:
+            task.worker, task.future = "", None
 
 
 class _Devices:

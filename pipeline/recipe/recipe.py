@@ -26,6 +26,7 @@ from pipeline.features.plan import ExtractionPlan, plan_extraction
 from pipeline.features.spec import StreamSpec
 from pipeline.files.formats import smpl_files
 from pipeline.plug_ins import PlugInError, demo_data, service
+from pipeline.processes import Dask
 from pipeline.settings.arguments import forbid_new_cache, is_new_cache
 from pipeline.settings.sections import Settings
 
@@ -58,7 +59,7 @@ class StepResult:
 
 class _Detect(Protocol):
     def __call__(
-        self, plan: DetectionPlan, machine: DetectionResources, *, scheduler: str | None, progress: Progress
+        self, plan: DetectionPlan, machine: DetectionResources, *, dask: Dask, progress: Progress
     ) -> StepResult: ...
 
 
@@ -109,7 +110,7 @@ class Recipe:
     def detect(self, plan: DetectionPlan, progress: Progress) -> StepResult:
         """Find people in clips. Raises PipelineError if the extension `clips` is missing."""
         detect: _Detect = service(DETECTION)
-        return detect(plan, self.settings.detect, scheduler=self.settings.dask.scheduler, progress=progress)
+        return detect(plan, self.settings.detect, dask=self.settings.dask, progress=progress)
 
     def convert(self, plan: convert.ConversionPlan, progress: Progress) -> StepResult:
         if plan.up_to_date:
@@ -197,9 +198,7 @@ def missing_files(recipes: Iterable[Recipe]) -> list[str]:
 def convert_tracks(plan: convert.ConversionPlan, s: Settings, progress: Progress) -> convert.Conversion:
     """Convert one split. Raises as `is_new_cache` and `convert`."""
     is_new = is_new_cache(s, plan.root)
-    done = convert.convert(
-        plan, workers=s.workers, strict=s.convert.strict, scheduler=s.dask.scheduler, progress=progress
-    )
+    done = convert.convert(plan, workers=s.workers, strict=s.convert.strict, dask=s.dask, progress=progress)
     if is_new:
         out.print(f"{IDLE} new cache {plain(from_here(plan.root))}")
     forbid_new_cache(s, plan.root)
@@ -208,7 +207,7 @@ def convert_tracks(plan: convert.ConversionPlan, s: Settings, progress: Progress
 
 def extract(plans: Sequence[ExtractionPlan], s: Settings, progress: Progress, *, named: bool = False) -> StepResult:
     """Extract streams of one split. named: print their names. Raises as `extract_together`."""
-    every = extract_together(plans, s.features, scheduler=s.dask.scheduler, progress=progress)
+    every = extract_together(plans, s.features, dask=s.dask, progress=progress)
     names = [f"[bold]{plain(extraction.plan.spec.name)}[/bold] " if named else "" for extraction in every]
     details = [name + _summarize_extraction(extraction) for name, extraction in zip(names, every, strict=True)]
     return StepResult(details=details, warnings=[text for extraction in every for text in extraction.examples])

@@ -15,6 +15,7 @@ from cache import Root
 from pipeline.datasets.base import ReaderOptions
 from pipeline.detect import DetectionResources
 from pipeline.features.spec import Resources
+from pipeline.processes import Dask
 
 FROZEN: Final[Any] = {"extra": "forbid", "defer_build": True}  # built on first use: that takes a ms each
 
@@ -76,13 +77,6 @@ class Features(Resources):
     streams: tuple[str, ...] = (
         "resnet50",
     )  # Kinds of streams, or sections with `kind = resnet50`; models read the first
-
-
-@dataclass(frozen=True, config=FROZEN)
-class Dask:
-    """[dask]: conversion and extraction on a cluster."""
-
-    scheduler: Annotated[str | None, Field(description="Dask cluster (tcp://node:8786); none: this machine")] = None
 
 
 TYPES: Final[dict[str, type[Any]]] = {

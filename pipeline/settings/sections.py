@@ -25,12 +25,11 @@ from pipeline.errors import ConfigError, PipelineError, did_you_mean
 from pipeline.features import streams
 from pipeline.features.spec import StreamSpec
 from pipeline.plug_ins import demo_data
-from pipeline.processes import cores
+from pipeline.processes import Dask, cores
 from pipeline.settings.file import BY_SET, LUIGI, NO_FILE, Section, SettingsFile, note
 from pipeline.settings.schema import (
     TYPES,
     ConvertSettings,
-    Dask,
     DataSettings,
     DetectSettings,
     Embedded,

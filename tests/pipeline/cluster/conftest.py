@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import distributed
 import pytest
@@ -30,10 +31,13 @@ class Cluster:
         self.folder, self._path = folder, path
         self._names = itertools.count()
         self.file = folder / "scheduler.json"
-        self.scheduler = self._start(
-            "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(self.file)
-        )
+        self.start_scheduler("0")
         self.workers: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start_scheduler(self, port: str) -> None:
+        self.scheduler = self._start(
+            "scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard", "--scheduler-file", str(self.file)
+        )
 
     @functools.cached_property
     def address(self) -> str:
@@ -54,6 +58,11 @@ class Cluster:
     def await_workers(self, n: int) -> None:
         with distributed.Client(self.address, set_as_default=False) as client:
             await_that(lambda: len(client.nthreads()) == n)
+
+    def ask(self, question: Callable[..., Any]) -> Any:
+        """`question(dask_scheduler)`, in the scheduler's process."""
+        with distributed.Client(self.address, set_as_default=False) as client:
+            return client.run_on_scheduler(question)
 
     def add(self, *options: str) -> str:
         name = f"worker-{next(self._names)}"
@@ -109,4 +118,4 @@ def two(running: Cluster) -> Cluster:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "PATIENCE", 20.0)
+    monkeypatch.setattr(cluster, "ANSWER", 20.0)

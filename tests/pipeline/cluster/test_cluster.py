@@ -7,6 +7,7 @@ import shlex
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,6 +17,7 @@ from scipy.io import loadmat, savemat
 
 import cache
 from pipeline import detect
+from pipeline.__main__ import main
 from pipeline.detect import DetectionResources
 from pipeline.detect.clips import plan_detection
 from pipeline.errors import ConfigError, PipelineError
@@ -25,7 +27,7 @@ from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import MARKER
-from pipeline.processes import cluster
+from pipeline.processes import Dask, cluster
 from tests.pipeline.cluster.conftest import Cluster, await_that, dask
 from vibe_extensions.clips.detection.run import detect_planned
 from vibe_extensions.demo.files import mp4_writer
@@ -33,9 +35,15 @@ from vibe_extensions.demo.files import mp4_writer
 ROOT = Path(__file__).parents[3]
 PENN = "penn_action/train"
 ITEMS = list(range(40))
+GPU = ("--resources", "GPU=1")
 
 
 # -------------------------------------------------------------------------------------------------- map, in order
+
+
+def mapped(at: str, job: Any, items: Any = ITEMS, shared: Path | None = None, patience: float = 60) -> Iterator[Any]:
+    with cluster.connect_cluster(Dask(at, patience), shared) as workers:
+        yield from workers.map(job, items, lambda one, other: False)
 
 
 def test_ctrl_c_cancels_what_is_left(two: Cluster, made_up: ModuleType, tmp_path: Path) -> None:
@@ -45,28 +53,42 @@ def test_ctrl_c_cancels_what_is_left(two: Cluster, made_up: ModuleType, tmp_path
 
     threading.Thread(target=press).start()
     with pytest.raises(KeyboardInterrupt):
-        list(cluster.map_on_workers(two.address, made_up.Doubled(tmp_path, seconds=0.2), ITEMS))
+        list(mapped(two.address, made_up.Doubled(tmp_path, seconds=0.2)))
     assert_nothing_begins(made_up, tmp_path, before=len(ITEMS) // 2)
 
 
 def test_few_results_wait_to_be_taken(two: Cluster, made_up: ModuleType, tmp_path: Path) -> None:
     most = 2 * cluster.WINDOW * cluster.TOGETHER  # of two workers
-    results = cluster.map_on_workers(two.address, made_up.Doubled(tmp_path), range(20 * most))
+    results = mapped(two.address, made_up.Doubled(tmp_path), range(20 * most))
     assert next(results) == 0
     time.sleep(0.5)
     assert 0 < len(made_up.logged(tmp_path)) <= most + cluster.TOGETHER
     assert list(results) == [2 * item for item in range(1, 20 * most)]
 
 
-def test_a_scheduler_that_goes_away_is_named(made_up: ModuleType, tmp_path: Path, on_path: Path) -> None:
+def test_ctrl_c_ends_the_wait_for_a_worker(running: Cluster, made_up: ModuleType, tmp_path: Path) -> None:
+    running.have(0)
+    threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        list(mapped(running.address, made_up.Doubled(tmp_path)))
+    await_that(lambda: running.ask(lambda dask_scheduler: not dask_scheduler.tasks))
+
+
+def test_a_scheduler_that_goes_away_is_named(made_up: ModuleType, tmp_path: Path, on_path: Path, capfd: Any) -> None:
+    """And started again at its address, it does the work."""
     own = Cluster(tmp_path, on_path)
     try:
         own.have(1)
-        results = cluster.map_on_workers(own.address, made_up.Doubled(tmp_path, seconds=0.1), ITEMS)
+        results = mapped(own.address, made_up.Doubled(tmp_path, seconds=0.1))
         assert next(results) == 0
         own.scheduler.kill()
-        with pytest.raises(PipelineError, match=r"scheduler went away.*same command again"):
+        own.scheduler.wait()
+        with pytest.raises(PipelineError, match=r"scheduler went away or was restarted.*same command again"):
             list(results)
+        assert capfd.readouterr().err == "", "nothing from Dask"
+        own.start_scheduler(own.address.rpartition(":")[2])
+        own.add()
+        assert list(mapped(own.address, made_up.Doubled(tmp_path))) == [2 * item for item in ITEMS]
     finally:
         own.end()
 
@@ -76,6 +98,83 @@ def assert_nothing_begins(made_up: ModuleType, folder: Path, before: int) -> Non
     n_begun = len(made_up.logged(folder))
     time.sleep(0.5)
     assert len(made_up.logged(folder)) == n_begun < before
+
+
+# -------------------------------------------------------------------------------------------- workers come and go
+
+
+def test_workers_that_come_late_and_go_are_waited_for(
+    running: Cluster, made_up: Any, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    """A cluster that adapts sees that a worker is needed, before there is one."""
+    running.have(0)
+    monkeypatch.setattr(cluster, "SLOW", 0.1)
+
+    def come_and_go() -> None:
+        for n_begun in (5, 10):
+            await_that(lambda: running.ask(lambda dask_scheduler: dask_scheduler.adaptive_target()) > 0)
+            name = running.add()
+            await_that(lambda n=n_begun: len(made_up.logged(tmp_path)) > n)  # type: ignore[misc]
+            running.kill(name)
+        running.add()
+
+    threading.Thread(target=come_and_go).start()
+    assert list(mapped(running.address, made_up.Doubled(tmp_path, seconds=0.1))) == [2 * item for item in ITEMS]
+    assert len(running.workers) == 1
+    said = re.findall(r": waiting for a Dask worker, \d+ s of at most 60 s", capsys.readouterr().err)
+    assert len(said) == 3
+
+
+def test_only_a_task_that_was_running_at_three_losses_ends_the_work(running: Cluster, tmp_path: Path) -> None:
+    running.have(4)
+    with cluster.connect_workers(running.address) as workers:
+        results = workers.as_completed(_die_at_zero, [tmp_path / str(item) for item in range(8)])
+        with pytest.raises(
+            PipelineError, match=r"3 workers were lost while they ran the same task, the last one tcp://"
+        ):
+            list(results)
+    running.await_workers(1)
+    assert len((tmp_path / "0").read_text()) == 3
+
+
+def _die_at_zero(file: Path, alive: Any) -> str:
+    with file.open("a") as log:
+        log.write("x")
+    if file.name == "0":
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(0.2)
+    return file.name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("n_workers", "options"), [(1, GPU), (2, ())])
+def test_five_losses_each_at_another_task_cost_only_what_was_running(
+    running: Cluster, tmp_path: Path, n_workers: int, options: tuple[str, ...]
+) -> None:
+    """Dask itself counts a loss against all tasks that were on the worker."""
+    running.have(0)
+    for _ in range(n_workers):
+        running.add(*options)
+
+    def take_away() -> None:
+        for _ in range(5):
+            n_done = len(list(tmp_path.glob("done-*")))
+            await_that(lambda n=n_done: len(list(tmp_path.glob("done-*"))) > n)  # type: ignore[misc]
+            time.sleep(0.5)
+            running.kill(next(iter(running.workers)))
+            running.add(*options)
+
+    threading.Thread(target=take_away).start()
+    with cluster.connect_workers(running.address) as workers:
+        assert sorted(workers.as_completed(_slow, [tmp_path / f"done-{i}" for i in range(12)])) == sorted(ITEMS[:12])
+
+
+def _slow(file: Path, alive: Any) -> int:
+    for _ in range(20):
+        time.sleep(0.1)
+        alive()
+    file.touch()
+    return int(file.name.removeprefix("done-"))
 
 
 # ------------------------------------------------------------------------------------------------------- detection
@@ -91,7 +190,7 @@ def test_detection_gives_the_same_files_as_on_one_machine(two: Cluster, embedded
     clip.with_name("broken.mp4").write_bytes(b"none")
     found = {}
     devices = "cpu,cpu"
-    for name, options in (("alone", {}), ("devices", {}), ("cluster", {"scheduler": two.address})):
+    for name, options in (("alone", {}), ("devices", {}), ("cluster", {"dask": Dask(two.address)})):
         plan = plan_detection(tmp_path / "raw", tmp_path / name, detect.get("demo"))
         machine = DetectionResources(workers=1, devices=devices if name == "devices" else None)
         report = detect_planned(plan, machine, **options)
@@ -108,12 +207,12 @@ def test_detection_gives_the_same_files_as_on_one_machine(two: Cluster, embedded
 def test_a_worker_with_another_version_is_refused(two: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster.metadata, "version", lambda name: "1.26.0")
     with pytest.raises(PipelineError, match=r"Dask worker at tcp://.*expected vibe-pipeline 1.26.0, as here, found"):
-        list(cluster.map_on_workers(two.address, str, ITEMS))
+        list(mapped(two.address, str))
 
 
 def test_a_worker_that_does_not_see_the_raw_folder_is_refused_before_anything_is_read(two, made_up, tmp_path):
     with pytest.raises(PipelineError, match=r"Dask worker at tcp://.*/raw not found"):
-        list(cluster.map_on_workers(two.address, made_up.Doubled(tmp_path), ITEMS, tmp_path / "raw"))
+        list(mapped(two.address, made_up.Doubled(tmp_path), shared=tmp_path / "raw"))
     assert made_up.logged(tmp_path) == []
 
 
@@ -132,7 +231,7 @@ def test_a_conversion_that_loses_a_worker_half_way_gives_the_same_bytes(
         if done == total // 4 and len(two.workers) == 2:
             two.kill(next(iter(two.workers)))
 
-    for name, options in (("alone", {}), ("cluster", {"scheduler": str(two.file), "progress": kill_one})):
+    for name, options in (("alone", {}), ("cluster", {"dask": Dask(str(two.file)), "progress": kill_one})):
         done = into.convert(Path(name), Path("raw"), **options)
         assert "raw/labels/0003.mat" in done.rejected[0].message
         assert str(tmp_path) not in done.rejected[0].message
@@ -177,7 +276,7 @@ def test_streams_of_every_kind_together_give_the_same_bytes_as_one_after_the_oth
     for spec in specs:
         extract_together([plan_extraction(alone, PENN, spec)], resources)
     plans = [plan_extraction(shared, PENN, spec) for spec in specs]
-    done = extract_together(plans, resources, scheduler=two.address, progress=kill_one)
+    done = extract_together(plans, resources, dask=Dask(two.address), progress=kill_one)
     assert len(two.workers) == 1
     assert into.tree(shared) == into.tree(alone)
     assert [(one.computed, one.carried, one.problems) for one in done] == [(48, 0, {})] * 5
@@ -188,7 +287,7 @@ def test_streams_of_every_kind_together_give_the_same_bytes_as_one_after_the_oth
     label["x"] = label["x"].astype(float)
     label["x"][2:5] -= 7  # three boxes move
     savemat(raw / "labels/0003.mat", label)
-    for root, options in ((alone, {}), (shared, {"scheduler": two.address})):
+    for root, options in ((alone, {}), (shared, {"dask": Dask(two.address)})):
         into.convert(root, raw)
         again = extract_together([plan_extraction(root, PENN, specs[0])], resources, **options)[0]
         assert (again.computed, again.carried) == (3, 5)
@@ -209,16 +308,24 @@ def test_streams_of_every_kind_together_give_the_same_bytes_as_one_after_the_oth
     ],
 )
 def test_an_address_at_which_there_is_no_scheduler(address, error, message, monkeypatch):
-    monkeypatch.setattr(cluster, "PATIENCE", 0.3)
+    monkeypatch.setattr(cluster, "ANSWER", 0.3)
     with pytest.raises(error, match=message), cluster.connect_workers(address):
         pass
 
 
-def test_a_cluster_without_workers(running: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cluster_without_workers(running: Cluster, embedded: Any, into: Any, tmp_path: Path, capsys: Any) -> None:
+    """Of each command, after the time that it was given."""
     running.have(0)
-    monkeypatch.setattr(cluster, "PATIENCE", 1.0)
-    with pytest.raises(PipelineError, match="has had no worker for 1 s"):
-        list(cluster.map_on_workers(running.address, str, ITEMS))
+    raw, made, clips = embedded.raw("penn_action"), str(tmp_path / "made"), embedded.raw("kinetics")
+    into.convert(tmp_path / "made", raw)
+    for words in (
+        ("convert", PENN, "--raw", str(raw), "--cache", str(tmp_path / "new")),
+        ("extract", PENN, "--cache", made, "--kind", "pr_vipe"),
+        ("detect", str(clips), "--out", str(tmp_path / "found"), "--detector", "demo"),
+    ):
+        assert main([*words, "--scheduler", running.address, "--set", "dask.patience=0.5"]) == 2
+        shown = " ".join(capsys.readouterr().err.split())
+        assert "this Dask scheduler has had no worker for 0.5 s. Start some" in shown
 
 
 # --------------------------------------------------------------------------------------------------------- the page
@@ -247,7 +354,7 @@ def test_the_commands_of_the_page_make_a_cluster_that_converts(embedded, into, t
         for words in (convert, extract):
             assert words[words.index("--scheduler") + 1] == "/shared/scheduler.json"
         into.convert(tmp_path / "alone", embedded.raw("penn_action"))
-        into.convert(tmp_path / "cluster", embedded.raw("penn_action"), scheduler=file)
+        into.convert(tmp_path / "cluster", embedded.raw("penn_action"), dask=Dask(file))
     finally:
         for process in reversed(started):
             process.terminate()  # a nanny ends its workers when it is told to end

@@ -12,7 +12,8 @@ from pipeline.features.extract import extract_together
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import Machine
-from pipeline.processes.cluster import connect_workers, device_names
+from pipeline.processes import NO_CLUSTER, Dask, device_names
+from pipeline.processes.cluster import connect_workers
 
 PENN = "penn_action/train"
 TWO = Resources(workers=2, devices="cpu,cpu")
@@ -68,7 +69,7 @@ def test_two_processes_that_die_at_the_same_shards_end_it(roots, made_up, tmp_pa
 
 
 def test_what_a_job_raises_comes_with_its_device() -> None:
-    with connect_workers(None, ("cpu", "cpu")) as devices, pytest.raises(TypeError) as caught:
+    with connect_workers(NO_CLUSTER, ("cpu", "cpu")) as devices, pytest.raises(TypeError) as caught:
         list(devices.as_completed(sys.intern, ["one", "two"]))
     assert str(caught.value).startswith("cpu: ")
     assert "In a process of its own" in caught.value.__notes__[0]
@@ -90,7 +91,7 @@ def test_devices_are_named_by_number(text: tuple[str, ...], message: str) -> Non
 
 def test_devices_beside_a_cluster_are_refused(root: Path) -> None:
     with pytest.raises(ConfigError, match="devices cpu,cpu: workers of a cluster have their own"):
-        extract_together([plan_extraction(root, PENN, StreamSpec())], TWO, scheduler="tcp://a:1")
+        extract_together([plan_extraction(root, PENN, StreamSpec())], TWO, dask=Dask("tcp://a:1"))
 
 
 def test_a_process_has_its_share_of_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,7 @@ def _options(sub: argparse.ArgumentParser) -> None:
     every_option(sub)
     setting_options(sub, "detect", *(field.name for field in fields(DetectionResources)))
     setting_options(sub, "dask", "scheduler")
-    from_settings(sub, detector="detect.detector")
+    from_settings(sub, detector="detect.detector", patience="dask.patience")
     json_option(sub)
 
 
@@ -47,7 +47,7 @@ def _run(args: argparse.Namespace) -> int:
     for made in plan.detected_otherwise([files.clip for files in plan.missing]):
         err.print(f"  {DOUBT} replaces keypoints of {plain(made)}")
     with bar(f"detect {args.raw.name}", err, unit="frame") as progress:
-        report = detect_planned(plan, args.cfg.detect, scheduler=args.scheduler, progress=progress)
+        report = detect_planned(plan, args.cfg.detect, dask=args.cfg.dask, progress=progress)
     if args.json:
         show_json(report.as_dict() | {"stand_in": detector.stand_in})
         return 1 if report.problems else 0

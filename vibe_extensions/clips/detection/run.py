@@ -28,7 +28,7 @@ from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.pixels.cuts import LEAST, Histogram, cuts, difference
 from pipeline.files.pixels.frames import Image, Video
 from pipeline.files.raw.files import file_digest
-from pipeline.processes import cores
+from pipeline.processes import NO_CLUSTER, Dask, cores
 from pipeline.processes.cluster import connect_workers
 from pipeline.recipe.recipe import StepResult
 from vibe_extensions.clips.detection.decoders import DecodedTask, Decoders
@@ -110,13 +110,13 @@ def detect_planned(
     plan: DetectionPlan,
     machine: DetectionResources,
     *,
-    scheduler: str | None = None,
+    dask: Dask = NO_CLUSTER,
     progress: Progress = silent,
 ) -> DetectionReport:
     """Carry out a plan, and retry clips that failed before.
 
     Args:
-        scheduler: Address of a Dask scheduler whose workers detect.
+        dask: Cluster whose workers detect.
 
     Raises:
         CacheError: another process writes into the same folder.
@@ -133,10 +133,10 @@ def detect_planned(
                 report.renamed[files.clip] = before.clip
             if not todo:
                 pass
-            elif scheduler is None and not machine.processes:
+            elif dask.scheduler is None and not machine.processes:
                 _DetectionRun(plan, machine, todo, report, load(plan.detector, machine.device), progress).run()
             else:
-                _run_parallel(scheduler, plan, machine, todo, report, progress)
+                _run_parallel(dask, plan, machine, todo, report, progress)
         finally:
             lock.release()
     report.seconds = time.monotonic() - began
@@ -144,11 +144,9 @@ def detect_planned(
     return report
 
 
-def run_step(
-    plan: DetectionPlan, machine: DetectionResources, *, scheduler: str | None, progress: Progress
-) -> StepResult:
+def run_step(plan: DetectionPlan, machine: DetectionResources, *, dask: Dask, progress: Progress) -> StepResult:
     """`detect_planned` as a recipe's step (entry point `vibe_pipeline.detection`); raises the same errors."""
-    report = detect_planned(plan, machine, scheduler=scheduler, progress=progress)
+    report = detect_planned(plan, machine, dask=dask, progress=progress)
     failures = few(list(report.problems.values()), FEW, plan.again)
     return StepResult(
         details=[plain(str(report))],
@@ -159,19 +157,19 @@ def run_step(
 
 
 def _run_parallel(
-    scheduler: str | None,
+    dask: Dask,
     plan: DetectionPlan,
     machine: DetectionResources,
     todo: Sequence[ClipFiles],
     report: DetectionReport,
     progress: Progress,
 ) -> None:
-    """Detect on the cluster at `scheduler`, or on the machine's devices. Adds to `report`.
+    """Detect on a cluster, or on the machine's devices. Adds to `report`.
 
     Raises what `connect_workers` raises.
     """
     total, done = _n_frames_stated(plan.raw, todo), 0
-    with connect_workers(scheduler, machine.processes, plan.raw) as workers:
+    with connect_workers(dask, machine.processes, plan.raw) as workers:
         size = max(1, min(MOST_CLIPS, len(todo) // (4 * workers.number())))
         tasks = [todo[start : start + size] for start in range(0, len(todo), size)]
         for part in workers.as_completed(functools.partial(_on_worker, plan, machine), tasks):
