@@ -176,16 +176,17 @@ def recorded_reader(split: cache.Split, raw: Path | None, body: Path | None) -> 
     """
     if "parameters" not in split.manifest.get("reader", {}):
         raise PipelineError(f"{split.name}: was not converted from raw data here: it cannot be converted again")
-    return _recorded_dataset(split), raw_folder(split, raw), _body_folder(split, body)
+    raw = raw_folder(split, raw)
+    return _recorded_dataset(split, raw), raw, _body_folder(split, body)
 
 
-def _recorded_dataset(split: cache.Split) -> Dataset:
+def _recorded_dataset(split: cache.Split, raw: Path) -> Dataset:
     parameters: Mapping[str, Any] = split.manifest["reader"]["parameters"]
     # JSON has no tuples.
     options = {name: tuple(value) if isinstance(value, list) else value for name, value in parameters.items()}
     if not_installed := datasets.not_installed(name := split.name.partition("/")[0]):
         raise PipelineError(f"split of {not_installed}")
-    return datasets.get(name, **options)
+    return datasets.get(name, **options).for_folder(raw, split.name.partition("/")[2])
 
 
 def missing_now(split: cache.Split) -> tuple[dict[str, str], dict[str, str]]:
@@ -200,7 +201,7 @@ def missing_now(split: cache.Split) -> tuple[dict[str, str], dict[str, str]]:
     if not raw.is_dir():
         again = command("convert", split.name, "--raw", "DIR", "--cache", str(split.root))
         raise PipelineError(f"its raw folder {raw} is missing. Mount its disk. If it has moved: {again}")
-    listed = {changes.utf8(v.name): v for v in _recorded_dataset(split).videos(raw, split.name.partition("/")[2])}
+    listed = {changes.utf8(v.name): v for v in _recorded_dataset(split, raw).videos(raw, split.name.partition("/")[2])}
     stamps, missing = changes.read_stamps(split.root, split.name), {}
     for name in sorted(names_with_rows(split)):
         before = stamps[name][0] if name in stamps else None
