@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 import cache
 from pipeline.cameras import mirrored_axis
@@ -19,6 +20,7 @@ from pipeline.files.formats.arrays import npz_shape
 from pipeline.skeletons import Doubles, Floats
 
 N_POSE, N_BETAS = 165, 16
+NAMES: Final = ("smplx_pose", "smplx_betas", "smplx_n_betas", "smplx_trans")  # of the columns
 # Left-right permutation: those of SMPL's body, jaw, eyes, hands.
 MIRRORED: Final = (
     *(0, 2, 1, 3, 5, 4, 6, 8, 7, 9, 11, 10, 12, 14, 13, 15, 17, 16, 19, 18, 21, 20),
@@ -40,11 +42,12 @@ def mirrored_pose(pose: Floats) -> Floats:
     return joints.reshape(pose.shape)
 
 
-def pad_betas(betas: Doubles, n_rows: int) -> Floats:
-    """(n,) or (T, n) numbers, at least 10 -> (n_rows, 16) float32: the first 16, zeros behind those that exist."""
-    padded = np.zeros((n_rows, N_BETAS), np.float32)
-    padded[:, : betas.shape[-1]] = betas[..., :N_BETAS]
-    return padded
+def labels(pose: Doubles, betas: Doubles) -> dict[str, NDArray[Any]]:
+    """`Track.extra` from pose (T, 165) or (T, 55, 3), and betas (n,) or (T, n), of which the first 16 are kept."""
+    padded, n = np.zeros((len(pose), N_BETAS), np.float32), min(betas.shape[-1], N_BETAS)
+    padded[:, :n] = betas[..., :n]
+    flat = pose.reshape(-1, N_POSE).astype(np.float32)
+    return {"smplx_pose": flat, "smplx_betas": padded, "smplx_n_betas": np.array(n, np.int32)}
 
 
 def columns(betas: str, *, trans: bool = False) -> tuple[cache.ExtraColumn, ...]:
@@ -53,9 +56,7 @@ def columns(betas: str, *, trans: bool = False) -> tuple[cache.ExtraColumn, ...]
     declared = (
         cache.ExtraColumn(name="smplx_pose", about=pose, unit="rad", shape=(N_POSE,), mirror=mirrored_pose),
         cache.ExtraColumn(name="smplx_betas", about=f"SMPL-X shape: {betas}, then zeros", shape=(N_BETAS,)),
+        cache.ExtraColumn(name="smplx_n_betas", about="existing numbers of smplx_betas", dtype="int32", per="track"),
         cache.ExtraColumn(name="smplx_trans", about="of the SMPL-X body", unit="m", shape=(3,), mirror=mirrored_axis),
     )
-    return declared if trans else declared[:2]
-
-
-NAMES: Final = tuple(column.name for column in columns("", trans=True))
+    return declared if trans else declared[:-1]

@@ -151,9 +151,7 @@ class Amass(Dataset):
         pose = resample_rotations(motion.pose, source)  # (T, 24 or 55, 3)
         extra: dict[str, NDArray[Any]] = {}
         if pose.shape[1] * 3 == smplx.N_POSE:
-            if self.extra_columns(split, body=False):
-                extra["smplx_pose"] = pose.reshape(n_frames, -1).astype(np.float32)
-                extra["smplx_betas"] = smplx.pad_betas(motion.betas, n_frames)
+            extra = smplx.labels(pose, motion.betas) if self.extra_columns(split, body=False) else extra
             pose = pose[:, SMPL_JOINTS[smplx.N_POSE]]
         track = self.track(
             split,

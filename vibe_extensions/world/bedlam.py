@@ -258,8 +258,7 @@ def _fields(rows: Mapping[str, NDArray[Any]], body: Body | None, *, still: bool)
         widths = {"pose": N_POSE, "betas": N_BETAS, "trans": 3}
         smpl = {name: np.zeros((n_rows, width), np.float32) for name, width in widths.items()}
         smpl["has_smpl"] = np.zeros(n_rows, np.bool_)
-        extra |= {"smplx_pose": rows["pose_cam"].astype(np.float32), "smplx_trans": trans.astype(np.float32)}
-        extra["smplx_betas"] = smplx.pad_betas(rows["shape"], n_rows)
+        extra |= {**smplx.labels(rows["pose_cam"], rows["shape"]), "smplx_trans": trans.astype(np.float32)}
         if body is not None:
             smpl |= {"kp_3d": np.zeros((n_rows, 49, 4), np.float32), "has_3d": np.zeros(n_rows, np.bool_)}
     return {

@@ -195,6 +195,7 @@ def test_smplx_files_have_columns_of_their_own_beside_smpls_and_smplh_files(tmp_
     np.testing.assert_allclose(angle, (np.arange(55) + 1) / 100, rtol=1e-5)
     np.testing.assert_array_equal(track.pose[:, :66], track.extra["smplx_pose"][:, :66])
     np.testing.assert_allclose(track.extra["smplx_betas"][7], [*np.arange(11) / 10, 0, 0, 0, 0, 0], rtol=1e-6)
+    assert track.extra["smplx_n_betas"] == 11
 
 
 def test_a_split_with_both_kinds_converts_and_one_without_smplx_is_as_it_was(tmp_path: Path) -> None:
@@ -214,6 +215,7 @@ def test_a_split_with_both_kinds_converts_and_one_without_smplx_is_as_it_was(tmp
         "ACCAD/s1/wave_stageii/0": True,
         "CMU/s1/walk_stageii/0": False,
     }
+    assert split.tracks.tables["track_smplx_n_betas"].tolist() == [-1, 16, -1]
     assert "up to 16 numbers" in split.manifest["extra"]["smplx_betas"]["about"]
 
 

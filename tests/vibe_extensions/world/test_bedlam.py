@@ -118,6 +118,7 @@ def test_smplx_bodies_are_not_taken_for_smpls(width: int, tmp_path: Path) -> Non
         own = slice(SUBJECTS.index(track.name.rpartition("/")[2]), None, 2)
         np.testing.assert_allclose(track.extra["smplx_pose"], data["pose_cam"][own], atol=1e-6)
         np.testing.assert_array_equal(track.extra["smplx_betas"][0], [0.5] * width + [0] * (16 - width))
+        assert track.extra["smplx_n_betas"] == width
         trans = data["trans_cam"][own] + data["cam_ext"][own, :3, 3]
         np.testing.assert_allclose(track.extra["smplx_trans"], trans, atol=1e-6)
 
