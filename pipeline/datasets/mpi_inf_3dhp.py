@@ -114,7 +114,6 @@ class MpiInf3dhp(Dataset):
     )
     optional_extra: ClassVar[tuple[str, ...]] = (EXTRINSICS.name,)
     recording: ClassVar[str] = "sequence"
-    has_fits: ClassVar[bool] = False
     totals: ClassVar[Mapping[str, Totals]] = {
         "train": Totals(len(SEQUENCES) * len(CAMERAS), len(CAMERAS) * sum(n for _, n in SEQUENCES.values())),
         "test": Totals(6, TEST_FRAMES),
@@ -182,7 +181,7 @@ class MpiInf3dhp(Dataset):
             intrinsics=filmed.intrinsics,
             frames=filmed.source,
             extra=extra,
-            **(_bodies(raw, video, labels, filmed, rows, account) if self.has_fits else {}),
+            **(_bodies(raw, video, labels, filmed, rows, account) if isinstance(self, _Fitted) else {}),
         )
         return [track]
 
@@ -190,8 +189,6 @@ class MpiInf3dhp(Dataset):
 @dataclass(frozen=True)
 class _Fitted(MpiInf3dhp):
     """The reader of a raw folder with NeuralAnnot's fits."""
-
-    has_fits: ClassVar[bool] = True
 
     def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
         return (*super().columns(split, body=body), "pose", "betas", "has_smpl")
@@ -207,18 +204,15 @@ def _bodies(
     raw: Path, video: RawVideo, labels: _Labels, filmed: _Filmed, rows: Ints, account: VideoAccount
 ) -> dict[str, Any]:
     """`Track` fields of the fits, in the camera; NaN and false without a fit."""
-    bodies, has_smpl = np.full((len(rows), 82), np.nan, np.float32), np.zeros(len(rows), np.bool_)
-    sequence, _, camera = video.name.rpartition("/video_")
-    joints = convert(labels.kp_3d, source=labels.skeleton, target=neural_annot.ORDER)
+    bodies, joints = np.full((len(rows), 82), np.nan), convert(labels.kp_3d, source=TRAIN, target=TEST)
     try:
-        frames, fits = neural_annot.load_fits(raw, sequence, int(camera), joints, filmed.extrinsics)
-        usable = (np.abs(fits) < LARGEST).all(axis=1)  # comparisons with NaN are false
-        _, at, fitted = np.intersect1d(rows, frames[usable], return_indices=True)
-        bodies[at], has_smpl[at] = fits[usable][fitted], True
-        if not has_smpl.all():
-            account.notes.append(f"{int((~has_smpl).sum())} of the kept frames have no SMPL fit")
+        bodies = neural_annot.load_fits(raw, video.name, joints, filmed.extrinsics, rows)
     except RawDataError as error:  # the other labels are good without fits
         account.notes.append(f"SMPL fits are not used: {error}")
+    has_smpl = (np.abs(bodies) < LARGEST).all(axis=1)  # comparisons with NaN are false
+    if has_smpl.any() and not has_smpl.all():
+        account.notes.append(f"{int((~has_smpl).sum())} of the kept frames have no SMPL fit")
+    bodies = np.where(has_smpl[:, None], bodies, np.nan).astype(np.float32)
     return {"pose": bodies[:, :72], "betas": bodies[:, 72:], "has_smpl": has_smpl}
 
 

@@ -32,31 +32,31 @@ SHIFTS: Final = (-2, -1, 1, 2)  # frames that a wrong count is off by
 AGAIN: Final = "Put NeuralAnnot's three files into the raw folder as they are downloaded."
 
 
-def load_fits(raw: Path, sequence: str, camera: int, kp_3d: Doubles, calibrated: Any) -> tuple[Ints, Doubles]:
-    """Frames (N,) with a fit, increasing; (N, 82) pose, rad, its global orientation in the camera, and betas.
+def load_fits(raw: Path, video: str, kp_3d: Doubles, calibrated: Any, rows: Ints) -> Doubles:
+    """(T, 82) pose, rad, its global orientation in the camera, and betas of some rows; NaN without a fit.
 
-    sequence: such as "S1/Seq2". kp_3d: (F, 17, 3) m, all labels in the camera's axes, in ORDER. calibrated: (4, 4) m,
-    the release's camera, for one that CAMERAS does not have; None if it is unknown.
+    video: such as "S1/Seq2/video_0". kp_3d: (F, 17, 3) m, all labels in the camera's axes, in ORDER. calibrated: (4, 4)
+    m, the release's camera, for one that CAMERAS does not have; None if it is unknown.
 
     Raises RawDataError if the joints in the camera are not at the labels, naming the wrong camera, unit or frame
     numbers; and if the bodies are not at the joints.
     """
-    names = sequence.removeprefix("S").split("/Seq")
-    fitted, bodies = _load(raw / FITS, *names, N_BODY, _flatten_body, state_of(raw / FITS))
-    frames, flat = _load(raw / WORLD, *names, 3 * N_JOINTS, np.ravel, state_of(raw / WORLD))
-    joints = flat.reshape(-1, N_JOINTS, 3) / 1000
+    sequence, _, camera = video.rpartition("/video_")
+    subject, number = map(int, sequence.removeprefix("S").split("/Seq"))
+    fitted, bodies = _load(raw / FITS, (subject, number), N_BODY, _flatten_body, state_of(raw / FITS))
+    frames, flat = _load(raw / WORLD, (subject, number), 3 * N_JOINTS, np.ravel, state_of(raw / WORLD))
+    joints, found = flat.reshape(-1, N_JOINTS, 3) / 1000, np.full((len(rows), N_BODY - 3), np.nan)
     if not len(fitted):
-        return fitted, bodies[:, : N_BODY - 3]
+        return found
     stored: Any = load_json(raw / CAMERAS, do=AGAIN)
     with reading(raw / CAMERAS, "subjects, sequences and cameras", do=AGAIN):
-        for name in names:
-            stored = stored.get(name, {})
-        cameras = {name: (entry["R"], np.divide(entry["t"], 1000)) for name, entry in stored.items()}
+        listed = stored.get(str(subject), {}).get(str(number), {})
+        cameras = {name: (entry["R"], np.divide(entry["t"], 1000)) for name, entry in listed.items()}
     if calibrated is not None:
         cameras = {"camera.calibration": (calibrated[:3, :3], calibrated[:3, 3]), **cameras}
-    key = str(camera) if str(camera) in cameras else "camera.calibration"
+    key = camera if camera in cameras else "camera.calibration"
     if key not in cameras:
-        raise RawDataError(raw / CAMERAS, f"{sequence}, camera {camera}", "R and t", "neither", AGAIN)
+        raise RawDataError(raw / CAMERAS, video, "R and t", "neither", AGAIN)
     own, *others = ((k, *_matrix(raw / CAMERAS, k, *cameras[k])) for k in (key, *(k for k in cameras if k != key)))
 
     def distance(camera: tuple[str, Doubles, Doubles] = own, scale: float = 1, shift: int = 0) -> float:
@@ -70,11 +70,13 @@ def load_fits(raw: Path, sequence: str, camera: int, kp_3d: Doubles, calibrated:
         causes |= {f"{WORLD}, unit: {u} fit": distance(scale=s) for u, s in (("m", 1000), ("cm", 10))}
         causes |= {f"{CAMERAS}, camera: that of {other[0]} fits": distance(other) for other in others}
         cause = min(causes, key=causes.__getitem__)
-        found = f"{apart * 1000:.0f} mm away" + (f" ({cause})" if causes[cause] <= CLOSE_M else "")
+        away = f"{apart * 1000:.0f} mm away" + (f" ({cause})" if causes[cause] <= CLOSE_M else "")
         expected = f"joints of {WORLD} within {CLOSE_M * 1000:.0f} mm of annot3"
-        raise RawDataError(raw / CAMERAS, f"{sequence}, camera {camera}", expected, found, AGAIN)
+        raise RawDataError(raw / CAMERAS, video, expected, away, AGAIN)
     _require_bodies(raw / FITS, sequence, fitted, bodies[:, -3:], frames, joints[:, PELVIS])
-    return fitted, np.concatenate([pose_in_camera(bodies[:, :N_POSE], own[1]), bodies[:, N_POSE:-3]], axis=1)
+    _, at, fit = np.intersect1d(rows, fitted, return_indices=True)
+    found[at] = np.concatenate([pose_in_camera(bodies[fit, :N_POSE], own[1]), bodies[fit, N_POSE:-3]], axis=1)
+    return found
 
 
 def _matrix(file: Path, key: str, rotation: Any, shift: Any) -> tuple[Doubles, Doubles]:
@@ -87,13 +89,13 @@ def _flatten_body(body: Any) -> Doubles:
 
 @functools.lru_cache(maxsize=2)  # of the two files
 def _load(
-    file: Path, subject: str, sequence: str, n: int, flatten: Callable[[Any], Doubles], _state: tuple[int, int]
+    file: Path, keys: tuple[int, int], n: int, flatten: Callable[[Any], Doubles], _state: tuple[int, int]
 ) -> tuple[Ints, Doubles]:
     """A sequence's frames (N,), increasing, and (N, n) their numbers."""
-    stored = load_sequence(file, (int(subject), int(sequence)), "subject, sequence and frame", do=AGAIN)
-    with reading(file, "a JSON file of subjects, sequences and frames", do=AGAIN):
-        rows = [flatten(entry) for entry in stored.values()]
-    values = table(file, [f"{subject}/{sequence}/{k}" for k in stored], rows, n)
+    stored = load_sequence(file, keys, "subject, sequence and frame", do=AGAIN)
+    with reading(file, f"{n} numbers a frame", do=AGAIN):
+        rows = [flatten(content) for content in stored.values()]
+    values = table(file, [f"{keys[0]}/{keys[1]}/{frame}" for frame in stored], rows, n)
     return np.array([*stored], np.int64), values.reshape(-1, n)
 
 

@@ -15,6 +15,7 @@ import cache
 from pipeline import datasets
 from pipeline.accounting import Accounting
 from pipeline.conversion import convert, plan
+from pipeline.conversion.committed import missing_now
 from pipeline.errors import PipelineError
 from pipeline.files.pixels.frames import Pictures, Video
 from tests.pipeline.datasets import by_hand
@@ -352,7 +353,7 @@ def test_neural_annots_fits_become_bodies_in_the_camera_for_the_rows_that_have_o
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"order": (1, 0)}, ("camera_1k.json, camera: that of 1 fits", "camera 0")),
+        ({"order": (1, 0)}, ("camera_1k.json, camera: that of 1 fits", "video_0")),
         ({"joints": 0.001}, ("joint_3d.json, unit: m fit",)),
         ({"late": 1}, ("joint_3d.json, frame numbers: the labels of -1 fit",)),
         ({"late_fits": 1}, ("SMPL_NeuralAnnot.json: 'S1/Seq1'", "other frame numbers: -1")),
@@ -402,6 +403,7 @@ def test_fits_that_arrive_later_are_read_keep_features_and_may_not_go(raw: Path,
     assert late.why == "shared was not set, is fits NeuralAnnot"
     convert.convert(late)
     assert {"pose", "betas", "has_smpl"} <= set(cache.open(root)[name].columns)
+    assert missing_now(cache.open(root)[name]) == ({}, {})
     again = into.extract(root, name)
     assert (again.computed, again.carried) == (0, N)
     assert conversion().up_to_date
