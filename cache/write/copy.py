@@ -255,9 +255,10 @@ def _note(store: Store, home: str, digest: str, note: Mapping[str, Any]) -> dict
 
 
 def _copy_stamps(source: Store, store: Store, home: str) -> None:
-    """Copy missing JSON files that commands keep beside a manifest, as a conversion's stamps."""
+    """Copy missing files that commands keep beside a manifest, as a conversion's stamps."""
     own = (layout.MANIFEST, layout.PROVENANCE, "zarr.json")
-    keys = [f"{home}/{name}" for name in source.list_names(home) if name.endswith(".json") and name not in own]
+    names = (name for name in source.list_names(home) if name.endswith((".json", ".npz")) and name not in own)
+    keys = [f"{home}/{name}" for name in names]
     store.put_small({key: source.read(key) for key in keys if not store.exists(key)}, home)
 
 

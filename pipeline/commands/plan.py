@@ -147,7 +147,12 @@ def _as_dict(plan: SplitPlan, more_problems: Sequence[str] = (), forecast: Forec
     todo, conversion = plan.conversion, None
     if todo is not None:
         by_video = not todo.differs and plan.committed is not None
-        n_videos = {"read": len(todo.append), "of": len(todo.stamps), "kept": todo.kept, "touched": len(todo.touched)}
+        n_videos = {
+            "read": len(todo.append),
+            "of": len(todo.stamps or todo.listed),
+            "kept": todo.kept,
+            "touched": len(todo.touched),
+        }
         conversion = {
             "why": todo.why,
             "reader": [difference.as_dict() for difference in todo.differs],

@@ -24,6 +24,7 @@ from pipeline.datasets.base import Dataset
 from pipeline.detect.clips import labels_of
 from pipeline.errors import PipelineError
 from pipeline.files.raw import RawVideo, changes
+from pipeline.files.raw.seal import write_seal
 from pipeline.processes import MEMORY, NO_CLUSTER, TIMEOUT, Dask
 
 __all__ = ["Conversion", "ConversionPlan", "convert", "plan_conversion", "refuse_committed_failures"]
@@ -162,25 +163,28 @@ def record_times(plan: ConversionPlan) -> str:
 
     Returns a message; "" without any, or if the cache is read-only.
     """
-    if not plan.touched:
+    if not plan.touched and plan.kept_lines:
         return ""
-    digests = plan.digests()
-    times = {name: (plan.stamps[name], digests[name], "") for name in plan.touched}
     try:
-        changes.write_stamps(plan.root, plan.name, {**plan.seen, **times})
+        _record_stamps(plan, plan.digests(), (), {})
     except (OSError, cache.CacheError):
         return ""
-    return f"new file times of {count(len(times), 'video')} recorded: the content has not changed"
+    if not (n := len(plan.touched)):  # the commit of an earlier version has no seal
+        return ""
+    return f"new file times of {count(n, 'video')} recorded: the content has not changed"
 
 
 def _record_stamps(
     plan: ConversionPlan, digests: Mapping[str, str], unsettled: Collection[str], unusable: Mapping[str, str]
 ) -> None:
     """Record what was read of each video of the split, except of `unsettled` ones; `unusable`: name -> rejection."""
+    if plan.sealed:
+        return
     seen = {name: (stamp, digests[name], "") for name, stamp in plan.stamps.items() if name not in unsettled}
     seen |= {name: plan.seen[name] for name in plan.unusable}
     seen |= {name: (seen.get(name, ("",))[0], digests[name], why) for name, why in unusable.items()}
     changes.write_stamps(plan.root, plan.name, seen)
+    write_seal(plan.root, plan.name, plan.raw, plan.listed, seen)
 
 
 def _append_videos(

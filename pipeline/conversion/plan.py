@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -33,7 +33,8 @@ from pipeline.conversion.committed import (
 from pipeline.conversion.identity import Difference, describe, differing, kind_of, reader_parts
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError, RawDataError, StandInMixed
-from pipeline.files.raw import RawVideo, changes
+from pipeline.files.raw import RawVideo, RawVideos, VideoTexts, changes, texts_of
+from pipeline.files.raw.seal import is_sealed
 
 UNFINISHED: Final = "a killed run left something to finish or to remove"
 
@@ -51,7 +52,7 @@ class ConversionPlan:
     committed: cache.Split | None  # the split in the cache, if any
     append: tuple[RawVideo, ...]  # new and changed videos
     drop: tuple[str, ...]  # changed, renamed and removed videos
-    stamps: Mapping[str, changes.Stamp]  # by video of the updated split
+    stamps: Mapping[str, changes.Stamp]  # by video of the updated split; empty if `sealed`
     why: str  # "" if the split is up to date
     kept: int = 0  # number of unchanged videos, including missing ones
     missing: Mapping[str, str] = field(default_factory=dict)  # missing video -> its missing file; "": all files
@@ -59,9 +60,10 @@ class ConversionPlan:
     drop_removed: bool = False  # delete rows of missing and unusable videos
     renamed: Mapping[str, str] = field(default_factory=dict)  # new name -> old name
     moved: bool = False  # the raw folder has moved
-    listed: tuple[RawVideo, ...] = ()  # all videos of the raw folder
+    listed: Sequence[RawVideo] = ()  # all videos of the raw folder
     differs: tuple[Difference, ...] = ()  # differing parts of `reader`; if any, all videos are read again
     seen: Mapping[str, changes.Seen] = field(default_factory=dict)  # recorded stamps
+    sealed: bool = False  # no raw file has changed; without stamps
     touched: tuple[str, ...] = ()  # videos with other sizes or times, but the same content
     invalidate: tuple[int, ...] = ()  # damaged shards to delete; `drop` has their videos
 
@@ -190,7 +192,9 @@ def recorded_plan(
     """The plan of a committed split. Arguments and errors as `recorded_reader` and `compare`."""
     reader, raw, body = recorded_reader(split, raw, body)
     name = split.name.partition("/")[2]
-    return compare(split, reader, name, raw=raw, root=split.root, body=body, drop_removed=drop_removed, retry=retry)
+    return compare(
+        split, reader, name, raw=raw, root=split.root, body=body, drop_removed=drop_removed, retry=retry, stamped=True
+    )
 
 
 @line_if_slow("comparing the raw files with the cache ...")
@@ -204,25 +208,32 @@ def compare(
     body: Path | None,
     drop_removed: bool = False,
     retry: bool = False,
+    stamped: bool = False,
 ) -> ConversionPlan:
     """The plan for an opened split; None: it is not in the cache yet.
 
-    drop_removed: drop rows of missing and unusable videos. retry: read rejected and unusable videos again.
+    drop_removed: drop rows of missing and unusable videos. retry: read rejected and unusable videos again. stamped:
+    make stamps even if nothing has changed.
     Raises RawDataError if the raw folder is missing or another dataset's; PipelineError for an unknown split, other
     columns, another raw folder, and if all videos must be read again but some are missing; StandInMixed if demo data
     would replace real data, or the reverse.
     """
     dataset = dataset.for_folder(raw, split)
     with _no_collection():
-        videos = tuple(_list_videos(committed, dataset, split, raw))
+        listed = _list_videos(committed, dataset, split, raw)
         reader = reader_parts(dataset, split, raw, body)
+    plan = ConversionPlan(dataset, split, raw, root, body, reader, committed, (), (), {}, "", listed=listed)
+    if committed is not None:
+        _refuse_loss(plan, committed)
+        _refuse_other_kind(plan, committed)
+    with _no_collection():
+        if committed is not None and not stamped and _is_unchanged(plan, committed):
+            return replace(plan, kept=len(listed), sealed=True)
+        videos = tuple(listed)
         stamps = {video.name: changes.stamp(raw, video) for video in videos}
-    new = (videos, (), stamps, "not converted before")
-    plan = ConversionPlan(dataset, split, raw, root, body, reader, committed, *new, listed=videos)
+    plan = replace(plan, append=videos, stamps=stamps, why="not converted before", listed=videos)
     if committed is None:
         return plan
-    _refuse_loss(plan, committed)
-    _refuse_other_kind(plan, committed)
     with _no_collection():
         seen = changes.read_stamps(root, plan.name)
     known = (
@@ -248,6 +259,15 @@ def compare(
         return replace(plan, drop=tuple(committed.videos.names), why=why, differs=differs, unusable={})
     why = update.why or (UNFINISHED if committed.has_unfinished_commit() else "")
     return replace(update, why=why, moved=moved and not update.missing)
+
+
+def _is_unchanged(plan: ConversionPlan, committed: cache.Split) -> bool:
+    """Whether the seal of the commit shows that nothing has changed."""
+    if committed.has_unfinished_commit() or recorded_raw(committed) not in ("", str(plan.raw.resolve())):
+        return False
+    return committed.manifest["reader"] == plan.reader and is_sealed(
+        plan.root, plan.name, plan.raw, plan.listed, plan.digests()
+    )
 
 
 def _plan_update(
@@ -321,35 +341,35 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _list_videos(committed: cache.Split | None, dataset: Dataset, split: str, raw: Path) -> list[RawVideo]:
+def _list_videos(committed: cache.Split | None, dataset: Dataset, split: str, raw: Path) -> RawVideos:
     """The split's raw videos, with names that tables can hold, each once.
 
     Raises PipelineError if all committed videos are gone.
     """
     dataset.check_split(split)
-    n_committed, listed = 0 if committed is None else len(committed.videos), list[RawVideo]()
+    n_committed, texts = 0 if committed is None else len(committed.videos), list[VideoTexts]()
     try:
-        listed = list(dataset.videos(raw, split))
+        texts += texts_of(dataset.videos(raw, split))
     except RawDataError as error:
         if raw.name == dataset.name:  # doctor needs the folder that holds <dataset>/
             error.args = (f"{error} More: {command('doctor', dataset.name, '--raw', str(raw.parent))}",)
         if not n_committed:
             raise
-    if committed is not None and n_committed and not listed:
+    if committed is not None and n_committed and not texts:
         folder = f"{committed.root}/{committed.name}"
         raise PipelineError(
             f"{raw}: expected videos of {committed.name}, found none, and the cache has {count(n_committed, 'video')}. "
             "Is the disk mounted, and is this the raw folder? To delete all of these videos, delete "
             f"{folder}."
         )
-    taken = {video.name for video in listed}
-    for i, video in enumerate(listed):
+    taken = {video.name for video in texts}
+    for i, video in enumerate(texts):
         if (name := changes.utf8(video.name)) != video.name:
             while name in taken:
                 name += "?"
             taken.add(name)
-            listed[i] = replace(video, name=name)
-    return listed
+            texts[i] = video._replace(name=name)
+    return RawVideos(texts)
 
 
 def _refuse_other_kind(plan: ConversionPlan, committed: cache.Split) -> None:

@@ -29,7 +29,7 @@ from pipeline.files.formats.fits import FILE, N_BETAS, N_POSE, FitStore, picture
 from pipeline.files.formats.tfrecords import AGAIN, feature_values
 from pipeline.files.pixels.decode import PictureError, picture_size
 from pipeline.files.pixels.sources import MAX_PICTURES, PICTURES, RecordPictures
-from pipeline.files.raw import RawVideo
+from pipeline.files.raw import RawVideo, RawVideos
 from pipeline.skeletons import Doubles, convert
 from pipeline.track import Track
 
@@ -83,7 +83,7 @@ class InstaVariety(ClipDataset):
         shards = sorted((raw / split).glob("[!.]*.tfrecord"))
         names = [f"{split}/{clip}" for clip in list_clips(raw / split)]
         labels = ClipLabels(raw, names)
-        clips = [labels.video(clip) for clip in names]
+        clips = RawVideos([labels.video(clip) for clip in names])
         if not shards and not clips:
             actual = "none" if (raw / split).is_dir() else "no such folder"
             do = "Point the raw folder at the unpacked tfrecords."

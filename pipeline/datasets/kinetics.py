@@ -9,6 +9,7 @@ Kay et al.: The Kinetics Human Action Video Dataset, 2017.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from pipeline.datasets.people import ClipDataset, Rules, clip_tracks
 from pipeline.detect.clips import KEYPOINTS, ClipLabels, entries
 from pipeline.errors import RawDataError
 from pipeline.files.pixels.frames import Video
-from pipeline.files.raw import RawVideo
+from pipeline.files.raw import RawVideo, RawVideos, VideoTexts
 from pipeline.files.raw.files import is_folder
 from pipeline.track import Track
 
@@ -78,12 +79,11 @@ class Kinetics(ClipDataset):
             files.setdefault(file.rpartition(".")[0], []).append(file)
         labels = ClipLabels(raw)
         # Keypoints without a video are a video too, so that they are counted.
-        with_video = {part for name in files for part in name.split("/")}  # classes' folders, too
-        for clip, folder in labels.below(split).items():
-            stem = clip.rpartition(".")[0] if clip.lower().endswith(EXTENSIONS) else clip
-            if folder and with_video.isdisjoint((clip, stem)):
+        with_video = set(itertools.chain.from_iterable(name.split("/") for name in files))  # classes' folders, too
+        for clip in labels.below(split)[1] - with_video:
+            if not clip.lower().endswith(EXTENSIONS) or clip.rpartition(".")[0] not in with_video:
                 files[f"{split}/{clip}"] = []
-        return [_raw_video(labels, split, name, files[name]) for name in sorted(files)]
+        return RawVideos([_raw_video(labels, split, name, files[name]) for name in sorted(files)])
 
     def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None) -> Sequence[Track]:
         rules = Rules(MIN_FRAMES)
@@ -100,15 +100,15 @@ def _clips(folder: Path, below: str) -> Iterator[str]:
             yield f"{below}/{entry.name}"
 
 
-def _raw_video(labels: ClipLabels, split: str, name: str, clips: list[str]) -> RawVideo:
+def _raw_video(labels: ClipLabels, split: str, name: str, clips: list[str]) -> VideoTexts:
     """A clip with its labels, which are in its class folder or in the split's folder."""
-    files = sorted(clips, key=lambda file: (EXTENSIONS.index(f".{file.rpartition('.')[2].lower()}"), file))
+    if len(files := clips) > 1:
+        files = sorted(clips, key=lambda file: (EXTENSIONS.index(f".{file.rpartition('.')[2].lower()}"), file))
     folder, _, stem = name.rpartition("/")
     clip = files[0].rpartition("/")[2] if files else f"{stem}{EXTENSIONS[0]}"
-    detected, folders = labels.find(clip, folder)
-    if not detected and not folders:
-        detected, folders = labels.find(clip, split)
-    return RawVideo(name, files=(*map(Path, files), *detected), label_folders=folders)
+    found = labels.find(clip, folder)
+    detected, folders = found if any(found) else labels.find(clip, split)
+    return VideoTexts(name, files=(*files, *detected), label_folders=folders)
 
 
 def _source(raw: Path, video: RawVideo, account: VideoAccount) -> Video:

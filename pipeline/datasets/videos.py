@@ -20,7 +20,7 @@ from pipeline.accounting import VideoAccount
 from pipeline.datasets.people import ClipDataset, Rules, clip_tracks
 from pipeline.detect.clips import ENDINGS, KEYPOINTS, ClipLabels, images_hint, list_clips
 from pipeline.errors import ConfigError, RawDataError
-from pipeline.files.raw import RawVideo
+from pipeline.files.raw import RawVideo, RawVideos
 from pipeline.linking import Cleaning
 from pipeline.track import Track
 
@@ -72,7 +72,7 @@ class OwnVideos(ClipDataset):
             expected = f"files that end in {ENDINGS}"
             raise RawDataError(raw, "folder", expected, actual, "Name the folder of the clips.")
         labels = ClipLabels(raw, clips)
-        return [labels.video(clip) for clip in clips if self.split_of(clip) == split]
+        return RawVideos([labels.video(clip) for clip in clips if self.split_of(clip) == split])
 
     def split_of(self, clip: str) -> str:
         """The split of a clip, by its path below the raw folder."""

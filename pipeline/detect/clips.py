@@ -38,7 +38,7 @@ from pipeline.detect import Detector, identity, terms
 from pipeline.errors import ConfigError, PipelineError, RawDataError
 from pipeline.files.formats.detections import SUFFIXES, UNREAD
 from pipeline.files.pixels.frames import Video
-from pipeline.files.raw import RawVideo, is_stand_in
+from pipeline.files.raw import RawVideo, VideoTexts, is_stand_in
 from pipeline.files.raw.changes import utf8
 from pipeline.files.raw.files import VIDEOS, file_digest, is_folder
 
@@ -88,11 +88,11 @@ def _list_files(raw: Path) -> list[str]:
 
 
 def entries(folder: Path) -> list[os.DirEntry[str]]:
-    """Entries of a folder by name, without hidden ones (a Mac's ._<clip>.mp4); empty for a missing folder."""
+    """Entries of a folder, unsorted, without hidden ones (a Mac's ._<clip>.mp4); empty for a missing folder."""
     if not folder.is_dir():
         return []
     with os.scandir(folder) as found:
-        return sorted((entry for entry in found if not entry.name.startswith(".")), key=lambda entry: entry.name)
+        return [entry for entry in found if not entry.name.startswith(".")]
 
 
 class ClipLabels:
@@ -104,38 +104,42 @@ class ClipLabels:
         for clip in clips:
             for called in (clip, _stem(clip)):
                 self._called.setdefault(called, []).append(clip)
-        self._listed: dict[str, Mapping[str, bool]] = {}
+        self._listed: dict[str, tuple[set[str], set[str]]] = {}
 
-    def below(self, folder: str) -> Mapping[str, bool]:
-        """Names in `keypoints/<folder>`, and whether each is a folder."""
-        if folder not in self._listed:
-            entries_here = entries(self._raw / KEYPOINTS / folder)
-            self._listed[folder] = {entry.name: is_folder(entry) for entry in entries_here}
-        return self._listed[folder]
+    def below(self, folder: str) -> tuple[set[str], set[str]]:
+        """Names of the files and of the folders in `keypoints/<folder>`."""
+        if (listed := self._listed.get(folder)) is None:
+            folders, files = listed = set(), set()
+            for entry in entries(self._raw / KEYPOINTS / folder):
+                (folders if is_folder(entry) else files).add(entry.name)
+            self._listed[folder] = listed = (files, folders)
+        return listed
 
-    def video(self, clip: str) -> RawVideo:
+    def video(self, clip: str) -> VideoTexts:
         """A clip with its labels, and other clips that the labels may belong to."""
         folder, _, name = clip.rpartition("/")
         files, folders = self.find(name, folder)
         stems = (_stem(name), *(_stem(name) + suffix for suffix in (*SUFFIXES, *UNREAD)))
-        by_stem = any(path.name in stems for path in (*files, *folders))
-        others = (Path(other) for other in self._called.get(_stem(clip), ()) if other != clip) if by_stem else ()
-        return RawVideo(clip, files=(Path(clip), *others, *files), label_folders=folders)
+        by_stem = any(path.rpartition("/")[2] in stems for path in (*files, *folders))
+        others = (other for other in self._called.get(_stem(clip), ()) if other != clip) if by_stem else ()
+        return VideoTexts(clip, files=(clip, *others, *files), label_folders=folders)
 
-    def find(self, clip: str, folder: str) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    def find(self, clip: str, folder: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """A clip's labels in `keypoints/<folder>`: one file or one folder; both empty if it has none.
 
         If there is only a file of an unsupported kind, that file: reading it raises the error.
         """
-        if not (names := self.below(folder)):
+        files, folders = self.below(folder)
+        if not files and not folders:
             return (), ()
+        below = f"{KEYPOINTS}/{folder}/" if folder else f"{KEYPOINTS}/"
         for suffixes in (SUFFIXES, UNREAD):
             for called in (clip, _stem(clip)):
-                for suffix in suffixes:
-                    if names.get(called + suffix) is False:
-                        return (Path(KEYPOINTS, folder, called + suffix),), ()
-                if names.get(called):
-                    return (), (Path(KEYPOINTS, folder, called),)
+                for suffix in suffixes if files else ():
+                    if called + suffix in files:
+                        return (f"{below}{called}{suffix}",), ()
+                if called in folders:
+                    return (), (below + called,)
         return (), ()
 
 

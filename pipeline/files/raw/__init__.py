@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 from pipeline.errors import StandInMixed
 
@@ -26,6 +27,41 @@ class RawVideo:
     def paths(self) -> tuple[Path, ...]:
         """All files and folders."""
         return *self.files, *self.folders, *self.label_folders
+
+
+class VideoTexts(NamedTuple):
+    """A RawVideo with texts for paths."""
+
+    name: str
+    files: tuple[str, ...] = ()
+    folders: tuple[str, ...] = ()
+    label_folders: tuple[str, ...] = ()
+    span: tuple[int, int] | None = None
+
+
+class RawVideos(Sequence[RawVideo]):
+    """Raw videos as texts, since there are half a million: an object is made on access."""
+
+    def __init__(self, texts: Sequence[VideoTexts]) -> None:
+        self.texts = texts
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def __getitem__(self, number: Any) -> Any:
+        if isinstance(number, slice):
+            return RawVideos(self.texts[number])
+        name, *paths, span = self.texts[number]
+        files, folders, label_folders = (tuple(map(Path, of_kind)) for of_kind in paths)
+        return RawVideo(name, files, folders, label_folders, span)
+
+
+def texts_of(videos: Sequence[RawVideo]) -> Sequence[VideoTexts]:
+    """The videos as texts, without making objects of `RawVideos`."""
+    if isinstance(videos, RawVideos):
+        return videos.texts
+    paths = ([tuple(map(str, of_kind)) for of_kind in (v.files, v.folders, v.label_folders)] for v in videos)
+    return [VideoTexts(v.name, *of_kinds, v.span) for v, of_kinds in zip(videos, paths, strict=True)]  # type: ignore[call-arg,arg-type]
 
 
 def is_stand_in(folder: Path) -> bool:

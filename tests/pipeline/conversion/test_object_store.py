@@ -13,7 +13,7 @@ from tasks import settings
 
 pytest.importorskip("obstore", reason="a cache in an object store needs obstore: pip install -e '.[s3]'")
 
-OF_WRITERS = (".writing", ".commit", "provenance.json", "stamps.json")
+OF_WRITERS = (".writing", ".commit", "provenance.json", "stamps.json", "seal.npz")
 
 
 def objects(server: Any, url: str) -> dict[str, bytes]:

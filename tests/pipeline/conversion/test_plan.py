@@ -1,5 +1,6 @@
 """What a conversion would do, and why: by looks where they are known, else by content. Nothing is written."""
 
+import json
 import os
 import re
 import shutil
@@ -16,6 +17,7 @@ from pipeline.datasets.base import RawVideo
 from pipeline.datasets.penn_action import PennAction
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.raw import changes
+from pipeline.files.raw.seal import SEAL
 
 
 @pytest.fixture
@@ -47,7 +49,7 @@ def test_a_touched_file_is_read_and_is_no_change(penn, content, ran, monkeypatch
         assert "up to date" in ran(*words).out
     assert "times of 1 video recorded" in ran(*words).out
     changed = {path for path, state in penn.everything().items() if before[path] != state}
-    assert {Path(path).name for path in changed} <= {changes.STAMPS, "train"}
+    assert {Path(path).name for path in changed} <= {changes.STAMPS, SEAL, "train"}
     content.clear()
     assert "recorded" not in ran(*words).out
     assert content == []
@@ -83,7 +85,8 @@ def test_stamps_of_a_commit_that_never_happened_hide_no_change(penn: Any, into: 
     penn.converted()
     penn.edit("0003")
     into.convert(tmp_path / "other", penn.raw)  # killed between the stamps and the manifest, a run leaves just this
-    shutil.copy(tmp_path / "other" / penn.name / changes.STAMPS, penn.root / penn.name / changes.STAMPS)
+    for name in (changes.STAMPS, SEAL):
+        shutil.copy(tmp_path / "other" / penn.name / name, penn.root / penn.name / name)
     assert [video.name for video in penn.plan().append] == ["0003"]
 
 
@@ -101,6 +104,63 @@ def test_keypoints_rewritten_in_place_are_a_change_and_touched_ones_are_none(emb
     assert plan().why == "1 changed video"
     convert.convert(plan())
     assert into.rows(root, "kinetics/train", "kp_2d") == {}
+
+
+def rewrite(file: Path) -> None:
+    """Other bytes in place, as many as before."""
+    file.write_bytes(b" " * file.stat().st_size)
+
+
+EDITS = {  # of a raw folder of Kinetics with a clip, whose label folder has one file
+    "nothing": lambda clip, labels: None,
+    "the only file rewritten": lambda clip, labels: rewrite(labels),
+    "the only file renamed": lambda clip, labels: labels.rename(labels.with_name("b.json")),
+    "the only file gone": lambda clip, labels: labels.unlink(),
+    "a second file": lambda clip, labels: (labels.parent / "b.json").write_text("[]"),
+    "a file beside the folder": lambda clip, labels: (labels.parents[1] / f"{clip.name}.json").write_text("[]"),
+    "keypoints gone": lambda clip, labels: shutil.rmtree(labels.parent),
+    "the clip rewritten": lambda clip, labels: rewrite(clip),
+    "the clip gone": lambda clip, labels: clip.unlink(),
+    "the clip renamed": lambda clip, labels: clip.rename(clip.with_stem("renamed")),
+    "the same clip again": lambda clip, labels: shutil.copy(clip, clip.with_suffix(".mkv")),
+    "a new clip": lambda clip, labels: shutil.copy(clip, clip.with_stem("new")),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_a_seal_hides_no_change(edit: str, embedded: Any, into: Any, content: list[str], tmp_path: Path) -> None:
+    root, raw = tmp_path / "cache", embedded.copy("kinetics", tmp_path / "kinetics")
+    plan = lambda: convert.plan_conversion(datasets.get("kinetics"), "train", raw=raw, root=root)  # noqa: E731
+    folder = min((raw / "keypoints/train").iterdir())
+    n_frames = len(list(folder.iterdir()))
+    joints = [number for joint in range(17) for number in (100 + 5 * joint, 60 + 9 * joint, 0.9)]
+    people = [{"image_id": f"{t}.jpg", "category_id": 1, "keypoints": joints, "score": 2.5} for t in range(n_frames)]
+    shutil.rmtree(folder)
+    folder.mkdir()
+    (labels := folder / "alphapose-results.json").write_text(json.dumps(people))
+    into.convert(root, raw, "kinetics")
+    assert plan().sealed
+    EDITS[edit](next((raw / "train").rglob(f"{folder.name}.mp4")), labels)
+    content.clear()
+    found = plan()
+    assert found.sealed == (edit == "nothing") == (not content and not found.why and not found.missing)
+    (root / "kinetics/train" / SEAL).unlink()
+    expected = plan()
+    assert replace(found, sealed=False, stamps={}, seen={}) == replace(
+        expected, committed=found.committed, listed=found.listed, stamps={}, seen={}
+    )
+
+
+@pytest.mark.parametrize("seal", [None, b"", b"{}", b"PK\3\4", "cut"])
+def test_without_a_usable_seal_stamps_are_compared_and_the_next_conversion_writes_it(seal, penn, content, ran):
+    penn.converted()
+    file = penn.root / penn.name / SEAL
+    before = file.read_bytes()
+    file.unlink() if seal is None else file.write_bytes(before[:-30] if seal == "cut" else seal)
+    content.clear()
+    assert (penn.plan().up_to_date, penn.plan().sealed) == (True, False)
+    assert "up to date" in ran("convert", penn.name, "--raw", penn.raw, "--cache", penn.root).out
+    assert (file.read_bytes(), penn.plan().sealed, content) == (before, True, [])
 
 
 @dataclass(frozen=True)

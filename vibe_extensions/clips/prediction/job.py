@@ -14,7 +14,7 @@ from pipeline.errors import ConfigError
 from pipeline.features import streams as kinds
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.network import ResNet50
-from pipeline.files.raw import MARKER, is_stand_in
+from pipeline.files.raw import MARKER, RawVideos, is_stand_in
 from pipeline.settings.file import BY_SET, Section
 from pipeline.settings.sections import Settings, stream_of
 from vibe_model import runs
@@ -72,7 +72,7 @@ def folder_of(named: Path, root: cache.Root, out: Path) -> Path:
         return raw
     (raw / KEYPOINTS).mkdir(parents=True, exist_ok=True)
     siblings = [entry.name for entry in entries(clip.parent) if entry.name.lower().endswith(EXTENSIONS)]
-    links, video = {raw / clip.name: clip}, ClipLabels(clip.parent, siblings).video(clip.name)
+    links, (video,) = {raw / clip.name: clip}, RawVideos([ClipLabels(clip.parent, siblings).video(clip.name)])
     if (labels := labels_of(clip.parent, video)) is not None:
         require_own_labels(video, labels)
         suffix = "" if video.label_folders else labels.suffix
