@@ -19,15 +19,7 @@ from pipeline.conversion.plan import recorded_plan
 from pipeline.errors import PipelineError
 from pipeline.files.raw import is_stand_in
 from pipeline.recipe.recipe import convert_tracks
-from pipeline.settings.arguments import (
-    BODY,
-    body_of,
-    cache_option,
-    check_own_folder,
-    from_settings,
-    setting_options,
-    split_arguments,
-)
+from pipeline.settings.arguments import BODY, body_of, cache_option, check_own_folder, setting_options, split_arguments
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
@@ -37,8 +29,7 @@ def _options(sub: argparse.ArgumentParser) -> None:
     help_ = "Folder of SMPL's files, for datasets that need them (default: [paths] body)"
     sub.add_argument("--body", type=Path, help=help_)
     setting_options(sub, "convert", "workers")
-    setting_options(sub, "dask", "scheduler")
-    from_settings(sub, patience="dask.patience")
+    setting_options(sub, "dask", "scheduler", set_only="patience")
     help_ = "Delete rows of missing and unusable videos (default: [convert] removed)"
     sub.add_argument(DROP, action="store_true", help=help_)
     mode = sub.add_mutually_exclusive_group()

@@ -22,7 +22,7 @@ from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import Stream
 from pipeline.features.streams.network import ResNet50
 from pipeline.features.weights import KINDS
-from pipeline.settings.arguments import cache_option, from_settings, setting_options, split_arguments
+from pipeline.settings.arguments import cache_option, setting_options, split_arguments
 from pipeline.settings.file import BY_SET, Section, parse_overrides
 from pipeline.settings.sections import KIND, configure, stream_of
 
@@ -40,8 +40,7 @@ def _options(sub: argparse.ArgumentParser) -> None:
     add("--precision", choices=["exact", "fast"], help=help_)
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="Set an option of the stream (repeatable)")
     setting_options(sub, "features", *(field.name for field in fields(Resources)))
-    setting_options(sub, "dask", "scheduler")
-    from_settings(sub, patience="dask.patience")
+    setting_options(sub, "dask", "scheduler", set_only="patience")
     add("--raw", type=Path, help="The dataset's raw folder, if it has moved")
     add("--replace", action="store_true", help="Recompute an existing stream from scratch")
 

@@ -83,9 +83,8 @@ def connect_cluster(dask: Dask, shared: Path | None = None) -> Iterator[Workers]
         expected = "expected tcp://HOST:PORT, as `dask scheduler` prints it, or its scheduler file, FILE.json"
         raise ConfigError(f"{scheduler}: {expected}: {error}") from error
     except OSError as error:
-        raise PipelineError(
-            f"{scheduler}: no Dask scheduler answers there after {ANSWER:.0f} s ({error}). {START}"
-        ) from error
+        silent = f"no Dask scheduler answers there after {ANSWER:.0f} s ({error})."
+        raise PipelineError(f"{scheduler}: {silent} {START}") from error
     try:
         yield Workers(client, shared, dask.patience)
     except CancelledError as error:
@@ -145,8 +144,7 @@ class Workers:
 
     def run_one(self, job: Callable[[], R]) -> R:
         """Run a job on one worker, with a GPU if any has one, and return its result. Raises what it raises."""
-        (result,) = self._results([job])
-        return result
+        return next(self._results([job]))
 
     def as_completed(self, job: Callable[[T, Callable[[], None]], R], items: Sequence[T]) -> Iterator[R]:
         """Results of `job(item, alive)` in any order.

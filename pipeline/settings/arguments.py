@@ -117,10 +117,12 @@ def from_settings(sub: argparse.ArgumentParser, **options: str) -> None:
             action.help = f"{action.help} (default: [{section}] {key})"
 
 
-def setting_options(sub: argparse.ArgumentParser, section: str, *keys: str, group: Any = None) -> None:
+def setting_options(
+    sub: argparse.ArgumentParser, section: str, *keys: str, group: Any = None, set_only: str = ""
+) -> None:
     """Add `--KEY` for keys of a section of TYPES, with the type and description of the setting.
 
-    group: add them to this group of mutually exclusive options.
+    group: add them to this group of mutually exclusive options. set_only: a key that is read, without an option.
     """
     hints = get_type_hints(TYPES[section], include_extras=True)
     for key in keys:
@@ -130,7 +132,7 @@ def setting_options(sub: argparse.ArgumentParser, section: str, *keys: str, grou
         else:
             about |= {"type": option_type(hints[key]), "metavar": key.split("_")[-1].upper()}
         (group or sub).add_argument(f"--{key.replace('_', '-')}", **about)
-    from_settings(sub, **{key: f"{section}.{key}" for key in keys})
+    from_settings(sub, **{key: f"{section}.{key}" for key in (*keys, *set_only.split())})
 
 
 def complete(args: argparse.Namespace) -> None:

@@ -31,8 +31,8 @@ def _options(sub: argparse.ArgumentParser) -> None:
     add("--set", action="append", default=[], metavar="NAME=VALUE", help=help_)
     every_option(sub)
     setting_options(sub, "detect", *(field.name for field in fields(DetectionResources)))
-    setting_options(sub, "dask", "scheduler")
-    from_settings(sub, detector="detect.detector", patience="dask.patience")
+    setting_options(sub, "dask", "scheduler", set_only="patience")
+    from_settings(sub, detector="detect.detector")
     json_option(sub)
 
 
