@@ -48,9 +48,16 @@ def windows_of(runs: Ranges, *, seqlen: int, stride: int, tail: Tail = "drop") -
         raise ValueError(f'tail is {tail!r}, expected "drop" or "cover"')
     room = runs[:, 1] - runs[:, 0] - seqlen  # the last place in the run at which a window may start
     last = -(-room // stride) if tail == "cover" else room // stride
-    run, within = spread(np.maximum(last + 1, 0) * (room >= 0))
-    starts = runs[run, 0] + np.minimum(within * stride, room[run])
-    return np.stack([starts, starts + seqlen], axis=1)
+    counts = np.maximum(last + 1, 0) * (room >= 0)
+    windows = np.empty((int(counts.sum()), 2), np.int64)
+    starts = windows[:, 0]  # in place: of millions of windows, clearing memory takes longer than all else
+    starts[:] = np.arange(len(windows))
+    starts *= stride
+    starts += np.repeat(runs[:, 0] - (np.cumsum(counts) - counts) * stride, counts)
+    if tail == "cover":
+        np.minimum(starts, np.repeat(runs[:, 0] + room, counts), out=starts)
+    np.add(starts, seqlen, out=windows[:, 1])
+    return windows
 
 
 def intersect(runs: Ranges, keep: Ranges) -> Ranges:
