@@ -49,7 +49,7 @@ AGAIN: Final = "Finished shards are kept: run the same command again."
 
 def connect_workers(
     dask: Dask | str, devices: Sequence[str] = (), shared: Path | None = None
-) -> AbstractContextManager[Workers | _Devices]:
+) -> AbstractContextManager[_Workers | _Devices]:
     """Connect to the workers of a cluster (a str: its address); without one, start a process for each of the `devices`.
 
     shared: a file or folder that all workers of a cluster must see. Raises ConfigError for an invalid address;
@@ -62,7 +62,7 @@ def connect_workers(
 
 
 @contextlib.contextmanager
-def connect_cluster(dask: Dask, shared: Path | None = None) -> Iterator[Workers]:
+def connect_cluster(dask: Dask, shared: Path | None = None) -> Iterator[_Workers]:
     """Connect to the workers of a cluster: see `connect_workers`."""
     import distributed
 
@@ -86,7 +86,7 @@ def connect_cluster(dask: Dask, shared: Path | None = None) -> Iterator[Workers]
         silent = f"no Dask scheduler answers there after {ANSWER:.0f} s ({error})."
         raise PipelineError(f"{scheduler}: {silent} {START}") from error
     try:
-        yield Workers(client, shared, dask.patience)
+        yield _Workers(client, shared, dask.patience)
     except CancelledError as error:
         gone = "the Dask scheduler went away or was restarted. Make sure that it runs."
         raise PipelineError(f"{scheduler}: {gone} {AGAIN}") from error
@@ -123,7 +123,7 @@ class _Task:
         return self.future is not None and self.future.done()
 
 
-class Workers:
+class _Workers:
     """The workers of one cluster, each running one task at a time. A job that raises is retried once.
 
     Each task is bound to one worker: Dask would count the loss of a worker against tasks that only wait there, too.
