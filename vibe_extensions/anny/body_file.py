@@ -38,7 +38,6 @@ LEVELS: Final = {  # parameter -> names of its levels, evenly spaced from 0 to 1
 HEIGHTS: Final = ("minheight", "maxheight")
 PROPORTIONS: Final = ("idealproportions", "uncommonproportions")
 ANCESTRIES: Final = ("african", "asian", "caucasian")
-N_SHAPES: Final = 216  # 3 of each of the 72 combinations of levels: itself, by height, by proportions
 
 
 class BodyArrays(NamedTuple):
@@ -144,7 +143,8 @@ def _target(label: str) -> str:
 def _sum_shapes(read: Callable[[str], Array]) -> Array:
     """(216, ...) from the shapes that `read` returns by their labels.
 
-    With h and p for height and proportions, each combination of levels adds base + h * by_height + p * by_proportions.
+    With h and p for height and proportions, each of the 72 combinations of levels adds its share of
+    base + h * by_height + p * by_proportions.
     """
     base, by_height, by_proportions = [], [], []
     for levels in itertools.product(*LEVELS.values()):

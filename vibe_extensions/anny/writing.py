@@ -4,7 +4,7 @@
     <out>/overlays/*.mp4    the bodies over the frames of each video
     <out>/bodies.json       the files, and how they were made; written last
 
-One video's bodies are in memory at a time (700 B a row). Nothing is written into the cache.
+One video's bodies are in memory at a time (2 kB a row). Nothing is written into the cache.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class _Rows(NamedTuple):
 
 
 def write_bodies(job: BodiesJob, progress: Progress) -> dict[str, Any]:
-    """Write all files. Returns the content of bodies.json; does nothing if it is up to date.
+    """Write all files. Returns the content of bodies.json; if it is up to date, with `up_to_date`, and writes nothing.
 
     Raises PipelineError if the stream has no joints, or the frames of the overlays are missing; MissingAssets without
     the body; CacheError for a missing split or stream.
@@ -77,7 +77,7 @@ def write_bodies(job: BodiesJob, progress: Progress) -> dict[str, Any]:
     split = cache.open(job.root)[job.name]
     inputs = _inputs(job, split)
     if (summary := _read_summary(job.out, inputs)) is not None:
-        return summary
+        return summary | {"up_to_date": True}
     raw = raw_folder(split, job.raw) if job.overlay and "kp_2d" in split.columns else None
     fitter = Fitter(read_body(body_file()), age=job.age, device=job.device)
     (job.out / SUMMARY).unlink(missing_ok=True)  # invalid until it is written again

@@ -156,6 +156,7 @@ def test_bodies_of_a_split_are_files_of_their_own(
         assert "estimated" in json.loads(str(stored["about"]))
     written = everything(out)
     assert run(*command) == 0
+    assert "up to date" in capsys.readouterr().out
     assert (everything(out), everything(penn.root)) == (written, before)
     for stream, message in {
         "other": "expected 33 joints of x, y, z in m",

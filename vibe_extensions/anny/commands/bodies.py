@@ -65,7 +65,8 @@ def _run(args: argparse.Namespace) -> int:
         out.print(plain(f"  {track['name']}: {track['height_m']:.2f} m tall (estimated)"))
     if summary["stand_in"]:
         out.print(f"  {STAND_IN} demo data, not the dataset itself")
-    out.print(plain(f"in {from_here(folder)} (listed in {SUMMARY})"))
+    done = "up to date in" if "up_to_date" in summary else "in"
+    out.print(plain(f"{done} {from_here(folder)} (listed in {SUMMARY})"))
     return 0
 
 
