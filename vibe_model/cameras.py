@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vibe_model.constants import constant
 from vibe_model.errors import ConfigError
 
 Floats = NDArray[np.floating[Any]]
@@ -69,7 +70,7 @@ def optimal_camera(
             scale = (yy * to_xx - xy * to_yx - xy * to_xy + xx * to_yy) / (xx * yy - xy.square()) / 2
         scale = scale.clamp(*limits)[..., None]
         camera = torch.cat((scale, goal_mean / scale - source_mean), dim=-1)
-        return torch.where(is_defined[..., None], camera, camera.new_tensor((1.0, 0.0, 0.0)))
+        return torch.where(is_defined[..., None], camera, constant((1.0, 0.0, 0.0), camera))
 
 
 def has_optimal_camera(points: Tensor, visible: Tensor) -> Tensor:

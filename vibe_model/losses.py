@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.skeletons import correspondence
+from vibe_model.constants import constant
 from vibe_model.metrics import HIPS
 from vibe_model.rotations import axis_angle_to_matrix
 
@@ -61,13 +62,14 @@ def keypoints_3d(pred: Tensor, target: Tensor, weight: Tensor) -> Tensor:
 
     pred, target: (B, T, 49, 3) m; weight: (B, T).
     """
-    error = _centre_on_hips(pred[..., COMMON14, :]) - _centre_on_hips(target[..., COMMON14, :])
+    common = constant(COMMON14, pred)
+    error = _centre_on_hips(pred[..., common, :]) - _centre_on_hips(target[..., common, :])
     return mean_where(error.square(), weight)
 
 
 def _centre_on_hips(joints: Tensor) -> Tensor:
     """(..., 14, 3) -> (..., 14, 3) about the midpoint of both hips."""
-    return joints - joints[..., HIPS, :].mean(dim=-2, keepdim=True)
+    return joints - joints[..., constant(HIPS, joints), :].mean(dim=-2, keepdim=True)
 
 
 def pair_step(

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vibe_model.cameras import project_orthographic
+from vibe_model.constants import constant
 from vibe_model.errors import ConfigError
 from vibe_model.networks import xavier
 from vibe_model.networks.cpu_kernels import Dropout
@@ -315,7 +316,7 @@ class HMMR(VideoModel):
     ) -> Prediction:
         """Predictions of `_states`; poses the bodies of all steps together."""
         n_sets = len(poses)
-        still = camera.new_tensor((1.0, 0.0, 0.0)).expand(n_sets - 1, *camera.shape)
+        still = constant((1.0, 0.0, 0.0), camera).expand(n_sets - 1, *camera.shape)
         cameras, shapes = torch.cat((camera[None], still)), shape.expand(n_sets, *shape.shape)
         every = self.pose(Estimate(self._rotmat(poses), shapes, cameras), eval_joints, vertices)
         if isinstance(self.regressor, HMRRegressor):  # the sum of corrections: angles may exceed pi

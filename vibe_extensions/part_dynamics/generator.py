@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vibe_extensions.part_dynamics.decoder import RECOMBINE, RegionDecoder
 from vibe_model.cameras import project_orthographic
+from vibe_model.constants import constant
 from vibe_model.errors import ConfigError
 from vibe_model.networks import xavier
 from vibe_model.networks.video_model import FEATURE_SIZE, Estimate, VideoModel, pose_estimate
@@ -175,8 +176,9 @@ class PartDynamics(VideoModel):
         moved = torch.zeros_like(rotations)
         assert isinstance(heads, nn.ModuleList)
         for region, (head, joints) in enumerate(zip(heads, self.joints, strict=True)):
-            region_rotations = rotations[..., list(joints), :]
-            moved[..., list(joints), :] = region_rotations + head(
+            chosen = constant(joints, rotations)
+            region_rotations = rotations[..., chosen, :]
+            moved[..., chosen, :] = region_rotations + head(
                 states[..., region, :], region_rotations.flatten(-2)
             ).view_as(region_rotations)
         return moved.flatten(-2)

@@ -15,6 +15,7 @@ from torch import Tensor
 from pipeline.skeletons import KEYPOINTS_13_OF_SPIN49
 from vibe_extensions.part_dynamics.pr_vipe.network import PrVIPE
 from vibe_model.cameras import has_optimal_camera, optimal_camera
+from vibe_model.constants import constant
 from vibe_model.losses import generator_losses, pair_step
 from vibe_model.vibe.networks import frozen
 
@@ -53,7 +54,8 @@ def keypoints_13(points: Tensor, label: Tensor) -> Tensor:
     points (..., 49, 2), label (..., 49, 3) -> (..., 13, 3).
     """
     named, openpose = (
-        torch.cat((points[..., of, :], label[..., of, 2:]), dim=-1) for of in map(list, KEYPOINTS_13_OF_SPIN49)
+        torch.cat((points[..., of, :], label[..., of, 2:]), dim=-1)
+        for of in (constant(numbers, points) for numbers in KEYPOINTS_13_OF_SPIN49)
     )
     return torch.where(named[..., 2:] > 0, named, openpose)
 

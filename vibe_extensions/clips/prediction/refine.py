@@ -45,6 +45,7 @@ CHUNK: Final = 256  # frames fitted at once, so that memory does not grow with t
 CONTEXT: Final = 2  # frames before a chunk, fitted already, that an acceleration needs
 ITERATIONS: Final = 100  # of L-BFGS, at most
 LEAST_CHANGE: Final = 1e-4  # of the loss a frame, which ends it earlier
+HISTORY: Final = 10  # earlier steps, each a few waits for a GPU
 
 
 class Refined(NamedTuple):
@@ -185,7 +186,11 @@ class _Refinement:
 
         variables = [turn, shift, *([growth] if fit_shape else [])]
         optimiser = torch.optim.LBFGS(
-            variables, max_iter=ITERATIONS, tolerance_change=LEAST_CHANGE, line_search_fn="strong_wolfe"
+            variables,
+            max_iter=ITERATIONS,
+            tolerance_change=LEAST_CHANGE,
+            history_size=HISTORY,
+            line_search_fn="strong_wolfe",
         )
         optimiser.step(closure)  # type: ignore[no-untyped-call]
         with torch.no_grad():

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.skeletons import KEYPOINTS_13
+from vibe_model.constants import constant
 
 N_POINTS: Final = len(KEYPOINTS_13)
 N_INPUTS: Final = 3 * N_POINTS  # x and y of each point, then the visibilities
@@ -81,9 +82,9 @@ class PrVIPE(nn.Module):
         xy = torch.where(visible[..., None], kp[..., :2], 0.0)
         sides = [xy[..., i, :] - xy[..., j, :] for i, j in itertools.combinations(TORSO, 2)]
         size = torch.stack(sides, dim=-2).square().sum(-1).amax(-1)  # (...), squared
-        ok = visible[..., TORSO].all(-1) & (size > 0)
+        ok = visible[..., constant(TORSO, kp)].all(-1) & (size > 0)
         size = torch.where(ok, size, 1.0).sqrt()
-        centred = xy - xy[..., HIPS, :].mean(-2, keepdim=True)
+        centred = xy - xy[..., constant(HIPS, kp), :].mean(-2, keepdim=True)
         known = visible & ok[..., None]
         scaled = torch.where(known[..., None], centred * (_TORSO_SIZE / size)[..., None, None], 0.0)
         return torch.cat((scaled.flatten(-2), known.to(kp.dtype)), dim=-1), ok

@@ -7,6 +7,7 @@ another one the gallery. Hit@k is the share of queries with the same pose (NP-MP
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from typing import Final, NamedTuple
@@ -20,11 +21,14 @@ from pipeline.skeletons import KEYPOINTS_13
 from vibe_extensions.part_dynamics.pr_vipe.losses import KAPPA
 from vibe_extensions.part_dynamics.pr_vipe.network import TORSO, PrVIPE
 from vibe_extensions.part_dynamics.pr_vipe.poses import NOSE, PoseSet
+from vibe_model.constants import constant
 from vibe_model.rotations import axis_angle_to_matrix
 
 RANKS: Final = (1, 10, 20)
 AT_ONCE: Final = 64  # queries compared at once
 LARGEST: Final = (math.radians(30), math.pi, math.radians(30))  # rotations about x, y and z in both directions
+_TINY: Final = 1e-30  # instead of 0, to divide by
+_EQUAL: Final = 1e-7  # difference of two eigenvalues that count as one, relative to the norm
 NEAREST: Final = 0.25  # torso sizes from the camera; nearer points are invisible
 LIMBS: Final = tuple(
     (KEYPOINTS_13.index(side + a), KEYPOINTS_13.index(side + b))
@@ -47,14 +51,14 @@ def render_views(poses: Tensor, shown: Tensor, *, depth: float, noise: float = 0
     keypoints, in projected torso sizes.
     """
     n = len(poses)
-    largest = poses.new_tensor(LARGEST)
+    largest = constant(LARGEST, poses)
     turns = axis_angle_to_matrix(torch.diag_embed((2 * torch.rand(n, 3).to(poses) - 1) * largest))  # (N, 3, 3, 3)
     elevation, azimuth, roll = turns.unbind(1)
     turned = poses @ (roll @ elevation @ azimuth).mT
     z = turned[..., 2] + depth
     xy = turned[..., :2] / z.clamp(min=NEAREST)[..., None]
     if noise:
-        torso = xy[:, TORSO]
+        torso = xy[:, constant(TORSO, xy)]
         size = (torso[:, :, None] - torso[:, None]).norm(dim=-1).amax((1, 2))
         xy = xy + noise * size[:, None, None] * torch.randn(xy.shape).to(poses)
     visible = shown & (z > NEAREST)
@@ -74,13 +78,56 @@ def has_foreshortened_limb(poses: Tensor, depth: float, degrees: float = 15.0) -
 def pose_distances(poses: Tensor, others: Tensor) -> Tensor:
     """NP-MPJPE of all pairs of normalised poses (A, J, 3), (B, J, 3) -> (A, B), as `metrics.np_mpjpe`."""
     source, goal = (points - points.mean(1, keepdim=True) for points in (poses, others))
-    u, singular, vt = torch.linalg.svd(torch.einsum("bjx,ajy->abxy", goal, source))
-    sign = torch.ones_like(singular)
-    sign[..., -1] = torch.where(torch.linalg.det(u @ vt) < 0, -1.0, 1.0)  # no reflections
-    scale = (singular * sign).sum(-1) / source.square().sum((-2, -1)).clamp(min=1e-12)[:, None]
-    similarity = scale[..., None, None] * (u * sign[..., None, :]) @ vt
+    products = torch.einsum("bjx,ajy->abxy", goal, source)
+    rotation = _closest_rotations(products)
+    scale = (rotation * products).sum((-2, -1)) / source.square().sum((-2, -1)).clamp(min=1e-12)[:, None]
+    similarity = scale[..., None, None] * rotation
     found: Tensor = (torch.einsum("abxy,ajy->abjx", similarity, source) - goal).norm(dim=-1).mean(-1)
     return found
+
+
+def _closest_rotations(products: Tensor) -> Tensor:
+    """Rotations R (..., 3, 3) with the largest trace of R^T M for matrices M, computed in float64 without an SVD.
+
+    R's quaternion is the eigenvector of the largest eigenvalue of a 4 x 4 matrix (Horn, JOSA A 1987), whose eigenvalues
+    are sums of M's singular values a >= b >= |c|, c with the sign of det(M). Where the largest one is not single, any
+    of its eigenvectors is taken.
+    """
+    m = products.double()
+    m = m / m.flatten(-2).norm(dim=-1).clamp(min=_TINY)[..., None, None]
+    deviation = m.mT @ m - torch.eye(3, dtype=m.dtype, device=m.device) / 3  # eigenvalues in closed form
+    p = (deviation.square().sum((-2, -1)) / 6).sqrt()
+    angle = (torch.linalg.det(deviation) / (2 * p**3).clamp(min=_TINY)).clamp(-1, 1).acos() / 3
+    largest = 1 / 3 + 2 * p * angle.cos()
+    a, rest, bc = largest.sqrt(), (1 - largest).clamp(min=0), torch.linalg.det(m) / largest.sqrt()
+    b = ((rest + (rest.square() - 4 * bc.square()).clamp(min=0).sqrt()) / 2).sqrt()
+    c = torch.minimum(torch.maximum(bc / b.clamp(min=_TINY), -b), b)
+    horn = _quaternion_products(m.device)
+    matrix = (m.flatten(-2) @ horn.T).reshape(*m.shape[:-2], 4, 4)
+    space = torch.eye(4, dtype=m.dtype, device=m.device).expand(matrix.shape)
+    for eigenvalue in (c - a - b, b - a - c, a - b - c):  # project it out, unless it equals the largest
+        projected = matrix @ space - eigenvalue[..., None, None] * space
+        size = projected.abs().amax((-2, -1), keepdim=True)
+        space = torch.where(size > _EQUAL, projected / size, space)
+    space = space @ space  # squares what is left of the others
+    column = space.abs().sum(-2, keepdim=True).argmax(-1, keepdim=True)
+    quaternion = space.gather(-1, column.expand(*space.shape[:-1], 1))
+    pairs = quaternion @ quaternion.mT / quaternion.square().sum(-2, keepdim=True)
+    return (pairs.flatten(-2) @ horn).view(m.shape).to(products)
+
+
+@functools.cache
+def _quaternion_products(device: torch.device) -> Tensor:
+    """(16, 9): a unit quaternion's products q_i q_j, w first, times this are its rotation matrix."""
+
+    def rotation(q: Tensor) -> Tensor:  # quadratic in q
+        w, v, eye = q[0], q[1:], torch.eye(3, dtype=q.dtype)
+        across: Tensor = torch.linalg.cross(v.expand(3, 3), eye).mT
+        return (w * w - v @ v) * eye + 2 * torch.outer(v, v) + 2 * w * across
+
+    units = torch.eye(4, dtype=torch.float64)
+    forms = [rotation(p + q) - rotation(p) - rotation(q) for p in units for q in units]
+    return (torch.stack(forms) / 2).reshape(16, 9).to(device)
 
 
 def flat_distances(keypoints: NDArray[np.floating], others: NDArray[np.floating]) -> NDArray[np.float64]:

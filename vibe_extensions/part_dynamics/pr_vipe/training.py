@@ -119,15 +119,15 @@ class PrVIPETrainer(Trainer):
 
     def _drop_points(self, normalised: Tensor) -> Tensor:
         """Drop random points and limbs, but not the torso, from inputs (N, 39)."""
-        n, device = len(normalised), normalised.device
-        missing = torch.rand(n, N_POINTS).to(device) < self.config.point_dropout
+        n = len(normalised)
+        missing = torch.rand(n, N_POINTS) < self.config.point_dropout
         missing[:, TORSO] = False
-        in_limb = torch.zeros(len(LIMBS), N_POINTS, dtype=torch.bool, device=device)
+        in_limb = torch.zeros(len(LIMBS), N_POINTS, dtype=torch.bool)
         for limb, points in enumerate(LIMBS):
             in_limb[limb, list(points)] = True
-        chosen = in_limb[torch.randint(len(LIMBS), (n,)).to(device)]
-        missing |= chosen & (torch.rand(n, 1).to(device) < self.config.limb_dropout)
-        shown_points = (~missing).to(normalised)
+        chosen = in_limb[torch.randint(len(LIMBS), (n,))]
+        missing |= chosen & (torch.rand(n, 1) < self.config.limb_dropout)
+        shown_points = (~missing).to(normalised)  # one copy to the device
         return normalised * torch.cat((shown_points.repeat_interleave(2, dim=1), shown_points), dim=1)
 
     def _set_rate(self) -> None:

@@ -190,6 +190,22 @@ def test_np_mpjpe_is_that_of_scipy_also_for_all_pairs_at_once() -> None:
     np.testing.assert_allclose(pose_distances(*(p.float() for p in normalised)), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("flat", [(1, 1, 0), (1, 1, 1e-6), (1, 0, 0), (1, 1e-9, 1e-9), (0, 0, 0), (1, 1, -1)])
+def test_poses_in_a_plane_a_line_or_a_point_have_the_distances_of_an_svd(flat) -> None:
+    poses, others = torch.from_numpy(np.random.default_rng(1).normal(size=(2, 9, 13, 3)))
+    flattened = poses * torch.tensor(flat)
+    for a, b in ((flattened, others), (others, flattened), (flattened, flattened), (flattened, poses)):
+        source, goal = (p - p.mean(1, keepdim=True) for p in (a, b))
+        u, s, vt = torch.linalg.svd(torch.einsum("bjx,ajy->abxy", goal, source))
+        s[..., -1] *= torch.linalg.det(u @ vt)
+        rotated = torch.einsum(
+            "abxy,ajy->abjx", (u * torch.linalg.det(u @ vt)[..., None, None] ** torch.tensor([0, 0, 1])) @ vt, source
+        )
+        scale = s.sum(-1) / source.square().sum((-2, -1)).clamp(min=1e-12)[:, None]
+        expected = (scale[..., None, None] * rotated - goal).norm(dim=-1).mean(-1)
+        np.testing.assert_allclose(pose_distances(a, b), expected, atol=1e-6)
+
+
 @given(st.integers(0, 99), st.floats(0.1, 10), st.tuples(*[st.floats(-3, 3)] * 3))
 def test_np_mpjpe_of_a_similar_pose_is_0(seed, scale, rotvec) -> None:
     pose = np.random.default_rng(seed).normal(size=(1, 13, 3))
