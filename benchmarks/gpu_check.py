@@ -2,10 +2,11 @@
 
     .venv/bin/python benchmarks/gpu_check.py --out benchmarks/gpu_check.md
 
-In order: the GPU; the tests that need one; the network without decoding; extraction of images, videos and several
-streams; extraction by two processes; a training step of every model at its published sizes; a step shared by two
-processes, over NCCL if there are two GPUs. It stops at the first failure and says what to do. With 8 cores or more it
-takes under 10 minutes. `--device cpu` measures the same on a CPU; `--tiny` makes all sizes small, for a trial run.
+In order: the GPU; the tests that need one; the network without decoding, in several sizes of a batch and compiled;
+extraction of images, videos and several streams; extraction by two processes; a training step of every model at its
+published sizes; a step shared by two processes, over NCCL if there are two GPUs. It goes on after a failure, and says
+what to do at the end. With 8 cores or more it takes about 10 minutes. `--device cpu` measures the same on a CPU;
+`--tiny` makes all sizes small, for a trial run.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from torchvision.models import resnet50
 import cache
 from pipeline.body import Body
 from pipeline.features import networks
+from pipeline.features.engine.meter import Meter
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import Machine
 from pipeline.features.streams.network import ResNet50
@@ -50,6 +52,14 @@ from benchmarks import features
 from benchmarks.common import ROOT, parser, report, table, write_stream
 from benchmarks.training import SPLITS, TRACK, make_cache
 
+NETWORKS: Final = (  # precision, crops at once (0: as usual), compiled
+    ("fast", 0, False),
+    ("exact", 0, False),
+    ("fast", 64, False),
+    ("fast", 1024, False),
+    ("fast", 0, True),
+)
+COMPARED: Final = 8192  # rows of fast and exact features
 LEAST_COSINE: Final = 0.999  # of fast and exact features, both rounded to float16
 AGREE: Final = {"fp32": 0.01, "bf16": 0.05}  # relative: a step's losses with the CPU's; on a GPU, GRUs round to TF32
 BESIDE: Final = {"pr_vipe": 64, "homography": 9}  # streams that models read beside their features: numbers a row
@@ -65,11 +75,11 @@ TINY_VIDEO: Final = features.Case("64 x 48 MPEG-4, 1 person", (64, 48), 1, video
 
 
 def main() -> None:
-    """Check and measure, print, write the page. Exits with the failure and what to do, if any."""
+    """Check and measure, print, write the page. Exits with the failures and what to do, if any."""
     options = parser(__doc__, at="the files, 2 GB")
     options.add_argument("--device", default="cuda", help="cuda, cuda:1, ..., or cpu")
     options.add_argument("--tiny", action="store_true", help="small sizes, for a trial run")
-    options.add_argument("--rows", type=int, default=12_000, help="crops of each extraction")
+    options.add_argument("--rows", type=int, default=40_000, help="crops of each extraction")
     options.add_argument("--steps", type=int, default=30, help="of each training")
     options.add_argument("--share", type=Path, help=argparse.SUPPRESS)  # of the processes that share a step
     args = options.parse_args()
@@ -80,7 +90,7 @@ def main() -> None:
         return
     if args.device != "cpu" and not torch.cuda.is_available():
         raise SystemExit("gpu-check: torch finds no CUDA GPU here (`nvidia-smi`?). A trial run: --tiny --device cpu")
-    lines, failed, began = [], "", time.monotonic()
+    lines, failed, began = list[str](), list[str](), time.monotonic()
     if args.tiny:
         lines += ["**A trial run at small sizes: its figures mean nothing.**", ""]
     with tempfile.TemporaryDirectory(dir=args.at) as folder:
@@ -88,17 +98,17 @@ def main() -> None:
             print(f"{title} ...", file=sys.stderr, flush=True)
             lines += [f"## {title}", ""]
             try:
-                lines += [*part(Path(folder), args), ""]
+                lines.extend(part(Path(folder), args))  # those before a failure, too
             except Exception as error:
                 traceback.print_exc()
-                failed = f"{title}: {type(error).__name__}: {error}. What to do: {do}"
-                lines += [f"**Failed, and nothing after it was done.** {failed}", ""]
-                break
+                failed.append(f"{title}: {type(error).__name__}: {error}. What to do: {do}")
+                lines += ["", f"**Failed.** {failed[-1]}"]
+            lines.append("")
     lines.append(f"All of it took {time.monotonic() - began:.0f} s.")
     about = f"Machine: {socket.gethostname()}. Random weights, labels and images: no result about any model."
     report(about, "What a GPU does with this code", lines, args)
     if failed:
-        raise SystemExit(failed)
+        raise SystemExit("\n".join(failed))
 
 
 # ----------------------------------------------------------------------------------------------------------- the GPU
@@ -127,7 +137,7 @@ def tests(root: Path, args: argparse.Namespace) -> Iterator[str]:
     if not on_gpu(args):
         yield "Not run: they need a GPU."
         return
-    command = [sys.executable, "-m", "pytest", "-m", "gpu", "tests"]
+    command = [sys.executable, "-m", "pytest", "-n", "0", "-m", "gpu", "tests"]
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     last = ran.stdout.strip().rpartition("\n")[2]
     if ran.returncode or "skipped" in last:
@@ -143,52 +153,67 @@ def network(root: Path, args: argparse.Namespace) -> Iterator[str]:
     torch.manual_seed(0)
     torch.save(resnet50(weights=None).state_dict(), root / "random.pt")
     yield "Only ResNet-50, on noise in memory that it may pin. Memory: the most that torch had allocated.\n"
-    rows = []
-    for precision in ("fast", "exact"):
+    rows, failed = [], []
+    for precision, size, compiled in NETWORKS if on_gpu(args) else NETWORKS[:2]:
         forget_peak(args)
-        computer = weights(root, precision).load(Machine(device_of(args)), None)
-        rate = features.rate_of(computer, 0.1 if args.tiny else features.SECONDS)
+        try:
+            computer = weights(root, precision).load(Machine(device_of(args), size, compile=compiled), None)
+            rate = features.rate_of(computer, 0.1 if args.tiny else features.SECONDS)
+        except Exception as error:
+            traceback.print_exc()
+            failed.append(f"{precision}, {size} at once, compile {compiled}: {type(error).__name__}: {error}")
+            continue
         rows.append((precision, computer.arithmetic, computer.batch_size, f"{rate:,.0f}", peak(args)))
     yield from table(("precision", "arithmetic", "crops at once", "crops a second", "memory, GiB"), rows)
+    if failed:
+        raise RuntimeError("; ".join(failed))
 
 
 def extraction(root: Path, args: argparse.Namespace) -> Iterator[str]:
     """Each kind of pixels, by a stream that costs nothing, and by the network in either precision."""
-    yield f"{args.rows:,} crops each. Decode: a stream that costs nothing. Least cosine: of fast and exact features.\n"
+    yield f"{args.rows:,} crops each, rates of the middle. Decode: a stream that costs nothing. Least cosine of"
+    yield "fast and exact features. Busy: of the fast extraction as a whole.\n"
     on, rows = Resources(device=device_of(args)), []
     for key, case in cases(args).items():
         features.make(root, key, case, args.rows)
         forget_peak(args)
         made = {"decode": features.MeanColours(), "fast": weights(root, "fast"), "exact": weights(root, "exact")}
         specs = {name: StreamSpec(name, stream) for name, stream in made.items()}
-        meters = {name: features.extract(root, key, on, spec).meter for name, spec in specs.items()}
+        rates = {name: middle_rate(root, key, on, spec) for name, spec in specs.items()}
         split = cache.open(root / "cache")[f"{key}/train"]
-        fast, exact = (np.asarray(split.column(f"features/{name}"), np.float64) for name in ("fast", "exact"))
+        fast, exact = (split.column(f"features/{name}")[:COMPARED].astype(np.float64) for name in ("fast", "exact"))
         lengths = np.linalg.norm(fast, axis=1) * np.linalg.norm(exact, axis=1)
         least = float(((fast * exact).sum(axis=1) / lengths).min())
         if not least >= LEAST_COSINE:
             raise RuntimeError(f"{case.name}: fast features differ from exact ones: the least cosine is {least:.5f}")
-        rates = {name: f"{meter.rows / meter.elapsed:,.0f}" for name, meter in meters.items()}
-        rows.append((case.name, rates["decode"], meters["fast"], rates["exact"], f"{least:.6f}", peak(args)))
-    yield from table(("pixels", "decode, rows/s", "fast", "exact, rows/s", "least cosine", "memory, GiB"), rows)
+        busy = ", ".join(f"{stage} {share:.0%}" for stage, share in rates["fast"][1].busy().items())
+        shown = (f"{rates[name][0]:,.0f}" for name in specs)
+        rows.append((case.name, *shown, busy, f"{least:.6f}", peak(args)))
+    header = ("pixels", "decode, rows/s", "fast, rows/s", "exact, rows/s", "busy", "least cosine", "memory, GiB")
+    yield from table(header, rows)
     key, both = next(iter(cases(args))), (StreamSpec("one", weights(root, "fast")), StreamSpec("pairs", Homography()))
     meter = features.extract(root, key, on, *both).meter
     yield f"\n`resnet50` and `homography` of {cases(args)[key].name} in one pass: {meter}."
 
 
+def middle_rate(root: Path, key: str, on: Resources, spec: StreamSpec) -> tuple[float, Meter]:
+    """Rows a second in the middle of an extraction, where nothing starts or ends, and the meter of all of it."""
+    steps: list[tuple[float, int]] = []
+    done = features.extract(root, key, on, spec, progress=lambda n, *_: steps.append((time.perf_counter(), n)))
+    (began, first), (ended, last) = features.middle(steps, done.computed)
+    return (last - first) / (ended - began), done.meter
+
+
 def two_processes(root: Path, args: argparse.Namespace) -> Iterator[str]:
-    """The shards of a split by two processes, each with a device."""
-    if on_gpu(args) and torch.cuda.device_count() < 2:
-        yield "Not run: there is one GPU."
-        return
-    key = next(iter(cases(args)))
-    two = Resources(devices="0,1" if on_gpu(args) else "cpu,cpu")
+    """The shards of a split by two processes, on two GPUs, or on the only one."""
+    key, gpus = next(iter(cases(args))), "0,1" if torch.cuda.device_count() > 1 else "0,0"
+    two = Resources(devices=gpus if on_gpu(args) else "cpu,cpu")
     meter = features.extract(root, key, two, StreamSpec("two", weights(root, "exact"))).meter
     split = cache.open(root / "cache")[f"{key}/train"]
     one, shared = (np.asarray(split.column(f"features/{name}")) for name in ("exact", "two"))
     if one.tobytes() != shared.tobytes():
         raise RuntimeError("two devices gave other exact features than one: are they of one kind?")
-    yield f"{cases(args)[key].name}, exact, the same bytes as by one: {meter}."
+    yield f"{cases(args)[key].name}, exact, devices {two.devices}, the same bytes as by one, with its start: {meter}."
 
 
 def cases(args: argparse.Namespace) -> Mapping[str, features.Case]:
@@ -362,7 +387,7 @@ PARTS: Final[Sequence[tuple[str, Part, str]]] = (
     ("Tests that need a GPU", tests, "run them: .venv/bin/python -m pytest -m gpu tests"),
     ("The network without decoding", network, MEMORY),
     ("Extraction", extraction, f"{MEMORY} `--rows 1000` is quicker."),
-    ("Extraction by two devices", two_processes, f"{MEMORY} `[features] device` uses one."),
+    ("Extraction by two processes", two_processes, f"{MEMORY} `[features] device` uses one."),
     ("Training", training, f"{MEMORY} The CPU gives the reference: `--tiny --device cpu` must pass."),
     ("Training by two processes", shared, "NCCL_DEBUG=INFO shows NCCL's messages; train with one process."),
 )
