@@ -52,7 +52,8 @@ from benchmarks import features
 from benchmarks.common import ROOT, parser, report, table, write_stream
 from benchmarks.training import SPLITS, TRACK, make_cache
 
-NETWORKS: Final = (  # precision, crops at once (0: as usual), compiled
+# Precision, crops at once (0: as usual), compiled
+NETWORKS: Final = (
     ("fast", 0, False),
     ("exact", 0, False),
     ("fast", 64, False),

@@ -29,8 +29,8 @@ ORDER = {  # packages, and the folders and modules of each, from low to high: no
         commands __main__
     """,
     "vibe_model": """
-        errors cameras rotations metrics losses settings runs networks models checkpoints prediction evaluation
-        training vibe api sections __init__
+        errors constants cameras rotations metrics losses settings runs networks models checkpoints prediction
+        evaluation training vibe api sections __init__
     """,
     "tasks": """
         settings base luigi_command data training evaluation ablation

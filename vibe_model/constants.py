@@ -1,4 +1,4 @@
-"""Constant numbers on a device.  [training]"""
+"""Constant numbers on a device, copied there once instead of in each step.  [training]"""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from torch import Tensor
 
 
 def constant(values: Sequence[float], like: Tensor) -> Tensor:
-    """Indices (n,) int64, or other numbers (n,) in the dtype of `like`, on its device: copied there once."""
-    dtype = torch.int64 if all(isinstance(value, int) for value in values) else like.dtype
-    return _constant(tuple(values), dtype, like.device)
+    """(n,) on the device of `like`: indices in int64, other numbers in its dtype."""
+    return _constant(tuple(values), torch.int64 if isinstance(values[0], int) else like.dtype, like.device)
 
 
 @functools.cache
+@torch.inference_mode(False)  # also for gradients
 def _constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    with torch.inference_mode(False):  # also for gradients
-        return torch.tensor(values, dtype=dtype, device=device)
+    return torch.tensor(values, dtype=dtype, device=device)

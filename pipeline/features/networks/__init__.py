@@ -15,7 +15,7 @@ import platform
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import cv2
 import numpy as np
@@ -212,7 +212,7 @@ class _CudaNetwork(Network):
         if fused:
             self.arithmetic = "bf16, cuDNN's fused convolutions"
             there = replace(loaded, network=loaded.network.to(device), normalisation=loaded.normalisation.to(device))
-            self._forward = _FusedNetwork(there, fast=fast, batch_size=self.batch_size, convolution=_CudaConvolution)
+            self._forward = _FusedNetwork(there, fast=fast, batch_size=self.batch_size, on_gpu=True)
         else:
             self._forward = PlainNetwork(loaded, fast=fast, channels_last=fast).to(device)
         if compiled:
@@ -315,10 +315,8 @@ def _has_fused() -> bool:
 class _FusedNetwork:
     """Folded ResNet: uint8 crops (batch_size, height, width, 3) RGB -> features (batch_size, 2048) float32."""
 
-    def __init__(
-        self, loaded: Loaded, *, fast: bool, batch_size: int, convolution: type[_Convolution] | None = None
-    ) -> None:
-        convolution = convolution or _FusedConvolution
+    def __init__(self, loaded: Loaded, *, fast: bool, batch_size: int, on_gpu: bool = False) -> None:
+        convolution = _CudaConvolution if on_gpu else _FusedConvolution
         self._dtype = torch.bfloat16 if fast else torch.float32
         network: Any = loaded.network.to(self._dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._normalisation, self._mean = loaded.normalisation, network.avgpool
@@ -340,24 +338,8 @@ class _FusedNetwork:
         return pooled
 
 
-class _Convolution(Protocol):
-    """One convolution with bias, for inputs of this shape, with what follows it."""
-
-    output: Shape
-
-    def __init__(self, layer: nn.Conv2d, shape: Shape) -> None: ...
-
-    def __call__(self, pixels: Tensor, activation: str) -> Tensor:
-        """`activation`: "relu" or "none"."""
-        ...
-
-    def onto(self, other: Tensor, pixels: Tensor) -> Tensor:
-        """ReLU(other + convolution of pixels). May overwrite `other`."""
-        ...
-
-
-class _CudaConvolution(_Convolution):
-    """By cuDNN, which is not deterministic. Written for GPUs, but never run on one."""
+class _CudaConvolution:
+    """As `_FusedConvolution`, by cuDNN, which is not deterministic. Never run on a GPU."""
 
     def __init__(self, layer: nn.Conv2d, shape: Shape) -> None:
         self._parts = layer.weight.detach(), None if layer.bias is None else layer.bias.detach()
@@ -375,8 +357,8 @@ class _CudaConvolution(_Convolution):
         return result
 
 
-class _FusedConvolution(_Convolution):
-    """By oneDNN, with reordered weights."""
+class _FusedConvolution:
+    """One convolution, with its weights reordered for inputs of this shape."""
 
     def __init__(self, layer: nn.Conv2d, shape: Shape) -> None:
         where = [list(layer.padding), list(layer.stride), list(layer.dilation), layer.groups]
@@ -385,17 +367,19 @@ class _FusedConvolution(_Convolution):
         self.output = (shape[0], layer.out_channels, *_output_shape(layer, shape)[2:])
 
     def __call__(self, pixels: Tensor, activation: str) -> Tensor:
+        """`activation`: "relu" or "none"."""
         result: Tensor = torch.ops.mkldnn._convolution_pointwise(pixels, *self._rest, activation, [], "")
         return result
 
     def onto(self, other: Tensor, pixels: Tensor) -> Tensor:
+        """ReLU(other + convolution of pixels), in the memory of `other`."""
         how = ["add", 1.0, "relu", [], ""]
         result: Tensor = torch.ops.mkldnn._convolution_pointwise_.binary(other, pixels, *self._rest, *how)
         return result
 
 
 class _FusedBottleneck:
-    def __init__(self, layers: Any, shape: Shape, convolution: type[_Convolution]) -> None:
+    def __init__(self, layers: Any, shape: Shape, convolution: type[_FusedConvolution | _CudaConvolution]) -> None:
         self._first = convolution(layers.conv1, shape)
         self._second = convolution(layers.conv2, self._first.output)
         self._last = convolution(layers.conv3, self._second.output)

@@ -130,7 +130,7 @@ def test_cudnns_fused_calls_compute_the_same_network(network, crops, truth, monk
 
     monkeypatch.setattr(torch, "cudnn_convolution_relu", relu)
     monkeypatch.setattr(torch, "cudnn_convolution_add_relu", add_relu)
-    fused = networks._FusedNetwork(loaded(network), fast=False, batch_size=N, convolution=networks._CudaConvolution)
+    fused = networks._FusedNetwork(loaded(network), fast=False, batch_size=N, on_gpu=True)
     with torch.inference_mode():
         assert error(fused(torch.from_numpy(crops)).numpy(), truth) < 1e-5
     assert calls == ["relu", *["relu", "relu", "add"] * ((len(calls) - 1) // 3)]
