@@ -272,8 +272,9 @@ def examine(dataset: Dataset | _BodyFiles, raw: Path) -> Examination:
         if isinstance(dataset, Dataset) and part.patterns[0].startswith(KEYPOINTS):
             counts.append(_count_keypoints(dataset, raw, part, refused))
             continue
-        n = sum(1 for glob in globs(part.patterns) for _ in files.find(raw, glob, unreadable))
-        counts.append(_PartCount.from_part(part, splits, n, None if stand_in else part.known))
+        found = {p: sum(1 for glob in globs([p]) for _ in files.find(raw, glob, unreadable)) for p in part.patterns}
+        part = replace(part, patterns=tuple(sorted(found, key=lambda p: -found[p])))
+        counts.append(_PartCount.from_part(part, splits, sum(found.values()), None if stand_in else part.known))
     packed = _find_archives(raw, parts)
     problems = [f"{place} cannot be read: {why}. Change its permissions." for place, why in sorted(unreadable.items())]
     problems += [*refused, *_misplaced_parts(raw, parts, counts, packed)]
@@ -290,8 +291,8 @@ def examine(dataset: Dataset | _BodyFiles, raw: Path) -> Examination:
             splits = tuple(split for part in counts for split in part.splits)
     without = {split for part in counts if part.state in ("missing", "invalid") for split in part.splits}
     usable = tuple(split for split in splits if split not in without)
-    found = (stand_in, splits, tuple(counts), tuple(problems), packed, usable)
-    return Examination(dataset.name, dataset.page, raw, *found)
+    examined = Examination(dataset.name, dataset.page, raw, stand_in, splits, tuple(counts), tuple(problems))
+    return replace(examined, packed=packed, usable=usable)
 
 
 def _choose_layout(raw: Path, parts: Sequence[ReleasePart]) -> Sequence[ReleasePart]:
@@ -317,16 +318,12 @@ def _listed_videos(dataset: Dataset, raw: Path, *, stand_in: bool) -> tuple[list
             do = "Please report this bug of its reader to its authors."
             problems[f"{dataset.name} cannot be examined: {describe_error(error)}. {do}"] = None
         source = "the download" if dataset.page else "your own clips"
-        known = None if stand_in or total is None else total.videos
         part = ReleasePart(f"videos of {split}", (), source, (split,))
-        counts.append(_PartCount.from_part(part, dataset.splits, n, known))
+        counts.append(_PartCount.from_part(part, dataset.splits, n, total.videos if total and not stand_in else None))
         refused: list[str] = []
         part = ReleasePart(f"videos of {split} with keypoints", (), source, (split,))
-        if (
-            n
-            and dataset.keypoints_from == "detected"
-            and (labelled := _count_keypoints(dataset, raw, part, refused)).found
-        ):
+        has_detections = n and dataset.keypoints_from == "detected"
+        if has_detections and (labelled := _count_keypoints(dataset, raw, part, refused)).found:
             counts.append(labelled)
             problems |= dict.fromkeys(refused)
     return counts, [*problems]
@@ -342,17 +339,16 @@ def _count_keypoints(dataset: Dataset, raw: Path, part: ReleasePart, refused: li
     except RawDataError:  # there is no clip either
         videos = []
     labelled, errors = [(video, labels) for video in videos if (labels := labels_of(raw, video))], list[str]()
-    for video, labels in labelled[:SAMPLED]:
+    n = min(SAMPLED, len(labelled))
+    for video, labels in labelled[:n]:
         clip = PurePath(video.files[0] if video.files else video.name)
         try:
             read_detections(labels, clip.stem, Video(raw, clip.as_posix()).size)
         except RawDataError as error:
-            errors.append(
-                f"{error} (of the first {min(SAMPLED, len(labelled))} of {len(labelled)} clips with keypoints)"
-            )
+            errors.append(f"{error} (of the first {n} of {len(labelled)} clips with keypoints)")
     refused += errors
     counted = _PartCount.from_part(part, dataset.splits, len(labelled), None)
-    return counted._replace(state="invalid") if labelled and len(errors) == len(labelled[:SAMPLED]) else counted
+    return counted._replace(state="invalid") if labelled and len(errors) == n else counted
 
 
 def _misplaced_parts(

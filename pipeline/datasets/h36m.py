@@ -29,6 +29,7 @@ import cache
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import tight_boxes
 from pipeline.cameras import is_rotation, pose_in_camera
+from pipeline.cli.text import count
 from pipeline.datasets import h36m_json
 from pipeline.datasets.base import EXTRINSICS, UP, Dataset, Mistake, Origin, ReleasePart, finite_joints
 from pipeline.datasets.h36m_json import CAMERA, FILE, FITS, JOINTS_3D, METRES, PELVIS, STEP, Labels
@@ -162,10 +163,19 @@ class Human36M(Dataset):
             raise RawDataError(raw, "folders", expected, "none of them", do)
         return sorted(listed.values(), key=lambda video: video.name)
 
+    def unused_labels(self, raw: Path, split: str) -> str:
+        folders = {video.folders[0] for video in h36m_json.list_videos(raw, SUBJECTS[split])}
+        videos = self.videos(raw, split) if folders else []
+        videos = [v for v in videos if (raw / v.name.partition("/")[0]).is_dir()]
+        released = sum(not _is_json(v) and h36m_json.image_folder(v.name) in folders for v in videos)
+        n_other = sum(map(_is_json, videos))
+        text = f"subjects with S<k>/ and images/: S<k>/ counts for {count(released, 'sequence')}, images/ for {n_other}"
+        return text if released or n_other else ""
+
     def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None) -> Sequence[Track]:
         if damage := DAMAGED.get(video.name.rpartition(".")[0]):
             account.notes.append(damage)
-        read = h36m_json.read_labels if video.files[0].suffix == ".json" else _read_release
+        read = h36m_json.read_labels if _is_json(video) else _read_release
         labels = read(raw, video, account)
         bbox, empty, degenerate = tight_boxes(labels.kp_2d, BOX_FACTOR)
         rows = account.keep_rows({**labels.reasons, "no_visible_joint": empty, "degenerate_box": degenerate})
@@ -199,9 +209,13 @@ class Human36M(Dataset):
         return [track]
 
 
+def _is_json(video: RawVideo) -> bool:
+    return video.files[0].suffix == ".json"
+
+
 def _is_complete(raw: Path, video: RawVideo) -> bool:
     """Whether a sequence has both label files, frames and cameras."""
-    has_cameras = video.files[0].suffix == ".json" or METADATA in video.files
+    has_cameras = _is_json(video) or METADATA in video.files
     has_frames = bool(video.folders) or any(file.suffix == ".mp4" for file in video.files)
     return has_cameras and has_frames and all((raw / file).is_file() for file in video.files[:2])
 

@@ -41,8 +41,8 @@ ANNOTATIONS: Final = (*OFFICIAL, POSETRACK21)  # the first that has a sequence i
 LABELS: Final = "posetrack21_annotations.zip (or 2018's posetrack18_v0.45_public_labels.tar.gz)"
 PICTURES: Final = "posetrack18_images.tar.aa to .ar"
 TODAY: Final = (
-    "posetrack.net has been offline since 2022: sign PoseTrack21's agreement (github.com/anDoer/PoseTrack21); with the "
-    "token and URL that you get, its download_dataset.py fetches its labels and 2018's images, which it uses unchanged."
+    "posetrack.net has been offline since 2022: sign the agreement of github.com/anDoer/PoseTrack21. Its "
+    "download_dataset.py then fetches its labels and 2018's images, unchanged."
 )
 UNPACK: Final = f"Unpack {LABELS} and {PICTURES} again. {TODAY}"
 MIN_FRAMES: Final = 8

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from pipeline.processes.server import ONE_THREAD
+from tests.fixtures import embedded  # noqa: F401
 from tests.packages import install_source
 
 ROOT = Path(__file__).parents[2]
