@@ -112,8 +112,7 @@ def specs_of(args: argparse.Namespace, name: str, committed: cache.Split | None,
     kinds = [_kind(args, committed, stream) for stream in names]
     for_first = named_values("--set", args.set, "crop=size:256")
     by_section = {(section, key): text for section, key, text in parse_overrides(args.settings) if key != KIND}
-    keys = ("weights", "precision")  # keys of [features] in an earlier version
-    of_network = {key: text for key in keys if (text := getattr(args, key) or by_section.get(("features", key)))}
+    of_network = {key: text for key in ("weights", "precision") if (text := getattr(args, key))}
     network = next((kind for kind in kinds if of_network.keys() <= {f.name for f in fields(streams.find(kind))}), None)
     if network is None:
         raise ConfigError(f"--{next(iter(of_network))}: none of these streams has this option: {', '.join(names)}")
@@ -125,7 +124,7 @@ def specs_of(args: argparse.Namespace, name: str, committed: cache.Split | None,
             raise ConfigError(f"{stream}: {twice[0]} is set by --{twice[0]} and by --set. Delete one.")
         options |= of_network if kind == network else {}
         requested = Section(BY_SET, kind, options)
-        requested.options = [key for key in keys if getattr(args, key)]
+        requested.options = of_network
         specs.append(replace(_spec(args, name, committed, stream, requested, stand_in=stand_in), raw=args.raw))
     return specs
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import functools
 import os
 import re
 from collections.abc import Collection, Sequence
@@ -22,7 +23,7 @@ from pipeline.datasets.base import Dataset, globs
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.files.raw import files, is_stand_in
 from pipeline.settings import sections
-from pipeline.settings.file import LUIGI, note, option_type, parse_overrides, settings_file
+from pipeline.settings.file import LUIGI, option_type, parse_overrides, settings_file
 from pipeline.settings.schema import TYPES
 from pipeline.settings.sections import Settings, declared_names
 
@@ -184,7 +185,12 @@ def forbid_new_cache(s: Settings, root: cache.Root) -> None:
                 file.seek(found.end() - len("once"))
                 file.write(b"no  ")  # in place: a kill leaves the rest of the file as it is
     except OSError as error:
-        note(f"{error_text(error)} Set [paths] new_cache = no there.")
+        _warn_once(f"{error_text(error)} Set [paths] new_cache = no there.")
+
+
+@functools.cache
+def _warn_once(text: str) -> None:
+    err.print(f"{DOUBT} {plain(text)}")
 
 
 def _may_be_created(s: Settings, root: cache.Root) -> str:

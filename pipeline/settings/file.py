@@ -30,14 +30,12 @@ from pydantic import TypeAdapter
 
 import cache
 from pipeline.cli.command_line import SET
-from pipeline.cli.console import DOUBT, err, plain
 from pipeline.errors import ConfigError, did_you_mean, expected
 
 # Sections that Luigi reads itself.
 LUIGI: Final = frozenset(
     {"core", "scheduler", "worker", "retcode", "logging", "email", "smtp", "resources", "task_history", "task"}
 )
-FORMERLY: Final = {"train": "vibe"}  # old names of sections, which are read until the next version
 _adapter: Final[Callable[[Any], TypeAdapter[Any]]] = functools.cache(TypeAdapter)
 BY_SET: Final = Path("--set")  # the "file" of settings on the command line
 NO_FILE: Final = "Run from the project's folder, or set LUIGI_CONFIG_PATH."
@@ -49,11 +47,11 @@ class Section(dict[str, str]):
     options: Collection[str] = ()  # keys that a command's options set, such as --weights
 
     def __init__(
-        self, file: Path, name: str, values: Mapping[str, str] | None = None, by_set: Iterable[str] = (), old: str = ""
+        self, file: Path, name: str, values: Mapping[str, str] | None = None, by_set: Iterable[str] = ()
     ) -> None:
-        """by_set: keys that `--set` sets. old: an old name of the section, if the file uses it."""
+        """by_set: keys that `--set` sets."""
         super().__init__(values or {})
-        self.file, self.name, self.by_set, self.heading = file, name, frozenset(by_set), old or name
+        self.file, self.name, self.by_set = file, name, frozenset(by_set)
 
     def where(self, key: str = "") -> str:
         """`luigi.cfg, line 23 [features] precision`: the key's line, or the section's if it has no such key."""
@@ -69,15 +67,15 @@ class Section(dict[str, str]):
         for number, line in enumerate(_lines(self.file) if self.file.is_file() else (), start=1):
             if found := ConfigParser.SECTCRE.match(line.strip()):
                 heading = found["header"]
-                if heading == self.heading and not key:
+                if heading == self.name and not key:
                     return number
-            elif key and heading == self.heading and re.match(rf"\s*{re.escape(key)}\s*[=:]", line):
+            elif key and heading == self.name and re.match(rf"\s*{re.escape(key)}\s*[=:]", line):
                 return number
         return 0
 
     def drop_keys(self, *keys: str) -> Section:
         values = {key: text for key, text in self.items() if key not in keys}
-        return Section(self.file, self.name, values, self.by_set, self.heading)
+        return Section(self.file, self.name, values, self.by_set)
 
     def prefix_line(self, message: str) -> str:
         """Prefix an error message with the line of the first key that it mentions.
@@ -146,18 +144,11 @@ class SettingsFile:
         return SettingsFile(file, {name: Section(file, name, dict(parser.items(name))) for name in parser.sections()})
 
     def apply_overrides(self) -> SettingsFile:
-        """Override sections with `--set`, and rename them with a warning. Raises ConfigError for an invalid `--set`."""
-        sections: dict[str, Section] = {}
-        for old, section in self.sections.items():
-            name = FORMERLY.get(old, old)
-            if name != old and name in self.sections:
-                raise ConfigError(f"{section.where()}: renamed to [{name}], which is there, too. Delete one.")
-            if name != old:
-                note(f"{section.where()}: renamed to [{name}]. The next version does not read the old name.")
-            sections[name] = Section(self.path, name, section, old=old)
+        """Override sections with `--set`. Raises ConfigError for an invalid one."""
+        sections = dict(self.sections)
         for name, key, text in parse_overrides():
             below = sections.get(name, Section(self.path, name))
-            sections[name] = Section(self.path, name, {**below, key: text}, {*below.by_set, key}, below.heading)
+            sections[name] = Section(self.path, name, {**below, key: text}, {*below.by_set, key})
         return SettingsFile(self.path, sections)
 
 
@@ -211,23 +202,14 @@ def settings_file() -> Path:
     return Path(os.environ.get("LUIGI_CONFIG_PATH") or "luigi.cfg")
 
 
-@functools.cache
-def note(text: str) -> None:
-    """Print a warning on standard error, once per process."""
-    err.print(f"{DOUBT} {plain(text)}")
-
-
 def parse_overrides(lines: Sequence[str] | None = None) -> Iterator[tuple[str, str, str]]:
     """(section, key, value) of each `--set`; lines: None: those of the environment. Raises ConfigError."""
     given, lines = (f"{SET}=", os.environ.get(SET, "").splitlines()) if lines is None else ("--set ", lines)
     for line in lines:
         name, value = line.partition("=")[::2]
-        old, _, key = name.strip().rpartition(".")
-        if not (old and key and "=" in line):
+        section, _, key = name.strip().rpartition(".")
+        if not (section and key and "=" in line):
             raise ConfigError(f"{given}{line}: expected SECTION.KEY=VALUE, such as vibe.epochs=5")
-        section = FORMERLY.get(old, old)
-        if section != old:
-            note(f"--set {old}.{key}: [{old}] is renamed to [{section}]. The next version does not read the old name.")
         yield section, key, value.strip()
 
 

@@ -26,7 +26,7 @@ from pipeline.features import streams
 from pipeline.features.spec import StreamSpec
 from pipeline.plug_ins import demo_data
 from pipeline.processes import Dask, cores
-from pipeline.settings.file import BY_SET, LUIGI, NO_FILE, Section, SettingsFile, note
+from pipeline.settings.file import BY_SET, LUIGI, NO_FILE, Section, SettingsFile
 from pipeline.settings.schema import (
     TYPES,
     ConvertSettings,
@@ -177,7 +177,7 @@ def load(file: Path, do: str = NO_FILE, *, tolerant: bool = False, optional: boo
     Raises ConfigError, with the line, for unknown, missing, invalid and contradictory settings.
     """
     absent = optional and not file.exists()
-    source = _migrate_streams((SettingsFile(file, {}) if absent else SettingsFile.read(file, do)).apply_overrides())
+    source = (SettingsFile(file, {}) if absent else SettingsFile.read(file, do)).apply_overrides()
     _check_sections(source, tolerant=tolerant)
     required = ("paths", "data") if absent else ()  # that have no defaults
     values = {name: _dataclass_of(source.section(name), spec) for name, spec in TYPES.items() if name not in required}
@@ -237,38 +237,6 @@ def configure(layers: Sequence[Section], kind: type[Any], make: Callable[..., T]
 
 
 # ------------------------------------------------------------------------------------------------------- streams
-
-OLD_KEYS: Final = ("stream", "kind", "weights", "precision", "also", "crops")  # of [features], read for one version
-
-
-def _migrate_streams(source: SettingsFile) -> SettingsFile:
-    """Move old keys of [features] into sections of streams, with a warning.
-
-    Raises ConfigError for stored crops, and if old and new keys contradict each other.
-    """
-    features = source.section("features")
-    old = {key: features[key] for key in OLD_KEYS if key in features}
-    if not old:
-        return source
-    if old.get("crops", "none") != "none":
-        raise ConfigError(f"{features.where('crops')}: stored crops are no longer supported. Delete this line.")
-    kind, name = old.get("kind", "resnet50"), old.get("stream", "resnet50")
-    new: dict[str, dict[str, str]] = {kind: {key: old[key] for key in ("weights", "precision") if key in old}}
-    if old.keys() - {"weights", "precision"}:
-        new["features"] = {"streams": " ".join([name, *old.get("also", "").split()])}
-    if name != kind:
-        new[name] = {KIND: kind}
-    sections = {**source.sections, "features": features.drop_keys(*OLD_KEYS)}
-    for of, values in new.items():
-        below = sections.get(of, Section(source.path, of))
-        by_set = {key for key in values if key in features.by_set or of == "features"}
-        if twice := sorted((values.keys() - by_set) & below.keys()):
-            raise ConfigError(f"{features.where(twice[0])}: [{of}] sets it, too. Delete this line.")
-        sections[of] = Section(source.path, of, {**below, **values}, below.by_set | (by_set & features.by_set))
-    text = ", ".join(f"[{of}] {key} = {value}" for of, values in new.items() for key, value in values.items())
-    where = features.where(next(iter(old)))
-    note(f"{where}: moved to sections of streams: {text}. The next version does not read the old keys.")
-    return SettingsFile(source.path, {of: section for of, section in sections.items() if section})
 
 
 def stream_of(source: SettingsFile, name: str, kind: str = "", options: Section | None = None) -> StreamSpec:

@@ -46,23 +46,6 @@ def test_values_arrive_in_their_types_and_paths_below_the_files_folder(tmp_path:
         assert str(load(tmp_path, GOOD + f"[resnet50]\nweights = {text}\n").stream.stream.weights) == expected
 
 
-def test_old_keys_of_features_are_read_with_a_note(tmp_path: Path, capsys) -> None:
-    own = "[features]\nstream = small\nkind = resnet50\nweights = untrained:2\nprecision = exact\nalso = homography\n"
-    loaded = load(tmp_path, GOOD + own)
-    expected = ResNet50(weights=WeightsSpec("untrained", "2"), precision="exact")
-    specs = [("small", expected), ("homography", streams.get("homography"))]
-    assert [(spec.name, spec.stream) for spec in loaded.streams] == specs
-    note = " ".join(capsys.readouterr().err.split())
-    for text in (
-        "[features] streams = small homography",
-        "[small] kind = resnet50",
-        "[resnet50] weights = untrained:2",
-    ):
-        assert text in note
-    with pytest.raises(ConfigError, match=r"line 18 \[features\] weights: \[resnet50\] sets it, too"):
-        load(tmp_path, GOOD + "[features]\nweights = untrained:2\n[resnet50]\nweights = untrained:3\n")
-
-
 VIBE = "preset = embedded"  # line 14 of GOOD
 TWO_STREAMS = "[features]\nstreams = resnet50 j1\n[j1]\nkind = resnet50\n"
 ON_DASK = "[dask]\nscheduler = tcp://a:1\n"
@@ -105,7 +88,7 @@ EACH_ITS_GPU = r"with \[dask\] scheduler, each worker has its own GPU"
         ("", "[embedded]\nsize = huge\n", r"line 18 \[embedded\] size = huge: expected 'tiny', 'default' or 'large'"),
         ("", "[features]\nbatch_size = 10000\n", r"line 18 .* batch_size = 10000: expected at most 8192"),
         ("", "[features]\nstreams = resnet5\n", r"line 18 .* streams: no stream is called 'resnet5'; did you mean"),
-        ("", "[features]\ncrops = resnet50\n", r"line 18 .* crops: stored crops are no longer supported"),
+        ("", "[features]\nweights = untrained:2\n", r"line 18 \[features\] weights: unknown key"),
         ("", "[features]\nstreams = ../x\n", r"line 18 \[features\] streams: '\.\./x' is no stream's name"),
         ("", "[features]\nstreams =\n", r"line 18 \[features\] streams: expected different names of streams"),
         ("", "[features]\nstreams = resnet50 resnet50\n", r"line 18 .*different names of streams, found resnet50 res"),
