@@ -39,7 +39,7 @@ from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import Machine
 from pipeline.features.streams.network import ResNet50
 from pipeline.features.weights import WeightsSpec
-from vibe_extensions.part_dynamics.homography_stream import Homography
+from vibe_extensions.part_dynamics.streams import Homography
 from vibe_model import models
 from vibe_model.models import Model
 from vibe_model.settings import VideoConfig

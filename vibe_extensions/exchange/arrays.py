@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ from pipeline.cli.text import count
 from pipeline.conversion.identity import describe
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.features.plan import IMPORTED, is_current
+from pipeline.features.streams.base import Reads, Stream
 from pipeline.files.formats.arrays import reading
 from pipeline.files.raw.files import whole_file_digest
 from vibe_extensions.exchange.array_files import AGAIN, Array, ArrayFile, open_arrays
@@ -280,3 +282,25 @@ def _rows_at(match: _Match, stored: Array, at: Rows, dtype: np.dtype[Any]) -> tu
     ok &= np.isfinite(data).all(axis=1)
     data[~ok] = 0
     return data, ok
+
+
+@dataclass(frozen=True, kw_only=True)
+class Imported(Stream):
+    """Numbers that `import` took from a file. Nothing computes them: plans refuse to extract missing rows."""
+
+    dim: int = 2048  # type: ignore[misc]  # Numbers per row
+
+    kind: ClassVar[str] = IMPORTED
+    dtype: ClassVar[str] = "float32"
+
+    @property
+    def reads(self) -> Reads:
+        return Reads()
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return ("frame_index", "bbox")  # motion without images trains without features
+
+    @classmethod
+    def from_identity(cls, identity: Mapping[str, Any]) -> Imported:  # noqa: ARG003  which names a file, and no width
+        return cls()

@@ -9,14 +9,14 @@ from vibe_extensions.hmmr.config import PRESETS, VARIANTS, HMMRConfig
 from vibe_model.models import Model
 
 if TYPE_CHECKING:
-    from vibe_extensions.hmmr.discriminator import PoseDiscriminator
     from vibe_extensions.hmmr.generator import HMMR
+    from vibe_extensions.hmmr.training import PoseDiscriminator
 
 __all__ = ["HMMR", "MODEL", "PoseDiscriminator"]
 
 _HOMES: Final = {  # imported on first use, since settings need no torch
     "HMMR": "vibe_extensions.hmmr.generator:HMMR",
-    "PoseDiscriminator": "vibe_extensions.hmmr.discriminator:PoseDiscriminator",
+    "PoseDiscriminator": "vibe_extensions.hmmr.training:PoseDiscriminator",
 }
 
 MODEL: Final = Model(

@@ -11,9 +11,8 @@ from tasks.data import Convert
 from tasks.evaluation import Evaluate
 from tasks.settings import settings
 from tasks.training import CheckpointTask, Train, best_of, progress_callback, read_metrics
-from vibe_extensions.part_dynamics.pr_vipe.config import PR_VIPE, PrVIPEConfig
-from vibe_extensions.part_dynamics.pr_vipe_stream import PrVipe
-from vibe_extensions.part_dynamics.sections import pr_vipe_settings
+from vibe_extensions.part_dynamics.pr_vipe.config import PR_VIPE, PrVIPEConfig, pr_vipe_settings
+from vibe_extensions.part_dynamics.streams import PrVipe
 from vibe_model.sections import check_inputs
 from vibe_model.settings import VideoConfig
 

@@ -14,7 +14,7 @@ from vibe_extensions.part_dynamics import losses
 from vibe_extensions.part_dynamics.config import PartDynamicsConfig
 from vibe_extensions.part_dynamics.generator import PartDynamics, pose_neighbours
 from vibe_extensions.part_dynamics.pr_vipe.network import PrVIPE
-from vibe_extensions.part_dynamics.pr_vipe_stream import EmbeddingWeights, PrVipe
+from vibe_extensions.part_dynamics.streams import EmbeddingWeights, PrVipe
 from vibe_model import runs
 from vibe_model.errors import DataError
 from vibe_model.losses import generator_losses

@@ -1,4 +1,4 @@
-"""Errors of motion in the world: WHAM's metrics (Shin et al., CVPR 2024).  bodies -> [numbers]"""
+"""WHAM's world metrics and its protocol on EMDB (Shin et al., CVPR 2024).  training -> [evaluation]"""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from vibe_model.metrics import position_error, procrustes_align
+from vibe_model.evaluation.protocols import Protocol
+from vibe_model.metrics import METRICS, Metric, position_error, procrustes_align
 
 Floats = NDArray[np.floating[Any]]
 Float64s = NDArray[np.float64]
@@ -72,3 +73,35 @@ def _align_chunks(pred: Floats, target: Floats, fitted: int) -> Float64s:
         aligned = procrustes_align(chunk.reshape(-1, 3), goal.reshape(-1, 3), n_fitted=fitted * pred.shape[1])
         errors.append(position_error(aligned.reshape(chunk.shape), goal))
     return np.concatenate(errors)
+
+
+_FPS: Final = 30.0
+
+
+def _inner_accel_error(pred: Floats, target: Floats) -> Floats:
+    """Acceleration error at 30 fps without the first and last (WHAM). (N, J, 3) m -> (N - 4,) m/s^2."""
+    return METRICS["accel_error"].of(pred, target)[1:-1] * (_FPS**2 / 1000)
+
+
+EMDB: Final = Protocol(
+    name="emdb",
+    meaning="WHAM's evaluation on EMDB: SMPL's 24 joints of the body of the actor's gender, relative to the middle of "
+    "the hips; accelerations at 30 frames per second over the evaluated frames of a sequence without gaps, except its "
+    "first and last.",
+    metrics={
+        **{name: METRICS[name] for name in ("pa_mpjpe", "mpjpe", "pve")},
+        "accel_error_m_s2": Metric(
+            title="accel error, m/s²", unit="m/s²", lower_is_better=True, of=_inner_accel_error, span=5
+        ),
+    },
+    joints="smpl",
+    truth="body",
+    body="own",
+    root=("smpl_lhip", "smpl_rhip"),
+    root_vertices=True,
+    successive="track",
+    compares_with="WHAM's numbers (lib/eval/evaluate_emdb.py). GVHMR's differ: they use the neutral body's regressor "
+    "for all labels, and all accelerations. Both use every frame of good_frames_mask; here frames without a valid box "
+    "are not evaluated",
+    splits="emdb/*",
+)

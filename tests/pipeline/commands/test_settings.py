@@ -25,7 +25,7 @@ from pipeline.settings import arguments
 from pipeline.settings.file import SettingsFile
 from pipeline.settings.schema import TYPES
 from pipeline.settings.sections import Settings, load
-from vibe_extensions.part_dynamics.homography_stream import Homography
+from vibe_extensions.part_dynamics.streams import Homography
 
 ROOT = Path(__file__).parents[3]
 DECIMATE = "[amass]\nresampling = decimate"

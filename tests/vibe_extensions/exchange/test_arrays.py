@@ -17,8 +17,7 @@ from pipeline.features.spec import StreamSpec
 from tests.vibe_extensions.exchange.test_tables import make
 from vibe_extensions.contracts.recompute import recompute
 from vibe_extensions.exchange import array_files
-from vibe_extensions.exchange.arrays import ArrayOptions, ImportedArray, import_array
-from vibe_extensions.exchange.imported_stream import Imported
+from vibe_extensions.exchange.arrays import ArrayOptions, Imported, ImportedArray, import_array
 from vibe_extensions.exchange.tables import TableOptions, export
 
 N, NAME = 120, "made/train"

@@ -12,7 +12,7 @@ from pipeline.errors import ConfigError, MissingAssets, RawDataError
 from pipeline.features import streams
 from pipeline.features.streams import Machine
 from vibe_extensions.part_dynamics.pr_vipe.network import PrVIPE
-from vibe_extensions.part_dynamics.pr_vipe_stream import EmbeddingWeights
+from vibe_extensions.part_dynamics.streams import EmbeddingWeights
 
 CPU = Machine(device="cpu")
 NAMES = [skeletons.joint_names("spin49").index(name) for name in skeletons.KEYPOINTS_13]

@@ -22,7 +22,7 @@ from pipeline.features import networks, streams
 from pipeline.features.networks.base import compute
 from pipeline.features.streams import Machine, network
 from vibe_extensions.world import hmr2_network as hmr2
-from vibe_extensions.world.hmr2_stream import Hmr2
+from vibe_extensions.world.streams import Hmr2
 
 CPU = Machine(device="cpu", threads=1, batch_size=2)
 TINY = hmr2.Shape(width=32, depth=2, heads=4, hidden=48, layers=2, decoder_heads=2, head_dim=8, decoder_hidden=24)

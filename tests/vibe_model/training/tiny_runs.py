@@ -9,7 +9,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.vibe_model.builders import SMALL, MemorySplit, TinyBody
-from vibe_extensions.hmmr import discriminator
+from vibe_extensions.hmmr import training as hmmr_training
 from vibe_extensions.hmmr.config import HMMRConfig
 from vibe_extensions.part_dynamics import PrVIPE
 from vibe_extensions.part_dynamics.config import PartDynamicsConfig
@@ -116,7 +116,7 @@ def in_memory(patch, kind):
     splits = KINDS[kind].splits()
     patch.setattr(runs, "open_splits", lambda config: splits)
     patch.setattr(video, "load_body", lambda folder: TinyBody())
-    patch.setattr(discriminator, "POSE_SIZE", 8)  # HMMR's: 1024 take more time than all else
+    patch.setattr(hmmr_training, "POSE_SIZE", 8)  # HMMR's: 1024 take more time than all else
     return splits
 
 

@@ -1,4 +1,4 @@
-"""Settings and presets of Pr-VIPE's training.  [settings] -> training
+"""Settings and presets of Pr-VIPE's training, the section [pose_embedding].  [settings] -> training
 
 Imports no torch.
 """
@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Final, Literal, Self
+from typing import Any, ClassVar, Final, Literal, Self, cast
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 
+from pipeline.settings.sections import Declared, Settings
 from vibe_model.errors import ConfigError
 from vibe_model.models import Training
+from vibe_model.sections import other_settings, other_values
 from vibe_model.settings import RunConfig, Share
 
 
@@ -117,3 +119,18 @@ PRESETS: Final[Mapping[str, Callable[..., PrVIPEConfig]]] = {
 PR_VIPE: Final = Training(
     title="Pr-VIPE", section="pose_embedding", config=PrVIPEConfig, presets=PRESETS, preset="usual"
 )
+
+
+def pr_vipe_settings(s: Settings, seed: int = -1) -> PrVIPEConfig:
+    """[pose_embedding] with the paths; `seed` overrides its seed unless negative. Raises ConfigError."""
+    config = cast("PrVIPEConfig", other_settings(s, PR_VIPE))
+    by_option: dict[str, Any] = {} if seed < 0 else {"seed": seed}
+    return replace(config, cache=s.paths.cache, runs=s.paths.runs, body=s.paths.body, **by_option)
+
+
+def _check(s: Settings) -> None:
+    other_settings(s, PR_VIPE)
+
+
+# Part dynamics checks the shared splits.
+SECTIONS: Final = Declared(_check, lambda s: other_values(s, PR_VIPE), lambda _: None)

@@ -27,7 +27,7 @@ from pipeline.files.formats.arrays import load_npz, numbers
 from vibe_extensions.exchange.formats import Exported, new_folder
 from vibe_extensions.exchange.rows import FEATURES, Has, Segments, checks_of, origin_of, require_stream, segments_of
 from vibe_extensions.world.bedlam import Bedlam
-from vibe_extensions.world.hmr2_stream import Hmr2
+from vibe_extensions.world.streams import Hmr2
 from vibe_extensions.world.wham.fields import Motions, RowFields
 from vibe_extensions.world.wham.layouts import NO_EXTRINSICS, NO_INTRINSICS, NO_RATE, NO_SIZE
 

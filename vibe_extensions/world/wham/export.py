@@ -37,8 +37,7 @@ from vibe_extensions.exchange.rows import (
     spans,
 )
 from vibe_extensions.exchange.vibe_db.joblib_files import Blocks, Entry, write_joblib
-from vibe_extensions.world.hmr2_stream import Hmr2
-from vibe_extensions.world.streams import Stationary
+from vibe_extensions.world.streams import Hmr2, Stationary
 from vibe_extensions.world.wham.fields import Bodies, Compute, Motions, RowFields
 from vibe_extensions.world.wham.layouts import FIELDS, LAYOUTS, NOT_DERIVED, PELVIS, REGRESSOR, FileLayout, file_field
 
