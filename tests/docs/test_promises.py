@@ -1,4 +1,4 @@
-"""Each promise of docs/promises.md and the README has a test or a benchmark, and each figure is in a report."""
+"""Each promise and each problem of a page has a test or a benchmark, and each figure is in a report."""
 
 import ast
 import itertools
@@ -16,7 +16,8 @@ from tests.docs.markdown import ROOT, document, tables
 from vibe_extensions.demo import RELEASES
 
 README, PROMISES = (ROOT / "README.md").read_text(), document("promises.md")
-NAMED_TESTS = sorted(set(re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", PROMISES)))
+PROBLEMS = document("problems.md")
+NAMED_TESTS = sorted(set(re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", PROMISES + PROBLEMS)))
 NUMBER = r"(?:\d{1,3}(?:,\d{3})+|\d+(?:\.\d+)?)"
 
 
@@ -36,6 +37,10 @@ def test_every_promise_is_held_by_tests_and_benchmarks_that_exist() -> None:
     for line in PROMISES.partition("## Figures")[0].splitlines():
         if line.startswith("| ") and not line.startswith("| promise"):
             assert "`tests/" in line or "`benchmarks/" in line, line
+    problems = list(tables(PROBLEMS, "problem"))
+    assert len(problems) >= 50
+    for row in problems:
+        assert "tests/" in row["held by"] or (row["held by"] == "not tested" and row["problem"].startswith("**")), row
 
 
 FIGURES = [tuple(row.values()) for text in (PROMISES, README) for row in tables(text, "what")]

@@ -53,8 +53,8 @@ def test_what_people_get_today_is_prepared_and_official_files_that_arrive_cost_t
         settings = settings.replace(old, new)
     (terminal.folder / "luigi.cfg").write_text(settings)
 
-    labels = r"posetrack_data/train/<sequence>\.json, \.\.\. +2 "
-    assert "missing" not in types("pipeline doctor", labels, r"h36m +train joints .* 1 +5")
+    labels, images = r"posetrack_data/train/<sequence>\.json, \.\.\. +2 +593", r"images/train/<sequence>/ +2 +792"
+    assert "missing" not in types("pipeline doctor", labels, images, r"h36m +train joints .* 1 +5")
     types(prepare["posetrack"], r"27 of 63 frames kept \(36 no_keypoints\)", r"extract +posetrack/train +27 rows in")
     types(prepare["h36m"], r"16 of 32 frames kept \(16 not_sampled\)", r"extract +h36m/val +16 rows in")
     types("pipeline plan", r"up to date: 4 splits")

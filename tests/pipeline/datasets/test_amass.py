@@ -133,7 +133,8 @@ def test_both_releases_are_read_and_shapes_are_no_motions(tmp_path: Path) -> Non
     write_motion(tmp_path, "Any Folder/deep/er/run_poses")
     for other in ("ACCAD/s1/shape", "KIT/3/neutral_stagei", "KIT/3/male_stagei"):
         np.savez(tmp_path / f"{other}.npz", betas=np.zeros(16))
-    (tmp_path / "KIT/LICENSE.txt").touch()
+    for other in ("KIT/LICENSE.txt", "KIT/3/jump.mp4"):
+        (tmp_path / other).touch()
     (tmp_path / "ACCAD/s1/._walk_poses.npz").touch()  # a Macintosh leaves such files beside the others
     write_motion(tmp_path.with_name("disk"), "s1/sit_poses")
     (tmp_path / "Linked").symlink_to(tmp_path.with_name("disk"))

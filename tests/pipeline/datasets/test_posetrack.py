@@ -229,6 +229,7 @@ def test_sequences_are_listed_in_order_with_those_that_nobody_annotated(tmp_path
     (tmp_path / "images/val/readme.txt").touch()
     (tmp_path / "posetrack_data/annotations/val/._000002_bonn_test.json").touch()
     (tmp_path / "posetrack_data/annotations/val/000099_mpii_test.json").write_text("unread")
+    assert POSETRACK.splits == ("train", "val"), "nobody has keypoints in test"
     videos = POSETRACK.videos(tmp_path, "val")
     assert [video.name for video in videos] == [
         "000002_bonn_test", "000005_mpii_test", "000010_mpii_test", "000099_mpii_test",
