@@ -25,7 +25,7 @@ ORDER = {  # packages, and the folders and modules of each, from low to high: no
     "cache": "errors crop_policy windows storage format read write verification mixture __init__",
     "pipeline": """
         __init__ errors cli processes accounting skeletons cameras boxes linking files
-        track crops homography smplx plug_ins detect body datasets conversion features api settings recipe
+        track crops homography smplx plug_ins detect grades body datasets conversion features api settings recipe
         commands __main__
     """,
     "vibe_model": """

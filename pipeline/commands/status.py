@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -32,6 +33,8 @@ from pipeline.conversion.committed import (
 )
 from pipeline.errors import PipelineError
 from pipeline.features.plan import is_current, is_untrained, stream_label, weights_of
+from pipeline.files.pixels import sources
+from pipeline.grades import Grade, track_grade
 from pipeline.recipe.overview import stored_bytes
 from pipeline.settings.arguments import cache_option, choose_splits, splits_argument
 
@@ -45,7 +48,7 @@ def _options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--sizes", action="store_true", help="Show bytes and commit times by split and stream")
     help_ = "Exit with 1 if more of a split's videos are rejected, for example 2%%"
     sub.add_argument("--max-rejected", type=_percent, default=100.0, metavar="N%", help=help_)
-    help_ = "Print CSV with one line per video: its state and its frames"
+    help_ = "Print CSV with one line per video: its state, frames and grades"
     sub.add_argument("--csv", action="store_true", help=help_)
     json_option(sub, ", with all videos")
 
@@ -76,7 +79,7 @@ def _run(args: argparse.Namespace) -> int:
     result.problems = [problem for row in result.rows for problem in row["problems"]]
     result.problems += _rejected_beyond(args.max_rejected, rows)
     if args.csv:
-        return result.print(instead=_csv([opened[row["split"]] for row in rows]))
+        return result.print(instead=_csv([opened[row["split"]] for row in rows], result.problems))
     if not result.rows:
         result.line("no split is committed yet")
         result.lines(cache.verify(args.cache, fast=True).notes, IDLE)
@@ -234,24 +237,39 @@ def _split_status(split: cache.Split) -> dict[str, Any]:
     }
 
 
-def _csv(splits: Sequence[cache.Split]) -> str:
-    """A header, and a line for each video: found = kept + dropped by reason, in person-frames."""
+def _csv(splits: Sequence[cache.Split], problems: list[str]) -> str:
+    """A header, and a line for each video: found = kept + dropped by reason, in person-frames; its worst grades."""
     totals = [split.manifest.get("accounting", {}).get("frames", {}) for split in splits]
     reasons = sorted({name for frames in totals for name in frames.get("dropped", {})})
-    lines: list[list[object]] = [["split", "video", "state", "reason", "tracks", "found", "kept", *reasons, "message"]]
+    header = ["split", "video", "state", "reason", "tracks", "found", "kept", *reasons, *Grade._fields, "message"]
+    lines: list[list[object]] = [[*header]]
     for split in splits:
-        harmless = harmless_of(split)
-        for video in split.videos:
+        harmless, grades = harmless_of(split), _worst_grades(split, problems)
+        for number, video in enumerate(split.videos):
             account = video.account
             state, because, message = video_state(account, harmless)
             if state == OTHER_SPLIT:
                 continue
             counts = [account.get(key, "") for key in ("tracks_kept", "found", "kept")]
             counts += [account["dropped"].get(name, 0) if "dropped" in account else "" for name in reasons]
-            lines.append([split.name, video.name, state, because, *counts, message])
+            worst = ["" if math.isnan(x) else f"{round(x, 3):g}" for x in grades.get(number, Grade())]
+            lines.append([split.name, video.name, state, because, *counts, *worst, message])
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([printable(str(cell)) for cell in line] for line in lines)
     return text.getvalue()
+
+
+def _worst_grades(split: cache.Split, problems: list[str]) -> dict[int, Grade]:
+    """Each video's worst grades, by its number. Adds a problem for rows that cannot be read."""
+    worst, raw = dict[int, Grade](), recorded_raw(split)
+    try:
+        for track, number in zip(split.tracks, split.tracks.video.tolist(), strict=True):
+            spec = split.videos[number].source
+            found = track_grade(split, track, sources.parse(Path(raw), spec) if raw and spec else None)
+            worst[number] = worst[number].worse(found) if number in worst else found
+    except (cache.CacheError, OSError) as error:
+        problems.append(f"{split.name}: no grades: {error_text(error)}")
+    return worst
 
 
 def _incomplete_downloads(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:

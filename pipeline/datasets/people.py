@@ -29,6 +29,7 @@ from pipeline.files.pixels.cuts import cuts_of
 from pipeline.files.pixels.frames import MOST_LOST, Video
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import file_digest
+from pipeline.grades import grade
 from pipeline.linking import SECOND, Cleaning, clean, link, split_at_gaps
 from pipeline.skeletons import Bools, Doubles, Ints, Skeleton, convert, joint_names, without_non_finite
 from pipeline.track import CROP_SCALE, Track
@@ -51,6 +52,8 @@ class Rules:
     cleaning: Cleaning | None = None  # for arbitrary clips, with scene cuts; None: only drop frames with few joints
     bridge: bool = False  # add the frames in which a person was missed, with boxes in between
     cuts: bool = True  # link no one across a scene cut
+    max_jitter: float | None = None  # % of the box (`pipeline.grades`); no limit
+    max_limb_spread: float | None = None  # %; no limit
 
 
 @dataclass(frozen=True)
@@ -111,10 +114,22 @@ def people(
                 account.drop_track("track_too_short", n_frames, track.frame_index, track.detected)
                 selection.too_short.append(n_frames)
                 continue
+            if doubt := _doubt(track, rules):
+                account.drop_track(doubt, n_frames, track.frame_index, track.detected)
+                continue
             account.keep_track(n_frames)
             yield track._replace(person=_free_name(f"{name}.", k, taken) if k else name)
     if (longest := max(selection.too_short, default=0)) and not account.tracks_kept:
         account.notes.append(f"the longest stretch of a person has {longest} frames < min_frames {rules.min_frames}")
+
+
+def _doubt(track: _PersonTrack, rules: Rules) -> str:
+    """The reason to drop a track for its grade; "" if there is none."""
+    limits = {"joints_shake": rules.max_jitter, "limbs_vary": rules.max_limb_spread}
+    if not any(limits.values()):
+        return ""
+    found = grade({"frame_index": track.frame_index, "bbox": track.bbox, "kp_2d": track.kp_2d})[1:3]
+    return next((why for (why, most), number in zip(limits.items(), found, strict=True) if most and number > most), "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,19 +46,24 @@ class OwnVideos(ClipDataset):
     face_only: float = 0.4  # stretches with this share of frames that show only face and shoulders are left out
     bridge: bool = False  # add frames in which a person was missed, up to `max_gap` in a row, with boxes in between
     cuts: bool = True  # end all tracks at scene cuts; false: where a sharp key frame passes for one
+    max_jitter: float | None = None  # drop people with a joint that shakes more, in % of their box; unset: none
+    max_limb_spread: float | None = None  # drop people with a limb whose length varies more, in %; unset: none
 
     name: ClassVar[str] = "videos"
     splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
     optional_splits: ClassVar[frozenset[str]] = frozenset({"val", "test"})  # used if a folder or a setting says so
     version: ClassVar[int] = 4  # 4: people are linked by their motion, across a second; boxes without joints are tracks
     page: ClassVar[str] = ""
-    added: ClassVar[tuple[str, ...]] = ("cuts",)
+    added: ClassVar[tuple[str, ...]] = ("cuts", "max_jitter", "max_limb_spread")
 
     def __post_init__(self) -> None:
         if not (self.val >= 0 and self.test >= 0 and self.val + self.test <= 100):
             raise ConfigError(f"videos: val {self.val}, test {self.test}: expected percentages, 100 together at most")
         if self.max_gap is not None and self.max_gap < 0:
             raise ConfigError(f"videos: max_gap is {self.max_gap}; expected 0 or more")
+        for limit in (self.max_jitter, self.max_limb_spread):
+            if limit is not None and not limit > 0:
+                raise ConfigError(f"videos: max_jitter or max_limb_spread is {limit:g}; expected more than 0 %")
         self.cleaning()
 
     def cleaning(self) -> Cleaning:
@@ -84,5 +89,6 @@ class OwnVideos(ClipDataset):
         return "test" if drawn < self.test else "val" if drawn < self.test + self.val else "train"
 
     def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None) -> Sequence[Track]:
-        rules = Rules(self.min_frames, self.max_gap, self.cleaning(), self.bridge, self.cuts)
+        limits = self.max_jitter, self.max_limb_spread
+        rules = Rules(self.min_frames, self.max_gap, self.cleaning(), self.bridge, self.cuts, *limits)
         return clip_tracks(self, raw, split, video, account, rules)

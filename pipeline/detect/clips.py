@@ -24,13 +24,18 @@ v is 2 for a joint of confidence 0.3 or more, else 1. pycocotools reads these fi
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path, PurePath
 from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from cache import fingerprint
 from pipeline.cli.text import command, count, from_here
@@ -218,6 +223,17 @@ def read_info(file: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError):
         return {}
     return info if isinstance(info, dict) else {}
+
+
+def moved_frames(clip: Video) -> NDArray[np.int64] | None:
+    """Frames, ascending, before which the camera moved, by the clip's file of `detect`; None without one."""
+    file = clip.root / KEYPOINTS / f"{clip.path}.json"
+    if read_info(file).get("description") != MADE_BY:
+        return None
+    with file.open("rb") as stream:  # a line for each image; people follow
+        images = itertools.takewhile(lambda line: not line.startswith(b"],"), stream)
+        moved = [re.search(rb'"frame_index": (\d+)', line) for line in images if b'"camera": ' in line]
+    return np.array([int(match[1]) for match in moved if match], np.int64)
 
 
 # ------------------------------------------------------------------------------------------------------------ plan

@@ -197,6 +197,43 @@ def test_what_is_not_kept_is_counted(tmp_path: Path) -> None:
     assert dict(accounts["a.mp4"].dropped) == {"too_few_visible_joints": 25, "face_only": 45}
 
 
+@pytest.mark.parametrize(
+    ("option", "column", "reason"),
+    [("max_jitter", "jitter_2d_percent", "joints_shake"), ("max_limb_spread", "limb_spread_2d_percent", "limbs_vary")],
+)
+def test_a_person_beyond_a_limit_is_counted_drawn_and_graded(
+    option: str, column: str, reason: str, tmp_path: Path, ran: Any
+) -> None:
+    raw, root, other = tmp_path / "raw", tmp_path / "cache", tmp_path / "other"
+    write_clip(raw / "a.mp4")
+    write_clip(raw / "b.mp4")
+    write_alphapose(raw / "keypoints/a.json")
+    write_alphapose(raw / "keypoints/b.json")
+    people = json.loads((raw / "keypoints/b.json").read_text())
+    noise = np.random.default_rng(0).normal(0, 2, (60, 17, 3)) * [1, 1, 0]
+    for person, wrong in zip(people, noise, strict=True):
+        person["keypoints"] = (np.reshape(person["keypoints"], (17, 3)) + wrong).ravel().tolist()
+    (raw / "keypoints/b.json").write_text(json.dumps(people))
+    ran("convert", "videos", "train", "--raw", raw, "--cache", root)
+    assert not reader_parts(datasets.get("videos"), "train", raw, None)["parameters"].keys() & {option}
+    lines = {line["video"]: line for line in csv.DictReader(io.StringIO(ran("status", "--cache", root, "--csv").out))}
+    steady, shaking = (float(lines[name][column]) for name in ("a.mp4", "b.mp4"))
+    assert steady < 0.1 < 3 < shaking
+    assert lines["a.mp4"]["visible_percent"] == "100"
+    assert lines["a.mp4"]["skating_2d_percent_s"] == lines["a.mp4"]["jitter_3d_mm"] == ""  # unknown
+
+    limit = f"videos.{option}={(steady + shaking) / 2}"
+    out = ran("convert", "videos", "train", "--raw", raw, "--cache", other, "--set", limit).out
+    assert f"1 kept of 2, 1 {reason}" in out and f"60 kept of 120, 60 {reason}" in out
+    page = tmp_path / "b.html"
+    out = ran("show", "videos", "train", "--cache", other, "--video", "b.mp4", "--out", page).out
+    assert f"60 detections without a track ({reason})" in out
+    out = ran("show", "videos", "train", "--cache", root, "--video", "a.mp4", "--out", page).out
+    assert "a.mp4/0: 100 % of 12 joints visible; 2D: a joint shakes by 0 % of the box, a limb varies by 0 %" in out
+    refused = ran("convert", "videos", "train", "--raw", raw, "--cache", other, "--set", f"videos.{option}=0", code=2)
+    assert "max_jitter or max_limb_spread is 0; expected more than 0 %" in refused.err
+
+
 def test_status_names_clips_without_a_track_and_why(tmp_path: Path, ran: Any) -> None:
     raw, root = tmp_path / "raw", tmp_path / "cache"
     for name, cut in {"kept": 60, "short": 31, "nobody": 60, "new": 60}.items():

@@ -58,6 +58,7 @@ def test_a_track_s_facts(drawn: Any, tmp_path: Path) -> None:
         "valid": "4 of 6 frames",
         "Crop scale": "1.2",
         "Source": "pictures:f/{:06d}.jpg+0",
+        "Grade": "24 % of 12 joints visible",
         "3D": "no 3D labels",
     }
     assert "rshoulder, lwrist" in section.text

@@ -13,7 +13,7 @@ from pipeline import datasets
 from pipeline.cli.command_line import Command, whole
 from pipeline.cli.console import DOUBT, STAND_IN, err, out, plain, size
 from pipeline.cli.progress import Progress, bar
-from pipeline.cli.text import count
+from pipeline.cli.text import FEW, count, few
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError
 from pipeline.files.raw import is_stand_in
@@ -74,6 +74,9 @@ def _run(args: argparse.Namespace) -> int:
         reasons = ", ".join(shown.untracked.dropped)
         tracks += f" and {count(len(shown.untracked.reasons), 'detection')} without a track ({reasons})"
     out.print(plain(f"{name}: {tracks}{of} in {args.out} ({size(args.out.stat().st_size)})"))
+    graded = [f"  {track.record.name}: {track.grade}" for track in shown.tracks]
+    for line in few(graded, FEW, str(args.out)):
+        out.print(plain(line))
     if shown.stand_in:
         out.print(f"  {STAND_IN} demo data, not the dataset itself")
     return 0

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 import cache
 from cache import Split
+from pipeline import grades
 from pipeline.accounting import Accounting, VideoAccount
 from pipeline.cli.text import command
 from pipeline.conversion.committed import recorded_reader, rejected_videos, video_state
@@ -66,6 +67,7 @@ class ShownTrack:
     visible: tuple[int, int]  # fewest and most visible joints in a frame
     flags: Mapping[str, int]  # has_3d, has_smpl, valid -> number of frames that set it
     notes: tuple[str, ...]
+    grade: grades.Grade
     rows: Mapping[str, Array]  # column -> (n, ...) at the n frames to draw
 
 
@@ -235,7 +237,14 @@ class _RawTracks:
         extra = [column.name for column in declared if column.per == "row"]
         columns = [t.columns | {name: t.extra[name] for name in extra if name in t.extra} for t in tracks]
         return [
-            shown_track(t, track_columns, source=t.frames, notes=account.notes, frames=self._choice.frames)
+            shown_track(
+                t,
+                track_columns,
+                source=t.frames,
+                notes=account.notes,
+                frames=self._choice.frames,
+                grade=grades.grade(t.columns | dict(t.extra), t.fps, t.frames),
+            )
             for t, track_columns in zip(tracks, columns, strict=True)
         ]
 
@@ -321,8 +330,9 @@ def shown_track(
     source: FrameSource | None,
     notes: Sequence[str],
     frames: int,
+    grade: grades.Grade | None = None,
 ) -> ShownTrack:
-    """A track to show, from the cache's columns for all its frames."""
+    """A track to show, from the cache's columns for all its frames. `grade`: None: by these columns."""
     frame_index = columns["frame_index"]
     marked = columns["kp_2d"][..., 2] > 0 if "kp_2d" in columns else np.zeros((len(frame_index), 0), np.bool_)
     visible = marked.sum(axis=1)
@@ -337,6 +347,7 @@ def shown_track(
         visible=(int(visible.min()), int(visible.max())),
         flags={name: int((columns[name] == 1).sum()) for name in FLAGS if name in columns},
         notes=tuple(notes),
+        grade=grades.grade(columns, track.fps, source) if grade is None else grade,
         rows={name: column[chosen] for name, column in columns.items()},
     )
 
@@ -348,4 +359,5 @@ def _cached_track(split: Split, number: int, raw: Path | None, frames: int) -> S
     notes = [str(note) for note in entry.account.get("notes", ())]
     if source is not None and entry.pixels and source.place.exists() and source.digest() != entry.pixels:
         notes.append("the images in the raw folder have changed since conversion")
-    return shown_track(record, columns, source=source, notes=notes, frames=frames)
+    found = grades.track_grade(split, record, source)
+    return shown_track(record, columns, source=source, notes=notes, frames=frames, grade=found)

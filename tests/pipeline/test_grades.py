@@ -1,0 +1,145 @@
+"""Grades of people whose shake, slide and stretched limb are planted."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.files.pixels.frames import Video
+from pipeline.grades import BLAZE_12, BLAZE_JOINTS, Grade, grade
+from pipeline.skeletons import KEYPOINTS_13, convert
+
+T = 400
+BODY = {"nose": (0, 1.6), "lshoulder": (0.2, 1.4), "lelbow": (0.25, 1.1), "lwrist": (0.25, 0.85), "lhip": (0.1, 0.95),
+        "lknee": (0.1, 0.5), "lankle": (0.1, 0.1)}  # fmt: skip
+BODY |= {f"r{name[1:]}": (-x, y) for name, (x, y) in BODY.items() if name != "nose"}
+FRONT = np.array([(*BODY[name], 0) for name in KEYPOINTS_13])  # (13, 3) m, y up, z towards the camera
+AT = {name: i for i, name in enumerate(KEYPOINTS_13)}
+Array = np.ndarray[Any, Any]
+
+
+def person(extra: Array | float = 0) -> Array:
+    """(T, 13, 3) m: somebody who stands, moved by `extra`."""
+    return np.broadcast_to(FRONT, (T, 13, 3)) + extra
+
+
+def flat(joints: Array, side: float = 400, step: int = 1) -> dict[str, Array]:
+    """Columns of these joints in px, in a box of this side, which is 2 m."""
+    kp = np.concatenate([joints[..., :2] * [1, -1] * side / 2 + 500, np.ones((len(joints), 13, 1))], axis=-1)
+    box = np.tile(np.array([500, 500, side, side]), (len(joints), 1))
+    return {"frame_index": np.arange(7, 7 + step * T, step), "bbox": box, "kp_2d": _spin49(kp)}
+
+
+def solid(joints: Array, **more: Array) -> dict[str, Array]:
+    """Columns of these joints in the axes of a camera that stands, about the hips."""
+    hips = joints[:, [AT["lhip"], AT["rhip"]]].mean(axis=1)
+    kp = _spin49(np.concatenate([(joints - hips[:, None]) * [1, -1, 1], np.ones((T, 13, 1))], axis=-1))
+    still = np.tile(np.eye(4), (T, 1, 1))
+    columns = {"frame_index": np.arange(T), "bbox": np.full((T, 4), 400.0), "kp_3d": kp, "has_3d": np.ones(T, bool)}
+    return columns | {"trans": hips * [1, -1, 1], "extrinsics": still, "up": np.array([0, -1, 0])} | more
+
+
+def _spin49(kp: Array) -> Array:
+    return convert(kp, source=KEYPOINTS_13, target="spin49").astype(np.float32)
+
+
+def shaken(size: float) -> Array:
+    return np.random.default_rng(1).normal(0, size, (T, 13, 3))
+
+
+@pytest.mark.parametrize(("side", "step", "fps"), [(400, 1, 25), (400, 2, 60), (90, 1, math.nan)])
+def test_a_planted_shake_is_found_with_its_size_in_any_resolution_and_rate(side: float, step: int, fps: float) -> None:
+    walk = np.linspace([0, 0, 0], [9, 0, 0], T)[:, None]
+    found = grade(flat(person(shaken(0.02) + walk), side, step), fps)  # 2 cm of a box of 2 m
+    assert found.jitter_2d_percent == pytest.approx(1, rel=0.15)
+    assert found.visible_percent == 100
+
+
+def test_one_shaking_joint_is_enough_in_3d_and_in_a_stream_of_joints() -> None:
+    joints = person(shaken(0.03) * (np.arange(13) == AT["lwrist"])[:, None])
+    assert grade(solid(joints)).jitter_3d_mm == pytest.approx(30, rel=0.1)
+    blaze = np.zeros((T, 33, 4))
+    blaze[:, BLAZE_12] = np.concatenate([joints[:, 1:], np.full((T, 12, 1), 0.9)], axis=-1)
+    columns = flat(person()) | {BLAZE_JOINTS: blaze.reshape(T, 132)}
+    assert grade(columns).jitter_3d_mm == pytest.approx(30, rel=0.1)
+    blaze[..., 3] = 0.1  # not seen
+    assert math.isnan(grade(columns | {BLAZE_JOINTS: blaze}).jitter_3d_mm)
+
+
+def test_fast_smooth_motion_and_gaps_are_no_shake() -> None:
+    wave = np.zeros((T, 13, 3))
+    wave[:, AT["lwrist"], 1] = 0.3 * np.sin(2 * np.pi * 1.5 * np.arange(T) / 30)  # 0.6 m, 1.5 times a second
+    columns = flat(person(wave))
+    assert grade(columns, 30).jitter_2d_percent < 0.2
+    columns["frame_index"] = columns["frame_index"] + 50 * (np.arange(T) // 20)
+    columns["kp_2d"][..., 0] += 40 * (np.arange(T) // 20 % 2)[:, None]  # elsewhere after each gap
+    assert grade(columns, 30).jitter_2d_percent < 0.2
+
+
+@pytest.mark.parametrize("factor", [1.1, 1.5])
+def test_a_limb_that_is_longer_in_half_of_the_frames_is_found_with_its_size(factor: float) -> None:
+    longer = np.zeros((T, 13, 3))
+    longer[::2, AT["rankle"]] = (factor - 1) * (FRONT[AT["rankle"]] - FRONT[AT["rknee"]])
+    expected = pytest.approx(100 * (factor - 1) / (factor + 1), rel=1e-3)  # of two lengths 1 and f
+    found = grade(flat(person(longer)) | solid(person(longer)))
+    assert (found.limb_spread_2d_percent, found.limb_spread_3d_percent) == (expected, expected)
+    assert grade(flat(person()) | solid(person())).limb_spread_3d_percent == pytest.approx(0, abs=1e-3)
+
+
+def walk(slide: float) -> Array:
+    """(T, 13, 3): steps of 0.5 s at 30 frames a second, the standing foot sliding at so many m/s."""
+    t = np.arange(T) / 30
+    joints = np.array(person())
+    for foot, phase in (("lankle", 0), ("rankle", 0.5)):
+        cycles, swing = np.floor(t + phase), np.clip((t + phase) % 1 * 2 - 1, 0, 1)
+        joints[:, AT[foot], 0] += cycles + swing - phase + slide * t
+        joints[:, AT[foot], 1] += 0.25 * np.sin(np.pi * swing)
+    joints[:, [i for i in AT.values() if i not in (AT["lankle"], AT["rankle"])], 0] += (1 + slide) * t[:, None]
+    return joints
+
+
+def clip(raw: Path, moved: tuple[int, ...] = ()) -> Video:
+    """A clip's name, with a file of `detect` by which the camera moved in these frames."""
+    images = [{"id": t + 1, "frame_index": t} | ({"camera": [1.0] * 8} if t in moved else {}) for t in range(T + 7)]
+    (raw / "keypoints").mkdir(exist_ok=True)
+    lines = ",\n".join(map(json.dumps, images))
+    first = '{"info": {"description": "python -m pipeline detect"},\n"images": [\n'
+    (raw / "keypoints/a.mp4.json").write_text(f'{first}{lines}\n],\n"annotations": []}}')
+    return Video(raw, "a.mp4")
+
+
+@pytest.mark.parametrize("speed", [0, 0.1, 0.4])
+def test_a_planted_slide_is_found_with_its_speed(speed: float, tmp_path: Path) -> None:
+    slide = person(np.linspace([0, 0, 0], [speed * T / 30, 0, 0], T)[:, None])
+    for joints in (slide, walk(speed)):
+        found = grade(flat(joints) | solid(joints), 30, clip(tmp_path))
+        assert found.skating_3d_cm_s == pytest.approx(100 * speed, rel=0.03, abs=0.5)
+        assert grade(flat(joints), 30, clip(tmp_path)).skating_2d_percent_s == pytest.approx(
+            50 * speed, rel=0.03, abs=0.3
+        )
+
+
+def test_feet_are_graded_only_while_the_camera_stands(tmp_path: Path) -> None:
+    columns = flat(walk(0.4))
+    columns["kp_2d"][200:, :, 0] += 30 * np.arange(200)[:, None]  # the camera turns
+    turns = clip(tmp_path, tuple(range(207, 407)))
+    assert grade(columns, 30, turns).skating_2d_percent_s == pytest.approx(20, rel=0.03)
+    assert math.isnan(grade(columns, 30, clip(tmp_path, tuple(range(0, 407, 3)))).skating_2d_percent_s)
+    assert math.isnan(grade(columns, 30, Video(tmp_path, "b.mp4")).skating_2d_percent_s)  # by another detector
+    assert math.isnan(grade(columns, math.nan, turns).skating_2d_percent_s)
+    moving = np.tile(np.eye(4), (T, 1, 1)) + np.arange(T)[:, None, None] * 0.01
+    unknown = np.full((T, 4, 4), np.nan)
+    for more in ({"extrinsics": moving}, {"extrinsics": unknown}, {"up": np.full((T, 3), np.nan)}):
+        assert math.isnan(grade(solid(walk(0.4), **more), 30).skating_3d_cm_s)
+
+
+def test_a_track_without_joints_has_no_grade_and_a_hidden_joint_counts() -> None:
+    columns = flat(person())
+    columns["kp_2d"][::2, :, 2] *= (np.arange(49) != 7).astype(np.float32)  # OpenPose's; another has the wrist
+    assert grade(columns).visible_percent == 100
+    columns["kp_2d"][:, :, 2] = 0
+    assert grade(columns) == pytest.approx(Grade(), nan_ok=True)
+    assert str(grade(columns)) == "no joints"
