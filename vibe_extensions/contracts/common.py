@@ -1,4 +1,13 @@
-"""Checks shared by the stream and detector contracts: names, versions, identities, a second process."""
+"""Contracts: pytest classes in the modules beside this one. Subclass one in a test file and override its fixtures:
+
+    class TestMine(StreamContract):
+        @pytest.fixture
+        def stream(self) -> Stream:
+            return MyStream()
+
+A test fails with the list of broken promises. The functions behind them return this list: `reader_problems`, ...
+Fixtures that a docstring names must be defined; others have a default. This module has what they share.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +17,15 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
+
 T = TypeVar("T")
+
+
+def fail_on(problems: list[str]) -> None:
+    """Fail the test with one line for each broken promise."""
+    if problems:
+        pytest.fail("\n".join(problems), pytrace=False)
 
 
 def declaration_problems(plug_in: Any, named_by: str, but: str = "") -> Iterator[str]:

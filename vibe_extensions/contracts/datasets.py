@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+import pytest
 
 import cache
 from pipeline.accounting import VideoAccount
@@ -24,13 +25,30 @@ from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import FrameSource, Pictures
 from pipeline.files.raw import RawVideo
 from pipeline.track import Track
-from vibe_extensions.contracts.common import number_problems
+from vibe_extensions.contracts.common import fail_on, number_problems
 from vibe_extensions.contracts.labels import LabelMistakes, track_problems
 
 if TYPE_CHECKING:
     from pipeline.body import Body
 
 _RECORDED: Final[list[set[str]]] = []  # paths that were opened, for each listener
+
+
+class DatasetContract:
+    """Tests of a dataset's reader (`reader_problems`): fixtures `dataset` and `raw`, its raw folder."""
+
+    @pytest.fixture
+    def split(self, dataset: Dataset) -> str:
+        """Name of the split to read; parametrize the class by `split` to read several (default: the first)."""
+        return dataset.splits[0]
+
+    @pytest.fixture
+    def body(self) -> Body | None:
+        """Body model to check `pose`; required for datasets with `uses_body` (default: none)."""
+        return None
+
+    def test_reader_keeps_its_promises(self, dataset: Dataset, raw: Path, split: str, body: Body | None) -> None:
+        fail_on(reader_problems(dataset, raw, split, body))
 
 
 def reader_problems(dataset: Dataset, raw: Path, split: str, body: Body | None = None) -> list[str]:

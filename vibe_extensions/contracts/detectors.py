@@ -9,14 +9,34 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
+import pytest
 
 from pipeline.detect import Detector, People, flaw
 from pipeline.files.pixels.frames import Image
 from pipeline.plug_ins import demo_data
-from vibe_extensions.contracts.common import declaration_problems, number_problems, run_in_new_process
+from vibe_extensions.contracts.common import declaration_problems, fail_on, number_problems, run_in_new_process
 
 NEAR: Final = 0.5  # fraction of the image's longer side; points farther outside are invalid
 SAME: Final = 0.01  # px and confidences; larger differences are not rounding
+
+
+class DetectorContract:
+    """Tests of a detector (`detector_problems`): fixture `detector`, with the options to test."""
+
+    @pytest.fixture
+    def images(self) -> Sequence[Image] | None:
+        """Images with people to detect, (H, W, 3) uint8 RGB (default: demo images, with no detection required)."""
+        return None
+
+    @pytest.fixture
+    def another_process(self) -> bool:
+        """Whether to repeat the test in a second process, which must be able to import the module (default: yes)."""
+        return True
+
+    def test_detector_keeps_its_promises(
+        self, detector: Detector, images: Sequence[Image] | None, another_process: bool
+    ) -> None:
+        fail_on(detector_problems(detector, images, another_process=another_process))
 
 
 def detector_problems(

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vibe_extensions.contracts.common import fail_on
 from vibe_model import models, runs
 from vibe_model.checkpoints import load_body
 from vibe_model.networks.video_model import CAMERA_SIZE, SHAPE_SIZE, Estimate, VideoModel
@@ -24,6 +25,16 @@ STEPS: Final = 2
 LENGTHS: Final = (1, 3, 8)  # frames per window
 N_VERTICES: Final = 6890  # of SMPL
 TOLERANCE: Final = 1e-4  # of a network's outputs: rounding depends on the batch size
+
+
+class ModelContract:
+    """Tests of a model (`model_problems`): fixture `config`.
+
+    Its value is a small configuration whose `cache` holds its training splits, for example of demo data.
+    """
+
+    def test_model_keeps_its_promises(self, config: VideoConfig) -> None:
+        fail_on(model_problems(config))
 
 
 def model_problems(config: VideoConfig) -> list[str]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import PipelineError
 from pipeline.skeletons import JOINTS
+from vibe_extensions.contracts.common import fail_on
 from vibe_model.evaluation.protocols import LEFT_OUT, Labels, Protocol
 from vibe_model.metrics import METRICS, Metric
 
@@ -24,6 +25,13 @@ _FRAMES: Final = 12
 _SHAPES: Final = {"vertices": 50, "vertices at rest": 50, "keypoints": 49}
 _NEAR_ZERO: Final = 1e-6  # mm or %
 _LEAST_RIGHT: Final = 95.0  # %, of a perfect prediction (AUC's threshold of 0 counts no joint)
+
+
+class ProtocolContract:
+    """Tests of an evaluation protocol (`protocol_problems`): fixture `protocol`."""
+
+    def test_protocol_keeps_its_promises(self, protocol: Protocol) -> None:
+        fail_on(protocol_problems(protocol))
 
 
 def protocol_problems(protocol: Protocol) -> list[str]:

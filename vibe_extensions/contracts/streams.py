@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any, ClassVar, Final
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from cache import COLUMNS
@@ -17,13 +18,30 @@ from cache.crop_policy import Jitter
 from pipeline.features.computing import different
 from pipeline.features.inputs import label_batch
 from pipeline.features.streams.base import ROW_RATE, Labels, Machine, Stream
-from vibe_extensions.contracts.common import declaration_problems, run_in_new_process
+from vibe_extensions.contracts.common import declaration_problems, fail_on, run_in_new_process
 
 N: Final = 9  # rows to compute
 DTYPES: Final = ("float16", "float32")
 
 Rows = list[Any]  # one array per row, or None
 Compute = Callable[[Sequence[int]], Rows]
+
+
+class StreamContract:
+    """Tests of a stream (`stream_problems`): fixture `stream`, with the options to test."""
+
+    @pytest.fixture
+    def labels(self) -> Labels | None:
+        """Nine rows of the columns that the stream reads (default: random rows)."""
+        return None
+
+    @pytest.fixture
+    def another_process(self) -> bool:
+        """Whether to repeat the test in a second process, which must be able to import the module (default: yes)."""
+        return True
+
+    def test_stream_keeps_its_promises(self, stream: Stream, labels: Labels | None, another_process: bool) -> None:
+        fail_on(stream_problems(stream, labels, another_process=another_process))
 
 
 def stream_problems(stream: Stream, labels: Labels | None = None, *, another_process: bool = True) -> list[str]:
