@@ -20,8 +20,7 @@ COMMANDS: Final[Mapping[str, CommandEntry]] = {
         "Evaluate a checkpoint on splits of the cache by all protocols, beside published figures.",
     ),
     "train": CommandEntry(
-        "tasks.commands.train",
-        "Train on the cache by luigi.cfg; under torchrun, several processes train as one.",
+        "tasks.commands.train", "Train on the cache by luigi.cfg; under torchrun, several processes train as one."
     ),
 }
 

@@ -11,14 +11,7 @@ if TYPE_CHECKING:
     from vibe_model.vibe.config import TrainConfig
     from vibe_model.vibe.networks import VIBE, MotionDiscriminator
 
-__all__ = [
-    "VIBE",
-    "LoadReport",
-    "MotionDiscriminator",
-    "Tracks",
-    "TrainConfig",
-    "load_published",
-]
+__all__ = ["VIBE", "LoadReport", "MotionDiscriminator", "Tracks", "TrainConfig", "load_published"]
 
 _HOMES: Final = {
     "VIBE": "vibe_model.vibe.networks",

@@ -21,12 +21,7 @@ from pipeline.conversion.plan import ConversionPlan, committed_split, compare
 from pipeline.detect.clips import EXTENSIONS, KEYPOINTS, DetectionPlan, unlabelled_clips
 from pipeline.errors import PipelineError
 from pipeline.features.inputs import COMPARED, has_current_keys
-from pipeline.features.plan import (
-    CHANGED,
-    MissingRows,
-    compare_stream,
-    missing_rows,
-)
+from pipeline.features.plan import CHANGED, MissingRows, compare_stream, missing_rows
 from pipeline.features.spec import StreamSpec
 from pipeline.files.pixels import sources
 from pipeline.files.raw import changes

@@ -27,15 +27,7 @@ from pipeline.features.spec import StreamSpec
 from pipeline.plug_ins import demo_data
 from pipeline.processes import Dask, cores
 from pipeline.settings.file import BY_SET, LUIGI, NO_FILE, Section, SettingsFile
-from pipeline.settings.schema import (
-    TYPES,
-    ConvertSettings,
-    DataSettings,
-    DetectSettings,
-    Embedded,
-    Features,
-    Paths,
-)
+from pipeline.settings.schema import TYPES, ConvertSettings, DataSettings, DetectSettings, Embedded, Features, Paths
 
 T = TypeVar("T")
 

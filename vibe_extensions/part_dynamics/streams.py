@@ -143,12 +143,7 @@ def _checkpoint(weights: EmbeddingWeights, content: str) -> dict[str, Any]:  # n
 
 
 # How flow is computed and fitted. Part of the identity, since these were once options.
-METHOD: Final = {
-    "flow": "dis",
-    "fit": "robust",
-    "finest_scale": homography.FINEST_SCALE,
-    "rounds": homography.ROUNDS,
-}
+METHOD: Final = {"flow": "dis", "fit": "robust", "finest_scale": homography.FINEST_SCALE, "rounds": homography.ROUNDS}
 
 
 @dataclass(frozen=True, kw_only=True)

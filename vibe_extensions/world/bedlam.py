@@ -75,9 +75,7 @@ INTRINSICS: Final = cache.ExtraColumn(  # not mirrored, like boxes and a track's
 )
 SHARED: Final = JOINTS["smpl"][:22]  # joints of SMPL and of SMPL-X
 PICTURES: Final = ReleasePart(
-    "sequences' images",
-    tuple(str(Path(f, "<scene>/png/seq_<000000>")) + "/" for f in IMAGES),
-    "<scene>_png.tar",
+    "sequences' images", tuple(str(Path(f, "<scene>/png/seq_<000000>")) + "/" for f in IMAGES), "<scene>_png.tar"
 )
 SMPLX: Final = "SMPL-X bodies, whose parameters differ from SMPL's: in smplx_pose, smplx_betas and smplx_trans"
 

@@ -126,9 +126,7 @@ _OF_VIBE: Final = {
     name: METRICS[name] for name in ("pa_mpjpe", "mpjpe", "pve", "accel", "accel_error", "pck", "auc", "pck_2d")
 }
 DEFAULT: Final = Protocol(
-    name="default",
-    meaning="Every frame that is valid, labelled and has features counts once.",
-    metrics=_OF_VIBE,
+    name="default", meaning="Every frame that is valid, labelled and has features counts once.", metrics=_OF_VIBE
 )
 # Of epochs, for splits without 3D labels.
 VALIDATION_2D: Final = replace(DEFAULT, metrics={"error_2d": SCORES["error_2d"], "pck_2d": METRICS["pck_2d"]})

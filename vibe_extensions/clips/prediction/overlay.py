@@ -160,12 +160,7 @@ def project_body(record: Any, verts: Floats) -> SeenBody:
 
 
 def write_overlay(
-    file: Path,
-    source: FrameSource,
-    bodies: PredictedBodies,
-    generator: VideoModel,
-    *,
-    text: str = "",
+    file: Path, source: FrameSource, bodies: PredictedBodies, generator: VideoModel, *, text: str = ""
 ) -> tuple[Path, int]:
     """Write all the source's frames with bodies drawn over them. Returns the file and its number of frames.
 

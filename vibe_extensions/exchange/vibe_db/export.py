@@ -39,15 +39,7 @@ from vibe_extensions.exchange.rows import (
     spans,
 )
 from vibe_extensions.exchange.vibe_db.joblib_files import Blocks, write_joblib
-from vibe_extensions.exchange.vibe_db.layouts import (
-    FIELDS,
-    NAMED,
-    PICTURE,
-    Layout,
-    layout_of,
-    names_of,
-    usual_name,
-)
+from vibe_extensions.exchange.vibe_db.layouts import FIELDS, NAMED, PICTURE, Layout, layout_of, names_of, usual_name
 
 Array = NDArray[Any]
 
