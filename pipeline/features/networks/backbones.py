@@ -8,19 +8,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision import models
-from torchvision.models import ResNet50_Weights, resnet50
 from torchvision.models.resnet import Bottleneck, ResNet
 
 from pipeline.cli.console import err, plain
+from pipeline.crops import CROP_SIZE
 from pipeline.errors import ConfigError, MissingAssets, PipelineError, did_you_mean
 from pipeline.features.networks.base import IMAGENET_MEAN, IMAGENET_STD, Loaded, Normalisation
-from pipeline.features.weights import DATA_TERMS, NetworkWeights, WeightsSpec
+from pipeline.features.weights import DATA_TERMS, FILES, NetworkWeights, WeightsSpec
 from pipeline.files.formats.checkpoints import load_checkpoint, not_a_checkpoint
 
 N = TypeVar("N", bound=nn.Module)
@@ -32,55 +32,20 @@ HUB: Final = "https://huggingface.co"  # of timm's weights
 
 
 def load(spec: WeightsSpec) -> tuple[ResNet, dict[str, Any]]:
-    """Load the network in fp32 without its classifier, and its provenance.
+    """Load the ResNet-50 in fp32 without its classifier, and its provenance.
 
     Raises MissingAssets for a missing file or download, RawDataError for other tensors than a ResNet-50's, ConfigError
     for an unknown torchvision name.
     """
-    network = _network_of(spec)
-    network.fc = nn.Identity()
-    provenance: dict[str, Any] = {
-        "weights": spec.identity(),
-        **(_library_terms(_published(spec)) if spec.kind == "torchvision" else spec.terms()),
-        "sha256": tensor_digest(network),
-        "stand_in": spec.stand_in,
-        "network": "torchvision ResNet-50, global average pool",
-    }
-    return network.eval().requires_grad_(False), provenance
-
-
-def _network_of(spec: WeightsSpec) -> ResNet:
-    if spec.kind == "untrained":
-        with torch.random.fork_rng(devices=[]):  # keep the caller's random state
-            torch.manual_seed(int(spec.argument))
-            return resnet50(weights=None)
-    if spec.kind == "torchvision":
-        weights = _published(spec)
-        return _fetch(spec, weights, lambda: resnet50(weights=weights))
-    file = spec.file()
-    checkpoint = load_checkpoint(file)
-    state = checkpoint.get("model") if spec.kind == "spin" else checkpoint
-    if not isinstance(state, dict):
-        found = f"keys {sorted(checkpoint)[:5]}"
-        raise not_a_checkpoint(file, "model", "SPIN's checkpoint, a dict with `model`", found)
-    network = resnet50(weights=None)
-    network.fc = nn.Identity()
-    fill(network, file, state, of="ResNet-50", ignored=("fc.", *REGRESSOR) if spec.kind == "spin" else ("fc.",))
-    return network
+    built = Named("torchvision", "resnet50", (CROP_SIZE, CROP_SIZE)).build(spec, of="ResNet-50")
+    provenance = _provenance(built, spec, "torchvision ResNet-50, global average pool")
+    return cast("ResNet", built.network), provenance
 
 
 def _library_terms(weights: Any) -> dict[str, str]:
     """`WeightsSpec.terms` of torchvision's weights, which state a licence unless it is torchvision's own."""
     licence = weights.meta.get("license") or f"BSD-3-Clause, {DATA_TERMS}"
     return {"licence": licence, "source": weights.url}
-
-
-def _published(spec: WeightsSpec) -> Any:
-    try:
-        return ResNet50_Weights[spec.argument]
-    except KeyError as error:
-        close = did_you_mean(spec.argument, ResNet50_Weights.__members__).rstrip(";")
-        raise ConfigError(f"weights {spec}: torchvision's ResNet-50 has no weights of this name{close}") from error
 
 
 def _fetch(spec: WeightsSpec, weights: Any, build: Callable[[], N]) -> N:
@@ -170,6 +135,17 @@ class _Built:
     terms: Mapping[str, str] = field(default_factory=dict)  # their `WeightsSpec.terms`
 
 
+def _provenance(built: _Built, weights: WeightsSpec, network: str) -> dict[str, Any]:
+    return {
+        "weights": weights.identity(),
+        **({"pretrained": built.pretrained} if built.pretrained and weights.kind == "pretrained" else {}),
+        **(built.terms or weights.terms()),
+        "sha256": tensor_digest(built.network),
+        "stand_in": weights.stand_in,
+        "network": network,
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class Named:
     """A network of a library, for crops of `region` (height, width) px."""
@@ -204,29 +180,34 @@ class Named:
         Raises ConfigError for an unknown network or weights, for unsupported crops, and if timm is not installed;
         MissingAssets for a missing file or download; RawDataError for a checkpoint of another network.
         """
-        dim, file = self.dim(), weights.file() if weights.kind == "file" else None
-        state = None if file is None else load_checkpoint(file)
-        with torch.random.fork_rng(devices=[]):  # keep the caller's random state
-            torch.manual_seed(int(weights.argument) if weights.stand_in else 0)
-            built = self._built(weights if weights.kind == "pretrained" else None)
-        if file is not None and state is not None:
-            ignored = tuple(f"{module}." for module in built.classifier)
-            fill(built.network, file, state.get("state_dict", state), of=str(self), ignored=ignored)
-        provenance: dict[str, Any] = {
-            "weights": weights.identity(),
-            **({"pretrained": built.pretrained} if built.pretrained else {}),
-            **(built.terms or weights.terms()),
-            "sha256": tensor_digest(built.network),
-            "stand_in": weights.stand_in,
-            "network": str(self),
+        dim, built = self.dim(), self.build(weights, of=str(self))
+        provenance = {
+            **_provenance(built, weights, str(self)),
             "layer": built.layer,
             "normalisation": {"mean": list(built.mean), "std": list(built.std)},
             "library": f"{self.library} {version(self.library)}",
         }
         normalisation = Normalisation(self.region[1], built.mean, built.std)
-        return Loaded(built.network.eval().requires_grad_(False), provenance, self.region, normalisation, dim)
+        return Loaded(built.network, provenance, self.region, normalisation, dim)
 
-    def _built(self, pretrained: NetworkWeights | None) -> _Built:
+    def build(self, weights: WeightsSpec, *, of: str) -> _Built:
+        """The network with its weights, for evaluation. of: its name for a checkpoint's errors. Raises as `load`."""
+        file = weights.file() if weights.kind in FILES else None
+        state = None if file is None else load_checkpoint(file)
+        with torch.random.fork_rng(devices=[]):  # keep the caller's random state
+            torch.manual_seed(int(weights.argument) if weights.stand_in else 0)
+            built = self._built(weights if weights.kind in ("pretrained", "torchvision") else None)
+        if file is not None and state is not None:
+            tensors = state.get("model") if weights.kind == "spin" else state.get("state_dict", state)
+            if not isinstance(tensors, dict):
+                found = f"keys {sorted(state)[:5]}"
+                raise not_a_checkpoint(file, "model", "SPIN's checkpoint, a dict with `model`", found)
+            ignored = tuple(f"{module}." for module in built.classifier) + (REGRESSOR if weights.kind == "spin" else ())
+            fill(built.network, file, tensors, of=of, ignored=ignored)
+        built.network.eval().requires_grad_(False)
+        return built
+
+    def _built(self, pretrained: WeightsSpec | None) -> _Built:
         try:
             return _timm(self, pretrained) if self.library == "timm" else _torchvision(self, pretrained)
         except (PipelineError, NotImplementedError):
@@ -236,7 +217,7 @@ class Named:
             raise ConfigError(f"{self} cannot be made{with_weights}: {error}") from error
 
 
-def _torchvision(named: Named, pretrained: NetworkWeights | None) -> _Built:
+def _torchvision(named: Named, pretrained: WeightsSpec | None) -> _Built:
     """Up to the input of the last linear layer, which is the classifier."""
     networks = [name for name in models.list_models(module=models) if name not in RESCALING]
     if named.name not in networks:
@@ -249,7 +230,8 @@ def _torchvision(named: Named, pretrained: NetworkWeights | None) -> _Built:
         of_network = models.get_model_weights(named.name)
         names = [*of_network.__members__, "DEFAULT"]
         if (pretrained.argument or "DEFAULT") not in names:
-            raise ConfigError(f"{named} has no weights {pretrained.argument!r}; it has {', '.join(names)}")
+            has = f"no weights {pretrained.argument!r}{did_you_mean(pretrained.argument, names)} it has"
+            raise ConfigError(f"weights {pretrained}: {named} has {has} {', '.join(names)}")
         weights = of_network[pretrained.argument or "DEFAULT"]
 
     def build() -> nn.Module:
@@ -267,7 +249,7 @@ def _torchvision(named: Named, pretrained: NetworkWeights | None) -> _Built:
     return _Built(network, f"input of {linear[-1]}", (linear[-1],), mean, std, weights.name if weights else "", terms)
 
 
-def _timm(named: Named, pretrained: NetworkWeights | None) -> _Built:
+def _timm(named: Named, pretrained: WeightsSpec | None) -> _Built:
     """Pooled, without the classifier (`num_classes=0`)."""
     try:
         import timm

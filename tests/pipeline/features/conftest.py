@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from torchvision.models import resnet50
 from torchvision.models.resnet import Bottleneck, ResNet
 
 import cache
@@ -46,9 +45,9 @@ def write_split(
         writer.commit({"stand_in": True})
 
 
-def make_small(weights: Any = None) -> ResNet:
+def make_small() -> ResNet:
     """All that a ResNet-50 is made of, in a twentieth of the time: five blocks, a quarter as wide, 2048 features."""
-    return resnet50(weights=weights) if weights else ResNet(Bottleneck, [2, 1, 1, 1], width_per_group=16)
+    return ResNet(Bottleneck, [2, 1, 1, 1], width_per_group=16)
 
 
 @pytest.fixture(scope="session")
@@ -71,6 +70,13 @@ def small_resnet() -> Callable[[], ResNet]:
 @pytest.fixture
 def small_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Networks that are loaded are small ones, and standardised over few crops."""
-    monkeypatch.setattr(backbones, "resnet50", make_small)
+    usual = backbones.models.get_model
+
+    def get_model(name: str, **options: Any) -> torch.nn.Module:
+        is_small = name == "resnet50" and not options.get("weights")
+        network: torch.nn.Module = make_small() if is_small else usual(name, **options)
+        return network
+
+    monkeypatch.setattr(backbones.models, "get_model", get_model)
     monkeypatch.setattr(networks, "CALIBRATION_CROPS", 4)
     monkeypatch.setattr(networks, "BATCH_SIZE", 4)
