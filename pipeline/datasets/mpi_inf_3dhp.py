@@ -95,7 +95,7 @@ class MpiInf3dhp(Dataset):
         ),
         ReleasePart(
             "SMPL fits",
-            FITS,
+            ("MPI-INF-3DHP_{SMPL_NeuralAnnot,joint_3d,camera_1k}.json",),
             "the three files of MPI-INF-3DHP, of github.com/mks0601/NeuralAnnot_RELEASE",
             ("train",),
             known=3,

@@ -62,7 +62,8 @@ def reading(
         raise
     except Exception as error:
         own = type(error) in (ValueError, JSONDecodeError)
-        problem = str(error) if own else f"{type(error).__name__}: {error}"
+        missing = isinstance(error, FileNotFoundError)
+        problem = "no such file" if missing else str(error) if own else f"{type(error).__name__}: {error}"
         raise RawDataError(file, key, expected, problem[:300], do, reason=reason) from error
 
 

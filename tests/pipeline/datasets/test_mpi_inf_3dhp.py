@@ -372,7 +372,8 @@ def test_fits_of_a_wrong_camera_unit_or_frame_are_refused_by_name(raw: Path, cha
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
-        ("joint_3d", None, "joint_3d.json"),
+        ("joint_3d", None, "joint_3d.json: expected a file, found no such file. Put it back."),
+        ("camera_1k", None, "camera_1k.json: expected JSON, found no such file. Put NeuralAnnot's three files"),
         ("joint_3d", '{"1": {"1": {"0": ' + "[" * 1_000_000 + "}}}", "RecursionError"),
         ("joint_3d", '{"1": ' * 1_000_000, "found other lists"),
         ("SMPL_NeuralAnnot", '{"1": {"1": {"0": {"pose": [1]}}}}', "KeyError: 'shape'"),
