@@ -48,7 +48,7 @@ class Grade(NamedTuple):
     def __str__(self) -> str:
         """
         >>> str(Grade(91.4, limb_spread_2d_percent=12.3))
-        '91 % of 12 joints visible; 2D: a limb varies by 12 % (with foreshortening)'
+        "91 % of 12 joints visible; 2D: the worst limb's length varies by 12 % (with foreshortening)"
         """
         texts = [text.format(round(x, 3)) if not math.isnan(x) else "" for text, x in zip(_TEXTS, self, strict=True)]
         parts = (("", texts[:1]), ("2D: ", texts[1:4]), ("3D: ", texts[4:]))
@@ -61,11 +61,11 @@ class Grade(NamedTuple):
 
 _TEXTS: Final = (
     "{:.0f} % of 12 joints visible",
-    "a joint shakes by {:.2g} % of the box",
-    "a limb varies by {:.2g} % (with foreshortening)",
+    "the worst joint shakes by {:.2g} % of the box",
+    "the worst limb's length varies by {:.2g} % (with foreshortening)",
     "feet slide by {:.2g} % of the box a second",
-    "a joint shakes by {:.2g} mm",
-    "a limb varies by {:.2g} %",
+    "the worst joint shakes by {:.2g} mm",
+    "the worst limb's length varies by {:.2g} %",
     "feet slide by {:.2g} cm a second",
 )
 

@@ -229,7 +229,7 @@ def test_a_person_beyond_a_limit_is_counted_drawn_and_graded(
     out = ran("show", "videos", "train", "--cache", other, "--video", "b.mp4", "--out", page).out
     assert f"60 detections without a track ({reason})" in out
     out = ran("show", "videos", "train", "--cache", root, "--video", "a.mp4", "--out", page).out
-    assert "a.mp4/0: 100 % of 12 joints visible; 2D: a joint shakes by 0 % of the box, a limb varies by 0 %" in out
+    assert "  a.mp4/0: 100 % of 12 joints visible; 2D: the worst joint shakes by 0 % of the box, the worst limb" in out
     refused = ran("convert", "videos", "train", "--raw", raw, "--cache", other, "--set", f"videos.{option}=0", code=2)
     assert "max_jitter or max_limb_spread is 0; expected more than 0 %" in refused.err
 
