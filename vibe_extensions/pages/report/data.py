@@ -40,42 +40,33 @@ FRAMES: Final = 3  # per track
 MOST_CLIPS: Final = 30  # of the user's own clips, to list; and their tracks
 DRAWN_CLIPS: Final = 6  # of them, to draw a track of
 
-# Terms of each dataset, and the work to cite (in full: docs/licences.md).
-YOUTUBE: Final = "the videos are their owners'"
+# Terms of the datasets, by default after registration, and the work to cite (in full: docs/licences.md).
 REGISTERED: Final = "for research, after registration"
-RELEASES: Final[Mapping[str, tuple[str, str]]] = {
-    "penn_action": ("none stated", "Zhang, Zhu, Derpanis: From Actemes to Action, ICCV 2013"),
-    "posetrack": (
-        REGISTERED,
-        "Andriluka et al.: PoseTrack: A Benchmark for Human Pose Estimation and Tracking, CVPR 2018",
-    ),
-    "insta_variety": (YOUTUBE, "Kanazawa, Zhang, Felsen, Malik: Learning 3D Human Dynamics from Video, CVPR 2019"),
-    "kinetics": (YOUTUBE, "Kay et al.: The Kinetics Human Action Video Dataset, arXiv:1705.06950, 2017"),
-    "mpi_inf_3dhp": (
-        REGISTERED,
-        "Mehta et al.: Monocular 3D Human Pose Estimation in the Wild Using Improved CNN Supervision, 3DV 2017",
-    ),
-    "h36m": (
-        "for research, after registration and a signed licence",
-        "Ionescu, Papava, Olaru, Sminchisescu: Human3.6M, TPAMI 36(7), 2014",
-    ),
-    "3dpw": (
-        REGISTERED,
-        "von Marcard et al.: Recovering Accurate 3D Human Pose in the Wild Using IMUs and a Moving Camera, ECCV 2018",
-    ),
-    "emdb": (
-        REGISTERED,
-        "Kaufmann et al.: EMDB: The Electromagnetic Database of Global 3D Human Pose and Shape in the Wild, ICCV 2023",
-    ),
-    "bedlam": (
-        REGISTERED,
-        "Black et al.: BEDLAM: A Synthetic Dataset of Bodies Exhibiting Detailed Lifelike Animated Motion, CVPR 2023",
-    ),
-    "amass": (
-        f"{REGISTERED}; further terms for each subset",
-        "Mahmood et al.: AMASS: Archive of Motion Capture as Surface Shapes, ICCV 2019, and its subsets",
-    ),
-    "videos": ("those of the clips", "the detector that found the people in them"),
+YOUTUBE: Final = "the videos are their owners'"
+TERMS: Final[Mapping[str, str]] = {
+    "penn_action": "none stated",
+    "insta_variety": YOUTUBE,
+    "kinetics": YOUTUBE,
+    "h36m": f"{REGISTERED} and a signed licence",
+    "amass": f"{REGISTERED}; further terms for each subset",
+    "videos": "those of the clips",
+}
+CITED: Final[Mapping[str, str]] = {
+    "penn_action": "Zhang, Zhu, Derpanis: From Actemes to Action, ICCV 2013",
+    "posetrack": "Andriluka et al.: PoseTrack: A Benchmark for Human Pose Estimation and Tracking, CVPR 2018",
+    "insta_variety": "Kanazawa, Zhang, Felsen, Malik: Learning 3D Human Dynamics from Video, CVPR 2019",
+    "kinetics": "Kay et al.: The Kinetics Human Action Video Dataset, arXiv:1705.06950, 2017",
+    "mpi_inf_3dhp": "Mehta et al.: Monocular 3D Human Pose Estimation in the Wild Using Improved CNN Supervision, "
+    "3DV 2017",
+    "h36m": "Ionescu, Papava, Olaru, Sminchisescu: Human3.6M, TPAMI 36(7), 2014",
+    "3dpw": "von Marcard et al.: Recovering Accurate 3D Human Pose in the Wild Using IMUs and a Moving Camera, "
+    "ECCV 2018",
+    "emdb": "Kaufmann et al.: EMDB: The Electromagnetic Database of Global 3D Human Pose and Shape in the Wild, "
+    "ICCV 2023",
+    "bedlam": "Black et al.: BEDLAM: A Synthetic Dataset of Bodies Exhibiting Detailed Lifelike Animated Motion, "
+    "CVPR 2023",
+    "amass": "Mahmood et al.: AMASS: Archive of Motion Capture as Surface Shapes, ICCV 2019, and its subsets",
+    "videos": "the detector that found the people in them",
 }
 
 
@@ -178,7 +169,7 @@ def overview_section(opened: OpenedCache, used: Mapping[str, str] | None = None)
         "rows": rows,
         "problems": opened.problems,
         "gone": [(name, use) for name, use in (used or {}).items() if name not in {s.name for s in opened.splits}],
-        "releases": [(name, *RELEASES[name]) for name in opened.datasets if name in RELEASES],
+        "releases": [(name, TERMS.get(name, REGISTERED), CITED[name]) for name in opened.datasets if name in CITED],
         "demo": any(map(is_demo, opened.splits)),
         "weights": _weights(opened.splits),
         "shared": leaks.summary(comparisons),
