@@ -42,7 +42,7 @@ from pipeline.features.networks import backbones
 from pipeline.features.networks.base import IMAGENET_MEAN, IMAGENET_STD
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
-from pipeline.features.streams import Computer, Machine, NumberStream
+from pipeline.features.streams.base import Computer, Machine, NumberStream
 from pipeline.features.streams.network import ResNet50
 from pipeline.features.weights import WeightsSpec
 from pipeline.files.pixels import sources

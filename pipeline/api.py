@@ -16,7 +16,7 @@ from pipeline.datasets.base import EXTRINSICS, UP, Mistake, Origin, ReleasePart,
 from pipeline.datasets.pixels import frames_there, inputs, pictures_or_video
 from pipeline.detect import Detect, Detector, People
 from pipeline.errors import ConfigError, MissingAssets, PipelineError, RawDataError
-from pipeline.features.streams import (
+from pipeline.features.streams.base import (
     ROW_RATE,
     Computer,
     LabelComputer,
@@ -24,9 +24,9 @@ from pipeline.features.streams import (
     Machine,
     NumberStream,
     PairStream,
+    Reads,
     Stream,
 )
-from pipeline.features.streams.base import Reads
 from pipeline.features.weights import WeightsSpec
 from pipeline.files.formats.arrays import load_json, load_mat, load_npz, numbers
 from pipeline.files.formats.pickles import load_pickle

@@ -9,34 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from pipeline.features.streams.base import (
-    ROW_RATE,
-    Computer,
-    LabelComputer,
-    LabelStream,
-    Machine,
-    NumberStream,
-    PairStream,
-    Stream,
-)
+from pipeline.features.streams.base import Stream
 from pipeline.plug_ins import Registry
-
-__all__ = [
-    "ENTRY_POINTS",
-    "ROW_RATE",
-    "STREAMS",
-    "Computer",
-    "LabelComputer",
-    "LabelStream",
-    "Machine",
-    "NumberStream",
-    "PairStream",
-    "Stream",
-    "find",
-    "get",
-    "names",
-    "of_identity",
-]
 
 ENTRY_POINTS: Final = "vibe_pipeline.streams"
 

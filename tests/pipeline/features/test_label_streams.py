@@ -12,7 +12,7 @@ import cache
 from pipeline.errors import PipelineError
 from pipeline.features import streams
 from pipeline.features.spec import StreamSpec
-from pipeline.features.streams import LabelStream
+from pipeline.features.streams.base import LabelStream
 from tests.pipeline.features.test_kinds_of_streams import SPLIT, N, Toy
 from vibe_extensions.contracts.recompute import recompute
 

@@ -18,7 +18,8 @@ from cache import CropPolicy
 from pipeline.errors import ConfigError, MissingAssets, PipelineError
 from pipeline.features import streams
 from pipeline.features.networks.backbones import _library_terms
-from pipeline.features.streams import Machine, NumberStream, network
+from pipeline.features.streams import network
+from pipeline.features.streams.base import Machine, NumberStream
 from pipeline.features.weights import NetworkWeights
 
 CPU = Machine(device="cpu", threads=1, batch_size=3)

@@ -15,7 +15,7 @@ from pipeline.features import networks
 from pipeline.features.networks import _CudaNetwork, _FusedOnCpu
 from pipeline.features.networks.backbones import fold_batch_norms
 from pipeline.features.networks.base import Loaded, Normalisation, PlainNetwork, torch_threads
-from pipeline.features.streams import Machine
+from pipeline.features.streams.base import Machine
 from pipeline.features.weights import WeightsSpec
 from vibe_extensions.demo.scene import calibration_crops
 

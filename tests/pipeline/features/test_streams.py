@@ -12,8 +12,8 @@ import pytest
 from cache import CropPolicy
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import streams
-from pipeline.features.streams import Machine, network
-from pipeline.features.streams.base import Stream
+from pipeline.features.streams import network
+from pipeline.features.streams.base import Machine, Stream
 from pipeline.features.streams.network import ResNet50
 from pipeline.features.weights import WeightsSpec
 from tests.packages import install_page

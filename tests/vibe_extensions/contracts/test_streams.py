@@ -11,7 +11,7 @@ import pytest
 
 from cache import CropPolicy
 from pipeline.features import streams
-from pipeline.features.streams import LabelComputer, LabelStream, Machine, PairStream, Stream
+from pipeline.features.streams.base import LabelComputer, LabelStream, Machine, PairStream, Stream
 from pipeline.features.weights import WeightsSpec
 from vibe_extensions.contracts import StreamContract
 from vibe_extensions.contracts.streams import stream_problems

@@ -10,7 +10,7 @@ import torch
 from pipeline import skeletons
 from pipeline.errors import ConfigError, MissingAssets, RawDataError
 from pipeline.features import streams
-from pipeline.features.streams import Machine
+from pipeline.features.streams.base import Machine
 from vibe_extensions.part_dynamics.pr_vipe.network import PrVIPE
 from vibe_extensions.part_dynamics.streams import EmbeddingWeights
 

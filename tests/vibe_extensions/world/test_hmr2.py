@@ -20,7 +20,8 @@ from cache import CropPolicy
 from pipeline.errors import ConfigError, MissingAssets, RawDataError
 from pipeline.features import networks, streams
 from pipeline.features.networks.base import compute
-from pipeline.features.streams import Machine, network
+from pipeline.features.streams import network
+from pipeline.features.streams.base import Machine
 from vibe_extensions.world import hmr2_network as hmr2
 from vibe_extensions.world.streams import Hmr2
 

@@ -17,7 +17,7 @@ from pipeline.features import streams
 from pipeline.features.extract import extract_together
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
-from pipeline.features.streams import ROW_RATE, Machine
+from pipeline.features.streams.base import ROW_RATE, Machine
 from pipeline.files.raw import MARKER
 from vibe_extensions.contracts.recompute import recompute
 from vibe_extensions.contracts.streams import stream_problems
