@@ -39,6 +39,9 @@ IN_PLACE: Final = ".done"  # in an object store, beside staged files that are in
 TEMPORARY_SHARD: Final = "shard.tmp"  # in `.writing`: an incomplete shard
 STAGED_SHARD: Final = "staged-"  # prefix of shards in `.writing` that no writer has accepted yet
 CHECKPOINT: Final = "partial-"  # prefix of files in `.writing` with rows of unaccepted shards
+SPOOL: Final = "spool"  # in `.writing`: videos that parts have read
+RUNNING: Final = "running-"  # prefix of files in `.writing` that running parts renew
+WITHOUT_LOCK: Final = (STAGED_SHARD, CHECKPOINT, SPOOL, RUNNING)  # written in `.writing` by any process
 
 NAME: Final = r"[A-Za-z0-9_][A-Za-z0-9_.+-]*"
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import secrets
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -66,16 +67,12 @@ class Place:
     def journal(self) -> str:
         return f"{self.writing}/{layout.JOURNAL}"
 
-    @property
-    def staged_shard(self) -> str:
-        return f"{self.writing}/{layout.STAGED_SHARD}"
-
     def checkpoint(self, shard: int) -> str:
         return f"{self.writing}/{layout.CHECKPOINT}{shard}"
 
     def journals(self) -> list[str]:
-        """Names of journals and checkpoints in `writing`, from which the next writer continues."""
-        prefixes = (layout.JOURNAL, layout.CHECKPOINT)
+        """Names in `writing` of the work from which the next writer continues."""
+        prefixes = (layout.JOURNAL, *layout.WITHOUT_LOCK)
         return [name for name in self.store.list_names(self.writing) if name.startswith(prefixes)]
 
     def array(self, name: str) -> str:
@@ -108,7 +105,7 @@ class Place:
         """Write the Zarr groups that are missing."""
         for key in self.groups:
             if not self.store.exists(key):
-                self.store.put(key, layout.GROUP, temporary=self.temporary)
+                self.store.put(key, layout.GROUP, temporary=f"{self.writing}/.{secrets.token_hex(4)}")
 
     def shards_on_disk(self, name: str) -> list[int]:
         """Numbers of an array's existing shards, committed or not."""

@@ -94,8 +94,11 @@ class Store(ABC):
         """Rename a file, atomically and durably. Raises FileNotFoundError, and CacheError as `put` does."""
 
     @abstractmethod
-    def put_small(self, files: Mapping[str, bytes], home: str) -> None:
-        """Write small files below `home`, each replaced atomically; all of them are durable when this returns."""
+    def put_small(self, files: Mapping[str, bytes], home: str, *, shared: bool = False) -> None:
+        """Write small files below `home`, each replaced atomically; all of them are durable when this returns.
+
+        shared: other processes may write the same files at the same time.
+        """
 
     @abstractmethod
     def replace(self, key: str, data: bytes, *, expected: Etag | None) -> None:

@@ -10,6 +10,7 @@ import errno
 import fcntl
 import itertools
 import os
+import secrets
 import stat
 import time
 import weakref
@@ -117,7 +118,7 @@ class LocalStore(Store):
     def rename(self, key: str, to: str) -> None:
         publish(self.path(key), self.path(to))
 
-    def put_small(self, files: Mapping[str, bytes], home: str) -> None:
+    def put_small(self, files: Mapping[str, bytes], home: str, *, shared: bool = False) -> None:
         top = self.path(home)
         make_folder(top)
         folders = set()
@@ -126,9 +127,10 @@ class LocalStore(Store):
             above = [folder for folder in file.parents if folder.is_relative_to(top)]
             for folder in reversed(above):
                 if folder not in folders and not folder.is_dir():
-                    os.mkdir(folder)  # noqa: PTH102
+                    with contextlib.suppress(FileExistsError):
+                        os.mkdir(folder)  # noqa: PTH102
             folders.update(above)
-            temporary = file.with_name(f".{file.name}.tmp")
+            temporary = temporary_file(file, shared=shared)
             write_synced(temporary, data)
             os.replace(temporary, file)  # noqa: PTH105
         for folder in sorted(folders, reverse=True):  # each once, and inner ones first
@@ -244,10 +246,15 @@ def publish(temporary: Path, file: Path) -> None:
     sync_folder(file.parent)
 
 
-def write_atomic(file: Path, data: bytes) -> None:
+def temporary_file(file: Path, *, shared: bool) -> Path:
+    """The file to write before it is renamed to `file`. shared: other processes may do so at the same time."""
+    return file.with_name(f".{file.name}{f'.{secrets.token_hex(4)}' if shared else ''}.tmp")
+
+
+def write_atomic(file: Path, data: bytes, *, shared: bool = False) -> None:
     """Replace `file` by `data`: a reader sees all of the old bytes or all of the new ones."""
     make_folder(file.parent)
-    temporary = file.with_name(f".{file.name}.tmp")
+    temporary = temporary_file(file, shared=shared)
     write_synced(temporary, data)
     publish(temporary, file)
 

@@ -111,7 +111,7 @@ class ObjectStore(Store):
             self._api.copy(self._objects, key, to, overwrite=False)
         self.remove([key])
 
-    def put_small(self, files: Mapping[str, bytes], home: str) -> None:  # noqa: ARG002  there are no folders to sync
+    def put_small(self, files: Mapping[str, bytes], home: str, *, shared: bool = False) -> None:  # noqa: ARG002  no folders
         def put(key: str) -> None:
             with self._errors(key, writing=True):
                 self._api.put(self._objects, key, files[key], use_multipart=False)

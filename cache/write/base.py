@@ -23,6 +23,7 @@ from cache.format.manifest import Commit, Place, has_shards, places_of, sha256, 
 from cache.format.shard import size_of
 from cache.storage import store_at
 from cache.storage.base import Lock, Root, Store
+from cache.write.parts import refuse_running_parts
 
 NOTES: Final = 100  # commits that are noted in `provenance.json`, the last ones
 _SOFTWARE: Final = ("vibe-pipeline", "numpy", "zarr", "google-crc32c")
@@ -85,6 +86,7 @@ class Writer(ABC):
     def __enter__(self) -> Self:
         self._lock: Lock = self._store.lock(self.place.writing)
         try:
+            refuse_running_parts(self._store, self.place.writing)
             self._open()
         except BaseException:
             self._lock.release()
@@ -109,6 +111,15 @@ class Writer(ABC):
         notes, digest = self.place.read_notes(), self._commit.digest
         self._lock.require()
         _write_notes(self.place, {**notes, digest: {**notes.get(digest, {}), **self._provenance}})
+
+    def _remove_unfinished(self, *prefixes: str) -> None:
+        """Remove the journal, temporary files, and files of parts with these prefixes, after a commit."""
+        self._journal.remove()
+        self._remove_from_writing(".", layout.RUNNING, *prefixes)
+
+    def _remove_from_writing(self, *prefixes: str) -> None:
+        names = [name for name in self._store.list_names(self.place.writing) if name.startswith(prefixes)]
+        self._store.remove([f"{self.place.writing}/{name}" for name in names])
 
     def _has_size(self, key: str, record: str) -> bool:
         """Whether there is a shard file of the size in its record."""
@@ -238,6 +249,7 @@ def delete_stream(root: Root, split: str, stream: str) -> None:
         return
     with store.lock(place.writing):
         _refuse_for_tags(place)
+        refuse_running_parts(store, place.writing)
         # Without its manifest, no reader finds the stream; without zarr.json, its manifest is not lost.
         store.remove([place.manifest, f"{place.home}/zarr.json"])
         # The array whose folder has the lock goes last: else another writer could begin while arrays are removed.

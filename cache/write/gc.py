@@ -15,6 +15,7 @@ from cache.format.manifest import Commit, Place, places_of, split_folders, tag_n
 from cache.read.split import require_cache
 from cache.storage.base import Root, Store
 from cache.write.base import recover
+from cache.write.parts import refuse_running_parts
 
 GRACE: Final = 24 * 3600.0  # s: in an object store, what is younger may be of a running writer
 _TABLES: Final = frozenset({*layout.TABLES, *layout.TEXTS})
@@ -83,6 +84,7 @@ class _Sweep:
             self.found.problems.append(f"{error.filename or place.home}: {error.strerror}")
 
     def place(self, place: Place) -> None:
+        refuse_running_parts(self._store, place.writing)
         commit = Commit.load(place)
         if commit is None and (lost := place.lost_manifest()):
             raise CacheError(lost)
@@ -138,9 +140,6 @@ def find_unreferenced(place: Place, commit: Commit | None, *, unfinished: bool) 
     store, is_split = place.store, place.stream is None
     names, writing = store.list_names(place.home), store.list_names(place.writing)
     yield from (f"{place.writing}/{name}" for name in writing if name.startswith("."))  # of a killed write
-    # Without a checkpoint that names them, shards that were staged and not accepted are of no use to the next writer.
-    if unfinished or not any(name.startswith(layout.CHECKPOINT) for name in writing):
-        yield from (f"{place.writing}/{name}" for name in writing if name.startswith(layout.STAGED_SHARD))
     if unfinished:
         if commit is None and PROVENANCE in names:  # of a commit that was never made
             yield f"{place.home}/{PROVENANCE}"

@@ -230,7 +230,7 @@ class SplitWriter(Writer):
         self._store.remove([self.place.array(name) for name in sorted(gone)])
         arrays = [self.place.array(name) for name in self._columns]
         self._store.remove([f"{array}/c/{shard}" for array in arrays for shard in sorted(self._invalid)])
-        self._journal.remove()
+        self._remove_unfinished(layout.SPOOL)
         self._began = False
         self._open()
 

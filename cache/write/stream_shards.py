@@ -6,13 +6,13 @@ shards. Rows whose keys did not change, as after a corrected label, keep their f
 
 from __future__ import annotations
 
-import io
 import json
 import secrets
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from cache.errors import CacheError, MissingSplit
 from cache.format import layout, manifest
-from cache.format import shard as shards
 from cache.format.layout import HAS_VALUE, NO_KEY, UNDECODABLE, Geometry, stream_columns
 from cache.format.manifest import Commit, Place, shard_rows
 from cache.format.shard import ShardLayout
@@ -29,6 +28,7 @@ from cache.read.streams import OpenStream
 from cache.storage import store_at
 from cache.storage.base import Root
 from cache.storage.local import LocalStore
+from cache.write.parts import pack, unpack
 
 Arrays = Mapping[str, NDArray[Any]]  # of one shard, by name
 Keys = NDArray[np.uint64]  # (n, 2)
@@ -49,6 +49,7 @@ class Staged:
     form: str  # size and type of a row: as "2048 numbers of float16"
     keys: dict[str, str]  # array -> the key of its file in the store
     records: dict[str, str]  # array -> the manifest's record of the file: size and checksum
+    made: dict[str, Any]  # `StreamShards.made`
 
 
 class StreamShards:
@@ -68,6 +69,8 @@ class StreamShards:
     """Digest of the split's manifest when this was opened."""
     rows_per_shard: int
     """Rows in a shard, of the split and the stream."""
+    made: Mapping[str, Any] = MappingProxyType({})
+    """How features are computed, for the caller: recorded with each shard until the commit."""
 
     def __init__(
         self, root: Root, split: str, stream: str, *, dim: int = 2048, dtype: str = "float16", plan: str = ""
@@ -80,6 +83,8 @@ class StreamShards:
             raise CacheError(f"stream {stream}: {self.form}: expected 1 or more of float16 or float32")
         self.columns = stream_columns(stream, dim, dtype)
         self.place = Place(self._store, split, stream)
+        self.head = {"plan": plan, "dim": dim, "dtype": dtype}
+        self._staged = f"{layout.STAGED_SHARD}{layout.fingerprint(self.head)[:16]}-"  # names in `.writing`
         self._read_state()
 
     def _read_state(self) -> None:
@@ -152,13 +157,14 @@ class StreamShards:
 
         rows: (n,) indices within the shard. data, ok, keys: as for `StreamWriter.write`.
         """
-        self._put_checkpoint(shard, {"rows": rows, "ok": ok, "keys": keys, "data": data})
+        self._put_record(self.place.checkpoint(shard), {"rows": rows, "ok": ok, "keys": keys, "data": data})
 
     def kept(self, shard: int, keys: Keys) -> Carried:
         """Read a shard's rows from its checkpoint, where plan and keys are equal. Returns the same as `carried`."""
         spec, n = self.columns[self._stream], len(keys)
         data = np.zeros((n, *spec.trailing), spec.dtype)
-        mask, ok, saved = np.zeros(n, bool), np.zeros(n, np.uint8), self._checkpoint(shard)
+        mask, ok = np.zeros(n, bool), np.zeros(n, np.uint8)
+        saved = next(self._read_records([self.place.checkpoint(shard)]), {})
         if "rows" in saved:
             rows, values = saved["rows"], saved["data"]
             same = (rows < n) & (saved["keys"] == keys[np.minimum(rows, n - 1)]).all(axis=1)
@@ -167,40 +173,46 @@ class StreamShards:
             data[rows[same]], ok[rows[same]] = values[same], saved["ok"][same]
         return mask, data, ok
 
-    def _put_checkpoint(self, shard: int, arrays: Mapping[str, NDArray[Any] | str]) -> None:
-        file = io.BytesIO()
-        np.savez(file, plan=self.plan, form=self.form, **arrays)  # type: ignore[arg-type]  # of texts, NumPy makes arrays
-        data = file.getvalue() + shards.crc32c(file.getvalue())
-        self._store.put_small({self.place.checkpoint(shard): data}, self.place.writing)
+    def _put_record(self, key: str, arrays: Mapping[str, NDArray[Any] | str]) -> None:
+        data = pack({"plan": self.plan, "form": self.form, **arrays})
+        self._store.put_small({key: data}, self.place.writing, shared=True)
 
-    def _checkpoint(self, shard: int) -> dict[str, NDArray[Any]]:
-        """Read the arrays of a shard's checkpoint; {} when there is none with this plan and form."""
-        try:
-            file = self._store.read(self.place.checkpoint(shard))
-        except FileNotFoundError:
-            return {}
-        if shards.crc32c(file[:-4]) != file[-4:]:  # torn by a crash, or changed by a disk
-            return {}
-        with np.load(io.BytesIO(file[:-4]), allow_pickle=False) as arrays:
-            saved = dict(arrays)
-        fits = all(str(saved.get(name)) == text for name, text in (("plan", self.plan), ("form", self.form)))
-        return saved if fits else {}
+    def _read_records(self, keys: Iterable[str]) -> Iterator[dict[str, NDArray[Any]]]:
+        """The arrays of existing, intact files of `_put_record` with this plan and form."""
+        for file in self._store.read_many(keys).values():
+            saved = unpack(bytes(file))
+            if (str(saved.get("plan")), str(saved.get("form"))) == (self.plan, self.form):
+                yield saved
+
+    def staged(self) -> dict[int, Staged]:
+        """Shards that any process has staged by this plan, for the rows that the split has now."""
+        found = {}
+        names = (name for name in self._store.list_names(self.place.writing) if name.startswith(self._staged))
+        keys = [f"{self.place.writing}/{name}" for name in names if name.count("-") == self._staged.count("-") + 1]
+        for saved in self._read_records(keys):
+            one = Staged(**json.loads(str(saved["staged"])))
+            if one.rows == self.rows_record(one.shard):
+                found[one.shard] = one
+        return found
 
     def stage(self, shard: int, data: NDArray[Any], ok: NDArray[Any], keys: NDArray[np.uint64]) -> Staged:
         """Write one shard durably, under temporary names, for a `StreamWriter` to accept. Arguments as for its `write`.
+
+        The next writer with the same plan accepts it, too.
 
         Raises CacheError for a shard that is not pending, and for data of a wrong shape or value.
         """
         if shard not in self.live_shards or shard in self.committed:
             raise CacheError(f"{self.title(shard)}: is not pending")
         arrays = self.check_arrays(shard, data, ok, keys)
-        mark = secrets.token_hex(8)
-        files = {name: f"{self.place.staged_shard}{name}-{shard}-{mark}" for name in self.columns}
+        record = f"{self.place.writing}/{self._staged}{shard}-{secrets.token_hex(8)}"
+        files = {name: f"{record}-{name}" for name in self.columns}
         try:
             records = self.put(arrays, files.__getitem__, lambda name: f"{files[name]}.tmp")
-            staged = Staged(shard, self.rows_record(shard), self.form, files, records)
+            staged = Staged(shard, self.rows_record(shard), self.form, files, records, dict(self.made))
             if self.plan:
-                self._put_checkpoint(shard, {"staged": json.dumps(asdict(staged))})
+                self._put_record(record, {"staged": json.dumps(asdict(staged))})
+                self._store.remove([self.place.checkpoint(shard)])
         except BaseException:
             self._store.remove([*files.values(), *(f"{key}.tmp" for key in files.values())])
             raise

@@ -6,7 +6,6 @@ change: after a new commit of the split, the stream stays valid and only misses 
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from cache.errors import CacheError
 from cache.format import layout
-from cache.format.shard import size_of
+from cache.format.shard import ShardFile, ShardLayout
 from cache.storage.base import Root
 from cache.write.base import Writer, invalidate_shards, recover
 from cache.write.stream_shards import Staged, StreamShards
@@ -92,13 +91,18 @@ class StreamWriter(StreamShards, Writer):
             title = self.title(staged.shard)
             raise CacheError(f"{title}: expected what is staged to be of {own_form}, found {staged_form}. {do}")
         for name, key in staged.keys.items():
-            if not key.startswith(self.place.staged_shard) or not self._has_size(key, staged.records[name]):
-                expected = f"{size_of(staged.records[name])} bytes that were staged"
-                raise CacheError.at(self._store.location(key), expected=expected, found="no such file", do=do)
+            encoding, n_rows = ShardLayout(self.columns[name], self.geometry), len(self.rows(staged.shard))
+            file = ShardFile(name, key, staged.shard, staged.records[name], n_rows, encoding)
+            is_staged = key.startswith(f"{self.place.writing}/{layout.STAGED_SHARD}")
+            if not is_staged or file.problem(self._store, fast=True):
+                expected, found = f"{file.size} bytes that were staged", "no such file, or a damaged one"
+                raise CacheError.at(self._store.location(key), expected=expected, found=found, do=do)
         self._lock.require()
         for name, key in staged.keys.items():
             self._store.rename(key, self._key(name, staged.shard))
+        self.made = self.made or staged.made
         self._add_to_journal(staged.shard, staged.records)
+        self._store.remove([staged.keys[self._stream].removesuffix(f"-{self._stream}")])
 
     def commit(self, entries: Mapping[str, Any], *, note: Mapping[str, Any] | None = None) -> None:
         """Commit every shard written so far; others stay pending.
@@ -134,8 +138,8 @@ class StreamWriter(StreamShards, Writer):
             "rows": rows,
         }
         self._publish(body, files, note)
-        self._journal.remove()
-        self._remove_temporary(layout.CHECKPOINT)
+        # Without a lock, shards of other plans may be those of a running writer.
+        self._remove_unfinished(layout.CHECKPOINT, layout.STAGED_SHARD if self._store.exclusive else self._staged)
         self._open()
 
     def _open(self) -> None:
@@ -146,7 +150,7 @@ class StreamWriter(StreamShards, Writer):
             invalidate_shards(self.place, self._commit, self.foreign)
             self._read_state()
         self._records = dict(self.committed)
-        journal = self._journal.start({"plan": self.plan, "dim": self._dim, "dtype": self._dtype})
+        journal = self._journal.start(self.head)
         if not journal:
             for name in self.columns:
                 self._remove_shards(name, keep=self.committed)
@@ -156,19 +160,12 @@ class StreamWriter(StreamShards, Writer):
                 keys = {self._key(name, shard): text for name, text in files.items()}
                 if all(self._has_size(key, text) for key, text in keys.items()):
                     self._records[shard] = {name: str(text) for name, text in files.items()}
+                    self.made = self.made or record.get("made", {})
+        for staged in self.staged().values():
+            with suppress(CacheError, FileNotFoundError):  # the shard stays pending, and is computed again
+                self.accept(staged)
         if self._store.exclusive:
-            self._accept_staged()
-            self._remove_temporary(layout.STAGED_SHARD, layout.TEMPORARY_SHARD, ".")
-
-    def _accept_staged(self) -> None:
-        for shard in self.pending:
-            if "staged" in (saved := self._checkpoint(shard)):
-                with suppress(CacheError):  # the shard stays pending, and is computed again
-                    self.accept(Staged(**json.loads(str(saved["staged"]))))
-
-    def _remove_temporary(self, *prefixes: str) -> None:
-        names = [name for name in self._store.list_names(self.place.writing) if name.startswith(prefixes)]
-        self._store.remove([f"{self.place.writing}/{name}" for name in names])
+            self._remove_from_writing(layout.TEMPORARY_SHARD, ".")
 
     def _require_pending(self, shard: int) -> None:
         if shard in self._records or shard not in self.live_shards:
@@ -176,6 +173,7 @@ class StreamWriter(StreamShards, Writer):
 
     def _add_to_journal(self, shard: int, records: Mapping[str, str]) -> None:
         """Journal the records of a shard whose files have their final names, and delete its checkpoint."""
-        self._journal.add({"shard": shard, "rows": self.rows_record(shard), "files": dict(records)})
+        rows, made = self.rows_record(shard), dict(self.made)
+        self._journal.add({"shard": shard, "rows": rows, "files": dict(records), "made": made})
         self._records[shard] = dict(records)
         self._store.remove([self.place.checkpoint(shard)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -16,10 +17,19 @@ from pipeline.cli.text import FEW, command, count, few
 from pipeline.conversion import convert
 from pipeline.conversion.committed import DROP
 from pipeline.conversion.plan import recorded_plan
+from pipeline.conversion.reading import Spool, read_videos
 from pipeline.errors import PipelineError
 from pipeline.files.raw import is_stand_in
 from pipeline.recipe.recipe import convert_tracks
-from pipeline.settings.arguments import BODY, body_of, cache_option, check_own_folder, setting_options, split_arguments
+from pipeline.settings.arguments import (
+    BODY,
+    body_of,
+    cache_option,
+    check_own_folder,
+    part_option,
+    setting_options,
+    split_arguments,
+)
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
@@ -35,11 +45,14 @@ def _options(sub: argparse.ArgumentParser) -> None:
     mode = sub.add_mutually_exclusive_group()
     setting_options(sub, "convert", "strict", group=mode)
     mode.add_argument("--retry", action="store_true", help="Retry failed videos even if they have not changed")
+    part_option(mode, "new and changed videos")
 
 
 def _run(args: argparse.Namespace) -> int:
     """Convert one split and print its accounting. Returns 1 for problems, and if --retry failed again."""
     plan = _plan(args)
+    if args.part is not None:
+        return _run_part(args, plan)
     if args.strict:
         convert.refuse_committed_failures(plan)
     result = CommandResult(None)
@@ -64,6 +77,20 @@ def _run(args: argparse.Namespace) -> int:
     result.lines(plan.renamed_lines, indent=2)
     result.exit_code = int(args.retry and bool(conversion.rejected))
     return _end(result, plan, conversion.problems)
+
+
+def _run_part(args: argparse.Namespace, plan: convert.ConversionPlan) -> int:
+    """Read a part's share of the videos. Returns 1 if some cannot be read now."""
+    if args.drop_removed:
+        raise PipelineError(f"--part: not allowed with {DROP}, which belongs to the command that commits")
+    result = CommandResult(None)
+    with bar(f"convert {plan.name}", err, unit="video") as progress:
+        read = functools.partial(read_videos, plan, workers=args.cfg.workers, dask=args.cfg.dask)
+        unreadable = Spool(plan).read_part(args.part, read, progress)
+    share = count(len(args.part.share(plan.append)) - len(unreadable), "video")
+    result.line(f"{plan.name}: {share} staged, not committed (why: {plan.why or 'up to date'})")
+    result.problems += [account.rejection for account in unreadable]
+    return result.print()
 
 
 def _plan(args: argparse.Namespace) -> convert.ConversionPlan:

@@ -22,7 +22,7 @@ from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import Stream
 from pipeline.features.streams.network import ResNet50
 from pipeline.features.weights import KINDS
-from pipeline.settings.arguments import cache_option, setting_options, split_arguments
+from pipeline.settings.arguments import cache_option, part_option, setting_options, split_arguments
 from pipeline.settings.file import BY_SET, Section, parse_overrides
 from pipeline.settings.sections import KIND, configure, stream_of
 
@@ -42,7 +42,9 @@ def _options(sub: argparse.ArgumentParser) -> None:
     setting_options(sub, "features", *(field.name for field in fields(Resources)))
     setting_options(sub, "dask", "scheduler", set_only="patience")
     add("--raw", type=Path, help="The dataset's raw folder, if it has moved")
-    add("--replace", action="store_true", help="Recompute an existing stream from scratch")
+    mode = sub.add_mutually_exclusive_group()
+    mode.add_argument("--replace", action="store_true", help="Recompute an existing stream from scratch")
+    part_option(mode, "missing shards")
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -67,12 +69,13 @@ def _run(args: argparse.Namespace) -> int:
     if not todo:
         return int(bool(refusals))
     with bar(f"extract {name}", err) as progress:
-        every = extract.extract_together(todo, args.cfg.features, dask=args.cfg.dask, progress=progress)
+        every = extract.extract_together(todo, args.cfg.features, dask=args.cfg.dask, part=args.part, progress=progress)
     for extraction in every:
         stream = f"{extraction.plan.spec.name} " if len(specs) > 1 else ""
         did = f"{count(extraction.computed, 'row')} computed ({extraction.meter}), {extraction.carried:,} carried over"
-        did += f", {extraction.kept:,} kept of an interrupted run" if extraction.kept else ""
-        out.print(plain(f"{name}: {stream}extracted, {did} (why: {extraction.plan.why})"))
+        did += f", {extraction.kept:,} kept of an interrupted run or of parts" if extraction.kept else ""
+        done = "extracted" if args.part is None else f"{count(extraction.shards, 'shard')} staged, not committed"
+        out.print(plain(f"{name}: {stream}{done}, {did} (why: {extraction.plan.why})"))
         if extraction.plan.spec.stream.stand_in:
             file = extraction.plan.spec.stream.weights_file
             what = "a network with random weights" if file is None else f"{file.name} comes from demo data"

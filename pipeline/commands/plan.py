@@ -75,7 +75,7 @@ def lines(plan: SplitPlan, most: int | None, shown: Collection[str] = ()) -> Ite
     if todo is not None and (todo.why or plan.undetected):
         because = ", and new rows of the conversion"
         yield from (f"  {line}" for line in _conversion(plan, todo, most))
-    yield from (f"  {line}" for line in _notes(plan))
+    yield from (f"  {line}" for line in (*_notes(plan), *map(plain, plan.parts)))
     for stream in () if plan.up_to_date else plan.extractions:
         if stream.why and plan.committed is not None:
             missing, n_rows = stream.missing, count(plan.committed.manifest["rows"], "row")

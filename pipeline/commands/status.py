@@ -14,6 +14,8 @@ from typing import Any, Final
 from rich.table import Table
 
 import cache
+from cache.format.manifest import split_folders
+from cache.write.parts import staged_by_parts
 from pipeline import datasets
 from pipeline.accounting import VideoAccount, reason
 from pipeline.cli.command_line import Command, json_option
@@ -93,6 +95,8 @@ def _run(args: argparse.Namespace) -> int:
         result.lines(cache.tag_notes(opened.store), DOUBT)
         result.lines(dict.fromkeys(text for row in rows for text in _weights_lines(row)), IDLE)
         result.lines((*_incomplete_downloads(rows), *_lost_lines(rows, args.cache)), DOUBT)
+        folders = chosen if args.splits else split_folders(opened.store)  # also those that are not committed
+        result.lines((f"{name}: {text}" for name in folders for text in staged_by_parts(opened.store, name)), IDLE)
         for row in rows:
             for mark, texts in _video_lists(row, every=args.all):
                 command_line = command("status", "--all", "--cache", str(args.cache))

@@ -6,6 +6,7 @@ same bytes. `pipeline.conversion.plan` makes the plan.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import command, count
 from pipeline.conversion.committed import LET_GO, empty_lines, speed_of
 from pipeline.conversion.plan import ConversionPlan, plan_conversion
-from pipeline.conversion.reading import LATER, UNEXPECTED, UNSETTLED, ReadVideo, read_videos
+from pipeline.conversion.reading import LATER, UNEXPECTED, UNSETTLED, ReadVideo, Spool, read_videos
 from pipeline.datasets.base import Dataset
 from pipeline.detect.clips import labels_of
 from pipeline.errors import PipelineError
@@ -92,8 +93,10 @@ def convert(
     extra = plan.dataset.extra_columns(plan.split, body=has_body)
     doubts = _Doubts(plan, strict=strict)
 
+    read_raw = functools.partial(read_videos, plan, workers=workers, dask=dask, timeout=timeout, memory=memory)
+
     def read(videos: Sequence[RawVideo]) -> Iterator[ReadVideo]:
-        return doubts.watch(read_videos(plan, videos, workers, dask, timeout, memory))
+        return doubts.watch(Spool(plan).read(videos, read_raw))
 
     with _open_writer(plan, columns, extra) as writer:
         if writer.digest != ("" if plan.committed is None else plan.committed.manifest["digest"]):
@@ -220,7 +223,7 @@ def _append_videos(
         else:
             writer.append(video.entry, video.tracks)
         digests[name] = video.fingerprint
-        rows += sum(len(track.frame_index) for track in video.tracks)
+        rows += 0 if video.of_part else sum(len(track.columns["frame_index"]) for track in video.tracks)
         progress(n_done, len(plan.append), name)
     seconds = max(time.monotonic() - began, 1e-3)
     measured = {"seconds": round(seconds, 3), "rows": rows, "rows_a_second": round(rows / seconds, 2)} if rows else {}
@@ -331,7 +334,7 @@ class _Doubts:
             account = video.account
             if account.name in self._stale and not account.set_aside:
                 account.notes.insert(0, self._stale[account.name])
-            keypoints = [track.kp_2d for track in video.tracks if track.kp_2d is not None]
+            keypoints = [kp_2d for track in video.tracks if (kp_2d := track.columns.get("kp_2d")) is not None]
             joints = [kp_2d[:: len(kp_2d) // SAMPLED + 1] for kp_2d in keypoints]
             points = [frames[frames[..., 2] > 0][:, :2] for frames in joints]
             if video.pixels.source and sum(map(len, points)):

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import errno
 import functools
+import json
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
 
 import cache
+from cache.format.layout import SPOOL
+from cache.format.manifest import Place
+from cache.format.tables import WrittenTrack
+from cache.write.parts import Part, pack, unpack
 from pipeline.accounting import NOT_NOW, VideoAccount
+from pipeline.cli.progress import Progress
 from pipeline.conversion.plan import ConversionPlan
 from pipeline.datasets.base import Dataset, describe_error
-from pipeline.errors import RawDataError
+from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.raw import RawVideo, changes
 from pipeline.files.raw.files import caching, faults, note_fault
-from pipeline.processes import Dask, Failed
+from pipeline.processes import MEMORY, TIMEOUT, Dask, Failed
 from pipeline.processes.cluster import connect_cluster
 from pipeline.processes.pool import ordered_map
 from pipeline.track import Track
@@ -46,8 +54,9 @@ class ReadVideo:
 
     fingerprint: str
     account: VideoAccount
-    tracks: Sequence[Track] = ()
+    tracks: Sequence[WrittenTrack] = ()
     pixels: cache.VideoEntry = NO_PIXELS  # only their source, digest and size
+    of_part: bool = False  # read before, by a part
 
     @property
     def entry(self) -> cache.VideoEntry:
@@ -55,9 +64,18 @@ class ReadVideo:
         return replace(self.pixels, name=self.account.name, fingerprint=self.fingerprint, account=account)
 
 
+Read = Callable[[Sequence[RawVideo]], Generator[ReadVideo]]
+
+
 def read_videos(
-    plan: ConversionPlan, videos: Sequence[RawVideo], workers: int, dask: Dask, timeout: float, memory: int
-) -> Iterator[ReadVideo]:
+    plan: ConversionPlan,
+    videos: Sequence[RawVideo],
+    *,
+    workers: int,
+    dask: Dask,
+    timeout: float = TIMEOUT,
+    memory: int = MEMORY,
+) -> Generator[ReadVideo]:
     """Read every video, in order, a bounded number ahead of the writer, by local processes or on a Dask cluster.
 
     Raises PipelineError if the cluster's workers do not see the raw folder.
@@ -77,6 +95,84 @@ def read_videos(
             )
         for video, read in zip(videos, results, strict=True):
             yield _reject_video(plan.raw, video, read) if isinstance(read, Failed) else read
+
+
+class Spool:
+    """Videos that parts of an array job have read: in `<split>/.writing/spool/`, a file of `pack` for each.
+
+    A file's name has hashes of the reader and the video's name, and of the video's stamp; then the video's digest.
+    """
+
+    def __init__(self, plan: ConversionPlan) -> None:
+        self._plan, self._place = plan, Place(cache.store_at(plan.root), plan.name)
+        self._folder, self._names = f"{self._place.writing}/{SPOOL}", dict[str, list[str]]()
+        for name in self._place.store.list_names(self._folder):
+            self._names.setdefault(name.partition("-")[0], []).append(name)
+
+    def read(self, videos: Sequence[RawVideo], read: Read) -> Generator[ReadVideo]:
+        """Every video, in order: of the spool if the raw files are the same, else by `read`."""
+        names = {video.name: name for video in videos if (name := self._find(video))}
+        with closing(read([video for video in videos if video.name not in names])) as others:
+            for video in videos:
+                yield self._load(names[video.name]) if video.name in names else next(others)
+
+    def read_part(self, part: Part, read: Read, progress: Progress) -> list[VideoAccount]:
+        """Read a share of the plan's videos into the spool. Returns accounts of those that cannot be read now."""
+        store, share = self._place.store, part.share(self._plan.append)
+        todo, unreadable = [video for video in share if not self._find(video)], []
+        if not todo:
+            return []
+        with part.running(store, self._place.writing):
+            self._place.create_groups()
+            for n_done, (video, of_video) in enumerate(zip(todo, read(todo), strict=True), len(share) - len(todo) + 1):
+                if changes.stamp(self._plan.raw, video) != self._plan.stamps[video.name]:
+                    of_video.account.reject(NOT_NOW, f"{video.name}: its files changed while they were read. {LATER}")
+                if of_video.account.set_aside == NOT_NOW:
+                    unreadable.append(of_video.account)
+                else:
+                    key = "-".join([*self._hashes(video), of_video.fingerprint])
+                    store.put_small({f"{self._folder}/{key}": _pack(of_video)}, self._place.writing, shared=True)
+                progress(n_done, len(share), video.name)
+        return unreadable
+
+    def _hashes(self, video: RawVideo) -> tuple[str, str]:
+        reader, stamp = {"reader": self._plan.identity, "video": video.name}, {"stamp": self._plan.stamps[video.name]}
+        return cache.fingerprint(reader)[:32], cache.fingerprint(stamp)[:32]
+
+    def _find(self, video: RawVideo) -> str:
+        """A video's file, by its stamp, else by its digest; "" without any."""
+        key, stamp = self._hashes(video)
+        names = self._names.get(key, [])
+        same = [name for name in names if name.split("-")[1] == stamp]
+        if names and not same:
+            same = [name for name in names if name.endswith(changes.video_digest(self._plan.raw, video))]
+        return same[0] if same else ""
+
+    def _load(self, name: str) -> ReadVideo:
+        key, store = f"{self._folder}/{name}", self._place.store
+        if not (arrays := unpack(store.read(key))):
+            store.remove([key])
+            raise PipelineError(f"{store.location(key)}: was damaged, and is removed now. Run the command again.")
+        head = json.loads(str(arrays.pop("head")))
+        entry, tracks = cache.VideoEntry(**head["entry"]), head["tracks"]
+        for path, values in arrays.items():
+            number, kind, column = path.split("/", 2)
+            tracks[int(number)] |= {kind: tracks[int(number)].get(kind, {}) | {column: values} if column else values}
+        account = VideoAccount.from_dict(dict(entry.account))
+        return ReadVideo(
+            entry.fingerprint, account, [cache.TrackRows(**track) for track in tracks], entry, of_part=True
+        )
+
+
+def _pack(video: ReadVideo) -> bytes:
+    arrays, tracks = dict[str, Any](), []
+    for i, track in enumerate(video.tracks):
+        tracks.append({name: getattr(track, name) for name in ("name", "video", "step", "fps", "crop_scale", "gender")})
+        arrays |= {f"{i}/columns/{name}": values for name, values in track.columns.items()}
+        arrays |= {f"{i}/extra/{name}": values for name, values in track.extra.items()}
+        arrays |= {} if track.intrinsics is None else {f"{i}/intrinsics/": track.intrinsics}
+    head = json.dumps({"entry": asdict(video.entry), "tracks": tracks}, default=np.generic.item)
+    return pack({**arrays, "head": head})
 
 
 def _catch_memory_error(job: Callable[[RawVideo], ReadVideo], video: RawVideo) -> ReadVideo | Failed:

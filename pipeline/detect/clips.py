@@ -38,6 +38,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache import fingerprint
+from cache.write.parts import Part
 from pipeline.cli.text import command, count, from_here
 from pipeline.detect import Detector, identity, terms
 from pipeline.errors import ConfigError, PipelineError, RawDataError
@@ -311,8 +312,10 @@ def _is_labelled(raw: Path, labels: ClipLabels, clip: str, by_any_detector: bool
     return not by_detect or (by_any_detector and info.get("clip_digest") == file_digest(raw / clip))
 
 
-def plan_detection(raw: Path, out: Path, detector: Detector, only: Sequence[str] | None = None) -> DetectionPlan:
-    """Compare the clips below `raw`, or the clip `raw`, with the files in `out`. `only`: plan these clips only.
+def plan_detection(
+    raw: Path, out: Path, detector: Detector, only: Sequence[str] | None = None, part: Part | None = None
+) -> DetectionPlan:
+    """Compare the clips below `raw`, or the clip `raw`, with the files in `out`. `only`, `part`: plan these clips only.
 
     Writes nothing. Raises ConfigError without any clip and for a stand-in detector on real data, MissingAssets for
     missing weights, PlugInError if another package's detector fails.
@@ -329,6 +332,7 @@ def plan_detection(raw: Path, out: Path, detector: Detector, only: Sequence[str]
     kind = {"version": VERSION, "detector": detector.name, "detector_version": detector.version, "options": options}
     lost = {} if one_clip else _find_lost_clips(raw, out, clips)
     clips = clips if only is None else list(only)
+    clips = clips if part is None else list(part.share(clips))
     before = {files.fingerprint: files for files in lost.values()}  # of the same pixels, by the same detector
     missing, renamed, failed, done = [], dict[ClipFiles, ClipFiles](), {}, 0
     refused: dict[str, str] = {}

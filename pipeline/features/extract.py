@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import cache
 from cache import Split
+from cache.write.parts import Part
 from pipeline.cli.progress import Progress, silent
 from pipeline.conversion.committed import speed_of
 from pipeline.conversion.identity import differing
@@ -44,6 +45,7 @@ class Extraction(Counts):
 
     plan: ExtractionPlan
     meter: Meter  # where the time went
+    shards: int  # that were missing; in the share of a part
 
 
 def extract_together(
@@ -51,9 +53,12 @@ def extract_together(
     resources: Resources = HERE,
     *,
     dask: Dask = NO_CLUSTER,
+    part: Part | None = None,
     progress: Progress = silent,
 ) -> list[Extraction]:
     """Compute the missing rows of streams of one split, and commit. After a kill, at most half a minute is repeated.
+
+    part: compute this share of the missing shards, and commit nothing.
 
     Streams of the same pixels are computed in one pass: every frame is decoded once.
 
@@ -72,22 +77,25 @@ def extract_together(
         together.setdefault(str(spec.raw) if spec.stream.reads.crops else i, []).append(i)
     by_plan: dict[int, Extraction] = {}
     for numbers in together.values():
-        extractions = _extract([plans[i] for i in numbers], resources, dask, progress)
+        extractions = _extract([plans[i] for i in numbers], resources, dask, part, progress)
         by_plan |= dict(zip(numbers, extractions, strict=True))
     return [by_plan[i] for i in range(len(plans))]
 
 
-def _extract(plans: Sequence[ExtractionPlan], resources: Resources, dask: Dask, progress: Progress) -> list[Extraction]:
+def _extract(
+    plans: Sequence[ExtractionPlan], resources: Resources, dask: Dask, part: Part | None, progress: Progress
+) -> list[Extraction]:
     """Extract streams that share their pixels, or one stream of labels."""
     first = plans[0]
     split = cache.open(first.root)[first.split]
     with ExitStack() as stack:
-        parts = [_StreamExtraction(plan, split, resources, dask) for plan in plans]
-        missing = sorted({shard for part in parts for shard in part.missing})
+        streams = [_StreamExtraction(plan, split, resources, dask) for plan in plans]
+        missing: Sequence[int] = sorted({shard for stream in streams for shard in stream.missing})
+        missing = missing if part is None else part.share(missing)
         pixels_of = None
         if first.spec.stream.reads.crops:
             pixels_of = pixels(split, first.spec.raw, require=missing)
-        outputs = [part.open(stack) for part in parts]
+        outputs = [stream.open(stack, part, frozenset(missing)) for stream in streams]
         rows = split.rows_by_shard()
         total = sum(int(rows[output.target].sum()) for output in outputs)
 
@@ -98,14 +106,15 @@ def _extract(plans: Sequence[ExtractionPlan], resources: Resources, dask: Dask, 
         if dask.scheduler is None and not resources.processes:
             run = Run(split, outputs, pixels_of=pixels_of, resources=resources, progress=report)
         else:
-            run = _ParallelRun(dask, split, parts, resources=resources, progress=report)
+            run = _ParallelRun(dask, split, streams, resources=resources, progress=report)
         for output, counts in run.results():
-            parts[output].counts.add(counts)
-        return [part.commit(provenance, run.meter) for part, provenance in zip(parts, run.provenance, strict=True)]
+            streams[output].counts.add(counts)
+        made = zip(streams, run.provenance, strict=True)
+        return [stream.finish(provenance, run.meter) for stream, provenance in made]
 
 
 class _StreamExtraction:
-    writer: cache.StreamWriter
+    shards: cache.StreamShards  # of a part; else the writer
 
     def __init__(self, plan: ExtractionPlan, split: Split, resources: Resources, dask: Dask) -> None:
         self.plan, self._split, self._resources, self._dask = plan, split, resources, dask
@@ -113,7 +122,7 @@ class _StreamExtraction:
         self.missing = missing_rows(split, plan.spec.name if extends else None).shards
         self.recorded = split.stream_manifest(plan.spec.name)["backbone"] if extends else None
         self._noted = split.stream_provenance(plan.spec.name) if extends else {}
-        self.counts = Counts()
+        self.counts, self.target = Counts(), list[int]()
 
     def _provenance(self) -> Mapping[str, Any]:
         """The stream's provenance, from a worker if there are any: this machine may have no GPU."""
@@ -123,34 +132,48 @@ class _StreamExtraction:
         with connect_workers(self._dask, resources.processes, _shared_folder(self._split, spec)) as workers:
             return workers.run_one(functools.partial(_provenance, spec, resources, None))
 
-    def open(self, stack: ExitStack) -> Output[Counts]:
-        """Raises cache.CacheChanged after a commit since the split was opened."""
+    def open(self, stack: ExitStack, part: Part | None, share: frozenset[int]) -> Output[Counts]:
+        """Raises cache.CacheChanged after a commit since the split was opened. share: missing shards of the part."""
         plan, stream = self.plan, self.plan.spec.stream
         if plan.replace:
             self._provenance()  # before the delete: a stream whose weights cannot be loaded stays
             cache.delete_stream(plan.root, plan.split, plan.spec.name)
         mark = cache.fingerprint(dict(plan.identity))
-        writer = cache.StreamWriter(
-            plan.root, plan.split, plan.spec.name, dim=stream.dim, dtype=stream.dtype, plan=mark
-        )
-        self.writer = stack.enter_context(writer)
-        if writer.split_digest != self._split.manifest["digest"]:
+        kind = cache.StreamWriter if part is None else cache.StreamShards
+        shards = kind(plan.root, plan.split, plan.spec.name, dim=stream.dim, dtype=stream.dtype, plan=mark)
+        put: Callable[..., object] = shards.stage
+        if part is not None:
+            stack.enter_context(part.running(plan.root, shards.place.writing))
+            pending = sorted(share.intersection(self.missing) - shards.staged().keys())
+        elif isinstance(shards, cache.StreamWriter):
+            pending, put = stack.enter_context(shards).pending, shards.write
+        if shards.split_digest != self._split.manifest["digest"]:
             raise cache.CacheChanged(f"{plan.split}: another process has committed meanwhile. Run it again.")
 
-        finished = sorted(set(self.missing) - set(writer.pending))
+        finished = sorted(share.intersection(self.missing) - set(pending))
         self.counts.kept += int(self._split.rows_by_shard()[finished].sum())
+        self.shards, self.target, self._n_missing = shards, pending, len(finished) + len(pending)
 
         def write(shard: PendingShard) -> Counts:
-            writer.write(shard.number, shard.values, shard.ok, shard.keys)
+            shards.made = shards.made or output.provenance or {}
+            put(shard.number, shard.values, shard.ok, shard.keys)
             return shard.counts
 
-        return Output(self._split, stream, writer, writer.pending, write, self.recorded)
+        output = Output(self._split, stream, shards, pending, write, self.recorded)
+        return output
 
-    def commit(self, provenance: Mapping[str, Any] | None, meter: Meter) -> Extraction:
-        """Commit. provenance: of the network; None: no network was loaded."""
-        pending = self.writer.pending
+    def finish(self, provenance: Mapping[str, Any] | None, meter: Meter) -> Extraction:
+        """Commit, unless this is a part. provenance: of the network; None: no network was loaded."""
+        if isinstance(self.shards, cache.StreamWriter):
+            self._commit(self.shards, provenance, meter)
+        done = Extraction(plan=self.plan, meter=meter, shards=self._n_missing)
+        done.add(self.counts)
+        return done
+
+    def _commit(self, writer: cache.StreamWriter, provenance: Mapping[str, Any] | None, meter: Meter) -> None:
+        pending = writer.pending
         assert not pending, f"{self.plan.split}: shards {pending} were not computed"
-        backbone = dict(provenance or self.recorded or self._provenance())
+        backbone = dict(provenance or writer.made or self.recorded or self._provenance())
         stand_in = bool(backbone.get("stand_in") or self._split.manifest.get("stand_in"))
         software = {name: version(name) for name in ("opencv-python", "torch", "torchvision")}
         note: dict[str, Any] = {  # times go here, since the manifest is equal for every run
@@ -161,10 +184,7 @@ class _StreamExtraction:
             note["weights_file"] = str(file.resolve())
         note["without_features"] = self.counts.problems + Counter(self._noted.get("without_features"))
         identity = dict(self.plan.identity)
-        self.writer.commit({"identity": identity, "backbone": backbone, "stand_in": stand_in}, note=note)
-        done = Extraction(plan=self.plan, meter=meter)
-        done.add(self.counts)
-        return done
+        writer.commit({"identity": identity, "backbone": backbone, "stand_in": stand_in}, note=note)
 
 
 _Extracted = tuple[cache.Staged, Counts]  # a shard that a worker has staged
@@ -176,7 +196,7 @@ class _ParallelRun:
     As `engine.run.Run` in one process.
 
     Args:
-        parts: opened before workers start; their writers accept staged shards.
+        streams: opened before workers start; their writers accept staged shards.
         progress: called with rows done after each task.
     """
 
@@ -184,25 +204,25 @@ class _ParallelRun:
         self,
         dask: Dask,
         split: Split,
-        parts: Sequence[_StreamExtraction],
+        streams: Sequence[_StreamExtraction],
         *,
         resources: Resources,
         progress: Callable[[int, Meter], None],
     ) -> None:
         self._dask, self._split, self._progress = dask, split, progress
-        self._writers = [part.writer for part in parts]
-        self._targets = [frozenset(writer.pending) for writer in self._writers]
+        self._shards = [stream.shards for stream in streams]
+        self._targets = [frozenset(stream.target) for stream in streams]
         self._share = _Share(
             split.root,
             split.name,
             str(split.manifest["digest"]),
-            specs=tuple(part.plan.spec for part in parts),
+            specs=tuple(stream.plan.spec for stream in streams),
             resources=resources,
-            plans=tuple(writer.plan for writer in self._writers),
-            recorded=tuple(part.recorded for part in parts),
+            plans=tuple(shards.plan for shards in self._shards),
+            recorded=tuple(stream.recorded for stream in streams),
         )
         self.meter = Meter()
-        self.provenance: list[Mapping[str, Any] | None] = [None] * len(parts)
+        self.provenance: list[Mapping[str, Any] | None] = [None] * len(streams)
 
     def results(self) -> Iterator[tuple[int, Counts]]:
         """(output, counts of rows) of each target shard, once it is in the cache.
@@ -225,7 +245,8 @@ class _ParallelRun:
             self.meter.note_device(agreed, n)
             for extracted, meter in workers.as_completed(functools.partial(self._share.extract, agreed), tasks):
                 for output, (staged, counts) in extracted:
-                    self._writers[output].accept(staged)
+                    if isinstance(writer := self._shards[output], cache.StreamWriter):
+                        writer.accept(staged)
                     n_done += int(rows[staged.shard])
                     yield output, counts
                 if meter is not None:
@@ -296,6 +317,7 @@ class _Share:
 
         def output(spec: StreamSpec, staging: cache.StreamShards, recorded: Mapping[str, Any]) -> Output[_Extracted]:
             def write(shard: PendingShard) -> _Extracted:
+                staging.made = recorded if shard.counts.computed else {}
                 return staging.stage(shard.number, shard.values, shard.ok, shard.keys), shard.counts
 
             return Output(split, spec.stream, staging, (), write, recorded)

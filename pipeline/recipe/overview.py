@@ -16,6 +16,7 @@ import numpy as np
 
 import cache
 from cache.format.layout import COLUMNS, FEATURES, MANIFEST, ROWS_PER_CHUNK, ROWS_PER_SHARD, stream_of
+from cache.write.parts import staged_by_parts
 from pipeline.conversion.identity import Difference
 from pipeline.conversion.plan import ConversionPlan, committed_split, compare
 from pipeline.detect.clips import EXTENSIONS, KEYPOINTS, DetectionPlan, unlabelled_clips
@@ -61,6 +62,7 @@ class SplitPlan:
     behind: list[_StreamPlan] = field(default_factory=list)  # incomplete streams that no setting or option names
     undetected: tuple[str, ...] = ()  # clips without keypoints, for the detector
     detection: DetectionPlan | None = None  # of the whole raw folder; None also until its weights are downloaded
+    parts: list[str] = field(default_factory=list)  # a line about what parts have staged, if any
 
     @property
     def name(self) -> str:
@@ -115,6 +117,7 @@ def _plan_split(recipe: Recipe, detections: dict[Path, DetectionPlan]) -> SplitP
     if recipe.not_made:
         return plan
     try:
+        plan.parts = staged_by_parts(recipe.root, recipe.name)
         plan.committed = committed_split(recipe.root, recipe.name)
         plan.conversion = compare(
             plan.committed,

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final, get_args, get_type_hints
 
 import cache
+from cache.write.parts import Part
 from pipeline import datasets
 from pipeline.cli.console import DOUBT, err, plain
 from pipeline.cli.text import error_text, from_here
@@ -134,6 +135,20 @@ def setting_options(
             about |= {"type": option_type(hints[key]), "metavar": key.split("_")[-1].upper()}
         (group or sub).add_argument(f"--{key.replace('_', '-')}", **about)
     from_settings(sub, **{key: f"{section}.{key}" for key in (*keys, *set_only.split())})
+
+
+def part_option(sub: Any, items: str) -> None:
+    """Add --part to a parser or to a group of mutually exclusive options."""
+    help_ = f"Process share K of N of the {items} without committing, as one process of an array job"
+    sub.add_argument("--part", type=_part, metavar="K/N", help=help_)
+
+
+def _part(text: str) -> Part:
+    number, _, of = text.partition("/")
+    if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+        expected = "K/N with K from 1 to N, such as 3/8 (to a K that counts from 0, add 1)"
+        raise argparse.ArgumentTypeError(f"expected {expected}, found {text!r}")
+    return Part(int(number), int(of))
 
 
 def complete(args: argparse.Namespace) -> None:

@@ -173,7 +173,7 @@ def test_what_no_writer_has_accepted_stays_until_it_is_old(url: str, toy: Any) -
     assert staged() == sorted(late.keys.values())
     done = cache.gc(url)
     assert not done.removed
-    assert sum("younger" in text and "staged-" in text for text in done.skipped) == 3
+    assert any("unfinished work" in text for text in done.skipped)
     assert sorted(cache.gc(url, older_than=0).removed) == sorted(late.keys.values())
     np.testing.assert_array_equal(cache.open(url)[SPLIT].rows("features/crops", 1, 2), toy.features(np.array([1]), 3))
 

@@ -15,7 +15,7 @@ from pipeline.cli.text import FEW, count
 from pipeline.detect import DetectionResources
 from pipeline.detect.clips import list_images, plan_detection, usual_detector
 from pipeline.settings import sections
-from pipeline.settings.arguments import from_settings, setting_options
+from pipeline.settings.arguments import from_settings, part_option, setting_options
 from pipeline.settings.file import BY_SET, Section
 from vibe_extensions.clips.detection.run import detect_planned
 
@@ -30,6 +30,7 @@ def _options(sub: argparse.ArgumentParser) -> None:
     help_ = "option of the detector, such as min_score=0.5 (repeatable)"
     add("--set", action="append", default=[], metavar="NAME=VALUE", help=help_)
     every_option(sub)
+    part_option(sub, "clips")
     setting_options(sub, "detect", *(field.name for field in fields(DetectionResources)))
     setting_options(sub, "dask", "scheduler", set_only="patience")
     from_settings(sub, detector="detect.detector")
@@ -43,16 +44,18 @@ def _run(args: argparse.Namespace) -> int:
     given = Section(BY_SET, name, named_values("--set", args.set, "min_score=0.5") | weights)
     given.options = weights
     detector = sections.detector_of(args.cfg.source, name, given, args.every)
-    plan = plan_detection(args.raw, args.out, detector)
+    plan = plan_detection(args.raw, args.out, detector, part=args.part)
     for made in plan.detected_otherwise([files.clip for files in plan.missing]):
         err.print(f"  {DOUBT} replaces keypoints of {plain(made)}")
     with bar(f"detect {args.raw.name}", err, unit="frame") as progress:
-        report = detect_planned(plan, args.cfg.detect, dask=args.cfg.dask, progress=progress)
+        report = detect_planned(plan, args.cfg.detect, dask=args.cfg.dask, part=args.part, progress=progress)
     if args.json:
         show_json(report.as_dict() | {"stand_in": detector.stand_in})
         return 1 if report.problems else 0
     if report.done:
         out.print(plain(str(report)))
+    if args.part is not None:
+        out.print(f"part {args.part} of the clips has ended. The same command without --part detects missing ones")
     for clip, before in report.renamed.items():
         out.print(plain(f"renamed {before} -> {clip}, with its keypoints"))
     if report.up_to_date:

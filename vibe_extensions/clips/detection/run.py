@@ -19,6 +19,7 @@ from typing import Any, Final
 import numpy as np
 
 from cache.storage.local import WriterLock, write_atomic
+from cache.write.parts import Part, refuse_running_parts
 from pipeline.cli.console import DONE, DOUBT, plain, rate
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import FEW, count, few
@@ -111,24 +112,25 @@ def detect_planned(
     machine: DetectionResources,
     *,
     dask: Dask = NO_CLUSTER,
+    part: Part | None = None,
     progress: Progress = silent,
 ) -> DetectionReport:
     """Carry out a plan, and retry clips that failed before.
 
     Args:
         dask: Cluster whose workers detect.
+        part: The plan has this share of the clips. Needs no lock; renamed clips wait for the command without it.
 
     Raises:
-        CacheError: another process writes into the same folder.
+        CacheError: another process, or a part, writes into the same folder.
         Exception: what loading the detector and the cluster raise.
     """
     began = time.monotonic()
     report = DetectionReport(up_to_date=plan.done, orphans=[*plan.orphans], problems=dict(plan.refused))
-    todo = [*plan.missing, *plan.failed]
-    if todo or plan.renamed:
-        lock = WriterLock(plan.out / RECORDS / "lock")
-        try:
-            for files, before in plan.renamed.items():
+    todo, renamed = [*plan.missing, *plan.failed], plan.renamed if part is None else {}
+    if todo or renamed:
+        with _locked(plan.out) if part is None else part.running(plan.out, RECORDS):
+            for files, before in renamed.items():
                 rename_clip(files, before)
                 report.renamed[files.clip] = before.clip
             if not todo:
@@ -137,11 +139,20 @@ def detect_planned(
                 _DetectionRun(plan, machine, todo, report, load(plan.detector, machine.device), progress).run()
             else:
                 _run_parallel(dask, plan, machine, todo, report, progress)
-        finally:
-            lock.release()
     report.seconds = time.monotonic() - began
-    note_speed(plan.out, plan.about, report.frames, report.seconds)
+    if part is None:
+        note_speed(plan.out, plan.about, report.frames, report.seconds)
     return report
+
+
+@contextlib.contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Keep other writers out, and remove temporary files of killed ones."""
+    with WriterLock(out / RECORDS / "lock"):
+        refuse_running_parts(out, RECORDS)
+        for temporary in list(out.rglob(f".*.{'[0-9a-f]' * 8}.tmp")):
+            temporary.unlink()
+        yield
 
 
 def run_step(plan: DetectionPlan, machine: DetectionResources, *, dask: Dask, progress: Progress) -> StepResult:
@@ -350,7 +361,7 @@ class _DetectionRun:
     def _give_up(self, clip: _OpenClip, error: RawDataError) -> None:
         """Record why a clip has no result."""
         self.open.pop(clip.files.clip).text.close()
-        write_atomic(clip.files.failed, str(error).encode(errors="backslashreplace"))
+        write_atomic(clip.files.failed, str(error).encode(errors="backslashreplace"), shared=True)
         self.report.problems[clip.files.clip] = str(error)
         self.total -= _n_frames_stated(self.plan.raw, [clip.files])
 

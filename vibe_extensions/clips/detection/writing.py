@@ -13,7 +13,7 @@ from typing import IO, Any, Final
 
 import numpy as np
 
-from cache.storage.local import make_folder, publish, write_atomic, write_synced
+from cache.storage.local import make_folder, publish, temporary_file, write_atomic, write_synced
 from pipeline.detect import People
 from pipeline.detect.clips import END, MADE_BY, PROVENANCE, ClipFiles, read_info, read_speed
 from pipeline.skeletons import bones, joint_names
@@ -85,7 +85,7 @@ def note_speed(out: Path, about: Mapping[str, Any], frames: int, seconds: float)
 def _write(files: ClipFiles, text: Iterator[bytes]) -> None:
     make_folder(files.file.parent)
     name = hashlib.sha256(files.clip.encode()).hexdigest()[:16]  # clips' names may be long
-    temporary = files.file.with_name(f".{name}.tmp")
+    temporary = temporary_file(files.file.with_name(name), shared=True)
     write_synced(temporary, text)
     publish(temporary, files.file)
 

@@ -1,0 +1,108 @@
+"""Parts of an array job: shares of a step's work, done by processes without the writer's lock.  [cache]
+
+A running part renews a small file beside its results. While such a file is fresh, no command commits or removes them.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.errors import CacheError
+from cache.format.layout import RUNNING, SPOOL, STAGED_SHARD
+from cache.format.manifest import places_of
+from cache.format.shard import crc32c
+from cache.storage import store_at
+from cache.storage.base import Root, Store
+
+RENEW: Final = 20.0  # s between two writes of a running part's file
+FRESH: Final = 180.0  # s: an older file is one of a killed part
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Share `number` of `of`, from 1."""
+
+    number: int
+    of: int
+
+    def share(self, items: Sequence[T]) -> Sequence[T]:
+        """Neighbouring items. Each item is in one of the `of` shares.
+
+        >>> [Part(number, 3).share("abcde") for number in (1, 2, 3)]
+        ['a', 'bc', 'de']
+        """
+        return items[len(items) * (self.number - 1) // self.of : len(items) * self.number // self.of]
+
+    @contextmanager
+    def running(self, root: Root | Store, folder: str) -> Iterator[None]:
+        """Within the block, show in `folder` that this part is running."""
+        store, file = store_at(root), {f"{folder}/{RUNNING}{self.number}-of-{self.of}": b""}
+        store.put_small(file, folder, shared=True)
+        ended = threading.Event()
+
+        def renew() -> None:
+            while not ended.wait(RENEW):
+                with suppress(OSError, CacheError):  # such as a short fault of the network: the next one may succeed
+                    store.put_small(file, folder, shared=True)
+
+        thread = threading.Thread(target=renew, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+            store.remove([*file])
+
+
+def refuse_running_parts(root: Root | Store, folder: str) -> None:
+    """Raise CacheError while parts seem to be running, by their files in `folder`."""
+    store, ages = store_at(root), dict[str, float]()
+    for name in store.list_names(folder):
+        if name.startswith(RUNNING):
+            with suppress(FileNotFoundError):
+                ages[name] = store.age(f"{folder}/{name}")
+    youngest = min(ages, key=ages.__getitem__, default="")
+    if youngest and (age := ages[youngest]) < FRESH:
+        do = f"Wait until all parts have ended; if they were killed, run this again in {FRESH - age:.0f} s."
+        found = f"a sign of life {age:.0f} s ago"
+        raise CacheError.at(store.location(f"{folder}/{youngest}"), expected="no running part", found=found, do=do)
+
+
+def staged_by_parts(root: Root | Store, split: str) -> list[str]:
+    """A line about what parts have staged of a split and its streams; empty without any."""
+    store, texts = store_at(root), []
+    for place in places_of(store, split):
+        with suppress(PermissionError):
+            names = store.list_names(place.writing)
+            shards = {name.split("-")[2] for name in names if name.startswith(STAGED_SHARD)}
+            texts += [f"shards of {place.stream}: {len(shards):,}"] if shards else []
+            videos = [name for name in store.list_names(f"{place.writing}/{SPOOL}") if not name.startswith(".")]
+            texts += [f"videos: {len(videos):,}"] if videos else []
+            texts += [f"not ended: {name.removeprefix(RUNNING)}" for name in names if name.startswith(RUNNING)]
+    return [f"staged by parts: {'; '.join(texts)}"] if texts else []
+
+
+def pack(arrays: Mapping[str, NDArray[Any] | str]) -> bytes:
+    """Arrays and texts as a file with a checksum. Reading it runs no code."""
+    file = io.BytesIO()
+    np.savez(file, **arrays)  # type: ignore[arg-type]  # of texts, NumPy makes arrays
+    return file.getvalue() + crc32c(file.getvalue())
+
+
+def unpack(file: bytes) -> dict[str, NDArray[Any]]:
+    """The arrays of `pack`; {} for a file that a crash or a disk has damaged."""
+    if crc32c(file[:-4]) != file[-4:]:
+        return {}
+    with np.load(io.BytesIO(file[:-4]), allow_pickle=False) as arrays:
+        return dict(arrays)

@@ -1,0 +1,270 @@
+"""Array jobs: parts that are killed and run again, one twice at once, others of other numbers; then the commit."""
+
+import functools
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import cache
+from cache.write import parts
+from cache.write.parts import Part
+from pipeline import datasets
+from pipeline.commands.plan import lines
+from pipeline.conversion import convert, reading
+from pipeline.features.extract import extract_together
+from pipeline.features.plan import plan_extraction
+from pipeline.features.spec import Resources, StreamSpec
+from pipeline.processes import NO_CLUSTER
+from pipeline.recipe.overview import plan_splits
+from tests.cache.storage.buckets import objects
+from tests.pipeline.features.test_extraction_killed import SPLIT
+from tests.pipeline.features.test_extraction_killed import convert as convert_noise
+from vibe_extensions.demo import writing as synthetic
+
+ROOT = Path(__file__).parents[2]
+# A command that is killed at one of its writes, by a seed; "" for none.
+RUNNER = """
+import os, random, signal, sys
+from cache.storage import local, object_store
+
+def dying(real):
+    def act(*args, **options):
+        rng.random() < 0.15 and os.kill(os.getpid(), signal.SIGKILL)
+        return real(*args, **options)
+    return act
+
+if sys.argv[1]:
+    rng = random.Random(int(sys.argv[1]))
+    for owner, name in ((local, "write_synced"), (local, "publish"), (local.os, "replace"),
+                        (object_store.ObjectStore, "put"), (object_store.ObjectStore, "put_small")):
+        setattr(owner, name, dying(getattr(owner, name)))
+from pipeline.__main__ import main
+sys.exit(main(sys.argv[2:]))
+"""
+AGAIN = ("1/3", "2/3", "3/3", "2/3", "5/5")  # one of them twice
+ROUNDS = pytest.mark.parametrize("rounds", [1, pytest.param(6, marks=pytest.mark.slow)])
+KILLED = -signal.SIGKILL
+
+
+def run_parts(words: Sequence[object], parts: Sequence[str], seeds: Sequence[object]) -> list[int]:
+    """Run parts at the same time, and return their exit codes."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    started = []
+    for part, seed in zip(parts, seeds, strict=True):
+        command = [sys.executable, "-c", RUNNER, str(seed), *map(str, words), "--part", part]
+        pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        started.append(subprocess.Popen(command, env=environment, text=True, **pipes))
+    printed = [process.communicate(timeout=120)[0] for process in started]
+    codes = [process.returncode for process in started]
+    assert set(codes) <= {0, KILLED}, printed
+    return codes
+
+
+def kill_and_run_again(run: Any, capsys: Any, words: Sequence[object], rounds: int = 1) -> None:
+    """Kill three parts at random, and run them again, one twice, and one of another number."""
+    seeds = random.Random(1)
+    for _ in range(rounds):
+        codes = run_parts(words, AGAIN[:3], [seeds.randrange(100) for _ in range(3)])
+        assert KILLED in codes
+    assert run(*words) == 2
+    assert re.search(
+        r"running-\d-of-3: expected no running part, found a sign of life \d+ s ago", capsys.readouterr().err
+    )
+    assert KILLED not in run_parts(words, AGAIN, [""] * len(AGAIN))
+
+
+def files_of(root: Path) -> dict[str, bytes]:
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of noisy images in 20 shards."""
+    return convert_noise(tmp_path_factory.mktemp("noise"), 8)
+
+
+# ------------------------------------------------------------------------------------------------------------ killed
+
+
+@ROUNDS
+def test_killed_parts_of_an_extraction_end_with_the_bytes_of_one_run(noise, tmp_path, into, ran, run, capsys, rounds):
+    calm, root = (Path(shutil.copytree(noise, tmp_path / name)) for name in ("calm", "parts"))
+    words = ["extract", SPLIT, "--kind", "homography", "--workers", 1, "--cache"]
+    ran(*words, calm)
+    kill_and_run_again(run, capsys, [*words, root], rounds)
+    assert cache.open(root)[SPLIT].streams == ()
+    assert "staged by parts: shards of homography: 20\n" in ran("status", "--cache", root).out
+    assert "unfinished work" in cache.gc(root).skipped[0]
+    given_up = Path(shutil.copytree(root, tmp_path / "given_up"))
+    cache.gc(given_up, unfinished=True)
+    assert into.tree(given_up) == into.tree(noise)
+    assert not list(given_up.rglob(".writing"))
+    assert ": extracted, 0 rows computed" in ran(*words, root).out
+    assert into.tree(root) == into.tree(calm)
+    assert not list(root.rglob(".writing"))
+
+
+def test_parts_of_an_extraction_stage_in_an_object_store_too(url, noise, tmp_path, into, ran, run, capsys):
+    calm = Path(shutil.copytree(noise, tmp_path / "calm"))
+    cache.store_at(url).put_small(files_of(noise), "")
+    words = ["extract", SPLIT, "--kind", "homography", "--workers", 1, "--cache"]
+    ran(*words, calm)
+    kill_and_run_again(run, capsys, [*words, url])
+    assert "staged by parts: shards of homography: 20\n" in ran("status", "--cache", url).out
+    assert ": extracted, 0 rows computed" in ran(*words, url).out
+    assert objects(url) == into.tree(calm)
+    assert not [key for key in cache.store_at(url).files("") if ".writing" in key]
+
+
+@ROUNDS
+def test_killed_parts_of_a_conversion_end_with_the_bytes_of_one_run(tmp_path, into, ran, run, capsys, reads, rounds):
+    raw, calm, root = (tmp_path / name for name in ("penn_action", "calm", "parts"))
+    synthetic.write_dataset("penn_action", raw, n_videos=4, n_frames=3)
+    words = ["convert", SPLIT, "--raw", raw, "--workers", 1, "--cache"]
+    ran(*words, calm)
+    kill_and_run_again(run, capsys, [*words, root], rounds)
+    n_videos = len(cache.open(calm)[SPLIT].videos)
+    assert f"\n· {SPLIT}: staged by parts: videos: {n_videos}\n" in ran("status", "--cache", root).out
+    given_up = Path(shutil.copytree(root, tmp_path / "given_up"))
+    cache.gc(given_up, unfinished=True)
+    assert not list(given_up.rglob(".writing"))
+    reads.clear()
+    ran(*words, root)
+    assert reads.names == []
+    assert into.tree(root) == into.tree(calm)
+    assert not list(root.rglob(".writing"))
+
+
+@ROUNDS
+def test_killed_parts_of_a_detection_end_with_the_files_of_one_run(tmp_path, ran, run, capsys, rounds):
+    raw, calm, out = (tmp_path / name for name in ("raw", "calm", "parts"))
+    synthetic.write_dataset("kinetics", raw, n_videos=3, n_frames=8)
+    words = ["detect", raw, "--workers", 1, "--out"]
+    ran(*words, calm)
+    kill_and_run_again(run, capsys, [*words, out], rounds)
+    assert "6 clips up to date" in ran(*words, out).out
+    next(out.rglob("*.json")).unlink()
+    ran(*words, out)  # which removes temporary files, too
+    (out / ".provenance").unlink()
+    assert files_of(out) == {name: data for name, data in files_of(calm).items() if name != ".provenance"}
+
+
+# -------------------------------------------------------------------------------------------------------- what fits
+
+
+@pytest.mark.parametrize(("dataset", "split"), [("3dpw", "train"), ("emdb", "emdb1"), ("kinetics", "train")])
+def test_tracks_of_every_kind_wait_in_the_spool_unchanged(dataset, split, embedded, tmp_path, into, monkeypatch):
+    raw, body = embedded.raw(dataset), embedded.body
+    calm, root = (
+        convert.plan_conversion(datasets.get(dataset), split, raw=raw, root=tmp_path / name, body=body)
+        for name in ("calm", "parts")
+    )
+    convert.convert(calm)
+    read = functools.partial(reading.read_videos, root, workers=1, dask=NO_CLUSTER)
+    assert reading.Spool(root).read_part(Part(1, 1), read, lambda *_: None) == []
+    monkeypatch.setattr(reading, "_read_one", None)
+    convert.convert(root)
+    assert into.tree(tmp_path / "parts") == into.tree(tmp_path / "calm")
+    measured = cache.open(tmp_path / "parts")[root.name].provenance["measured"]
+    assert "rows" not in measured  # since no speed is that of reading
+
+
+def test_a_video_waits_in_the_spool_only_while_its_content_is_the_same(penn, reads, into, ran):
+    words = ["convert", penn.name, "--raw", penn.raw, "--workers", 1, "--cache"]
+    assert f"{penn.name}: 6 videos staged, not committed" in ran(*words, penn.root, "--part", "1/1").out
+    assert "staged by parts: videos: 6" in "\n".join(lines(*plan_splits([penn.recipe()]), None))
+    os.utime(penn.label("0001"), ns=(1, 1))
+    penn.edit("0003", lambda x: x + 1)
+    ran(*words, penn.root, "--part", "1/3")  # it is there, by its content
+    reads.clear()
+    ran(*words, penn.root)
+    assert reads.names == ["0003"]
+    ran(*words, penn.root.parent / "calm")
+    assert into.tree(penn.root) == into.tree(penn.root.parent / "calm")
+
+
+def test_a_damaged_file_of_the_spool_is_named_and_read_again(penn, reads, ran):
+    words = ["convert", penn.name, "--raw", penn.raw, "--workers", 1, "--cache", penn.root]
+    ran(*words, "--part", "1/1")
+    file = min((penn.root / penn.name / ".writing/spool").iterdir())
+    file.write_bytes(file.read_bytes()[:-9])
+    assert f"{file}: was damaged, and is removed now. Run the command again." in ran(*words, code=2).err
+    reads.clear()
+    ran(*words)
+    assert len(reads.names) == 1
+
+
+def test_a_video_that_cannot_be_read_now_is_named_by_its_part_and_read_again(penn, reads, ran):
+    words = ["convert", penn.name, "--raw", penn.raw, "--workers", 1, "--cache", penn.root]
+    reads.fail("0003", PermissionError(13, "Permission denied", str(penn.label("0003"))))
+    shown = ran(*words, "--part", "1/1", code=1).out
+    assert "5 videos staged, not committed" in shown
+    assert "0003: not_readable_now" in shown
+    reads.clear()
+    ran(*words)
+    assert reads.names == ["0003"]
+    assert len(penn.split.tracks) == 3
+
+
+def test_rows_of_parts_keep_the_record_of_how_they_were_made(noise, tmp_path, made_up, into, monkeypatch):
+    """Also if the command that commits runs elsewhere: with another device, without the weights."""
+
+    def extract(name: str, part: Part | None = None, **resources: Any) -> Any:
+        plan = plan_extraction(tmp_path / name, SPLIT, StreamSpec("colour", made_up.Colour()))
+        return extract_together([plan], Resources(workers=1, **resources), part=part)[0]
+
+    for name in ("calm", "parts"):
+        shutil.copytree(noise, tmp_path / name)
+    assert extract("calm").shards == 20
+    monkeypatch.setattr(made_up._Mean, "provenance", {"stand_in": True, "device": "cpu"})
+    calm = cache.open(tmp_path / "calm")[SPLIT].stream_manifest("colour")["backbone"]
+    assert calm == {"stand_in": True}
+    assert [extract("parts", Part(k, 3)).shards for k in (3, 1)] == [7, 6]
+    assert extract("parts", Part(2, 3), devices="cpu,cpu").shards == 7
+    monkeypatch.setattr(made_up._Mean, "provenance", {"stand_in": True, "device": "another"})
+    done = extract("parts")
+    assert (done.computed, done.shards) == (0, 20)
+    assert cache.open(tmp_path / "parts")[SPLIT].stream_manifest("colour")["backbone"]["device"] == "cpu"
+    assert into.rows(tmp_path / "parts", SPLIT, "features/colour").keys()
+
+
+@pytest.mark.parametrize("part", ["0/3", "4/3", "3", "1/0", "a/b", "-1/3", "1/3/5"])
+def test_other_parts_are_refused(part: str, run: Any, capsys: Any) -> None:
+    assert run("extract", SPLIT, "--cache", "cache", f"--part={part}") == 2
+    assert "argument --part: expected K/N with K from 1 to N, such as 3/8 (" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words", ["convert --strict", "convert --retry", "convert --drop-removed", "extract --replace"]
+)
+def test_options_of_a_commit_are_refused_for_a_part(words: str, penn: Any, run: Any, capsys: Any) -> None:
+    command, option = words.split()
+    raw = ["--raw", penn.raw] if command == "convert" else []
+    assert run(command, penn.name, *raw, "--cache", penn.root, "--part", "1/2", option) == 2
+    assert re.search(r"--part: not allowed with|not allowed with argument --part", capsys.readouterr().err)
+
+
+def test_a_running_part_renews_its_file_until_it_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "RENEW", 0.01)
+    file = tmp_path / "folder/running-2-of-3"
+    with Part(2, 3).running(tmp_path, "folder"):
+        os.utime(file, (1, 1))
+        end = time.monotonic() + 10
+        while file.stat().st_mtime < 2 and time.monotonic() < end:
+            time.sleep(0.001)
+        with pytest.raises(cache.CacheError, match="running-2-of-3: expected no running part"):
+            parts.refuse_running_parts(tmp_path, "folder")
+    assert not file.exists()
+    file.touch()
+    os.utime(file, (time.time() - 200,) * 2)
+    parts.refuse_running_parts(tmp_path, "folder")  # it was killed
