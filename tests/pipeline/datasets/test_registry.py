@@ -95,9 +95,9 @@ def test_two_claims_to_a_name_are_refused(monkeypatch: pytest.MonkeyPatch, entri
 def test_no_reader_leaves_an_option_of_all_datasets_out_of_its_identity(monkeypatch, tmp_path):
     assert reader_parts(datasets.get("insta_variety"), "train", tmp_path, None)["parameters"] == {}
     common = vars(make_dataclass("Common", [("tallest", int, 0)]))["__dataclass_fields__"]
+    readers = [datasets.get(name) for name in datasets.DATASETS]
     monkeypatch.setattr(Dataset, "__dataclass_fields__", common)
-    monkeypatch.setattr(Dataset, "tallest", 7, raising=False)
-    for name in datasets.DATASETS:
-        reader = type(datasets.get(name))
-        monkeypatch.setattr(reader, "__dataclass_fields__", vars(reader)["__dataclass_fields__"] | common)
-        assert reader_parts(datasets.get(name), "train", tmp_path, None)["parameters"]["tallest"] == 7, name
+    for reader in readers:
+        object.__setattr__(reader, "tallest", 7)
+        monkeypatch.setattr(type(reader), "__dataclass_fields__", vars(type(reader))["__dataclass_fields__"] | common)
+        assert reader_parts(reader, "train", tmp_path, None)["parameters"]["tallest"] == 7, reader.name
