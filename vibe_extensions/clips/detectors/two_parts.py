@@ -12,7 +12,7 @@ import functools
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from pipeline.errors import ConfigError
 from pipeline.files.pixels.frames import Image
 
 Floats = NDArray[np.float32]
+Found = TypeVar("Found")
 
 SEEN: Final = 0.3  # confidence of a joint that moves its box
 LEAST_SHARED: Final = 3  # joints
@@ -47,8 +48,8 @@ class Networks(NamedTuple):
 
 
 @dataclass(frozen=True)
-class TwoPartDetector(Detector):
-    """Base of detectors with the option `every`; subclasses define `load_networks` instead of `load`."""
+class FollowingDetector(Detector):
+    """Base of detectors with the option `every`."""
 
     every: int = 1  # find people in each N-th frame, and follow them by their joints in between
 
@@ -62,6 +63,11 @@ class TwoPartDetector(Detector):
             return options | {"following": FOLLOWING}
         return {key: value for key, value in options.items() if key != "every"}  # as before the option
 
+
+@dataclass(frozen=True)
+class TwoPartDetector(FollowingDetector):
+    """Base of detectors of two networks; subclasses define `load_networks` instead of `load`."""
+
     @abstractmethod
     def load_networks(self, device: str) -> Networks:
         """Load both networks. `device` as for `load`; raises what loading raises."""
@@ -71,21 +77,40 @@ class TwoPartDetector(Detector):
 
 
 def find_and_follow(networks: Networks, images: Sequence[Image], keys: Sequence[bool] = ()) -> list[People]:
-    """People in each image; `keys`: which are key frames, the first one among them (default: all).
+    """People in each image; `keys` as in `run_chains`."""
+
+    def start(images: Sequence[Image]) -> list[People]:
+        found = networks.find(images)
+        joints = networks.look(images, [one.boxes for one in found])
+        return [People(*one, points) for one, points in zip(found, joints, strict=True)]
+
+    def step(images: Sequence[Image], before: Sequence[People]) -> list[People]:
+        joints = networks.look(images, [people.boxes for people in before])
+        return list(map(follow, before, joints, images))
+
+    return run_chains(start, step, images, keys)
+
+
+def run_chains(
+    start: Callable[[Sequence[Image]], list[Found]],
+    step: Callable[[Sequence[Image], Sequence[Found]], list[Found]],
+    images: Sequence[Image],
+    keys: Sequence[bool] = (),
+) -> list[Found]:
+    """Results in each image: of `start` in key frames, else of `step`, from the results in the frame before.
 
     The images after a key frame, up to the next one, follow it in its clip.
+
+    Args:
+        keys: Which images are key frames, the first one among them (default: all).
     """
     starts = [i for i, is_key in enumerate(keys or [True] * len(images)) if is_key]
     chains = [range(a, b) for a, b in zip(starts, [*starts[1:], len(images)], strict=True)]
-    at_start = [images[i] for i in starts]
-    boxes = networks.find(at_start)
-    joints = networks.look(at_start, [image_boxes.boxes for image_boxes in boxes])
-    people = {i: People(*parts, points) for i, parts, points in zip(starts, boxes, joints, strict=True)}
-    for step in range(1, max(map(len, chains), default=0)):  # the chains side by side
-        frames = [chain[step] for chain in chains if step < len(chain)]
-        joints = networks.look([images[i] for i in frames], [people[i - 1].boxes for i in frames])
-        people |= {i: follow(people[i - 1], points, images[i]) for i, points in zip(frames, joints, strict=True)}
-    return [people[i] for i in range(len(images))]
+    results = dict(zip(starts, start([images[i] for i in starts]), strict=True))
+    for n in range(1, max(map(len, chains), default=0)):  # the chains side by side
+        frames = [chain[n] for chain in chains if n < len(chain)]
+        results |= zip(frames, step([images[i] for i in frames], [results[i - 1] for i in frames]), strict=True)
+    return [results[i] for i in range(len(images))]
 
 
 def follow(before: People, joints: Floats, image: Image) -> People:
@@ -95,11 +120,12 @@ def follow(before: People, joints: Floats, image: Image) -> People:
     height, width = image.shape[:2]
     boxes = np.clip(before.boxes + (new - old).reshape(-1, 4), 0, [width, height, width, height]).astype(np.float32)
     followed = (visible.sum(axis=1) >= LEAST_SHARED) & (boxes[:, 2:] - boxes[:, :2] >= LEAST_SIDE).all(axis=1)
-    return _drop_copies(People(boxes[followed], before.scores[followed], joints[followed]))
+    people = People(boxes[followed], before.scores[followed], joints[followed])
+    return People(*(values[distinct(people)] for values in people))
 
 
-def _drop_copies(people: People) -> People:
-    """The people, without those who have been followed onto somebody of a higher score."""
+def distinct(people: People) -> list[int]:
+    """Indices of the people, without those who have the joints of somebody of a higher score."""
     xy, seen = people.keypoints[..., :2], people.keypoints[..., 2] >= SEEN
     diagonal = np.linalg.norm(people.boxes[:, 2:] - people.boxes[:, :2], axis=1)
     shared = seen[:, None] & seen  # (P, P, 17)
@@ -108,4 +134,4 @@ def _drop_copies(people: People) -> People:
     kept: list[int] = []
     for i in np.argsort(-people.scores, kind="stable").tolist():
         kept += [] if same[i, kept].any() else [i]
-    return People(*(values[sorted(kept)] for values in people))
+    return sorted(kept)
