@@ -54,6 +54,7 @@ OF_PIPELINE = (  # all that models may know
 MOST_FILES = 15  # in one folder, but for __init__ and __main__
 # Where the name is another than the package's.
 DISTRIBUTIONS = {"cv2": "opencv-python", "rerun": "rerun-sdk", "google": "protobuf", "google_crc32c": "google-crc32c"}
+DISTRIBUTIONS |= {"ai_edge_litert": "ai-edge-litert"}
 NO_TORCH = (  # what imports it only where there is something to compute
     *("cache", "pipeline.__main__", "pipeline.api", "pipeline.datasets", "pipeline.features.streams"),
     *("pipeline.recipe.overview", "pipeline.conversion.convert", "tasks", "vibe_model.api"),
@@ -201,7 +202,7 @@ def test_the_files_that_architecture_md_names_for_each_way_run_and_are_as_many(t
 
 
 def test_no_file_outside_features_knows_a_streams_kind() -> None:
-    """But for resnet50, the default, crops, which others may be computed from, and models that read certain streams.
+    """But for resnet50, the default, crops, which others may be computed from, and what reads certain streams.
 
     (Three are libraries, too, and splits are imported as well as streams.)
     """
@@ -209,6 +210,9 @@ def test_no_file_outside_features_knows_a_streams_kind() -> None:
     assert kinds
     reads = (
         "pipeline.features.",
+        "pipeline.grades",
+        "vibe_extensions.anny.",
+        "vibe_extensions.clips.blaze_stream",
         "vibe_extensions.part_dynamics.",
         "vibe_extensions.world.",
         "vibe_model.checkpoints",

@@ -143,8 +143,8 @@ class RTMPose(TwoPartDetector):
         absent = [(release, name) for _, name, release in parts if release and not release.local.is_file()]
         if failures := list(filter(None, itertools.starmap(_download, absent))):
             raise MissingAssets(
-                f"{' '.join(failures)} Or name your files: --weights FILE --set detector=FILE. Without a download: "
-                "--detector blaze_pose, whose weights are in a wheel for pip (docs/adding-a-detector.md)."
+                f"{' '.join(failures)} Or name your files: --weights FILE --set detector=FILE. Without them: the same "
+                "command with --detector blaze_pose."
             )
         detector, pose = (_graph(name, release) for _, name, release in parts)
         return detector, pose

@@ -1,0 +1,299 @@
+"""BlazePose with planted networks, and on a real clip.
+
+The planted ones see dots: a person is a red one (the middle of the hips), a green one (the end of the circle, and the
+nose), and a blue one (the left wrist). A yellow dot is a tree, a magenta one a part of somebody: the first network sees
+people in both, the second one sees nobody in a tree, and returns another circle than it has seen for a part.
+"""
+
+import shutil
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+import cache
+from pipeline.api import Image
+from pipeline.errors import ConfigError, MissingAssets
+from pipeline.files.pixels.frames import Video
+from vibe_extensions.clips.blaze_stream import BlazeJoints
+from vibe_extensions.clips.detectors import blaze_pose
+from vibe_extensions.clips.detectors.blaze_pose import FILES, BlazePose, find, load_networks, look
+from vibe_extensions.clips.packages import PackageFile, fetch_file
+from vibe_extensions.contracts import DetectorContract, StreamContract
+
+CLIP = PackageFile(
+    "sports2d", "0.8.34", "Sports2D/Demo/demo.mp4", "d9a66417185647b112304b57093f0c180f37a768e6a14daca75ca541f3b78039"
+)
+COLOURS = {
+    "red": (255, 0, 0),
+    "green": (0, 255, 0),
+    "blue": (0, 0, 255),
+    "yellow": (255, 255, 0),
+    "part": (255, 0, 255),
+}
+SQUARES = 1 + 3 + 3 * 7  # of an image of 1280 x 720
+
+
+def logit(share: Any) -> Any:
+    return np.log(share / (1 - share))
+
+
+def dots(pixels: Any, colour: str) -> Any:
+    """(N, 2) middles of the dots, in px; pixels (H, W, 3) in 0..1."""
+    same = (np.abs(pixels - np.array(COLOURS[colour]) / 255) < 0.5).all(axis=-1)
+    return cv2.connectedComponentsWithStats(same.astype(np.uint8))[3][1:]
+
+
+def nearest(points: Any, to: Any) -> Any:
+    return points[np.linalg.norm(points - to, axis=1).argmin()]
+
+
+class Finder:
+    """The first network. Of each circle, a second cell has a worse one that is 2 px to the right."""
+
+    calls = 0
+
+    def __call__(self, pixels: Any) -> list[Any]:
+        Finder.calls += 1
+        pixels, values, logits = (pixels + 1) / 2, np.zeros((2254, 12), np.float32), np.full((2254, 1), -9, np.float32)
+        greens = dots(pixels, "green")
+        for colour in ("red", "yellow", "part"):
+            for dot in dots(pixels, colour):
+                above = nearest(greens, dot) if colour == "red" and len(greens) else dot - [0, 20]
+                cell = dot.astype(int) // 8
+                for worse, number in enumerate((2 * (cell[1] * 28 + cell[0]) + np.arange(2)).tolist()):
+                    points = np.array([dot, above]) - (cell + 0.5) * 8 + [2 * worse, 0]
+                    values[number, :8] = [*points[0], 45, 45, *points.ravel()]
+                    logits[number] = logit(0.8 - 0.2 * worse)
+        return [values, logits]
+
+
+def landmarks(pixels: Any) -> list[Any]:
+    """The second network: the person whose hips are next to the middle."""
+    rows, metres = np.zeros((39, 5), np.float32), np.tile(np.float32([0.1, -1, 0.5]), (39, 1))
+    red, green, blue, part = (dots(pixels, colour) for colour in ("red", "green", "blue", "part"))
+    presence, middle, rows[:, 3:] = 0.02, np.array([128, 128]), logit(0.9)
+    if len(part):
+        rows[33, :2], rows[34, :2], presence = (153, 128), (153, 28), 0.99
+    elif len(red) and np.linalg.norm(nearest(red, middle) - middle) < 60:
+        rows[:, :2] = hips = nearest(red, middle)
+        rows[[0, 34], :2], presence = nearest(green, hips), 0.95
+        rows[15, :2] = nearest(blue, hips)
+        rows[16, 4] = logit(0.1)  # the right wrist is outside the crop
+    heat = np.full((64, 64, 39), -20, np.float32)
+    return [rows.ravel(), np.float32([presence]), np.zeros((256, 256, 1), np.float32), heat, metres.ravel()]
+
+
+class Interpreter:
+    """LiteRT's, of a file that says which network it is; outputs in another order than their names."""
+
+    def __init__(self, model_content: bytes, num_threads: int) -> None:
+        self._network, n = {b"finder": (Finder(), 2), b"landmarks": (landmarks, 5)}[model_content]
+        self._names = [f"Identity_{i}" if i else "Identity" for i in range(n)]
+
+    def allocate_tensors(self) -> None:
+        pass
+
+    def get_input_details(self) -> list[dict[str, Any]]:
+        return [{"index": 0}]
+
+    def get_output_details(self) -> list[dict[str, Any]]:
+        return [{"name": name, "index": i} for i, name in enumerate(self._names)][::-1]
+
+    def set_tensor(self, index: int, pixels: Any) -> None:
+        assert pixels.dtype == np.float32
+        self._pixels = pixels[0]
+
+    def invoke(self) -> None:
+        self._outputs = self._network(self._pixels)
+
+    def get_tensor(self, index: int) -> Any:
+        return self._outputs[index][None]
+
+
+@pytest.fixture
+def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "finder").write_bytes(b"finder")
+    (tmp_path / "landmarks").write_bytes(b"landmarks")
+    places = dict(zip(FILES["full"], (tmp_path / "finder", tmp_path / "landmarks"), strict=True))
+    monkeypatch.setattr(blaze_pose, "fetch_file", lambda *file: places[PackageFile(*file)])
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", SimpleNamespace(Interpreter=Interpreter))
+    monkeypatch.setattr("vibe_extensions.clips.blaze_stream._networks", load_networks)
+
+
+def draw(image: Image, hips: Any, *, up: Any, wrist: Any) -> Image:
+    for colour, place in (("red", (0, 0)), ("green", up), ("blue", wrist)):
+        radius = round(np.linalg.norm(up) / 12)
+        cv2.circle(image, np.add(hips, place).tolist(), radius, COLOURS[colour], -1)
+    return image
+
+
+PEOPLE = (  # hips, end of the circle and wrist from there: upright, lying, small
+    ((300, 400), (0, -130), (90, -40)),
+    ((900, 300), (110, 0), (30, 60)),
+    ((650, 600), (10, -50), (-25, 5)),
+)
+
+
+def street(shift: int = 0) -> Image:
+    image = np.zeros((720, 1280, 3), np.uint8)
+    for hips, up, wrist in PEOPLE:
+        draw(image, (hips[0] + shift, hips[1]), up=up, wrist=wrist)
+    cv2.circle(image, (1200, 500), 12, COLOURS["yellow"], -1)
+    cv2.circle(image, (150, 80), 12, COLOURS["part"], -1)
+    return image
+
+
+@pytest.mark.usefixtures("planted")
+class TestBlazePose(DetectorContract):
+    @pytest.fixture
+    def detector(self) -> BlazePose:
+        return BlazePose()
+
+    @pytest.fixture
+    def images(self) -> list[Image]:
+        return [street(), np.zeros((64, 80, 3), np.uint8)]
+
+    @pytest.fixture
+    def another_process(self) -> bool:
+        return False  # it would not have the planted networks
+
+    def test_several_people_are_found_once_each_and_their_joints_are_in_px_of_the_image(
+        self, detector: BlazePose
+    ) -> None:
+        (people,) = detector.load("cpu")([street()])
+        assert people.scores == pytest.approx([0.95] * 3)
+        for hips, up, wrist in PEOPLE:
+            number = np.linalg.norm(people.keypoints[:, 11, :2] - hips, axis=1).argmin()
+            joints, box = people.keypoints[number], people.boxes[number]
+            for joint, place in ((11, (0, 0)), (0, up), (9, wrist)):
+                np.testing.assert_allclose(joints[joint, :2], np.add(hips, place), atol=1.5)
+            corners = np.array([hips, np.add(hips, up), np.add(hips, wrist)])
+            np.testing.assert_allclose(box, [*corners.min(axis=0), *corners.max(axis=0)], atol=1.5)
+            assert joints[[11, 10], 2] == pytest.approx([0.9, 0.1])
+
+    def test_people_are_followed_by_their_circles_until_they_are_gone(self, detector: BlazePose) -> None:
+        images = [street(8 * i) for i in range(4)]
+        images[2][:, :600] = 0
+        Finder.calls = 0
+        found = detector.load("cpu")(images, [True, False, False, True])
+        assert Finder.calls == 2 * SQUARES
+        assert [len(people.boxes) for people in found] == [3, 3, 2, 3]
+        hips = sorted(found[2].keypoints[:, 11, 0].tolist())
+        np.testing.assert_allclose(hips, [666, 916], atol=1.5)
+
+
+def test_a_circle_is_the_mean_of_those_of_one_face_and_lies_about_the_middle_of_its_cell() -> None:
+    values, logits = np.zeros((2254, 12), np.float32), np.full((2254, 1), -9, np.float32)
+    fine, coarse = (10 * 28 + 5) * 2, 1568 + 392 + (3 * 7 + 2) * 6  # of column 5, row 10; of column 2, row 3
+    for number, score, x in ((fine, 0.9, 0), (fine + 1, 0.6, 5), (coarse, 0.7, 0), (coarse + 9, 0.4, 0)):
+        values[number, :8], logits[number] = [x, 1, 45, 45, x + 2, 3, x + 4, -20], logit(score)
+    (first, one), (second, other) = find(lambda _: [values, logits], np.zeros((224, 224, 3), np.uint8))
+    assert (first, second) == pytest.approx((0.9, 0.7))
+    x = 44 + 5 * 0.6 / 1.5
+    np.testing.assert_allclose(one, [[x + 2, 84 + 3], [x + 4, 84 - 20]], atol=1e-4)
+    np.testing.assert_allclose(other, [[80 + 2, 112 + 3], [80 + 4, 112 - 20]], atol=1e-4)
+
+
+@pytest.mark.parametrize("turn", [0, 90, 210])
+def test_a_person_is_seen_upright_and_turned_back(turn: int) -> None:
+    right, down = (np.array([np.cos(a), np.sin(a)]) for a in (np.radians(turn), np.radians(turn + 90)))  # of the person
+    hips = np.array([200, 150])
+    image = draw(np.zeros((300, 400, 3), np.uint8), hips, up=np.rint(-90 * down).astype(int), wrist=(30, 20))
+    pose = look(landmarks, image, np.array([hips, hips - 90 * down]))
+    np.testing.assert_allclose(pose.points[[23, 0, 15], :2], [hips, hips - 90 * down, (230, 170)], atol=1)
+    np.testing.assert_allclose(pose.circle, [hips, hips - 90 * down], atol=1)
+    np.testing.assert_allclose(pose.joints, np.tile([*(0.1 * right - down), 0.5, 0.9], (33, 1)), atol=1e-6)
+
+
+def test_a_heat_map_refines_a_point_where_it_is_sure_and_next_to_it() -> None:
+    heat = np.full((64, 64, 39), -30, np.float32)
+    xy = np.full((39, 2), 100.0)  # cell 25, 25
+    heat[26, 27, 0], heat[25, 26, 0] = logit(0.8), logit(0.4)  # row, column
+    heat[25, 28, 1], heat[25, 29, 2] = logit(0.45), logit(0.9)  # not sure; 4 cells away
+    xy[3], heat[1, 0, 3] = [1, 6], logit(0.9)  # at the border
+    xy[4], heat[0, 0, 4] = [-1, 2], logit(0.9)  # outside
+    refined = blaze_pose._refine(xy, heat)
+    np.testing.assert_allclose(
+        refined[0], [4 * (0.8 * 27 + 0.4 * 26) / 1.2, 4 * (0.8 * 26 + 0.4 * 25) / 1.2], atol=1e-4
+    )
+    np.testing.assert_allclose(refined[1:5], [[100, 100], [100, 100], [0, 4], [-1, 2]], atol=1e-4)
+
+
+@pytest.mark.usefixtures("planted")
+class TestBlazeJoints(StreamContract):
+    @pytest.fixture
+    def stream(self) -> BlazeJoints:
+        return BlazeJoints()
+
+    @pytest.fixture
+    def another_process(self) -> bool:
+        return False
+
+    def test_a_row_has_the_joints_of_the_person_in_the_middle_in_the_axes_of_the_image(
+        self, stream: BlazeJoints
+    ) -> None:
+        crop = draw(
+            np.zeros((256, 256, 3), np.uint8), (120, 130), up=(70, 0), wrist=(20, 40)
+        )  # lies, head to the right
+        draw(crop, (40, 40), up=(0, -30), wrist=(9, 9))
+        row = stream.computed([crop], {})
+        np.testing.assert_allclose(row.reshape(33, 4), np.tile([1, 0.1, 0.5, 0.9], (33, 1)), atol=0.02)
+        nobody = stream.computed([np.zeros_like(crop)], {}).reshape(33, 4)
+        assert (nobody[:, 3] == 0).all() and np.isfinite(nobody).all()
+
+
+def test_wrong_options_name_the_right_ones() -> None:
+    for wrong in ({"weights": "pretrained"}, {"min_score": 2}):
+        with pytest.raises(ConfigError, match="lite, full, heavy, and a number from 0 to 1"):
+            BlazePose(**wrong)
+    with pytest.raises(ConfigError, match="size:256 or more, and no region"):
+        BlazeJoints(crop=cache.CropPolicy(size=224))
+
+
+@pytest.fixture(scope="module")
+def clip() -> Path:
+    pytest.importorskip("ai_edge_litert")
+    try:
+        for file in FILES["full"]:
+            fetch_file(*file)
+        return fetch_file(*CLIP)
+    except MissingAssets as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.slow
+def test_two_real_people_are_tracked_and_have_joints_in_metres(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ran: Any
+) -> None:
+    (tmp_path / "clips").mkdir()
+    shutil.copy(clip, tmp_path / "clips")
+    monkeypatch.chdir(tmp_path)
+    for words in (
+        "prepare videos --raw clips --cache c --detector blaze_pose --every 5",
+        "extract videos train --cache c --stream blaze_joints --kind blaze_joints",
+    ):
+        ran(*words.split())
+    split = cache.open(tmp_path / "c")["videos/train"]
+    rows = split.read(split.windows(1, 1), stream="blaze_joints", fields=["features"])["features"].reshape(-1, 33, 4)
+    assert len(split.tracks) == 2 and len(rows) >= 340
+    seen = rows[rows[..., 3].max(axis=1) > 0]
+    assert len(seen) > 0.95 * len(rows)
+    thighs = np.linalg.norm(seen[:, 23, :3] - seen[:, 25, :3], axis=1)
+    assert 0.33 < np.median(thighs) < 0.45
+    assert np.median(seen[:, 27, 1]) > 0.5 > 0 > -0.3 > np.median(seen[:, 0, 1])  # ankles below, head above
+    np.testing.assert_allclose(seen[:, 23:25, :3].mean(axis=1), 0, atol=0.02)
+
+
+@pytest.mark.slow
+def test_a_real_person_has_the_same_joints_when_the_image_is_turned(clip: Path) -> None:
+    (frame,) = Video(clip.parent, clip.name).read([10])
+    crop = np.ascontiguousarray(frame.image[100:500, 440:840])
+    stream = BlazeJoints()
+    straight, lying = (stream.computed([one], {}).reshape(33, 4) for one in (crop, np.rot90(crop, -1).copy()))
+    turned = np.column_stack([-straight[:, 1], straight[:, 0], straight[:, 2]])
+    assert np.linalg.norm(lying[:, :3] - turned, axis=1).mean() < 0.06

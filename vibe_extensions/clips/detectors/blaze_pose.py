@@ -1,0 +1,297 @@
+"""BlazePose, for several people, in LiteRT on the CPU.  [pixels -> raw keypoints, features] -> tracks
+
+Bazarevsky et al. 2020 (arXiv 2006.10204). The numbers are those of MediaPipe's graphs pose_detection and pose_landmark.
+A first network finds circles in a square: the middle of a person's hips, and a point straight above it if the person
+stands, as far away as the body reaches. A second one finds 39 points in a square around a circle, turned upright: 33 of
+the body, the circle's, and four that nobody uses. MediaPipe follows one person. This detector searches overlapping
+squares of three sizes: the whole image, its shorter side, half of it. A person is where the second network returns the
+circle that it has seen: trees and parts of people move it on. Coordinates are OpenCV's: (0, 0) is a pixel's centre.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, Final, Literal, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.detect import Detect, People
+from pipeline.errors import ConfigError
+from pipeline.files.pixels.frames import Image
+from vibe_extensions.clips.detectors.two_parts import FollowingDetector, distinct, run_chains
+from vibe_extensions.clips.packages import PackageFile, fetch_file
+
+Doubles = NDArray[np.float64]
+Weights = Literal["lite", "full", "heavy"]
+
+LICENCE: Final = "Apache-2.0"  # of both packages; the files themselves state none
+_WHEEL: Final = partial(PackageFile, "mediapipe", "0.10.21")
+_NPM: Final = partial(PackageFile, "@mediapipe/pose", "0.5.1675469404")
+_NPM_FINDER: Final = _NPM(
+    "package/pose_solution_packed_assets.data", "a63c614bef30d35947f13be361820b1e4e3bec9cfeebf4d11216a18373108e85"
+)
+FILES: Final[dict[str, tuple[PackageFile, PackageFile]]] = {  # of both networks
+    "lite": (
+        _NPM_FINDER,
+        _NPM("package/pose_landmark_lite.tflite", "f17bfbecadb61c3be1baa8b8d851cc6619c870a87167b32848ad20db306b9d61"),
+    ),
+    "full": (
+        _WHEEL(
+            "mediapipe/modules/pose_detection/pose_detection.tflite",
+            "9ba9dd3d42efaaba86b4ff0122b06f29c4122e756b329d89dca1e297fd8f866c",
+        ),
+        _WHEEL(
+            "mediapipe/modules/pose_landmark/pose_landmark_full.tflite",
+            "e9a5c5cb17f736fafd4c2ec1da3b3d331d6edbe8a0d32395855aeb2cdfd64b9f",
+        ),
+    ),
+    "heavy": (
+        _NPM_FINDER,
+        _NPM("package/pose_landmark_heavy.tflite", "59e42d71bcd44cbdbabc419f0ff76686595fd265419566bd4009ef703ea8e1fe"),
+    ),
+}
+SIDES: Final = 224, 256  # px, of the networks' squares
+CELLS: Final = ((28, 2), (14, 2), (7, 6))  # of the first one: along a side, and outputs of each
+SAME_FACE: Final = 0.3  # intersection over union of boxes of one face
+MARGIN: Final = 1.25  # side of the second one's square / diameter of the circle
+BODY: Final = 33
+COCO: Final = [0, 2, 5, 7, 8, 11, 12, 13, 14, 15, 16, 23, 24, 25, 26, 27, 28]  # among these
+HEAT_SIDE, REACH = 64, 3  # cells of a heat map, and those around a point that refine it
+SURE: Final = 0.5  # of a pose, and of a heat map
+NEAR: Final = 0.25  # radii between the middles of two circles of one person
+STILL: Final = 0.08  # radii that a person's circle moves or grows by
+LOOKS: Final = 4  # until it holds still
+
+
+class Pose(NamedTuple):
+    """What the second network sees in a circle."""
+
+    presence: float  # of a person, 0..1
+    points: Doubles  # (33, 3) px, px, confidence 0..1: the lower of visible and inside the square
+    joints: Doubles  # (33, 4) x right, y down, z away from the camera, m about the middle of the hips; visible, 0..1
+    circle: Doubles  # (2, 2) px, of the same person, for the next frame
+
+
+@dataclass(frozen=True)
+class BlazePose(FollowingDetector):
+    """`weights` are a file of MediaPipe's wheel (full), or of npm's package (lite, heavy)."""
+
+    weights: Weights = "full"  # lite, full or heavy
+    min_score: float = 0.5  # minimum score of a person, and of the pose in its crop
+
+    name: ClassVar[str] = "blaze_pose"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.weights not in FILES or not 0 <= self.min_score <= 1:
+            found = f"weights {self.weights!r}, min_score {self.min_score}"
+            raise ConfigError(f"{found}: expected {', '.join(FILES)}, and a number from 0 to 1")
+
+    @property
+    def batch_size(self) -> int:
+        return max(8, 2 * len(os.sched_getaffinity(0)))
+
+    @property
+    def downloads(self) -> bool:
+        return not all(file.place.is_file() for file in FILES[self.weights])
+
+    def identity(self) -> dict[str, Any]:
+        for file in FILES[self.weights]:
+            fetch_file(*file)
+        return super().identity() | {"sha256": [file.sha256 for file in FILES[self.weights]]}
+
+    def terms(self) -> list[dict[str, str]]:
+        return terms(self.weights)
+
+    def load(self, device: str) -> Detect:  # noqa: ARG002 - runs on the CPU
+        finder = _Finder(self.min_score, *load_networks(self.weights))
+        each = ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="blaze").map
+
+        def detect(images: Sequence[Image], keys: Sequence[bool] = ()) -> list[People]:
+            search, follow = (lambda *args, do=do: list(each(do, *args)) for do in (finder.search, finder.follow))
+            return [people for people, _ in run_chains(search, follow, images, keys)]
+
+        return detect
+
+
+class Network:
+    """A network, which threads may share: each computes on one core."""
+
+    def __init__(self, file: Path) -> None:
+        try:
+            from ai_edge_litert.interpreter import Interpreter
+        except ImportError as error:
+            how = "pip install 'vibe-pipeline[clips]', in a clone .venv/bin/pip install -e '.[clips]'"
+            raise ConfigError(f"BlazePose needs the package ai-edge-litert: {how}") from error
+        self._load, self._own = partial(Interpreter, model_content=file.read_bytes(), num_threads=1), threading.local()
+
+    def __call__(self, pixels: NDArray[Any]) -> list[NDArray[np.float32]]:
+        """(H, W, 3) -> outputs in the order of their names (Identity, Identity_1, ...), without their first axis."""
+        if not hasattr(self._own, "network"):
+            self._own.network = self._load()
+            self._own.network.allocate_tensors()
+        network = self._own.network
+        network.set_tensor(network.get_input_details()[0]["index"], pixels[None].astype(np.float32))
+        network.invoke()
+        outputs = sorted(network.get_output_details(), key=lambda output: str(output["name"]))
+        return [network.get_tensor(output["index"])[0] for output in outputs]
+
+
+def load_networks(weights: str) -> tuple[Network, Network]:
+    """Both networks. Raises MissingAssets without their files, ConfigError without LiteRT."""
+    finder, landmarks = (Network(fetch_file(*file)) for file in FILES[weights])
+    return finder, landmarks
+
+
+def terms(weights: str) -> list[dict[str, str]]:
+    """SHA-256, licence and source of both networks' files, for the record."""
+    return [
+        {"sha256": file.sha256, "licence": LICENCE, "source": f"{file.package} {file.version}, {file.path}"}
+        for file in FILES[weights]
+    ]
+
+
+def find(network: Network, square: Image, min_score: float = SURE) -> list[tuple[float, Doubles]]:
+    """Score and circle (2, 2) px of each person in a square (224, 224, 3), best first.
+
+    The network's boxes are of faces. Those that overlap are one person: their mean, weighted by their scores.
+    """
+    values, logits = network(square / np.float32(127.5) - 1)
+    scores = _sigmoid(logits[:, 0])
+    left = np.argsort(-scores, kind="stable")[: (scores >= min_score).sum()]
+    pairs = values.reshape(-1, 6, 2).astype(np.float64)  # of each cell: middle, size, circle, two points
+    pairs[:, [0, 2, 3]] += _cells()[:, None]
+    low, high = pairs[:, 0] - pairs[:, 1] / 2, pairs[:, 0] + pairs[:, 1] / 2
+    people = []
+    while len(left):
+        shared = np.clip(np.minimum(high[left], high[left[0]]) - np.maximum(low[left], low[left[0]]), 0, None)
+        both = pairs[left, 1].prod(axis=1) + pairs[left[0], 1].prod() - shared.prod(axis=1)
+        same = shared.prod(axis=1) > SAME_FACE * both
+        same[0] = True
+        circle = np.average(pairs[left[same], 2:4], axis=0, weights=scores[left[same]])
+        people.append((float(scores[left[0]]), circle))
+        left = left[~same]
+    return people
+
+
+def look(network: Network, image: Image, circle: Doubles) -> Pose:
+    """The pose of the person in a circle (2, 2) px of an image."""
+    side, up = SIDES[1], circle[1] - circle[0]
+    up = up if np.linalg.norm(up) >= 1 else np.array([0, -1])
+    length = float(np.linalg.norm(up))
+    sin, cos = up[0] / length, -up[1] / length  # of the square's turn, clockwise on the screen
+    turn = side / (2 * MARGIN * length) * np.array([[cos, sin], [-sin, cos]])
+    shift = side / 2 - turn @ circle[0]
+    pixels = cv2.warpAffine(image, np.column_stack([turn, shift]), (side, side), flags=cv2.INTER_LINEAR)
+    points, presence, _, heat, metres = network(pixels / np.float32(255))
+    rows = points.reshape(-1, 5).astype(np.float64)  # x, y, depth, and two logits: visible, inside the square
+    xy = (_refine(rows[:, :2], heat) - shift) @ np.linalg.inv(turn).T
+    joints = metres.reshape(-1, 3)[:BODY] @ np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]])
+    visible, inside = _sigmoid(rows[:BODY, 3:]).T
+    confidence = np.minimum(visible, inside)
+    return Pose(
+        float(presence.item()),
+        np.column_stack([xy[:BODY], confidence]),
+        np.column_stack([joints, visible]),
+        xy[BODY : BODY + 2],
+    )
+
+
+class _Finder:
+    """Finds the people in an image, and their circles."""
+
+    def __init__(self, min_score: float, finder: Network, landmarks: Network) -> None:
+        self._min_score, self._finder, self._landmarks = min_score, finder, landmarks
+
+    def search(self, image: Image) -> tuple[People, Doubles]:
+        found = [
+            (score, (circle + corner) / zoom)
+            for square, zoom, corner in _squares(image)
+            for score, circle in find(self._finder, square, self._min_score)
+        ]
+        poses: list[Pose] = []
+        for _, circle in sorted(found, key=lambda one: -one[0]):
+            poses += filter(None, [self._settle(image, circle, poses)])
+        return self._people(image, poses)
+
+    def follow(self, image: Image, before: tuple[People, Doubles]) -> tuple[People, Doubles]:
+        return self._people(image, [look(self._landmarks, image, circle) for circle in before[1]])
+
+    def _settle(self, image: Image, circle: Doubles, others: Sequence[Pose]) -> Pose | None:
+        """The pose whose circle holds still; None: there is none, or it is one of the others."""
+        for _ in range(LOOKS):
+            if any(_moves(pose.circle, circle)[0] < NEAR for pose in others):
+                return None
+            pose = look(self._landmarks, image, circle)
+            if pose.presence < self._min_score:
+                return None
+            if max(_moves(circle, pose.circle)) < STILL:
+                return pose
+            circle = pose.circle
+        return None
+
+    def _people(self, image: Image, poses: Sequence[Pose]) -> tuple[People, Doubles]:
+        """One person for each pose that is there and no copy; joints outside the image are not seen."""
+        size = np.array(image.shape[1::-1])
+        poses = [pose for pose in poses if pose.presence >= self._min_score]
+        poses = [pose for pose in poses if (np.ptp(np.clip(pose.points[:, :2], 0, size), axis=0) >= 1).all()]
+        points = np.array([pose.points for pose in poses], np.float32).reshape(-1, BODY, 3)
+        points[..., 2] *= ((points[..., :2] >= 0) & (points[..., :2] < size)).all(axis=-1)
+        body = np.clip(points[..., :2], 0, size).astype(np.float32)
+        boxes = np.hstack([body.min(axis=1), body.max(axis=1)])
+        people = People(boxes, np.array([pose.presence for pose in poses], np.float32), points[:, COCO])
+        kept = distinct(people)
+        circles = np.array([pose.circle for pose in poses]).reshape(-1, 2, 2)
+        return People(*(part[kept] for part in people)), circles[kept]
+
+
+def _moves(circle: Doubles, other: Doubles) -> tuple[float, float]:
+    """Distance of the circles' middles, and difference of their radii, in radii of the smaller one."""
+    a, b = np.linalg.norm(circle[1] - circle[0]), np.linalg.norm(other[1] - other[0])
+    least = np.clip(min(float(a), float(b)), 1, None)
+    return float(np.linalg.norm(circle[0] - other[0]) / least), float(abs(a - b) / least)
+
+
+def _squares(image: Image) -> Iterator[tuple[Image, Doubles, NDArray[Any]]]:
+    """Squares (224, 224, 3) of scaled images, the scale (x, y), and the corner in the scaled image (x, y)."""
+    size, n = np.array(image.shape[1::-1]), SIDES[0]
+    for side in dict.fromkeys((int(size.max()), int(size.min()), int(size.min()) / 2)):
+        width, height = np.maximum(np.rint(size * n / side), 1).astype(int).tolist()
+        scaled = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+        left, top = max(0, n - width) // 2, max(0, n - height) // 2
+        padding = (top, max(0, n - height - top), left, max(0, n - width - left))
+        padded: Any = cv2.copyMakeBorder(scaled, *padding, cv2.BORDER_CONSTANT)
+        rows, columns = (np.linspace(0, d - n, 1 - (-2 * (d - n) // n), dtype=int).tolist() for d in padded.shape[:2])
+        for y, x in ((y, x) for y in rows for x in columns):
+            yield padded[y : y + n, x : x + n], np.array([width, height]) / size, np.array([x - left, y - top])
+
+
+def _cells() -> Doubles:
+    """(2254, 2) px, the middle of each output's cell."""
+    grids = [np.repeat(np.indices((n, n))[::-1].reshape(2, -1).T + 0.5, times, axis=0) / n for n, times in CELLS]
+    return np.concatenate(grids) * SIDES[0]
+
+
+def _refine(xy: Doubles, heat: NDArray[np.float32]) -> Doubles:
+    """Points (39, 2) px, moved to the middle of their heat maps (64, 64, 39) nearby where these are sure."""
+    cell = np.floor(xy * (HEAT_SIDE / SIDES[1])).astype(np.int64)
+    near = cell[:, None] + np.arange(-REACH, REACH + 1)[:, None]  # (39, 7, 2) columns and rows
+    inside, (columns, rows) = (near >= 0) & (near < HEAT_SIDE), np.moveaxis(np.clip(near, 0, HEAT_SIDE - 1), 2, 0)
+    weights = _sigmoid(heat[rows[:, :, None], columns[:, None], np.arange(len(xy))[:, None, None]])
+    weights *= inside[:, :, None, 1] & inside[:, None, :, 0]
+    sums = np.stack([(weights * at).sum(axis=(1, 2)) for at in (columns[:, None], rows[:, :, None])], axis=1)
+    sure = (weights.max(axis=(1, 2)) >= SURE) & inside[:, REACH].all(axis=1)
+    refined = sums / np.maximum(weights.sum(axis=(1, 2)), SURE)[:, None] * (SIDES[1] / HEAT_SIDE)
+    return np.where(sure[:, None], refined, xy)
+
+
+def _sigmoid(logits: NDArray[Any]) -> Doubles:
+    return 1 / (1 + np.exp(-np.clip(logits.astype(np.float64), -100, 100)))
