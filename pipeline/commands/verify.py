@@ -42,11 +42,12 @@ class _Recomputed(Protocol):
     skipped: list[Any]
     refused: list[str]
 
+    def add_lines(self, result: CommandResult) -> None: ...
+
 
 class _Recompute(Protocol):
     def __call__(
         self,
-        result: CommandResult,
         root: cache.Root,
         n: int,
         *,
@@ -96,7 +97,6 @@ def _run(args: argparse.Namespace) -> int:
     if args.recompute:
         recompute: _Recompute = service(RECOMPUTE)
         again = recompute(
-            result,
             args.cache,
             args.recompute,
             seed=args.seed,
@@ -106,6 +106,7 @@ def _run(args: argparse.Namespace) -> int:
             workers=cores(args.workers),
             bars=functools.partial(bar, console=err, unit="row"),
         )
+        again.add_lines(result)
     cameras = [] if args.fast else list(_camera_problems(args.cache, splits, report.problems))
     result.lines(cameras, WRONG)
     for refused in (*(repaired.refused if repaired else ()), *(again.refused if again else ())):

@@ -95,23 +95,36 @@ class Recomputed:
         sound = all(stream.ok for stream in self.compared)
         return sound and not self.refused and all(stream.why == IMPORTED for stream in self.skipped)
 
-
-def add_recomputed(
-    result: CommandResult,
-    root: cache.Root,
-    n: int,
-    *,
-    seed: int,
-    splits: Sequence[str] | None,
-    raw: Path | None,
-    weights: WeightsSpec | None,
-    workers: int,
-    bars: Bars,
-) -> Recomputed:
-    """Run `recompute` for `verify --recompute` (entry point `vibe_pipeline.recompute`), and add its lines."""
-    done = recompute(root, n, seed=seed, splits=splits, raw=raw, weights=weights, workers=workers, bars=bars)
-    _add_lines(result, done)
-    return done
+    def add_lines(self, result: CommandResult) -> None:
+        """Add a line for each stream; then rows that match another frame or none, and what could not be compared."""
+        for stream in self.compared:
+            name = f"{stream.split}, {stream.stream}"
+            if not stream.rows:
+                result.line(f"{name}: no rows to compare", IDLE)
+                continue
+            decoders = "; ".join(f"{decoder}: {rows:,}" for decoder, rows in stream.ways.items())
+            summary = f"{count(stream.rows, 'row')} recomputed ({decoders}), largest difference {stream.largest:.2%}"
+            result.line(f"{name}: {summary}", DONE if stream.ok else WRONG)
+            if stream.misaligned:
+                result.line(f"{count(len(stream.misaligned), 'row')} with the numbers of another frame:", indent=2)
+            misaligned = [
+                f"{row.track}, frame {row.frame}: differs by {row.differs:.2%}, and from frame {row.neighbour} by "
+                f"{row.neighbour_differs:.2%}"
+                for row in stream.misaligned
+            ]
+            result.lines(few(misaligned, MOST_ROWS, "verify --recompute --json"), indent=4)
+            if stream.unmatched:
+                summary = f"{count(stream.unmatched, 'row')} that match no frame: all zeros, or as far from their own"
+                result.line(f"{summary} frame as from a neighbouring one, or computed with other columns", indent=2)
+            if differing := stream.differing - len(stream.misaligned) - stream.unmatched:
+                summary = f"{count(differing, 'row')} of {SUSPICIOUS:.1%} difference or more"
+                result.line(f"{summary}, which match no neighbouring frame clearly better", DOUBT, indent=2)
+            if stream.not_computed:
+                summary = f"{count(stream.not_computed, 'row')} not compared, the first: {stream.problem}"
+                result.line(summary, indent=2)
+        for skipped in self.skipped:
+            mark = IDLE if skipped.why == IMPORTED else WRONG
+            result.line(f"{skipped.split}, {skipped.stream}: not compared: {skipped.why}", mark)
 
 
 def recompute(
@@ -294,35 +307,3 @@ def _parts(split: Split, spec: StreamSpec) -> list[slice]:
     parts = (split.stream_manifest(spec.name)["backbone"] or {}).get("parts") or [{"offset": 0}]
     starts = [int(part["offset"]) for part in parts]
     return [slice(start, stop) for start, stop in zip(starts, [*starts[1:], None], strict=True)]
-
-
-def _add_lines(result: CommandResult, done: Recomputed) -> None:
-    """Add a line for each stream; then rows that match another frame or none, and what could not be compared."""
-    for stream in done.compared:
-        name = f"{stream.split}, {stream.stream}"
-        if not stream.rows:
-            result.line(f"{name}: no rows to compare", IDLE)
-            continue
-        decoders = "; ".join(f"{decoder}: {rows:,}" for decoder, rows in stream.ways.items())
-        summary = f"{count(stream.rows, 'row')} recomputed ({decoders}), largest difference {stream.largest:.2%}"
-        result.line(f"{name}: {summary}", DONE if stream.ok else WRONG)
-        if stream.misaligned:
-            result.line(f"{count(len(stream.misaligned), 'row')} with the numbers of another frame:", indent=2)
-        misaligned = [
-            f"{row.track}, frame {row.frame}: differs by {row.differs:.2%}, and from frame {row.neighbour} by "
-            f"{row.neighbour_differs:.2%}"
-            for row in stream.misaligned
-        ]
-        result.lines(few(misaligned, MOST_ROWS, "verify --recompute --json"), indent=4)
-        if stream.unmatched:
-            summary = f"{count(stream.unmatched, 'row')} that match no frame: all zeros, or as far from their own frame"
-            result.line(f"{summary} as from a neighbouring one, or computed with other columns", indent=2)
-        if differing := stream.differing - len(stream.misaligned) - stream.unmatched:
-            summary = f"{count(differing, 'row')} of {SUSPICIOUS:.1%} difference or more"
-            result.line(f"{summary}, which match no neighbouring frame clearly better", DOUBT, indent=2)
-        if stream.not_computed:
-            summary = f"{count(stream.not_computed, 'row')} not compared, the first: {stream.problem}"
-            result.line(summary, indent=2)
-    for skipped in done.skipped:
-        mark = IDLE if skipped.why == IMPORTED else WRONG
-        result.line(f"{skipped.split}, {skipped.stream}: not compared: {skipped.why}", mark)
