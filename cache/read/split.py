@@ -240,10 +240,6 @@ class Split(OpenSplit):
         """Whether a killed writer has left an unfinished commit or finished shards, which the next writer continues."""
         return self.place(stream).has_unfinished_commit()
 
-    def has_lost_manifest(self, stream: str) -> bool:
-        """Whether a stream has lost its manifest, so that it can only be deleted."""
-        return bool(self.place(stream).lost_manifest())
-
     def column(self, name: str) -> zarr.Array[Any]:
         """A whole column, lazily: `kp_2d`, or of a stream `features/resnet50` (`_ok`, `_key`).
 

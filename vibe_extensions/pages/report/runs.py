@@ -67,10 +67,6 @@ class _LoggedEvents:
         tags = {tag: tag.removeprefix(VALIDATION).rpartition("/") for tag in self.curves if tag.startswith(VALIDATION)}
         return {split: self.curves[tag] for tag, (split, _, name) in tags.items() if name in SCORES}
 
-    def last_step(self) -> int:
-        """The last logged step; 0 if there is none."""
-        return max((curve.steps[-1] for curve in self.curves.values() if curve.steps), default=0)
-
     def add(self, event: Any) -> None:
         """Add an event."""
         if event.HasField("session_log"):  # the run resumed here
@@ -130,7 +126,8 @@ class TrainingRun:
         if self.metrics:
             return "finished" if (self.folder / runs.BEST).is_file() else f"evaluated, but {runs.BEST} is missing"
         total = "" if self.config is None else f" of {self.config.epochs * self.config.iterations:,}"
-        return f"not finished: step {self.events.last_step():,}{total}, no results yet"
+        last_step = max((curve.steps[-1] for curve in self.events.curves.values() if curve.steps), default=0)
+        return f"not finished: step {last_step:,}{total}, no results yet"
 
     @property
     def stand_in(self) -> bool:
@@ -162,10 +159,6 @@ class TrainingRun:
     def windows_of(self, split: str, most: int) -> list[Mapping[str, Any]]:
         """At most so many of the worst windows of a split, the worst first."""
         return [row for row in self.worst_windows if row.get("split") == split][:most]
-
-    def epoch_of(self, step: int) -> float:
-        """The number of epochs completed after a step; without settings, the step itself."""
-        return step / self.config.iterations if self.config is not None else step
 
 
 def read_run(folder: Path, name: str = "") -> TrainingRun:
@@ -344,7 +337,8 @@ def _thin(curve: _Curve, scale: float) -> tuple[list[float], list[float]]:
 
 
 def _by_epoch(run: TrainingRun, curve: _Curve) -> tuple[list[float], list[float]]:
-    return [run.epoch_of(step) for step in curve.steps], list(curve.values)
+    iterations = run.config.iterations if run.config is not None else 1  # without settings, the steps themselves
+    return [step / iterations for step in curve.steps], list(curve.values)
 
 
 def _short(tag: str) -> str:
