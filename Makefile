@@ -9,14 +9,15 @@ EMBEDDED := penn_action posetrack insta_variety kinetics mpi_inf_3dhp h36m 3dpw 
 TESTS := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses $$(($$(nproc) + 1)) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data train report test test-slow test-all coverage gpu-check lint types check hooks docs docs-links clean
+.PHONY: help setup try data train report test test-slow test-all coverage gpu-check lint types check hooks docs docs-links clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "More: $(BIN)/python -m pipeline --help (data), $(BIN)/python -m tasks --help (predict, evaluate, report)"
 
 setup: .venv/.ready  ## the virtual environment, with everything installed
-	@echo "Ready. Next: make report    demo data -> features -> models -> one page about all of it, about 4 minutes"
+	@echo "Ready. Next: make try       a real clip -> people, joints in metres, bodies -> one page: 93 MB, about 2 minutes"
+	@echo "             make report    demo data -> features -> models -> one page about all of it, about 4 minutes"
 	@echo "Your clips: $(BIN)/python -m pipeline prepare videos --raw CLIPS --cache CACHE; datasets: docs/getting-started.md; on a folder of its own: $(BIN)/python -m pipeline init"
 
 .venv/.ready: pyproject.toml
@@ -30,6 +31,9 @@ setup: .venv/.ready  ## the virtual environment, with everything installed
 	@echo "  3/3 extras, and tools for tests and docs"
 	@$(PIP) --editable '.[dev,docs]'
 	@touch $@
+
+try: .venv/.ready  ## people, joints in metres and bodies in a real clip, on one page: 93 MB, about 2 minutes
+	@$(BIN)/python -m pipeline try
 
 # What an interruption says is to be typed again.
 data train report: export TYPED_COMMAND = make $@

@@ -6,3 +6,7 @@ BODIES = CommandEntry(
     "vibe_extensions.anny.commands.bodies",
     "Fit a body without SMPL to a stream of joints in metres: one NPZ file per person, and a video.",
 )
+TRY = CommandEntry(
+    "vibe_extensions.anny.commands.try_clip",
+    "Try everything on a real clip that it downloads: people, joints, bodies, and a page about them.",
+)

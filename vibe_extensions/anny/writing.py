@@ -28,8 +28,8 @@ from pipeline.skeletons import KEYPOINTS_13, KEYPOINTS_13_OF_SPIN49
 from vibe_extensions.anny.body import PARAMETERS
 from vibe_extensions.anny.body_file import FILE, body_file, read_body
 from vibe_extensions.anny.fitting import BLAZE, BONES, FittedTrack, Fitter
-from vibe_extensions.pages.show.bodies import COLOURS, FEWEST, Painter, SeenBody
-from vibe_extensions.pages.show.clip import DEMO_MARK, caption, frames_of, rate_of
+from vibe_extensions.pages.show.bodies import FEWEST, Painter, SeenBody
+from vibe_extensions.pages.show.clip import DEMO_MARK, PEOPLE, caption, frames_of, rate_of
 from vibe_extensions.pages.video_file import best_format, video_writer
 from vibe_model import runs
 from vibe_model.prediction.predict import file_name
@@ -194,7 +194,7 @@ def _write_overlay(file: Path, source: Any, people: list[_Person], fitter: Fitte
                 verts = fitter.vertices(fitted, row)
                 scale, *centre = camera[row].tolist()
                 pixels, depth = scale * verts[:, :2] + centre, verts[:, 2] + image.shape[1] / scale
-                bodies.append(SeenBody(verts, pixels, depth, COLOURS[number % len(COLOURS)]))
+                bodies.append(SeenBody(verts, pixels, depth, PEOPLE[number % len(PEOPLE)]))
             drawn = painter.paint(image, sorted(bodies, key=lambda body: -float(body.depth.mean())))
             caption(drawn, text)
             write(drawn)

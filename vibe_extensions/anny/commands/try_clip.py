@@ -1,0 +1,167 @@
+"""`python -m pipeline try`: the usual commands on a clip of two people, and a page of what they estimate."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+import cache
+from pipeline import detect, grades
+from pipeline.__main__ import main
+from pipeline.cli.command_line import Command
+from pipeline.cli.console import DONE, ERROR, IDLE, err, line, out, plain, size
+from pipeline.cli.progress import bar
+from pipeline.cli.text import command, from_here
+from pipeline.crops import crop_person
+from pipeline.errors import MissingAssets
+from pipeline.files.pixels.frames import Image, Video
+from pipeline.files.raw.files import whole_file_digest
+from pipeline.settings.sections import detector_of
+from vibe_extensions.anny.body_file import PACKAGE, body_file
+from vibe_extensions.anny.writing import SUMMARY
+from vibe_extensions.clips.packages import PackageFile, cache_folder, fetch_file
+from vibe_extensions.pages.show.clip import PEOPLE
+from vibe_extensions.pages.show.page import split_of, templates, write
+from vibe_model.runs import replace_file
+
+CLIP: Final = PackageFile(
+    "sports2d",
+    "0.8.34",
+    "Sports2D/Demo/demo.mp4",
+    "d9a66417185647b112304b57093f0c180f37a768e6a14daca75ca541f3b78039",
+)
+NAME: Final = "sports2d.mp4"
+DETECTOR: Final = "blaze_pose"
+SPLIT: Final = "videos/train"
+PAGE: Final = "try.html"
+DOUBTFUL: Final = 20.0  # %, of a limb's length in 3D
+CREDITS: Final = (  # what, whose, licence, where it is from
+    ("Clip", "Copyright (c) 2022, perfanalytics", "BSD-3-Clause", f"{CLIP.package} {CLIP.version}, {CLIP.path}"),
+    ("Body", "NAVER; data: MakeHuman and MPFB2", "Apache-2.0; data: CC0", " ".join(PACKAGE)),
+)
+TEXTS: Final = (
+    "Tracks: boxes, and 2D joints. A person's right side is orange, the left one blue.",
+    "Bodies over the same frames, estimated from the joints in metres.",
+)
+OF_WEIGHTS: Final = "The MediaPipe Authors"
+
+
+class _Person(NamedTuple):
+    """A row of the page's table."""
+
+    colour: str
+    fitted: dict[str, Any]  # of bodies.json
+    seconds: tuple[float, float]
+    grade: list[str]
+    doubtful: bool
+    images: list[Image]  # with joints, with the body
+
+
+def _options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--out", type=Path, metavar="DIR", default=Path("data/try"), help="Folder (default: data/try)")
+
+
+def _run(args: argparse.Namespace) -> int:
+    """Fetch the files, run the commands, and write the page. Returns the code of a command that fails."""
+    folder, detector = args.out, detector_of(args.cfg.source, DETECTOR)
+    if missing := _fetch(folder / "clips" / NAME, detector):
+        for text in missing:
+            err.print(f"{ERROR} {plain(text)}")
+        return 2
+    joints, bodies, page = folder / "joints.mp4", folder / "bodies", folder / PAGE
+    *steps, show = _commands(str(folder / "clips"), str(folder / "cache"), str(bodies), NAME, str(joints))
+    for words in steps:
+        if code := _run_step(words):
+            return code
+    digest = whole_file_digest(bodies / SUMMARY)  # it has those of the split and of the joints
+    current = joints.is_file() and split_of(page) == digest
+    own = [command(*words) for words in _commands("CLIPS", "data/mine", "bodies", "CLIP.mp4", "joints.mp4")]
+    if not current:
+        if code := _run_step(show):
+            return code
+        summary = json.loads((bodies / SUMMARY).read_bytes())
+        clips = (joints, bodies / summary["overlays"][0])
+        terms = [("Weights", OF_WEIGHTS, file["licence"], file["source"]) for file in detect.terms(detector)]
+        posters, people = _people(cache.open(folder / "cache")[SPLIT], summary["tracks"], folder / "clips", clips)
+        content = {"digest": digest, "commands": own, "people": people, "doubtful": DOUBTFUL}
+        content["clips"] = [*zip(map(_data_uri, clips), posters, TEXTS, strict=True)]
+        content["credits"] = [CREDITS[0], *terms, CREDITS[1]]
+        write(templates(Path(__file__).parents[1] / "templates").get_template(PAGE).stream(content), page)
+    out.print(f"\n{IDLE if current else DONE} {line('page', plain(from_here(page)), size(page.stat().st_size))}")
+    out.print("The same with your own clips, in a folder CLIPS:")
+    for text in own:
+        out.print(plain(f"  {text}"), soft_wrap=True)
+    return 0
+
+
+def _fetch(clip: Path, detector: detect.Detector) -> list[str]:
+    """Fetch what is missing: the clip, weights, the body. Returns messages about what cannot be fetched."""
+    missing, files = [], {"clip": lambda: fetch_file(*CLIP), "weights": detector.identity, "body": body_file}
+    with bar(f"fetch files into {cache_folder()}", err, unit="file") as progress:
+        for number, (name, fetch) in enumerate(files.items()):
+            progress(number, len(files), name)
+            try:
+                fetch()
+            except MissingAssets as error:
+                missing.append(str(error))
+    if not (missing or clip.is_file()):
+        clip.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(clip, lambda stream: stream.write(fetch_file(*CLIP).read_bytes()))
+    return missing
+
+
+def _commands(clips: str, root: str, bodies: str, clip: str, drawn: str) -> list[list[str]]:
+    """From a folder of clips to tracks with joints in metres, to bodies, to joints drawn over a clip."""
+    networks = ["--detector", DETECTOR, "--every", "5", "--stream", "blaze_joints"]
+    return [
+        ["prepare", "videos", "--raw", clips, "--cache", root, *networks],
+        ["bodies", SPLIT, "--cache", root, "--out", bodies],
+        ["show", SPLIT, "--cache", root, "--video", clip, "--out", drawn],
+    ]
+
+
+def _run_step(words: list[str]) -> int:
+    out.print(f"\n[bold]{plain(command(*words))}[/bold]", soft_wrap=True)
+    return main(words)
+
+
+def _people(
+    split: cache.Split, fitted: list[dict[str, Any]], raw: Path, clips: Sequence[Path]
+) -> tuple[list[Image], list[_Person]]:
+    """An image of each drawn clip, and the table's rows."""
+    records = [split.tracks[split.tracks.names.index(one["name"])] for one in fitted]
+    frames = [split.rows("frame_index", record.start, record.stop) for record in records]
+    middle_of_all = int(np.median(np.concatenate(frames)))
+    middles = [len(indices) // 2 for indices in frames]
+    shown = {middle_of_all, *(int(indices[middle]) for indices, middle in zip(frames, middles, strict=True))}
+    drawn = [_read(clip, shown) for clip in clips]
+    people: list[_Person] = []
+    for one, record, indices, middle in zip(fitted, records, frames, middles, strict=True):
+        grade = grades.track_grade(split, record, Video(raw.resolve(), NAME))
+        bbox = split.rows("bbox", record.start + middle, record.start + middle + 1)[0]
+        images = [crop_person(images[int(indices[middle])], bbox, 1.1) for images in drawn]
+        colour = "#" + bytes(round(255 * share) for share in PEOPLE[len(people) % len(PEOPLE)]).hex()
+        seconds = indices[0] / record.fps, indices[-1] / record.fps
+        doubtful = grade.limb_spread_3d_percent > DOUBTFUL
+        people.append(_Person(colour, one, seconds, str(grade).split("; "), doubtful, images))
+    return [images[middle_of_all] for images in drawn], people
+
+
+def _data_uri(clip: Path) -> str:
+    return f"data:video/mp4;base64,{base64.b64encode(clip.read_bytes()).decode()}"
+
+
+def _read(clip: Path, frames: Iterable[int]) -> dict[int, Image]:
+    read = Video(clip.parent.resolve(), clip.name).read(sorted(frames))
+    return {frame.index: frame.image for frame in read if frame.image is not None}
+
+
+READS: Final = ("videos", DETECTOR, "blaze_joints", "detect", "convert", "features", "dask")  # by the steps
+KEPT: Final = "finished steps are kept; the same command continues"
+COMMAND: Final = Command(_options, _run, reads=lambda _: READS, kept=KEPT)
