@@ -19,6 +19,7 @@ import cache
 from pipeline.api import Image
 from pipeline.errors import ConfigError, MissingAssets
 from pipeline.files.pixels.frames import Video
+from pipeline.grades import track_grade
 from vibe_extensions.clips.blaze_stream import BlazeJoints
 from vibe_extensions.clips.detectors import blaze_pose
 from vibe_extensions.clips.detectors.blaze_pose import FILES, BlazePose, find, load_networks, look
@@ -287,6 +288,25 @@ def test_two_real_people_are_tracked_and_have_joints_in_metres(
     assert 0.33 < np.median(thighs) < 0.45
     assert np.median(seen[:, 27, 1]) > 0.5 > 0 > -0.3 > np.median(seen[:, 0, 1])  # ankles below, head above
     np.testing.assert_allclose(seen[:, 23:25, :3].mean(axis=1), 0, atol=0.02)
+
+
+@pytest.mark.slow
+def test_two_real_people_pass_a_limit_of_shaking_joints_and_a_doubtful_third_one_does_not(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ran: Any
+) -> None:
+    (tmp_path / "clips").mkdir()
+    shutil.copy(clip, tmp_path / "clips")
+    monkeypatch.chdir(tmp_path)
+    ran("detect", "clips", "--out", "clips/keypoints", "--detector", "blaze_pose")
+    for root, limit in (("all", 100), ("passed", 1)):
+        ran(*f"convert videos train --raw clips --cache {root} --set videos.max_jitter={limit}".split())
+    everybody, passed = (cache.open(tmp_path / root)["videos/train"] for root in ("all", "passed"))
+    shakes = {track.name: track_grade(everybody, track, None).jitter_2d_percent for track in everybody.tracks}
+    assert len(shakes) == 3 and len(passed.tracks) == 2
+    doubtful = max(shakes, key=lambda name: shakes[name])
+    assert {track.name for track in passed.tracks} == shakes.keys() - {doubtful}
+    assert shakes.pop(doubtful) > 1.5 * max(shakes.values())
+    assert passed.manifest["accounting"]["tracks"]["dropped"]["joints_shake"] == 1
 
 
 @pytest.mark.slow
