@@ -7,7 +7,7 @@ SHOW = CommandEntry(
     "Draw boxes, crops and skeletons of some tracks on an HTML page, from the cache or from raw files.",
 )
 REPORT = CommandEntry(
-    "vibe_extensions.pages.commands.report",
+    "vibe_extensions.pages.report_task",
     "Write a page about the current data, training and results, without converting or training.",
     "tasks",
 )
