@@ -14,6 +14,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from operator import methodcaller
 from pathlib import Path, PurePosixPath
 from typing import Final, NamedTuple
 
@@ -46,20 +47,22 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vibe-pipeline"
 
 
-def fetch_file(package: str, version: str, path: str, sha256: str) -> Path:
-    """Return a file of a package, a `PackageFile`, in the cache folder; fetch it if it is missing.
+def fetch_files(*files: PackageFile) -> list[Path]:
+    """Return files of one package in the cache folder; fetch those that are missing, in one download.
 
-    Raises MissingAssets if it cannot be fetched, or has another SHA-256.
+    Raises MissingAssets if one cannot be fetched, or has another SHA-256.
     """
-    place = PackageFile(package, version, path, sha256).place
-    if not place.is_file():
-        with open_wheel(package, version, f"or the file {path} as {place}") as wheel:
-            content = _read(wheel, path)
-            _require(hashlib.sha256(content).hexdigest(), sha256, f"{wheel}, {path}")
-            place.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(place, lambda stream: stream.write(content))
-    _require(whole_file_digest(place), sha256, str(place))
-    return place
+    if missing := [file for file in files if not file.place.is_file()]:
+        instead = " and ".join(f"the file {file.path} as {file.place}" for file in missing)
+        with open_wheel(missing[0].package, missing[0].version, f"or {instead}") as wheel:
+            for file in missing:
+                content = _read(wheel, file.path)
+                _require(hashlib.sha256(content).hexdigest(), file.sha256, f"{wheel}, {file.path}")
+                file.place.parent.mkdir(parents=True, exist_ok=True)
+                replace_file(file.place, methodcaller("write", content))
+    for file in files:
+        _require(whole_file_digest(file.place), file.sha256, str(file.place))
+    return [file.place for file in files]
 
 
 @contextmanager

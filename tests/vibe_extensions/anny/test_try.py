@@ -24,7 +24,7 @@ from vibe_extensions.anny.body_file import body_file
 from vibe_extensions.anny.commands import try_clip
 from vibe_extensions.clips import blaze_stream
 from vibe_extensions.clips.detectors import blaze_pose
-from vibe_extensions.clips.packages import cache_folder, fetch_file
+from vibe_extensions.clips.packages import cache_folder, fetch_files
 
 LICENCES = ("BSD-3-Clause", "perfanalytics", "Apache-2.0", "The MediaPipe Authors", "CC0", "MakeHuman")
 
@@ -146,8 +146,8 @@ def test_the_real_clip_has_two_people_of_their_height(
     tmp_path: Path, run: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     try:
-        for file in (try_clip.CLIP, *blaze_pose.FILES["full"]):
-            fetch_file(*file)
+        fetch_files(try_clip.CLIP)
+        fetch_files(*blaze_pose.FILES["full"])
         body_file()
     except MissingAssets as error:
         pytest.skip(str(error))

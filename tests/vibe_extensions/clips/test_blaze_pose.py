@@ -23,7 +23,7 @@ from pipeline.grades import track_grade
 from vibe_extensions.clips.blaze_stream import BlazeJoints
 from vibe_extensions.clips.detectors import blaze_pose
 from vibe_extensions.clips.detectors.blaze_pose import FILES, BlazePose, find, load_networks, look
-from vibe_extensions.clips.packages import PackageFile, fetch_file
+from vibe_extensions.clips.packages import PackageFile, fetch_files
 from vibe_extensions.contracts import DetectorContract, StreamContract
 
 CLIP = PackageFile(
@@ -121,7 +121,7 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "finder").write_bytes(b"finder")
     (tmp_path / "landmarks").write_bytes(b"landmarks")
     places = dict(zip(FILES["full"], (tmp_path / "finder", tmp_path / "landmarks"), strict=True))
-    monkeypatch.setattr(blaze_pose, "fetch_file", lambda *file: places[PackageFile(*file)])
+    monkeypatch.setattr(blaze_pose, "fetch_files", lambda *files: [places[file] for file in files])
     monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", SimpleNamespace(Interpreter=Interpreter))
     monkeypatch.setattr("vibe_extensions.clips.blaze_stream._networks", load_networks)
 
@@ -260,9 +260,8 @@ def test_wrong_options_name_the_right_ones() -> None:
 def clip() -> Path:
     pytest.importorskip("ai_edge_litert")
     try:
-        for file in FILES["full"]:
-            fetch_file(*file)
-        return fetch_file(*CLIP)
+        fetch_files(*FILES["full"])
+        return fetch_files(CLIP)[0]
     except MissingAssets as error:
         pytest.skip(str(error))
 

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import MissingAssets
-from vibe_extensions.clips.packages import PackageFile, cache_folder, fetch_file, open_wheel
+from vibe_extensions.clips import packages
+from vibe_extensions.clips.packages import PackageFile, cache_folder, fetch_files, open_wheel
 
-FILE = ("thing", "1.0", "thing/data/weights.bin", sha256(b"weights").hexdigest())
+FILE = PackageFile("thing", "1.0", "thing/data/weights.bin", sha256(b"weights").hexdigest())
 WHEEL = "thing-1.0-py3-none-any.whl"
+WHEEL_FILE = b"Wheel-Version: 1.0\nTag: py3-none-any\n"
 
 
 @pytest.fixture
@@ -25,21 +27,26 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def make_wheel(folder: Path, content: bytes = b"weights") -> Path:
     with zipfile.ZipFile(folder / WHEEL, "w") as wheel:
-        wheel.writestr(FILE[2], content)
+        wheel.writestr(FILE.path, content)
         about = "Metadata-Version: 2.1\nName: thing\nVersion: 1.0\nRequires-Dist: nowhere-to-be-found\n"
         wheel.writestr("thing-1.0.dist-info/METADATA", about)
-        wheel.writestr("thing-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        wheel.writestr("thing-1.0.dist-info/WHEEL", WHEEL_FILE)
         wheel.writestr("thing-1.0.dist-info/RECORD", "")
     return folder / WHEEL
 
 
-def test_a_file_of_a_package_is_downloaded_once_and_kept_without_its_wheel(registry: Path) -> None:
+def test_files_of_a_package_are_downloaded_at_once_and_kept_without_its_wheel(
+    registry: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     wheel = make_wheel(registry)
-    place = fetch_file(*FILE)
-    assert place.read_bytes() == b"weights"
+    about = FILE._replace(path="thing-1.0.dist-info/WHEEL", sha256=sha256(WHEEL_FILE).hexdigest())
+    commands: list[list[str]] = []
+    monkeypatch.setattr(packages, "_run", lambda command, run=packages._run: commands.append(command) or run(command))
+    places = fetch_files(FILE, about)
+    assert [place.read_bytes() for place in places] == [b"weights", WHEEL_FILE]
     wheel.unlink()
-    assert fetch_file(*FILE) == place
-    assert [file for file in cache_folder().rglob("*") if file.is_file()] == [place]
+    assert fetch_files(FILE, about) == places and len(commands) == 1
+    assert {file for file in cache_folder().rglob("*") if file.is_file()} == {*places}
 
 
 @pytest.mark.parametrize("whole", [True, False])
@@ -47,7 +54,7 @@ def test_without_a_network_a_file_that_the_user_puts_there_is_taken_and_the_mess
     registry: Path, whole: bool
 ) -> None:
     with pytest.raises(MissingAssets, match="pip cannot download it") as error:
-        fetch_file(*FILE)
+        fetch_files(FILE)
     place = cache_folder() / "thing-1.0/weights.bin"
     for text in (f"thing-1.0-*.whl, into {cache_folder()}", str(place), "python -m pip download"):
         assert text in str(error.value)
@@ -56,13 +63,13 @@ def test_without_a_network_a_file_that_the_user_puts_there_is_taken_and_the_mess
     else:
         place.parent.mkdir()
         place.write_bytes(b"weights")
-    assert fetch_file(*FILE) == place
+    assert fetch_files(FILE) == [place]
 
 
 def test_other_bytes_under_the_right_name_are_refused(registry: Path) -> None:
     wheel = make_wheel(registry, b"others")
-    with pytest.raises(MissingAssets, match=rf"{WHEEL}, {FILE[2]}: expected sha256 {FILE[3]}, found"):
-        fetch_file(*FILE)
+    with pytest.raises(MissingAssets, match=rf"{WHEEL}, {FILE.path}: expected sha256 {FILE.sha256}, found"):
+        fetch_files(FILE)
     with pytest.raises(MissingAssets, match=r"expected sha256 0+, found"), open_wheel("thing", "1.0", sha256="0" * 64):
         pass
     place = cache_folder() / "thing-1.0/weights.bin"
@@ -70,26 +77,26 @@ def test_other_bytes_under_the_right_name_are_refused(registry: Path) -> None:
     place.parent.mkdir()
     place.write_bytes(wheel.read_bytes())
     with pytest.raises(MissingAssets, match=rf"{place}: expected sha256 .* Delete the file"):
-        fetch_file(*FILE)
+        fetch_files(FILE)
 
 
 def test_a_package_of_npm_is_downloaded_by_npm_or_put_there(registry: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """npm is a script that copies the registry's archive into the folder that it gets."""
     monkeypatch.setenv("PATH", f"{registry / 'bin'}:/usr/bin:/bin")
-    file = PackageFile("@scope/thing", "1.0", "package/weights.bin", FILE[3])
+    file = PackageFile("@scope/thing", "1.0", "package/weights.bin", FILE.sha256)
     with pytest.raises(MissingAssets, match=r"npm cannot .*scope-thing-1\.0\.tgz, into .*npm pack @scope/thing@1\.0$"):
-        fetch_file(*file)
+        fetch_files(file)
     (registry / "weights.bin").write_bytes(b"weights")
     with tarfile.open(registry / "scope-thing-1.0.tgz", "w:gz") as archive:
         archive.add(registry / "weights.bin", "package/weights.bin")
     (registry / "bin").mkdir()
     (registry / "bin/npm").write_text(f'#!/bin/sh\n[ "$1 $2" = "pack @scope/thing@1.0" ] && cp {registry}/*.tgz "$4"\n')
     (registry / "bin/npm").chmod(0o755)
-    assert fetch_file(*file) == file.place and file.place.read_bytes() == b"weights"
+    assert fetch_files(file) == [file.place] and file.place.read_bytes() == b"weights"
     assert file.place == cache_folder() / "scope-thing-1.0/weights.bin"
     file.place.unlink()
     (registry / "bin/npm").unlink()
     (registry / "scope-thing-1.0.tgz").rename(cache_folder() / "scope-thing-1.0.tgz")
-    assert fetch_file(*file).read_bytes() == b"weights"
+    assert fetch_files(file)[0].read_bytes() == b"weights"
     with pytest.raises(MissingAssets, match=r"expected an archive with package/other"):
-        fetch_file(file.package, file.version, "package/other", FILE[3])
+        fetch_files(file._replace(path="package/other"))

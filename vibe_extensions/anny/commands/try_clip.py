@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import base64
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from operator import methodcaller
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -25,7 +27,7 @@ from pipeline.files.raw.files import whole_file_digest
 from pipeline.settings.sections import detector_of
 from vibe_extensions.anny.body_file import PACKAGE, body_file
 from vibe_extensions.anny.writing import SUMMARY
-from vibe_extensions.clips.packages import PackageFile, cache_folder, fetch_file
+from vibe_extensions.clips.packages import PackageFile, cache_folder, fetch_files
 from vibe_extensions.pages.show.clip import PEOPLE
 from vibe_extensions.pages.show.page import split_of, templates, write
 from vibe_model.runs import replace_file
@@ -102,17 +104,18 @@ def _run(args: argparse.Namespace) -> int:
 
 def _fetch(clip: Path, detector: detect.Detector) -> list[str]:
     """Fetch what is missing: the clip, weights, the body. Returns messages about what cannot be fetched."""
-    missing, files = [], {"clip": lambda: fetch_file(*CLIP), "weights": detector.identity, "body": body_file}
-    with bar(f"fetch files into {cache_folder()}", err, unit="file") as progress:
-        for number, (name, fetch) in enumerate(files.items()):
-            progress(number, len(files), name)
+    steps: tuple[Callable[[], object], ...] = (partial(fetch_files, CLIP), detector.identity, body_file)
+    missing = []
+    with bar(f"fetch files into {cache_folder()}", err, unit="package") as progress:
+        for number, fetch in enumerate(steps):
+            progress(number, len(steps))
             try:
                 fetch()
             except MissingAssets as error:
                 missing.append(str(error))
     if not (missing or clip.is_file()):
         clip.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(clip, lambda stream: stream.write(fetch_file(*CLIP).read_bytes()))
+        replace_file(clip, methodcaller("write", CLIP.place.read_bytes()))
     return missing
 
 

@@ -27,7 +27,7 @@ from pipeline.detect import Detect, People
 from pipeline.errors import ConfigError
 from pipeline.files.pixels.frames import Image
 from vibe_extensions.clips.detectors.two_parts import FollowingDetector, distinct, run_chains
-from vibe_extensions.clips.packages import PackageFile, fetch_file
+from vibe_extensions.clips.packages import PackageFile, fetch_files
 
 Doubles = NDArray[np.float64]
 Weights = Literal["lite", "full", "heavy"]
@@ -104,8 +104,7 @@ class BlazePose(FollowingDetector):
         return not all(file.place.is_file() for file in FILES[self.weights])
 
     def identity(self) -> dict[str, Any]:
-        for file in FILES[self.weights]:
-            fetch_file(*file)
+        fetch_files(*FILES[self.weights])
         return super().identity() | {"sha256": [file.sha256 for file in FILES[self.weights]]}
 
     def terms(self) -> list[dict[str, str]]:
@@ -147,7 +146,7 @@ class Network:
 
 def load_networks(weights: str) -> tuple[Network, Network]:
     """Both networks. Raises MissingAssets without their files, ConfigError without LiteRT."""
-    finder, landmarks = (Network(fetch_file(*file)) for file in FILES[weights])
+    finder, landmarks = map(Network, fetch_files(*FILES[weights]))
     return finder, landmarks
 
 
