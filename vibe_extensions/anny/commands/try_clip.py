@@ -21,10 +21,10 @@ from pipeline.cli.console import DONE, ERROR, IDLE, err, line, out, plain, size
 from pipeline.cli.progress import bar
 from pipeline.cli.text import command, from_here
 from pipeline.crops import crop_person
+from pipeline.detect.clips import KEYPOINTS
 from pipeline.errors import MissingAssets
 from pipeline.files.pixels.frames import Image, Video
 from pipeline.files.raw.files import whole_file_digest
-from pipeline.settings.sections import detector_of
 from vibe_extensions.anny.body_file import PACKAGE, body_file
 from vibe_extensions.anny.writing import SUMMARY
 from vibe_extensions.clips.packages import PackageFile, cache_folder, fetch_files
@@ -71,13 +71,13 @@ def _options(sub: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     """Fetch the files, run the commands, and write the page. Returns the code of a command that fails."""
-    folder, detector = args.out, detector_of(args.cfg.source, DETECTOR)
-    if missing := _fetch(folder / "clips" / NAME, detector):
+    folder, raw = args.out, args.out / "clips"
+    if missing := _fetch(raw / NAME):
         for text in missing:
             err.print(f"{ERROR} {plain(text)}")
         return 2
     joints, bodies, page = folder / "joints.mp4", folder / "bodies", folder / PAGE
-    *steps, show = _commands(str(folder / "clips"), str(folder / "cache"), str(bodies), NAME, str(joints))
+    *steps, show = _commands(str(raw), str(folder / "cache"), str(bodies), NAME, str(joints))
     for words in steps:
         if code := _run_step(words):
             return code
@@ -89,11 +89,12 @@ def _run(args: argparse.Namespace) -> int:
             return code
         summary = json.loads((bodies / SUMMARY).read_bytes())
         clips = (joints, bodies / summary["overlays"][0])
-        terms = [("Weights", OF_WEIGHTS, file["licence"], file["source"]) for file in detect.terms(detector)]
-        posters, people = _people(cache.open(folder / "cache")[SPLIT], summary["tracks"], folder / "clips", clips)
+        detected = json.loads((raw / KEYPOINTS / f"{NAME}.json").read_bytes())["info"]["weights"]
+        weights = [("Weights", OF_WEIGHTS, file["licence"], file["source"]) for file in detected]
+        posters, people = _people(cache.open(folder / "cache")[SPLIT], summary["tracks"], raw, clips)
         content = {"digest": digest, "commands": own, "people": people, "doubtful": DOUBTFUL}
         content["clips"] = [*zip(map(_data_uri, clips), posters, TEXTS, strict=True)]
-        content["credits"] = [CREDITS[0], *terms, CREDITS[1]]
+        content["credits"] = [CREDITS[0], *weights, CREDITS[1]]
         write(templates(Path(__file__).parents[1] / "templates").get_template(PAGE).stream(content), page)
     out.print(f"\n{IDLE if current else DONE} {line('page', plain(from_here(page)), size(page.stat().st_size))}")
     out.print("The same with your own clips, in a folder CLIPS:")
@@ -102,9 +103,9 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _fetch(clip: Path, detector: detect.Detector) -> list[str]:
+def _fetch(clip: Path) -> list[str]:
     """Fetch what is missing: the clip, weights, the body. Returns messages about what cannot be fetched."""
-    steps: tuple[Callable[[], object], ...] = (partial(fetch_files, CLIP), detector.identity, body_file)
+    steps: tuple[Callable[[], object], ...] = (partial(fetch_files, CLIP), detect.get(DETECTOR).identity, body_file)
     missing = []
     with bar(f"fetch files into {cache_folder()}", err, unit="package") as progress:
         for number, fetch in enumerate(steps):
@@ -165,6 +166,4 @@ def _read(clip: Path, frames: Iterable[int]) -> dict[int, Image]:
     return {frame.index: frame.image for frame in read if frame.image is not None}
 
 
-READS: Final = ("videos", DETECTOR, "blaze_joints", "detect", "convert", "features", "dask")  # by the steps
-KEPT: Final = "finished steps are kept; the same command continues"
-COMMAND: Final = Command(_options, _run, reads=lambda _: READS, kept=KEPT)
+COMMAND: Final = Command(_options, _run, kept="finished steps are kept; the same command continues")
