@@ -293,6 +293,6 @@ def test_a_cache_of_another_program_has_no_accounts(ran: Any, tmp_path: Path, mo
     assert shown.splitlines()[1].split() == ["penn_action/train", *["not", "recorded"] * 3, "-", "-"]
     (row,) = json.loads(ran("status", "--cache", tmp_path, "--json", "--max-rejected", "0").out)
     assert (row["tracks"], row["accounting"], row["stand_in"], row["videos"]) == (7, {}, False, [])
-    assert "penn_action/train,a,not recorded,,,,,\n" in ran("status", "--cache", tmp_path, "--csv").out
+    assert "penn_action/train,a,not recorded,,,,,100," in ran("status", "--cache", tmp_path, "--csv").out
     extract = ("extract", "penn_action/train", "--cache", tmp_path, "--weights", "untrained:0")
     assert "its raw folder is unknown" in ran(*extract, code=2).err
