@@ -161,7 +161,7 @@ class StreamWriter(StreamShards, Writer):
                 if all(self._has_size(key, text) for key, text in keys.items()):
                     self._records[shard] = {name: str(text) for name, text in files.items()}
                     self.made = self.made or record.get("made", {})
-        for staged in self.staged().values():
+        for staged in self.list_staged().values():
             with suppress(CacheError, FileNotFoundError):  # the shard stays pending, and is computed again
                 self.accept(staged)
         if self._store.exclusive:

@@ -186,7 +186,7 @@ def _recorded_dataset(split: cache.Split, raw: Path) -> Dataset:
     options = {name: tuple(value) if isinstance(value, list) else value for name, value in parameters.items()}
     if not_installed := datasets.not_installed(name := split.name.partition("/")[0]):
         raise PipelineError(f"split of {not_installed}")
-    return datasets.get(name, **options).for_folder(raw, split.name.partition("/")[2])
+    return datasets.get(name, **options).detect_layout(raw, split.name.partition("/")[2])
 
 
 def missing_now(split: cache.Split) -> tuple[dict[str, str], dict[str, str]]:

@@ -218,7 +218,7 @@ def compare(
     columns, another raw folder, and if all videos must be read again but some are missing; StandInMixed if demo data
     would replace real data, or the reverse.
     """
-    dataset = dataset.for_folder(raw, split)
+    dataset = dataset.detect_layout(raw, split)
     with _no_collection():
         listed = _list_videos(committed, dataset, split, raw)
         reader = reader_parts(dataset, split, raw, body)

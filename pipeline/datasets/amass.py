@@ -94,7 +94,7 @@ class Amass(Dataset):
         if self.resampling not in ("slerp", "decimate"):
             raise ConfigError(f"amass: resampling is {self.resampling!r}; it can be slerp or decimate")
 
-    def for_folder(self, raw: Path, split: str) -> Amass:
+    def detect_layout(self, raw: Path, split: str) -> Amass:
         """With SMPL-X columns if one file of a subset, of those named as in newer releases, is SMPL-X."""
         named = (file for file in _files(raw) if file.name.endswith("_stageii.npz"))
         first = {file.parts[:-2]: file for file in named}

@@ -143,7 +143,7 @@ class Dataset(ReaderOptions, ABC):
         Raises RawDataError if the raw folder, or the part that identifies it, is missing.
         """
 
-    def for_folder(self, raw: Path, split: str) -> Dataset:
+    def detect_layout(self, raw: Path, split: str) -> Dataset:
         """The reader with the columns of this raw folder: itself, or a subclass for optional label files.
 
         Lists files. A split whose columns change is read again, and features are kept.
@@ -187,7 +187,7 @@ class Dataset(ReaderOptions, ABC):
         name = f"{video.name}/{person}"
         return Track(dataset=self.name, split=split, video=video.name, name=name, **fields)
 
-    def shared(self, raw: Path) -> dict[str, str]:
+    def shared_digests(self, raw: Path) -> dict[str, str]:
         """Digests, by name, of files that the tracks of many videos depend on. Raises RawDataError.
 
         If one changes, the split is read again, and features are kept.
@@ -270,7 +270,7 @@ class Dataset(ReaderOptions, ABC):
         """
         raw = Path(raw_dir)
         self.check_split(split)
-        reader = self.for_folder(raw, split)
+        reader = self.detect_layout(raw, split)
         for video in reader.videos(raw, split):
             if report is not None:
                 yield from reader.read_accounted(raw, split, video, body, report.video(video.name))[0]

@@ -119,7 +119,7 @@ class MpiInf3dhp(Dataset):
         "test": Totals(6, TEST_FRAMES),
     }
 
-    def for_folder(self, raw: Path, split: str) -> MpiInf3dhp:
+    def detect_layout(self, raw: Path, split: str) -> MpiInf3dhp:
         return _Fitted(**asdict(self)) if split == "train" and (raw / neural_annot.FITS).is_file() else self
 
     def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
@@ -193,7 +193,7 @@ class _Fitted(MpiInf3dhp):
     def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
         return (*super().columns(split, body=body), "pose", "betas", "has_smpl")
 
-    def shared(self, raw: Path) -> dict[str, str]:
+    def shared_digests(self, raw: Path) -> dict[str, str]:
         return {"fits": "NeuralAnnot"}  # as other columns; their content is compared as that of the videos
 
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:

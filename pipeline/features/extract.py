@@ -144,7 +144,7 @@ class _StreamExtraction:
         put: Callable[..., object] = shards.stage
         if part is not None:
             stack.enter_context(part.running(plan.root, shards.place.writing))
-            pending = sorted(share.intersection(self.missing) - shards.staged().keys())
+            pending = sorted(share.intersection(self.missing) - shards.list_staged().keys())
         elif isinstance(shards, cache.StreamWriter):
             pending, put = stack.enter_context(shards).pending, shards.write
         if shards.split_digest != self._split.manifest["digest"]:

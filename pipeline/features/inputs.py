@@ -20,7 +20,7 @@ from pipeline.errors import PipelineError
 from pipeline.features.streams.base import ROW_RATE, Labels, Reads, Stream
 from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import Frame, FrameSource, Image
-from pipeline.files.raw.files import MIB, names_in, open_regular, passes
+from pipeline.files.raw.files import MIB, list_names, open_regular, passes
 from pipeline.processes import alive
 
 RowsOf = Callable[[str, int, int], NDArray[Any]]  # name of a column, first row, last row + 1 -> stored values
@@ -220,7 +220,7 @@ class Pixels(NamedTuple):
         """Raise PipelineError for an image that cannot be opened, or a video that cannot be read to its end."""
         place = self.source.place
         try:
-            for file in [place / name for name in names_in(place)] if place.is_dir() else [place]:
+            for file in [place / name for name in list_names(place)] if place.is_dir() else [place]:
                 alive()
                 with open_regular(file) as stream:
                     while file == place and stream.read(MIB):

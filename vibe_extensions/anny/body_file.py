@@ -103,10 +103,10 @@ def read_wheel(file: Path) -> BodyArrays:
             return np.asarray(target[used])
 
         names: list[str] = bones["bone_labels"]
-        kept = {name: number for number, name in enumerate(names)}
+        index = {name: number for number, name in enumerate(names)}
         weights = np.zeros((len(points), len(names)))
         for name, pairs in skin.items():
-            bone = kept[_kept(name, rig, kept)]
+            bone = index[_nearest_bone(name, rig, index)]
             for vertex, weight in pairs:
                 weights[vertex, bone] += weight
         weights = weights[used]
@@ -121,15 +121,15 @@ def read_wheel(file: Path) -> BodyArrays:
             "orientations": bones["bone_template_orientation_matrices"].numpy(),
             "orientation_shapes": _sum_shapes(lambda label: bones["bone_orientation_blendshapes"][row[label]].numpy()),
             "references": bones["reference_bone_orientations"].numpy(),
-            "parents": np.array([kept.get(_kept(rig[name]["parent"], rig, kept), -1) for name in names]),
+            "parents": np.array([index.get(_nearest_bone(rig[name]["parent"], rig, index), -1) for name in names]),
         }
     numbers = {name: array.astype("i4" if array.dtype.kind == "i" else "f4") for name, array in forms.items()}
     return BodyArrays(**numbers, bone_names=np.array(names), keypoint_names=np.array([*keypoints]))
 
 
-def _kept(bone: str, rig: dict[str, Any], kept: dict[str, int]) -> str:
-    """The bone, or its nearest ancestor that is kept; "" above the root."""
-    while bone and bone not in kept:
+def _nearest_bone(bone: str, rig: dict[str, Any], bones: dict[str, int]) -> str:
+    """The bone, or its nearest ancestor in `bones`; "" above the root."""
+    while bone and bone not in bones:
         bone = rig[bone]["parent"]
     return bone
 

@@ -22,7 +22,7 @@ import pytest
 T = TypeVar("T")
 
 
-def fail_on(problems: list[str]) -> None:
+def fail_if_any(problems: list[str]) -> None:
     """Fail the test with one line for each broken promise."""
     if problems:
         pytest.fail("\n".join(problems), pytrace=False)

@@ -25,7 +25,7 @@ from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import FrameSource, Pictures
 from pipeline.files.raw import RawVideo
 from pipeline.track import Track
-from vibe_extensions.contracts.common import fail_on, number_problems
+from vibe_extensions.contracts.common import fail_if_any, number_problems
 from vibe_extensions.contracts.labels import LabelMistakes, track_problems
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class DatasetContract:
         return None
 
     def test_reader_keeps_its_promises(self, dataset: Dataset, raw: Path, split: str, body: Body | None) -> None:
-        fail_on(reader_problems(dataset, raw, split, body))
+        fail_if_any(reader_problems(dataset, raw, split, body))
 
 
 def reader_problems(dataset: Dataset, raw: Path, split: str, body: Body | None = None) -> list[str]:
@@ -59,13 +59,13 @@ def reader_problems(dataset: Dataset, raw: Path, split: str, body: Body | None =
     """
     if problems := [*number_problems(dataset, "version"), *_splits_problems(dataset)]:
         return problems
-    dataset = dataset.for_folder(raw, split)
+    dataset = dataset.detect_layout(raw, split)
     listed, again = (list(dataset.videos(raw, split)) for _ in range(2))
     problems = list(_listing_problems(listed, again))
     names: set[str] = set()
     mistakes, rejected = LabelMistakes(), ""
     with _files_opened(raw) as shared:
-        dataset.shared(raw)
+        dataset.shared_digests(raw)
     for video in listed:
         try:
             with reading_refused(), _files_opened(raw) as opened:

@@ -14,7 +14,7 @@ import pytest
 from pipeline.detect import Detector, People, flaw
 from pipeline.files.pixels.frames import Image
 from pipeline.plug_ins import demo_data
-from vibe_extensions.contracts.common import declaration_problems, fail_on, number_problems, run_in_new_process
+from vibe_extensions.contracts.common import declaration_problems, fail_if_any, number_problems, run_in_new_process
 
 NEAR: Final = 0.5  # fraction of the image's longer side; points farther outside are invalid
 SAME: Final = 0.01  # px and confidences; larger differences are not rounding
@@ -36,7 +36,7 @@ class DetectorContract:
     def test_detector_keeps_its_promises(
         self, detector: Detector, images: Sequence[Image] | None, another_process: bool
     ) -> None:
-        fail_on(detector_problems(detector, images, another_process=another_process))
+        fail_if_any(detector_problems(detector, images, another_process=another_process))
 
 
 def detector_problems(

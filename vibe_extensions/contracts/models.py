@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vibe_extensions.contracts.common import fail_on
+from vibe_extensions.contracts.common import fail_if_any
 from vibe_model import models, runs
 from vibe_model.checkpoints import load_body
 from vibe_model.networks.video_model import CAMERA_SIZE, SHAPE_SIZE, Estimate, VideoModel
@@ -34,7 +34,7 @@ class ModelContract:
     """
 
     def test_model_keeps_its_promises(self, config: VideoConfig) -> None:
-        fail_on(model_problems(config))
+        fail_if_any(model_problems(config))
 
 
 def model_problems(config: VideoConfig) -> list[str]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import PipelineError
 from pipeline.skeletons import JOINTS
-from vibe_extensions.contracts.common import fail_on
+from vibe_extensions.contracts.common import fail_if_any
 from vibe_model.evaluation.protocols import LEFT_OUT, Labels, Protocol
 from vibe_model.metrics import METRICS, Metric
 
@@ -31,7 +31,7 @@ class ProtocolContract:
     """Tests of an evaluation protocol (`protocol_problems`): fixture `protocol`."""
 
     def test_protocol_keeps_its_promises(self, protocol: Protocol) -> None:
-        fail_on(protocol_problems(protocol))
+        fail_if_any(protocol_problems(protocol))
 
 
 def protocol_problems(protocol: Protocol) -> list[str]:

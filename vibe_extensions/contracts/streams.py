@@ -18,7 +18,7 @@ from cache.crop_policy import Jitter
 from pipeline.features.computing import different
 from pipeline.features.inputs import label_batch
 from pipeline.features.streams.base import ROW_RATE, Labels, Machine, Stream
-from vibe_extensions.contracts.common import declaration_problems, fail_on, run_in_new_process
+from vibe_extensions.contracts.common import declaration_problems, fail_if_any, run_in_new_process
 
 N: Final = 9  # rows to compute
 DTYPES: Final = ("float16", "float32")
@@ -41,7 +41,7 @@ class StreamContract:
         return True
 
     def test_stream_keeps_its_promises(self, stream: Stream, labels: Labels | None, another_process: bool) -> None:
-        fail_on(stream_problems(stream, labels, another_process=another_process))
+        fail_if_any(stream_problems(stream, labels, another_process=another_process))
 
 
 def stream_problems(stream: Stream, labels: Labels | None = None, *, another_process: bool = True) -> list[str]:

@@ -105,7 +105,7 @@ class Bedlam(Dataset):
     folders: ClassVar[tuple[str, ...]] = LABELS
     n_joints: ClassVar[int | None] = None  # to use of gtkps; None: from their number
 
-    def for_folder(self, raw: Path, split: str) -> Bedlam:
+    def detect_layout(self, raw: Path, split: str) -> Bedlam:
         """With SMPL-X columns if a label file of the split is SMPL-X, by its header."""
         with contextlib.suppress(RawDataError):  # without labels, which `videos` reports
             scenes = _label_files(raw, self.folders).items()

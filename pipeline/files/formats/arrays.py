@@ -209,7 +209,7 @@ def _find_sequences(
                         opened.append(at)
                     else:
                         if len(opened) == N_LEVELS:
-                            spans[_key_before(stream, opened[1]), _key_before(stream, opened[2])] = opened[2], at + 1
+                            spans[_find_key(stream, opened[1]), _find_key(stream, opened[2])] = opened[2], at + 1
                         opened.pop()
                     if len(opened) > N_LEVELS + 1:
                         refuse("other lists")
@@ -221,7 +221,7 @@ def _find_sequences(
     return spans
 
 
-def _key_before(stream: io.BufferedReader, at: int) -> int:
+def _find_key(stream: io.BufferedReader, at: int) -> int:
     """The number that is the key of the map at this byte. Raises ValueError for another key."""
     before = os.pread(stream.fileno(), min(at, 40), max(at - 40, 0))
     key = _KEY.search(before)

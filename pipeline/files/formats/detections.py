@@ -34,7 +34,7 @@ from pipeline.files.formats.found import (
     label_error,
 )
 from pipeline.files.formats.keypoints_json import ONE_VIDEO
-from pipeline.files.raw.files import names_in, open_regular
+from pipeline.files.raw.files import list_names, open_regular
 from pipeline.skeletons import Doubles, Ints, Skeleton, bones, joint_names
 
 ALPHAPOSE: Final = "alphapose-results.json"  # its own name for results; or they are called as the video
@@ -161,7 +161,7 @@ def _numbered_files(folder: Path, video: str) -> list[tuple[int, Path]]:
     """
     of_name: dict[tuple[str, str], list[tuple[int, Path]]] = {}
     odd, results = [], False
-    for name in names_in(folder):
+    for name in list_names(folder):
         if name == ALPHAPOSE or name in (f"{video}{suffix}" for suffix in SUFFIXES):
             results = True
         if name == ALPHAPOSE or name.startswith("."):

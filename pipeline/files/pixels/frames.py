@@ -31,7 +31,7 @@ from pipeline.files.pixels.decode import (
     picture_size,
     read_picture,
 )
-from pipeline.files.raw.files import cached, file_digest, folder_digest, names_in, note_fault, open_regular
+from pipeline.files.raw.files import cached, file_digest, folder_digest, list_names, note_fault, open_regular
 from pipeline.processes import alive
 from pipeline.skeletons import Doubles, Ints
 
@@ -143,7 +143,7 @@ class Pictures:
         before, width, after = _NUMBER.split(self.pattern.rpartition("/")[2])
         numbered = re.compile(rf"(?:^|\0){re.escape(before)}([0-9]{{1,18}}){re.escape(after)}(?=\0|\Z)")
         try:
-            names = names_in(folder)
+            names = list_names(folder)
         except (FileNotFoundError, NotADirectoryError):
             return np.empty(0, np.int64)
         there, padded = numbered.findall("\0".join(names)), int(width)  # 7.jpg is not 000007.jpg

@@ -195,7 +195,7 @@ def folder_digest(folder: Path) -> str:
     return _listing_digest(_names_and_sizes(folder))
 
 
-def names_in(folder: Path) -> list[str]:
+def list_names(folder: Path) -> list[str]:
     """Names in a folder, unsorted. Raises OSError."""
     try:
         return os.listdir(folder)  # noqa: PTH208 - names alone

@@ -129,7 +129,7 @@ def detect_planned(
     report = DetectionReport(up_to_date=plan.done, orphans=[*plan.orphans], problems=dict(plan.refused))
     todo, renamed = [*plan.missing, *plan.failed], plan.renamed if part is None else {}
     if todo or renamed:
-        with _locked(plan.out) if part is None else part.running(plan.out, RECORDS):
+        with _lock(plan.out) if part is None else part.running(plan.out, RECORDS):
             for files, before in renamed.items():
                 rename_clip(files, before)
                 report.renamed[files.clip] = before.clip
@@ -146,7 +146,7 @@ def detect_planned(
 
 
 @contextlib.contextmanager
-def _locked(out: Path) -> Iterator[None]:
+def _lock(out: Path) -> Iterator[None]:
     """Keep other writers out, and remove temporary files of killed ones."""
     with WriterLock(out / RECORDS / "lock"):
         refuse_running_parts(out, RECORDS)

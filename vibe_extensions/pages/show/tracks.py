@@ -210,7 +210,7 @@ class _RawTracks:
     def __init__(
         self, dataset: Dataset, split: str, raw: Path, choice: Choice, body: Body | None, of: Container[str] | None
     ) -> None:
-        self._dataset, self._split, self._raw = dataset.for_folder(raw, split), split, raw
+        self._dataset, self._split, self._raw = dataset.detect_layout(raw, split), split, raw
         self._choice, self._body = choice, body
         self.videos = [video for video in self._dataset.videos(raw, split) if of is None or video.name in of]
         self.accounts: dict[str, VideoAccount] = {}
