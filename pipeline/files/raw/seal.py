@@ -26,13 +26,15 @@ from pipeline.files.raw.files import scan_folder
 
 SEAL: Final = "seal.npz"
 ANY: Final = -1  # size of a folder
+LATEST: Final = (1 << 63) - 1  # ns: in the year 2262
 
 
 def write_seal(
     root: cache.Root, name: str, raw: Path, videos: Sequence[RawVideo], seen: Mapping[str, changes.Seen]
 ) -> None:
-    """Write the seal of a commit of the split `name`, unless a video has no stamp or cannot be used."""
+    """Write the seal of a commit of the split `name`; remove it if a video has no stamp or cannot be used."""
     if not (key := _key(videos, {video: digest for video, (_, digest, why) in seen.items() if not why})):
+        cache.store_at(root).remove([f"{name}/{SEAL}"])  # an earlier commit may have had the same digests
         return
     of_videos = [_looks(raw, video, seen[video.name][0]) for video in texts_of(videos)]
     others = [number for number, looks in enumerate(of_videos) if looks is None]  # compared by their stamps
@@ -60,7 +62,7 @@ def is_sealed(root: cache.Root, name: str, raw: Path, videos: Sequence[RawVideo]
             status = os.stat(path if path.startswith("/") else start + path)  # noqa: PTH116 - a quarter of Path's time
             if status.st_mtime_ns != time or (status.st_size != size and size != ANY):
                 return False
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile):
         return False
     return all(changes.stamp(raw, videos[number]) == stamp for number, stamp in zip(others, stamps, strict=False))
 
@@ -77,7 +79,7 @@ def _key(videos: Sequence[RawVideo], digests: Mapping[str, str]) -> str:
 
 
 def _looks(raw: Path, video: VideoTexts, stamp: changes.Stamp) -> list[tuple[str, int, int]] | None:
-    """Path, size and time of all inputs; None if they are more than files and label folders of one file."""
+    """Path, size and time of all inputs; None if they are more than files and label folders of one file, or too new."""
     looks = []
     for path, line in zip((*video.files, *video.folders, *video.label_folders), stamp.split("\n"), strict=False):
         kind, *numbers = line.split(" ")[:5]
@@ -87,4 +89,4 @@ def _looks(raw: Path, video: VideoTexts, stamp: changes.Stamp) -> list[tuple[str
             looks += [(path, ANY, int(numbers[3])), (f"{path}/{file.name}", int(numbers[1]), int(numbers[2]))]
         else:
             return None
-    return looks
+    return looks if all(time <= LATEST for _, _, time in looks) else None

@@ -120,6 +120,7 @@ EDITS = {  # of a raw folder of Kinetics with a clip, whose label folder has one
     "a file beside the folder": lambda clip, labels: (labels.parents[1] / f"{clip.name}.json").write_text("[]"),
     "keypoints gone": lambda clip, labels: shutil.rmtree(labels.parent),
     "the clip rewritten": lambda clip, labels: rewrite(clip),
+    "a time in the year 2514": lambda clip, labels: os.utime(clip, (2**34, 2**34)),  # no int64 has its ns
     "the clip gone": lambda clip, labels: clip.unlink(),
     "the clip renamed": lambda clip, labels: clip.rename(clip.with_stem("renamed")),
     "the same clip again": lambda clip, labels: shutil.copy(clip, clip.with_suffix(".mkv")),
@@ -149,14 +150,40 @@ def test_a_seal_hides_no_change(edit: str, embedded: Any, into: Any, content: li
     assert replace(found, sealed=False, stamps={}, seen={}) == replace(
         expected, committed=found.committed, listed=found.listed, stamps={}, seen={}
     )
+    if expected.touched:
+        convert.record_times(expected)
+        assert plan().sealed
 
 
-@pytest.mark.parametrize("seal", [None, b"", b"{}", b"PK\3\4", "cut"])
+def test_a_seal_of_an_earlier_commit_hides_no_video_that_could_not_be_read(penn, reads, ran):
+    penn.converted()
+    other, away = penn.label("0005"), penn.root.parent / "away"
+    at, fault = other.stat().st_mtime_ns, PermissionError(13, "Permission denied", str(other))
+    words = ("convert", penn.name, "--raw", penn.raw, "--cache", penn.root)
+    moved = {path: path.rename(away.with_suffix(path.suffix)) for path in (penn.label("0003"), penn.frames("0003"))}
+    before = penn.edit("0005")
+    reads.fail("0005", fault)
+    ran(*words, "--drop-removed", code=1)
+    for path, hidden in moved.items():
+        hidden.rename(path)
+    other.write_bytes(before)
+    os.utime(other, ns=(at, at))
+    reads.clear()
+    reads.fail("0003", fault)
+    assert "The next run reads it again." in ran(*words, code=1).out
+    reads.clear()
+    ran(*words)
+    assert reads.names == ["0003"]
+
+
+@pytest.mark.parametrize("seal", [None, b"", b"{}", b"PK\3\4", "cut", "bent"])
 def test_without_a_usable_seal_stamps_are_compared_and_the_next_conversion_writes_it(seal, penn, content, ran):
     penn.converted()
     file = penn.root / penn.name / SEAL
     before = file.read_bytes()
-    file.unlink() if seal is None else file.write_bytes(before[:-30] if seal == "cut" else seal)
+    bent = before.replace(b"PK\1\2-\3-", b"PK\1\2-\3\xff")  # as if a later zip were needed to read it
+    file.unlink() if seal is None else file.write_bytes({"cut": before[:-30], "bent": bent}.get(seal, seal))
+    assert seal is None or file.read_bytes() != before
     content.clear()
     assert (penn.plan().up_to_date, penn.plan().sealed) == (True, False)
     assert "up to date" in ran("convert", penn.name, "--raw", penn.raw, "--cache", penn.root).out
