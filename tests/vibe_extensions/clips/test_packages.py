@@ -2,6 +2,7 @@
 
 import tarfile
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def make_wheel(folder: Path, content: bytes = b"weights") -> Path:
-    with zipfile.ZipFile(folder / WHEEL, "w") as wheel:
+    with zipfile.ZipFile(folder / WHEEL, "w", zipfile.ZIP_DEFLATED) as wheel:
         wheel.writestr(FILE.path, content)
         about = "Metadata-Version: 2.1\nName: thing\nVersion: 1.0\nRequires-Dist: nowhere-to-be-found\n"
         wheel.writestr("thing-1.0.dist-info/METADATA", about)
@@ -78,6 +79,27 @@ def test_other_bytes_under_the_right_name_are_refused(registry: Path) -> None:
     place.write_bytes(wheel.read_bytes())
     with pytest.raises(MissingAssets, match=rf"{place}: expected sha256 .* Delete the file"):
         fetch_files(FILE)
+
+
+def test_a_damaged_wheel_that_the_user_put_there_is_named(registry: Path) -> None:
+    whole = make_wheel(registry).read_bytes()
+    start, end = whole.split(FILE.path.encode(), 1)
+    (folder := cache_folder()).mkdir(parents=True)
+    for content in (b"", whole[:-9], start + FILE.path.encode() + b"\xff" + end[1:]):
+        (folder / WHEEL).write_bytes(content)
+        with pytest.raises(MissingAssets, match=rf"{folder / WHEEL}: expected an archive with .* Delete it\.$"):
+            fetch_files(FILE)
+    assert not FILE.place.exists()
+
+
+def test_all_that_fetch_a_file_at_once_get_it(registry: Path) -> None:
+    content = bytes(1 << 24)
+    file = FILE._replace(sha256=sha256(content).hexdigest())
+    cache_folder().mkdir(parents=True)
+    make_wheel(cache_folder(), content)
+    with ThreadPoolExecutor(4) as threads:
+        assert [*threads.map(fetch_files, [file] * 4)] == [[file.place]] * 4
+    assert [*file.place.parent.iterdir()] == [file.place]
 
 
 def test_a_package_of_npm_is_downloaded_by_npm_or_put_there(registry: Path, monkeypatch: pytest.MonkeyPatch) -> None:
