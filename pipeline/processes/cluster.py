@@ -236,16 +236,21 @@ class _Workers:
         self._take_back(lost)
 
     def _hand_out(self, todo: Iterator[Callable[[], Any]], window: list[_Task]) -> None:
-        """Give each worker PER_WORKER tasks: those of lost workers, else new ones, else one that waits elsewhere."""
+        """Give each worker PER_WORKER tasks: those of lost workers, else new ones, else one that waits elsewhere.
+
+        A task that was running when its worker was lost gets a worker without a task: behind another, which may have
+        ended unnoticed, the next loss would count against that one.
+        """
         lanes: dict[str, list[_Task]] = {address: [] for address in self._there}
         for task in sorted(window, key=lambda task: task.since):
             if task.worker and not task.has_ended:
                 lanes[task.worker].append(task)
+        first = [task for task in window if not task.worker and task.losses]
         while True:
             address, lane = min(lanes.items(), key=lambda item: len(item[1]))
-            if len(lane) == PER_WORKER:
+            if len(lane) == PER_WORKER or (first and lane):
                 return
-            chosen = next((task for task in window if not task.worker), None)
+            chosen = first.pop(0) if first else next((task for task in window if not task.worker), None)
             if chosen is None and len(window) < WINDOW * len(lanes) and (call := next(todo, None)) is not None:
                 chosen = _Task(call)
                 window.append(chosen)

@@ -121,13 +121,12 @@ def test_workers_that_come_late_and_go_are_waited_for(
     threading.Thread(target=come_and_go).start()
     assert list(mapped(running.address, made_up.Doubled(tmp_path, seconds=0.1))) == [2 * item for item in ITEMS]
     assert len(running.workers) == 1
-    said = re.findall(r": waiting for a Dask worker, \d+ s of at most 60 s", capsys.readouterr().err)
-    assert len(said) == 3
+    assert re.search(r": waiting for a Dask worker, \d+ s of at most 60 s", capsys.readouterr().err)
 
 
 def test_only_a_task_that_was_running_at_three_losses_ends_the_work(running: Cluster, tmp_path: Path) -> None:
     running.have(4)
-    with cluster.connect_workers(running.address) as workers:
+    with cluster.connect_cluster(Dask(running.address, 60)) as workers:
         results = workers.as_completed(_die_at_zero, [tmp_path / str(item) for item in range(8)])
         with pytest.raises(
             PipelineError, match=r"3 workers were lost while they ran the same task, the last one tcp://"
