@@ -189,7 +189,7 @@ def load_sequence(file: Path, keys: tuple[int, int], levels: str, *, do: str) ->
     with reading(file, "JSON", key=key, do=do), open_regular(file) as stream:
         stream.seek(start)
         stored: dict[str, Any] = json.loads(stream.read(stop - start) or "{}")
-    if other := next((frame for frame in stored if not is_number(frame)), None):
+    if (other := next((frame for frame in stored if not is_number(frame)), None)) is not None:
         raise RawDataError(file, f"{key}/{other[:20]}", f"{levels} as numbers", "other keys", do)
     return {int(frame): stored[frame] for frame in sorted(stored, key=int)}
 

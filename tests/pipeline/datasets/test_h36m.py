@@ -280,6 +280,7 @@ def test_fits_without_metadata_cameras_or_this_sequence_are_noted_and_not_used(r
         ({"w0": "[" + "nan " * 300 + "]"}, "'w0': expected 300 finite numbers"),
         ('{"2": {"1": {"0": {"pose": [' + "1," * 71 + "1]}}}}", "'2/1/0/shape': expected 10 numbers, found 0"),
         (json.dumps({"2": {"1": {"zero": fit_of(0)}}}), "'2/1/zero': expected action, subaction and frame as numbers"),
+        (json.dumps({"2": {"1": {"": fit_of(0)}}}), "'2/1/': expected action, subaction and frame as numbers"),
         ('{"2": {"1": {"0": ' + '{"a": ' * 50_000, "found other lists"),
     ],
 )
