@@ -74,7 +74,8 @@ def refuse_running_parts(root: Root | Store, folder: str) -> None:
                 ages[name] = store.age(f"{folder}/{name}")
     youngest = min(ages, key=ages.__getitem__, default="")
     if youngest and (age := ages[youngest]) < FRESH:
-        do = f"Wait until all parts have ended; if they were killed, run this again in {FRESH - age:.0f} s."
+        again = f"run this again in {FRESH - age:.0f} s, or delete this file."
+        do = f"Wait until all parts have ended; if they were killed, {again}"
         found = f"a sign of life {age:.0f} s ago"
         raise CacheError.at(store.location(f"{folder}/{youngest}"), expected="no running part", found=found, do=do)
 

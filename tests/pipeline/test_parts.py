@@ -266,5 +266,8 @@ def test_a_running_part_renews_its_file_until_it_ends(tmp_path: Path, monkeypatc
             parts.refuse_running_parts(tmp_path, "folder")
     assert not file.exists()
     file.touch()
+    os.utime(file, (time.time() + 999_999,) * 2)  # of a machine whose clock was wrong
+    with pytest.raises(cache.CacheError, match=r"running-2-of-3: .* killed, run .*, or delete this file"):
+        parts.refuse_running_parts(tmp_path, "folder")
     os.utime(file, (time.time() - 200,) * 2)
     parts.refuse_running_parts(tmp_path, "folder")  # it was killed
