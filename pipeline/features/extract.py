@@ -109,12 +109,13 @@ def _extract(
             run = _ParallelRun(dask, split, streams, resources=resources, progress=report)
         for output, counts in run.results():
             streams[output].counts.add(counts)
-        made = zip(streams, run.provenance, strict=True)
-        return [stream.finish(provenance, run.meter) for stream, provenance in made]
+        finished = zip(streams, run.provenance, strict=True)
+        return [stream.finish(provenance, run.meter) for stream, provenance in finished]
 
 
 class _StreamExtraction:
-    shards: cache.StreamShards  # of a part; else the writer
+    plan_mark = ""  # of the shards
+    _writer: cache.StreamWriter | None = None  # None: a part, which commits nothing
 
     def __init__(self, plan: ExtractionPlan, split: Split, resources: Resources, dask: Dask) -> None:
         self.plan, self._split, self._resources, self._dask = plan, split, resources, dask
@@ -139,20 +140,23 @@ class _StreamExtraction:
             self._provenance()  # before the delete: a stream whose weights cannot be loaded stays
             cache.delete_stream(plan.root, plan.split, plan.spec.name)
         mark = cache.fingerprint(dict(plan.identity))
-        kind = cache.StreamWriter if part is None else cache.StreamShards
-        shards = kind(plan.root, plan.split, plan.spec.name, dim=stream.dim, dtype=stream.dtype, plan=mark)
-        put: Callable[..., object] = shards.stage
-        if part is not None:
+        names = plan.root, plan.split, plan.spec.name
+        form: dict[str, Any] = {"dim": stream.dim, "dtype": stream.dtype, "plan": mark}
+        shards: cache.StreamShards
+        put: Callable[..., object]
+        if part is None:
+            shards = self._writer = stack.enter_context(cache.StreamWriter(*names, **form))
+            pending, put = self._writer.pending, self._writer.write
+        else:
+            shards = cache.StreamShards(*names, **form)
             stack.enter_context(part.running(plan.root, shards.place.writing))
-            pending = sorted(share.intersection(self.missing) - shards.list_staged().keys())
-        elif isinstance(shards, cache.StreamWriter):
-            pending, put = stack.enter_context(shards).pending, shards.write
+            pending, put = sorted(share.intersection(self.missing) - shards.list_staged().keys()), shards.stage
         if shards.split_digest != self._split.manifest["digest"]:
             raise cache.CacheChanged(f"{plan.split}: another process has committed meanwhile. Run it again.")
 
         finished = sorted(share.intersection(self.missing) - set(pending))
         self.counts.kept += int(self._split.rows_by_shard()[finished].sum())
-        self.shards, self.target, self._n_missing = shards, pending, len(finished) + len(pending)
+        self.plan_mark, self.target, self._n_missing = mark, pending, len(finished) + len(pending)
 
         def write(shard: PendingShard) -> Counts:
             shards.made = shards.made or output.provenance or {}
@@ -162,13 +166,18 @@ class _StreamExtraction:
         output = Output(self._split, stream, shards, pending, write, self.recorded)
         return output
 
+    def accept(self, staged: cache.Staged) -> None:
+        """Put a worker's shard into the stream; that of a part stays staged."""
+        if self._writer is not None:
+            self._writer.accept(staged)
+
     def finish(self, provenance: Mapping[str, Any] | None, meter: Meter) -> Extraction:
         """Commit, unless this is a part. provenance: of the network; None: no network was loaded."""
-        if isinstance(self.shards, cache.StreamWriter):
-            self._commit(self.shards, provenance, meter)
-        done = Extraction(plan=self.plan, meter=meter, shards=self._n_missing)
-        done.add(self.counts)
-        return done
+        if self._writer is not None:
+            self._commit(self._writer, provenance, meter)
+        extraction = Extraction(plan=self.plan, meter=meter, shards=self._n_missing)
+        extraction.add(self.counts)
+        return extraction
 
     def _commit(self, writer: cache.StreamWriter, provenance: Mapping[str, Any] | None, meter: Meter) -> None:
         pending = writer.pending
@@ -210,7 +219,7 @@ class _ParallelRun:
         progress: Callable[[int, Meter], None],
     ) -> None:
         self._dask, self._split, self._progress = dask, split, progress
-        self._shards = [stream.shards for stream in streams]
+        self._streams = streams
         self._targets = [frozenset(stream.target) for stream in streams]
         self._share = _Share(
             split.root,
@@ -218,7 +227,7 @@ class _ParallelRun:
             str(split.manifest["digest"]),
             specs=tuple(stream.plan.spec for stream in streams),
             resources=resources,
-            plans=tuple(shards.plan for shards in self._shards),
+            plans=tuple(stream.plan_mark for stream in streams),
             recorded=tuple(stream.recorded for stream in streams),
         )
         self.meter = Meter()
@@ -239,14 +248,13 @@ class _ParallelRun:
             n = workers.number()
             most = MOST_OF_DEVICE if self._dask.scheduler is None else MOST_SHARDS
             size = max(1, min(most, len(target) // (4 * n)))
-            groups = [target[at : at + size] for at in range(0, len(target), size)]
+            groups = [target[start : start + size] for start in range(0, len(target), size)]
             tasks = [[sorted(shards.intersection(group)) for shards in self._targets] for group in groups]
             self.meter = Meter(decoders=0, lanes=0)
             self.meter.note_device(agreed, n)
             for extracted, meter in workers.as_completed(functools.partial(self._share.extract, agreed), tasks):
                 for output, (staged, counts) in extracted:
-                    if isinstance(writer := self._shards[output], cache.StreamWriter):
-                        writer.accept(staged)
+                    self._streams[output].accept(staged)
                     n_done += int(rows[staged.shard])
                     yield output, counts
                 if meter is not None:
