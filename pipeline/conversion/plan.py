@@ -236,12 +236,8 @@ def compare(
         return plan
     with _no_collection():
         seen = changes.read_stamps(root, plan.name)
-    known = (
-        {}
-        if drop_removed or retry
-        else {name: why for name, (was, _, why) in seen.items() if why and was == stamps.get(name)}
-    )
-    plan = replace(plan, seen=seen, unusable=known, drop_removed=drop_removed)
+    unusable = {name: why for name, (stamp, _, why) in seen.items() if why and stamp == stamps.get(name)}
+    plan = replace(plan, seen=seen, unusable={} if drop_removed or retry else unusable, drop_removed=drop_removed)
     before = committed.manifest["reader"]
     differs = tuple(differing(before, reader))
     moved = recorded_raw(committed) not in ("", str(raw.resolve()))
@@ -265,9 +261,8 @@ def _is_unchanged(plan: ConversionPlan, committed: cache.Split) -> bool:
     """Whether the seal of the commit shows that nothing has changed."""
     if committed.has_unfinished_commit() or recorded_raw(committed) not in ("", str(plan.raw.resolve())):
         return False
-    return committed.manifest["reader"] == plan.reader and is_sealed(
-        plan.root, plan.name, plan.raw, plan.listed, plan.digests()
-    )
+    same_reader = committed.manifest["reader"] == plan.reader
+    return same_reader and is_sealed(plan.root, plan.name, plan.raw, plan.listed, plan.digests())
 
 
 def _plan_update(

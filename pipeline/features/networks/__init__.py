@@ -324,10 +324,9 @@ class _FusedNetwork:
         self._pool = network.maxpool
         shape = _output_shape(network.maxpool, self._first.output)
         self._blocks: list[_FusedBottleneck] = []
-        for layer in (network.layer1, network.layer2, network.layer3, network.layer4):
-            for bottleneck in layer:
-                self._blocks.append(_FusedBottleneck(bottleneck, shape, convolution))
-                shape = self._blocks[-1].output
+        for bottleneck in (*network.layer1, *network.layer2, *network.layer3, *network.layer4):
+            self._blocks.append(_FusedBottleneck(bottleneck, shape, convolution))
+            shape = self._blocks[-1].output
 
     def __call__(self, crops: Tensor) -> Tensor:
         pixels = self._normalisation(crops).to(self._dtype)
