@@ -103,8 +103,8 @@ def list_videos(raw: Path, subjects: Sequence[str]) -> Iterator[RawVideo]:
     """The image folders of these subjects. The first two files are the joints and the cameras, present or not."""
     files = {}
     for subject in subjects:
-        own = [Path("annotations", f"{FILE}{subject[1:]}{end}") for end in (JOINTS_3D, CAMERA)]
-        files[subject] = (*own, *label_files(raw, subject, FITS))
+        label_paths = [Path("annotations", f"{FILE}{subject[1:]}{end}") for end in (JOINTS_3D, CAMERA)]
+        files[subject] = (*label_paths, *label_files(raw, subject, FITS))
     for entry in scan_folder(raw / "images", {}):
         if (match := _FOLDER.fullmatch(entry.name)) and is_folder(entry):
             number, action, subaction, camera = map(int, match.groups())
@@ -144,17 +144,17 @@ def read_labels(raw: Path, video: RawVideo, account: VideoAccount) -> Labels:
     world = convert(np.where(usable, millimetres * METRES, np.nan), source=STORED, target="h36m")
     extrinsics, intrinsics = _camera(camera_file, CAMERAS.index(camera), world)
     source = Pictures(raw, f"{folder.as_posix()}/{folder.name}_{{:06d}}.jpg", 1)
-    there = source.indices()
-    if not len(there):
+    images = source.indices()
+    if not len(images):
         raise RawDataError(source.place, "pictures", f"{len(frames)} images", "none", UNPACK, reason="no_picture")
     require_size(source, None, camera_file, SAME_SIZE, intrinsics)
-    if n_beyond := int((~np.isin(there, frames)).sum()):
-        account.notes.append(f"{n_beyond} of {len(there)} images have no joints: not used")
+    if n_beyond := int((~np.isin(images, frames)).sum()):
+        account.notes.append(f"{n_beyond} of {len(images)} images have no joints: not used")
     in_view = world @ extrinsics[:3, :3].T + extrinsics[:3, 3]
     joints = in_view - in_view[:, [PELVIS]]
     joints[~np.isfinite(joints).all(axis=(1, 2))] = np.nan
     kp_2d = finite_joints(with_ones(project(in_view, intrinsics)), account, " in 2D")
-    reasons = {"not_sampled": ~_is_sampled(frames, there), "no_picture": ~np.isin(frames, there)}
+    reasons = {"not_sampled": ~_is_sampled(frames, images), "no_picture": ~np.isin(frames, images)}
     cameras = extrinsics.astype(np.float32), intrinsics.astype(np.float32)
     return Labels(frames, kp_2d, joints, source, reasons, *cameras, TAKES[subject, name])
 
@@ -183,13 +183,13 @@ def _camera(file: Path, camera: int, world: Doubles) -> tuple[Doubles, Doubles]:
         shifts = METRES * np.stack([t, -np.einsum("cij,cj->ci", turns, t)])  # (2 readings, cameras, 3)
         in_view = points @ turns.swapaxes(1, 2) + shifts[:, :, None]
         off = np.abs(project(in_view, intrinsics[:, None]) / centre[:, None] - 1).max(axis=-1)
-        seen = ((off < OUTSIDE) & (in_view[..., 2] < FARTHEST)).sum(axis=-1) / max(len(points), 1)
-    seen[:, ~is_rotation(turns)] = 0
-    best = seen.min(axis=1).argmax()
-    worst = seen[best].argmin()
-    if seen[best, worst] < LEAST_SEEN:
+        visible = ((off < OUTSIDE) & (in_view[..., 2] < FARTHEST)).sum(axis=-1) / max(len(points), 1)
+    visible[:, ~is_rotation(turns)] = 0
+    best = visible.min(axis=1).argmax()
+    worst = visible[best].argmin()
+    if visible[best, worst] < LEAST_SEEN:
         expected = "a rotation R, and a t in mm with which R X + t or R (X - t) puts the joints X into its image"
-        found = f"{seen[best, worst]:.0%} of them there"
+        found = f"{visible[best, worst]:.0%} of them there"
         raise RawDataError(file, f"camera {worst + 1}", expected, found, UNPACK, reason="bad_camera")
     extrinsics = np.eye(4)
     extrinsics[:3, :3], extrinsics[:3, 3] = turns[camera], shifts[best, camera]

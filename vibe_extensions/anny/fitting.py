@@ -64,7 +64,7 @@ TURN: Final = 2e-5  # squared change of a rotation between rows
 ACCELERATION: Final = 0.02  # squared second difference of a joint
 
 
-class _Joints(NamedTuple):
+class _TargetJoints(NamedTuple):
     """Joints of N rows to fit, K of each."""
 
     points: Tensor  # (N, K, 3) m; of hung points, from their anchors
@@ -73,7 +73,7 @@ class _Joints(NamedTuple):
     follows: Tensor  # (N - 1,) 1 if the next row is one step later, else 0
 
 
-class FittedTrack(NamedTuple):
+class FittedBodies(NamedTuple):
     """Bodies of N rows; axes x right, y down, z away from the camera; m about the stream's origin."""
 
     parameters: Array  # (6,) in the order of PARAMETERS
@@ -96,7 +96,7 @@ class Fitter:
 
     def fit(
         self, joints: Array, follows: Array, progress: Progress = silent, done: int = 0, total: int = 0
-    ) -> FittedTrack:
+    ) -> FittedBodies:
         """Fit a track's rows: joints (N, 33, 4) m and visibility; follows (N,): whether a row is a step after the last.
 
         done, total: rows, for progress.
@@ -113,9 +113,9 @@ class Fitter:
             progress(done + min(start + CHUNK, len(joints)), total)
         rows = (np.concatenate(part) for part in zip(*parts, strict=True))
         z = self.body.points(rest)[:, 2]
-        return FittedTrack(parameters.cpu().numpy(), (z.max() - z.min()).cpu().numpy(), *rows)
+        return FittedBodies(parameters.cpu().numpy(), (z.max() - z.min()).cpu().numpy(), *rows)
 
-    def vertices(self, fitted: FittedTrack, row: int) -> Array:
+    def vertices(self, fitted: FittedBodies, row: int) -> Array:
         """Vertices (V, 3) m of a row."""
         with torch.no_grad():
             rest = self.body.shape(self._tensor(fitted.parameters))
@@ -126,7 +126,7 @@ class Fitter:
 
     def _fit_chunk(self, joints: Array, follows: Array, rest: RestBody | None) -> tuple[Tensor, ...]:
         """Parameters, rotations, translation, keypoints and distances of rows. rest: None to fit the shape, too."""
-        wanted, body = self._read_joints(joints, follows), self.body
+        target, body = self._read_joints(joints, follows), self.body
         first = torch.full((len(PARAMETERS),), 0.5, device=self._device)
         first[AGE] = self._age
         change = torch.zeros_like(first, requires_grad=rest is None)
@@ -139,8 +139,8 @@ class Fitter:
             matrices = axis_angle_to_matrix(angles)
             matrices = torch.cat([(turned @ matrices[:, 0])[:, None], matrices[:, 1:]], 1)
             keypoints = body.keypoints(shape, body.pose(shape, matrices, turned.new_zeros(1, 3)))
-            offsets = wanted.points - keypoints[:, self._own]
-            shift = (wanted.placing[..., None] * offsets).sum(1)  # the best translation
+            offsets = target.points - keypoints[:, self._own]
+            shift = (target.placing[..., None] * offsets).sum(1)  # the best translation
             return matrices, shift, keypoints + shift[:, None]
 
         rates = [RATE, RATE / 4] if rest is None else [RATE]
@@ -149,7 +149,7 @@ class Fitter:
         schedule = torch.optim.lr_scheduler.OneCycleLR(adam, rates, STEPS, pct_start=0.1, final_div_factor=100)
         for _ in range(STEPS):
             adam.zero_grad()
-            loss = self._loss(wanted, angles, pose()[2][:, self._own])
+            loss = self._loss(target, angles, pose()[2][:, self._own])
             loss = loss + len(joints) * AVERAGE * (change / SPREAD).square().sum()
             loss.backward()  # type: ignore[no-untyped-call]
             adam.step()
@@ -158,11 +158,11 @@ class Fitter:
                 change.clamp_(-0.5, 0.5)
         with torch.no_grad():
             matrices, shift, keypoints = pose()
-            distance = (wanted.placing * (keypoints[:, self._own] - wanted.points).norm(dim=-1)).sum(1)
+            distance = (target.placing * (keypoints[:, self._own] - target.points).norm(dim=-1)).sum(1)
             named = keypoints[:, : len(body.keypoint_names)]
             return torch.where(fixed, first, first + change), matrix_to_axis_angle(matrices), shift, named, distance
 
-    def _loss(self, wanted: _Joints, angles: Tensor, found: Tensor) -> Tensor:
+    def _loss(self, wanted: _TargetJoints, angles: Tensor, found: Tensor) -> Tensor:
         """Distances of the points (N, K, 3) to the wanted ones, and priors of pose and motion, summed over rows."""
         ends = found - self._hung * found[:, self._anchors]
         lengths = ends.detach().norm(dim=-1, keepdim=True) / (wanted.points.norm(dim=-1, keepdim=True) + 1e-6)
@@ -170,14 +170,14 @@ class Fitter:
         loss = (wanted.weights * (ends - target).square().sum(-1)).sum()
         loss = loss + (self._stiffness * angles[:, 1:].square().sum(-1)).sum()
         loss = loss + TURN * (wanted.follows * angles.diff(dim=0).square().sum((1, 2))).sum()
-        both = wanted.follows[1:] * wanted.follows[:-1]
-        return loss + ACCELERATION * (both * found.diff(n=2, dim=0).square().sum(-1).mean(1)).sum()
+        pairs = wanted.follows[1:] * wanted.follows[:-1]
+        return loss + ACCELERATION * (pairs * found.diff(n=2, dim=0).square().sum(-1).mean(1)).sum()
 
-    def _read_joints(self, joints: Array, follows: Array) -> _Joints:
+    def _read_joints(self, joints: Array, follows: Array) -> _TargetJoints:
         points = self._tensor(joints[:, self._blaze, :3])
         weights = self._tensor(np.array(self._weights) * np.clip(joints[:, self._blaze, 3], UNSEEN, 1))
         placing = weights * (1 - self._hung[:, 0])
-        return _Joints(
+        return _TargetJoints(
             points - self._hung * points[:, self._anchors],
             weights / weights.sum(1, keepdim=True),
             placing / placing.sum(1, keepdim=True),
@@ -203,13 +203,13 @@ def _match_points(body: AnnyBody) -> tuple[list[int], list[int], list[int], list
 
     A hung point's anchor is its wrist or ankle, as a position in these lists; that of others is the point itself.
     """
-    own = {name: i for i, name in enumerate([*body.keypoint_names, *body.bone_names])}
+    numbers = {name: i for i, name in enumerate([*body.keypoint_names, *body.bone_names])}
     matched = []
     for number, name in enumerate(BLAZE):
         side, _, part = name.partition("_")
         point, weight = (POINTS | HUNG).get(part or name, ("", 0.0))
         names = (point, f"{side}_{point}", f"{point}.{side[0].upper()}")
         anchor = f"{side}_{'ankle' if part in ('heel', 'foot_index') else 'wrist'}" if part in HUNG else name
-        matched += [(number, own[found], BLAZE.index(anchor), weight) for found in names if found in own][:1]
+        matched += [(number, numbers[found], BLAZE.index(anchor), weight) for found in names if found in numbers][:1]
     blaze, points, anchors, weights = zip(*matched, strict=True)
     return list(blaze), list(points), [blaze.index(anchor) for anchor in anchors], list(weights)

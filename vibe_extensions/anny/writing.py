@@ -27,7 +27,7 @@ from pipeline.files.pixels import sources
 from pipeline.skeletons import KEYPOINTS_13, KEYPOINTS_13_OF_SPIN49
 from vibe_extensions.anny.body import PARAMETERS
 from vibe_extensions.anny.body_file import FILE, body_file, read_body
-from vibe_extensions.anny.fitting import BLAZE, BONES, FittedTrack, Fitter
+from vibe_extensions.anny.fitting import BLAZE, BONES, FittedBodies, Fitter
 from vibe_extensions.pages.show.bodies import FEWEST, Painter, SeenBody
 from vibe_extensions.pages.show.clip import DEMO_MARK, PEOPLE, caption, frames_of, rate_of
 from vibe_extensions.pages.video_file import best_format, video_writer
@@ -35,7 +35,7 @@ from vibe_model import runs
 from vibe_model.prediction.predict import file_name
 
 Array = NDArray[Any]
-_Person = tuple[Mapping[int, int], FittedTrack, Array]  # frame -> row, the bodies, their cameras
+_FittedPerson = tuple[Mapping[int, int], FittedBodies, Array]  # frame -> row, the bodies, their cameras
 
 VERSION: Final = 1  # raised whenever the same joints would give other bodies
 SUMMARY: Final = "bodies.json"
@@ -59,7 +59,7 @@ class BodiesJob(NamedTuple):
     overlay: bool = True
 
 
-class _Rows(NamedTuple):
+class _JointRows(NamedTuple):
     """A track's N rows that have joints."""
 
     frame_index: Array  # (N,)
@@ -85,14 +85,14 @@ def write_bodies(job: BodiesJob, progress: Progress) -> dict[str, Any]:
     about: dict[str, Any] = {"inputs": inputs, **ABOUT, "split": job.name, "stream": job.stream}
     about["stand_in"] = bool(split.manifest.get("stand_in"))
     summary = {**about, "left_out": 0, "tracks": [], "overlays": []}
-    done, total = 0, sum(track.stop - track.start for track in split.tracks)
+    n_done, total = 0, sum(track.stop - track.start for track in split.tracks)
     runs_of_stream = split.runs_with([job.stream])
     for video, tracks in itertools.groupby(range(len(split.tracks)), key=split.tracks.video.tolist().__getitem__):
-        people: list[_Person] = []
+        people: list[_FittedPerson] = []
         for track in map(split.tracks.__getitem__, tracks):
             rows = _read_rows(split, track, job.stream, runs_of_stream)
             if len(rows.joints):
-                fitted = fitter.fit(rows.joints, rows.follows, progress, done, total)
+                fitted = fitter.fit(rows.joints, rows.follows, progress, n_done, total)
                 camera = estimate_camera(fitted.keypoints, fitter.body.keypoint_names, rows.kp_2d)
                 people.append(({int(frame): i for i, frame in enumerate(rows.frame_index)}, fitted, camera))
                 file = f"bodies/{file_name(track.name)}"
@@ -105,7 +105,7 @@ def write_bodies(job: BodiesJob, progress: Progress) -> dict[str, Any]:
                 measures["mean_distance_mm"] = round(1000 * float(fitted.distance.mean()), 2)
                 summary["tracks"].append({"name": track.name, "file": file, **measures, "parameters": shape})
             summary["left_out"] += track.stop - track.start - len(rows.joints)
-            done += track.stop - track.start
+            n_done += track.stop - track.start
         if raw is not None and people:
             entry = split.videos[video]
             file = f"overlays/{Path(file_name(entry.name)).stem}{best_format().suffix}"
@@ -142,19 +142,19 @@ def _read_summary(out: Path, inputs: Mapping[str, Any]) -> dict[str, Any] | None
     return summary if current else None
 
 
-def _read_rows(split: cache.Split, track: Any, stream: str, runs_of_stream: Array) -> _Rows:
+def _read_rows(split: cache.Split, track: Any, stream: str, runs_of_stream: Array) -> _JointRows:
     """The rows of a track that have finite joints. runs_of_stream: (R, 2) of all tracks, ascending."""
     first, last = np.searchsorted(runs_of_stream[:, 0], [track.start, track.stop])
-    found = [np.arange(*run) for run in runs_of_stream[first:last]]
+    runs_of_track = [np.arange(*run) for run in runs_of_stream[first:last]]
     empty: list[Array] = [np.zeros((0, SHAPE[0] * SHAPE[1]), np.float32)]
-    joints = np.concatenate(empty + [split.rows(f"features/{stream}", part[0], part[-1] + 1) for part in found])
+    joints = np.concatenate(empty + [split.rows(f"features/{stream}", part[0], part[-1] + 1) for part in runs_of_track])
     joints = joints.reshape(-1, *SHAPE).astype(np.float64)
     finite = np.isfinite(joints).all(axis=(1, 2))
-    chosen = np.concatenate([np.zeros(0, np.int64), *found])[finite]
+    chosen = np.concatenate([np.zeros(0, np.int64), *runs_of_track])[finite]
     frames = split.rows("frame_index", track.start, track.stop)[chosen - track.start]
     follows = np.diff(frames, prepend=frames[:1]) == track.step
     kp_2d = split.rows("kp_2d", track.start, track.stop)[chosen - track.start] if "kp_2d" in split.columns else None
-    return _Rows(frames, joints[finite], follows, kp_2d)
+    return _JointRows(frames, joints[finite], follows, kp_2d)
 
 
 def estimate_camera(keypoints: Array, names: list[str], kp_2d: Array | None) -> Array:
@@ -167,20 +167,20 @@ def estimate_camera(keypoints: Array, names: list[str], kp_2d: Array | None) -> 
     sides = {"l": "left_", "r": "right_"}
     own = [names.index(name if name == "nose" else sides[name[0]] + name[1:]) for name in KEYPOINTS_13]
     first, second = (kp_2d[:, list(columns)].astype(np.float64) for columns in KEYPOINTS_13_OF_SPIN49)
-    seen = np.where(first[..., 2:] >= second[..., 2:], first, second)
-    weights = np.maximum(seen[..., 2:], 0)
+    observed = np.where(first[..., 2:] >= second[..., 2:], first, second)
+    weights = np.maximum(observed[..., 2:], 0)
     with np.errstate(invalid="ignore", divide="ignore"):
         weights = weights / weights.sum(axis=1, keepdims=True)
         points = keypoints[:, own, :2]
-        middle, centre = ((weights * array).sum(axis=1, keepdims=True) for array in (points, seen[..., :2]))
+        middle, centre = ((weights * array).sum(axis=1, keepdims=True) for array in (points, observed[..., :2]))
         spread = points - middle
-        scale = (weights * spread * (seen[..., :2] - centre)).sum((1, 2)) / (weights * spread**2).sum((1, 2))
+        scale = (weights * spread * (observed[..., :2] - centre)).sum((1, 2)) / (weights * spread**2).sum((1, 2))
         camera = np.column_stack([scale, centre[:, 0] - scale[:, None] * middle[:, 0]])
-    camera[((seen[..., 2] > 0).sum(axis=1) < FEWEST) | ~(scale > 0)] = np.nan
+    camera[((observed[..., 2] > 0).sum(axis=1) < FEWEST) | ~(scale > 0)] = np.nan
     return camera
 
 
-def _write_overlay(file: Path, source: Any, people: list[_Person], fitter: Fitter, text: str) -> None:
+def _write_overlay(file: Path, source: Any, people: list[_FittedPerson], fitter: Fitter, text: str) -> None:
     """Write all frames of a video with the bodies over them. Raises PipelineError."""
     painter, stop = Painter(fitter.body.faces), max(max(rows) for rows, _, _ in people) + 1
     file.parent.mkdir(parents=True, exist_ok=True)

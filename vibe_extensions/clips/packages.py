@@ -83,20 +83,20 @@ def open_wheel(package: str, version: str, instead: str = "", *, sha256: str = "
     ask = ["npm", "pack", f"{package}@{version}"] if npm else ["python", "-m", "pip", "download", *TARGET]
     ask += [] if npm else [f"{package}=={version}", "--no-deps"]
     with tempfile.TemporaryDirectory(dir=folder) as download:
-        found = next(folder.glob(name), None)
-        if found is None:
+        wheel = next(folder.glob(name), None)
+        if wheel is None:
             to = ("--pack-destination", download) if npm else (*QUIET, "--dest", download)
             error = _run([*ask, *to] if npm else [sys.executable, *ask[1:], *to])
-            found = next(Path(download).glob(name), None)
-            if found is None:
+            wheel = next(Path(download).glob(name), None)
+            if wheel is None:
                 client, form = ("npm", "archive") if npm else ("pip", "wheel")
                 raise MissingAssets(
                     f"{package} {version}: {client} cannot download it ({error}). Put its {form}, {name}, into {folder}"
                     f"{f', {instead}' if instead else ''}. Where there is a network: {' '.join(ask)}"
                 )
         if sha256:
-            _require(whole_file_digest(found), sha256, str(found))
-        yield found
+            _require(whole_file_digest(wheel), sha256, str(wheel))
+        yield wheel
 
 
 def _plain(package: str) -> str:
@@ -107,10 +107,10 @@ def _plain(package: str) -> str:
 def _run(command: list[str]) -> str:
     """Run pip or npm, with its own settings of proxies and registries. Returns its last message."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+        process = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     except OSError as error:
         return str(error)
-    return next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "no message")
+    return next((line for line in reversed(process.stderr.splitlines()) if line.strip()), "no message")
 
 
 def _read(wheel: Path, path: str) -> bytes:

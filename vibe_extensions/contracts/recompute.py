@@ -201,8 +201,8 @@ def _why_not(split: Split, stream: str, spec: StreamSpec | None) -> str:
         digest = str((before.get("weights") or {}).get("file_sha256", ""))[:12]
         file = f" (sha256 {digest})" if digest else ""
         return f"its weights are missing: {kind}{file}. Name them: --weights KIND:FILE"
-    now = spec.stream.identity()
-    return "" if now == before else f"it was extracted differently: {describe(before, now)}"
+    identity = spec.stream.identity()
+    return "" if identity == before else f"it was extracted differently: {describe(before, identity)}"
 
 
 def _compare(split: Split, spec: StreamSpec, n: int, seed: int, workers: int, progress: Progress) -> _ComparedStream:
@@ -243,22 +243,22 @@ def _compare_neighbours(
     """Find rows that a neighbour fits clearly better, ascending, and count rows that match no frame."""
     requests, parts = _neighbour_requests(split, spec, sorted(suspicious)), _parts(split, spec)
     stored = {row: _stored_numbers(split, spec, row) for row in suspicious}
-    unmatched = {row for row, own in suspicious.items() if own.computed is None or not stored[row].any()}
+    unmatched = {row for row, suspect in suspicious.items() if suspect.computed is None or not stored[row].any()}
     if spec.stream.reads.crops == 1 and spec.stream.reads.labels:  # other columns fit no neighbour's
-        unmatched |= {row for row, own in suspicious.items() if own.difference >= NOISE}
+        unmatched |= {row for row, suspect in suspicious.items() if suspect.difference >= NOISE}
     best: dict[int, tuple[float, int]] = {}
     for result in single.numbers(requests):
         row = int(requests.row[result.number])
-        own, difference = suspicious[row], _relative_difference(result.numbers, stored[row], parts)
+        suspect, difference = suspicious[row], _relative_difference(result.numbers, stored[row], parts)
         best[row] = min(best.get(row, (MOST, row)), (difference, int(requests.labels[result.number])))
-        moves = own.computed is not None and _relative_difference(result.numbers, own.computed) >= SUSPICIOUS
-        if moves and own.difference >= max(NOISE, difference):
+        moves = suspect.computed is not None and _relative_difference(result.numbers, suspect.computed) >= SUSPICIOUS
+        if moves and suspect.difference >= max(NOISE, difference):
             unmatched.add(row)
     for row, (difference, neighbour) in sorted(best.items()):
         if difference < CLEARLY * suspicious[row].difference:
-            frame, other = column(split.rows, "frame_index", np.array([row, neighbour])).tolist()
+            frame, next_frame = column(split.rows, "frame_index", np.array([row, neighbour])).tolist()
             track = split.tracks[int(split.track_of(np.array([row]))[0])].name
-            compared.misaligned.append(Misaligned(track, frame, suspicious[row].difference, other, difference))
+            compared.misaligned.append(Misaligned(track, frame, suspicious[row].difference, next_frame, difference))
             unmatched.discard(row)
     if spec.stream.reads.crops <= 1:  # without motion, a pair gives numbers near zero, which are noise
         compared.unmatched = len(unmatched)
@@ -293,10 +293,10 @@ def _relative_difference(computed: Numbers | None, stored: Numbers, parts: Seque
     """
     if computed is None:
         return MOST
-    both = np.zeros((2, max(len(computed), len(stored))))
-    both[0, : len(computed)], both[1, : len(stored)] = computed, stored
-    least, differences = LEAST_PART * np.sqrt(np.mean(both**2)), []
-    for values in (both[:, part] for part in parts):
+    padded = np.zeros((2, max(len(computed), len(stored))))
+    padded[0, : len(computed)], padded[1, : len(stored)] = computed, stored
+    least, differences = LEAST_PART * np.sqrt(np.mean(padded**2)), []
+    for values in (padded[:, part] for part in parts):
         size = max(*np.linalg.norm(values, axis=1), least * values.shape[1] ** 0.5)
         differences.append(float(np.linalg.norm(values[0] - values[1]) / size) if size else 0.0)
     return max(differences)

@@ -160,7 +160,7 @@ class Bedlam(Dataset):
         if scene.endswith("_6fps") and (off := labels["number"] % STEP).any():
             expected = f"images at 6 fps, numbered in multiples of {STEP}"
             raise other_frames(file, expected, f"image {labels['number'][off.argmax()]}", AGAIN)
-        there = pictures.indices()
+        images = pictures.indices()
         require_size(pictures, pictures.size(), file, "Unpack the images without changing them.", labels["cam_int"][0])
         if labels["pose_cam"].shape[1] != N_POSE:
             account.notes.append(SMPLX)
@@ -172,7 +172,7 @@ class Bedlam(Dataset):
         still = _is_camera_static(labels) and "orbit" not in scene
         if not still:
             account.notes.append("the camera moves, and the labels' world with it: no extrinsics, no up")
-        labels["no_picture"] = ~np.isin(labels["number"], there)
+        labels["no_picture"] = ~np.isin(labels["number"], images)
         persons = [np.flatnonzero(labels["sub"] == sub) for sub in np.unique(labels["sub"])]
         tracks = (self._track(split, video, {k: v[p] for k, v in labels.items()}, account) for p in persons)
         return [

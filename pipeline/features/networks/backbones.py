@@ -71,23 +71,23 @@ def fill(network: nn.Module, file: Path, state: Mapping[str, Any], *, of: str, i
 
     ignored: prefixes of other names. Raises RawDataError, with the name, for missing, unknown and invalid tensors.
     """
-    own = network.state_dict()
-    given = {name: value for name, value in state.items() if not str(name).startswith(ignored)}
+    expected = network.state_dict()
+    tensors = {name: value for name, value in state.items() if not str(name).startswith(ignored)}
     # num_batches_tracked: unused in evaluation, missing in older checkpoints
-    missing = sorted(n for n in own.keys() - given.keys() if not n.endswith("num_batches_tracked"))
-    extra = sorted(map(str, given.keys() - own.keys()))
+    missing = sorted(n for n in expected.keys() - tensors.keys() if not n.endswith("num_batches_tracked"))
+    extra = sorted(map(str, tensors.keys() - expected.keys()))
     if missing or extra:
         differing = (("without {} of them", missing), ("with {} others", extra))
         found = " and ".join(f"{text.format(len(names))}, such as {names[0]!r}" for text, names in differing if names)
         raise not_a_checkpoint(file, "file", f"{of}'s tensors", f"a file {found}")
-    for name, tensor in given.items():
-        if not isinstance(tensor, Tensor) or tensor.shape != own[name].shape:
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor) or tensor.shape != expected[name].shape:
             found = str(tuple(tensor.shape)) if isinstance(tensor, Tensor) else type(tensor).__name__
-            raise not_a_checkpoint(file, name, str(tuple(own[name].shape)), found)
+            raise not_a_checkpoint(file, name, str(tuple(expected[name].shape)), found)
         if not torch.isfinite(tensor.float()).all():
             raise not_a_checkpoint(file, name, "finite numbers", "nan or inf")
-    given = {name: tensor.to(own[name].dtype) for name, tensor in given.items()}
-    network.load_state_dict(given, strict=False, assign=True)
+    tensors = {name: tensor.to(expected[name].dtype) for name, tensor in tensors.items()}
+    network.load_state_dict(tensors, strict=False, assign=True)
 
 
 def tensor_digest(network: nn.Module) -> str:
@@ -235,8 +235,8 @@ def _torchvision(named: Named, pretrained: WeightsSpec | None) -> _Built:
         weights = of_network[pretrained.argument or "DEFAULT"]
 
     def build() -> nn.Module:
-        made: nn.Module = models.get_model(named.name, weights=weights, **size)
-        return made
+        network: nn.Module = models.get_model(named.name, weights=weights, **size)
+        return network
 
     network = build() if pretrained is None or weights is None else _fetch(pretrained, weights, build)
     linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]

@@ -45,9 +45,9 @@ def load_fits(raw: Path, video: str, kp_3d: Doubles, calibrated: Any, rows: Ints
     subject, number = map(int, sequence.removeprefix("S").split("/Seq"))
     fitted, bodies = _load(raw / FITS, (subject, number), N_BODY, _flatten_body, state_of(raw / FITS))
     frames, flat = _load(raw / WORLD, (subject, number), 3 * N_JOINTS, np.ravel, state_of(raw / WORLD))
-    joints, found = flat.reshape(-1, N_JOINTS, 3) / 1000, np.full((len(rows), N_BODY - 3), np.nan)
+    joints, labels = flat.reshape(-1, N_JOINTS, 3) / 1000, np.full((len(rows), N_BODY - 3), np.nan)
     if not len(fitted):
-        return found
+        return labels
     stored: Any = load_json(raw / CAMERAS, do=AGAIN)
     with reading(raw / CAMERAS, "subjects, sequences and cameras", do=AGAIN):
         listed = stored.get(str(subject), {}).get(str(number), {})
@@ -61,9 +61,9 @@ def load_fits(raw: Path, video: str, kp_3d: Doubles, calibrated: Any, rows: Ints
 
     def distance(camera: tuple[str, Doubles, Doubles] = own, scale: float = 1, shift: int = 0) -> float:
         rows = frames + shift
-        there = (rows >= 0) & (rows < len(kp_3d))
-        apart = scale * joints[there] @ camera[1].T + camera[2] - kp_3d[rows[there]]
-        return float(np.median(np.linalg.norm(apart, axis=-1))) if there.any() else np.inf
+        labelled = (rows >= 0) & (rows < len(kp_3d))
+        apart = scale * joints[labelled] @ camera[1].T + camera[2] - kp_3d[rows[labelled]]
+        return float(np.median(np.linalg.norm(apart, axis=-1))) if labelled.any() else np.inf
 
     causes = {f"{WORLD}, frame numbers: the labels of {k:+d} fit": distance(shift=k) for k in SHIFTS}
     if (apart := distance()) > min(CLOSE_M, *causes.values()):
@@ -74,9 +74,9 @@ def load_fits(raw: Path, video: str, kp_3d: Doubles, calibrated: Any, rows: Ints
         expected = f"joints of {WORLD} within {CLOSE_M * 1000:.0f} mm of annot3"
         raise RawDataError(raw / CAMERAS, video, expected, away, AGAIN)
     _require_bodies(raw / FITS, sequence, fitted, bodies[:, -3:], frames, joints[:, PELVIS])
-    _, at, fit = np.intersect1d(rows, fitted, return_indices=True)
-    found[at] = np.concatenate([pose_in_camera(bodies[fit, :N_POSE], own[1]), bodies[fit, N_POSE:-3]], axis=1)
-    return found
+    _, chosen, fit = np.intersect1d(rows, fitted, return_indices=True)
+    labels[chosen] = np.concatenate([pose_in_camera(bodies[fit, :N_POSE], own[1]), bodies[fit, N_POSE:-3]], axis=1)
+    return labels
 
 
 def _matrix(file: Path, key: str, rotation: Any, shift: Any) -> tuple[Doubles, Doubles]:
@@ -104,9 +104,9 @@ def _require_bodies(file: Path, sequence: str, fitted: Ints, trans: Doubles, fra
 
     def apart(shift: int) -> tuple[float, float]:
         """Median distance, m, and its spread."""
-        _, one, other = np.intersect1d(fitted + shift, frames, return_indices=True)
-        offset = trans[one] - pelvis[other] if len(one) else np.full((1, 3), np.inf)
-        spread = offset - np.median(offset, axis=0) if len(one) else offset
+        _, fit_rows, label_rows = np.intersect1d(fitted + shift, frames, return_indices=True)
+        offset = trans[fit_rows] - pelvis[label_rows] if len(fit_rows) else np.full((1, 3), np.inf)
+        spread = offset - np.median(offset, axis=0) if len(fit_rows) else offset
         return float(np.median(np.linalg.norm(offset, axis=1))), float(np.median(np.linalg.norm(spread, axis=1)))
 
     away, spread = apart(0)

@@ -54,7 +54,7 @@ TEXTS: Final = (
 OF_WEIGHTS: Final = "The MediaPipe Authors"
 
 
-class _Person(NamedTuple):
+class _DrawnPerson(NamedTuple):
     """A row of the page's table."""
 
     colour: str
@@ -137,7 +137,7 @@ def _run_step(words: list[str]) -> int:
 
 def _people(
     split: cache.Split, fitted: list[dict[str, Any]], raw: Path, clips: Sequence[Path]
-) -> tuple[list[Image], list[_Person]]:
+) -> tuple[list[Image], list[_DrawnPerson]]:
     """An image of each drawn clip, and the table's rows."""
     records = [split.tracks[split.tracks.names.index(one["name"])] for one in fitted]
     frames = [split.rows("frame_index", record.start, record.stop) for record in records]
@@ -145,7 +145,7 @@ def _people(
     middles = [len(indices) // 2 for indices in frames]
     shown = {middle_of_all, *(int(indices[middle]) for indices, middle in zip(frames, middles, strict=True))}
     drawn = [_read(clip, shown) for clip in clips]
-    people: list[_Person] = []
+    people: list[_DrawnPerson] = []
     for one, record, indices, middle in zip(fitted, records, frames, middles, strict=True):
         grade = grades.track_grade(split, record, Video(raw.resolve(), NAME))
         bbox = split.rows("bbox", record.start + middle, record.start + middle + 1)[0]
@@ -153,7 +153,7 @@ def _people(
         colour = "#" + bytes(round(255 * share) for share in PEOPLE[len(people) % len(PEOPLE)]).hex()
         seconds = indices[0] / record.fps, indices[-1] / record.fps
         doubtful = grade.limb_spread_3d_percent > DOUBTFUL
-        people.append(_Person(colour, one, seconds, str(grade).split("; "), doubtful, images))
+        people.append(_DrawnPerson(colour, one, seconds, str(grade).split("; "), doubtful, images))
     return [images[middle_of_all] for images in drawn], people
 
 

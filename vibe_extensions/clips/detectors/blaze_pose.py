@@ -112,16 +112,16 @@ class BlazePose(FollowingDetector):
 
     def load(self, device: str) -> Detect:  # noqa: ARG002 - runs on the CPU
         finder = _Finder(self.min_score, *load_networks(self.weights))
-        each = ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="blaze").map
+        run_all = ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="blaze").map
 
         def detect(images: Sequence[Image], keys: Sequence[bool] = ()) -> list[People]:
-            search, follow = (lambda *args, do=do: list(each(do, *args)) for do in (finder.search, finder.follow))
+            search, follow = (lambda *args, do=do: list(run_all(do, *args)) for do in (finder.search, finder.follow))
             return [people for people, _ in run_chains(search, follow, images, keys)]
 
         return detect
 
 
-class Network:
+class LiteNetwork:
     """A network, which threads may share: each computes on one core."""
 
     def __init__(self, file: Path) -> None:
@@ -144,9 +144,9 @@ class Network:
         return [network.get_tensor(output["index"])[0] for output in outputs]
 
 
-def load_networks(weights: str) -> tuple[Network, Network]:
+def load_networks(weights: str) -> tuple[LiteNetwork, LiteNetwork]:
     """Both networks. Raises MissingAssets without their files, ConfigError without LiteRT."""
-    finder, landmarks = map(Network, fetch_files(*FILES[weights]))
+    finder, landmarks = map(LiteNetwork, fetch_files(*FILES[weights]))
     return finder, landmarks
 
 
@@ -158,30 +158,30 @@ def terms(weights: str) -> list[dict[str, str]]:
     ]
 
 
-def find(network: Network, square: Image, min_score: float = SURE) -> list[tuple[float, Doubles]]:
+def find(network: LiteNetwork, square: Image, min_score: float = SURE) -> list[tuple[float, Doubles]]:
     """Score and circle (2, 2) px of each person in a square (224, 224, 3), best first.
 
     The network's boxes are of faces. Those that overlap are one person: their mean, weighted by their scores.
     """
     values, logits = network(square / np.float32(127.5) - 1)
     scores = _sigmoid(logits[:, 0])
-    left = np.argsort(-scores, kind="stable")[: (scores >= min_score).sum()]
+    order = np.argsort(-scores, kind="stable")[: (scores >= min_score).sum()]
     pairs = values.reshape(-1, 6, 2).astype(np.float64)  # of each cell: middle, size, circle, two points
     pairs[:, [0, 2, 3]] += _cells()[:, None]
     low, high = pairs[:, 0] - pairs[:, 1] / 2, pairs[:, 0] + pairs[:, 1] / 2
     people = []
-    while len(left):
-        shared = np.clip(np.minimum(high[left], high[left[0]]) - np.maximum(low[left], low[left[0]]), 0, None)
-        both = pairs[left, 1].prod(axis=1) + pairs[left[0], 1].prod() - shared.prod(axis=1)
-        same = shared.prod(axis=1) > SAME_FACE * both
+    while len(order):
+        shared = np.clip(np.minimum(high[order], high[order[0]]) - np.maximum(low[order], low[order[0]]), 0, None)
+        union = pairs[order, 1].prod(axis=1) + pairs[order[0], 1].prod() - shared.prod(axis=1)
+        same = shared.prod(axis=1) > SAME_FACE * union
         same[0] = True
-        circle = np.average(pairs[left[same], 2:4], axis=0, weights=scores[left[same]])
-        people.append((float(scores[left[0]]), circle))
-        left = left[~same]
+        circle = np.average(pairs[order[same], 2:4], axis=0, weights=scores[order[same]])
+        people.append((float(scores[order[0]]), circle))
+        order = order[~same]
     return people
 
 
-def look(network: Network, image: Image, circle: Doubles) -> Pose:
+def look(network: LiteNetwork, image: Image, circle: Doubles) -> Pose:
     """The pose of the person in a circle (2, 2) px of an image."""
     side, up = SIDES[1], circle[1] - circle[0]
     up = up if np.linalg.norm(up) >= 1 else np.array([0, -1])
@@ -207,7 +207,7 @@ def look(network: Network, image: Image, circle: Doubles) -> Pose:
 class _Finder:
     """Finds the people in an image, and their circles."""
 
-    def __init__(self, min_score: float, finder: Network, landmarks: Network) -> None:
+    def __init__(self, min_score: float, finder: LiteNetwork, landmarks: LiteNetwork) -> None:
         self._min_score, self._finder, self._landmarks = min_score, finder, landmarks
 
     def search(self, image: Image) -> tuple[People, Doubles]:
@@ -247,16 +247,16 @@ class _Finder:
         body = np.clip(points[..., :2], 0, size).astype(np.float32)
         boxes = np.hstack([body.min(axis=1), body.max(axis=1)])
         people = People(boxes, np.array([pose.presence for pose in poses], np.float32), points[:, COCO])
-        kept = distinct(people)
+        chosen = distinct(people)
         circles = np.array([pose.circle for pose in poses]).reshape(-1, 2, 2)
-        return People(*(part[kept] for part in people)), circles[kept]
+        return People(*(part[chosen] for part in people)), circles[chosen]
 
 
 def _moves(circle: Doubles, other: Doubles) -> tuple[float, float]:
     """Distance of the circles' middles, and difference of their radii, in radii of the smaller one."""
     a, b = np.linalg.norm(circle[1] - circle[0]), np.linalg.norm(other[1] - other[0])
-    least = np.clip(min(float(a), float(b)), 1, None)
-    return float(np.linalg.norm(circle[0] - other[0]) / least), float(abs(a - b) / least)
+    radius = np.clip(min(float(a), float(b)), 1, None)
+    return float(np.linalg.norm(circle[0] - other[0]) / radius), float(abs(a - b) / radius)
 
 
 def _squares(image: Image) -> Iterator[tuple[Image, Doubles, NDArray[Any]]]:
@@ -286,7 +286,7 @@ def _refine(xy: Doubles, heat: NDArray[np.float32]) -> Doubles:
     inside, (columns, rows) = (near >= 0) & (near < HEAT_SIDE), np.moveaxis(np.clip(near, 0, HEAT_SIDE - 1), 2, 0)
     weights = _sigmoid(heat[rows[:, :, None], columns[:, None], np.arange(len(xy))[:, None, None]])
     weights *= inside[:, :, None, 1] & inside[:, None, :, 0]
-    sums = np.stack([(weights * at).sum(axis=(1, 2)) for at in (columns[:, None], rows[:, :, None])], axis=1)
+    sums = np.stack([(weights * cells).sum(axis=(1, 2)) for cells in (columns[:, None], rows[:, :, None])], axis=1)
     sure = (weights.max(axis=(1, 2)) >= SURE) & inside[:, REACH].all(axis=1)
     refined = sums / np.maximum(weights.sum(axis=(1, 2)), SURE)[:, None] * (SIDES[1] / HEAT_SIDE)
     return np.where(sure[:, None], refined, xy)

@@ -80,9 +80,9 @@ def find_and_follow(networks: Networks, images: Sequence[Image], keys: Sequence[
     """People in each image; `keys` as in `run_chains`."""
 
     def start(images: Sequence[Image]) -> list[People]:
-        found = networks.find(images)
-        joints = networks.look(images, [one.boxes for one in found])
-        return [People(*one, points) for one, points in zip(found, joints, strict=True)]
+        boxes = networks.find(images)
+        joints = networks.look(images, [of_image.boxes for of_image in boxes])
+        return [People(*of_image, points) for of_image, points in zip(boxes, joints, strict=True)]
 
     def step(images: Sequence[Image], before: Sequence[People]) -> list[People]:
         joints = networks.look(images, [people.boxes for people in before])
@@ -126,12 +126,12 @@ def follow(before: People, joints: Floats, image: Image) -> People:
 
 def distinct(people: People) -> list[int]:
     """Indices of the people, without those who have the joints of somebody of a higher score."""
-    xy, seen = people.keypoints[..., :2], people.keypoints[..., 2] >= SEEN
+    xy, visible = people.keypoints[..., :2], people.keypoints[..., 2] >= SEEN
     diagonal = np.linalg.norm(people.boxes[:, 2:] - people.boxes[:, :2], axis=1)
-    shared = seen[:, None] & seen  # (P, P, 17)
+    shared = visible[:, None] & visible  # (P, P, 17)
     apart = (np.linalg.norm(xy[:, None] - xy, axis=-1) * shared).sum(axis=2) / np.maximum(shared.sum(axis=2), 1)
     same = (shared.sum(axis=2) >= LEAST_SHARED) & (apart < SAME * np.minimum(diagonal[:, None], diagonal))
-    kept: list[int] = []
+    chosen: list[int] = []
     for i in np.argsort(-people.scores, kind="stable").tolist():
-        kept += [] if same[i, kept].any() else [i]
-    return sorted(kept)
+        chosen += [] if same[i, chosen].any() else [i]
+    return sorted(chosen)

@@ -185,7 +185,7 @@ def _weights(splits: Iterable[cache.Split]) -> list[tuple[str, ...]]:
     """Stream, network, licence, source and digest of the features' weights, each once."""
     every = ((name, weights_of(split, name)) for split in splits for name in split.streams)
     keys = ("network", "licence", "source")
-    return sorted({(name, *(made[key] for key in keys), made["sha256"][:12]) for name, made in every if made})
+    return sorted({(name, *(about[key] for key in keys), about["sha256"][:12]) for name, about in every if about})
 
 
 def _person_time(splits: Sequence[cache.Split]) -> str:
@@ -276,9 +276,9 @@ def _coverage(recorded: Sequence[cache.Split]) -> Iterator[tuple[str, str, int, 
         if dataset is not None and "all" in dataset.totals and len(splits) == len(dataset.splits):
             totals.append((f"{name}, all splits", splits, dataset.totals["all"].as_dict()))
     for label, counted, release in totals:
-        for what, known in release.items():
+        for what, published in release.items():
             n = sum(split.manifest["accounting"][what]["found"] for split in counted)
-            yield label, COUNTED[what], n, known, 100 * n / known
+            yield label, COUNTED[what], n, published, 100 * n / published
 
 
 # -------------------------------------------------------------------------------------------------- example tracks

@@ -77,8 +77,8 @@ def export(
     if dataset not in ("amass", "bedlam", "bedlam2"):
         raise PipelineError(f"{name}: GVHMR has no class for this dataset here. Choose amass, bedlam or bedlam2.")
     with new_folder(out, replace=replace) as (folder, provenance):
-        bedlam = None if dataset == "amass" else _Bedlam(split, stream, (options or GvhmrOptions()).smplx)
-        motions = bedlam or _Amass(split)
+        bedlam = None if dataset == "amass" else _BedlamRuns(split, stream, (options or GvhmrOptions()).smplx)
+        motions = bedlam or _AmassRuns(split)
         motions.segments.require_rows(split)
         ranges = _write_motions(folder / (LABELS if bedlam else MOTIONS), motions, progress)
         if bedlam:
@@ -92,7 +92,7 @@ def export(
     return Exported(out, n_rows, summary, {}, motions.segments.left_out, origin["stand_in"])
 
 
-def _write_motions(file: Path, motions: _Amass | _Bedlam, progress: Progress) -> dict[str, tuple[int, int]]:
+def _write_motions(file: Path, motions: _AmassRuns | _BedlamRuns, progress: Progress) -> dict[str, tuple[int, int]]:
     """Write {name: arrays}. Returns the rows [0, F) of each motion.
 
     torch.save takes the whole dictionary: its tensors are parts of a temporary file, not memory.
@@ -123,7 +123,7 @@ def _append(stream: IO[bytes], values: Array) -> int:
     return values.size
 
 
-class _Amass:
+class _AmassRuns:
     """Motions with a neutral SMPL-X body, at 30 frames per second; z is up."""
 
     def __init__(self, split: cache.Split) -> None:
@@ -146,7 +146,7 @@ class _Amass:
         }
 
 
-class _Bedlam:
+class _BedlamRuns:
     """Runs of frames at 30 per second, of people in images of a static camera."""
 
     def __init__(self, split: cache.Split, stream: str, smplx: Path | None) -> None:
@@ -167,14 +167,14 @@ class _Bedlam:
 
     def arrays(self, number: int) -> dict[str, Array]:
         """Labels in the camera and in a world whose y is up: both roots state the camera, as GVHMR computes it."""
-        start, stop = (int(of[number]) for of in (self.segments.start, self.segments.stop))
+        start, stop = (int(column[number]) for column in (self.segments.start, self.segments.stop))
         columns = ("smplx_pose", "smplx_betas", "smplx_trans", "extrinsics")
         pose, betas, trans, camera = (self._split.rows(c, start, stop).astype(np.float64) for c in columns)
         skeleton = self._rest + self._by_beta @ betas[0, :N_BETAS]
-        root, place = cameras.to_world(pose[:, :3], trans, camera @ Y_UP, skeleton[0])
+        root, world_trans = cameras.to_world(pose[:, :3], trans, camera @ Y_UP, skeleton[0])
         return {
             "pose": np.concatenate([root, pose[:, 3:N_BODY]], axis=1),
-            "trans": place,
+            "trans": world_trans,
             "beta": betas[0, :N_BETAS],
             "skeleton": skeleton,
             "global_orient_incam": pose[:, :3],

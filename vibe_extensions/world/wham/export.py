@@ -166,7 +166,7 @@ def _absent(
     return absent, always | {need: has for need, has in checks.items() if need in used}
 
 
-class _Part(NamedTuple):
+class _FilePart(NamedTuple):
     """Content of an array, or of a list's entry."""
 
     pieces: Sequence[tuple[int, int]]  # ranges [start, stop) of rows or motions, each computed at once
@@ -174,12 +174,12 @@ class _Part(NamedTuple):
     texts: Mapping[str, str]  # text entries
 
 
-def _parts(layout: FileLayout, segments: Segments, rows: RowFields, motions: Motions | None) -> list[_Part]:
+def _parts(layout: FileLayout, segments: Segments, rows: RowFields, motions: Motions | None) -> list[_FilePart]:
     """One part with all rows or motions; for evaluation lists, one per track, with its first row twice."""
     if motions is not None:
-        return [_Part([(number, number + 1) for number in range(len(motions.lengths))], sum(motions.lengths), {})]
+        return [_FilePart([(number, number + 1) for number in range(len(motions.lengths))], sum(motions.lengths), {})]
     if layout.kind == "videos":
-        return [_Part([*spans(segments.start, segments.stop)], segments.rows, {})]
+        return [_FilePart([*spans(segments.start, segments.stop)], segments.rows, {})]
     parts = []
     for number in np.unique(segments.track).tolist():
         track, same = rows.split.tracks[number], segments.track == number
@@ -187,13 +187,13 @@ def _parts(layout: FileLayout, segments: Segments, rows: RowFields, motions: Mot
         # 3DPW: <sequence>_<person>, EMDB: <P0..9>_<sequence>.
         name = track.video if rows.dataset == "emdb" else track.name
         texts = {"vid": name.replace("/", "_"), "gender": track.gender}
-        parts.append(_Part([(first, first + 1), *spans(start, stop)], 1 + int((stop - start).sum()), texts))
+        parts.append(_FilePart([(first, first + 1), *spans(start, stop)], 1 + int((stop - start).sum()), texts))
     return parts
 
 
 def _entries(
     fields: Sequence[str],
-    parts: Sequence[_Part],
+    parts: Sequence[_FilePart],
     layout: FileLayout,
     computed: Mapping[str, Compute],
     progress: Progress,
@@ -201,7 +201,7 @@ def _entries(
     """The file's entries, computed on writing."""
     add = counting(progress, len(fields) * sum(part.rows for part in parts))
 
-    def array(field: str, part: _Part) -> Blocks:
+    def array(field: str, part: _FilePart) -> Blocks:
         dtype = None if (layout.kind, field) == ("motions", "vid") else FIELDS[field].dtype  # texts there
         return array_of(computed[field], part.pieces, part.rows, dtype, functools.partial(add, field))
 
