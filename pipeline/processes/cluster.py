@@ -111,7 +111,7 @@ def _address(scheduler: str) -> tuple[str | None, str | None]:
 
 
 @dataclass(slots=True, eq=False)
-class _Task:
+class _WorkerTask:
     call: Callable[[], Any]
     losses: int = 0  # workers that went away while they ran it
     worker: str = ""  # its address; "" for none
@@ -174,7 +174,7 @@ class _Workers:
 
     def _results(self, calls: Iterable[Callable[[], R]], *, in_order: bool = False) -> Iterator[R]:
         """Results of calls, in order or as they end. Raises what a call raises."""
-        todo, window = iter(calls), list[_Task]()
+        todo, window = iter(calls), list[_WorkerTask]()
         while True:
             self._await_workers(every=in_order)
             self._take_back_lost(window)
@@ -200,7 +200,7 @@ class _Workers:
 
         Raises PipelineError after `patience` seconds without any, CancelledError if the scheduler has gone.
         """
-        began, latest, demand = time.monotonic(), SLOW - EVERY, _Task(int)
+        began, latest, demand = time.monotonic(), SLOW - EVERY, _WorkerTask(int)
         while self._client.status == "running":
             workers = self._client.scheduler_info(n_workers=-1)["workers"]
             gpus = [address for address, worker in workers.items() if worker["resources"].get("GPU")]
@@ -222,7 +222,7 @@ class _Workers:
             time.sleep(LOOK_EVERY / 2)
         raise CancelledError
 
-    def _take_back_lost(self, window: Sequence[_Task]) -> None:
+    def _take_back_lost(self, window: Sequence[_WorkerTask]) -> None:
         """Unbind tasks of lost workers. Each of these was running its earliest."""
         lost = [task for task in window if task.worker and task.worker not in self._there]
         ran = {task.worker: task for task in sorted(lost, key=lambda task: -task.since) if not task.has_ended}
@@ -235,13 +235,13 @@ class _Workers:
                 )
         self._take_back(lost)
 
-    def _hand_out(self, todo: Iterator[Callable[[], Any]], window: list[_Task]) -> None:
+    def _hand_out(self, todo: Iterator[Callable[[], Any]], window: list[_WorkerTask]) -> None:
         """Give each worker PER_WORKER tasks: those of lost workers, else new ones, else one that waits elsewhere.
 
         A task that was running when its worker was lost gets a worker without a task: behind another, which may have
         ended unnoticed, the next loss would count against that one.
         """
-        lanes: dict[str, list[_Task]] = {address: [] for address in self._there}
+        lanes: dict[str, list[_WorkerTask]] = {address: [] for address in self._there}
         for task in sorted(window, key=lambda task: task.since):
             if task.worker and not task.has_ended:
                 lanes[task.worker].append(task)
@@ -252,7 +252,7 @@ class _Workers:
                 return
             chosen = first.pop(0) if first else next((task for task in window if not task.worker), None)
             if chosen is None and len(window) < WINDOW * len(lanes) and (call := next(todo, None)) is not None:
-                chosen = _Task(call)
+                chosen = _WorkerTask(call)
                 window.append(chosen)
             if chosen is None and not lane and len(longest := max(lanes.values(), key=len)) > 1:
                 chosen = longest.pop()
@@ -266,7 +266,7 @@ class _Workers:
             chosen.future.add_done_callback(lambda _: self._news.set())
             lane.append(chosen)
 
-    def _take_back(self, tasks: Sequence[_Task]) -> None:
+    def _take_back(self, tasks: Sequence[_WorkerTask]) -> None:
         """Cancel tasks and unbind them. A running one continues until it calls `alive` or ends."""
         if futures := [task.future for task in tasks if task.future is not None]:
             with contextlib.suppress(OSError):
