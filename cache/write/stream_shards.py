@@ -33,7 +33,7 @@ from cache.write.parts import pack, unpack
 Arrays = Mapping[str, NDArray[Any]]  # of one shard, by name
 Keys = NDArray[np.uint64]  # (n, 2)
 Flags = NDArray[np.uint8]  # (n,)
-Carried = tuple[NDArray[np.bool_], Any, NDArray[np.uint8]]  # mask, features, ok: see `StreamShards.find_carried`
+Carried = tuple[NDArray[np.bool_], Any, NDArray[np.uint8]]  # mask, features, ok: see `StreamShards.carried`
 
 
 _MIX: Final = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F], np.uint64)  # odd: each word is mapped one to one
@@ -131,7 +131,7 @@ class StreamShards:
     def rows_record(self, shard: int) -> str:
         return manifest.rows_record(self.split.manifest, shard)
 
-    def find_carried(self, keys: NDArray[np.uint64]) -> Carried:
+    def carried(self, keys: NDArray[np.uint64]) -> Carried:
         """Find features that the stream already has for rows with these keys, (n, 2) uint64, of replaced tracks.
 
         Returns mask (n,), features (n, dim) and ok (n,), which are 0 where the mask is False.
@@ -159,8 +159,8 @@ class StreamShards:
         """
         self._put_record(self.place.checkpoint(shard), {"rows": rows, "ok": ok, "keys": keys, "data": data})
 
-    def read_checkpoint(self, shard: int, keys: Keys) -> Carried:
-        """Read a shard's rows from its checkpoint, where plan and keys are equal. Returns as `find_carried`."""
+    def kept(self, shard: int, keys: Keys) -> Carried:
+        """Read a shard's rows from its checkpoint, where plan and keys are equal. Returns as `carried`."""
         spec, n = self.columns[self._stream], len(keys)
         data = np.zeros((n, *spec.trailing), spec.dtype)
         mask, ok = np.zeros(n, bool), np.zeros(n, np.uint8)

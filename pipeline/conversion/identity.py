@@ -42,7 +42,7 @@ def reader_parts(dataset: Dataset, split: str, raw: Path, body: Path | None) -> 
             parts["genders"] = list(dataset.genders)
     if extra := dataset.extra_columns(split, body=parts["body"] is not None):
         parts["extra"] = {column.name: column.stored_as for column in extra}
-    if shared := dataset.shared_digests(raw):
+    if shared := dataset.shared(raw):
         parts["shared"] = shared
     plain: dict[str, Any] = json.loads(json.dumps(parts))  # as the manifest returns it: a tuple becomes a list
     return plain

@@ -187,7 +187,7 @@ class Dataset(ReaderOptions, ABC):
         name = f"{video.name}/{person}"
         return Track(dataset=self.name, split=split, video=video.name, name=name, **fields)
 
-    def shared_digests(self, raw: Path) -> dict[str, str]:
+    def shared(self, raw: Path) -> dict[str, str]:
         """Digests, by name, of files that the tracks of many videos depend on. Raises RawDataError.
 
         If one changes, the split is read again, and features are kept.

@@ -68,7 +68,7 @@ class InstaVariety(ClipDataset):
     def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
         return (*super().columns(split, body=body), *(("pose", "betas", "has_smpl") if self.fits else ()))
 
-    def shared_digests(self, raw: Path) -> dict[str, str]:
+    def shared(self, raw: Path) -> dict[str, str]:
         if not self.fits:
             return {}
         with FitStore.open(raw / FILE) as store:

@@ -193,7 +193,7 @@ class _Fitted(MpiInf3dhp):
     def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
         return (*super().columns(split, body=body), "pose", "betas", "has_smpl")
 
-    def shared_digests(self, raw: Path) -> dict[str, str]:
+    def shared(self, raw: Path) -> dict[str, str]:
         return {"fits": "NeuralAnnot"}  # as other columns; their content is compared as that of the videos
 
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:

@@ -142,7 +142,7 @@ def extract(root: Path, stream: str, *, at_most: int, staged: bool, written: lis
         for shard in writer.pending[:at_most]:
             rows = writer.rows(shard)
             keys = keys_of(cache.open(root)[SPLIT].rows("bbox", rows.start, rows.stop))
-            carried, data, ok = writer.find_carried(keys)
+            carried, data, ok = writer.carried(keys)
             own = numbers_of(keys)
             for row in np.flatnonzero(~carried).tolist():
                 data[row], ok[row] = own[row], decodable(keys)[row]

@@ -233,7 +233,7 @@ def test_other_declarations_begin_the_split_anew_and_keep_its_streams(root: Path
     assert split.stream_shards("resnet50") == [0, 1]  # by whose keys new rows take their features over
     live = cache.StreamShards(root, SPLIT, "resnet50", dim=4, dtype="float16")
     assert live.live_shards == [2, 3]
-    assert live.find_carried(toy.keys(np.arange(57)))[0].all()
+    assert live.carried(toy.keys(np.arange(57)))[0].all()
     write(root, [video("c", [3], wider)], (*wider[:1], replace(wider[1], about="a third")))
     require(root, (*wider[:1], replace(wider[1], about="a third")))
 

@@ -65,7 +65,7 @@ def reader_problems(dataset: Dataset, raw: Path, split: str, body: Body | None =
     names: set[str] = set()
     mistakes, rejected = LabelMistakes(), ""
     with _files_opened(raw) as shared:
-        dataset.shared_digests(raw)
+        dataset.shared(raw)
     for video in listed:
         try:
             with reading_refused(), _files_opened(raw) as opened:

@@ -215,9 +215,9 @@ class OpenShards:
 
         if self.pairs:
             state[is_live] = np.where(has_previous(self._split, live_rows), State.TODO, State.FIRST)
-        is_kept, kept_values, kept_ok = self._shards.read_checkpoint(number, keys)
+        is_kept, kept_values, kept_ok = self._shards.kept(number, keys)
         state[is_kept & is_live] = State.KEPT
-        is_carried, carried_values, carried_ok = self._shards.find_carried(keys)
+        is_carried, carried_values, carried_ok = self._shards.carried(keys)
         state[is_carried & is_live] = State.CARRIED
 
         values, ok = np.asarray(carried_values, self._stream.dtype), carried_ok

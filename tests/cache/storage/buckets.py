@@ -82,7 +82,7 @@ def three_runs(root: Any, toy: Any) -> None:
             rows = np.asarray(writer.rows(shard))
             earlier = np.where(rows < 192, rows - 160 + 10, rows)  # what is appended has the keys of rows 10 to 42
             keys = toy.keys(earlier)
-            mask, features, ok = writer.find_carried(keys)
+            mask, features, ok = writer.carried(keys)
             assert mask.any() == (shard == 5)
             own = toy.features(earlier, 4)
             np.testing.assert_array_equal(features[mask & (ok == 1)], own[mask & (ok == 1)])

@@ -60,7 +60,7 @@ def test_a_split_whose_manifest_is_damaged_is_converted_again_and_its_features_c
     with StreamWriter(root, SPLIT, "resnet50", dim=4, plan="weights") as writer:
         for shard in writer.pending:
             rows = np.asarray(writer.rows(shard))
-            mask, features, ok = writer.find_carried(toy.keys(rows - 160))  # behind the rows that the stream has
+            mask, features, ok = writer.carried(toy.keys(rows - 160))  # behind the rows that the stream has
             assert mask.all()
             writer.write(shard, features, ok, toy.keys(rows - 160))
         writer.commit({"weights": "known"})

@@ -83,14 +83,14 @@ def test_a_checkpoint_gives_back_its_rows_to_the_same_keys_and_plan_alone(root: 
     changed = keys.copy()
     changed[3, 0] += 1
     for same, given in ((rows, keys), (rows[rows != 3], changed)):
-        mask, kept, flags = shards_of(root, stream, plan="weights").read_checkpoint(shard, given)
+        mask, kept, flags = shards_of(root, stream, plan="weights").kept(shard, given)
         assert np.flatnonzero(mask).tolist() == same.tolist()
         assert kept[mask].tolist() == data[same].tolist()
         assert flags[mask].tolist() == np.asarray(ok, np.uint8)[same].tolist()
     if stream == "resnet50":  # no shard takes it: it would fail again and again
         data[6, 0] = np.nan
         writer.checkpoint(shard, rows, data[rows], np.asarray(ok, np.uint8)[rows], keys[rows])
-        mask = shards_of(root, stream, plan="weights").read_checkpoint(shard, keys)[0]
+        mask = shards_of(root, stream, plan="weights").kept(shard, keys)[0]
         assert np.flatnonzero(mask).tolist() == rows[rows != 6].tolist()
-    assert not shards_of(root, stream, plan="others").read_checkpoint(shard, keys)[0].any()
-    assert not shards_of(root, stream, plan="weights").read_checkpoint(2, keys)[0].any()
+    assert not shards_of(root, stream, plan="others").kept(shard, keys)[0].any()
+    assert not shards_of(root, stream, plan="weights").kept(2, keys)[0].any()

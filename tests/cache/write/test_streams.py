@@ -32,7 +32,7 @@ def test_rows_with_nothing_to_compute_from_have_a_value_wherever_rows_go(tmp_pat
     with writer_of(tmp_path) as writer:
         assert writer.pending == [5]
         others = np.array([[99, 99], [5, 0], [1, 5]], np.uint64)
-        mask, features, ok = writer.find_carried(np.concatenate([toy.keys(np.arange(10, 37)), others]))
+        mask, features, ok = writer.carried(np.concatenate([toy.keys(np.arange(10, 37)), others]))
         assert mask.tolist() == [True] * 27 + [False] * 3  # one word alone makes no key equal
         features, ok = features[:27], ok[:27]
         assert ok.tolist() == [2, 1, 0, 1, 1, 1, 1, 2, *[1] * 19]
@@ -66,7 +66,7 @@ def test_keys_are_found_in_every_sorted_run(tmp_path: Path, toy: Any, monkeypatc
     toy.write(tmp_path, [], drop=["a"])
     rows = np.random.default_rng(0).permutation(200)
     with writer_of(tmp_path) as writer:
-        mask, features, ok = writer.find_carried(toy.keys(rows))
+        mask, features, ok = writer.carried(toy.keys(rows))
     np.testing.assert_array_equal(mask, rows < 143)
     np.testing.assert_array_equal(ok, rows < 143)
     np.testing.assert_array_equal(features[mask], toy.features(rows[mask], 4))
@@ -119,7 +119,7 @@ def test_features_of_other_rows_under_the_same_numbers_are_never_taken_for_these
         split.read(split.windows(4, 4)[:1])
     with writer_of(backup) as writer:
         assert writer.pending == [0, 1, 2, 3, 4]
-        assert not writer.find_carried(toy.keys(np.arange(10)))[0].any()
+        assert not writer.carried(toy.keys(np.arange(10)))[0].any()
         writer.write(*toy.given(writer, 0))
         assert cache.verify(backup).ok  # killed here, the manifest names no shard that was written over
         writer.commit({"weights": "known"})

@@ -208,11 +208,11 @@ def test_a_file_that_is_opened_and_not_named_is_reported(raw: Path) -> None:
     class Opening(Dances):
         opens: ClassVar[str] = "labels.txt"
 
-        def shared_digests(self, raw: Path) -> dict[str, str]:
+        def shared(self, raw: Path) -> dict[str, str]:
             return {"calibration": (raw / "calibration.txt").read_text()}
 
         def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Any) -> Sequence[Track]:
-            self.shared_digests(raw)
+            self.shared(raw)
             (raw / self.opens).open().close()
             return super().read(raw, split, video, account, body)
 
