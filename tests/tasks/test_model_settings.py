@@ -79,7 +79,7 @@ def test_hmmr_has_a_section_of_its_own_and_trains_embedded_where_vibe_does(tmp_p
 
 
 def test_a_stream_that_hmmr_cannot_read_is_refused_when_hmmr_is_trained_and_not_before(tmp_path: Path) -> None:
-    loaded = load(tmp_path, GOOD + "[features]\nkind = homography\n[hmmr]\npreset = hmmr\n")
+    loaded = load(tmp_path, GOOD + "[features]\nstreams = homography\n[hmmr]\npreset = hmmr\n")
     with pytest.raises(ConfigError, match=r"\[hmmr\].* 9 numbers per row, which is no multiple of 32"):
         check_inputs(loaded, model_settings(loaded, models.find("hmmr")))
 

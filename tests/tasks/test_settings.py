@@ -110,7 +110,7 @@ EACH_ITS_GPU = r"with \[dask\] scheduler, each worker has its own GPU"
         ("", "[mposer]\npreset = mine\n", r"line 18 \[mposer\] preset = mine: expected one of amass, embedded"),
         ("", "[mposer]\nseqlen = 3\n", r"line 18 \[mposer\] seqlen: is set in \[vibe\] or \[paths\], not here"),
         ("", "[pose_embedding]\ntail = drop\n", r"line 18 \[pose_embedding\] tail: unknown key"),
-        ("", "[detect]\ndetector = demos\n", "line 18 .*known: demo, rtmpose"),
+        ("", "[detect]\ndetector = demos\n", "line 18 .*known: blaze_pose, demo, rtmpose"),
         ("", "[detect]\ndetector = rtmpose\n[rtmpose]\nmin_scor = 1\n", "line 20 .*min_score"),
         ("", "[detect]\ndatasets = video\n", "line 18 .*'videos'"),
         ("", "[detect]\ndevice = gpu\n", "line 18 .*cuda:1"),
