@@ -182,7 +182,8 @@ def extraction(root: Path, args: argparse.Namespace) -> Iterator[str]:
         specs = {name: StreamSpec(name, stream) for name, stream in made.items()}
         rates = {name: middle_rate(root, key, on, spec) for name, spec in specs.items()}
         split = cache.open(root / "cache")[f"{key}/train"]
-        fast, exact = (np.asarray(split.column(f"features/{name}")[:COMPARED], np.float64) for name in ("fast", "exact"))
+        columns = (split.column(f"features/{name}") for name in ("fast", "exact"))
+        fast, exact = (np.asarray(column[:COMPARED], np.float64) for column in columns)
         lengths = np.linalg.norm(fast, axis=1) * np.linalg.norm(exact, axis=1)
         least = float(((fast * exact).sum(axis=1) / lengths).min())
         if not least >= LEAST_COSINE:
