@@ -10,8 +10,12 @@ One video's bodies are in memory at a time (2 kB a row). Nothing is written into
 from __future__ import annotations
 
 import functools
+import hashlib
 import itertools
 import json
+import re
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -67,39 +71,47 @@ class _JointRows(NamedTuple):
     follows: Array  # (N,) whether a row is one step after the row before it
     kp_2d: Array | None  # (N, 49, 3)
 
+    def inputs(self, age: float) -> dict[str, Any]:
+        """What a track's bodies follow from."""
+        digest = hashlib.sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in self if array is not None))
+        return {"version": VERSION, "body": FILE, "age": age, "rows": digest.hexdigest()}
+
 
 def write_bodies(job: BodiesJob, progress: Progress) -> dict[str, Any]:
-    """Write all files. Returns the content of bodies.json; if it is up to date, with `up_to_date`, and writes nothing.
+    """Write the files that are missing or out of date. Returns the content of bodies.json; if nothing was to do, with
+    `up_to_date`.
 
-    Raises PipelineError if the stream has no joints, or the frames of the overlays are missing; MissingAssets without
-    the body; CacheError for a missing split or stream.
+    A file stays if its track's joints and frames are the same, so a killed run continues, and a new video costs only
+    itself. Raises PipelineError if the stream has no joints, or the frames of the overlays are missing; MissingAssets
+    without the body; CacheError for a missing split or stream.
     """
     split = cache.open(job.root)[job.name]
-    inputs = _inputs(job, split)
-    if (summary := _read_summary(job.out, inputs)) is not None:
-        return summary | {"up_to_date": True}
+    inputs, before = _inputs(job, split), _read_summary(job.out)
+    if before.get("inputs") == inputs and all((job.out / file).is_file() for file in _files_of(before)):
+        return before | {"up_to_date": True}
     raw = raw_folder(split, job.raw) if job.overlay and "kp_2d" in split.columns else None
     fitter = Fitter(read_body(body_file()), age=job.age, device=job.device)
-    (job.out / SUMMARY).unlink(missing_ok=True)  # invalid until it is written again
     (job.out / "bodies").mkdir(parents=True, exist_ok=True)
-    about: dict[str, Any] = {"inputs": inputs, **ABOUT, "split": job.name, "stream": job.stream}
+    about: dict[str, Any] = {**ABOUT, "split": job.name, "stream": job.stream}
     about["stand_in"] = bool(split.manifest.get("stand_in"))
-    summary = {**about, "left_out": 0, "tracks": [], "overlays": []}
+    summary = {"inputs": inputs, **about, "left_out": 0, "tracks": [], "overlays": []}
     n_done, total = 0, sum(track.stop - track.start for track in split.tracks)
     runs_of_stream = split.runs_with([job.stream])
     for video, tracks in itertools.groupby(range(len(split.tracks)), key=split.tracks.video.tolist().__getitem__):
         people: list[_FittedPerson] = []
+        entry, digest = split.videos[video], hashlib.sha256(f"{VERSION} {split.videos[video].pixels}".encode())
         for track in map(split.tracks.__getitem__, tracks):
             rows = _read_rows(split, track, job.stream, runs_of_stream)
             if len(rows.joints):
-                fitted = fitter.fit(rows.joints, rows.follows, progress, n_done, total)
-                camera = estimate_camera(fitted.keypoints, fitter.body.keypoint_names, rows.kp_2d)
-                people.append(({int(frame): i for i, frame in enumerate(rows.frame_index)}, fitted, camera))
                 file = f"bodies/{file_name(track.name)}"
-                named = {"bones": np.array(BONES), "keypoint_names": np.array(fitter.body.keypoint_names)}
-                text = np.array(json.dumps(about | {"track": track.name}, sort_keys=True))
-                arrays = {"frame_index": rows.frame_index, **fitted._asdict(), "camera": camera, **named, "about": text}
-                runs.replace_file(job.out / file, functools.partial(np.savez, allow_pickle=False, **arrays))
+                text = json.dumps(about | {"track": track.name, "inputs": rows.inputs(job.age)}, sort_keys=True)
+                digest.update(text.encode())
+                if (stored := _read_bodies(job.out / file, text)) is None:
+                    fitted = fitter.fit(rows.joints, rows.follows, progress, n_done, total)
+                    stored = fitted, estimate_camera(fitted.keypoints, fitter.body.keypoint_names, rows.kp_2d)
+                    _write_track(job.out / file, rows, *stored, fitter.body.keypoint_names, text)
+                fitted, camera = stored
+                people.append(({int(frame): i for i, frame in enumerate(rows.frame_index)}, fitted, camera))
                 shape = dict(zip(PARAMETERS, fitted.parameters.round(3).tolist(), strict=True))
                 measures = {"rows": len(fitted.distance), "height_m": round(float(fitted.height), 3)}
                 measures["mean_distance_mm"] = round(1000 * float(fitted.distance.mean()), 2)
@@ -107,15 +119,36 @@ def write_bodies(job: BodiesJob, progress: Progress) -> dict[str, Any]:
             summary["left_out"] += track.stop - track.start - len(rows.joints)
             n_done += track.stop - track.start
         if raw is not None and people:
-            entry = split.videos[video]
-            file = f"overlays/{Path(file_name(entry.name)).stem}{best_format().suffix}"
+            file = f"overlays/{Path(file_name(entry.name)).stem}-{digest.hexdigest()[:8]}{best_format().suffix}"
             shown = f"{f'{DEMO_MARK}  ' if about['stand_in'] else ''}Anny's body, estimated"
-            _write_overlay(job.out / file, sources.parse(raw, entry.source), people, fitter, shown)
+            if not (job.out / file).is_file():
+                _write_overlay(job.out / file, sources.parse(raw, entry.source), people, fitter, shown)
             summary["overlays"].append(file)
     if not summary["tracks"]:
         raise PipelineError(f"{job.name}: no row has joints in stream {job.stream!r}, so there is no body to fit")
     runs.write_json(job.out / SUMMARY, summary)
+    for file in {*_files_of(before)} - {*_files_of(summary)}:  # of tracks that are gone, and former overlays
+        (job.out / file).unlink(missing_ok=True)
     return summary
+
+
+def _write_track(
+    file: Path, rows: _JointRows, fitted: FittedBodies, camera: Array, keypoint_names: list[str], about: str
+) -> None:
+    named = {"bones": np.array(BONES), "keypoint_names": np.array(keypoint_names), "about": np.array(about)}
+    arrays = {"frame_index": rows.frame_index, **fitted._asdict(), "camera": camera, **named}
+    runs.replace_file(file, functools.partial(np.savez, allow_pickle=False, **arrays))
+
+
+def _read_bodies(file: Path, about: str) -> tuple[FittedBodies, Array] | None:
+    """The bodies and cameras of a track's file; None if it is missing, damaged, or made from other inputs."""
+    try:
+        with np.load(file) as stored:
+            if str(stored["about"]) == about:
+                return FittedBodies(*(stored[name] for name in FittedBodies._fields)), stored["camera"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        pass
+    return None
 
 
 def _inputs(job: BodiesJob, split: cache.Split) -> dict[str, Any]:
@@ -131,15 +164,20 @@ def _inputs(job: BodiesJob, split: cache.Split) -> dict[str, Any]:
     return {"version": VERSION, "body": FILE, "age": job.age, "overlay": job.overlay, **digests}
 
 
-def _read_summary(out: Path, inputs: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The content of bodies.json if it is of these inputs and its files exist."""
+def _read_summary(out: Path) -> dict[str, Any]:
+    """The content of bodies.json; empty if it is missing or damaged."""
     try:
         summary: dict[str, Any] = json.loads((out / SUMMARY).read_bytes())
-        files = [track["file"] for track in summary["tracks"]] + summary["overlays"]
-        current = summary["inputs"] == inputs and all((out / file).is_file() for file in files)
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return summary if current else None
+        _files_of(summary)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+    return summary
+
+
+def _files_of(summary: Mapping[str, Any]) -> list[str]:
+    """Paths below the output folder; none of another kind, whatever a damaged file says."""
+    files = [track["file"] for track in summary.get("tracks", [])] + summary.get("overlays", [])
+    return [file for file in files if re.fullmatch(r"(bodies|overlays)/[^/\\]+", file)]
 
 
 def _read_rows(split: cache.Split, track: Any, stream: str, runs_of_stream: Array) -> _JointRows:

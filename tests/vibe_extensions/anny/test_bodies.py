@@ -158,6 +158,17 @@ def test_bodies_of_a_split_are_files_of_their_own(
     assert run(*command) == 0
     assert "up to date" in capsys.readouterr().out
     assert (everything(out), everything(penn.root)) == (written, before)
+    for stale in ("bodies.json", *(track["file"] for track in summary["tracks"][1:]), summary["overlays"][0]):
+        (out / stale).unlink()
+    first, kept = summary["tracks"][0]["file"], summary["overlays"][1]
+    assert run(*command) == 0
+    again = everything(out)
+    assert [*again] == [*written], "a killed run is completed"
+    assert [again[first], again[kept]] == [written[first], written[kept]], "and what it had finished stays"
+    assert json.loads((out / "bodies.json").read_text()) == summary
+    assert run(*command, "--age", "0.9") == 0
+    assert everything(out)[first] != written[first]
+    assert {path for path in everything(out) if "overlays/" in path}.isdisjoint(written), "former overlays are gone"
     for stream, message in {
         "other": "expected 33 joints of x, y, z in m",
         "none": "'none'; it has joints, other",

@@ -9,7 +9,7 @@ from typing import Final
 from pipeline.cli.command_line import Command
 from pipeline.cli.console import DOUBT, STAND_IN, err, out, plain
 from pipeline.cli.progress import bar
-from pipeline.cli.text import count, from_here
+from pipeline.cli.text import FEW, count, few, from_here
 from pipeline.settings.arguments import cache_option, split_arguments
 
 ADULT: Final = 0.67
@@ -61,8 +61,9 @@ def _run(args: argparse.Namespace) -> int:
     out.print(plain(f"{name}: {count(len(tracks), 'track')}, {count(rows, 'row')}, {distance:.1f} mm from the joints"))
     if summary["left_out"]:
         out.print(f"  {DOUBT} {count(summary['left_out'], 'row')} without joints left out")
-    for track in tracks[:5]:
-        out.print(plain(f"  {track['name']}: {track['height_m']:.2f} m tall (estimated)"))
+    heights = [f"{track['name']}: {track['height_m']:.2f} m tall (estimated)" for track in tracks]
+    for line in few(heights, FEW, str(from_here(folder / SUMMARY))):
+        out.print(plain(f"  {line}"))
     if summary["stand_in"]:
         out.print(f"  {STAND_IN} demo data, not the dataset itself")
     done = "up to date in" if "up_to_date" in summary else "in"
