@@ -44,7 +44,7 @@ OTHERS: Final = {  # first bytes of files that are often downloaded by mistake
     b"\x89HDF": "an HDF5 file",
     b"version http": "a Git LFS pointer",
 }
-_BRACE: Final = re.compile(rb"[{}]")
+_MARK: Final = re.compile(rb'[{}"\\]')
 _KEY: Final = re.compile(rb'"([0-9]{1,9})"\s*:\s*\Z')
 
 
@@ -180,7 +180,8 @@ def load_sequence(file: Path, keys: tuple[int, int], levels: str, *, do: str) ->
     """One sequence of {"<key>": {"<key>": {"<frame>": content}}}: frame -> content, in order; empty without it.
 
     Such files have hundreds of MB. Only the bytes of the sequence are parsed; a process finds them once, for all
-    sequences of a file. levels: names of keys and frame, for messages. Raises RawDataError for other content.
+    sequences of a file. levels: names of keys and frame, for messages. Raises RawDataError for other content, also for
+    texts with braces or escapes.
     """
     spans, key = _find_sequences(file, state_of(file), levels, do), f"{keys[0]}/{keys[1]}"
     if isinstance(spans, RawDataError):
@@ -199,13 +200,17 @@ def _find_sequences(
     file: Path, _state: tuple[int, int], levels: str, do: str
 ) -> Mapping[tuple[int, int], tuple[int, int]] | RawDataError:
     """Keys -> bytes [start, stop) of each sequence's map; or the error, which all videos of the file share."""
-    spans, opened, n_read = dict[tuple[int, int], tuple[int, int]](), list[int](), 0
+    spans, opened, n_read, in_text = dict[tuple[int, int], tuple[int, int]](), list[int](), 0, False
     try:
         with reading(file, f"JSON with {levels} as numbers", do=do), open_regular(file) as stream:
             while block := stream.read(BLOCK):
-                for brace in _BRACE.finditer(block):
-                    at = n_read + brace.start()
-                    if brace[0] == b"{":
+                for mark in _MARK.finditer(block):
+                    at = n_read + mark.start()
+                    if mark[0] == b'"':
+                        in_text = not in_text
+                    elif in_text or mark[0] == b"\\":  # without escapes, every second quote ends a text
+                        refuse(f"a text with {mark[0].decode()} at byte {at}")
+                    elif mark[0] == b"{":
                         opened.append(at)
                     else:
                         if len(opened) == N_LEVELS:

@@ -65,6 +65,9 @@ def joints(n_frames: int = 40, seed: int = 0) -> dict[str, Any]:
     return {str(frame): pose.round(6).tolist() for frame, pose in enumerate(around)}
 
 
+AS_IF_2_1 = {"5": {"a": "}", "2": {"1": joints()}, "b": "{"}}  # its braces alone have a sequence 2/1
+
+
 def write_subject(raw: Path, subject: int = 1, n_actions: int = 1, **cameras: Any) -> None:
     poses = {str(a): {str(s): joints(seed=2 * a + s) for s in (1, 2)} for a in range(2, 2 + n_actions)}
     write_json(annotation(raw, "joint_3d", subject), poses)
@@ -211,6 +214,8 @@ def test_cameras_that_see_nothing_cost_their_subject_and_are_named(raw: Path) ->
         (lambda raw: write_json(annotation(raw, "joint_3d"), {"2": {"1": {"0": [[1]]}}}), "bad_label_file", "(1, 1, 1"),
         (lambda raw: annotation(raw, "joint_3d").write_text('{"2": {"1": {"0": [['), "bad_label_file", "ends early"),
         (lambda raw: annotation(raw, "joint_3d").write_text('{"2": {"x": {"0": 1}}}'), "bad_label_file", "as numbers"),
+        (lambda raw: write_json(annotation(raw, "joint_3d"), AS_IF_2_1), "bad_label_file", "a text with } at byte 13"),
+        (lambda raw: write_json(annotation(raw, "joint_3d"), {'"': 0}), "bad_label_file", "a text with \\ at byte 2"),
         (lambda raw: [file.unlink() for file in (raw / "images" / FOLDER).iterdir()], "no_picture", "40 images"),
         (lambda raw: write_images(raw, size=(500, 501)), "other_picture_size", "principal point"),
     ],
