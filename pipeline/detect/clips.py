@@ -24,6 +24,7 @@ v is 2 for a joint of confidence 0.3 or more, else 1. pycocotools reads these fi
 from __future__ import annotations
 
 import errno
+import functools
 import itertools
 import json
 import os
@@ -42,6 +43,7 @@ from cache.write.parts import Part
 from pipeline.cli.text import command, count, from_here
 from pipeline.detect import Detector, identity, terms
 from pipeline.errors import ConfigError, PipelineError, RawDataError
+from pipeline.files.formats.arrays import state_of
 from pipeline.files.formats.detections import SUFFIXES, UNREAD
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import RawVideo, VideoTexts, is_stand_in
@@ -229,6 +231,11 @@ def read_info(file: Path) -> dict[str, Any]:
 def moved_frames(clip: Video) -> NDArray[np.int64] | None:
     """Frames, ascending, before which the camera moved, by the clip's file of `detect`; None without one."""
     file = clip.root / KEYPOINTS / f"{clip.path}.json"
+    return _read_moved_frames(file, state_of(file)) if file.is_file() else None
+
+
+@functools.lru_cache(maxsize=1)  # tracks of one clip follow each other
+def _read_moved_frames(file: Path, _state: tuple[int, int]) -> NDArray[np.int64] | None:
     if read_info(file).get("description") != MADE_BY:
         return None
     with file.open("rb") as stream:  # a line for each image; people follow

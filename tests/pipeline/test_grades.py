@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.detect import clips
 from pipeline.files.pixels.frames import Video
 from pipeline.grades import BLAZE_12, BLAZE_JOINTS, Grade, grade
 from pipeline.skeletons import KEYPOINTS_13, convert
@@ -125,8 +126,10 @@ def test_a_planted_slide_is_found_with_its_speed(speed: float, tmp_path: Path) -
 def test_feet_are_graded_only_while_the_camera_stands(tmp_path: Path) -> None:
     columns = flat(walk(0.4))
     columns["kp_2d"][200:, :, 0] += 30 * np.arange(200)[:, None]  # the camera turns
-    turns = clip(tmp_path, tuple(range(207, 407)))
-    assert grade(columns, 30, turns).skating_2d_percent_s == pytest.approx(20, rel=0.03)
+    turns, n_read = clip(tmp_path, tuple(range(207, 407))), clips._read_moved_frames.cache_info().misses
+    for _track in range(3):  # of one clip, whose file is read once
+        assert grade(columns, 30, turns).skating_2d_percent_s == pytest.approx(20, rel=0.03)
+    assert clips._read_moved_frames.cache_info().misses == n_read + 1
     assert math.isnan(grade(columns, 30, clip(tmp_path, tuple(range(0, 407, 3)))).skating_2d_percent_s)
     assert math.isnan(grade(columns, 30, Video(tmp_path, "b.mp4")).skating_2d_percent_s)  # by another detector
     assert math.isnan(grade(columns, math.nan, turns).skating_2d_percent_s)
