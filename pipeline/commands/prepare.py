@@ -356,7 +356,8 @@ def _print_summary(prepared: Preparation, plans: Sequence[SplitPlan], printed: S
         for text in few([_once(text, recipe.raw, printed) for text in messages], FEW, command("status", "--all", *at)):
             out.print(f"  {DOUBT} {plain(text)}")
         n_flaws, n_rows = n_flaws + n_rejected, n_rows + split.manifest["rows"]
-        if not with_features and streams and split.manifest["rows"]:
+        inputs = [spec.name for spec in recipe.streams if spec.stream.is_model_input and spec.name in split.streams]
+        if not with_features and inputs and split.manifest["rows"]:
             with_features = recipe.name
     predict = ["predict", with_features, *at, "--checkpoint", "FILE", "--body", "DIR"]
     upcoming = {

@@ -96,6 +96,7 @@ class Stream(ABC):
     kind: ClassVar[str]
     version: ClassVar[int] = 1  # increase it if the same crops give other numbers
     dtype: ClassVar[str]  # float16 or float32
+    is_model_input: ClassVar[bool] = False  # models can predict bodies from it alone
     is_trained: ClassVar[bool] = False  # its weights are trained here (`trained_by`): other weights replace its rows
     where: ClassVar[str] = ""  # for messages: where to get a file that is an option
 
@@ -220,6 +221,7 @@ class NumberStream(Stream):
     crop: CropPolicy = WHOLE  # part of the image that is seen, in the words below: size:256 region:256x192
 
     dtype: ClassVar[str] = "float16"
+    is_model_input: ClassVar[bool] = True
 
     @property
     def columns(self) -> tuple[str, ...]:

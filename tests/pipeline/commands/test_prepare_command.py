@@ -8,6 +8,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,6 +18,7 @@ from pipeline.detect.clips import MADE_BY
 from pipeline.errors import MissingAssets
 from pipeline.files.raw.files import file_digest
 from vibe_extensions.clips.detectors.rtmpose import RTMPose
+from vibe_extensions.part_dynamics.streams import Homography
 
 CLIP = b"\0\0\0\x18ftypmp42" + bytes(500)  # which only a decoder refuses
 
@@ -39,6 +41,13 @@ def test_real_data_without_weights_become_tracks_and_keep_the_weights_that_they_
     assert list(cache.open(penn.root)["penn_action/test"].streams) == ["resnet50"]
     shown = ran(*words, "--weights", "untrained:1", code=2)
     assert "was extracted differently" in shown.err
+
+
+def test_bodies_are_suggested_for_features_that_a_model_reads(penn, ran, network, monkeypatch):
+    monkeypatch.setattr(Homography, "pair", lambda *_: np.zeros(9, np.float32))
+    words = ("prepare", "penn_action", "--raw", penn.raw, "--cache", penn.root)
+    assert "tasks predict" not in ran(*words, "--stream", "homography").out
+    assert "-m tasks predict penn_action/train" in ran(*words, "--stream", "resnet50").out
 
 
 def test_one_split_that_cannot_be_converted_does_not_stop_the_others(penn, ran, network, monkeypatch):
