@@ -44,8 +44,8 @@ import cache
 from pipeline.body import Body
 from pipeline.skeletons import keypoints_13
 from vibe_extensions.demo.motion import perform, random_betas
-from vibe_extensions.hmmr.config import HMMRConfig
-from vibe_extensions.part_dynamics.config import PartDynamicsConfig
+from vibe_extensions.hmmr import config as hmmr_config
+from vibe_extensions.part_dynamics import config as part_dynamics_config
 from vibe_extensions.part_dynamics.pr_vipe.network import PrVIPE
 from vibe_extensions.part_dynamics.pr_vipe.training import STATE
 from vibe_model import TrainConfig, runs, training
@@ -126,7 +126,7 @@ def models(root: Path, folder: Path, **changes: Any) -> dict[str, VideoConfig]:
     embedding = plant_beside(root)
     facts: Any = {"cache": root, "runs": folder / "runs", **COMMON, **changes}
     vibe = TrainConfig.embedded(**{**facts, **VIBE})
-    hmmr = variant_of(HMMRConfig.embedded(**{**facts, **HMMR}), "no-prior")
+    hmmr = variant_of(hmmr_config.PRESETS["embedded"](**{**facts, **HMMR}), "no-prior")
     strip = variant_of(hmmr, "no-dynamics")
     return {
         PER_FRAME: variant_of(vibe, "per-frame"),
@@ -286,7 +286,7 @@ def random_motion(rng: np.random.Generator, body: Body) -> tuple[dict[str, NDArr
 
 def part_dynamics(facts: Mapping[str, Any]) -> dict[str, VideoConfig]:
     """Part dynamics, its variants without one thing, and with streams of other rows."""
-    whole = PartDynamicsConfig.embedded(**{**facts, **PARTS})
+    whole = part_dynamics_config.PRESETS["embedded"](**{**facts, **PARTS})
     without = {f"{WHOLE}, {name}": variant_of(whole, name) for name in ("no-u", "no-d", "no-dt", "no-unc", "no-u+no-d")}
     return {
         WHOLE: whole,

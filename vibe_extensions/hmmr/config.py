@@ -5,9 +5,9 @@ Imports no torch. The defaults are those of the authors' implementation (Kanazaw
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any, ClassVar, Final, Literal, Self
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, ClassVar, Final, Literal
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
@@ -131,39 +131,6 @@ class HMMRConfig(VideoConfig):
         n_copies = {"datasets_2d": self.copies_2d, "datasets_3d": self.copies_3d}.get(part, 0)
         return tuple(f"{self.stream}.j{k}" for k in range(1, n_copies + 1)) or super().streams_of(part)
 
-    @classmethod
-    def published(cls, **changes: Any) -> Self:
-        """The authors' settings, with changes."""
-        return replace(cls(copies_2d=1, copies_3d=5), **changes)
-
-    @classmethod
-    def recommended(cls, **changes: Any) -> Self:
-        """Our settings: group norm per frame, larger batches, VIBE's regressor for SPIN's weights (`pretrained`)."""
-        ours = cls(regressor="spin", norm="frame", optimal_camera="least_squares", batch_size=32, lr_generator=5e-5)
-        return replace(ours, **changes)
-
-    @classmethod
-    def embedded(cls, **changes: Any) -> Self:
-        """A short functional test on the embedded demo data, minutes on two CPU cores."""
-        small = cls(
-            **{**EMBEDDED, "iterations": 60, "checkpoint_every": 60},
-            name="hmmr-embedded",
-            validation=RunConfig.validation,
-            datasets_2d=("penn_action/train", "kinetics/train", "videos/train"),
-            stride=4,
-            batch_size=4,
-            epochs=4,
-            norm="frame",
-            regressor="spin",
-            dropout=0.0,
-            prior="none",
-            optimal_camera="least_squares",
-            width=256,
-            regressor_size=256,
-            seed=0,
-        )
-        return replace(small, **changes)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Poses(RunConfig):
@@ -178,10 +145,31 @@ class Poses(RunConfig):
 
 _NO_DYNAMICS: Final = {"past": 0, "future": 0, "hallucinator": False}
 
-PRESETS: Final = {
-    "hmmr-published": HMMRConfig.published,
-    "hmmr": HMMRConfig.recommended,
-    "embedded": HMMRConfig.embedded,
+PRESETS: Final[Mapping[str, Callable[..., HMMRConfig]]] = {
+    "hmmr-published": partial(HMMRConfig, copies_2d=1, copies_3d=5),  # the authors' settings
+    # Ours: group norm per frame, larger batches, VIBE's regressor for SPIN's weights (`pretrained`).
+    "hmmr": partial(
+        HMMRConfig, regressor="spin", norm="frame", optimal_camera="least_squares", batch_size=32, lr_generator=5e-5
+    ),
+    # A short functional test on the embedded demo data, minutes on two CPU cores.
+    "embedded": partial(
+        HMMRConfig,
+        **{**EMBEDDED, "iterations": 60, "checkpoint_every": 60},
+        name="hmmr-embedded",
+        validation=RunConfig.validation,
+        datasets_2d=("penn_action/train", "kinetics/train", "videos/train"),
+        stride=4,
+        batch_size=4,
+        epochs=4,
+        norm="frame",
+        regressor="spin",
+        dropout=0.0,
+        prior="none",
+        optimal_camera="least_squares",
+        width=256,
+        regressor_size=256,
+        seed=0,
+    ),
 }
 VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "single-view": {"temporal": False, **_NO_DYNAMICS},

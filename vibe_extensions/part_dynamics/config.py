@@ -7,9 +7,10 @@ ours.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import field, replace
+from dataclasses import field
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Final, Literal, Self
+from typing import Any, ClassVar, Final, Literal
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from pydantic.dataclasses import dataclass
@@ -85,26 +86,22 @@ class PartDynamicsConfig(VideoConfig):
     def reads_made(self) -> tuple[str, ...]:
         return ("embedding",) if self.uncertainty_weight else ()
 
-    @classmethod
-    def embedded(cls, **changes: Any) -> Self:
-        """A short functional test on the embedded demo data, minutes on two CPU cores."""
-        small = cls(
-            **EMBEDDED,
-            name="partdyn-embedded",
-            datasets_2d=("penn_action/train", "kinetics/train"),
-            stride=8,
-            batch_size=16,
-            epochs=3,
-            hidden_size=256,
-            width=64,
-            regressor_size=256,
-        )
-        return replace(small, **changes)
-
 
 PRESETS: Final[Mapping[str, Callable[..., PartDynamicsConfig]]] = {
     "partdyn": PartDynamicsConfig,
-    "embedded": PartDynamicsConfig.embedded,
+    # A short functional test on the embedded demo data, minutes on two CPU cores.
+    "embedded": partial(
+        PartDynamicsConfig,
+        **EMBEDDED,
+        name="partdyn-embedded",
+        datasets_2d=("penn_action/train", "kinetics/train"),
+        stride=8,
+        batch_size=16,
+        epochs=3,
+        hidden_size=256,
+        width=64,
+        regressor_size=256,
+    ),
 }
 VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "per-frame": {"temporal": False, "delta": 0, "uncertainty_weight": 0.0},

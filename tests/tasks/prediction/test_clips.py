@@ -24,7 +24,7 @@ from tasks.__main__ import main
 from tests.tasks.conftest import FakeNetwork
 from tests.tasks.prediction.conftest import SHORT, World, save_checkpoint
 from vibe_extensions.clips.prediction.motions import TO_WORLD
-from vibe_extensions.hmmr.config import HMMRConfig
+from vibe_extensions.hmmr.config import PRESETS
 from vibe_model.checkpoints import load_trained
 from vibe_model.networks.video_model import VideoModel
 
@@ -56,7 +56,7 @@ def folder(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
         writer.write(image[..., ::-1])
     writer.release()
     (folder / "broken.mp4").write_bytes(b"\0\0\0\x18ftypmp42" + bytes(500))
-    save_checkpoint(folder.parent / "hmmr.pt", HMMRConfig.embedded(regressor_size=8, width=32, regressor="hmr"))
+    save_checkpoint(folder.parent / "hmmr.pt", PRESETS["embedded"](regressor_size=8, width=32, regressor="hmr"))
     return folder
 
 

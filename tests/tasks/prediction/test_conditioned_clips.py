@@ -12,7 +12,7 @@ import cache
 from pipeline.files.raw import MARKER
 from tasks.__main__ import main
 from tests.tasks.prediction.conftest import SHORT, World, save_checkpoint
-from vibe_extensions.hmmr.config import HMMRConfig
+from vibe_extensions.hmmr.config import PRESETS
 
 
 def write_graph(file: Path, shape: tuple[int, ...]) -> None:
@@ -43,7 +43,7 @@ def test_a_network_gets_the_image_size_of_clips_but_their_camera_is_unknown(
     clips.mkdir()
     shutil.copy(world.raw / MARKER, clips)
     shutil.copy(world.video, clips / "dance.mp4")
-    save_checkpoint(checkpoint, HMMRConfig.embedded(regressor_size=8, width=32, regressor="hmr"))
+    save_checkpoint(checkpoint, PRESETS["embedded"](regressor_size=8, width=32, regressor="hmr"))
     words = [clips, "--checkpoint", checkpoint, "--body", clips, "--device", "cpu", "--cache", "cache", "--no-overlay"]
     for code, condition, shape in ((1, "intrinsics", (3, 3)), (0, "cliff", (3,))):
         write_graph(graph, shape)

@@ -12,7 +12,7 @@ from pipeline.errors import RawDataError
 from tests.vibe_model.builders import TinyBody, small_vibe
 from tests.vibe_model.training.tiny_runs import first_batch, ready, tensors
 from vibe_extensions.part_dynamics import PrVIPE
-from vibe_extensions.part_dynamics.config import PartDynamicsConfig
+from vibe_extensions.part_dynamics.config import PRESETS, PartDynamicsConfig
 from vibe_extensions.part_dynamics.losses import keypoints_13, neighbours, uncertainty
 from vibe_extensions.part_dynamics.training import PartDynamicsTrainer, motion_deviations
 from vibe_model import losses, models, runs
@@ -162,7 +162,7 @@ def test_the_neighbours_term_compares_with_the_frames_that_it_is_for(config, spl
 
 
 def test_presets_are_the_specifications():
-    usual, small = PartDynamicsConfig(), PartDynamicsConfig.embedded()
+    usual, small = PartDynamicsConfig(), PRESETS["embedded"]()
     assert (usual.seqlen, usual.batch_size, usual.lr_generator) == (16, 32, 5e-5)
     assert (usual.iterations, usual.epochs) == (500, 30)
     assert usual.weights == {

@@ -14,7 +14,7 @@ from pipeline.skeletons import keypoints_13
 from vibe_extensions.demo.motion import perform, random_betas
 from vibe_extensions.part_dynamics import PrVIPE
 from vibe_extensions.part_dynamics.pr_vipe import retrieval
-from vibe_extensions.part_dynamics.pr_vipe.config import PrVIPEConfig
+from vibe_extensions.part_dynamics.pr_vipe.config import PRESETS
 from vibe_extensions.part_dynamics.pr_vipe.network import TORSO
 from vibe_extensions.part_dynamics.pr_vipe.poses import PoseSet
 from vibe_extensions.part_dynamics.pr_vipe.retrieval import has_foreshortened_limb, pose_distances
@@ -50,7 +50,7 @@ def trained():
     torch.set_num_threads(1)
     torch.manual_seed(0)
     options = {"batch_size": BATCH, "samples": SAMPLES, "iterations": STEPS, "epochs": 1, "average": 0.99, "threads": 1}
-    trainer = PrVIPETrainer(PrVIPEConfig.embedded(**options))
+    trainer = PrVIPETrainer(PRESETS["embedded"](**options))
     for step in range(STEPS):
         drawn = poses.draw(BATCH, 0.0, seed=0, step=step)
         assert trainer.train_step(
