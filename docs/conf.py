@@ -24,7 +24,7 @@ default_role = "code"  # docstrings are plain prose with `code` in it
 nitpicky = True
 # Types in signatures are from other projects and private modules. Links to pages, files and headings are all checked.
 nitpick_ignore_regex = [("py:.*", ".*")]
-suppress_warnings = ["ref.python"]  # two packages have a class of one name, as ConfigError
+suppress_warnings = ["ref.python"]  # packages may have classes of one name
 linkcheck_anchors = False  # pages that scripts render have no anchors
 
 myst_heading_anchors = 4

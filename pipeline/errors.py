@@ -83,6 +83,18 @@ class StandInMixed(PipelineError, ValueError):
     """Demo data or the demo body is mixed with real data."""
 
 
+class CheckpointError(PipelineError, ValueError):
+    """A checkpoint is damaged, unsafe, or of another model. The model is unchanged."""
+
+
+class DataError(PipelineError, ValueError):
+    """A split without the data that training or evaluation needs."""
+
+
+class TrainingDiverged(PipelineError, RuntimeError):
+    """Losses stayed non-finite: training stopped, with the last finite state saved."""
+
+
 class ConfigError(PipelineError):  # no ValueError: pydantic would take it for one of its own
     """A setting is unknown, of the wrong type, or contradicts another."""
 

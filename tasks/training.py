@@ -20,7 +20,7 @@ import cache
 from pipeline.cli import console
 from pipeline.cli.command_line import Terminated
 from pipeline.cli.text import count, from_here
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, DataError
 from pipeline.features.plan import ExtractionPlan, compare_stream, plan_extraction
 from pipeline.features.spec import StreamSpec
 from pipeline.recipe.recipe import extract
@@ -29,7 +29,6 @@ from tasks.base import PipelineTask, fact, plain, say, warn
 from tasks.data import NETWORK, Data, Extract
 from tasks.settings import settings
 from vibe_model import models, runs
-from vibe_model.errors import DataError
 from vibe_model.metrics import score_text
 from vibe_model.models import Model
 from vibe_model.sections import VIBE, check_inputs, model_settings, mposer_settings, not_small

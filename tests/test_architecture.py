@@ -29,7 +29,7 @@ ORDER = {  # packages, and the folders and modules of each, from low to high: no
         commands __main__
     """,
     "vibe_model": """
-        errors constants cameras rotations metrics losses settings runs networks models checkpoints prediction
+        constants cameras rotations metrics losses settings runs networks models checkpoints prediction
         evaluation training vibe api sections __init__
     """,
     "tasks": """

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any, Final
 
-from vibe_model.errors import ConfigError, DataError
+from pipeline.errors import ConfigError, DataError
 from vibe_model.evaluation.protocols import Labels, Protocol
 from vibe_model.metrics import METRICS, Metric
 from vibe_model.models import Model

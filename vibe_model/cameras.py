@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.errors import ConfigError
 from vibe_model.constants import constant
-from vibe_model.errors import ConfigError
 
 Floats = NDArray[np.floating[Any]]
 Float32s = NDArray[np.float32]

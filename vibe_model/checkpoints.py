@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from torch import Tensor, nn
 
-from pipeline.errors import RawDataError
+from pipeline.errors import CheckpointError, ConfigError, DataError, RawDataError
 from pipeline.files.formats.checkpoints import load_checkpoint
 from pipeline.plug_ins import PlugInError
 from vibe_model import cameras, models, runs
-from vibe_model.errors import CheckpointError, ConfigError, DataError
 from vibe_model.networks.video_model import CAMERA_SIZE, SHAPE_SIZE, Estimate, VideoModel
 from vibe_model.settings import VideoConfig
 

@@ -13,8 +13,8 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.errors import ConfigError
 from pipeline.skeletons import JOINTS, KEYPOINTS_13
-from vibe_model.errors import ConfigError
 
 Floats = NDArray[np.floating[Any]]
 Float64s = NDArray[np.float64]

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from pydantic.dataclasses import is_pydantic_dataclass
 
 from pipeline import plug_ins
-from pipeline.errors import did_you_mean
+from pipeline.errors import ConfigError, did_you_mean
 from pipeline.plug_ins import Registry
-from vibe_model.errors import ConfigError
 from vibe_model.settings import RunConfig, VideoConfig
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from cache.storage.local import sync_folder
-from vibe_model.errors import ConfigError, DataError, StandInMixed
+from pipeline.errors import ConfigError, DataError, StandInMixed
 from vibe_model.settings import RunConfig, VideoConfig, split_of
 
 if TYPE_CHECKING:

@@ -21,8 +21,7 @@ from pydantic import (
 from pydantic.dataclasses import dataclass
 
 import cache
-from pipeline.errors import expected
-from vibe_model.errors import ConfigError
+from pipeline.errors import ConfigError, expected
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Place = Annotated[cache.Root, BeforeValidator(lambda place: cache.place_of(str(place)))]

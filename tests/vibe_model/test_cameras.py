@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from pipeline.crops import normalise_keypoints
+from pipeline.errors import ConfigError
 from vibe_model.cameras import camera_in_picture, crop_to_image, optimal_camera, project_orthographic
-from vibe_model.errors import ConfigError
 
 METHODS = pytest.mark.parametrize("method", ["least_squares", "trace"])
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.errors import CheckpointError
 from tests.vibe_model.builders import small_vibe
 from vibe_model import load_published
 from vibe_model.checkpoints import read_checkpoint
-from vibe_model.errors import CheckpointError
 
 
 @pytest.fixture

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.errors import ConfigError
 from vibe_extensions.hmmr import config as hmmr
 from vibe_extensions.part_dynamics import config as part_dynamics
 from vibe_extensions.part_dynamics.pr_vipe import config as pr_vipe
 from vibe_model import TrainConfig
-from vibe_model.errors import ConfigError
 from vibe_model.vibe import config as vibe
 
 

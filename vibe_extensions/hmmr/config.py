@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final, Literal
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 
-from vibe_model.errors import ConfigError
+from pipeline.errors import ConfigError
 from vibe_model.settings import EMBEDDED, RunConfig, Share, VideoConfig
 
 

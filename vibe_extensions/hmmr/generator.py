@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pipeline.errors import ConfigError
 from vibe_model.cameras import project_orthographic
 from vibe_model.constants import constant
-from vibe_model.errors import ConfigError
 from vibe_model.networks import xavier
 from vibe_model.networks.cpu_kernels import Dropout
 from vibe_model.networks.video_model import CAMERA_SIZE, FEATURE_SIZE, SHAPE_SIZE, Estimate, VideoModel, step_name

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Final, Literal
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from pydantic.dataclasses import dataclass
 
-from vibe_model.errors import ConfigError
+from pipeline.errors import ConfigError
 from vibe_model.settings import EMBEDDED, Reading, VideoConfig
 from vibe_model.vibe.config import PUBLISHED_STRIDES
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pipeline.errors import ConfigError
 from vibe_model.cameras import project_orthographic
 from vibe_model.constants import constant
-from vibe_model.errors import ConfigError
 from vibe_model.networks import xavier
 from vibe_model.networks.video_model import FEATURE_SIZE, Estimate, VideoModel, pose_estimate
 from vibe_model.vibe.networks import VIBE, Regressor, TemporalEncoder

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from cache.mixture import Mixture, MixturePart
+from pipeline.errors import DataError
 from vibe_extensions.part_dynamics import losses
 from vibe_extensions.part_dynamics.config import PartDynamicsConfig
 from vibe_extensions.part_dynamics.generator import PartDynamics, pose_neighbours
 from vibe_extensions.part_dynamics.pr_vipe.network import PrVIPE
 from vibe_extensions.part_dynamics.streams import EmbeddingWeights, PrVipe
 from vibe_model import runs
-from vibe_model.errors import DataError
 from vibe_model.losses import generator_losses
 from vibe_model.training.data import TrainingBatch
 from vibe_model.training.trainer import ProcessGroup

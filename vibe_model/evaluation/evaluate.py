@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from pipeline import plug_ins
+from pipeline.errors import DataError
 from vibe_model import runs
-from vibe_model.errors import DataError
 from vibe_model.evaluation import protocols
 from vibe_model.evaluation.frame_errors import Means, Scorer, TrackErrors
 from vibe_model.evaluation.protocols import Protocol, table_metrics

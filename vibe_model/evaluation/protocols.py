@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.errors import ConfigError, DataError
 from pipeline.plug_ins import Registry
 from pipeline.skeletons import JOINTS
-from vibe_model.errors import ConfigError, DataError
 from vibe_model.metrics import METRICS, SCORES, Metric
 from vibe_model.runs import NEUTRAL_BODY
 

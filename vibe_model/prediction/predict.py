@@ -18,9 +18,9 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import correlate1d
 
+from pipeline.errors import ConfigError, DataError
 from vibe_model import models, runs
 from vibe_model.cameras import camera_in_picture, crop_to_image
-from vibe_model.errors import ConfigError, DataError
 from vibe_model.networks.video_model import Estimate, VideoModel, step_name
 from vibe_model.prediction.windows import NOTHING, EvalWindow, Present, read_inputs, select_tracks
 from vibe_model.rotations import nearest_rotations

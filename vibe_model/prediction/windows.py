@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vibe_model.errors import DataError
+from pipeline.errors import DataError
 from vibe_model.settings import Reading
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from cache.mixture import Mixture, MixturePart
-from vibe_model.errors import ConfigError, DataError
+from pipeline.errors import ConfigError, DataError
 from vibe_model.prediction.windows import rows_of, stack_history
 from vibe_model.settings import RunConfig
 from vibe_model.training.feature_table import NOT_IN_MEMORY, FeatureTable, TableProgress

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vibe_model.errors import ConfigError
+from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
     from cache.mixture import Mixture, MixturePart

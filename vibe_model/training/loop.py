@@ -21,9 +21,9 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from cache.storage.local import WriterLock
+from pipeline.errors import CheckpointError, TrainingDiverged
 from vibe_model import runs
 from vibe_model.checkpoints import read_checkpoint, save
-from vibe_model.errors import CheckpointError, TrainingDiverged
 from vibe_model.settings import RunConfig
 from vibe_model.training.data import TrainingBatch
 from vibe_model.training.trainer import ProcessGroup, Step, Trainer

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from pipeline.errors import CheckpointError, ConfigError
 from vibe_model.checkpoints import device_of
-from vibe_model.errors import CheckpointError, ConfigError
 from vibe_model.settings import RunConfig, VideoConfig
 from vibe_model.training.data import TrainingBatch
 

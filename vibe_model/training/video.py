@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from torch import nn
 
+from pipeline.errors import ConfigError, DataError
 from vibe_model import models, runs
 from vibe_model.checkpoints import LoadReport, load_body, load_published, read_checkpoint
-from vibe_model.errors import ConfigError, DataError
 from vibe_model.evaluation import protocols
 from vibe_model.evaluation.evaluate import choose_sigma, evaluate_all, evaluate_split
 from vibe_model.networks.video_model import VideoModel

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import torch
 from torch import Tensor, nn
 
-from vibe_model.errors import ConfigError
+from pipeline.errors import ConfigError
 from vibe_model.networks.cpu_kernels import GRU, Dropout, Linear, linear
 from vibe_model.networks.video_model import CAMERA_SIZE, FEATURE_SIZE, SHAPE_SIZE, Estimate, VideoModel
 

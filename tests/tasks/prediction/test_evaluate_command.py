@@ -7,13 +7,12 @@ from dataclasses import replace
 import pytest
 
 import cache
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, StandInMixed
 from tasks import evaluation
 from tasks.__main__ import main
 from tasks.commands.evaluate import chosen_splits
 from tests.tasks.prediction.conftest import SPLIT, save_checkpoint, small_config
 from vibe_model.checkpoints import load_trained
-from vibe_model.errors import StandInMixed
 from vibe_model.evaluation.evaluate import evaluate_split
 
 

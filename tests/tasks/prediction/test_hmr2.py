@@ -13,6 +13,7 @@ import torch
 
 import cache
 from pipeline.body import Body
+from pipeline.errors import CheckpointError, DataError
 from pipeline.features.streams import network
 from pipeline.files.raw import MARKER
 from tasks.__main__ import main
@@ -20,7 +21,6 @@ from tests.tasks.prediction.conftest import SHORT, World, the_body
 from tests.vibe_extensions.world.test_hmr2 import TINY, made_up
 from vibe_extensions.world import hmr2_network as hmr2
 from vibe_model.checkpoints import load_trained
-from vibe_model.errors import CheckpointError, DataError
 
 Tensors = dict[str, torch.Tensor]
 SIZES = {"decpose": 144, "decshape": 10, "deccam": 3, "init_body_pose": 144, "init_betas": 10, "init_cam": 3}

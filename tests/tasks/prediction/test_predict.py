@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import cache
-from pipeline.errors import PipelineError
+from pipeline.errors import CheckpointError, PipelineError, StandInMixed
 from pipeline.features.streams.network import ResNet50
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import MARKER
@@ -30,7 +30,6 @@ from vibe_extensions.pages import video_file
 from vibe_extensions.pages.show.clip import DEMO_MARK, caption
 from vibe_model.cameras import crop_to_image, project
 from vibe_model.checkpoints import load_trained
-from vibe_model.errors import CheckpointError, StandInMixed
 from vibe_model.prediction.predict import TrackBodies, predict_tracks
 from vibe_model.vibe.networks import VIBE
 

@@ -5,11 +5,11 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from pipeline.errors import ConfigError
 from tests.vibe_model.builders import TinyBody
 from vibe_extensions.hmmr import HMMR, PoseDiscriminator
 from vibe_extensions.hmmr import losses as hmmr_losses
 from vibe_model import cameras
-from vibe_model.errors import ConfigError
 
 B, T, F = 2, 20, 64
 COMMON14 = range(25, 39)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.errors import ConfigError
 from tests.vibe_model.builders import TinyBody, small_vibe
 from vibe_extensions.part_dynamics import PartDynamics, PrVIPE, part_dynamics_losses
 from vibe_extensions.part_dynamics.generator import REGIONS, RegionConvolution, RegionDecoder
-from vibe_model.errors import ConfigError
 
 SIZES = {"hidden_size": 5, "feature_size": 6, "regressor_size": 7}  # as the small VIBE's
 

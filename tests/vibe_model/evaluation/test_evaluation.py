@@ -8,10 +8,9 @@ import pytest
 import torch
 
 import cache
-from pipeline.errors import PipelineError
+from pipeline.errors import DataError, PipelineError, StandInMixed
 from tests.vibe_model.builders import MemorySplit, TinyBody, small_vibe
 from vibe_model import metrics
-from vibe_model.errors import DataError, StandInMixed
 from vibe_model.evaluation.evaluate import SplitResults, choose_sigma, evaluate_all, evaluate_split
 from vibe_model.evaluation.frame_errors import Means, TrackErrors
 from vibe_model.evaluation.published import DYNAMICS, FIGURES, figures_of

@@ -9,7 +9,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from pipeline import plug_ins
-from pipeline.errors import PipelineError
+from pipeline.errors import ConfigError, DataError, PipelineError
 from tasks.evaluation import as_csv, result_rows
 from tests.packages import install, install_page
 from tests.pipeline.test_body import smpl_paper
@@ -23,7 +23,6 @@ from vibe_extensions.demo.body import procedural
 from vibe_extensions.hmmr import HMMR
 from vibe_extensions.hmmr import protocol as hmmr_protocol
 from vibe_model import TrainConfig, training, vibe
-from vibe_model.errors import ConfigError, DataError
 from vibe_model.evaluation import protocols
 from vibe_model.evaluation.evaluate import evaluate_all, evaluate_split
 from vibe_model.evaluation.frame_errors import Scorer

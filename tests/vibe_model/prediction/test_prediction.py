@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from cache import CropPolicy, Jitter
+from pipeline.errors import ConfigError, DataError
 from tests.vibe_model.builders import MemorySplit, small_vibe
 from vibe_model.cameras import crop_to_image
-from vibe_model.errors import ConfigError, DataError
 from vibe_model.prediction.predict import _smooth_rotations, file_name, predict_tracks, save_npz, smooth
 from vibe_model.prediction.windows import Present
 from vibe_model.vibe.networks import Estimate

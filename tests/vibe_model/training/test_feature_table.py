@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from pipeline.errors import ConfigError
 from tests.vibe_model.training.conftest import assert_same
-from vibe_model.errors import ConfigError
 from vibe_model.training import feature_table
 from vibe_model.training.data import TrainingBatches, on_device, stream
 from vibe_model.training.feature_table import TableProgress

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.errors import ConfigError
 from tests.vibe_model.builders import TinyBody
 from tests.vibe_model.training.tiny_runs import in_memory, vibe_config, vibe_splits
 from vibe_model import TrainConfig, training
 from vibe_model.checkpoints import device_of
-from vibe_model.errors import ConfigError
 from vibe_model.networks import cpu_kernels
 from vibe_model.training import trainer as processes
 from vibe_model.training.data import TrainingBatches, on_device

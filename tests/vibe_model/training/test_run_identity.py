@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.errors import DataError
 from tests.vibe_model.builders import MemorySplit
 from tests.vibe_model.training.conftest import drop_a_video, write
 from tests.vibe_model.training.tiny_runs import EPOCHS
 from vibe_model import runs
-from vibe_model.errors import DataError
 from vibe_model.training import video as training
 
 

@@ -13,6 +13,7 @@ import torch
 
 from cache import CacheError
 from cache.storage.local import WriterLock
+from pipeline.errors import CheckpointError, ConfigError, DataError, StandInMixed, TrainingDiverged
 from tests.vibe_model.builders import TinyBody, small_vibe
 from tests.vibe_model.training.tiny_runs import (
     EPOCHS,
@@ -29,7 +30,6 @@ from tests.vibe_model.training.tiny_runs import (
 from vibe_extensions.hmmr import losses as hmmr_losses
 from vibe_model import models, runs
 from vibe_model.checkpoints import load_trained
-from vibe_model.errors import CheckpointError, ConfigError, DataError, StandInMixed, TrainingDiverged
 from vibe_model.training import video as training
 from vibe_model.vibe.mposer import MPoser
 

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.errors import ConfigError
 from tests.vibe_model.builders import TinyBody
 from vibe_model import MotionDiscriminator
-from vibe_model.errors import ConfigError
 from vibe_model.vibe.config import PRESETS
 from vibe_model.vibe.training import VIBETrainer
 

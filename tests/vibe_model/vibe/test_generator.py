@@ -3,11 +3,11 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from pipeline.errors import ConfigError
 from tests.vibe_model.builders import small_vibe
 from tests.vibe_model.networks.test_cpu_kernels import gru_by_hand
 from vibe_model import VIBE
 from vibe_model.cameras import project
-from vibe_model.errors import ConfigError
 from vibe_model.vibe.networks import Regressor, TemporalEncoder
 
 

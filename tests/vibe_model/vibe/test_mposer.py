@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 from torch import nn
 
-from vibe_model.errors import CheckpointError
+from pipeline.errors import CheckpointError
 from vibe_model.vibe.mposer import Code, MPoser, _geodesic_degrees, _matrices
 
 

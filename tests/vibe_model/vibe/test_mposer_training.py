@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from vibe_model.errors import TrainingDiverged
+from pipeline.errors import TrainingDiverged
 from vibe_model.training.data import TrainingBatch, TrainingBatches
 from vibe_model.vibe import mposer
 from vibe_model.vibe.mposer import MPoserTrainer, _held_out_errors, _matrices, _mean_rotations

@@ -10,7 +10,7 @@ from typing import Final
 
 import cache
 from pipeline.detect.clips import ENDINGS, EXTENSIONS, KEYPOINTS, ClipLabels, entries, labels_of, require_own_labels
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, DataError
 from pipeline.features import streams as kinds
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.network import ResNet50
@@ -19,7 +19,6 @@ from pipeline.settings.file import BY_SET, Section
 from pipeline.settings.sections import Settings, stream_of
 from vibe_model import runs
 from vibe_model.checkpoints import HMR2, Trained
-from vibe_model.errors import DataError
 
 CLIPS: Final = "clips"  # links to single clips: CACHE-clips, or for a cache in a bucket OUT/clips
 

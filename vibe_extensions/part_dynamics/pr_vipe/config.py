@@ -14,8 +14,8 @@ from typing import Any, ClassVar, Final, Literal, cast
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 
+from pipeline.errors import ConfigError
 from pipeline.settings.sections import Declared, Settings
-from vibe_model.errors import ConfigError
 from vibe_model.models import Training
 from vibe_model.sections import other_settings, other_values
 from vibe_model.settings import RunConfig, Share

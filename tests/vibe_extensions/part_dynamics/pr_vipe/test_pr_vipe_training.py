@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.errors import DataError, StandInMixed
 from pipeline.skeletons import KEYPOINTS_13, joint_names
 from tests.vibe_model.builders import MemorySplit, TinyBody
 from tests.vibe_model.training.tiny_runs import assert_same_run, killed_at
@@ -17,7 +18,6 @@ from vibe_extensions.part_dynamics.pr_vipe.network import PrVIPE
 from vibe_extensions.part_dynamics.pr_vipe.poses import read_poses, same_instant
 from vibe_extensions.part_dynamics.pr_vipe.retrieval import flat_distances, has_foreshortened_limb, render_views
 from vibe_model import runs
-from vibe_model.errors import DataError, StandInMixed
 from vibe_model.metrics import normalise_13, np_mpjpe
 
 NOSE = [joint_names("spin49").index(name) for name in ("nose", "OP Nose")]
