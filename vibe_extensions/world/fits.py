@@ -7,6 +7,7 @@ with a list of dicts, one per person (Goel et al., ICCV 2023). CameraHMR's `inst
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -15,13 +16,13 @@ import tarfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.formats.arrays import load_npz, numbers, reading, refuse
-from pipeline.files.formats.fits import N_BETAS, N_JOINTS, N_POSE, FitStore, picture_name
+from pipeline.files.formats.fits import N_BETAS, N_JOINTS, N_POSE, picture_name
 from pipeline.files.formats.pickles import load_fits
 from pipeline.files.raw.files import open_regular
 from pipeline.skeletons import LARGEST
@@ -113,46 +114,38 @@ def _encode_person(person: Any) -> bytes | str:
     return b"".join(array.astype("<f4").tobytes() for array in arrays.values())
 
 
-class _FitWriter(FitStore):
-    """A store of fits, open for writing."""
-
-    @classmethod
-    def create(cls, file: Path, key: str = "") -> Self:
-        """Open or create a store. Raises PipelineError if it was created with another `key`."""
-        database = sqlite3.connect(file)
-        with database:
-            database.execute("CREATE TABLE IF NOT EXISTS tars (name TEXT PRIMARY KEY, size INT, digest TEXT)")
-            database.execute("CREATE TABLE IF NOT EXISTS fits (tar TEXT, name TEXT, fit BLOB)")
-            database.execute("CREATE TABLE IF NOT EXISTS options (key TEXT)")
-            database.execute("CREATE INDEX IF NOT EXISTS by_name ON fits (name)")
-            if not (before := database.execute("SELECT key FROM options").fetchone()):
-                database.execute("INSERT INTO options VALUES (?)", (key,))
-            elif before[0] != key:
-                raise PipelineError(f"{file}: was made with --key {before[0]!r}, not {key!r}. Delete it to restart.")
-        return cls(database, file)
-
-    def has(self, tar: Path) -> bool:
-        """Whether a tar with this name and size has been read."""
-        row = self._database.execute("SELECT size FROM tars WHERE name = ?", (_tar_name(tar),)).fetchone()
-        return row is not None and row[0] == tar.stat().st_size
-
-    def add(self, tar: Path, content: FitsRead) -> None:
-        """Replace the fits of a tar in one transaction."""
-        name = _tar_name(tar)
-        with self._database:
-            self._database.execute("DELETE FROM fits WHERE tar = ?", (name,))
-            self._database.executemany("INSERT INTO fits VALUES (?, ?, ?)", ((name, *fit) for fit in content.fits))
-            record = (name, tar.stat().st_size, content.digest)
-            self._database.execute("INSERT OR REPLACE INTO tars VALUES (?, ?, ?)", record)
+def _open(file: Path, key: str) -> sqlite3.Connection:
+    """Open or create a store. Raises PipelineError if it was created with another `key`."""
+    database = sqlite3.connect(file)
+    with database:
+        database.execute("CREATE TABLE IF NOT EXISTS tars (name TEXT PRIMARY KEY, size INT, digest TEXT)")
+        database.execute("CREATE TABLE IF NOT EXISTS fits (tar TEXT, name TEXT, fit BLOB)")
+        database.execute("CREATE TABLE IF NOT EXISTS options (key TEXT)")
+        database.execute("CREATE INDEX IF NOT EXISTS by_name ON fits (name)")
+        if not (before := database.execute("SELECT key FROM options").fetchone()):
+            database.execute("INSERT INTO options VALUES (?)", (key,))
+        elif before[0] != key:
+            raise PipelineError(f"{file}: was made with --key {before[0]!r}, not {key!r}. Delete it to restart.")
+    return database
 
 
-def _tar_name(tar: Path) -> str:
-    """A tar's name with its folder, since datasets' tars have the same numbers."""
-    return PurePosixPath(*tar.absolute().parts[-2:]).as_posix()
+def _read_into(database: sqlite3.Connection, tar: Path, key: re.Pattern[str] | None) -> FitsRead | None:
+    """Replace the fits of a tar in one transaction; None if a tar with this name and size has been read."""
+    name = PurePosixPath(*tar.absolute().parts[-2:]).as_posix()  # with its folder: datasets' tars have equal numbers
+    before = database.execute("SELECT size FROM tars WHERE name = ?", (name,)).fetchone()
+    if before is not None and before[0] == tar.stat().st_size:
+        return None
+    content = read(tar, key)
+    with database:
+        database.execute("DELETE FROM fits WHERE tar = ?", (name,))
+        database.executemany("INSERT INTO fits VALUES (?, ?, ?)", ((name, *fit) for fit in content.fits))
+        record = (name, tar.stat().st_size, content.digest)
+        database.execute("INSERT OR REPLACE INTO tars VALUES (?, ?, ?)", record)
+    return content
 
 
-def read_all(tars: Iterable[Path], file: Path, key: str = "") -> Iterator[tuple[Path, FitsRead | RawDataError | None]]:
-    """Read files into the store `file`. Yields each with its fits, None if it was read before, or its error.
+def read_all(tars: Iterable[Path], file: Path, key: str = "") -> Iterator[FitsRead | RawDataError | None]:
+    """Read files into the store `file`. Yields of each its fits, None if it was read before, or its error.
 
     Each file is committed separately, so an interrupted run can be continued. Raises UnsafePickle, and PipelineError
     for an invalid `key`, or one that differs from the store's.
@@ -162,17 +155,12 @@ def read_all(tars: Iterable[Path], file: Path, key: str = "") -> Iterator[tuple[
     except re.error as error:
         raise PipelineError(f"--key {key!r}: expected a regular expression: {error}") from error
     try:
-        with _FitWriter.create(file, key) as store:
+        with contextlib.closing(_open(file, key)) as database:
             for tar in tars:
-                content: FitsRead | RawDataError | None = None
-                if not store.has(tar):
-                    try:
-                        content = read(tar, pattern)
-                    except RawDataError as error:
-                        content = error
-                    else:
-                        store.add(tar, content)
-                yield tar, content
+                try:
+                    yield _read_into(database, tar, pattern)
+                except RawDataError as error:
+                    yield error
     except sqlite3.Error as error:
         do = "Check that its folder exists and is writable, the disk is not full, and no other `fits` is running."
         raise PipelineError(f"{file}: cannot be written: {error}. {do}") from error

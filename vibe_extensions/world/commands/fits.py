@@ -29,7 +29,7 @@ def _run(args: argparse.Namespace) -> int:
 
     n_fits, unread, skipped = 0, [], Counter[str]()
     with bar(f"fits {args.raw.name}", err, unit="file") as progress:
-        for i, (_, content) in enumerate(fits.read_all(sorted(args.files), args.raw / FILE, args.key), 1):
+        for i, content in enumerate(fits.read_all(sorted(args.files), args.raw / FILE, args.key), 1):
             progress(i, len(args.files))
             if isinstance(content, fits.FitsRead):
                 n_fits += len(content.fits)
