@@ -168,6 +168,12 @@ class Segments:
         """The segment of each of the rows [start, stop)."""
         return np.searchsorted(self.start, np.arange(start, stop), side="right") - 1
 
+    def only(self, chosen: NDArray[np.bool_], need: str) -> Segments:
+        """The chosen segments, of (n,) flags; the rows of the others are left out for `need`."""
+        n = int((self.stop - self.start)[~chosen].sum())
+        left_out = {**self.left_out, **({need: n} if n else {})}
+        return Segments(self.start[chosen], self.stop[chosen], self.track[chosen], self.last_frame[chosen], left_out)
+
     def require_rows(self, split: cache.Split) -> None:
         """Raise PipelineError, with the failed checks, if no rows are left."""
         if not self.rows:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -25,7 +24,7 @@ from pipeline.cli.text import count
 from pipeline.errors import PipelineError
 from pipeline.files.formats.arrays import load_npz, numbers
 from vibe_extensions.exchange.formats import Exported, new_folder
-from vibe_extensions.exchange.rows import FEATURES, Has, Segments, checks_of, origin_of, require_stream, segments_of
+from vibe_extensions.exchange.rows import FEATURES, Has, checks_of, origin_of, require_stream, segments_of
 from vibe_extensions.world.bedlam import Bedlam
 from vibe_extensions.world.streams import Hmr2
 from vibe_extensions.world.wham.fields import Motions, RowFields
@@ -162,7 +161,8 @@ class _BedlamRuns:
         needs = (NO_SMPLX, NO_RATE, NO_EXTRINSICS, NO_INTRINSICS, NO_SIZE)
         checks: dict[str, Has] = {need: functools.partial(self._rows.has, need) for need in needs}
         checks |= {FEATURES: checks_of(split, "kp_3d", stream)[FEATURES]}
-        self.segments = _long(segments_of(split, checks))
+        segments = segments_of(split, checks)
+        self.segments = segments.only(segments.stop - segments.start >= MIN_ROWS, TOO_SHORT)
         self.names = self.segments.names(split, [_mid(track.video, track.name) for track in split.tracks])
 
     def arrays(self, number: int) -> dict[str, Array]:
@@ -210,15 +210,6 @@ def _mid(video: str, track: str) -> str:
     """
     scene, _, sequence = (Bedlam().origin(video).recording or video).partition("/")
     return f"inputs/bedlam/bedlam_download/{scene}/mp4/{sequence}.mp4-{track.rpartition('/')[2]}"
-
-
-def _long(segments: Segments) -> Segments:
-    """Those of MIN_ROWS rows or more."""
-    rows = segments.stop - segments.start
-    long = rows >= MIN_ROWS
-    parts = {name: getattr(segments, name)[long] for name in ("start", "stop", "track", "last_frame")}
-    short = {TOO_SHORT: int(rows[~long].sum())} if not long.all() else {}
-    return replace(segments, **parts, left_out={**segments.left_out, **short})
 
 
 def _load_rest(file: Path) -> tuple[Array, Array]:

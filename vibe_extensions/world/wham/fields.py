@@ -200,12 +200,8 @@ class Motions:
         """Drop segments of fewer than 25 frames. bodies: for `transl`. Raises PipelineError for duplicate names."""
         self.split, self.segments, self.bodies = split, segments, bodies
         lengths = np.array([len(self.positions(number)) for number in range(len(segments.start))], np.int64)
-        long = lengths >= MIN_FRAMES
-        rows = segments.stop - segments.start
-        left_out = {**segments.left_out, TOO_SHORT: int(rows[~long].sum())}
-        arrays = {name: getattr(segments, name)[long] for name in ("start", "stop", "track", "last_frame")}
-        self.segments = Segments(**arrays, left_out={need: n for need, n in left_out.items() if n})
-        self.lengths: list[int] = lengths[long].tolist()  # at 30 fps
+        self.segments = segments.only(lengths >= MIN_FRAMES, TOO_SHORT)
+        self.lengths: list[int] = lengths[lengths >= MIN_FRAMES].tolist()  # at 30 fps
         self.names = self.segments.names(split, [track.video.replace("/", "_") for track in split.tracks])
         names = np.array(self.names)
         self.computed: Mapping[str, Compute] = {  # of the segments [number, number + 1)
