@@ -26,7 +26,7 @@ from pipeline.detect import Detector, Image
 from pipeline.errors import ConfigError, MissingAssets, RawDataError
 from pipeline.files.formats.detections import read_results
 from vibe_extensions.clips.detectors import graphs as of_graphs
-from vibe_extensions.clips.detectors import rtmpose, simcc
+from vibe_extensions.clips.detectors import rtmpose
 from vibe_extensions.clips.detectors.rtmpose import Published, RTMPose
 from vibe_extensions.contracts import DetectorContract
 
@@ -164,13 +164,13 @@ def test_planted_boxes_and_joints_come_back_in_the_pictures_pixels(size, low, si
     """Closed forms, in float64: letterbox and back, the box's crop and back; at the border, too."""
     scaled = [int(one * min(SIDE / size[0], 64 / size[1]) + 0.5) for one in size]
     true = np.array([*(np.array(low) * size), *((np.array(low) + side) * size)])
-    padded, scale = simcc.letterbox(np.full((*size[::-1], 3), 200, np.uint8), (SIDE, 64))
+    padded, scale = rtmpose.letterbox(np.full((*size[::-1], 3), 200, np.uint8), (SIDE, 64))
     assert padded.shape == (64, SIDE, 3)
     assert (padded[: scaled[1], : scaled[0]] == 200).all()
     assert (padded[scaled[1] :] == 114).all()
     assert (padded[:, scaled[0] :] == 114).all()
     np.testing.assert_allclose(true * np.tile(np.array(scaled) / size, 2) / np.tile(scale, 2), true)
-    (affine,) = simcc.crop_affines(true[None], CROP)
+    (affine,) = rtmpose.crop_affines(true[None], CROP)
     corners = np.array([[true[0], true[1], 1], [true[2], true[3], 1]]) @ affine.T
     sides = corners[1] - corners[0]
     np.testing.assert_allclose((corners[0] + corners[1]) / 2, np.array(CROP) / 2)
@@ -179,7 +179,7 @@ def test_planted_boxes_and_joints_come_back_in_the_pictures_pixels(size, low, si
     bins = np.array([[3, 383], [0, 511], [200, 17]])
     across, down = np.zeros((1, 3, 384)), np.zeros((1, 3, 512))
     across[0, range(3), bins[:, 0]], down[0, range(3), bins[:, 1]] = [0.5, 0.25, 0.75], [0.4, 0.8, 0.9]
-    points = simcc.joints(across, down, affine[None])[0].astype(np.float64)
+    points = rtmpose.read_joints(across, down, affine[None])[0].astype(np.float64)
     back = np.hstack([points[:, :2], np.ones((3, 1))]) @ affine.T
     np.testing.assert_allclose(back, bins / 2, atol=0.01)
     np.testing.assert_allclose(points[:, 2], [0.4, 0.25, 0.75])
@@ -192,7 +192,7 @@ def test_rows_of_yolox_are_cells_of_its_three_grids() -> None:
     row = cells.index((16, 3, 1))
     table[0, row] = [0.25, 0.5, np.log(2), np.log(3), 0.8, 0.5, 0.1, 0.2]
     table[0, cells.index((8, 7, 11)), 4:] = [1, 0.3, 0.9, 0]  # another class has more
-    boxes, scores = simcc.persons([table], (width, height))  # type: ignore[misc]  # None for another form
+    boxes, scores = rtmpose.read_persons([table], (width, height))  # type: ignore[misc]  # None for another form
     assert np.flatnonzero(scores) == [row]
     assert scores[row] == pytest.approx(0.4)
     np.testing.assert_allclose(boxes[row], [3.25 * 16 - 16, 1.5 * 16 - 24, 3.25 * 16 + 16, 1.5 * 16 + 24], rtol=1e-6)
@@ -201,19 +201,19 @@ def test_rows_of_yolox_are_cells_of_its_three_grids() -> None:
 def test_a_person_is_found_once_the_surest_first() -> None:
     boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 9], [100, 0, 110, 10], [0, 0, 10, 4], [5, 50, 6, 51]], float)
     scores = np.array([0.5, 0.9, 0.95, 0.6, 0.1])
-    keep = simcc.suppress_overlaps(boxes, scores, min_score=0.3, max_overlap=0.45)
+    keep = rtmpose.suppress_overlaps(boxes, scores, min_score=0.3, max_overlap=0.45)
     assert keep.tolist() == [2, 1, 3]  # of the second's overlaps, 0.9 is too much and 4 / 9 is not
-    assert simcc.suppress_overlaps(boxes, scores, min_score=0.3, max_overlap=0.4).tolist() == [2, 1]
-    assert simcc.suppress_overlaps(boxes, scores * 0, min_score=0.3, max_overlap=0.4).tolist() == []
+    assert rtmpose.suppress_overlaps(boxes, scores, min_score=0.3, max_overlap=0.4).tolist() == [2, 1]
+    assert rtmpose.suppress_overlaps(boxes, scores * 0, min_score=0.3, max_overlap=0.4).tolist() == []
 
 
 def test_colours_and_scales_are_those_of_the_training() -> None:
     image = np.full((4, 4, 3), (10, 20, 30), np.uint8)
-    yolox, rtmdet = (simcc.detector_input(image, normalised=flag)[0, :, 0, 0] for flag in (False, True))
+    yolox, rtmdet = (rtmpose.detector_input(image, normalised=flag)[0, :, 0, 0] for flag in (False, True))
     np.testing.assert_allclose(yolox, [30, 20, 10])
     np.testing.assert_allclose(rtmdet, [(30 - 103.53) / 57.375, (20 - 116.28) / 57.12, (10 - 123.675) / 58.395])
-    affines = simcc.crop_affines(np.array([[1.0, 1, 3, 3]]), (8, 8))
-    pose = simcc.pose_input(image, affines, (8, 8))[0, :, 4, 4]
+    affines = rtmpose.crop_affines(np.array([[1.0, 1, 3, 3]]), (8, 8))
+    pose = rtmpose.pose_input(image, affines, (8, 8))[0, :, 4, 4]
     np.testing.assert_allclose(pose, rtmdet[::-1], rtol=1e-6)
 
 
