@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
+
+from pydantic import Field
 
 from pipeline.cli.command_line import Command
 from pipeline.cli.console import DOUBT, STAND_IN, err, out, plain
 from pipeline.cli.progress import bar
 from pipeline.cli.text import FEW, count, few, from_here
 from pipeline.settings.arguments import cache_option, split_arguments
+from pipeline.settings.file import option_type
 
 ADULT: Final = 0.67
 
@@ -22,7 +25,7 @@ def _options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--out", type=Path, metavar="DIR", help="Output folder (default: DATASET-SPLIT-anny)")
     sub.add_argument("--raw", type=Path, metavar="DIR", help="The dataset's raw folder, if it has moved")
     help_ = f"Age of all people: 0 a baby, 0.33 a child, {ADULT} an adult, 1 old (default: {ADULT})"
-    sub.add_argument("--age", type=_share, default=ADULT, help=help_)
+    sub.add_argument("--age", type=option_type(Annotated[float, Field(ge=0, le=1)]), default=ADULT, help=help_)
     sub.add_argument("--device", default="auto", help="Device: auto (a GPU if there is one), cpu, cuda, cuda:1, ...")
     sub.add_argument(
         "--overlay",
@@ -30,15 +33,6 @@ def _options(sub: argparse.ArgumentParser) -> None:
         default=True,
         help="Draw videos of the bodies over the frames (default: if there are 2D joints to place them by)",
     )
-
-
-def _share(text: str) -> float:
-    try:
-        if 0 <= (number := float(text)) <= 1:
-            return number
-    except ValueError:
-        pass
-    raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, found {text!r}")
 
 
 def _run(args: argparse.Namespace) -> int:
