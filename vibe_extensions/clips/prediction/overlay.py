@@ -7,6 +7,7 @@ with: focal length 5000 px in a crop of 224 px, the body moved by (tx, ty, 2 * 5
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import tempfile
@@ -66,10 +67,9 @@ class PredictedBodies:
         weakref.finalize(self, self._file.close)
         self._type = record_type(len(steps))
         self._frames: list[NDArray[np.int64]] = []
-        self._sorted: tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int64]] | None = None
 
     def add(self, bodies: TrackBodies) -> None:
-        """Append a track."""
+        """Append a track, before frames are read."""
         self.fps, self.step = bodies.track.fps, bodies.track.step
         records = np.zeros(len(bodies), self._type)
         records["track"], records["crop_scale"] = len(self._frames), bodies.track.crop_scale
@@ -80,10 +80,6 @@ class PredictedBodies:
             records["moved"][:, i] = bodies.moved[step]
         self._file.write(records.tobytes())
         self._frames.append(bodies.frame_index)
-        self._sorted = None
-
-    def __len__(self) -> int:
-        return sum(map(len, self._frames))
 
     @property
     def stop(self) -> int:
@@ -92,16 +88,17 @@ class PredictedBodies:
 
     def read_frames(self, start: int, stop: int) -> NDArray[Any]:
         """Records (N,) of frames [start, stop), ordered by frame, then track."""
-        if not len(self):
-            return np.zeros(0, self._type)
-        if self._sorted is None:
-            self._file.flush()
-            frames = np.concatenate(self._frames)
-            order = np.argsort(frames, kind="stable")
-            self._sorted = np.memmap(self._file, self._type, mode="r"), frames[order], order
-        records, frames, order = self._sorted
+        records, frames, order = self._by_frame
         first, last = np.searchsorted(frames, (start, stop))
         return np.asarray(records[order[first:last]])
+
+    @functools.cached_property
+    def _by_frame(self) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int64]]:
+        """All records, their frames in order, and the records' order by frame."""
+        self._file.flush()
+        frames = np.concatenate(self._frames)
+        order = np.argsort(frames, kind="stable")
+        return np.memmap(self._file, self._type, mode="r"), frames[order], order
 
 
 class BodyDrawing:
