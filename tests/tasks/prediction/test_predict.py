@@ -25,7 +25,7 @@ from vibe_extensions.clips.prediction import job as jobs
 from vibe_extensions.clips.prediction import overlay, refine
 from vibe_extensions.clips.prediction.job import PredictionJob
 from vibe_extensions.clips.prediction.overlay import BodyDrawing, PredictedBodies, project_body, record_type
-from vibe_extensions.clips.prediction.predict import PredictionOptions, predict_videos
+from vibe_extensions.clips.prediction.predict import predict_videos
 from vibe_extensions.pages import video_file
 from vibe_extensions.pages.show.clip import DEMO_MARK, caption
 from vibe_model.cameras import crop_to_image, project
@@ -120,7 +120,7 @@ def test_only_files_below_the_folder_that_an_earlier_prediction_lists_are_delete
     videos = [{"tracks": [{"file": name} for name in listed], "overlay": None}]
     (out / "predictions.json").write_text(json.dumps({"videos": videos}))
     with pytest.raises(cache.CacheError):
-        predict_videos(replace(job, out=out, name="kinetics/none"), PredictionOptions(), lambda *_: None)
+        predict_videos(replace(job, out=out, name="kinetics/none"), lambda *_: None)
     left = {path.relative_to(tmp_path).as_posix() for folder in (out, outside) for path in folder.rglob("*")}
     assert left == {"out/bodies", "out/bodies/mine.npz", "out/link", "outside/b.npz"}
 

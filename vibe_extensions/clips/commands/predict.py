@@ -6,6 +6,7 @@ import argparse
 import glob
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final
@@ -133,11 +134,10 @@ def _write(args: argparse.Namespace, job: PredictionJob, *, overlay: bool) -> tu
     from vibe_extensions.pages.video_file import best_format
 
     job.out.mkdir(parents=True, exist_ok=True)
-    chosen = predict.PredictionOptions(
-        refine=args.refine, smooth=args.smooth, tracks=args.tracks, overlay=overlay, export=args.export
-    )
+    options = {key: getattr(args, key) for key in ("refine", "smooth", "tracks", "export")}
+    job = replace(job, overlay=overlay, **options)
     with bar(f"  {console.line('predict', job.name, '')}", console.out, unit="frame") as progress:
-        videos = predict.predict_videos(job, chosen, progress)
+        videos = predict.predict_videos(job, progress)
     say("predict", job.name, f"{count(videos.tracks, 'track')}, {count(videos.bodies, 'body-frame')}")
     if args.refine:
         say("refine", job.name, _refined(videos.errors))

@@ -25,7 +25,7 @@ CLIPS: Final = "clips"  # links to single clips: CACHE-clips, or for a cache in 
 
 @dataclass(frozen=True, eq=False)
 class PredictionJob:
-    """A split, its feature stream, the model, and the output folder."""
+    """A split, its feature stream, the model, the output folder, and options."""
 
     root: cache.Root
     name: str  # of the split
@@ -34,6 +34,11 @@ class PredictionJob:
     out: Path
     stand_in: bool
     raw: Path | None = None  # the raw folder; None: as recorded at conversion
+    refine: bool = False  # fit to the 2D joints
+    smooth: float = 0.0  # sigma of a Gaussian over time, in frames
+    tracks: str = "*"  # pattern of track names
+    overlay: bool = True
+    export: bool = False  # motion files, too
 
     def split(self) -> cache.Split:
         return cache.open(self.root)[self.name]

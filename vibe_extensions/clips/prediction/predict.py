@@ -44,17 +44,6 @@ OVERLAYS: Final = "overlays"
 SUMMARY: Final = "predictions.json"
 
 
-@dataclass(frozen=True, kw_only=True)
-class PredictionOptions:
-    """Options of a prediction."""
-
-    refine: bool = False  # fit to the 2D joints
-    smooth: float = 0.0  # sigma of a Gaussian over time, in frames
-    tracks: str = "*"  # pattern of track names
-    overlay: bool = True
-    export: bool = False
-
-
 @dataclass(slots=True)
 class PredictedVideos:
     """Counts and problems of a prediction."""
@@ -68,28 +57,28 @@ class PredictedVideos:
     summary: dict[str, Any] = field(default_factory=dict)  # the content of predictions.json
 
 
-def predict_videos(job: PredictionJob, options: PredictionOptions, progress: Progress) -> PredictedVideos:
-    """Write all files that the options ask for, and predictions.json.
+def predict_videos(job: PredictionJob, progress: Progress) -> PredictedVideos:
+    """Write all files that the job asks for, and predictions.json.
 
     A video that cannot be drawn has no overlay. Raises PipelineError if nothing is predicted, and if the raw folder of
     the overlays' images is missing.
     """
     _remove_previous_files(job.out)
     split, predicted = job.split(), PredictedVideos()
-    about = _about(job, split, options)
+    about = _about(job, split)
     predicted.summary = about | {"videos": []}
-    raw = raw_folder(split, job.raw) if options.overlay else None
-    chosen = select_tracks(split, options.tracks)
+    raw = raw_folder(split, job.raw) if job.overlay else None
+    chosen = select_tracks(split, job.tracks)
     total = sum(track.stop - track.start for track in chosen)
     n_videos = len({track.video for track in chosen})
-    for number, tracks in itertools.groupby(_bodies(job, split, options), key=lambda one: one[0]):
+    for number, tracks in itertools.groupby(_bodies(job, split), key=lambda one: one[0]):
         entry = split.videos[number]
         facts = {"video": entry.name, "picture": [entry.width, entry.height], "accounting": entry.account}
         bodies, rows = PredictedBodies(job.out, job.trained.generator.steps), []
         for _, track, error_px in tracks:
             predicted.errors.append(error_px)
             better = [round(px, 2) for px in error_px] if error_px[1] < error_px[0] else None
-            rows.append(_write(job, track, options, about | {"video": entry.name, "refined": better}))
+            rows.append(_write(job, track, about | {"video": entry.name, "refined": better}))
             bodies.add(track)
             predicted.bodies += len(track)
             progress(predicted.bodies, total, entry.name)
@@ -105,9 +94,7 @@ def predict_videos(job: PredictionJob, options: PredictionOptions, progress: Pro
     return predicted
 
 
-def _bodies(
-    job: PredictionJob, split: cache.Split, options: PredictionOptions
-) -> Iterator[tuple[int, TrackBodies, tuple[float, float]]]:
+def _bodies(job: PredictionJob, split: cache.Split) -> Iterator[tuple[int, TrackBodies, tuple[float, float]]]:
     """Yield video number, bodies and errors before and after refinement (px, NaN without) of each person."""
     trained = job.trained
     predictions = predict_tracks(
@@ -116,7 +103,7 @@ def _bodies(
         stream=job.stream,
         extra_streams=trained.config.extra_streams,
         seqlen=trained.config.seqlen,
-        tracks=options.tracks,
+        tracks=job.tracks,
         around=True,
         stills=True,
     )
@@ -124,21 +111,19 @@ def _bodies(
         if len(bodies):  # else no frame could be decoded
             track = int(split.track_of(np.array([bodies.track.start]))[0])
             before = after = math.nan
-            if options.refine and "kp_2d" in split.columns:
+            if job.refine and "kp_2d" in split.columns:
                 kp_2d = split.rows("kp_2d", bodies.track.start, bodies.track.stop)[bodies.rows - bodies.track.start]
                 bodies, (_, before, after) = refine_track(bodies, kp_2d, trained.generator)
-            yield int(split.tracks.video[track]), bodies.smooth_time(options.smooth), (before, after)
+            yield int(split.tracks.video[track]), bodies.smooth_time(job.smooth), (before, after)
 
 
-def _write(
-    job: PredictionJob, bodies: TrackBodies, options: PredictionOptions, about: Mapping[str, Any]
-) -> dict[str, Any]:
+def _write(job: PredictionJob, bodies: TrackBodies, about: Mapping[str, Any]) -> dict[str, Any]:
     """Write the files of one person. Returns their entry in predictions.json."""
     generator = job.trained.generator
     file = save_npz(job.out / BODIES, bodies, generator, about=about)
     first, last = (int(bodies.frame_index[i]) for i in (0, -1))
     facts = {"name": bodies.track.name, "file": f"{BODIES}/{file.name}", "refined": about["refined"]}
-    if options.export:
+    if job.export:
         fps = bodies.track.fps if math.isfinite(bodies.track.fps) else DEFAULT_FPS
         facts["motion"] = f"{MOTIONS}/{write_motion(job.out / MOTIONS, bodies, generator.body, fps).name}"
     return {**facts, "frames": len(bodies), "first": first, "last": last}
@@ -160,7 +145,7 @@ def _draw(
     predicted.summary["videos"][-1]["overlay"] = entry
 
 
-def _about(job: PredictionJob, split: cache.Split, options: PredictionOptions) -> dict[str, Any]:
+def _about(job: PredictionJob, split: cache.Split) -> dict[str, Any]:
     """The provenance that every file records."""
     return {
         "split": job.name,
@@ -170,8 +155,8 @@ def _about(job: PredictionJob, split: cache.Split, options: PredictionOptions) -
         "features": dict(split.stream_manifest(job.stream).get("identity") or {}),
         "seqlen": job.trained.config.seqlen,
         "steps": list(job.trained.generator.steps),
-        "refine": options.refine,
-        "smooth": options.smooth,
+        "refine": job.refine,
+        "smooth": job.smooth,
     }
 
 
