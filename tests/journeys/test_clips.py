@@ -6,10 +6,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import onnx
 
 import cache
 from tests.journeys.conftest import KIT, Terminal
+from tests.onnx_graphs import Graph
+from tests.pipeline.datasets.by_hand import encode
 from vibe_extensions.clips.onnx_stream import read_part
 
 SETTINGS = """
@@ -58,17 +59,13 @@ EXTRACT = "pipeline extract videos train --cache mine"
 
 def write_clip(file: Path, n_frames: int, *, seed: int, person: bool = True) -> None:
     """Somebody all in red, before a grey wall."""
-    file.parent.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     wall = cv2.resize(rng.integers(30, 140, (18, 24), np.uint8), (96, 72))[..., None].repeat(3, 2)
-    writer = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*"mp4v"), 25, (96, 72))
-    for frame in range(n_frames):
-        picture = wall.copy()
+    images = [wall.copy() for _ in range(n_frames)]
+    for frame, image in enumerate(images if person else ()):
         left, top = int(12 + 30 * (1 + np.sin(frame / 9 + seed))), 10 + frame % 5
-        if person:
-            cv2.rectangle(picture, (left, top), (left + 14, top + 46), (40, 40, 230), -1)
-        writer.write(picture)
-    writer.release()
+        cv2.rectangle(image, (left, top), (left + 14, top + 46), (40, 40, 230), -1)
+    encode(file, images)
 
 
 def rows_of(terminal: Terminal, cache: str = "mine", *, code: int = 0) -> int:
@@ -225,16 +222,9 @@ def bodies(terminal: Terminal) -> None:
 
 def write_graph(file: Path) -> None:
     """Outputs: a crop's mean colour (3), and the conditioning (3) as the graph got it."""
-    shapes = {"image": ("n", 3, 224, 224), "cliff_cond": ("n", 3)}
-    inputs = [onnx.helper.make_tensor_value_info(name, 1, shape) for name, shape in shapes.items()]
-    outputs = [onnx.helper.make_tensor_value_info(name, 1, ("n", 3)) for name in ("colour", "place")]
-    nodes = [
-        onnx.helper.make_node("ReduceMean", ["image"], ["colour"], axes=[2, 3], keepdims=0),
-        onnx.helper.make_node("Identity", ["cliff_cond"], ["place"]),
-    ]
-    graph = onnx.helper.make_graph(nodes, "graph", inputs, outputs)
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9)
-    file.write_bytes(model.SerializeToString())
+    graph = Graph()
+    outputs = {"colour": graph("ReduceMean", "image", axes=[2, 3], keepdims=0), "place": "cliff_cond"}
+    graph.write(file, {"image": ("n", 3, 224, 224), "cliff_cond": ("n", 3)}, outputs)
 
 
 def boxes_a_graph_and_an_array(terminal: Terminal) -> None:

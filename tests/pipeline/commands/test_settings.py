@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 
@@ -25,6 +24,7 @@ from pipeline.settings import arguments
 from pipeline.settings.file import SettingsFile
 from pipeline.settings.schema import TYPES
 from pipeline.settings.sections import Settings, load
+from tests.pipeline.datasets.by_hand import write_video
 from vibe_extensions.part_dynamics.streams import Homography
 
 ROOT = Path(__file__).parents[3]
@@ -280,10 +280,7 @@ def test_a_stream_called_as_a_kind_is_of_that_kind_unless_kind_says_otherwise(pe
 
 
 def test_a_detector_has_the_options_of_luigi_cfg_and_an_error_names_where_they_are(luigi_cfg, ran, tmp_path):
-    (tmp_path / "clips").mkdir()
-    clip = cv2.VideoWriter(str(tmp_path / "clips/a.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 25, (64, 64))
-    clip.write(np.zeros((64, 64, 3), np.uint8))
-    clip.release()
+    write_video(tmp_path / "clips/a.avi", 1, size=(64, 64))
     words = ("detect", tmp_path / "clips", "--out", tmp_path / "k")
     refused = ran(*words, "--weights", "w.pt", "--set", "min_score=x", code=2).err
     assert [word for word in ("--set", "min_score = x", "a number") if word not in refused] == []

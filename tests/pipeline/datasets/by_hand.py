@@ -2,6 +2,7 @@
 
 import functools
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -78,10 +79,17 @@ def write_video(
 @functools.cache
 def _video(suffix: str, n_frames: int, fps: float, size: tuple[int, int], step: int) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / f"video{suffix}"
-        code = "MJPG" if suffix == ".avi" else "mp4v"
-        writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*code), fps, size)
-        for i in range(n_frames):
-            writer.write(np.full((size[1], size[0], 3), step * i % 256, np.uint8))
-        writer.release()
-        return file.read_bytes()
+        images = [np.full((*size[::-1], 3), step * i % 256, np.uint8) for i in range(n_frames)]
+        return encode(Path(folder) / f"video{suffix}", images, fps).read_bytes()
+
+
+def encode(file: Path, images: Iterable[NDArray[np.uint8]], fps: float = 25.0, code: str = "") -> Path:
+    """A video of BGR images; its codec, unless `code` names one, is the usual one of its suffix."""
+    images = list(images)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    code = code or {".avi": "MJPG", ".webm": "VP80"}.get(file.suffix.lower(), "mp4v")
+    writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*code), fps, images[0].shape[1::-1])
+    for image in images:
+        writer.write(np.ascontiguousarray(image))
+    writer.release()
+    return file

@@ -6,6 +6,7 @@ import pytest
 
 from pipeline.files.pixels.cuts import cuts, cuts_of, difference, histogram
 from pipeline.files.pixels.frames import Video
+from tests.pipeline.datasets.by_hand import encode
 
 
 def picture(hue: int, shift: int = 0) -> np.ndarray:
@@ -37,8 +38,5 @@ def test_a_fast_pan_is_no_cut() -> None:
 
 
 def test_of_a_video_file(tmp_path: Path) -> None:
-    writer = cv2.VideoWriter(str(tmp_path / "v.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 25, (160, 90))
-    for t in range(40):
-        writer.write(cv2.cvtColor(picture(10 if t < 23 else 100, t % 5), cv2.COLOR_RGB2BGR))
-    writer.release()
+    encode(tmp_path / "v.mp4", [picture(10 if t < 23 else 100, t % 5)[..., ::-1] for t in range(40)])
     assert cuts_of(Video(tmp_path, "v.mp4"), 40) == [23]

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -21,6 +20,7 @@ from pipeline.datasets.amass import SMPL_JOINTS, load_motion
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import MARKER
 from tasks.__main__ import main
+from tests.pipeline.datasets.by_hand import encode
 from tests.tasks.conftest import FakeNetwork
 from tests.tasks.prediction.conftest import SHORT, World, save_checkpoint
 from vibe_extensions.clips.prediction.motions import TO_WORLD
@@ -45,16 +45,10 @@ def folder(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two demo clips, one of them in a folder, a file that is none, and a checkpoint of HMMR."""
     folder = tmp_path_factory.mktemp("phone") / "clips"
     folder.mkdir()
-    (folder / "more").mkdir()
     shutil.copy(world.raw / MARKER, folder)
     shutil.copy(world.video, folder / "dance.mp4")
-    images = [frame.image for frame in Video(world.video.parent, world.video.name).read(range(N_SHORT))]
-    writer = cv2.VideoWriter(
-        str(folder / "more/short.AVI"), cv2.VideoWriter.fourcc(*"MPNG"), 25, images[0].shape[1::-1]
-    )
-    for image in images:
-        writer.write(image[..., ::-1])
-    writer.release()
+    frames = Video(world.video.parent, world.video.name).read(range(N_SHORT))
+    encode(folder / "more/short.AVI", [frame.image[..., ::-1] for frame in frames], code="MPNG")
     (folder / "broken.mp4").write_bytes(b"\0\0\0\x18ftypmp42" + bytes(500))
     save_checkpoint(folder.parent / "hmmr.pt", PRESETS["embedded"](regressor_size=8, width=32, regressor="hmr"))
     return folder

@@ -4,34 +4,22 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
-from onnx import helper, numpy_helper
 
 import cache
 from pipeline.files.raw import MARKER
 from tasks.__main__ import main
+from tests.onnx_graphs import Graph
 from tests.tasks.prediction.conftest import SHORT, World, save_checkpoint
 from vibe_extensions.hmmr.config import PRESETS
 
 
 def write_graph(file: Path, shape: tuple[int, ...]) -> None:
     """2048 times the mean of the input `cond`."""
-    nodes = [
-        helper.make_node("Flatten", ["cond"], ["flat"]),
-        helper.make_node("ReduceMean", ["flat"], ["mean"], axes=[1]),
-        helper.make_node("Add", ["mean", "zeros"], ["out"]),
-    ]
-    shapes = {"image": (3, 224, 224), "cond": shape}
-    inputs = [helper.make_tensor_value_info(name, 1, ["n", *shape]) for name, shape in shapes.items()]
-    outputs = [helper.make_tensor_value_info("out", 1, None)]
-    zeros = [numpy_helper.from_array(np.zeros((1, 2048), np.float32), "zeros")]
-    model = helper.make_model(
-        helper.make_graph(nodes, "graph", inputs, outputs, zeros),
-        opset_imports=[helper.make_opsetid("", 17)],
-        ir_version=9,
-    )
-    onnx.save(model, file)
+    graph = Graph()
+    mean = graph("ReduceMean", graph("Flatten", "cond"), axes=[1])
+    inputs = {"image": ("n", 3, 224, 224), "cond": ("n", *shape)}
+    graph.write(file, inputs, {"out": graph("Add", mean, np.zeros((1, 2048)))})
 
 
 def test_a_network_gets_the_image_size_of_clips_but_their_camera_is_unknown(

@@ -9,7 +9,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, ClassVar
 
-import cv2
 import numpy as np
 import pytest
 
@@ -17,6 +16,7 @@ from pipeline.__main__ import parser
 from pipeline.api import Detect, Detector, Image, Machine, NumberStream, People
 from pipeline.errors import MissingAssets
 from tests.fixtures import everything
+from tests.pipeline.datasets.by_hand import encode
 from tests.vibe_extensions.anny.made_body import make_body
 from tests.vibe_extensions.anny.test_bodies import home, plant  # noqa: F401 - a fixture
 from vibe_extensions.anny import fitting
@@ -82,14 +82,10 @@ class PlantedJoints(NumberStream):
 @pytest.fixture
 def planted(home: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:  # noqa: F811
     """A clip in the cache folder, and a detector and a stream in place of BlazePose's; the list of what is loaded."""
-    file = try_clip.CLIP.place
-    file.parent.mkdir()
-    writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*"mp4v"), 25, (160, 128))
-    for t in range(50):
-        image = np.full((128, 160, 3), (110, 80, 60), np.uint8)
+    images = [np.full((128, 160, 3), (110, 80, 60), np.uint8) for _ in range(50)]
+    for t, image in enumerate(images):
         image[25:115, 35 + t : 46 + t] = 255
-        writer.write(image)
-    writer.release()
+    file = encode(try_clip.CLIP.place, images)
     monkeypatch.setattr(try_clip, "CLIP", try_clip.CLIP._replace(sha256=sha256(file.read_bytes()).hexdigest()))
     monkeypatch.setattr(PlantedPose, "loaded", [])
     monkeypatch.setattr(blaze_pose, "BlazePose", PlantedPose)

@@ -150,7 +150,15 @@ def street(shift: int = 0) -> Image:
 
 
 @pytest.mark.usefixtures("planted")
-class TestBlazePose(DetectorContract):
+class Planted:
+    """Networks of this process alone."""
+
+    @pytest.fixture
+    def another_process(self) -> bool:
+        return False
+
+
+class TestBlazePose(Planted, DetectorContract):
     @pytest.fixture
     def detector(self) -> BlazePose:
         return BlazePose()
@@ -159,13 +167,7 @@ class TestBlazePose(DetectorContract):
     def images(self) -> list[Image]:
         return [street(), np.zeros((64, 80, 3), np.uint8)]
 
-    @pytest.fixture
-    def another_process(self) -> bool:
-        return False  # it would not have the planted networks
-
-    def test_several_people_are_found_once_each_and_their_joints_are_in_px_of_the_image(
-        self, detector: BlazePose
-    ) -> None:
+    def test_several_people_are_found_once_each_and_their_joints_are_in_px_of_the_image(self, detector):
         (people,) = detector.load("cpu")([street()])
         assert people.scores == pytest.approx([0.95] * 3)
         for hips, up, wrist in PEOPLE:
@@ -219,32 +221,22 @@ def test_a_heat_map_refines_a_point_where_it_is_sure_and_next_to_it() -> None:
     xy[3], heat[1, 0, 3] = [1, 6], logit(0.9)  # at the border
     xy[4], heat[0, 0, 4] = [-1, 2], logit(0.9)  # outside
     refined = blaze_pose._refine(xy, heat)
-    np.testing.assert_allclose(
-        refined[0], [4 * (0.8 * 27 + 0.4 * 26) / 1.2, 4 * (0.8 * 26 + 0.4 * 25) / 1.2], atol=1e-4
-    )
+    np.testing.assert_allclose(refined[0], 4 * (0.8 * np.array([27, 26]) + 0.4 * np.array([26, 25])) / 1.2, atol=1e-4)
     np.testing.assert_allclose(refined[1:5], [[100, 100], [100, 100], [0, 4], [-1, 2]], atol=1e-4)
 
 
-@pytest.mark.usefixtures("planted")
-class TestBlazeJoints(StreamContract):
+class TestBlazeJoints(Planted, StreamContract):
     @pytest.fixture
     def stream(self) -> BlazeJoints:
         return BlazeJoints()
 
-    @pytest.fixture
-    def another_process(self) -> bool:
-        return False
-
-    def test_a_row_has_the_joints_of_the_person_in_the_middle_in_the_axes_of_the_image(
-        self, stream: BlazeJoints
-    ) -> None:
-        crop = draw(
-            np.zeros((256, 256, 3), np.uint8), (120, 130), up=(70, 0), wrist=(20, 40)
-        )  # lies, head to the right
+    def test_a_row_has_the_joints_of_the_person_in_the_middle_in_the_axes_of_the_image(self, stream):
+        black = np.zeros((256, 256, 3), np.uint8)
+        crop = draw(black.copy(), (120, 130), up=(70, 0), wrist=(20, 40))  # lies, head to the right
         draw(crop, (40, 40), up=(0, -30), wrist=(9, 9))
         row = stream.computed([crop], {})
         np.testing.assert_allclose(row.reshape(33, 4), np.tile([1, 0.1, 0.5, 0.9], (33, 1)), atol=0.02)
-        nobody = stream.computed([np.zeros_like(crop)], {}).reshape(33, 4)
+        nobody = stream.computed([black], {}).reshape(33, 4)
         assert (nobody[:, 3] == 0).all() and np.isfinite(nobody).all()
 
 
@@ -266,13 +258,16 @@ def clip() -> Path:
         pytest.skip(str(error))
 
 
-@pytest.mark.slow
-def test_two_real_people_are_tracked_and_have_joints_in_metres(
-    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ran: Any
-) -> None:
+@pytest.fixture
+def clips(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clip in `clips` of the working folder."""
     (tmp_path / "clips").mkdir()
     shutil.copy(clip, tmp_path / "clips")
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.slow
+def test_two_real_people_are_tracked_and_have_joints_in_metres(clips: None, tmp_path: Path, ran: Any) -> None:
     for words in (
         "prepare videos --raw clips --cache c --detector blaze_pose --every 5",
         "extract videos train --cache c --stream blaze_joints --kind blaze_joints",
@@ -290,12 +285,7 @@ def test_two_real_people_are_tracked_and_have_joints_in_metres(
 
 
 @pytest.mark.slow
-def test_two_real_people_pass_a_limit_of_shaking_joints_and_a_doubtful_third_one_does_not(
-    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ran: Any
-) -> None:
-    (tmp_path / "clips").mkdir()
-    shutil.copy(clip, tmp_path / "clips")
-    monkeypatch.chdir(tmp_path)
+def test_two_real_people_pass_a_limit_of_shaking_joints_and_a_doubtful_third_one_does_not(clips, tmp_path, ran):
     ran("detect", "clips", "--out", "clips/keypoints", "--detector", "blaze_pose")
     for root, limit in (("all", 100), ("passed", 1)):
         ran(*f"convert videos train --raw clips --cache {root} --set videos.max_jitter={limit}".split())

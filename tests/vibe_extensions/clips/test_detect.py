@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-import cv2
 import numpy as np
 import pytest
 
@@ -23,6 +22,7 @@ from pipeline.files.formats.detections import read_results
 from pipeline.files.pixels.frames import Image, Video
 from pipeline.files.raw import MARKER
 from tests.packages import install
+from tests.pipeline.datasets.by_hand import encode
 from vibe_extensions.clips.detection.run import DetectionReport, detect_clips
 
 
@@ -59,14 +59,10 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def write_clip(file: Path, n: int = 20, first: int = 20, cut: int = 10**9, width: int = 96) -> None:
     """Frame t is bright around column `first` + t; from `cut` on the rest is red."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    code = {".avi": "MJPG", ".webm": "VP80"}.get(file.suffix.lower(), "mp4v")
-    writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*code), 25, (width, 64))
-    for t in range(n):
-        image = np.full((64, width, 3), (0, 0, 120) if t >= cut else (120, 0, 0), np.uint8)
+    images = [np.full((64, width, 3), (0, 0, 120) if t >= cut else (120, 0, 0), np.uint8) for t in range(n)]
+    for t, image in enumerate(images):
         image[:, first + t - 4 : first + t + 5] = 255
-        writer.write(image)
-    writer.release()
+    encode(file, images)
 
 
 def files(out: Path) -> dict[str, bytes]:

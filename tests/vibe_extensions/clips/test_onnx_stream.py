@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto
 
 import cache
 from cache import CropPolicy
@@ -15,6 +15,7 @@ from pipeline.features.extract import extract_together
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import Machine
+from tests.onnx_graphs import Graph
 from tests.pipeline.features.test_columns import SPLIT, N, convert, expected
 from vibe_extensions.clips.onnx_stream import Onnx, read_part
 from vibe_extensions.contracts import StreamContract
@@ -36,18 +37,11 @@ def made(
     changed: Mapping[str, Any] = {},
 ) -> Path:
     """A graph with these inputs: outputs `colour`, the crop's mean (N, 3), and `of_<input>`, each input as it is."""
-    shapes = {name: SHAPES.get(name, (3,)) for name in names} | changed
-    inputs = [helper.make_tensor_value_info(name, kind, [batch, *shape]) for name, shape in shapes.items()]
-    nodes = [helper.make_node("ReduceMean", ["image"], ["colour"], axes=[2, 3], keepdims=0)]
-    nodes += [helper.make_node("Identity", [name], [f"of_{name}"]) for name in names if name != "image"]
-    nodes += [helper.make_node("ReduceMean", ["image"], ["whole"], keepdims=0)]
-    outputs = ["colour", *(f"of_{name}" for name in names if name != "image"), "whole"]
-    values = [helper.make_tensor_value_info(name, kind, None) for name in outputs]
-    model = helper.make_model(
-        helper.make_graph(nodes, "graph", inputs, values), opset_imports=[helper.make_opsetid("", 17)], ir_version=9
-    )
-    file.write_bytes(model.SerializeToString())
-    return file
+    graph, shapes = Graph(), {name: SHAPES.get(name, (3,)) for name in names} | changed
+    outputs = {"colour": graph("ReduceMean", "image", axes=[2, 3], keepdims=0)}
+    outputs |= {f"of_{name}": name for name in names if name != "image"}
+    outputs["whole"] = graph("ReduceMean", "image", keepdims=0)
+    return graph.write(file, {name: [batch, *shape] for name, shape in shapes.items()}, outputs, kind)
 
 
 def stream_of(file: Path, **options: Any) -> Onnx:

@@ -11,78 +11,50 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto
 
 from pipeline import detect
 from pipeline.__main__ import main
 from pipeline.detect import Detector, Image
 from pipeline.errors import ConfigError, MissingAssets, RawDataError
 from pipeline.files.formats.detections import read_results
+from tests.onnx_graphs import Graph
+from tests.pipeline.datasets.by_hand import encode
 from vibe_extensions.clips.detectors import graphs as of_graphs
 from vibe_extensions.clips.detectors import rtmpose
 from vibe_extensions.clips.detectors.rtmpose import Published, RTMPose
 from vibe_extensions.contracts import DetectorContract
 
 SIDE = 96  # px of the detector's square input
+CPU = "CPUExecutionProvider"
 CROP = (192, 256)  # width and height of RTMPose's
 HALF = 12.0  # px of the detector's input: half the width of the box about a blob, whose height is twice as much
 CONFIDENCES = np.linspace(0.1, 1.2, 17).astype(np.float32)  # the network's; more than 1 is 1
 SHIFTS = np.arange(17) - 8.0  # px of the crop, of each joint from the centroid
 
 
-class Graph:
-    """Nodes of a graph, as they are called."""
-
-    def __init__(self) -> None:
-        self.nodes: list[Any] = []
-        self.weights: list[Any] = []
-
-    def __call__(self, kind: str, *inputs: Any, **attributes: Any) -> str:
-        names = [value if isinstance(value, str) else self.constant(value) for value in inputs]
-        output = f"v{len(self.nodes)}"
-        self.nodes.append(helper.make_node(kind, names, [output], **attributes))
-        return output
-
-    def constant(self, value: Any) -> str:
-        array = np.asarray(value)
-        array = array.astype(np.float32) if array.dtype == np.float64 else array
-        self.weights.append(numpy_helper.from_array(array, f"c{len(self.weights)}"))
-        return self.weights[-1].name
-
-    def write(self, file: Path, shape: Sequence[Any], outputs: dict[str, str], kind: int = TensorProto.FLOAT) -> Path:
-        pixels = helper.make_tensor_value_info("input", kind, shape)
-        nodes = [*self.nodes, *(helper.make_node("Identity", [value], [name]) for name, value in outputs.items())]
-        kinds = {name: TensorProto.INT64 if name == "labels" else TensorProto.FLOAT for name in outputs}
-        made = [helper.make_tensor_value_info(name, kinds[name], None) for name in outputs]
-        graph = helper.make_graph(nodes, "graph", [pixels], made, self.weights)
-        file.write_bytes(
-            helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9).SerializeToString()
-        )
-        return file
-
-    def centroid(self, size: tuple[int, int], threshold: float) -> tuple[str, str, str]:
-        """(N, 1) x, y and sum of what is brighter in (N, 3, H, W); the first pixel's centre is at 0, 0."""
-        light = self("Relu", self("Sub", self("ReduceMean", "input", axes=[1], keepdims=0), threshold))
-        mass = self("Max", self("ReduceSum", light, np.array([1, 2]), keepdims=0), 1e-6)
-        sums = [self("ReduceSum", light, np.array([axis]), keepdims=0) for axis in (1, 2)]  # (N, W), (N, H)
-        centres = [self("ReduceSum", self("Mul", s, np.arange(n) * 1.0), np.array([1]), keepdims=0)
-                   for s, n in zip(sums, size, strict=True)]  # fmt: skip
-        x, y = (self("Unsqueeze", self("Div", centre, mass), np.array([1])) for centre in centres)
-        return x, y, self("Unsqueeze", mass, np.array([1]))
+def centroid(graph: Graph, size: tuple[int, int], threshold: float) -> tuple[str, str, str]:
+    """(N, 1) x, y and sum of what is brighter in (N, 3, H, W); the first pixel's centre is at 0, 0."""
+    light = graph("Relu", graph("Sub", graph("ReduceMean", "input", axes=[1], keepdims=0), threshold))
+    mass = graph("Max", graph("ReduceSum", light, np.array([1, 2]), keepdims=0), 1e-6)
+    sums = [graph("ReduceSum", light, np.array([axis]), keepdims=0) for axis in (1, 2)]  # (N, W), (N, H)
+    moments = [graph("Mul", s, np.arange(n) * 1.0) for s, n in zip(sums, size, strict=True)]
+    centres = [graph("ReduceSum", moment, np.array([1]), keepdims=0) for moment in moments]
+    x, y = (graph("Unsqueeze", graph("Div", centre, mass), np.array([1])) for centre in centres)
+    return x, y, graph("Unsqueeze", mass, np.array([1]))
 
 
 def blob_detector(file: Path, *, normalised: bool = False, size: tuple[int, int] = (SIDE, SIDE)) -> Path:
     """Boxes and labels of a picture: one person about the blob, found twice, and another object."""
     graph = Graph()
     threshold = 1.0 if normalised else 180.0
-    x, y, mass = graph.centroid(size, threshold)
+    x, y, mass = centroid(graph, size, threshold)
     centre = graph("Add", graph("Concat", x, y, axis=1), 0.5)  # edges of a box are counted from the picture's corner
     half = np.array([[HALF, 2 * HALF]])
     score = graph("Clip", mass, 0.0, 0.9)
@@ -92,24 +64,24 @@ def blob_detector(file: Path, *, normalised: bool = False, size: tuple[int, int]
     rows = [graph("Concat", *row, axis=1) for row in (again, other, corners)]
     dets = graph("Unsqueeze", graph("Concat", *rows, axis=0), np.array([0]))
     labels = graph("Identity", np.array([[0, 7, 0]]))
-    return graph.write(file, (1, 3, *size[::-1]), {"dets": dets, "labels": labels})
+    return graph.write(file, {"input": (1, 3, *size[::-1])}, {"dets": dets, "labels": labels})
 
 
 def blob_pose(file: Path, batch: Any = "batch", joints: int = 17, bins: int = 2) -> Path:
     """Scores of every half pixel: joints about the blob of each crop."""
     graph = Graph()
     outputs = {}
-    *centroid, _ = graph.centroid(CROP, 0.5)
-    for name, centre, n in zip(("simcc_x", "simcc_y"), centroid, CROP, strict=True):
+    *blob, _ = centroid(graph, CROP, 0.5)
+    for name, centre, n in zip(("simcc_x", "simcc_y"), blob, CROP, strict=True):
         at = graph("Unsqueeze", graph("Add", centre, SHIFTS[None, :joints]), np.array([2]))  # (N, 17, 1)
         apart = graph("Abs", graph("Sub", np.arange(bins * n)[None, None] / bins, at))
         outputs[name] = graph("Sub", CONFIDENCES[None, :joints, None], graph("Mul", apart, 1e-3))
-    return graph.write(file, (batch, 3, CROP[1], CROP[0]), outputs)
+    return graph.write(file, {"input": (batch, 3, CROP[1], CROP[0])}, outputs)
 
 
 def constant(file: Path, outputs: dict[str, Any], shape: Sequence[Any] = (1, 3, SIDE, SIDE)) -> Path:
     graph = Graph()
-    return graph.write(file, shape, {name: graph.constant(value) for name, value in outputs.items()})
+    return graph.write(file, {"input": shape}, {name: graph.constant(value) for name, value in outputs.items()})
 
 
 def scene(size: tuple[int, int], centre: tuple[float, float], sigma: float = 4.0) -> Any:
@@ -335,13 +307,11 @@ def test_a_graph_reads_no_other_file(place, graphs, tmp_path, monkeypatch):
 
 
 def test_a_device_that_is_not_there_is_refused(graphs: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CPU])
     with pytest.raises(ConfigError, match="onnxruntime-gpu"):
         RTMPose(**graphs).load("cuda")
     RTMPose(**graphs).load("auto")
-    monkeypatch.setattr(
-        onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
-    )
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", CPU])
     with pytest.warns(UserWarning, match="CUDAExecutionProvider"), pytest.raises(ConfigError, match="cuda:1"):
         RTMPose(**graphs).load("cuda:1")  # an onnxruntime that says so, and cannot
 
@@ -351,9 +321,7 @@ def test_a_gpu_that_is_not_used_is_named_once_and_its_libraries_are_loaded_first
     (tmp_path / "0000:01:00.0").mkdir()
     monkeypatch.setattr(of_graphs, "GPUS", tmp_path)
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: loaded.append("CUDA"))
-    monkeypatch.setattr(
-        onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
-    )
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", CPU])
     for once in (of_graphs._load_cuda, of_graphs._warn_of_cpu):
         once.cache_clear()
     with pytest.warns(UserWarning, match="CUDAExecutionProvider"):
@@ -412,11 +380,7 @@ def test_paths_of_the_settings_are_below_their_folder_and_names_stay(tmp_path: P
 
 
 def test_clips_are_detected_by_the_command(graphs, tmp_path, capsys):
-    (tmp_path / "clips").mkdir()
-    writer = cv2.VideoWriter(str(tmp_path / "clips/a.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 25, (120, 96))
-    for frame in range(6):
-        writer.write(scene((120, 96), (40 + 4 * frame, 45)))
-    writer.release()
+    encode(tmp_path / "clips/a.avi", [scene((120, 96), (40 + 4 * frame, 45)) for frame in range(6)])
     words = ["detect", str(tmp_path / "clips"), "--out", str(tmp_path / "keypoints"), "--device", "cpu"]
     words += ["--detector", "rtmpose", "--weights", graphs["weights"], "--set", f"detector={graphs['detector']}"]
     assert main(words) == 0

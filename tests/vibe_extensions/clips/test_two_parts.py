@@ -18,6 +18,7 @@ from pipeline.detect import DetectionResources
 from pipeline.errors import ConfigError
 from pipeline.files.formats.detections import read_results
 from pipeline.homography import transfer
+from tests.pipeline.datasets.by_hand import encode
 from vibe_extensions.clips.detection.decoders import ClipDecoding
 from vibe_extensions.clips.detection.run import detect_clips
 from vibe_extensions.clips.detectors.rtmpose import RTMPose
@@ -57,20 +58,17 @@ class Lights(TwoPartDetector):
 
 def write_bar(file: Path, n: int, cut: int = 10**9, gone: range = range(0)) -> None:
     """A bright bar of 9 px that moves by 2 px a frame; from `cut` on it is 60 px to the left, on red."""
-    writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*"FFV1"), 25, (160, 64))
-    for t in range(n):
-        image = np.full((64, 160, 3), (0, 0, 90) if t >= cut else (90, 0, 0), np.uint8)
+    images = [np.full((64, 160, 3), (0, 0, 90) if t >= cut else (90, 0, 0), np.uint8) for t in range(n)]
+    for t, image in enumerate(images):
         x = 70 + 2 * t - 60 * (t >= cut)
         image[:, x : x + 9 * (t not in gone)] = 255
-        writer.write(image)
-    writer.release()
+    encode(file, images, code="FFV1")
 
 
 @pytest.mark.parametrize(("every", "batch"), [(1, 4), (2, 2), (4, 1), (4, 3), (7, 10), (64, 8)])
 def test_people_are_found_in_key_frames_and_followed_in_between(every, batch, tmp_path, monkeypatch):
     monkeypatch.setattr(Lights, "seen", [0, 0])
     raw, keys = tmp_path / "raw", {"a": {*range(0, 30, every), 17}, "b": {*range(0, 9, every)}}
-    raw.mkdir()
     write_bar(raw / "a.avi", 30, cut=17)
     write_bar(raw / "b.avi", 9, gone=range(5, 7))
     detect_clips(raw, tmp_path / "out", Lights(every=every), DetectionResources(batch_size=batch))
@@ -132,11 +130,8 @@ def test_still_things_move_against_the_camera(tmp_path: Path) -> None:
     # The view moves by 8 px a frame to the right, from frame 6 on.
     noise = np.random.default_rng(0).uniform(0, 255, (48, 112, 3)).astype(np.uint8)
     scene = cv2.resize(noise, (448, 192), interpolation=cv2.INTER_CUBIC)
-    (tmp_path / "raw").mkdir()
-    writer = cv2.VideoWriter(str(tmp_path / "raw/a.avi"), cv2.VideoWriter.fourcc(*"FFV1"), 25, (320, 192))
-    for t in range(12):
-        writer.write(scene[:, 8 * max(t - 5, 0) :][:, :320])
-    writer.release()
+    views = [scene[:, 8 * max(t - 5, 0) :][:, :320] for t in range(12)]
+    encode(tmp_path / "raw/a.avi", views, code="FFV1")
     detect_clips(tmp_path / "raw", tmp_path / "out", Lights())
     camera = read_results(tmp_path / "out/a.avi.json").camera
     assert sorted(camera) == list(range(6, 12)), "none where the camera is still"

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline.files.pixels.frames import Video
+from tests.pipeline.datasets.by_hand import encode
 from vibe_extensions.contracts.single_rows import VideoByPyAV
 
 SCENE = cv2.GaussianBlur(np.random.default_rng(1).integers(0, 256, (120, 160, 3), np.uint8), (0, 0), 3)
@@ -26,12 +27,8 @@ pytestmark = pytest.mark.skipif(find_spec("av") is None, reason="PyAV is needed:
 @pytest.fixture(scope="module")
 def mp4(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """96 x 64 px, 12 frames, each of another part of the scene."""
-    file = tmp_path_factory.mktemp("video") / "x.mp4"
-    writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*"mp4v"), 20, (96, 64))
-    for i in range(N):
-        writer.write(np.ascontiguousarray(SCENE[3 * i : 3 * i + 64, 4 * i : 4 * i + 96]))
-    writer.release()
-    return file.read_bytes()
+    images = [SCENE[3 * i : 3 * i + 64, 4 * i : 4 * i + 96] for i in range(N)]
+    return encode(tmp_path_factory.mktemp("video") / "x.mp4", images, fps=20).read_bytes()
 
 
 def turned(data: bytes, quarters: int) -> bytes:

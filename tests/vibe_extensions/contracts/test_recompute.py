@@ -23,6 +23,7 @@ from pipeline.features.streams.base import Machine, NumberStream, PairStream
 from pipeline.features.weights import WeightsSpec
 from pipeline.files.pixels import sources
 from tests.packages import without
+from tests.pipeline.datasets.by_hand import encode
 from vibe_extensions.contracts.recompute import Misaligned, Recomputed, draw_rows, recompute
 
 SPLIT = "toy/train"
@@ -126,11 +127,7 @@ class Toy:
         return f"pictures:v{video}/{{:06d}}.png+0"
 
     def _video(self, video: int) -> str:
-        file = self.raw / f"v{video}.avi"
-        writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*"MJPG"), 25, (SIDE, SIDE))
-        for frame in range(self.frames):
-            writer.write(np.ascontiguousarray(self.picture(video, frame)[..., ::-1]))
-        writer.release()
+        encode(self.raw / f"v{video}.avi", [self.picture(video, t)[..., ::-1] for t in range(self.frames)])
         return f"video:v{video}.avi"
 
     @property
