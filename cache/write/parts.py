@@ -6,6 +6,7 @@ A running part renews a small file beside its results. While such a file is fres
 from __future__ import annotations
 
 import io
+import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -94,16 +95,18 @@ def staged_by_parts(root: Root | Store, split: str) -> list[str]:
     return [f"staged by parts: {'; '.join(texts)}"] if texts else []
 
 
-def pack(arrays: Mapping[str, NDArray[Any] | str]) -> bytes:
-    """Arrays and texts as a file with a checksum. Reading it runs no code."""
+def pack(head: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """JSON and arrays as a file with a checksum. Reading it runs no code."""
     file = io.BytesIO()
-    np.savez(file, **arrays)  # type: ignore[arg-type]  # of texts, NumPy makes arrays
+    text = json.dumps(head, default=np.generic.item)
+    np.savez(file, head=np.array(text), **arrays)  # type: ignore[arg-type]  # of no array called allow_pickle
     return file.getvalue() + crc32c(file.getvalue())
 
 
-def unpack(file: bytes) -> dict[str, NDArray[Any]]:
-    """The arrays of `pack`; {} for a file that a crash or a disk has damaged."""
+def unpack(file: bytes) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """Head and arrays of `pack`; empty for a file that a crash or a disk has damaged."""
     if crc32c(file[:-4]) != file[-4:]:
-        return {}
-    with np.load(io.BytesIO(file[:-4]), allow_pickle=False) as arrays:
-        return dict(arrays)
+        return {}, {}
+    with np.load(io.BytesIO(file[:-4]), allow_pickle=False) as stored:
+        arrays = dict(stored)
+    return json.loads(str(arrays.pop("head", "{}"))), arrays

@@ -6,7 +6,6 @@ shards. Rows whose keys did not change, as after a corrected label, keep their f
 
 from __future__ import annotations
 
-import json
 import secrets
 import tempfile
 import threading
@@ -164,7 +163,7 @@ class StreamShards:
         spec, n = self.columns[self._stream], len(keys)
         data = np.zeros((n, *spec.trailing), spec.dtype)
         mask, ok = np.zeros(n, bool), np.zeros(n, np.uint8)
-        saved = next(self._read_records([self.place.checkpoint(shard)]), {})
+        _, saved = next(self._read_records([self.place.checkpoint(shard)]), ({}, {}))
         if "rows" in saved:
             rows, values = saved["rows"], saved["data"]
             same = (rows < n) & (saved["keys"] == keys[np.minimum(rows, n - 1)]).all(axis=1)
@@ -173,24 +172,24 @@ class StreamShards:
             data[rows[same]], ok[rows[same]] = values[same], saved["ok"][same]
         return mask, data, ok
 
-    def _put_record(self, key: str, arrays: Mapping[str, NDArray[Any] | str]) -> None:
-        data = pack({"plan": self.plan, "form": self.form, **arrays})
+    def _put_record(self, key: str, arrays: Arrays, **head: Any) -> None:
+        data = pack({"plan": self.plan, "form": self.form, **head}, arrays)
         self._store.put_small({key: data}, self.place.writing, shared=True)
 
-    def _read_records(self, keys: Iterable[str]) -> Iterator[dict[str, NDArray[Any]]]:
-        """The arrays of existing, intact files of `_put_record` with this plan and form."""
+    def _read_records(self, keys: Iterable[str]) -> Iterator[tuple[dict[str, Any], Arrays]]:
+        """Head and arrays of existing, intact files of `_put_record` with this plan and form."""
         for file in self._store.read_many(keys).values():
-            saved = unpack(bytes(file))
-            if (str(saved.get("plan")), str(saved.get("form"))) == (self.plan, self.form):
-                yield saved
+            head, arrays = unpack(bytes(file))
+            if (head.get("plan"), head.get("form")) == (self.plan, self.form):
+                yield head, arrays
 
     def list_staged(self) -> dict[int, Staged]:
         """Shards that any process has staged by this plan, for the rows that the split has now."""
         found = {}
         names = (name for name in self._store.list_names(self.place.writing) if name.startswith(self._staged))
         keys = [f"{self.place.writing}/{name}" for name in names if name.count("-") == self._staged.count("-") + 1]
-        for saved in self._read_records(keys):
-            one = Staged(**json.loads(str(saved["staged"])))
+        for head, _ in self._read_records(keys):
+            one = Staged(**head["staged"])
             if one.rows == self.rows_record(one.shard):
                 found[one.shard] = one
         return found
@@ -211,7 +210,7 @@ class StreamShards:
             records = self.put(arrays, files.__getitem__, lambda name: f"{files[name]}.tmp")
             staged = Staged(shard, self.rows_record(shard), self.form, files, records, dict(self.made))
             if self.plan:
-                self._put_record(record, {"staged": json.dumps(asdict(staged))})
+                self._put_record(record, {}, staged=asdict(staged))
                 self._store.remove([self.place.checkpoint(shard)])
         except BaseException:
             self._store.remove([*files.values(), *(f"{key}.tmp" for key in files.values())])

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import errno
 import functools
-import json
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-
-import numpy as np
 
 import cache
 from cache.format.layout import SPOOL
@@ -150,10 +147,10 @@ class Spool:
 
     def _load(self, name: str) -> ReadVideo:
         key, store = f"{self._folder}/{name}", self._place.store
-        if not (arrays := unpack(store.read(key))):
+        head, arrays = unpack(store.read(key))
+        if not head:
             store.remove([key])
             raise PipelineError(f"{store.location(key)}: was damaged, and is removed now. Run the command again.")
-        head = json.loads(str(arrays.pop("head")))
         entry, tracks = cache.VideoEntry(**head["entry"]), head["tracks"]
         for path, values in arrays.items():
             number, kind, column = path.split("/", 2)
@@ -171,8 +168,7 @@ def _pack(video: ReadVideo) -> bytes:
         arrays |= {f"{i}/columns/{name}": values for name, values in track.columns.items()}
         arrays |= {f"{i}/extra/{name}": values for name, values in track.extra.items()}
         arrays |= {} if track.intrinsics is None else {f"{i}/intrinsics/": track.intrinsics}
-    head = json.dumps({"entry": asdict(video.entry), "tracks": tracks}, default=np.generic.item)
-    return pack({**arrays, "head": head})
+    return pack({"entry": asdict(video.entry), "tracks": tracks}, arrays)
 
 
 def _catch_memory_error(job: Callable[[RawVideo], ReadVideo], video: RawVideo) -> ReadVideo | Failed:
