@@ -5,8 +5,7 @@ Names that need torch or HDF5 are imported when first used, because plans are ma
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from cache import CropPolicy, ExtraColumn
 from pipeline.accounting import Totals, VideoAccount
@@ -33,7 +32,7 @@ from pipeline.files.formats.pickles import load_pickle
 from pipeline.files.pixels.frames import FrameSource, Image, Pictures, Video
 from pipeline.files.pixels.sources import picture_pattern
 from pipeline.files.raw.files import open_regular, read_regular, whole_file_digest
-from pipeline.plug_ins import demo_data
+from pipeline.plug_ins import demo_data, import_on_use
 from pipeline.skeletons import JOINTS, KEYPOINTS_13, convert, joint_names, keypoints_13
 from pipeline.track import Track
 
@@ -123,8 +122,4 @@ def calibration_crops(n: int) -> NDArray[np.uint8]:
 
 
 if not TYPE_CHECKING:  # type checkers know all names
-
-    def __getattr__(name: str) -> Any:
-        if name not in _HOMES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(importlib.import_module(_HOMES[name]), name)
+    __getattr__ = import_on_use(__name__, _HOMES)

@@ -7,7 +7,7 @@ The core calls an extension through a record below only, so that mypy checks bot
 from __future__ import annotations
 
 import functools
-import importlib
+import pkgutil
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -77,10 +77,22 @@ def service(group: str) -> Any:
     return entries[0].load()
 
 
-def load(name: str) -> Any:
-    """Import `module:attribute`."""
-    module, _, attribute = name.partition(":")
-    return getattr(importlib.import_module(module), attribute)
+load: Final = pkgutil.resolve_name  # imports "module:attribute"
+
+
+def import_on_use(module: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
+    """A module's `__getattr__`: imports further names on first use, such as those that need torch.
+
+    homes: their modules, or "module:attribute" for other names there.
+    """
+
+    def attribute(name: str) -> Any:
+        if name not in homes:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        home = homes[name]
+        return load(home if ":" in home else f"{home}:{name}")
+
+    return attribute
 
 
 # ---------------------------------------------------------------------------------------------- records of extensions

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
+
+from pipeline.plug_ins import import_on_use
 
 if TYPE_CHECKING:
     from vibe_model.checkpoints import LoadReport, load_published
@@ -21,9 +22,4 @@ _HOMES: Final = {
     "TrainConfig": "vibe_model.vibe.config",
     "load_published": "vibe_model.checkpoints",
 }
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+__getattr__ = import_on_use(__name__, _HOMES)

@@ -5,10 +5,10 @@ Names that need torch are imported when first used: settings, and whether a run 
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from pipeline.errors import ConfigError, DataError
+from pipeline.plug_ins import import_on_use
 from vibe_model.evaluation.protocols import Labels, Protocol
 from vibe_model.metrics import METRICS, Metric
 from vibe_model.models import Model
@@ -23,30 +23,12 @@ if TYPE_CHECKING:
     from vibe_model.training.video import VideoTrainer
     from vibe_model.vibe.networks import Regressor
 
-__all__ = [
-    "EMBEDDED",
-    "METRICS",
-    "PUBLISHED_WEIGHTS",
-    "Body",
-    "ConfigError",
-    "DataError",
-    "Estimate",
-    "Labels",
-    "Metric",
-    "Model",
-    "ProcessGroup",
-    "Protocol",
-    "Reading",
-    "Regressor",
-    "TrainingBatch",
-    "VideoConfig",
-    "VideoModel",
-    "VideoTrainer",
-    "generator_losses",
-    "keypoints_2d",
-    "keypoints_3d",
-    "labels_of",
-]
+__all__ = ["EMBEDDED", "Model", "Reading", "VideoConfig"]  # settings
+__all__ += ["Body", "Estimate", "Regressor", "VideoModel"]  # networks
+__all__ += ["ProcessGroup", "TrainingBatch", "VideoTrainer"]  # training
+__all__ += ["PUBLISHED_WEIGHTS", "generator_losses", "keypoints_2d", "keypoints_3d", "labels_of"]
+__all__ += ["METRICS", "Labels", "Metric", "Protocol"]  # protocols
+__all__ += ["ConfigError", "DataError"]
 
 _LOSSES: Final = ("PUBLISHED_WEIGHTS", "generator_losses", "keypoints_2d", "keypoints_3d", "labels_of")
 _HOMES: Final = {
@@ -61,8 +43,4 @@ _HOMES: Final = {
 }
 
 if not TYPE_CHECKING:  # type checkers know all names
-
-    def __getattr__(name: str) -> Any:
-        if name not in _HOMES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(importlib.import_module(_HOMES[name]), name)
+    __getattr__ = import_on_use(__name__, _HOMES)

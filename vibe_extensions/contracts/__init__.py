@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Final
 
-from pipeline.plug_ins import CommandEntry
+from pipeline.plug_ins import CommandEntry, import_on_use
 
 if TYPE_CHECKING:
     from vibe_extensions.contracts.datasets import DatasetContract
@@ -20,11 +19,6 @@ LEAKS = CommandEntry(
     "vibe_extensions.contracts.commands.leaks",
     "List people, recordings and images that training splits (named train) share with other splits.",
 )
-
-
-def __getattr__(name: str) -> Any:
-    """Import the pytest classes on use: commands run without pytest."""
-    if name in __all__:
-        module = f"{__name__}.{name.removesuffix('Contract').lower()}s"
-        return getattr(importlib.import_module(module), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# Commands run without pytest.
+_HOMES: Final = {name: f"{__name__}.{name.removesuffix('Contract').lower()}s" for name in __all__}
+__getattr__ = import_on_use(__name__, _HOMES)

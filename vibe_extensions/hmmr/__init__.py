@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
+from pipeline.plug_ins import import_on_use
 from vibe_extensions.hmmr.config import PRESETS, VARIANTS, HMMRConfig
 from vibe_model.models import Model
 
@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 
 __all__ = ["HMMR", "MODEL", "PoseDiscriminator"]
 
-_HOMES: Final = {  # imported on first use, since settings need no torch
-    "HMMR": "vibe_extensions.hmmr.generator:HMMR",
-    "PoseDiscriminator": "vibe_extensions.hmmr.training:PoseDiscriminator",
+_HOMES: Final = {  # imported on use, since settings need no torch
+    "HMMR": "vibe_extensions.hmmr.generator",
+    "PoseDiscriminator": "vibe_extensions.hmmr.training",
 }
+__getattr__ = import_on_use(__name__, _HOMES)
 
 MODEL: Final = Model(
     title="HMMR",
@@ -29,9 +30,3 @@ MODEL: Final = Model(
     trainer="vibe_extensions.hmmr.training:HMMRTrainer",
     generator="vibe_extensions.hmmr.generator:build_generator",
 )
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return resolve_name(_HOMES[name])

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
+from pipeline.plug_ins import import_on_use
 from vibe_extensions.part_dynamics.config import PRESETS, VARIANTS, PartDynamicsConfig
 from vibe_model.models import Model
 
@@ -16,12 +16,13 @@ if TYPE_CHECKING:
 
 __all__ = ["MODEL", "PartDynamics", "PrVIPE", "part_dynamics_losses", "pr_vipe_losses"]
 
-_HOMES: Final = {  # imported on first use, since settings need no torch
-    "PartDynamics": "vibe_extensions.part_dynamics.generator:PartDynamics",
-    "PrVIPE": "vibe_extensions.part_dynamics.pr_vipe.network:PrVIPE",
+_HOMES: Final = {  # imported on use, since settings need no torch
+    "PartDynamics": "vibe_extensions.part_dynamics.generator",
+    "PrVIPE": "vibe_extensions.part_dynamics.pr_vipe.network",
     "part_dynamics_losses": "vibe_extensions.part_dynamics.losses:",
     "pr_vipe_losses": "vibe_extensions.part_dynamics.pr_vipe.losses:",
 }
+__getattr__ = import_on_use(__name__, _HOMES)
 
 MODEL: Final = Model(
     title="Part dynamics",
@@ -33,9 +34,3 @@ MODEL: Final = Model(
     trainer="vibe_extensions.part_dynamics.training:PartDynamicsTrainer",
     generator="vibe_extensions.part_dynamics.generator:build_generator",
 )
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return resolve_name(_HOMES[name])
