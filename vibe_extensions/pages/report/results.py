@@ -40,10 +40,9 @@ class _ResultsTable(NamedTuple):
     note: str = ""
 
     @property
-    def columns(self) -> list[str]:
-        """The errors that any row has."""
-        measured = {name for row in self.rows for name in row.errors}
-        return [name for name in table_metrics(row.errors for row in self.rows) if name in measured]
+    def columns(self) -> dict[str, str]:
+        """The errors that any row has -> their titles."""
+        return _columns([row.errors for row in self.rows])
 
     @property
     def counted(self) -> bool:
@@ -112,7 +111,8 @@ def _dynamics(run: TrainingRun) -> Iterator[dict[str, Any]]:
             steps = [int(step) for step in next(iter(by_model.values()))]
             rows = {model: [by_step[str(step)] for step in steps] for model, by_step in by_model.items()}
             frames, tracks = count(table["frames"], "frame"), count(table["tracks"], "track")
-            yield {"caption": f"{run.name}, {split}: {frames} of {tracks}", "steps": steps, "rows": rows}
+            header = [f"{step:+d} frames" if step else "now" for step in steps]
+            yield {"caption": f"{run.name}, {split}: {frames} of {tracks}", "header": header, "rows": rows}
 
 
 def _rows(split: str, protocol: str, runs: Sequence[TrainingRun]) -> Iterator[_ModelErrors]:
@@ -188,10 +188,14 @@ def _listings(run: TrainingRun, cache: str) -> Iterator[dict[str, Any]]:
         worst = f"{run.name} on {split}: worst {count(len(windows), 'window')} (more in the run's worst_windows.csv)"
         for caption, rows in ((by_track, tracks[:MOST_SEQUENCES]), (worst, windows)):
             if rows:
-                columns = [name for name in table_metrics(rows) if any(name in row for row in rows)]
                 track = str(rows[0].get("track"))
                 look = command("show", *split.split("/", 1), "--cache", cache, "--track", track, "--out", "track.html")
-                yield {"caption": caption, "split": split, "columns": columns, "rows": rows, "look": look}
+                yield {"caption": caption, "split": split, "columns": _columns(rows), "rows": rows, "look": look}
+
+
+def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Metrics that any row has -> their titles."""
+    return {name: metric.title for name, metric in table_metrics(rows).items() if any(name in row for row in rows)}
 
 
 def as_csv(splits: Mapping[str, Sequence[_ResultsTable]]) -> str:
