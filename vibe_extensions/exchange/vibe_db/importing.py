@@ -6,7 +6,7 @@ file, so that no command mistakes it for a conversion.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -237,30 +237,15 @@ def _write_stream(
     plan = cache.fingerprint(identity)
     dim = tracks.database.fields["features"].shape[1]
     with cache.StreamWriter(root, name, stream, dim=dim, plan=plan) as writer:
-        missing = set(writer.pending)
-        for shard, rows in _by_shard(tracks, writer.rows_per_shard):
-            if shard in missing:
-                features, ok = _features(tracks.database, rows)
-                # A row's key: the file's digest and the row number.
-                keys = np.stack([np.full(len(rows), int(tracks.digest[:16], 16), np.uint64), rows.astype(np.uint64)], 1)
-                writer.write(shard, features, ok, keys)
+        in_file = np.concatenate([video.rows for video in tracks.videos()])  # each row's number in the file
+        for shard in writer.pending:
+            rows = in_file[np.asarray(writer.rows(shard))]
+            features, ok = _features(tracks.database, rows)
+            # A row's key: the file's digest and the row number.
+            keys = np.stack([np.full(len(rows), int(tracks.digest[:16], 16), np.uint64), rows.astype(np.uint64)], 1)
+            writer.write(shard, features, ok, keys)
         writer.commit(entries)
     return True
-
-
-def _by_shard(tracks: FileReader, size: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """Yield each shard and its rows' numbers in the file, which are found by reading the labels again."""
-    waiting: list[NDArray[np.int64]] = []
-    n_rows = shard = 0
-    for video in tracks.videos():
-        waiting.append(video.rows)
-        n_rows += len(video.rows)
-        while n_rows >= size:
-            rows = np.concatenate(waiting)
-            yield shard, rows[:size]
-            waiting, n_rows, shard = [rows[size:]], n_rows - size, shard + 1
-    if n_rows:
-        yield shard, np.concatenate(waiting)
 
 
 def _features(database: Database, rows: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
