@@ -98,14 +98,12 @@ def require_new_file(file: Path, *, replace: bool) -> None:
         raise PipelineError(f"--out {file}: already exists. Choose another file, or add --replace.")
 
 
-def publish_with_provenance(file: Path, write: Callable[[Path], str], provenance: Mapping[str, Any]) -> None:
-    """Write a file and its provenance; the file gets its name when it is complete.
-
-    write: writes to the path passed to it, and returns the SHA-256 of the content.
-    """
+def publish_with_provenance(file: Path, write: Callable[[Path], None], provenance: Mapping[str, Any]) -> None:
+    """Write a file by `write(path)`, and its provenance; the file gets its name when it is complete."""
     temporary = file.with_name(f".{file.name}.part")
     try:
-        digest = write(temporary)
+        write(temporary)
+        digest = _sync(temporary)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -139,9 +137,7 @@ def new_folder(out: Path, *, replace: bool) -> Iterator[tuple[Path, dict[str, An
         yield temporary, provenance
         files = {}
         for file in sorted(path for path in temporary.rglob("*") if path.is_file()):
-            with naming(file), file.open("rb") as stream:
-                os.fsync(stream.fileno())
-            files[file.relative_to(temporary).as_posix()] = whole_file_digest(file)
+            files[file.relative_to(temporary).as_posix()] = _sync(file)
         _write_provenance(temporary / PROVENANCE, {**provenance, "files": files})
         sync_folder(temporary)
         if existing:
@@ -156,6 +152,13 @@ def new_folder(out: Path, *, replace: bool) -> Iterator[tuple[Path, dict[str, An
 def _require_parent(out: Path) -> None:
     if not out.parent.is_dir():
         raise PipelineError(f"--out {out}: the folder {out.parent} does not exist. Create it, or choose another.")
+
+
+def _sync(file: Path) -> str:
+    """Make a written file durable. Returns its SHA-256."""
+    with naming(file), file.open("rb") as stream:
+        os.fsync(stream.fileno())
+    return whole_file_digest(file)
 
 
 def _write_provenance(file: Path, content: Mapping[str, Any]) -> None:

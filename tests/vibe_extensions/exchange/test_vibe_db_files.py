@@ -1,6 +1,5 @@
 """joblib files: written as joblib reads them, read without unpickling them."""
 
-import hashlib
 import io
 import os
 import pickle
@@ -32,8 +31,7 @@ def in_blocks(array: np.ndarray, size: int = 3) -> Blocks:
 
 
 def written(file: Path, arrays: dict[str, np.ndarray]) -> Path:
-    digest = write_joblib(file, {name: in_blocks(array) for name, array in arrays.items()})
-    assert digest == hashlib.sha256(file.read_bytes()).hexdigest()
+    write_joblib(file, {name: in_blocks(array) for name, array in arrays.items()})
     return file
 
 

@@ -7,7 +7,6 @@ block of rows at a time into a part file, which is renamed when it is complete.
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ import cache
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import count
 from pipeline.errors import PipelineError
-from pipeline.files.raw.files import whole_file_digest
 from pipeline.skeletons import convert, joint_names
 from vibe_extensions.exchange.formats import Exported, publish_with_provenance, require_new_file
 from vibe_extensions.exchange.rows import (
@@ -79,7 +77,8 @@ def export(
     segments.require_rows(split)
     arrays = _Fields(split, layout, segments, stream).arrays(fields, progress)
     provenance = _provenance(split, layout, segments, arrays, stream) | {"absent": absent}
-    publish_with_provenance(file, lambda part: _write(part, layout, arrays), provenance)
+    write = _write_hdf5 if layout.container == "hdf5" else write_joblib
+    publish_with_provenance(file, lambda part: write(part, arrays), provenance)
     summary = f"{count(segments.rows, 'row')} of {count(len(segments.start), 'segment')} (vid_name)"
     return Exported(file, segments.rows, summary, absent, segments.left_out, provenance["stand_in"])
 
@@ -177,22 +176,16 @@ def to_crop_pixels(kp_2d: Array, bbox: Array) -> Array:
     return np.where(annotated, np.concatenate([inside, kp_2d[..., 2:]], axis=-1), 0)
 
 
-def _write(file: Path, layout: Layout, arrays: Mapping[str, Blocks]) -> str:
-    """Write all arrays to `file`. Returns its SHA-256."""
-    if layout.container == "hdf5":
-        try:
-            with h5py.File(file, "w") as stored:
-                for name, array in arrays.items():
-                    dataset, row = stored.create_dataset(name, array.shape, array.dtype), 0
-                    for block in array.blocks():
-                        dataset[row : row + len(block)] = block
-                        row += len(block)
-        except RuntimeError as error:  # h5py's error for a full disk
-            raise PipelineError(f"{file}: HDF5 cannot write it ({error}). Fix this, and retry.") from error
-        with file.open("rb") as complete:
-            os.fsync(complete.fileno())
-        return whole_file_digest(file)
-    return write_joblib(file, arrays)
+def _write_hdf5(file: Path, arrays: Mapping[str, Blocks]) -> None:
+    try:
+        with h5py.File(file, "w") as stored:
+            for name, array in arrays.items():
+                dataset, row = stored.create_dataset(name, array.shape, array.dtype), 0
+                for block in array.blocks():
+                    dataset[row : row + len(block)] = block
+                    row += len(block)
+    except RuntimeError as error:  # h5py's error for a full disk
+        raise PipelineError(f"{file}: HDF5 cannot write it ({error}). Fix this, and retry.") from error
 
 
 def _provenance(

@@ -9,18 +9,15 @@ Files are written in the format of joblib before 1.2, which all versions read; T
 
 from __future__ import annotations
 
-import hashlib
-import io
 import math
 import mmap
-import os
 import pickle
 import pickletools
 import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import joblib.numpy_pickle as joblib_format
 import numpy as np
@@ -137,36 +134,20 @@ class Blocks:
 Entry = Blocks | Sequence[Blocks | str]
 
 
-def write_joblib(file: Path, entries: Mapping[str, Entry], *, tensors: bool = False) -> str:
-    """Write a file that `joblib.load` reads as {name: array} or {name: [array or text, ...]}. Returns its SHA-256.
+def write_joblib(file: Path, entries: Mapping[str, Entry], *, tensors: bool = False) -> None:
+    """Write a file that `joblib.load` reads as {name: array} or {name: [array or text, ...]}.
 
     tensors: arrays are loaded as PyTorch tensors, by `torch.from_numpy`. Raises ValueError if the blocks of an array
     have a different size than its shape and type.
     """
-    with _HashedFile(file.open("wb", buffering=0)) as stream:
+    with file.open("wb") as stream:
         _BlockPickler(stream, tensors=tensors).dump(dict(entries))
-        stream.flush()
-        os.fsync(stream.fileno())
-        return stream.digest.hexdigest()
-
-
-class _HashedFile(io.BufferedWriter):
-    """A file written from start to end, and its SHA-256."""
-
-    def __init__(self, raw: io.FileIO) -> None:
-        super().__init__(raw)
-        self.digest, self.position = hashlib.sha256(), 0
-
-    def write(self, data: Any) -> int:
-        self.digest.update(data)
-        self.position += len(data)
-        return super().write(data)
 
 
 class _BlockPickler(joblib_format.NumpyPickler):  # type: ignore[misc]  # joblib has no types
     """Pickles `Blocks` as joblib pickles arrays."""
 
-    def __init__(self, stream: _HashedFile, *, tensors: bool) -> None:
+    def __init__(self, stream: BinaryIO, *, tensors: bool) -> None:
         super().__init__(stream, protocol=PROTOCOL)
         self._stream, self._tensors = stream, tensors
 
@@ -180,7 +161,7 @@ class _BlockPickler(joblib_format.NumpyPickler):  # type: ignore[misc]  # joblib
         described = pickletools.optimize(pickle.dumps(wrapper, PROTOCOL))[2:-1]  # without start, end and memos
         function = pickle.GLOBAL + b"torch\nfrom_numpy\n" if self._tensors else b""
         # Bytes that are pushed and popped, to align the array for mapping.
-        fill = -(self._stream.position + len(function) + len(described) + 3) % ALIGNED
+        fill = -(self._stream.tell() + len(function) + len(described) + 3) % ALIGNED
         self.write(pickle.SHORT_BINBYTES + bytes([fill, *bytes(fill)]) + pickle.POP + function + described)
         missing = math.prod(value.shape) * value.dtype.itemsize
         for block in value.blocks():
