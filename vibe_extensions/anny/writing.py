@@ -9,13 +9,12 @@ One video's bodies are in memory at a time (2 kB a row). Nothing is written into
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import itertools
 import json
 import re
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -25,8 +24,9 @@ from numpy.typing import NDArray
 
 import cache
 from pipeline.cli.progress import Progress
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, RawDataError
 from pipeline.features.inputs import raw_folder
+from pipeline.files.formats.arrays import load_npz
 from pipeline.files.pixels import sources
 from pipeline.skeletons import KEYPOINTS_13, KEYPOINTS_13_OF_SPIN49
 from vibe_extensions.anny.body import PARAMETERS
@@ -142,12 +142,10 @@ def _write_track(
 
 def _read_bodies(file: Path, about: str) -> tuple[FittedBodies, Array] | None:
     """The bodies and cameras of a track's file; None if it is missing, damaged, or made from other inputs."""
-    try:
-        with np.load(file) as stored:
-            if str(stored["about"]) == about:
-                return FittedBodies(*(stored[name] for name in FittedBodies._fields)), stored["camera"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
-        pass
+    with contextlib.suppress(RawDataError):
+        stored = load_npz(file, ("about", "camera", *FittedBodies._fields))
+        if str(stored["about"]) == about:
+            return FittedBodies(*(stored[name] for name in FittedBodies._fields)), stored["camera"]
     return None
 
 
