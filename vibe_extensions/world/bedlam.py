@@ -142,7 +142,7 @@ class Bedlam(Dataset):
 
     def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None) -> Sequence[Track]:
         (scene, sequence), file = video.name.split("/"), raw / video.files[0]
-        stored = _load_scene(file, self.n_joints)
+        stored = _load_scene(file, self.n_joints, state_of(file))
         rows = np.flatnonzero(stored["sequence"] == sequence)
         labels = {key: values[rows] for key, values in stored.items()}
         account.found = len(rows)
@@ -312,17 +312,13 @@ def _list_sequences(pictures: Path) -> list[str]:
     return sorted(entry.name for entry in scan_folder(pictures, {}) if re.fullmatch("seq_[0-9]{6}", entry.name))
 
 
-def _load_scene(file: Path, n_joints: int | None) -> dict[str, NDArray[Any]]:
-    """Read the arrays of a scene (cached), N rows, with the image's `sequence` and `number` instead of `imgname`.
+@functools.lru_cache(maxsize=1)
+def _load_scene(file: Path, n_joints: int | None, _state: tuple[int, int]) -> dict[str, NDArray[Any]]:
+    """Read the arrays of a scene, N rows, with the image's `sequence` and `number` instead of `imgname`.
 
     Uses the first `n_joints` of `gtkps` (None: 22 or 25, depending on their number). Without `sub`, rows with the same
     `shape` are one subject. Raises RawDataError, also for pickled objects.
     """
-    return _load_cached(file, n_joints, state_of(file))
-
-
-@functools.lru_cache(maxsize=1)
-def _load_cached(file: Path, n_joints: int | None, state: tuple[int, int]) -> dict[str, NDArray[Any]]:  # noqa: ARG001
     stored = load_npz(file, KEYS, ("sub",))
 
     def array(key: str, *shape: int | None) -> NDArray[np.float64]:
