@@ -15,9 +15,8 @@ from pipeline.cli.text import count, from_here
 from pipeline.errors import ConfigError
 from tasks.base import DEMO_DATA, PipelineTask, fact, warn
 from tasks.data import Data
-from tasks.evaluation import splits_of
 from tasks.settings import settings
-from tasks.training import Train, read_metrics, train_config
+from tasks.training import Train, read_metrics, splits_of, train_config
 from vibe_model import runs
 from vibe_model.evaluation import published
 from vibe_model.evaluation.protocols import by_protocol, table_metrics

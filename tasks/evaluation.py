@@ -13,7 +13,7 @@ from pipeline.cli import console
 from pipeline.cli.text import command, count, from_here
 from tasks.base import DEMO_DATA, PipelineTask, fact, plain
 from tasks.settings import settings
-from tasks.training import MODEL_NAMES, Train, model_config, read_metrics
+from tasks.training import MODEL_NAMES, Train, model_config, read_metrics, splits_of
 from vibe_model import models, runs
 from vibe_model.evaluation import published
 from vibe_model.evaluation.protocols import LEFT_OUT, by_protocol, table_metrics
@@ -97,11 +97,6 @@ def _all_rows(model: Model) -> list[dict[str, Any]]:
     of_run, baseline = read_metrics(runs.run_folder(model_config(model))), baseline_config(model)
     per_frame = None if baseline is None else read_metrics(runs.run_folder(baseline))
     return result_rows(of_run, per_frame, title=model.title)
-
-
-def splits_of(metrics: Mapping[str, Any]) -> list[str]:
-    """The splits in metrics.json; its other keys are facts of the run."""
-    return [name for name in metrics if "/" in name]
 
 
 def result_rows(

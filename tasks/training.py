@@ -11,12 +11,13 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import luigi
 from luigi.task_register import Register, TaskClassNotFoundException
 
 import cache
+from pipeline import plug_ins
 from pipeline.cli import console
 from pipeline.cli.command_line import Terminated
 from pipeline.cli.text import count, from_here
@@ -71,6 +72,24 @@ class TrainingTask(PipelineTask):
 class CheckpointTask(TrainingTask):
     """A training whose checkpoint a model reads, named in `MADE_BY` of the model's configuration."""
 
+    title: ClassVar[str]  # of what it trains
+    trainer: ClassVar[str]  # "module:function" that trains, given the configuration
+    score: ClassVar[str]  # format of a split's metrics during training
+    result: ClassVar[str]  # format of a split's metrics after training
+    heading: ClassVar[tuple[str, ...]] = ()  # before the results
+
+    @property
+    def what(self) -> str:
+        return f"{self.title}{self.of_seed}"
+
+    def work(self) -> None:
+        train = plug_ins.load(self.trainer)  # imports torch
+        with self.progress() as progress:
+            folder = train(self.config(), progress=progress_callback(progress, self.what, self.score.format_map))
+        metrics = read_metrics(folder)
+        results = [f"{split} {self.result.format_map(metrics[split])}" for split in splits_of(metrics)]
+        self.done(", ".join((*self.heading, *results) if results else ()))
+
     @classmethod
     @abstractmethod
     def checkpoint(cls, train: VideoConfig | None) -> Path:
@@ -103,6 +122,11 @@ def read_metrics(folder: Path) -> dict[str, Any]:
     """metrics.json of a finished run."""
     metrics: dict[str, Any] = json.loads((folder / runs.METRICS).read_text())
     return metrics
+
+
+def splits_of(metrics: Mapping[str, Any]) -> list[str]:
+    """The splits in metrics.json; its other keys are facts of the run."""
+    return [name for name in metrics if "/" in name]
 
 
 def progress_callback(progress: Progress, what: str, score_of: Callable[[Mapping[str, Any]], str] = score_text) -> Any:
@@ -170,6 +194,11 @@ def mposer_config(train: VideoConfig) -> MPoserConfig:
 class TrainMPoser(CheckpointTask):
     """Train the motion prior on the cached motion."""
 
+    title = "MPoser"
+    trainer = "vibe_model.vibe.mposer:run"
+    score = "error {reconstruction_deg:.1f}°"
+    result = "{reconstruction_deg:.1f}° off (mean pose {mean_pose_deg:.1f}°)"
+
     @classmethod
     def checkpoint(cls, train: VideoConfig | None) -> Path:
         return best_of(mposer_config(train_config() if train is None else train))
@@ -178,31 +207,12 @@ class TrainMPoser(CheckpointTask):
     def required_tasks(cls, variant: str, seed: int) -> list[luigi.Task]:
         return [cls(variant=variant, seed=seed)]
 
-    @property
-    def what(self) -> str:
-        return f"MPoser{self.of_seed}"
-
     def config(self) -> MPoserConfig:
         return mposer_config(train_config(self.variant, self.seed))
 
     def requires(self) -> luigi.Task:
         self.config()
         return Data()
-
-    def work(self) -> None:
-        from vibe_model.vibe import mposer  # imports torch
-
-        with self.progress() as progress:
-            shown = progress_callback(
-                progress, self.what, lambda metrics: f"error {metrics['reconstruction_deg']:.1f}°"
-            )
-            folder = mposer.run(self.config(), progress=shown)
-        held_out = [
-            f"{split} {metrics['reconstruction_deg']:.1f}° off (mean pose {metrics['mean_pose_deg']:.1f}°)"
-            for split, metrics in read_metrics(folder).items()
-            if "/" in split
-        ]
-        self.done(", ".join(held_out))
 
 
 class Train(TrainingTask):

@@ -10,7 +10,7 @@ from pipeline.errors import ConfigError
 from tasks.data import Convert
 from tasks.evaluation import Evaluate
 from tasks.settings import settings
-from tasks.training import CheckpointTask, Train, best_of, progress_callback, read_metrics
+from tasks.training import CheckpointTask, Train, best_of
 from vibe_extensions.part_dynamics.pr_vipe.config import PR_VIPE, PrVIPEConfig, pr_vipe_settings
 from vibe_extensions.part_dynamics.streams import PrVipe
 from vibe_model.sections import check_inputs
@@ -26,6 +26,12 @@ def _embedding_in_settings() -> Path | None:
 class TrainPrVIPE(CheckpointTask):
     """Train the embedding of 2D poses on the cached 3D poses, for the stream `pr_vipe`. Needs no features."""
 
+    title = "Pr-VIPE"
+    trainer = "vibe_extensions.part_dynamics.pr_vipe.training:run"
+    score = "Hit@1 {hit_1:.1f} %"
+    result = "{hit_1:.1f} % (keypoints {procrustes_hit_1:.1f} %)"
+    heading = ("Hit@1 across cameras",)
+
     @classmethod
     def checkpoint(cls, train: VideoConfig | None) -> Path:  # noqa: ARG003
         """The checkpoint in [features], else the one that this task trains."""
@@ -36,10 +42,6 @@ class TrainPrVIPE(CheckpointTask):
     def required_tasks(cls, variant: str, seed: int) -> list[luigi.Task]:  # noqa: ARG003 - the same for all runs
         return [] if _embedding_in_settings() else [cls()]
 
-    @property
-    def what(self) -> str:
-        return f"Pr-VIPE{self.of_seed}"
-
     def config(self) -> PrVIPEConfig:
         if self.variant:
             raise ConfigError(f"--variant {self.variant}: Pr-VIPE has no variants")
@@ -49,16 +51,6 @@ class TrainPrVIPE(CheckpointTask):
 
     def requires(self) -> list[luigi.Task]:
         return [Convert(dataset=name.split("/")[0], split=name.split("/")[1]) for name in self.config().splits]
-
-    def work(self) -> None:
-        from vibe_extensions.part_dynamics.pr_vipe import training  # imports torch
-
-        with self.progress() as progress:
-            shown = progress_callback(progress, self.what, lambda metrics: f"Hit@1 {metrics['hit_1']:.1f} %")
-            folder = training.run(self.config(), progress=shown)
-        by_split = {name: metrics for name, metrics in read_metrics(folder).items() if "/" in name}
-        hits = [f"{n} {m['hit_1']:.1f} % (keypoints {m['procrustes_hit_1']:.1f} %)" for n, m in by_split.items()]
-        self.done(", ".join(["Hit@1 across cameras", *hits] if hits else []))
 
 
 class TrainPartDynamics(Train):

@@ -117,14 +117,14 @@ def evaluate_all(
     dynamics_of = functools.cache(lambda name: plug_ins.load(name)(generator, training or {}))
     for name, split in splits.items():
         chosen = EvalOptions(tracks=(tracks or {}).get(name, "*"), **options)
-        recorded = {**about, "split": name, "stand_in": stand_in}
-        saved = folder if predictions else None
-        collected.append(SplitResults(name, chosen.seqlen))
-        collect = None if folder is None else functools.partial(_collect, collected[-1], generator, saved, recorded)
+        collected.append(results := SplitResults(name, chosen.seqlen))
+        if folder is not None and predictions:
+            recorded = {**about, "split": name, "stand_in": stand_in}
+            results.save = functools.partial(_save_predictions, folder, name, generator, recorded)
         records, left_out = protocols.choose(split, named)
         if not records:
             raise DataError(f"{name}: {'; '.join(left_out.values()) or 'no protocol is for this split: name one'}")
-        by_protocol = _metrics(generator, split, chosen, records, collect, around=predictions)
+        by_protocol = _metrics(generator, split, chosen, records, results.add if folder else None, around=predictions)
         for record in records if generator.steps else ():
             if record.dynamics and (
                 table := dynamics_of(record.dynamics)(
@@ -247,14 +247,17 @@ class SplitResults:
 
     name: str  # of the split
     seqlen: int  # frames per window; 0: whole stretches
+    save: Callable[[TrackBodies], str] | None = None  # saves a track's predictions; returns the file, for its row
     sequences: list[Row] = field(default_factory=list)
     _worst: list[tuple[float, int, Row]] = field(default_factory=list)  # a heap, the least bad window first
 
-    def add(self, bodies: TrackBodies, errors: TrackErrors, **facts: Any) -> None:
-        """Add one track; its row also gets `facts`."""
+    def add(self, bodies: TrackBodies, errors: TrackErrors) -> None:
+        """Add one track."""
         if not len(bodies):
             return
-        self.sequences.append({**self._row(bodies, errors, slice(0, len(bodies))), **facts})
+        self.sequences.append(self._row(bodies, errors, slice(0, len(bodies))))
+        if self.save is not None:
+            self.sequences[-1]["predictions"] = self.save(bodies)
         for start, stop in segments(bodies.run):
             for window in cover(start, stop, self.seqlen or stop - start):
                 row = self._row(bodies, errors, slice(window.start, window.stop))
@@ -286,19 +289,10 @@ class SplitResults:
         }
 
 
-def _collect(
-    of_split: SplitResults,
-    generator: VideoModel,
-    folder: Path | None,
-    about: Mapping[str, Any],
-    bodies: TrackBodies,
-    errors: TrackErrors,
-) -> None:
-    facts: dict[str, Any] = {}
-    if folder is not None and len(bodies):
-        path = save_npz(folder / PREDICTIONS / of_split.name, bodies, generator, about=about)
-        facts["predictions"] = path.relative_to(folder).as_posix()
-    of_split.add(bodies, errors, **facts)
+def _save_predictions(
+    folder: Path, split: str, generator: VideoModel, about: Mapping[str, Any], bodies: TrackBodies
+) -> str:
+    return save_npz(folder / PREDICTIONS / split, bodies, generator, about=about).relative_to(folder).as_posix()
 
 
 def _write_results(folder: Path, results: Sequence[SplitResults], *, stand_in: bool, about: Mapping[str, Any]) -> None:

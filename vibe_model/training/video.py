@@ -114,6 +114,12 @@ class VideoRun(TrainingLoop):
         with models.calling(config.MODEL, "prepare"):
             trainer.prepare(splits)
         self._pretrained = self._start_from_checkpoint()
+        self._windows: dict[str, Any] = {  # of evaluation
+            "stream": config.stream,
+            "extra_streams": config.extra_streams,
+            "seqlen": config.seqlen,
+            "batch_size": config.eval_batch,
+        }
         self._batches = TrainingBatches(config, splits, rank=group.rank, world_size=group.size)
         self._table = self._batches.load_features(config.hold, group.device, report if group.leads else None)
 
@@ -145,13 +151,10 @@ class VideoRun(TrainingLoop):
                 self.trainer.generator,
                 self.splits[split_of(name)],
                 protocol=protocols.VALIDATION_2D if self.score == "error_2d" else protocols.DEFAULT,
-                stream=config.stream,
-                extra_streams=config.extra_streams,
-                seqlen=config.seqlen,
                 tracks=config.tracks_of(name),
-                batch_size=config.eval_batch,
                 vertices=False,
                 keypoints=not self._is_3d(name),
+                **self._windows,
             )
             for name in config.validation
         }
@@ -182,20 +185,13 @@ class VideoRun(TrainingLoop):
             sigma, _ = choose_sigma(
                 generator,
                 {name: self.splits[split_of(name)] for name in config.validation},
-                stream=config.stream,
-                extra_streams=config.extra_streams,
-                seqlen=config.seqlen,
                 tracks={name: config.tracks_of(name) for name in config.validation},
-                batch_size=config.eval_batch,
+                **self._windows,
             )
         return evaluate_all(
             generator,
             {name: self.splits[name] for name in config.evaluation},
-            stream=config.stream,
-            extra_streams=config.extra_streams,
-            seqlen=config.seqlen,
             tracks=config.tracks,
-            batch_size=config.eval_batch,
             named=models.model_of(config).protocols,
             training={name: self.splits[name] for name in config.part("datasets_3d")},
             smoothed_too=sigma,
@@ -203,6 +199,7 @@ class VideoRun(TrainingLoop):
             predictions=True,
             stand_in=self.facts["stand_in"],
             about={"fingerprint": self.fingerprint, "run": self.folder.name},
+            **self._windows,
         )
 
     def _identity(self, stream: str) -> Mapping[str, Any] | None:
