@@ -135,7 +135,7 @@ class _Verification:
                 self.damaged.append(Damage(split, None, None, None, key, message))
 
     def place_if_readable(self, place: Place) -> None:
-        """As `place`; what this user may not read is a damage."""
+        """As `place`; files that this user may not read count as damaged."""
         try:
             self.place(place)
         except PermissionError as error:

@@ -153,7 +153,7 @@ def _quaternions(rotvec: Doubles) -> Doubles:
 def resample_rotations(rotvec: Doubles, position: Doubles) -> Doubles:
     """(N, J, 3) axis-angle rad at fractional positions (M,) -> (M, J, 3): the shortest arc between neighbours.
 
-    Whole positions give the stored vector itself, whatever its angle.
+    Whole positions give the stored vector itself, at any angle.
     """
     before, part = np.floor(position).astype(np.int64), position % 1
     out = rotvec[before]

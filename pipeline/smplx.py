@@ -43,7 +43,7 @@ def mirrored_pose(pose: Floats) -> Floats:
 
 
 def labels(pose: Doubles, betas: Doubles) -> dict[str, NDArray[Any]]:
-    """`Track.extra` from pose (T, 165) or (T, 55, 3), and betas (n,) or (T, n), of which the first 16 are kept."""
+    """`Track.extra` from pose (T, 165) or (T, 55, 3), and betas (n,) or (T, n); the first 16 are kept."""
     padded, n = np.zeros((len(pose), N_BETAS), np.float32), min(betas.shape[-1], N_BETAS)
     padded[:, :n] = betas[..., :n]
     flat = pose.reshape(-1, N_POSE).astype(np.float32)

@@ -112,7 +112,7 @@ class Place:
         return sorted(int(shard) for shard in self.store.list_names(f"{self.array(name)}/c") if shard.isdigit())
 
     def read_manifest(self) -> tuple[dict[str, Any], Etag] | None:
-        """Read the manifest, check its own digest, and return it with its file's etag; None when there is none."""
+        """Read the manifest, check its own digest, and return it with its file's etag; None without a file."""
         try:
             text, etag = self.store.read_with_etag(self.manifest)
         except FileNotFoundError:
@@ -163,7 +163,7 @@ class Place:
         if not self.store.exists(f"{array}/zarr.json") or self.store.exists(self.manifest):
             return ""
         file = self.store.location(self.manifest)
-        expected = "the manifest of what was committed here"
+        expected = "the manifest of the data committed here"
         return str(CacheError.at(file, expected=expected, found="no file", do=self.again))
 
     def is_staged(self, manifest: Mapping[str, Any]) -> bool:
@@ -333,7 +333,7 @@ def tag_notes(store: Store) -> list[str]:
     """What to do about each tag of an earlier version that is not copied yet."""
     names = [name for name in store.list_names(TAGS) if not store.exists(f"{TAGS}/{name}/{TAG_COPIED}")]
     return [
-        f"{store.location(f'{TAGS}/{name}')}: a tag of an earlier version. Copy what it names into another cache: "
+        f"{store.location(f'{TAGS}/{name}')}: a tag of an earlier version. Copy its data into another cache: "
         f"python -m pipeline copy --tag {name} --cache {store.root} --to DIR. Then `gc` removes it."
         for name in names
     ]

@@ -101,7 +101,7 @@ class ShardFile:
         return size_of(self.record)
 
     def problem(self, store: Store, *, fast: bool) -> str:
-        """What is wrong with it, "" for nothing, without decoding it; `fast`: compare its size and index only.
+        """The problem with it, or "", without decoding it; `fast`: compare its size and index only.
 
         Raises OSError, and CacheError of the store.
         """

@@ -24,7 +24,7 @@ Item = dict[str, torch.Tensor]
 
 
 class Reading(NamedTuple):
-    """What is read of each window: arguments of `Split.read`."""
+    """Arguments of `Split.read` for each window."""
 
     stream: str | None
     fields: Sequence[str] | None

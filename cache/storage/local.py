@@ -292,7 +292,7 @@ class WriterLock(Lock):
             return
         try:
             if self._is_current(self._fd):  # a lock that was lost may be another writer's by now
-                self.file.unlink(missing_ok=True)  # before the lock is released: after that, likewise
+                self.file.unlink(missing_ok=True)  # before the release: after it, the lock may be another's, too
         finally:
             self.close()
         with contextlib.suppress(OSError):  # the first one that has other files, or the next writer's lock
@@ -323,7 +323,7 @@ class WriterLock(Lock):
         except BlockingIOError:
             holder = os.pread(fd, 64, 0).decode(errors="replace").strip() or "unknown"
             os.close(fd)
-            do = "Wait until it is done, or end it; what it has finished is kept."
+            do = "Wait until it is done, or end it; finished work is kept."
             place = self.file.parent.parent
             raise CacheError.at(place, expected="no other writer", found=f"process {holder} writing", do=do) from None
         if self._is_current(fd) and os.fstat(fd).st_nlink > 1:  # left by a killed writer, and shared with a snapshot

@@ -220,7 +220,7 @@ class ObjectStore(Store):
                 found=_message(error),
                 do="Check the URL, the network, and the credentials in the environment (AWS_ACCESS_KEY_ID, "
                 "AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT_URL; for http://, AWS_ALLOW_HTTP=true). "
-                "What is finished is kept.",
+                "Finished work is kept.",
             ) from error
 
 

@@ -263,7 +263,7 @@ def _copy_stamps(source: Store, store: Store, home: str) -> None:
 
 
 def copy_tag(root: Root, name: str, to: Root) -> tuple[str, ...]:
-    """Copy what a tag of an earlier version names into another cache, as it was committed. Then `gc` removes the tag.
+    """Copy the data of an earlier version's tag into another cache, as it was committed. Then `gc` removes the tag.
 
     Killed and called again, it continues. Returns the splits' names. Raises CacheError for a missing or damaged tag,
     damaged or missing shards, and when the other cache has another state of a split or stream.

@@ -82,7 +82,7 @@ def refuse_running_parts(root: Root | Store, folder: str) -> None:
 
 
 def staged_by_parts(root: Root | Store, split: str) -> list[str]:
-    """A line about what parts have staged of a split and its streams; empty without any."""
+    """A line about the staged work of parts for a split and its streams; empty without any."""
     store, texts = store_at(root), []
     for place in places_of(store, split):
         with suppress(PermissionError):

@@ -248,7 +248,7 @@ def workers_option(sub: argparse.ArgumentParser, what: str = "processes") -> Non
 
 def every_option(sub: argparse.ArgumentParser) -> None:
     """Add --every."""
-    help_ = "Find people in every N-th frame, and follow them by their joints in between (rtmpose; default: 1)"
+    help_ = "Find people in every N-th frame, and follow them in between (rtmpose, blaze_pose; default: 1)"
     sub.add_argument("--every", type=whole(1), metavar="N", help=help_)
 
 

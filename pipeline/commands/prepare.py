@@ -227,7 +227,7 @@ def _detector(args: argparse.Namespace, settings: Settings, specs: Iterable[Stre
     name = args.detector or usual_detector(args.raw)
     detect.find(name)  # a misspelt name is refused even if no clip needs a detector
     if args.raw.is_file():
-        return None  # the dataset's reader says what is expected
+        return None  # the dataset's reader reports the expected files
     clips = unlabelled_clips(args.raw, by_any_detector=_keeps_other_keypoints(args, name))
     if not any(_is_whole(args.raw, clip) for clip in clips):
         return None  # the conversion names the clips that cannot be read

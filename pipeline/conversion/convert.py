@@ -180,7 +180,7 @@ def record_times(plan: ConversionPlan) -> str:
 def _record_stamps(
     plan: ConversionPlan, digests: Mapping[str, str], unsettled: Collection[str], unusable: Mapping[str, str]
 ) -> None:
-    """Record what was read of each video of the split, except of `unsettled` ones; `unusable`: name -> rejection."""
+    """Record the files that were read for each video, except `unsettled` ones; `unusable`: name -> rejection."""
     if plan.sealed:
         return
     seen = {name: (stamp, digests[name], "") for name, stamp in plan.stamps.items() if name not in unsettled}

@@ -172,7 +172,7 @@ class Amass(Dataset):
 class _WithSmplx(Amass):
     """The reader of a raw folder with SMPL-X files."""
 
-    optional_extra: ClassVar[tuple[str, ...]] = smplx.NAMES  # motions of SMPL-H lack them
+    optional_extra: ClassVar[tuple[str, ...]] = smplx.NAMES  # which motions of SMPL-H do not have
 
     def extra_columns(self, split: str, *, body: bool) -> tuple[cache.ExtraColumn, ...]:
         return smplx.columns("up to 16 numbers of the release, for the track's gender")

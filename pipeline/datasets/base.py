@@ -101,7 +101,7 @@ class Origin(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class ReaderOptions:
-    """Options of all datasets: keys of [convert], whose class inherits from this one. There are none yet."""
+    """Options of all datasets: keys of [convert], whose class inherits from this one. None yet."""
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ class Dataset(ReaderOptions, ABC):
         return {name: value for name, value in asdict(self).items() if name in own}
 
     def reasons_to_drop(self, track: Track) -> dict[str, NDArray[np.bool_]]:
-        """Rules for rows of all datasets, after `read`: reason -> (T,) whether it applies. There are none."""
+        """Rules for rows of all datasets, after `read`: reason -> (T,) whether it applies. None by default."""
         return {}
 
     def _drop_rows(self, track: Track, account: VideoAccount, extra: Sequence[cache.ExtraColumn]) -> Iterator[Track]:

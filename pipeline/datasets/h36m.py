@@ -11,7 +11,7 @@ Natural Environments, PAMI 2014.
                                         action id -> subaction id -> frame -> pose 72, shape 10
     smpl_param/Human36M_subject<k>_camera.json          camera "1" to "4" -> R (3, 3); both also in annotations/
 
-`h36m_json` reads another layout, of images and JSON files; it counts for sequences of which the release is incomplete.
+`h36m_json` reads another layout, of images and JSON files; it counts for sequences that are incomplete here.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ class Human36M(Dataset):
         return Origin() if match is None else Origin(match[1], f"{match[1]}/{match[2]}")
 
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
-        """The release's sequences, and those of `h36m_json` of which the release is incomplete."""
+        """The release's sequences; those of `h36m_json` if they are incomplete in the release."""
         subjects = SUBJECTS[split]
         released = [v for subject in subjects if (raw / subject).is_dir() for v in _sequences(raw, subject)]
         listed = {video.name: video for video in released}

@@ -66,7 +66,7 @@ class Labels(NamedTuple):
 
     frame_index: Ints  # (F,) strictly increasing
     kp_2d: Doubles  # (F, 17, 3) px px, 1, or 0 0 0 where it is not finite, in the order of JOINTS["h36m"]
-    joints: Doubles  # (F, 17, 3) m, camera axes, the pelvis at 0; NaN in frames in which one is not finite
+    joints: Doubles  # (F, 17, 3) m, camera axes, the pelvis at 0; NaN in frames with one that is not finite
     source: Pictures | Video
     reasons: Mapping[str, Bools]  # to drop rows
     extrinsics: NDArray[np.float32] | None = None  # (4, 4) world to camera, m
@@ -116,7 +116,7 @@ def list_videos(raw: Path, subjects: Sequence[str]) -> Iterator[RawVideo]:
 
 
 def label_files(raw: Path, subject: str, *kinds: tuple[str, ...]) -> list[Path]:
-    """A subject's first file of each kind, by the ends of names in order of preference; none where there is none."""
+    """A subject's first file of each kind, by the ends of names in order of preference; none of a kind without files."""
     files = list[Path]()
     for endings in kinds:
         candidates = [Path(folder, f"{FILE}{subject[1:]}{end}") for end in endings for folder in FOLDERS]
@@ -172,7 +172,7 @@ def _is_sampled(frames: Ints, there: Ints) -> Bools:
 def _camera(file: Path, camera: int, world: Doubles) -> tuple[Doubles, Doubles]:
     """World to camera (4, 4) in m, and intrinsics (3, 3) px, of a camera of the file. world: (F, 17, 3) m.
 
-    Files have t of R X + t, or t of R (X - t): that by which all four cameras see the joints.
+    Files have t of R X + t, or t of R (X - t): the one with which all four cameras see the joints is used.
     """
     stored = load_cameras(file).values()
     turns, t, focal, centre = (np.array([values[key] for values in stored]) for key in "Rtfc")

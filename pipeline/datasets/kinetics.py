@@ -72,7 +72,7 @@ class Kinetics(ClipDataset):
         clips, detected = raw / split, raw / "keypoints" / split
         if not clips.is_dir() and not detected.is_dir():
             expected = f"{split}/<class>/<clip>.mp4 and keypoints/{split}/<clip>/"
-            do = "Point the raw folder at the downloaded clips. Clips of your own are the dataset videos."
+            do = "Point the raw folder at the downloaded clips. For your own clips, use the dataset videos."
             raise RawDataError(clips, "folder", expected, "no such folder", do)
         files: dict[str, list[str]] = {}
         for file in _clips(clips, split):

@@ -1,4 +1,4 @@
-"""Clips in a folder, their label files, and which ones a detector has to do.  [pixels] -> raw keypoints -> tracks
+"""Clips in a folder, their label files, and the clips that need detection.  [pixels] -> raw keypoints -> tracks
 
 Labels of `<folders>/<clip>.mp4`, in any format of `pipeline.files.formats.detections`:
 
@@ -301,7 +301,7 @@ def usual_detector(raw: Path) -> str:
 def unlabelled_clips(raw: Path, *, by_any_detector: bool = False) -> list[str]:
     """Clips below `raw` without another tool's labels: `detect` may write theirs.
 
-    by_any_detector: also without labels of `detect`, whatever the detector. Raises ConfigError as `_clips_of`.
+    by_any_detector: also without labels of `detect`, by any detector. Raises ConfigError as `_clips_of`.
     """
     raw, clips = _clips_of(raw)
     labels = ClipLabels(raw, clips)

@@ -236,7 +236,7 @@ class _ParallelRun:
     def results(self) -> Iterator[tuple[int, Counts]]:
         """(output, counts of rows) of each target shard, once it is in the cache.
 
-        Raises what the workers' `as_completed` and `Run` raise.
+        Raises the errors of the workers' `as_completed` and of `Run`.
         """
         target = sorted(frozenset().union(*self._targets))
         if not target:
@@ -343,7 +343,7 @@ class _Share:
 
 _Opened = tuple[Split, list[cache.StreamShards], Callable[[int], Pixels] | None]
 _opened: dict[str, _Opened] = {}  # at most one, by the extraction's mark
-_runs: dict[str, Run[_Extracted]] = {}  # of a device's process, likewise
+_runs: dict[str, Run[_Extracted]] = {}  # of a device's process, too
 
 
 def _open_once(share: _Share) -> _Opened:

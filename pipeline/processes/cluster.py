@@ -55,7 +55,7 @@ def connect_workers(
     shared: a file or folder that all workers of a cluster must see. Raises ConfigError for an invalid address;
     PipelineError if no scheduler answers or there is no worker for the time of `patience`, if a worker has other
     libraries or does not see the file, if three were lost while they ran the same task, and if the scheduler goes away.
-    Of devices: what a job raises, with the device in its message, and PipelineError if two processes end at one task.
+    Of devices: a job's error, with the device in its message, and PipelineError if two processes end at one task.
     """
     dask = Dask(dask) if isinstance(dask, str) else dask
     return _Devices(devices) if dask.scheduler is None else connect_cluster(dask, shared)
@@ -155,7 +155,7 @@ class _Workers:
         return self._results(functools.partial(_interruptible, job, item) for item in items)
 
     def map(self, job: Callable[[T], R], items: Sequence[T], same_group: Callable[[T, T], bool]) -> Iterator[R]:
-        """Results of `job(item)` in order, of which a bounded number waits to be taken. Closing it cancels tasks.
+        """Results of `job(item)` in order; a bounded number waits to be taken. Closing it cancels tasks.
 
         same_group: whether one worker should run both of two neighbouring items.
         """
@@ -173,7 +173,7 @@ class _Workers:
             yield from results
 
     def _results(self, calls: Iterable[Callable[[], R]], *, in_order: bool = False) -> Iterator[R]:
-        """Results of calls, in order or as they end. Raises what a call raises."""
+        """Results of calls, in order or as they end. Raises the error of a call."""
         todo, window = iter(calls), list[_WorkerTask]()
         while True:
             self._await_workers(every=in_order)
@@ -278,7 +278,7 @@ class _Workers:
 class _Devices:
     """Processes that start on demand and end with the `with` block.
 
-    A job gets `device=`, one of `names`. Raises what a job raises, with the device in its message. The task of a
+    A job gets `device=`, one of `names`. Raises a job's error, with the device in its message. The task of a
     process that has ended is repeated; PipelineError if two processes end at the same task.
     """
 

@@ -219,7 +219,7 @@ class Pool(Generic[T, R]):
                 return None if task is None else _Submitted(worker.job, task)
 
     def _next_job(self) -> _OpenJob[T] | None:
-        """The next job; None: there is none now, or, unless `_has_more_jobs`, none any more."""
+        """The next job; None: no job now, or, unless `_has_more_jobs`, no more jobs."""
         if not self._has_more_jobs:
             return None
         try:

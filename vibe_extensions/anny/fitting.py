@@ -31,7 +31,7 @@ POINTS: Final = {  # point -> keypoint of the body, or bone whose head it is, an
     **{name: (name, 1.0) for name in ("shoulder", "elbow", "wrist", "knee", "ankle")},
     "hip": ("upperleg01", 1.0),
 }
-HUNG: Final = {  # the same of points of which only the direction counts: BlazePose's hands and feet are short
+HUNG: Final = {  # the same for points whose direction alone counts: BlazePose's hands and feet are short
     "heel": ("heel", 0.1),
     "foot_index": ("toe2-1", 0.1),
     "index": ("finger2-1", 0.1),

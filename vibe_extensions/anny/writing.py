@@ -72,7 +72,7 @@ class _JointRows(NamedTuple):
     kp_2d: Array | None  # (N, 49, 3)
 
     def inputs(self, age: float) -> dict[str, Any]:
-        """What a track's bodies follow from."""
+        """Everything that a track's bodies depend on."""
         digest = hashlib.sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in self if array is not None))
         return {"version": VERSION, "body": FILE, "age": age, "rows": digest.hexdigest()}
 
@@ -150,7 +150,7 @@ def _read_bodies(file: Path, about: str) -> tuple[FittedBodies, Array] | None:
 
 
 def _inputs(job: BodiesJob, split: cache.Split) -> dict[str, Any]:
-    """What the files depend on. Raises PipelineError for a stream without joints in BlazePose's form."""
+    """Everything that the files depend on. Raises PipelineError for a stream without joints in BlazePose's form."""
     if job.stream not in split.streams:
         has = ", ".join(split.streams) or "none"
         raise PipelineError(f"{job.name}: no stream {job.stream!r}; it has {has}. Extract or import joints first.")
@@ -173,7 +173,7 @@ def _read_summary(out: Path) -> dict[str, Any]:
 
 
 def _files_of(summary: Mapping[str, Any]) -> list[str]:
-    """Paths below the output folder; none of another kind, whatever a damaged file says."""
+    """Paths below the output folder; other paths, as in a damaged file, are left out."""
     files = [track["file"] for track in summary.get("tracks", [])] + summary.get("overlays", [])
     return [file for file in files if re.fullmatch(r"(bodies|overlays)/[^/\\]+", file)]
 

@@ -64,7 +64,7 @@ class BlazeJoints(Stream):
         small: Any = cv2.resize(crop, (SIDES[0], SIDES[0]), interpolation=cv2.INTER_AREA)
         circles = [circle * (side / SIDES[0]) for _, circle in find(finder, small)]
         circles = [circle for circle in circles if np.linalg.norm(circle[0] - side / 2) < FAR * side]
-        upright = side / 2 - np.array([[0, 0], [0, side / (2 * MARGIN)]])  # somebody who fills the crop
+        upright = side / 2 - np.array([[0, 0], [0, side / (2 * MARGIN)]])  # a person who fills the crop
         circle = min(circles, key=lambda circle: float(np.linalg.norm(circle[0] - side / 2)), default=upright)
         poses = [look(landmarks, crop, circle)]
         poses.append(look(landmarks, crop, poses[0].circle))

@@ -6,7 +6,7 @@
             return MyStream()
 
 A test fails with the list of broken promises. The functions behind them return this list: `reader_problems`, ...
-Fixtures that a docstring names must be defined; others have a default. This module has what they share.
+Fixtures that a docstring names must be defined; others have a default. This module has the shared code.
 """
 
 from __future__ import annotations

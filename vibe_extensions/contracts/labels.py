@@ -31,7 +31,7 @@ OUTSIDE_IMAGE: Final = "most visible joints are outside the image"
 OUTSIDE_BOX: Final = "most visible joints are outside the box"
 ONE_QUARTER: Final = "the visible joints are in one direction from the box's centre, as if that were a corner"
 ORIGIN: Final = "a joint at exactly (0, 0) is visible: give missing joints confidence 0"
-MISPROJECTED: Final = "3D joints project far from the 2D joints with the same names, whatever their translation"
+MISPROJECTED: Final = "3D joints project far from the 2D joints with the same names, with any translation"
 TURNED: Final = "`pose` is rotated relative to the 3D joints: is its global orientation in camera axes in every frame?"
 INVERTED: Final = (
     "people stand upright along the world's `up` only if `extrinsics` are inverted: are they world to camera?"

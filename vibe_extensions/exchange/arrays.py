@@ -94,7 +94,7 @@ def import_array(
 
     Raises:
         RawDataError: the file is invalid, a row is not of the split, repeated or changed, or the number is wrong.
-        PipelineError: the stream has another origin, or the file lacks track names or new tracks.
+        PipelineError: the stream has another origin, or the file has no track names or no new tracks.
         cache.CacheError: the split is missing, or another process writes the stream.
     """
     options = options or ArrayOptions()

@@ -85,7 +85,7 @@ class FeatureTable:
             return None, where
         raise ConfigError(
             f"hold = {hold}: the features of this run need {_size(needed)} ({rows.total:,} rows of {size} {dtype}), "
-            f"{tight[0]} ({SHARE_OF_FREE:.0%} of what is free). Use hold = auto or none, or fewer splits."
+            f"{tight[0]} ({SHARE_OF_FREE:.0%} of its free memory). Use hold = auto or none, or fewer splits."
         )
 
     def windows(self, rows: Tensor) -> Tensor:

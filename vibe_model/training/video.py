@@ -144,7 +144,7 @@ class VideoRun(TrainingLoop):
                 yield TrainingBatch(batch.labels, poses_batch.real_theta)
 
     def validate(self) -> tuple[dict[str, Any], float]:
-        """Errors by split, and their mean score (`SCORES`). Raises DataError for a split that lacks its labels."""
+        """Errors by split, and their mean score (`SCORES`). Raises DataError for a split without its labels."""
         config = self.config
         by_split = {
             name: evaluate_split(

@@ -72,7 +72,7 @@ class Tasks:
                 yield self._jobs(video, range(start, stop), touched[at : at + MOST_SHARDS])
 
     def _jobs(self, video: int, of_video: range, touched: Sequence[int]) -> list[Job]:
-        """Jobs for these shards of a video, the first of which compares the pixels."""
+        """Jobs for these shards of a video. The first one compares the pixels."""
         waiting = [[number for number in touched if shards.is_missing(number)] for shards in self._open]
         todo = [shards.todo(numbers, of_video) for shards, numbers in zip(self._open, waiting, strict=True)]
         rows = np.unique(np.concatenate(todo))

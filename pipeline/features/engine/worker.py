@@ -62,7 +62,7 @@ class Slots(NamedTuple):
 
 
 class Crops(NamedTuple):
-    """What one output needs of some frames."""
+    """Rows and labels of one output in some frames."""
 
     rows: NDArray[np.void]  # (n,) of `CROP`, ascending by frame
     labels: Labels  # (n, ...) stored columns that the stream reads

@@ -128,7 +128,7 @@ def load_npz(file: Path, keys: Collection[str], optional: Collection[str] = ()) 
 
 
 def npz_shape(file: Path, key: str) -> tuple[int, ...]:
-    """Shape of an array in an .npz, by its header alone. Raises RawDataError."""
+    """Shape of an array in an .npz, from its header. Raises RawDataError."""
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     with reading(file, "a NumPy .npz archive", key=key), open_regular(file) as stream, ZipFile(stream) as archive:
         array = archive.open(f"{key}.npy")

@@ -15,8 +15,8 @@ metadata.xml: cameras, and the file names of each action
 
 cdflib trusts the file: a flipped bit can make it loop for hours or ask for all memory, which costs one video, since
 conversion reads in the processes of `pipeline.processes`. A subject's JSON files have up to hundreds of MB, for 120
-videos: each process finds the bytes of every sequence once, in one pass over the file's braces, and a video parses its
-own bytes alone.
+videos: each process finds the bytes of every sequence once, in one pass over the file's braces, and a video parses
+only its own bytes.
 """
 
 from __future__ import annotations

@@ -99,7 +99,7 @@ def _results(file: Path, results: Sequence[Mapping[str, Any]]) -> LabelContent:
         name, frame = _split_name(file, "image_id", result.get("image_id"))
         before = name if i == 0 else before
         if name != before:
-            expected = "image names that differ by the frame number at their end alone"
+            expected = "image names that differ only by the frame number at their end"
             do = f"Have the results of one video in a file. {NUMBERED}"
             raise label_error(file, "image_id", expected, f"{before[:40]!r} and {name[:40]!r} before it", do)
         if "keypoints" in result or "bbox" not in result:

@@ -1,4 +1,4 @@
-"""What the bytes of images and videos state, before a decoder takes them; images -> pixels.  [pixels] -> crops
+"""Properties of images and videos from their bytes, before decoding; images -> pixels.  [pixels] -> crops
 
 OpenCV turns a truncated JPEG into a partly grey image, and allocates what a header claims. So kind, size and
 completeness are checked first. Of a video, the container's size and edit list count.
@@ -192,7 +192,7 @@ def _vint(head: bytes, offset: int) -> tuple[int, int]:
 
 
 def edit_list(file: Path) -> tuple[float, float]:
-    """What the edit list of an MP4's first video track hides at its start and end, in s; (0.0, 0.0) without one.
+    """Time that the edit list of an MP4's first video track hides at its start and end, s; (0.0, 0.0) without one.
 
     Hidden frames are stored and counted by the header, but not decoded (ISO/IEC 14496-12, 8.6.6). Of several entries,
     the first that shows frames counts.

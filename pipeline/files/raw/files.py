@@ -1,4 +1,4 @@
-"""Untrusted files: safe opening, digests, and what a folder holds by names.  [raw] -> tracks -> features -> windows
+"""Untrusted files: safe opening, digests, and names in a folder.  [raw] -> tracks -> features -> windows
 
 The digest of a video, its reader and the digest of its pixels need the same files. Inside `caching`, functions marked
 with `cached` read them once, so all three see the same state.

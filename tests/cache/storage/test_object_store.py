@@ -225,6 +225,6 @@ def test_a_server_that_stops_is_an_error_and_nothing_is_committed(url, toy, monk
         return real(store, key, data, **options)
 
     monkeypatch.setattr(obstore, "put", failing)
-    with pytest.raises(CacheError, match=r"connection reset.* What is finished is kept"):
+    with pytest.raises(CacheError, match=r"connection reset.* Finished work is kept"):
         toy.write(url, toy.videos())
     assert cache.FeatureCache(url).splits == ()

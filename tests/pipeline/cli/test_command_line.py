@@ -138,7 +138,7 @@ MISTAKES = (  # words, and what the message names
     ("verify --cache {root} --fats", "unrecognized arguments: --fats; did you mean '--fast'? (python -m pip"),
     ("prepare videos --raw clips --cahce {root}", "unrecognized arguments: --cahce; did you mean '--cache'?"),
     ("prepare videos --raw {penn} --cache {file}", "{file}: this is a file, where a folder is needed"),
-    ("convert kinetics train --raw {penn} --cache {root}", "Clips of your own are the dataset videos."),
+    ("convert kinetics train --raw {penn} --cache {root}", "For your own clips, use the dataset videos."),
     ("gc --cache {root} --older-than 1d", "--older-than: expected a whole number of at least 0, found '1d'"),
     ("convert penn_action train --raw nowhere --cache {root}", "nowhere"),
     ("convert penn_action val --raw {penn} --cache {root}", "penn_action has no split 'val'; it has train, test"),

@@ -48,7 +48,7 @@ def test_features_are_held_in_the_first_place_that_they_fit_into(mixed, on_disk,
     monkeypatch.setattr(feature_table, "_free_memory", lambda device: free[device.type])
     reports, batches = [], TrainingBatches(mixed, on_disk)
     if where is None:
-        with pytest.raises(ConfigError, match=rf"hold = {hold}: .*\(66 rows of 6 float16\).*80% of what is free"):
+        with pytest.raises(ConfigError, match=rf"hold = {hold}: .*\(66 rows of 6 float16\).*80% of its free memory"):
             batches.load_features(hold, torch.device("meta"))
         return
     table = batches.load_features(hold, torch.device("meta"), reports.append)  # a device that keeps nothing

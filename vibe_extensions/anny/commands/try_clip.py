@@ -1,4 +1,4 @@
-"""`python -m pipeline try`: the usual commands on a clip of two people, and a page of what they estimate."""
+"""`python -m pipeline try`: the usual commands on a clip of two people, and a page of their results."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _fetch(clip: Path) -> list[str]:
-    """Fetch what is missing: the clip, weights, the body. Returns messages about what cannot be fetched."""
+    """Fetch the clip, weights and body if missing. Returns messages about files that cannot be fetched."""
     steps: tuple[Callable[[], object], ...] = (partial(fetch_files, CLIP), detect.get(DETECTOR).identity, body_file)
     missing = []
     with bar(f"fetch files into {cache_folder()}", err, unit="package") as progress:

@@ -1,7 +1,7 @@
 """Frames of many clips, decoded by supervised processes.  [pixels] -> raw keypoints
 
-As in `pipeline.features.engine.run`, a job is what one process decodes in order, here a clip, and a task is what is
-sent to it at once, here up to `size` frames. Processes are two tasks ahead. Frames of the earliest open clip come
+As in `pipeline.features.engine.run`, a job is decoded in order by one process, here a clip, and a task is sent to
+it at once, here up to `size` frames. Processes are two tasks ahead. Frames of the earliest open clip come
 first, so that few clips are unfinished at any time.
 """
 

@@ -3,7 +3,7 @@
 Bazarevsky et al. 2020 (arXiv 2006.10204). The numbers are those of MediaPipe's graphs pose_detection and pose_landmark.
 A first network finds circles in a square: the middle of a person's hips, and a point straight above it if the person
 stands, as far away as the body reaches. A second one finds 39 points in a square around a circle, turned upright: 33 of
-the body, the circle's, and four that nobody uses. MediaPipe follows one person. This detector searches overlapping
+the body, the circle's, and four unused ones. MediaPipe follows one person. This detector searches overlapping
 squares of three sizes: the whole image, its shorter side, half of it. A person is where the second network returns the
 circle that it has seen: trees and parts of people move it on. Coordinates are OpenCV's: (0, 0) is a pixel's centre.
 """
@@ -72,7 +72,7 @@ LOOKS: Final = 4  # until it holds still
 
 
 class Pose(NamedTuple):
-    """What the second network sees in a circle."""
+    """Outputs of the second network for a circle."""
 
     presence: float  # of a person, 0..1
     points: Doubles  # (33, 3) px, px, confidence 0..1: the lower of visible and inside the square
@@ -225,7 +225,7 @@ class _Finder:
         return self._people(image, [look(self._landmarks, image, circle) for circle in before[1]])
 
     def _settle(self, image: Image, circle: Doubles, others: Sequence[Pose]) -> Pose | None:
-        """The pose whose circle holds still; None: there is none, or it is one of the others."""
+        """The pose whose circle holds still; None if no circle does, or if it is one of the others."""
         for _ in range(LOOKS):
             if any(_moves(pose.circle, circle)[0] < NEAR for pose in others):
                 return None
@@ -238,7 +238,7 @@ class _Finder:
         return None
 
     def _people(self, image: Image, poses: Sequence[Pose]) -> tuple[People, Doubles]:
-        """One person for each pose that is there and no copy; joints outside the image are not seen."""
+        """One person for each present pose, without copies; joints outside the image are not seen."""
         size = np.array(image.shape[1::-1])
         poses = [pose for pose in poses if pose.presence >= self._min_score]
         poses = [pose for pose in poses if (np.ptp(np.clip(pose.points[:, :2], 0, size), axis=0) >= 1).all()]

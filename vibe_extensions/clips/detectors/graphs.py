@@ -143,7 +143,7 @@ class GraphNetwork(Session):
 
 @functools.cache
 def _load_cuda(onnxruntime: Any) -> None:
-    """Load the libraries of NVIDIA's packages, which ONNX Runtime does not find by itself; prints what is missing."""
+    """Load the libraries of NVIDIA's packages, which ONNX Runtime does not find by itself; prints missing ones."""
     if CUDA in onnxruntime.get_available_providers() and hasattr(onnxruntime, "preload_dlls"):
         with contextlib.redirect_stdout(sys.stderr):
             onnxruntime.preload_dlls()

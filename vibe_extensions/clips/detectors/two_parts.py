@@ -3,7 +3,7 @@
 With `every` = N, the first network runs on key frames only: each N-th frame, and frames that begin a scene. In between,
 the box in which joints are looked for is that of the frame before, and each of its sides then moves with the outermost
 joint on that side. A person is given up until the next key frame if fewer than LEAST_SHARED joints are seen in both
-frames, or if the joints coincide with those of somebody of a higher score. The score is the key frame's.
+frames, or if the joints coincide with those of a person with a higher score. The score is the key frame's.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Networks(NamedTuple):
 class FollowingDetector(Detector):
     """Base of detectors with the option `every`."""
 
-    every: int = 1  # find people in each N-th frame, and follow them by their joints in between
+    every: int = 1  # find people in each N-th frame, and follow them in between
 
     def __post_init__(self) -> None:
         if not 1 <= self.every <= LONGEST:
@@ -125,7 +125,7 @@ def follow(before: People, joints: Floats, image: Image) -> People:
 
 
 def distinct(people: People) -> list[int]:
-    """Indices of the people, without those who have the joints of somebody of a higher score."""
+    """Indices of the people, without those whose joints are those of a person with a higher score."""
     xy, visible = people.keypoints[..., :2], people.keypoints[..., 2] >= SEEN
     diagonal = np.linalg.norm(people.boxes[:, 2:] - people.boxes[:, :2], axis=1)
     shared = visible[:, None] & visible  # (P, P, 17)

@@ -31,7 +31,7 @@ def _options(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
     split_arguments(sub)
     add("--cache", type=cache.place_of, help="folder or URL of the cache: show converted tracks")
-    read = "the dataset's raw folder: without --cache, show what conversion would read"
+    read = "the dataset's raw folder: without --cache, show the tracks that conversion would read"
     add("--raw", type=Path, help=f"{read}; with --cache, the current folder of the images")
     help_ = f"output page, one HTML file; with the suffix {CLIP}, a clip of one video"
     add("--out", type=Path, required=True, help=help_)

@@ -109,7 +109,7 @@ def _closest_rotations(products: Tensor) -> Tensor:
         projected = matrix @ space - eigenvalue[..., None, None] * space
         size = projected.abs().amax((-2, -1), keepdim=True)
         space = torch.where(size > _EQUAL, projected / size, space)
-    space = space @ space  # squares what is left of the others
+    space = space @ space  # squares the remainders of the others
     column = space.abs().sum(-2, keepdim=True).argmax(-1, keepdim=True)
     quaternion = space.gather(-1, column.expand(*space.shape[:-1], 1))
     pairs = quaternion @ quaternion.mT / quaternion.square().sum(-2, keepdim=True)
