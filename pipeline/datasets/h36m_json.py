@@ -116,7 +116,7 @@ def list_videos(raw: Path, subjects: Sequence[str]) -> Iterator[RawVideo]:
 
 
 def label_files(raw: Path, subject: str, *kinds: tuple[str, ...]) -> list[Path]:
-    """A subject's first file of each kind, by the ends of names in order of preference; none of a kind without files."""
+    """A subject's first file of each kind, by name endings in order of preference; none of a kind without files."""
     files = list[Path]()
     for endings in kinds:
         candidates = [Path(folder, f"{FILE}{subject[1:]}{end}") for end in endings for folder in FOLDERS]
