@@ -32,7 +32,7 @@ from pipeline.cameras import is_rotation, pose_in_camera
 from pipeline.cli.text import count
 from pipeline.datasets import h36m_json
 from pipeline.datasets.base import EXTRINSICS, UP, Dataset, Mistake, Origin, ReleasePart, finite_joints
-from pipeline.datasets.h36m_json import CAMERA, FILE, FITS, JOINTS_3D, METRES, PELVIS, STEP, Labels
+from pipeline.datasets.h36m_json import CAMERA, FILE, FITS, JOINTS_3D, METRES, PELVIS, STEP, LabelledFrames
 from pipeline.datasets.pixels import frames_there, inputs, other_frames, pictures_or_video
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import numbers
@@ -188,9 +188,10 @@ class Human36M(Dataset):
         kp_3d = convert(with_ones(joints), source="h36m", target="spin49")
         kp_3d[~has_3d] = np.nan
         common14 = convert(joints, source="h36m", target="common14").astype(np.float32)
-        extra = {}
-        if labels.extrinsics is not None:
-            extra = {"extrinsics": np.tile(labels.extrinsics, (len(rows), 1, 1)), "up": WORLD_UP}
+        extra, intrinsics = {}, None
+        if labels.camera is not None:
+            extrinsics, intrinsics = labels.camera
+            extra = {"extrinsics": np.tile(extrinsics, (len(rows), 1, 1)), "up": WORLD_UP}
         track = self.track(
             split,
             video,
@@ -201,7 +202,7 @@ class Human36M(Dataset):
             kp_3d=kp_3d.astype(np.float32),
             kp_3d_eval=common14 if split == "val" else None,
             has_3d=has_3d,
-            intrinsics=labels.intrinsics,
+            intrinsics=intrinsics,
             frames=labels.source,
             extra=extra,
             **_smpl_labels(raw, video, labels.frame_index[rows], labels.action, account),
@@ -220,7 +221,7 @@ def _is_complete(raw: Path, video: RawVideo) -> bool:
     return has_cameras and has_frames and all((raw / file).is_file() for file in video.files[:2])
 
 
-def _read_release(raw: Path, video: RawVideo, account: VideoAccount) -> Labels:
+def _read_release(raw: Path, video: RawVideo, account: VideoAccount) -> LabelledFrames:
     """The release's labels. Raises RawDataError."""
     if (other := h36m_json.image_folder(video.name)) and (raw / other).is_dir():
         account.notes.append(f"the release's files count: {other} is not used")
@@ -229,19 +230,18 @@ def _read_release(raw: Path, video: RawVideo, account: VideoAccount) -> Labels:
     has_picture = frames_there(source, account.found, account)
     row = np.arange(account.found)
     reasons = {"not_sampled": row % STEP != 0, "no_label": row >= n_labelled, "no_picture": ~has_picture}
-    labels = Labels(row, kp_2d, joints, source, reasons)
+    subject, _, stem = video.name.partition("/")
+    name, _, number = stem.rpartition(".")
+    camera = action = None
     if METADATA not in video.files:
         account.notes.append(f"no {METADATA}: cameras are not known")
-        return labels
-    try:
-        metadata = load_metadata(raw / METADATA)
-    except RawDataError as error:  # joints do not depend on it
-        account.notes.append(f"not used: {error}")
-        return labels
-    subject, _, stem = video.name.partition("/")
-    name, _, camera = stem.rpartition(".")
-    extrinsics, intrinsics = metadata.extrinsics.get((subject, camera)), metadata.intrinsics.get(camera)
-    return labels._replace(extrinsics=extrinsics, intrinsics=intrinsics, action=metadata.action.get((subject, name)))
+    else:
+        try:
+            metadata = load_metadata(raw / METADATA)
+            camera, action = metadata.cameras.get((subject, number)), metadata.action.get((subject, name))
+        except RawDataError as error:  # joints do not depend on it
+            account.notes.append(f"not used: {error}")
+    return LabelledFrames(row, kp_2d, joints, source, reasons, camera, action)
 
 
 def _sequences(raw: Path, subject: str) -> Iterator[RawVideo]:

@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.accounting import VideoAccount
 from pipeline.cameras import is_rotation, project
 from pipeline.datasets.base import finite_joints
 from pipeline.datasets.pixels import SAME_SIZE, require_size
 from pipeline.errors import RawDataError
-from pipeline.files.formats.h36m import CAMERAS, load_cameras, load_joints
+from pipeline.files.formats.h36m import CAMERAS, Camera, load_cameras, load_joints
 from pipeline.files.pixels.frames import Pictures, Video
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import is_folder, scan_folder
@@ -61,7 +60,7 @@ NUMBERS: Final = {  # action/subaction:number in the release's file name, by def
 _FOLDER: Final = re.compile(r"s_([0-9]{2})_act_([0-9]{2})_subact_([0-9]{2})_ca_([0-9]{2})")
 
 
-class Labels(NamedTuple):
+class LabelledFrames(NamedTuple):
     """The F labelled frames of a sequence, seen by one camera."""
 
     frame_index: Ints  # (F,) strictly increasing
@@ -69,9 +68,8 @@ class Labels(NamedTuple):
     joints: Doubles  # (F, 17, 3) m, camera axes, the pelvis at 0; NaN in frames with one that is not finite
     source: Pictures | Video
     reasons: Mapping[str, Bools]  # to drop rows
-    extrinsics: NDArray[np.float32] | None = None  # (4, 4) world to camera, m
-    intrinsics: NDArray[np.float32] | None = None  # (3, 3) px
-    action: tuple[int, int] | None = None  # action and subaction, of the sequence's fits
+    camera: Camera | None
+    action: tuple[int, int] | None  # action and subaction, of the sequence's fits
 
 
 def _name_takes() -> Iterator[tuple[tuple[str, str], tuple[int, int]]]:
@@ -124,7 +122,7 @@ def label_files(raw: Path, subject: str, *kinds: tuple[str, ...]) -> list[Path]:
     return files
 
 
-def read_labels(raw: Path, video: RawVideo, account: VideoAccount) -> Labels:
+def read_labels(raw: Path, video: RawVideo, account: VideoAccount) -> LabelledFrames:
     """Labels of one image folder.
 
     Raises RawDataError without a label file, joints or images (`no_label`, `no_picture`), if no reading of the cameras
@@ -132,7 +130,7 @@ def read_labels(raw: Path, video: RawVideo, account: VideoAccount) -> Labels:
     """
     joints_file, camera_file = (raw / file for file in video.files[:2])
     (folder,), (subject, _, stem) = video.folders, video.name.partition("/")
-    name, _, camera = stem.rpartition(".")
+    name, _, number = stem.rpartition(".")
     if (raw / subject).is_dir():
         account.notes.append(f"images/ and annotations/ count: {subject}/ lacks poses, frames or metadata.xml")
     for file in (joints_file, camera_file):
@@ -142,7 +140,7 @@ def read_labels(raw: Path, video: RawVideo, account: VideoAccount) -> Labels:
     account.found = len(frames)
     usable = (np.abs(millimetres) < LARGEST).all(axis=-1, keepdims=True)  # comparisons with NaN are false
     world = convert(np.where(usable, millimetres * METRES, np.nan), source=STORED, target="h36m")
-    extrinsics, intrinsics = _camera(camera_file, CAMERAS.index(camera), world)
+    extrinsics, intrinsics = _camera(camera_file, CAMERAS.index(number), world)
     source = Pictures(raw, f"{folder.as_posix()}/{folder.name}_{{:06d}}.jpg", 1)
     images = source.indices()
     if not len(images):
@@ -155,8 +153,8 @@ def read_labels(raw: Path, video: RawVideo, account: VideoAccount) -> Labels:
     joints[~np.isfinite(joints).all(axis=(1, 2))] = np.nan
     kp_2d = finite_joints(with_ones(project(in_view, intrinsics)), account, " in 2D")
     reasons = {"not_sampled": ~_is_sampled(frames, images), "no_picture": ~np.isin(frames, images)}
-    cameras = extrinsics.astype(np.float32), intrinsics.astype(np.float32)
-    return Labels(frames, kp_2d, joints, source, reasons, *cameras, TAKES[subject, name])
+    camera = extrinsics.astype(np.float32), intrinsics.astype(np.float32)
+    return LabelledFrames(frames, kp_2d, joints, source, reasons, camera, TAKES[subject, name])
 
 
 def _is_sampled(frames: Ints, there: Ints) -> Bools:

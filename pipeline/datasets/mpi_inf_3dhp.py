@@ -201,7 +201,7 @@ class _Fitted(MpiInf3dhp):
 
 
 def _bodies(
-    raw: Path, video: RawVideo, labels: _Labels, filmed: _Filmed, rows: Ints, account: VideoAccount
+    raw: Path, video: RawVideo, labels: _LabelledPerson, filmed: _Filmed, rows: Ints, account: VideoAccount
 ) -> dict[str, Any]:
     """`Track` fields of the fits, in the camera; NaN and false without a fit."""
     bodies, joints = np.full((len(rows), 82), np.nan), convert(labels.kp_3d, source=TRAIN, target=TEST)
@@ -262,7 +262,7 @@ def _places(sequence: str, camera: int) -> tuple[tuple[Path, ...], tuple[Path, .
     return folders, tuple(Path(sequence, "imageSequence", f"{name}{extension}") for extension in (".avi", ".mp4"))
 
 
-def _train(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[_Labels, _Filmed]:
+def _train(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[_LabelledPerson, _Filmed]:
     sequence, _, number = video.name.rpartition("/video_")
     camera = int(number)
     labels = _load_annot(raw / video.files[0], camera)
@@ -285,7 +285,7 @@ def _train(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[_Labels, 
     return labels, _Filmed(source, fps, intrinsics, extrinsics)
 
 
-def _test(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[_Labels, _Filmed]:
+def _test(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[_LabelledPerson, _Filmed]:
     labels = _load_annot_data(raw / video.files[0])
     account.found = len(labels.kp_2d)
     return labels, _Filmed(Pictures(raw, f"{video.folders[0].as_posix()}/img_{{:06d}}.jpg", first=1))
@@ -297,7 +297,7 @@ def _to_spin49(places: Doubles, skeleton: str) -> NDArray[np.float32]:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Labels:
+class _LabelledPerson:
     """One person in one camera, N frames."""
 
     skeleton: str  # a key of JOINTS, of J joints
@@ -306,17 +306,17 @@ class _Labels:
     valid: Bools | None = None  # (N,) evaluation may use the frame; None: not known
 
 
-def _load_annot(file: Path, camera: int) -> _Labels:
+def _load_annot(file: Path, camera: int) -> _LabelledPerson:
     """Labels of one camera in annot.mat. Raises RawDataError; `no_label` without a file."""
     _require_file(file)
     cells = _cells(file, state_of(file))
     shape_2d, shape_3d = ((len(JOINTS[TRAIN]), n) for n in (2, 3))
     kp_2d = numbers(file, f"annot2{{{camera + 1}}}", cells["annot2"][camera], (None, math.prod(shape_2d)))
     kp_3d = numbers(file, f"annot3{{{camera + 1}}}", cells["annot3"][camera], (len(kp_2d), math.prod(shape_3d)))
-    return _Labels(TRAIN, kp_2d.reshape(-1, *shape_2d), kp_3d.reshape(-1, *shape_3d) / 1000)
+    return _LabelledPerson(TRAIN, kp_2d.reshape(-1, *shape_2d), kp_3d.reshape(-1, *shape_3d) / 1000)
 
 
-def _load_annot_data(file: Path) -> _Labels:
+def _load_annot_data(file: Path) -> _LabelledPerson:
     """annot_data.mat of a test video: 3D of the universal skeleton. Raises as `_load_annot`."""
     _require_file(file)
     n_joints = len(JOINTS[TEST])
@@ -332,7 +332,7 @@ def _load_annot_data(file: Path) -> _Labels:
     if len(set(counts.values())) != 1:
         raise RawDataError(file, "annot2", "one row a frame everywhere", f"{counts} rows", AGAIN)
     valid = stored["valid_frame"].reshape(-1) > 0
-    return _Labels(TEST, stored["annot2"][:, 0], stored["univ_annot3"][:, 0] / 1000, valid)
+    return _LabelledPerson(TEST, stored["annot2"][:, 0], stored["univ_annot3"][:, 0] / 1000, valid)
 
 
 # Eight videos share a file of 100 MB. Each process keeps the last one, as float32 of eight cameras: at most 60 MB.

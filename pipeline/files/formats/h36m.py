@@ -48,11 +48,13 @@ LEVELS: Final = "action, subaction and frame"
 JSON_AGAIN: Final = "Download the file again."
 
 
+Camera = tuple[NDArray[np.float32], NDArray[np.float32]]  # (4, 4) world to camera, m; (3, 3) px, without distortion
+
+
 class Metadata(NamedTuple):
     """The used part of metadata.xml."""
 
-    intrinsics: Mapping[str, NDArray[np.float32]]  # camera -> (3, 3) px, without distortion; the same for all subjects
-    extrinsics: Mapping[tuple[str, str], NDArray[np.float32]]  # (subject, camera) -> (4, 4) world to camera, m
+    cameras: Mapping[tuple[str, str], Camera]  # (subject, camera) -> world to camera, and intrinsics
     action: Mapping[tuple[str, str], tuple[int, int]]  # (subject, file name before the camera) -> (action, subaction)
 
 
@@ -80,11 +82,6 @@ def _load_metadata(file: Path, state: tuple[int, int]) -> Metadata:  # noqa: ARG
         numbers = np.array([float(word) for word in words])
     if len(numbers) != N_NUMBERS or not np.isfinite(numbers).all():
         raise RawDataError(file, "w0", f"{N_NUMBERS} finite numbers", f"{len(numbers)}", XML_AGAIN)
-    intrinsics = {}
-    by_camera = numbers[len(CAMERAS) * N_SUBJECTS * N_EXTRINSIC :].reshape(len(CAMERAS), N_INTRINSIC)
-    for camera, (fx, fy, cx, cy, *_distortion) in zip(CAMERAS, by_camera, strict=True):
-        intrinsics[camera] = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], np.float32)
-
     header, *rows = [[_text(cell) for cell in row] for row in section("mapping")] or [[]]
     subjects = header[2:]
     if "S1" not in subjects:
@@ -93,22 +90,24 @@ def _load_metadata(file: Path, state: tuple[int, int]) -> Metadata:  # noqa: ARG
     for action, subaction, *names in (row for row in rows if len(row) == len(header)):
         if is_number(action) and is_number(subaction):
             actions |= dict.fromkeys(zip(subjects, names, strict=True), (int(action), int(subaction)))
-    return Metadata(intrinsics, _extrinsics(numbers), actions)
+    return Metadata(_cameras(numbers), actions)
 
 
-def _extrinsics(numbers: Doubles) -> dict[tuple[str, str], NDArray[np.float32]]:
-    """World to camera from w0's numbers: three angles in rad, R = Rx Ry Rz, and the place p0 in mm: R (p - p0)."""
+def _cameras(numbers: Doubles) -> dict[tuple[str, str], Camera]:
+    """Cameras from w0's numbers: three angles in rad, R = Rx Ry Rz, and the place p0 in mm: R (p - p0)."""
     from scipy.spatial.transform import Rotation  # takes 0.4 s
 
-    extrinsics = {}
-    of_cameras = numbers[: len(CAMERAS) * N_SUBJECTS * N_EXTRINSIC].reshape(len(CAMERAS), N_SUBJECTS, N_EXTRINSIC)
-    for camera, of_subjects in zip(CAMERAS, of_cameras, strict=True):
+    cameras, n = {}, len(CAMERAS)
+    places = numbers[: n * N_SUBJECTS * N_EXTRINSIC].reshape(n, N_SUBJECTS, N_EXTRINSIC)
+    lenses = numbers[n * N_SUBJECTS * N_EXTRINSIC :].reshape(n, N_INTRINSIC)
+    for camera, of_subjects, (fx, fy, cx, cy, *_distortion) in zip(CAMERAS, places, lenses, strict=True):
+        intrinsics = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], np.float32)
         for subject, values in enumerate(of_subjects, start=1):
             matrix = np.eye(4)
             matrix[:3, :3] = Rotation.from_euler("XYZ", values[:3]).as_matrix()
             matrix[:3, 3] = -matrix[:3, :3] @ values[3:] / 1000
-            extrinsics[f"S{subject}", camera] = matrix.astype(np.float32)
-    return extrinsics
+            cameras[f"S{subject}", camera] = matrix.astype(np.float32), intrinsics
+    return cameras
 
 
 def _text(cell: Element) -> str:
