@@ -26,9 +26,9 @@ from pipeline.conversion.identity import differing
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features.computing import load
 from pipeline.features.engine.meter import Meter
-from pipeline.features.engine.run import Output, Run
-from pipeline.features.engine.shards import Counts, PendingShard
-from pipeline.features.inputs import Pixels, pixels, raw_folder
+from pipeline.features.engine.run import Output, Run, Written
+from pipeline.features.engine.shards import Counts
+from pipeline.features.inputs import pixels, raw_folder
 from pipeline.features.plan import ExtractionPlan, missing_rows
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.processes import NO_CLUSTER, Dask
@@ -98,16 +98,12 @@ def _extract(
         outputs = [stream.open(stack, part, frozenset(missing)) for stream in streams]
         rows = split.rows_by_shard()
         total = sum(int(rows[output.target].sum()) for output in outputs)
-
-        def report(done: int, meter: Meter) -> None:
-            progress(done, total, str(meter))
-
-        run: Run[Counts] | _ParallelRun
+        run: Run | _ParallelRun
         if dask.scheduler is None and not resources.processes:
-            run = Run(split, outputs, pixels_of=pixels_of, resources=resources, progress=report)
+            run = Run(split=split, outputs=outputs, pixels_of=pixels_of, resources=resources)
         else:
-            run = _ParallelRun(dask, split, streams, resources=resources, progress=report)
-        for output, counts in run.results():
+            run = _ParallelRun(dask, split, streams, resources)
+        for output, (counts, _) in run.results(lambda done, meter: progress(done, total, str(meter))):
             streams[output].counts.add(counts)
         finished = zip(streams, run.provenance, strict=True)
         return [stream.finish(provenance, run.meter) for stream, provenance in finished]
@@ -133,7 +129,7 @@ class _StreamExtraction:
         with connect_workers(self._dask, resources.processes, _shared_folder(self._split, spec)) as workers:
             return workers.run_one(functools.partial(_provenance, spec, resources, None))
 
-    def open(self, stack: ExitStack, part: Part | None, share: frozenset[int]) -> Output[Counts]:
+    def open(self, stack: ExitStack, part: Part | None, share: frozenset[int]) -> Output:
         """Raises cache.CacheChanged after a commit since the split was opened. share: missing shards of the part."""
         plan, stream = self.plan, self.plan.spec.stream
         if plan.replace:
@@ -143,7 +139,7 @@ class _StreamExtraction:
         names = plan.root, plan.split, plan.spec.name
         form: dict[str, Any] = {"dim": stream.dim, "dtype": stream.dtype, "plan": mark}
         shards: cache.StreamShards
-        put: Callable[..., object]
+        put: Callable[..., cache.Staged | None]
         if part is None:
             shards = self._writer = stack.enter_context(cache.StreamWriter(*names, **form))
             pending, put = self._writer.pending, self._writer.write
@@ -157,14 +153,7 @@ class _StreamExtraction:
         finished = sorted(share.intersection(self.missing) - set(pending))
         self.counts.kept += int(self._split.rows_by_shard()[finished].sum())
         self.plan_mark, self.target, self._n_missing = mark, pending, len(finished) + len(pending)
-
-        def write(shard: PendingShard) -> Counts:
-            shards.made = shards.made or output.provenance or {}
-            put(shard.number, shard.values, shard.ok, shard.keys)
-            return shard.counts
-
-        output = Output(self._split, stream, shards, pending, write, self.recorded)
-        return output
+        return Output(self._split, stream, shards, pending, put, self.recorded)
 
     def accept(self, staged: cache.Staged) -> None:
         """Put a worker's shard into the stream; that of a part stays staged."""
@@ -196,72 +185,59 @@ class _StreamExtraction:
         writer.commit({"identity": identity, "backbone": backbone, "stand_in": stand_in}, note=note)
 
 
-_Extracted = tuple[cache.Staged, Counts]  # a shard that a worker has staged
-
-
+@dataclass
 class _ParallelRun:
     """Extraction of a split's shards by a Dask cluster, or by one process per device of `resources`.
 
     As `engine.run.Run` in one process.
-
-    Args:
-        streams: opened before workers start; their writers accept staged shards.
-        progress: called with rows done after each task.
     """
 
-    def __init__(
-        self,
-        dask: Dask,
-        split: Split,
-        streams: Sequence[_StreamExtraction],
-        *,
-        resources: Resources,
-        progress: Callable[[int, Meter], None],
-    ) -> None:
-        self._dask, self._split, self._progress = dask, split, progress
-        self._streams = streams
-        self._targets = [frozenset(stream.target) for stream in streams]
-        self._share = _Share(
-            split.root,
-            split.name,
-            str(split.manifest["digest"]),
-            specs=tuple(stream.plan.spec for stream in streams),
-            resources=resources,
-            plans=tuple(stream.plan_mark for stream in streams),
-            recorded=tuple(stream.recorded for stream in streams),
-        )
+    dask: Dask
+    split: Split
+    streams: Sequence[_StreamExtraction]  # opened before workers start; their writers accept staged shards
+    resources: Resources
+
+    def __post_init__(self) -> None:
         self.meter = Meter()
-        self.provenance: list[Mapping[str, Any] | None] = [None] * len(streams)
+        self.provenance: list[Mapping[str, Any] | None] = [None] * len(self.streams)
 
-    def results(self) -> Iterator[tuple[int, Counts]]:
-        """(output, counts of rows) of each target shard, once it is in the cache.
-
-        Raises the errors of the workers' `as_completed` and of `Run`.
-        """
-        target = sorted(frozenset().union(*self._targets))
+    def results(self, progress: Callable[[int, Meter], None]) -> Iterator[tuple[int, Written]]:
+        """As `Run.results`; progress is called after each task. Raises also errors of the workers' `as_completed`."""
+        targets = [frozenset(stream.target) for stream in self.streams]
+        target = sorted(frozenset().union(*targets))
         if not target:
             return
-        rows, n_done = self._split.rows_by_shard(), 0
-        shared = _shared_folder(self._split, self._share.specs[0])
-        with connect_workers(self._dask, self._share.resources.processes, shared) as workers:
-            agreed = workers.run_one(self._share.provenance)
+        share = _Share(
+            self.split.root,
+            self.split.name,
+            str(self.split.manifest["digest"]),
+            specs=tuple(stream.plan.spec for stream in self.streams),
+            resources=self.resources,
+            plans=tuple(stream.plan_mark for stream in self.streams),
+            recorded=tuple(stream.recorded for stream in self.streams),
+        )
+        rows, n_done = self.split.rows_by_shard(), 0
+        shared = _shared_folder(self.split, share.specs[0])
+        with connect_workers(self.dask, self.resources.processes, shared) as workers:
+            agreed = workers.run_one(share.provenance)
             n = workers.number()
-            most = MOST_OF_DEVICE if self._dask.scheduler is None else MOST_SHARDS
+            most = MOST_OF_DEVICE if self.dask.scheduler is None else MOST_SHARDS
             size = max(1, min(most, len(target) // (4 * n)))
             groups = [target[start : start + size] for start in range(0, len(target), size)]
-            tasks = [[sorted(shards.intersection(group)) for shards in self._targets] for group in groups]
+            tasks = [[sorted(shards.intersection(group)) for shards in targets] for group in groups]
             self.meter = Meter(decoders=0, lanes=0)
             self.meter.note_device(agreed, n)
-            for extracted, meter in workers.as_completed(functools.partial(self._share.extract, agreed), tasks):
-                for output, (staged, counts) in extracted:
-                    self._streams[output].accept(staged)
+            for extracted, meter in workers.as_completed(functools.partial(share.extract, agreed), tasks):
+                for output, (counts, staged) in extracted:
+                    assert staged is not None, "a worker commits nothing"
+                    self.streams[output].accept(staged)
                     n_done += int(rows[staged.shard])
-                    yield output, counts
+                    yield output, (counts, staged)
                 if meter is not None:
                     self.provenance = list(agreed)
                     self.meter.decoders, self.meter.lanes = n * meter.decoders, n * meter.lanes
                     self.meter.include(meter)
-                self._progress(n_done, self.meter)
+                progress(n_done, self.meter)
         self.meter.stop()
 
 
@@ -300,7 +276,7 @@ class _Share:
         shards: Sequence[Sequence[int]],
         alive: Callable[[], None],
         device: str = "",
-    ) -> tuple[list[tuple[int, _Extracted]], Meter | None]:
+    ) -> tuple[list[tuple[int, Written]], Meter | None]:
         """Put shards, by output, into the cache. None instead of the meter: nothing was computed.
 
         agreed: the provenance of all workers. Raises PipelineError if this one would compute differently.
@@ -312,51 +288,32 @@ class _Share:
                     f"{self.split}: this worker would compute differently from the others: "
                     f"{'; '.join(map(str, others))}. Use workers of one kind."
                 )
-        run = _runs.get(self.mark) or self._open(agreed, alive, device)
-        if device:  # which ends with its extraction
-            _runs[self.mark] = run
+        run = _runs.pop(self.mark, None) or self._open(agreed, device)
+        _runs.clear()
         for output, target in zip(run.outputs, shards, strict=True):
             output.begin(target)
-        extracted = list(run.results())
+        extracted = list(run.results(lambda *_: alive()))
+        _runs[self.mark] = run
         return extracted, run.meter if run.meter.seconds else None
 
-    def _open(self, agreed: Sequence[Mapping[str, Any]], alive: Callable[[], None], device: str) -> Run[_Extracted]:
-        split, stagings, pixels_of = _open_once(self)
-
-        def output(spec: StreamSpec, staging: cache.StreamShards, recorded: Mapping[str, Any]) -> Output[_Extracted]:
-            def write(shard: PendingShard) -> _Extracted:
-                staging.made = recorded if shard.counts.computed else {}
-                return staging.stage(shard.number, shard.values, shard.ok, shard.keys), shard.counts
-
-            return Output(split, spec.stream, staging, (), write, recorded)
-
+    def _open(self, agreed: Sequence[Mapping[str, Any]], device: str) -> Run:
+        split, outputs = cache.open(self.root)[self.split], list[Output]()
+        for spec, plan, expected in zip(self.specs, self.plans, agreed, strict=True):
+            stream = spec.stream
+            shards = cache.StreamShards(self.root, self.split, spec.name, dim=stream.dim, dtype=stream.dtype, plan=plan)
+            outputs.append(Output(split, stream, shards, (), shards.stage, expected, expected))
+            if {str(split.manifest["digest"]), shards.split_digest} != {self.digest}:
+                raise cache.CacheChanged(f"{self.split}: another process has committed meanwhile. Run it again.")
+        first = self.specs[0]
+        pixels_of = pixels(split, first.raw) if first.stream.reads.crops else None
         return Run(
-            split,
-            list(map(output, self.specs, stagings, agreed)),
+            split=split,
+            outputs=outputs,
             pixels_of=pixels_of,
             resources=self.resources,
             process=device,
-            stays=bool(device),
-            progress=lambda rows, meter: alive(),  # noqa: ARG005
+            stays=bool(device),  # a device's process ends with its extraction
         )
 
 
-_Opened = tuple[Split, list[cache.StreamShards], Callable[[int], Pixels] | None]
-_opened: dict[str, _Opened] = {}  # at most one, by the extraction's mark
-_runs: dict[str, Run[_Extracted]] = {}  # of a device's process, too
-
-
-def _open_once(share: _Share) -> _Opened:
-    if share.mark not in _opened:
-        _opened.clear()
-        name, first = share.split, share.specs[0]
-        split = cache.open(share.root)[name]
-        stagings = [
-            cache.StreamShards(share.root, name, spec.name, dim=spec.stream.dim, dtype=spec.stream.dtype, plan=plan)
-            for spec, plan in zip(share.specs, share.plans, strict=True)
-        ]
-        if {str(split.manifest["digest"]), *(staging.split_digest for staging in stagings)} != {share.digest}:
-            raise cache.CacheChanged(f"{name}: another process has committed meanwhile. Run it again.")
-        pixels_of = pixels(split, first.raw) if first.stream.reads.crops else None
-        _opened[share.mark] = split, stagings, pixels_of
-    return _opened[share.mark]
+_runs: dict[str, Run] = {}  # the last one of this process, by the extraction's mark

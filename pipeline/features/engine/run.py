@@ -27,16 +27,17 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Final, Generic, TypeVar
+from dataclasses import dataclass
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cache import Split, StreamShards
+from cache import Split, Staged, StreamShards
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features.computing import compute_labels, load, numbers_of
 from pipeline.features.engine.meter import Meter
-from pipeline.features.engine.shards import Checked, OpenShards, PendingShard
+from pipeline.features.engine.shards import Checked, Counts, OpenShards, PendingShard
 from pipeline.features.engine.tasks import FEWEST_ROWS, MOST_PERSONS, MOST_ROWS, Batch, Batches, Job, Tasks
 from pipeline.features.engine.worker import AHEAD, CropDecoding, Problems, Slots, Task
 from pipeline.features.inputs import Pixels, label_batch
@@ -52,16 +53,17 @@ REPORT_EVERY: Final = 0.25  # s between progress reports
 AT_ONCE: Final = 1024  # rows of labels that a stream of labels is given
 WITHOUT_NETWORK: Final = 16  # rows in a batch that goes through no network
 
-T = TypeVar("T")
+Written = tuple[Counts, Staged | None]  # a shard's rows, and the shard if it waits for a `StreamWriter`
 
 
-class Output(Generic[T]):
+class Output:
     """A stream while a run computes it.
 
     Args:
         target: shards to be computed, ascending.
-        write: called for one shard at a time, mostly in a thread of its own, when all its rows are computed.
+        put: `StreamShards.stage` or `StreamWriter.write`, called in a thread of its own.
         recorded: the provenance of the rows that the stream has already.
+        agreed: the provenance to record; None: that of the network here.
     """
 
     def __init__(
@@ -70,10 +72,12 @@ class Output(Generic[T]):
         stream: Stream,
         shards: StreamShards,
         target: Sequence[int],
-        write: Callable[[PendingShard], T],
+        put: Callable[..., Staged | None],
         recorded: Mapping[str, Any] | None = None,
+        agreed: Mapping[str, Any] | None = None,
     ) -> None:
-        self.stream, self.write, self.recorded, self._split, self._shards = stream, write, recorded, split, shards
+        self.stream, self._split, self._shards, self._put = stream, split, shards, put
+        self._recorded, self._agreed = recorded, agreed
         self.begin(target)
         self.provenance: Mapping[str, Any] | None = None  # of the network; None: nothing was loaded
         self.threads = 1  # of the network
@@ -85,16 +89,26 @@ class Output(Generic[T]):
         self._most_open = 0
         self._slots: NDArray[np.uint8]  # contents
         self._sizes: NDArray[np.int64]
-        self._crops: NDArray[np.uint8]  # the contents as images
 
     def begin(self, target: Sequence[int]) -> None:
         """Compute these shards, after all others."""
         self.target, self.open = target, OpenShards(self._split, self._shards, self.stream, target)
 
+    def write(self, shard: PendingShard) -> Written:
+        """Put a complete shard into the cache."""
+        self._shards.made = self._shards.made or self.provenance or {}
+        return shard.counts, self._put(shard.number, shard.values, shard.ok, shard.keys)
+
+    def load_computer(self, machine: Machine) -> Any:
+        """Load what computes batches of rows; None if decoding processes do."""
+        computer, provenance = load(self.stream, machine, self._recorded)
+        self.provenance = self._agreed or provenance
+        return computer
+
     def load(self, machine: Machine, workers: int) -> Slots:
         """Load the network, if any. Returns the slots that the decoding processes, `workers` of them, fill."""
         stream, size = self.stream, WITHOUT_NETWORK
-        self._computer, self.provenance = load(stream, machine, self.recorded)
+        self._computer = self.load_computer(machine)
         if self._computer is not None:
             size, self.threads = self._computer.batch_size, self._computer.lanes
         self._most_open = workers + 2
@@ -109,15 +123,18 @@ class Output(Generic[T]):
     @contextlib.contextmanager
     def use_slots(self, slots: NDArray[np.uint8], sizes: NDArray[np.int64]) -> Iterator[None]:
         self._slots, self._sizes = slots, sizes
-        if self._computer is None:
-            yield
-            return
-        self._crops = slots.reshape(-1, self.stream.policy.size, self.stream.policy.size, 3)
-        self._computer.adopt(self._crops)
+        if self._computer is not None:
+            self._computer.adopt(self._images(slots))
         try:
             yield
         finally:
-            self._computer.release()
+            if self._computer is not None:
+                self._computer.release()
+            del self._slots, self._sizes  # a later extraction has others
+
+    def _images(self, slots: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        size = self.stream.policy.size
+        return slots.reshape(-1, size, size, 3)
 
     @property
     def has_room(self) -> bool:
@@ -138,40 +155,30 @@ class Output(Generic[T]):
         if self._computer is None:
             return self.open.check(slots.copy().view(np.float32), sizes != 0)
         with meter.measure("model"):
-            crops = self._crops[batch.span][:, *self.stream.policy.slices]
+            crops = self._images(slots)[:, *self.stream.policy.slices]
             computed = numbers_of(self.stream, self._computer, crops, labels)
         return self.open.check(computed, np.ones(len(slots), bool))
 
 
-class Run(Generic[T]):
-    """One extraction of a split's shards, for one stream of labels, or streams of crops that share the pixels.
+@dataclass(kw_only=True)
+class Run:
+    """One extraction of a split's shards."""
 
-    Args:
-        pixels_of: number of a video -> its pixels; None for labels.
-        process: its device, as in `Resources.machine`.
-        progress: called with rows done, of all streams, a few times a second.
-        stays: keep networks and decoding processes for the next targets (`Output.begin`), until this process ends.
-    """
+    split: Split
+    outputs: Sequence[Output]  # one stream of labels, or streams of crops that share the pixels
+    pixels_of: Callable[[int], Pixels] | None  # number of a video -> its pixels; None for labels
+    resources: Resources
+    process: str = ""  # its device, as in `Resources.machine`
+    stays: bool = False  # keep networks and decoding processes for the next targets, until this process ends
 
-    def __init__(
-        self,
-        split: Split,
-        outputs: Sequence[Output[T]],
-        *,
-        pixels_of: Callable[[int], Pixels] | None,
-        resources: Resources,
-        progress: Callable[[int, Meter], None],
-        process: str = "",
-        stays: bool = False,
-    ) -> None:
-        self._split, self._pixels_of, self._resources, self._progress = split, pixels_of, resources, progress
-        self.outputs, self._process, self._stays = outputs, process, stays
+    def __post_init__(self) -> None:
         self.meter = Meter()
+        self._progress: Callable[[int, Meter], None]
         self._tasks: Tasks
         self._stack = contextlib.ExitStack()
         self._pool: Pool[Task, tuple[Problems, Meter]]
-        self._computing: dict[Future[Checked], tuple[Output[T], Batch]] = {}
-        self._writing: deque[tuple[int, Future[T]]] = deque()
+        self._computing: dict[Future[Checked], tuple[Output, Batch]] = {}
+        self._writing: deque[tuple[int, Future[Written]]] = deque()
         self._saving: deque[Future[None]] = deque()
         self._saved = time.monotonic()
         self._reported = 0.0
@@ -181,21 +188,22 @@ class Run(Generic[T]):
         """Provenance by output; None: nothing was loaded."""
         return [out.provenance for out in self.outputs]
 
-    def results(self) -> Iterator[tuple[int, T]]:
-        """(output, result of `write`) of each target shard, once it is written.
+    def results(self, progress: Callable[[int, Meter], None]) -> Iterator[tuple[int, Written]]:
+        """(output, result of `Output.write`) of each target shard, once it is written.
 
-        Raises what `write` and the streams raise, and PipelineError for pixels that have changed since the conversion.
+        progress: called with rows done, of all streams, a few times a second. Raises what `write` and the streams
+        raise, and PipelineError for pixels that have changed since the conversion.
         """
-        self.meter = Meter()
-        if self._pixels_of is None:
+        self.meter, self._progress = Meter(), progress
+        if self.pixels_of is None:
             (output,) = self.outputs
             yield from self._compute_labels(output)
         else:
-            yield from self._compute_crops(self._pixels_of)
+            yield from self._compute_crops(self.pixels_of)
         self.meter.stop()
         self._report()
 
-    def _compute_labels(self, out: Output[T]) -> Iterator[tuple[int, T]]:
+    def _compute_labels(self, out: Output) -> Iterator[tuple[int, Written]]:
         self.meter.decoders = 0
         computer: Any = None
         at_once = max(1, AT_ONCE // out.stream.reads.window)
@@ -210,11 +218,11 @@ class Run(Generic[T]):
                 shard = out.open.open(number)
                 todo = shard.todo(shard.start, shard.stop)
                 if len(todo) and computer is None:
-                    computer, out.provenance = load(out.stream, self._resources.machine(self._process), out.recorded)
+                    computer = out.load_computer(self.resources.machine(self.process))
                     self.meter.note_device(self.provenance)
                 for at in range(0, len(todo), at_once):
                     rows = todo[at : at + at_once]
-                    labels = label_batch(self._split, rows, out.stream.reads)
+                    labels = label_batch(self.split, rows, out.stream.reads)
                     with self.meter.measure("model"):
                         computed, known = compute_labels(out.stream, computer, labels, len(rows))
                     self.meter.rows += out.open.store(rows, *out.open.check(computed, known))
@@ -226,8 +234,8 @@ class Run(Generic[T]):
         finally:
             save()
 
-    def _compute_crops(self, pixels_of: Callable[[int], Pixels]) -> Iterator[tuple[int, T]]:
-        self._tasks = Tasks(self._split, [out.open for out in self.outputs], pixels_of)
+    def _compute_crops(self, pixels_of: Callable[[int], Pixels]) -> Iterator[tuple[int, Written]]:
+        self._tasks = Tasks(self.split, [out.open for out in self.outputs], pixels_of)
         videos = self._tasks.videos()
         for first in videos:  # if all rows are carried over, no process is started and no network loaded
             if first:
@@ -236,15 +244,15 @@ class Run(Generic[T]):
             yield from self._write_carried()
         yield from self._write_carried()
 
-    def _write_carried(self) -> Iterator[tuple[int, T]]:
+    def _write_carried(self) -> Iterator[tuple[int, Written]]:
         for output, out in enumerate(self.outputs):
             for shard in out.open.take_finished():
                 yield output, out.write(shard)
                 self._report()
 
-    def _compute(self, first: list[Job], videos: Iterator[list[Job]]) -> Iterator[tuple[int, T]]:
-        with contextlib.nullcontext() if self._stays else self._stack:
-            workers = self._resources.decoders(self._process)
+    def _compute(self, first: list[Job], videos: Iterator[list[Job]]) -> Iterator[tuple[int, Written]]:
+        with contextlib.nullcontext() if self.stays else self._stack:
+            workers = self.resources.decoders(self.process)
             if not hasattr(self, "_pool"):
                 self._start_pool(workers)
             self.meter = Meter(decoders=workers, lanes=max(out.threads for out in self.outputs))
@@ -259,16 +267,17 @@ class Run(Generic[T]):
         most = MOST_WORKERS * cores(0)
         if workers > most:
             raise ConfigError(f"workers {workers}: expected at most {most}, {MOST_WORKERS} for each core here")
-        slots = [out.load(self._resources.machine(self._process), workers) for out in self.outputs]
+        slots = [out.load(self.resources.machine(self.process), workers) for out in self.outputs]
         self._pool = Pool(
             [CropDecoding(slots)] * workers,
             iter(()),
             ahead=AHEAD,
-            timeout=self._resources.timeout,
+            timeout=self.resources.timeout,
             skips=True,
             shared=[of_output.n_bytes for of_output in slots],
             env={VIDEO_THREADS: str(max(1, cores(0) // workers))},  # cores without a process
         )
+        self._stack.callback(delattr, self, "_pool")
         self._stack.enter_context(self._pool)
         for out, memory, of_output in zip(self.outputs, self._pool.shared, slots, strict=True):
             self._stack.enter_context(out.use_slots(*of_output.map(memory)))
@@ -284,7 +293,7 @@ class Run(Generic[T]):
         self._reported = time.monotonic()
         self._progress(self.meter.rows + sum(out.open.not_computed for out in self.outputs), self.meter)
 
-    def _loop(self) -> Iterator[tuple[int, T]]:
+    def _loop(self) -> Iterator[tuple[int, Written]]:
         with (
             ThreadPoolExecutor(self.meter.lanes, thread_name_prefix="network") as network,
             ThreadPoolExecutor(1, thread_name_prefix="write") as writer,
@@ -330,7 +339,7 @@ class Run(Generic[T]):
             for out in self.outputs:
                 self._saving += [writer.submit(save) for save in out.open.save(but=self._tasks.uncompared_rows())]
 
-    def _write(self, out: Output[T], shard: PendingShard) -> T:
+    def _write(self, out: Output, shard: PendingShard) -> Written:
         with self.meter.measure("write"):
             return out.write(shard)
 

@@ -129,9 +129,6 @@ class Tasks:
         """The tasks of a job; None while no slots are free."""
         if job.shards:
             self._comparing[job.number] = job
-        return self._split_job(job)
-
-    def _split_job(self, job: Job) -> Iterator[Task | None]:
         n, frames = self.task_rows, np.unique(job.frame)
         last = job.frame[np.append(np.arange(n - 1, len(job.frame) - 1, n), -1)]  # of every n-th row, and of the last
         ends = np.unique(np.searchsorted(frames, last, side="right")).tolist()  # of tasks: of whole frames
