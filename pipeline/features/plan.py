@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 import cache
 from cache import Split
+from cache.format.manifest import shard_rows
 from pipeline.conversion.identity import Difference, describe, differing
 from pipeline.conversion.plan import UNFINISHED
 from pipeline.errors import PipelineError
@@ -44,24 +44,14 @@ class MissingRows:
 
 def missing_rows(split: Split, stream: str | None) -> MissingRows:
     """Missing rows of a committed stream; None: of a new one."""
-    rows_per_shard = int(split.manifest["geometry"]["rows_per_shard"])
     live = split.rows_by_shard()
     has = np.zeros(len(live), bool)
     if stream is not None:
         shards = np.array(split.stream_shards(stream), np.int64)
         has[shards[shards < len(has)]] = True
     missing = np.flatnonzero((live > 0) & ~has)
-    replaced = int((_rows_of_commits(split.manifest, rows_per_shard, len(live)) - live)[has].sum())
-    return MissingRows(tuple(missing.tolist()), int(live[missing].sum()), replaced)
-
-
-def _rows_of_commits(manifest: Mapping[str, Any], rows_per_shard: int, n_shards: int) -> NDArray[np.int64]:
-    """(shards,) number of rows that each shard was written with: with replaced tracks, without padding."""
-    rows = np.zeros(n_shards, np.int64)
-    for first, end in manifest["commits"]:
-        shards = np.arange(first // rows_per_shard, -(-end // rows_per_shard))
-        rows[shards] = np.minimum(end - shards * rows_per_shard, rows_per_shard)
-    return rows
+    n_written = sum(len(shard_rows(split.manifest, shard)) for shard in np.flatnonzero(has).tolist())
+    return MissingRows(tuple(missing.tolist()), int(live[missing].sum()), n_written - int(live[has].sum()))
 
 
 @dataclass(frozen=True, slots=True)
