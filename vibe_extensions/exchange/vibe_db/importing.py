@@ -29,8 +29,7 @@ from pipeline.files.raw.files import whole_file_digest
 from pipeline.skeletons import JOINTS, Skeleton, joint_names
 from vibe_extensions.exchange.formats import provenance_path
 from vibe_extensions.exchange.vibe_db.layouts import Layout, layout_of, read_provenance
-from vibe_extensions.exchange.vibe_db.stored import Database, open_database
-from vibe_extensions.exchange.vibe_db.tracks import FileReader, columns_of
+from vibe_extensions.exchange.vibe_db.tracks import Database, FileReader, columns_of, open_database
 
 VERSION: Final = 1  # raised whenever the same file would give different tracks
 WITHOUT_NECK: Final = "common13"
