@@ -187,13 +187,6 @@ def pck_aligned(
     return _mean_or_nan(share[~np.isnan(share)])
 
 
-def _diagonals(points: Floats, visible: NDArray[Any]) -> Float64s:
-    """Diagonal of the box about each frame's visible points: (N, J, 2), (N, J) -> (N,); 0 without any."""
-    extents = _extents(points.astype(np.float64), visible > 0)
-    diagonal: Float64s = np.linalg.norm(np.maximum(extents, 0.0), axis=-1)
-    return diagonal
-
-
 def _pck_aligned_by_frame(
     pred_2d: Floats, target_2d: Floats, visible: NDArray[Any], alpha: float = 0.05, size: float | Floats = 224
 ) -> Float64s:
@@ -222,7 +215,8 @@ def _pck_aligned_by_frame(
 def _pck_aligned_to_person(pred: Floats, target: Floats) -> Float64s:
     """`_pck_aligned_by_frame` within 7.5 % of each person's own diagonal: (N, J, 2), (N, J, 3) -> (N,) %."""
     place, visible = target[..., :2], target[..., 2] > 0
-    return _pck_aligned_by_frame(pred, place, visible, PCK_ALIGNED_SHARE, _diagonals(place, visible))
+    sides = np.maximum(_extents(place.astype(np.float64), visible), 0.0)  # 0 without a visible point
+    return _pck_aligned_by_frame(pred, place, visible, PCK_ALIGNED_SHARE, np.linalg.norm(sides, axis=-1))
 
 
 def _centre_on_hips(joints: Floats) -> Float64s:

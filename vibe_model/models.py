@@ -95,7 +95,7 @@ class Model(Training):
             return generator
 
 
-_OURS: Final = {"vibe": "vibe_model.vibe:MODEL"}
+_OURS: Final = {"vibe": "vibe_model.vibe.config:MODEL"}
 _REGISTRY: Final[Registry[Model]] = Registry("model", plug_ins.MODELS, _OURS, Model, "section", records=True)
 names, unknown, not_installed = _REGISTRY.names, _REGISTRY.unknown, _REGISTRY.not_installed
 calling = _REGISTRY.calling

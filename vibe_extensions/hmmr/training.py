@@ -17,6 +17,7 @@ from vibe_model.rotations import axis_angle_to_matrix
 from vibe_model.training.data import TrainingBatch
 from vibe_model.training.trainer import ProcessGroup
 from vibe_model.training.video import VideoTrainer
+from vibe_model.vibe.networks import MOTION
 
 if TYPE_CHECKING:
     from pipeline.body import Body
@@ -95,7 +96,8 @@ class HMMRTrainer(VideoTrainer):
         ends, starts = [torch.stack(list(terms.values())).sum()], [torch.ones((), device=sets.strip.device)]
         if self.discriminator is not None:
             fake = losses.rotations(sets)
-            gan_terms, fake_grad = judge(self.discriminator, fake.detach(), real_poses(batch), config.weights)
+            real = axis_angle_to_matrix(batch.real_theta[..., MOTION].reshape(-1, N_JOINTS, 3))
+            gan_terms, fake_grad = judge(self.discriminator, fake.detach(), real, config.weights)
             terms |= gan_terms
             ends.append(fake)
             starts.append(fake_grad)
@@ -123,9 +125,3 @@ def judge(
     (fake_grad,) = torch.autograd.grad(adversarial, fake, retain_graph=True)
     torch.autograd.backward(discriminator_loss, inputs=list(discriminator.parameters()))
     return {"adversarial": adversarial, "discriminator": discriminator_loss}, fake_grad
-
-
-def real_poses(batch: TrainingBatch) -> Tensor:
-    """Rotations (N, 23, 3, 3) of a batch's real poses, without the global one."""
-    pose = batch.real_theta[..., 6:75]
-    return axis_angle_to_matrix(pose.reshape(-1, 23, 3))

@@ -289,12 +289,10 @@ def pose_neighbours(
 ) -> dict[int, dict[str, Tensor]]:
     """Bodies of neighbouring frames by step, each (B, T, ...), with the orthographic camera (1, 0, 0)."""
     neighbours = {}
-    for step, (rotmat, shape, camera) in moved.items():
-        still = torch.zeros_like(camera)
-        still[..., 0] = 1
-        estimate = Estimate(rotmat, shape, still)
+    for step, estimate in moved.items():
+        still = estimate._replace(camera=constant((1.0, 0.0, 0.0), estimate.camera).expand_as(estimate.camera))
         options = {"eval_joints": eval_joints, "vertices": vertices}
-        neighbours[step] = pose_estimate(body, estimate, project_orthographic, **options)
+        neighbours[step] = pose_estimate(body, still, project_orthographic, **options)
     return neighbours
 
 

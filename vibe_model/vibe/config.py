@@ -11,7 +11,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveIn
 from pydantic.dataclasses import dataclass
 
 from pipeline.errors import ConfigError
-from vibe_model.models import Training
+from vibe_model.models import Model, Training
 from vibe_model.settings import EMBEDDED, RunConfig, Share, VideoConfig
 
 # Frames from one window's start to the next, where it is not `stride`.
@@ -133,6 +133,17 @@ VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
 """Changes of the configuration by name."""
 
 PRESETS: Final = {"published": TrainConfig, "paper": TrainConfig.paper, "embedded": TrainConfig.embedded}
+
+MODEL: Final = Model(
+    title="VIBE",
+    config=TrainConfig,
+    presets=PRESETS,
+    preset="published",
+    variants=VARIANTS,
+    baseline=PER_FRAME,
+    trainer="vibe_model.vibe.training:VIBETrainer",
+    generator="vibe_model.vibe.networks:build_generator",
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -154,17 +154,9 @@ class VIBE(VideoModel):
 
 def build_generator(config: TrainConfig, body: Body) -> VIBE:
     """A generator with new parameters, by the configuration."""
-    return VIBE(
-        body,
-        seqlen=config.seqlen,
-        n_layers=config.n_layers,
-        hidden_size=config.hidden_size,
-        bidirectional=config.bidirectional,
-        add_linear=config.add_linear,
-        use_residual=config.use_residual,
-        feature_size=config.feature_size,
-        regressor_size=config.regressor_size,
-    )
+    of_encoder = ("n_layers", "hidden_size", "bidirectional", "add_linear", "use_residual", "feature_size")
+    names = ("seqlen", *of_encoder, "regressor_size")
+    return VIBE(body, **{name: getattr(config, name) for name in names})
 
 
 class _SelfAttention(nn.Module):

@@ -42,15 +42,10 @@ LIMBS: Final = (*ARMS, *LEGS, (*LEGS[0], *LEGS[1]))  # keypoints to drop togethe
 
 
 def run(config: PrVIPEConfig, progress: Callable[[TrainingProgress], None] | None = None) -> Path:
-    """Train or resume, unless the run is complete. Returns the run's folder.
+    """Train or resume, unless the run is finished. Returns its folder. progress: called with every step and epoch.
 
-    Args:
-        progress: Called after every step and epoch.
-
-    Raises:
-        DataError, StandInMixed, ConfigError, CheckpointError: before training.
-        CacheError: another process trains in the same folder.
-        TrainingDiverged: losses stay non-finite; the last good state is saved.
+    Raises DataError, StandInMixed, ConfigError or CheckpointError before training, CacheError if another process trains
+    in the same folder; TrainingDiverged if losses stay non-finite.
     """
 
     def prepare(splits: Mapping[str, Split]) -> Callable[[ProcessGroup], _PrVIPERun]:
