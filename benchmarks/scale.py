@@ -46,7 +46,6 @@ from pipeline.features.streams.network import ResNet50
 from pipeline.features.weights import WeightsSpec
 from pipeline.files.raw import MARKER
 from pipeline.files.raw import changes as inputs
-from pipeline.files.raw.seal import write_seal
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
 
@@ -216,8 +215,7 @@ def make_cache(root: Path, raw: Path, split: str, videos: Sequence[str]) -> None
         {f"{array}/zarr.json": spec.metadata(extent, geometry) for array, spec in arrays.items()},
     )
     stamps = {video.name: (inputs.stamp(raw, video), digest, "") for video, digest in zip(listed, digests, strict=True)}
-    inputs.write_stamps(root, name, stamps)
-    write_seal(root, name, raw, listed, stamps)
+    inputs.write_stamps(root, name, raw, listed, stamps)
 
 
 def video_record(video: str, digest: str, account: VideoAccount, start: int) -> dict[str, Any]:

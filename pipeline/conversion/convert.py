@@ -25,7 +25,6 @@ from pipeline.datasets.base import Dataset
 from pipeline.detect.clips import labels_of
 from pipeline.errors import PipelineError
 from pipeline.files.raw import RawVideo, changes
-from pipeline.files.raw.seal import write_seal
 from pipeline.processes import MEMORY, NO_CLUSTER, TIMEOUT, Dask
 
 __all__ = ["Conversion", "ConversionPlan", "convert", "plan_conversion", "refuse_committed_failures"]
@@ -186,8 +185,7 @@ def _record_stamps(
     seen = {name: (stamp, digests[name], "") for name, stamp in plan.stamps.items() if name not in unsettled}
     seen |= {name: plan.seen[name] for name in plan.unusable}
     seen |= {name: (seen.get(name, ("",))[0], digests[name], why) for name, why in unusable.items()}
-    changes.write_stamps(plan.root, plan.name, seen)
-    write_seal(plan.root, plan.name, plan.raw, plan.listed, seen)
+    changes.write_stamps(plan.root, plan.name, plan.raw, plan.listed, seen)
 
 
 def _append_videos(

@@ -34,7 +34,6 @@ from pipeline.conversion.identity import Difference, describe, differing, kind_o
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError, RawDataError, StandInMixed
 from pipeline.files.raw import RawVideo, RawVideos, VideoTexts, changes, texts_of
-from pipeline.files.raw.seal import is_sealed
 
 UNFINISHED: Final = "a killed run left something to finish or to remove"
 
@@ -262,7 +261,7 @@ def _is_unchanged(plan: ConversionPlan, committed: cache.Split) -> bool:
     if committed.has_unfinished_commit() or recorded_raw(committed) not in ("", str(plan.raw.resolve())):
         return False
     same_reader = committed.manifest["reader"] == plan.reader
-    return same_reader and is_sealed(plan.root, plan.name, plan.raw, plan.listed, plan.digests())
+    return same_reader and changes.is_sealed(plan.root, plan.name, plan.raw, plan.listed, plan.digests())
 
 
 def _plan_update(

@@ -6,25 +6,34 @@ the commit (stamps.json), digests in it. A stamp counts only with the committed 
 does no harm.
 
 There are half a million videos: paths are texts here, a stamp is one text, and stamps.json is three lists.
+
+A *seal* (seal.npz) has the paths, sizes and times of all files that the committed rows were read from. If the same
+videos with the same digests have the same files, a plan has nothing to do, and needs neither stamps nor an object for
+each video. Losing it costs time only; one of a commit that never happened has other digests.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+import zipfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import numpy as np
+
 import cache
-from pipeline.files.raw import RawVideo
-from pipeline.files.raw.files import contents_digest, file_digest, folder_digest, passes, span_digest
+from pipeline.files.raw import RawVideo, VideoTexts, texts_of
+from pipeline.files.raw.files import contents_digest, file_digest, folder_digest, passes, scan_folder, span_digest
 
 Stamp = str  # a line for each input: its kind, as many numbers as NUMBERS says, and its path below the raw folder
 Seen = tuple[Stamp, str, str]  # a video's stamp and digest when it was last read, and why its rows are older; "": not
 
-STAMPS: Final = "stamps.json"
+STAMPS, SEAL = "stamps.json", "seal.npz"
 GONE: Final = -1  # every number of a missing file or folder
 UNREADABLE: Final = -2  # of one that cannot be read now: permission denied, a disk that does not answer
 CONTENTS: Final = 32  # of a digest's 64 digits; the others are of names
@@ -34,6 +43,8 @@ NUMBERS: Final = {  # of each kind of input; times in ns
     "folder": ("count", "time"),
     "labels": ("count", "size", "newest", "time"),
 }
+ANY: Final = -1  # size of a folder in a seal
+LATEST: Final = (1 << 63) - 1  # ns in a seal: in the year 2262
 
 
 def stamp(raw: Path, video: RawVideo) -> Stamp:
@@ -88,8 +99,8 @@ def bytes_of_labels(texts: Iterable[Stamp]) -> int:
     return total
 
 
-def write_stamps(root: cache.Root, name: str, seen: Mapping[str, Seen]) -> None:
-    """Write the stamps at a commit of the split `name`. Losing them is safe: contents are compared then."""
+def write_stamps(root: cache.Root, name: str, raw: Path, videos: Sequence[RawVideo], seen: Mapping[str, Seen]) -> None:
+    """Write stamps and seal at a commit of the split `name`. Losing them is safe: contents are compared then."""
     columns = {
         "names": list(seen),
         "stamps": [text for text, _, _ in seen.values()],
@@ -97,6 +108,7 @@ def write_stamps(root: cache.Root, name: str, seen: Mapping[str, Seen]) -> None:
         "unusable": {name: why for name, (_, _, why) in seen.items() if why},
     }
     cache.store_at(root).put_small({f"{name}/{STAMPS}": json.dumps(columns).encode()}, name)
+    _write_seal(root, name, raw, videos, seen)
 
 
 def read_stamps(root: cache.Root, name: str) -> dict[str, Seen]:
@@ -108,6 +120,70 @@ def read_stamps(root: cache.Root, name: str) -> dict[str, Seen]:
         return dict(zip(names, zip(stamps, digests, (unusable.get(n, "") for n in names), strict=True), strict=True))
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return {}
+
+
+def _write_seal(root: cache.Root, name: str, raw: Path, videos: Sequence[RawVideo], seen: Mapping[str, Seen]) -> None:
+    """Write the seal; remove it if a video has no stamp or cannot be used."""
+    if not (key := _key(videos, {video: digest for video, (_, digest, why) in seen.items() if not why})):
+        cache.store_at(root).remove([f"{name}/{SEAL}"])  # an earlier commit may have had the same digests
+        return
+    of_videos = [_looks(raw, video, seen[video.name][0]) for video in texts_of(videos)]
+    others = [number for number, looks in enumerate(of_videos) if looks is None]  # compared by their stamps
+    looks = [look for of_video in of_videos for look in of_video or ()]
+    paths, sizes, times = zip(*looks, strict=True) if looks else ((), (), ())
+    stamps = [seen[videos[number].name][0] for number in others]
+    texts = {"key": key, "paths": "\0".join(paths), "stamps": "\0".join(stamps)}
+    numbers = {"sizes": sizes, "times": times, "others": others}
+    arrays = {column: np.array(os.fsencode(text)) for column, text in texts.items()}
+    arrays |= {column: np.array(values, np.int64) for column, values in numbers.items()}
+    np.savez(file := io.BytesIO(), allow_pickle=False, **arrays)
+    cache.store_at(root).put_small({f"{name}/{SEAL}": file.getvalue()}, name)
+
+
+def is_sealed(root: cache.Root, name: str, raw: Path, videos: Sequence[RawVideo], digests: Mapping[str, str]) -> bool:
+    """Whether nothing has changed since the seal was written; False without one. digests: of all committed videos."""
+    try:
+        with np.load(io.BytesIO(cache.store_at(root).read(f"{name}/{SEAL}"))) as columns:
+            key, paths, stamps = (os.fsdecode(columns[text].item()).split("\0") for text in ("key", "paths", "stamps"))
+            sizes, times, others = (columns[numbers].tolist() for numbers in ("sizes", "times", "others"))
+        if key != [_key(videos, digests)]:
+            return False
+        start = f"{raw}/"
+        for path, size, time in zip(paths, sizes, times, strict=False):  # of no paths, one text
+            status = os.stat(path if path.startswith("/") else start + path)  # noqa: PTH116 - a quarter of Path's time
+            if status.st_mtime_ns != time or (status.st_size != size and size != ANY):
+                return False
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile):
+        return False
+    return all(stamp(raw, videos[number]) == text for number, text in zip(others, stamps, strict=False))
+
+
+def _key(videos: Sequence[RawVideo], digests: Mapping[str, str]) -> str:
+    """SHA-256 of the videos' names, paths and digests; "" unless exactly these have a digest."""
+    columns = list(zip(*texts_of(videos), strict=True))
+    if not columns or len(columns[0]) != len(digests) or not digests.keys() >= {*columns[0]}:
+        return ""
+    names, *paths, spans = columns
+    texts = chain(names, map(digests.__getitem__, names), *map(chain.from_iterable, paths))
+    numbers = repr([[len(of_video) for of_video in column] for column in paths] + [spans])
+    return hashlib.sha256(os.fsencode("\0".join((*texts, numbers)))).hexdigest()
+
+
+def _looks(raw: Path, video: VideoTexts, text: Stamp) -> list[tuple[str, int, int]] | None:
+    """Path, size and time of all inputs; None if they are more than files and label folders of one file, or too new.
+
+    A label folder with one file is not listed: its own time shows other names, the file's size and time all else.
+    """
+    looks = []
+    for path, line in zip((*video.files, *video.folders, *video.label_folders), text.split("\n"), strict=False):
+        kind, *numbers = line.split(" ")[:5]
+        if kind == "file" and int(numbers[0]) >= 0:
+            looks.append((path, int(numbers[0]), int(numbers[1])))
+        elif kind == "labels" and numbers[0] == "1" and (file := next(scan_folder(raw / path, {}), None)):
+            looks += [(path, ANY, int(numbers[3])), (f"{path}/{file.name}", int(numbers[1]), int(numbers[2]))]
+        else:
+            return None
+    return looks if all(time <= LATEST for _, _, time in looks) else None
 
 
 def video_digest(raw: Path, video: RawVideo) -> str:

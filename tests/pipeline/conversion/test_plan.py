@@ -17,7 +17,6 @@ from pipeline.datasets.base import RawVideo
 from pipeline.datasets.penn_action import PennAction
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.raw import changes
-from pipeline.files.raw.seal import SEAL
 
 
 @pytest.fixture
@@ -49,7 +48,7 @@ def test_a_touched_file_is_read_and_is_no_change(penn, content, ran, monkeypatch
         assert "up to date" in ran(*words).out
     assert "times of 1 video recorded" in ran(*words).out
     changed = {path for path, state in penn.everything().items() if before[path] != state}
-    assert {Path(path).name for path in changed} <= {changes.STAMPS, SEAL, "train"}
+    assert {Path(path).name for path in changed} <= {changes.STAMPS, changes.SEAL, "train"}
     content.clear()
     assert "recorded" not in ran(*words).out
     assert content == []
@@ -85,7 +84,7 @@ def test_stamps_of_a_commit_that_never_happened_hide_no_change(penn: Any, into: 
     penn.converted()
     penn.edit("0003")
     into.convert(tmp_path / "other", penn.raw)  # killed between the stamps and the manifest, a run leaves just this
-    for name in (changes.STAMPS, SEAL):
+    for name in (changes.STAMPS, changes.SEAL):
         shutil.copy(tmp_path / "other" / penn.name / name, penn.root / penn.name / name)
     assert [video.name for video in penn.plan().append] == ["0003"]
 
@@ -145,7 +144,7 @@ def test_a_seal_hides_no_change(edit: str, embedded: Any, into: Any, content: li
     content.clear()
     found = plan()
     assert found.sealed == (edit == "nothing") == (not content and not found.why and not found.missing)
-    (root / "kinetics/train" / SEAL).unlink()
+    (root / "kinetics/train" / changes.SEAL).unlink()
     expected = plan()
     assert replace(found, sealed=False, stamps={}, seen={}) == replace(
         expected, committed=found.committed, listed=found.listed, stamps={}, seen={}
@@ -179,7 +178,7 @@ def test_a_seal_of_an_earlier_commit_hides_no_video_that_could_not_be_read(penn,
 @pytest.mark.parametrize("seal", [None, b"", b"{}", b"PK\3\4", "cut", "bent"])
 def test_without_a_usable_seal_stamps_are_compared_and_the_next_conversion_writes_it(seal, penn, content, ran):
     penn.converted()
-    file = penn.root / penn.name / SEAL
+    file = penn.root / penn.name / changes.SEAL
     before = file.read_bytes()
     bent = before.replace(b"PK\1\2-\3-", b"PK\1\2-\3\xff")  # as if a later zip were needed to read it
     file.unlink() if seal is None else file.write_bytes({"cut": before[:-30], "bent": bent}.get(seal, seal))
