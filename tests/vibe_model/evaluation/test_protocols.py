@@ -22,12 +22,13 @@ from vibe_extensions.contracts.protocols import protocol_problems
 from vibe_extensions.demo.body import procedural
 from vibe_extensions.hmmr import HMMR
 from vibe_extensions.hmmr import protocol as hmmr_protocol
-from vibe_model import TrainConfig, training, vibe
+from vibe_model import TrainConfig, training
 from vibe_model.evaluation import protocols
 from vibe_model.evaluation.evaluate import evaluate_all, evaluate_split
 from vibe_model.evaluation.frame_errors import Scorer
 from vibe_model.metrics import METRICS
 from vibe_model.prediction.predict import predict_tracks
+from vibe_model.vibe import config as vibe
 
 
 @pytest.fixture
@@ -214,11 +215,11 @@ def test_the_first_named_protocol_has_the_results_by_track_and_metrics_of_packag
 def test_a_model_is_evaluated_by_the_protocols_that_its_record_names(tmp_path, monkeypatch):
     in_memory(monkeypatch, "vibe")
     config = like_vibe(TrainConfig, tmp_path, regressor_size=7, epochs=1, iterations=1)
-    monkeypatch.setattr("vibe_model.vibe.MODEL", replace(vibe.MODEL, protocols=("hmmr", "defualt")))
+    monkeypatch.setattr("vibe_model.vibe.config.MODEL", replace(vibe.MODEL, protocols=("hmmr", "defualt")))
     with pytest.raises(PipelineError, match="did you mean 'default'"):
         training.run(config)
     assert not list(tmp_path.rglob("last.pt")), "before the first step"
-    monkeypatch.setattr("vibe_model.vibe.MODEL", replace(vibe.MODEL, protocols=("hmmr", "default")))
+    monkeypatch.setattr("vibe_model.vibe.config.MODEL", replace(vibe.MODEL, protocols=("hmmr", "default")))
     result = json.loads((training.run(config) / "metrics.json").read_text())
     by_split = {split: list(protocols.by_protocol(numbers)) for split, numbers in result.items() if "/" in split}
     assert set(map(tuple, by_split.values())) == {("hmmr", "default")}
