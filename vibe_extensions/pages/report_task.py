@@ -49,8 +49,8 @@ class Report(PipelineTask):
         from vibe_extensions.pages.report.assembly import write_report
 
         with self.progress() as progress:
-            written = write_report(as_configured(), page(), progress)
-        self.say(str(written))
+            size, _ = write_report(as_configured(), page(), progress)
+        self.say(size)
         self.show()
 
     def show(self) -> None:
@@ -131,9 +131,9 @@ def _run(args: argparse.Namespace) -> int:
     if args.folders:
         pages = replace(pages, runs=tuple((folder.resolve().name, folder) for folder in args.folders), training=True)
     with bar("  report", console.out) as progress:
-        written = write_report(pages, out, progress)
-    say("report", "page", str(written))
-    show(out, written.mark)
+        size, mark = write_report(pages, out, progress)
+    say("report", "page", size)
+    show(out, mark)
     return 0
 
 

@@ -81,21 +81,11 @@ class ReportContent:
         return sorted(folders, key=lambda path: path.stat().st_mtime_ns, reverse=True)
 
 
-@dataclass(frozen=True, slots=True)
-class _WrittenReport:
-    """Facts about a written page."""
+def write_report(content: ReportContent, out: Path, progress: Progress = silent) -> tuple[str, str]:
+    """Write the page, and its table of results as a .csv file beside it. The page reports unreadable sources.
 
-    sections: int
-    size: int  # bytes
-    mark: str  # see `OpenedCache.mark`
-
-    def __str__(self) -> str:
-        """For example "8 sections, 4.1 MB"."""
-        return f"{count(self.sections, 'section')}, {self.size / 1e6:.1f} MB"
-
-
-def write_report(content: ReportContent, out: Path, progress: Progress = silent) -> _WrittenReport:
-    """Write the page, and its table of results as a .csv file beside it. The page reports unreadable sources."""
+    Returns the page's size, such as "8 sections, 4.1 MB", and `OpenedCache.mark`.
+    """
     fingerprint = content.fingerprint()  # first, so that later changes make the page out of date
     progress(0, 3, "training")
     opened = open_splits(content.root)
@@ -130,7 +120,7 @@ def write_report(content: ReportContent, out: Path, progress: Progress = silent)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_page(out, sections, title=TITLE, mark=mark, facts=facts, summary=first, fingerprint=fingerprint)
     progress(3, 3, "")
-    return _WrittenReport(len(sections), out.stat().st_size, mark)
+    return f"{count(len(sections), 'section')}, {out.stat().st_size / 1e6:.1f} MB", mark
 
 
 def summary(opened: OpenedCache, shown: Sequence[TrainingRun], *, stream: str, trains: bool = True) -> dict[str, Any]:
