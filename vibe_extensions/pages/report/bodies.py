@@ -39,13 +39,6 @@ BROKEN: Final = (*UNREADABLE, PipelineError, ValueError, KeyError, zipfile.BadZi
 Colour = tuple[float, float, float]
 
 
-class _Strip(NamedTuple):
-    """Frames side by side."""
-
-    label: str
-    image: Image
-
-
 class _TrackWindow(NamedTuple):
     """Frames of a track, and why they are shown."""
 
@@ -99,7 +92,7 @@ def bodies_section(
     """
     predicted = [run for run in runs if any("predictions" in row for row in run.sequences)]
     problems: list[str] = []
-    drawn: list[tuple[_TrackWindow, list[_Strip]]] = []
+    drawn: list[tuple[_TrackWindow, list[tuple[str, Image]]]] = []
     splits = {split.name: split for split in opened.splits}
     try:
         bodies = LabelledBodies(body) if body is not None and predicted else None
@@ -159,7 +152,8 @@ def _draw(
     bodies: LabelledBodies,
     raw: Path | None,
     problems: list[str],
-) -> list[_Strip]:
+) -> list[tuple[str, Image]]:
+    """Label and image of each strip: the window's frames side by side, as they are and with each run's bodies."""
     predicted = {run.name: track for run in runs if (track := _PredictedTrack.read(run, window)) is not None}
     window_frames = np.arange(window.first, window.last + 1)
     common = functools.reduce(np.intersect1d, (track.frame_index for track in predicted.values()), window_frames)
@@ -178,15 +172,15 @@ def _draw(
         return tiles if colour is None else _paint(bodies, track, rows, tiles, colour)
 
     first = next(iter(predicted.values()))
-    strips = [_strip("frames", crops(first))]
+    strips = [("frames", crops(first))]
     for (name, track), colour in zip(predicted.items(), COLOURS, strict=False):
-        strips.append(_strip(name, crops(track, colour)))
+        strips.append((name, crops(track, colour)))
         if len(track.pose) > 1:  # past and future at one frame, drawn over past and future frames
             rows = np.searchsorted(track.frame_index, [middle])
             tiles = {later: track.tile(rows[0], images.get(middle + step * later)) for later in track.pose}
             painted = [_paint(bodies, track, rows, [tile], colour, later)[0] for later, tile in tiles.items()]
-            strips.append(_strip(f"{name} at frame {middle}: {', '.join(map(_time_label, track.pose))}", painted))
-    return strips
+            strips.append((f"{name} at frame {middle}: {', '.join(map(_time_label, track.pose))}", painted))
+    return [(label, np.concatenate(tiles, axis=1)) for label, tiles in strips]
 
 
 def _images(
@@ -207,7 +201,3 @@ def _images(
 
 def _time_label(step: int) -> str:
     return "now" if not step else f"{abs(step)} frames {'before' if step < 0 else 'later'}"
-
-
-def _strip(label: str, tiles: Sequence[Image]) -> _Strip:
-    return _Strip(label, np.concatenate([*tiles], axis=1))

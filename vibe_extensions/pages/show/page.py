@@ -140,9 +140,9 @@ def _overlay(
     return _Overlay(image, *size, rects, flat(kp_2d, pixels), radius, outside)
 
 
-def _jpeg_uri(image: Image, quality: int = QUALITY) -> str:
+def _jpeg_uri(image: Image) -> str:
     """An RGB image as a data URI with a JPEG."""
-    coded, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    coded, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
     assert coded, f"OpenCV cannot write a JPEG of {image.shape}"
     return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
 

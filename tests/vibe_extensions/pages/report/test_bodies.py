@@ -48,8 +48,8 @@ def test_every_model_is_drawn_over_the_same_frames_with_past_and_future_where_it
     assert median.why == "median track by VIBE's errors"
     assert worst.why == "the worst window of VIBE (70 mm), HMMR (70 mm)"
     around = "HMMR at frame 13: 5 frames before, now, 5 frames later"
-    assert [strip.label for strip in strips] == ["frames", "VIBE", "HMMR", around]
-    frames, vibe, _, three = (strip.image for strip in strips)
+    assert [label for label, _ in strips] == ["frames", "VIBE", "HMMR", around]
+    frames, vibe, _, three = (image for _, image in strips)
     half = TILE_PX // 2
     for i, frame in enumerate((4, 7, 10, 13, 16, 19)):
         assert np.abs(frames[half, i * TILE_PX + half].astype(int) - GREY * frame).max() <= 4
