@@ -109,7 +109,8 @@ def torch_windows(
     Raises as `Split.windows` and `Split.read` do; CacheError for splits whose fields differ in names or shapes;
     CacheChanged in a worker that starts after another commit.
     """
-    from cache.read.torch_windows import Reading, TorchWindows
+    from cache.read.torch_windows import TorchWindows
 
     several = [splits] if isinstance(splits, Split) else splits
-    return TorchWindows(several, seqlen, stride, tail, Reading(stream, fields, dtype, streams, history))
+    reading = {"stream": stream, "fields": fields, "dtype": dtype, "streams": streams, "history": history}
+    return TorchWindows(several, seqlen, stride, tail, reading)

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import zarr
 from numpy.typing import ArrayLike, DTypeLike, NDArray
-from zarr.storage import StorePath, WrapperStore
 
 from cache.crop_policy import CropPolicy
 from cache.errors import AccessDenied, CacheChanged, CacheError, MissingSplit
 from cache.format import extra, layout
-from cache.format import shard as shards
 from cache.format.extra import FUNCTION, FindMirror, find_mirrors_by
-from cache.format.layout import HAS_VALUE, MANIFEST, UNDECODABLE, Geometry, shard_key
+from cache.format.layout import HAS_VALUE, MANIFEST, UNDECODABLE, Geometry
 from cache.format.manifest import Commit, Place, possible_splits
 from cache.format.tables import TrackTable, VideoTable
 from cache.read.batches import OF_TRACKS, USUAL, OpenSplit, StreamFields
@@ -28,41 +24,6 @@ from cache.windows import Ranges, Tail, intersect, windows_of
 
 if TYPE_CHECKING:
     import zarr
-    from zarr.abc.store import ByteRequest
-    from zarr.abc.store import Store as ZarrStore
-    from zarr.core.buffer import Buffer, BufferPrototype
-
-
-def open_lazily(commit: Commit, array: str, check_current: Callable[[], None]) -> zarr.Array[Any]:
-    """Open one array of a commit, read-only, with the zarr.json that the commit names.
-
-    Reading it raises CacheError when a shard of the commit is missing, CacheChanged when its shards were replaced.
-    """
-    metadata = json.loads(bytes(commit.files[f"{array}/zarr.json"]))
-    trailing = tuple(metadata["shape"][1:])
-    named = [shard_key("", int(shard), trailing)[1:] for shard in commit.manifest["shards"][array]]
-    store, folder = commit.place.store, commit.place.array(array)
-    strict = _StrictStore(store.zarr(folder), store.location(folder), named, check_current)
-    return zarr.Array(zarr.AsyncArray(metadata=metadata, store_path=StorePath(strict)))
-
-
-class _StrictStore(WrapperStore[Any]):
-    """One array's folder, read-only. Raises for missing shards among `named`; `location` is for messages."""
-
-    def __init__(
-        self, store: ZarrStore, location: str, named: Collection[str], check_current: Callable[[], None]
-    ) -> None:
-        super().__init__(store)
-        self._location, self._named, self._check_current = location, frozenset(named), check_current
-
-    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
-        if key not in self._named:  # the file belongs to an unfinished commit
-            return None
-        data = await super().get(key, prototype, byte_range)
-        self._check_current()  # first: a shard that is missing because its split was replaced is no damage
-        if data is None:
-            raise shards.missing(f"{self._location}/{key}")
-        return data
 
 
 Array = NDArray[Any]
@@ -246,7 +207,7 @@ class Split(OpenSplit):
         Rows without a committed track have fill values or a replaced track's values. Reading raises CacheError for a
         missing shard, and CacheChanged when the split has been replaced.
         """
-        from cache.read.split import open_lazily  # here: importing zarr is slow
+        from cache.read.lazy import open_lazily  # here: importing zarr is slow
 
         return open_lazily(*self._array(name))
 
