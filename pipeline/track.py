@@ -77,6 +77,21 @@ class Track:
         steps, counts = np.unique(np.diff(self.frame_index), return_counts=True)
         return int(steps[counts.argmax()])  # np.unique sorts, argmax takes the first: ties go to the smaller
 
+    @property
+    def rows(self) -> cache.TrackRows:
+        """The track as it is written to the cache."""
+        return cache.TrackRows(
+            name=self.name,
+            video=self.video,
+            step=self.step,
+            fps=self.fps,
+            crop_scale=self.crop_scale,
+            gender=self.gender,
+            intrinsics=self.intrinsics,
+            columns=self.columns,
+            extra=self.extra,
+        )
+
 
 def _known_rows(columns: Mapping[str, NDArray[Any]], name: str) -> NDArray[Any]:
     """The rows of a column that the track's flags mark as known."""

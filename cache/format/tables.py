@@ -11,7 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple, Protocol, TypeVar, overload
+from typing import Any, Final, NamedTuple, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -168,29 +168,6 @@ def _narrow(texts: Array) -> Array:
     """Drop trailing padding that no text needs."""
     used = np.flatnonzero(texts.any(axis=0))
     return texts[:, : used[-1] + 1 if len(used) else 1]
-
-
-class WrittenTrack(Protocol):
-    """A track to write: `TrackRows`, or any object with these attributes."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def video(self) -> str: ...
-    @property
-    def step(self) -> int: ...
-    @property
-    def fps(self) -> float: ...
-    @property
-    def crop_scale(self) -> float: ...
-    @property
-    def gender(self) -> str: ...
-    @property
-    def intrinsics(self) -> NDArray[Any] | None: ...
-    @property
-    def columns(self) -> Mapping[str, NDArray[Any]]: ...
-    @property
-    def extra(self) -> Mapping[str, NDArray[Any]]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)  # eq=False: == of arrays is ambiguous
@@ -368,7 +345,7 @@ def _find_runs(frame_index: NDArray[Any], step: int, first_row: int) -> list[tup
 
 
 def video_record(
-    entry: VideoEntry, tracks: Sequence[WrittenTrack], start: int, extra: Collection[ExtraColumn] = ()
+    entry: VideoEntry, tracks: Sequence[TrackRows], start: int, extra: Collection[ExtraColumn] = ()
 ) -> dict[str, Any]:
     """The JSON record of a video, for journal and tables. Its tracks take the rows from `start` on."""
     of_tracks = [column.name for column in extra if column.per == "track"]

@@ -22,7 +22,7 @@ from cache.format.extra import EXTRA, ExtraColumn
 from cache.format.layout import COLUMNS, GENDERS, ROWS_PER_CHUNK, ROWS_PER_SHARD, Geometry
 from cache.format.manifest import Commit, Place, stream_folders
 from cache.format.shard import ShardLayout
-from cache.format.tables import Tables, VideoEntry, VideoTable, WrittenTrack, video_record
+from cache.format.tables import Tables, TrackRows, VideoEntry, VideoTable, video_record
 from cache.read.rows import Rows
 from cache.storage import store_at
 from cache.storage.base import Root
@@ -181,7 +181,7 @@ class SplitWriter(Writer):
         self._kept = self._tables.drop_videos(self._drop)
         self._videos.add(name)
 
-    def append(self, entry: VideoEntry, tracks: Sequence[WrittenTrack]) -> None:
+    def append(self, entry: VideoEntry, tracks: Sequence[TrackRows]) -> None:
         """Add one video and its tracks, which may be none: its account says why.
 
         Raises CacheError for a video or track that exists already, and as `check_track`.
@@ -351,7 +351,7 @@ class SplitWriter(Writer):
         return layout.shard_key(self.place.array(name), shard, self._columns[name].trailing)
 
 
-def check_track(track: WrittenTrack, video: str, columns: Collection[str], extra: Iterable[ExtraColumn] = ()) -> None:
+def check_track(track: TrackRows, video: str, columns: Collection[str], extra: Iterable[ExtraColumn] = ()) -> None:
     """Raise CacheError unless a track fits a split with these columns: names, shapes, types and values.
 
     Only floats may be rounded. Fill values of `extra` columns are not allowed.

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Final
 import cache
 from cache.format.layout import SPOOL
 from cache.format.manifest import Place
-from cache.format.tables import WrittenTrack
 from cache.write.parts import Part, pack, unpack
 from pipeline.accounting import NOT_NOW, VideoAccount
 from pipeline.cli.progress import Progress
@@ -51,7 +50,7 @@ class ReadVideo:
 
     fingerprint: str
     account: VideoAccount
-    tracks: Sequence[WrittenTrack] = ()
+    tracks: Sequence[cache.TrackRows] = ()
     pixels: cache.VideoEntry = NO_PIXELS  # only their source, digest and size
     of_part: bool = False  # read before, by a part
 
@@ -216,7 +215,7 @@ def _read_one(dataset: Dataset, split: str, raw: Path, body: Path | None, video:
     if passing:
         tracks, pixels = (), NO_PIXELS
         account.reject(NOT_NOW, _not_now(raw, video, passing[0]))
-    return ReadVideo(digest, account, tracks, pixels)
+    return ReadVideo(digest, account, [track.rows for track in tracks], pixels)
 
 
 def _not_now(raw: Path, video: RawVideo, error: OSError) -> str:

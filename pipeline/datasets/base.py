@@ -228,7 +228,7 @@ class Dataset(ReaderOptions, ABC):
         if twice := next((name for name, times in names.items() if times > 1), ""):
             raise cache.CacheError(f"{twice}: {names[twice]} tracks have this name; its reader must tell them apart")
         for track in tracks:
-            cache.check_track(track, video.name, columns, extra)
+            cache.check_track(track.rows, video.name, columns, extra)
             declared = {*columns, *(c.name for c in extra)} - {*self.optional_extra}
             if missing := sorted(declared - track.columns.keys() - track.extra.keys()):
                 raise cache.CacheError(f"{track.name}: has no {', '.join(missing)}, which its reader declares")

@@ -207,7 +207,7 @@ def _write_tracks(
         for video in tracks.videos():
             n_rows += video.account.found
             if video.entry.name not in journalled:
-                writer.append(video.entry, video.tracks)
+                writer.append(video.entry, [track.rows for track in video.tracks])
             progress(n_rows, tracks.database.rows, "labels")
         accounts = [VideoAccount.from_dict(dict(account)) for account in writer.accounts()]
         totals = Accounting(accounts).totals()
