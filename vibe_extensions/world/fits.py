@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import os
 import re
 import sqlite3
@@ -23,11 +24,12 @@ import numpy as np
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.formats.arrays import load_npz, numbers, reading, refuse
 from pipeline.files.formats.fits import N_BETAS, N_JOINTS, N_POSE, picture_name
-from pipeline.files.formats.pickles import load_fits
+from pipeline.files.formats.pickles import ARRAYS, ArrayUnpickler
 from pipeline.files.raw.files import open_regular
 from pipeline.skeletons import LARGEST
 
 ENDING: Final = ".data.pyd"
+PICKLE: Final = "a list of fits: NumPy arrays in dicts and lists"
 END: Final = 1024  # zero bytes at a tar's end
 AGAIN: Final = "Download this file again, and run the same command."
 MOST_BYTES: Final = 1 << 24  # of one image's pickle, which usually has some kilobytes
@@ -78,8 +80,14 @@ def _read_tar(file: Path) -> Iterator[tuple[str, Any]]:
                 content = tar.extractfile(member) if member.size <= MOST_BYTES else None
                 if content is None:
                     refuse(f"{member.name} of {member.size} bytes")
-                for person in load_fits(file / member.name, content.read()):
+                for person in _load_people(file / member.name, content.read()):
                     yield member.name, person
+
+
+def _load_people(path: Path, data: bytes) -> list[Any]:
+    with reading(path, PICKLE, key="pickle", do="Download its tar again."):
+        people = ArrayUnpickler(path, io.BytesIO(data), ARRAYS, PICKLE).load()
+        return people if isinstance(people, list) else refuse(f"{type(people).__name__} at the top")
 
 
 def _read_npz(file: Path) -> Iterator[tuple[str, Any]]:

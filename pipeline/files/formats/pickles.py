@@ -28,12 +28,11 @@ from pipeline.errors import RawDataError, UnsafePickle
 from pipeline.files.formats.arrays import other_format, reading, refuse
 from pipeline.files.raw.files import read_regular
 
-Kind = Literal["smpl", "sequence", "fits"]
+Kind = Literal["smpl", "sequence"]
 
 HOLDS: Final[Mapping[Kind, str]] = {
     "smpl": "an SMPL model: NumPy arrays, SciPy's csc_matrix, chumpy's Ch and Select",
     "sequence": "labels of a sequence: NumPy arrays in dicts and lists",
-    "fits": "a list of fits: NumPy arrays in dicts and lists",
 }
 DTYPE: Final = re.compile(r"[<>=|]?[biufcSU][1-9]\d{0,5}|[<>=|]?O[48]?")  # numbers, text of fixed size, Python objects
 
@@ -66,15 +65,6 @@ def load_labels(file: Path) -> dict[str, Any]:
         expected, do = HOLDS["sequence"], "Do not open it; download it from the official page."
         problem = f"that it asks for {error.asks_for}: not read"
         raise RawDataError(file, "pickle", expected, problem, do, reason="unsafe_pickle") from error
-
-
-def load_fits(path: Path, data: bytes) -> list[Any]:
-    """The list in a pickle of 4D-Humans; raises as `load_pickle`. `path`: for messages."""
-    with reading(path, HOLDS["fits"], key="pickle", do="Download its tar again."):
-        content = ArrayUnpickler(path, io.BytesIO(data), ALLOWED["fits"], HOLDS["fits"]).load()
-        if not isinstance(content, list):
-            refuse(f"{type(content).__name__} at the top")
-        return content
 
 
 class Object:
@@ -160,7 +150,6 @@ ARRAYS: Final[dict[tuple[str, str], Any]] = {
 }
 ALLOWED: Final[Mapping[Kind, Mapping[tuple[str, str], Any]]] = {
     "sequence": ARRAYS,
-    "fits": ARRAYS,
     "smpl": ARRAYS
     | {(module, "csc_matrix"): _Sparse for module in ("scipy.sparse.csc", "scipy.sparse._csc")}
     | {("chumpy.ch", "Ch"): _Leaf, ("chumpy.reordering", "Select"): _Selection}
