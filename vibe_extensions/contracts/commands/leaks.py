@@ -1,4 +1,4 @@
-"""`python -m pipeline leaks`: what training and test splits share.  [raw -> tracks] -> features -> training
+"""`python -m pipeline leaks`: overlaps of training and test splits.  [raw -> tracks] -> features -> training
 
 Names are those of `Dataset.origin`, and of people in a video's labels (`VideoAccount.subjects`). Images are compared by
 perceptual hashes, independently of size and compression: signs of the lowest frequencies of the cosine transform
@@ -125,7 +125,7 @@ class _Common(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """One kind of thing in two splits: training and test, or two alike, or twice the same to find duplicates."""
+    """One kind of thing in two splits: training and test, two of training, or one twice to find duplicates."""
 
     first: str
     second: str
