@@ -38,54 +38,15 @@ if TYPE_CHECKING:
     from cache.read.torch_windows import TorchWindows
     from cache.windows import Tail
 
-__all__ = [
-    "COLUMNS",
-    "COMPUTED",
-    "GENDERS",
-    "ROWS_PER_CHUNK",
-    "ROWS_PER_SHARD",
-    "UNDECODABLE",
-    "UNDEFINED",
-    "AccessDenied",
-    "CacheChanged",
-    "CacheError",
-    "Collected",
-    "Copied",
-    "CropPolicy",
-    "Damage",
-    "ExtraColumn",
-    "FeatureCache",
-    "Jitter",
-    "Mirror",
-    "MissingSplit",
-    "Repaired",
-    "Root",
-    "Split",
-    "SplitWriter",
-    "Staged",
-    "StreamShards",
-    "StreamWriter",
-    "TrackRecord",
-    "TrackRows",
-    "VerifyReport",
-    "VideoEntry",
-    "check_track",
-    "copy_split",
-    "copy_tag",
-    "delete_stream",
-    "find_mirrors_by",
-    "fingerprint",
-    "finish_commits",
-    "gc",
-    "invalidate",
-    "open",
-    "place_of",
-    "repair",
-    "store_at",
-    "tag_notes",
-    "torch_windows",
-    "verify",
-]
+__all__ = ["FeatureCache", "Root", "Split", "open", "place_of", "store_at", "torch_windows"]  # reading
+__all__ += ["CropPolicy", "Jitter", "TrackRecord", "TrackRows", "VideoEntry"]  # records
+__all__ += ["ExtraColumn", "Mirror", "find_mirrors_by"]  # a dataset's own columns
+__all__ += ["SplitWriter", "Staged", "StreamShards", "StreamWriter", "check_track", "fingerprint"]  # writing
+__all__ += ["Copied", "copy_split", "copy_tag", "tag_notes"]  # copies
+__all__ += ["Collected", "delete_stream", "finish_commits", "gc", "invalidate"]  # removal
+__all__ += ["Damage", "Repaired", "VerifyReport", "repair", "verify"]  # damage
+__all__ += ["COLUMNS", "COMPUTED", "GENDERS", "ROWS_PER_CHUNK", "ROWS_PER_SHARD", "UNDECODABLE", "UNDEFINED"]  # format
+__all__ += ["AccessDenied", "CacheChanged", "CacheError", "MissingSplit"]  # errors
 
 
 def torch_windows(

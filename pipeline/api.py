@@ -45,68 +45,20 @@ if TYPE_CHECKING:
     from pipeline.features.networks.base import Normalisation
     from pipeline.files.formats.hdf5 import load_hdf5
 
-__all__ = [
-    "EXTRINSICS",
-    "JOINTS",
-    "KEYPOINTS_13",
-    "ROW_RATE",
-    "UP",
-    "Body",
-    "Computer",
-    "ConfigError",
-    "CropPolicy",
-    "Dataset",
-    "Detect",
-    "Detector",
-    "ExtraColumn",
-    "FrameSource",
-    "Image",
-    "LabelComputer",
-    "LabelStream",
-    "Machine",
-    "MissingAssets",
-    "Mistake",
-    "Normalisation",
-    "NumberStream",
-    "Origin",
-    "PairStream",
-    "People",
-    "Pictures",
-    "PipelineError",
-    "RawDataError",
-    "RawVideo",
-    "Reads",
-    "ReleasePart",
-    "Stream",
-    "Totals",
-    "Track",
-    "Video",
-    "VideoAccount",
-    "WeightsSpec",
-    "calibration_crops",
-    "chosen_device",
-    "convert",
-    "extents",
-    "finite_joints",
-    "frames_there",
-    "inputs",
-    "joint_names",
-    "keypoints_13",
-    "load_hdf5",
-    "load_json",
-    "load_mat",
-    "load_npz",
-    "load_pickle",
-    "numbers",
-    "open_regular",
-    "picture_pattern",
-    "pictures_or_video",
-    "read_regular",
-    "smooth_boxes",
-    "smpl_labels",
-    "tight_boxes",
-    "whole_file_digest",
-]
+__all__ = ["Dataset", "ExtraColumn", "Mistake", "Origin", "RawVideo", "ReleasePart"]  # datasets
+__all__ += ["Totals", "Track", "VideoAccount"]  # their tracks and accounts
+__all__ += ["EXTRINSICS", "UP", "calibration_crops", "finite_joints", "smpl_labels"]  # labels
+__all__ += ["extents", "smooth_boxes", "tight_boxes"]  # boxes
+__all__ += ["JOINTS", "KEYPOINTS_13", "Body", "convert", "joint_names", "keypoints_13"]  # joints
+__all__ += ["FrameSource", "Image", "Pictures", "Video"]  # images
+__all__ += ["frames_there", "inputs", "picture_pattern", "pictures_or_video"]  # their files
+__all__ += ["load_hdf5", "load_json", "load_mat", "load_npz", "load_pickle", "numbers"]  # files of labels
+__all__ += ["open_regular", "read_regular", "whole_file_digest"]  # other files
+__all__ += ["LabelStream", "NumberStream", "PairStream", "Stream"]  # streams
+__all__ += ["ROW_RATE", "CropPolicy", "Reads"]  # their inputs
+__all__ += ["Computer", "LabelComputer", "Machine", "Normalisation", "WeightsSpec", "chosen_device"]  # networks
+__all__ += ["Detect", "Detector", "People"]  # detectors
+__all__ += ["ConfigError", "MissingAssets", "PipelineError", "RawDataError"]  # errors
 
 _HOMES: Final = {
     "Body": "pipeline.body",
