@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 from importlib import metadata
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from pipeline.errors import ConfigError, PipelineError, did_you_mean
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pipeline.files.formats.smpl_files import SmplArrays
 
 T = TypeVar("T")
+C = TypeVar("C")
 
 # Groups of entry points
 MODELS: Final = "vibe_pipeline.models"  # a model's section of luigi.cfg has its name
@@ -163,40 +164,47 @@ def demo_data() -> DemoData:
 
 
 @dataclass(frozen=True)
-class Registry(Generic[T]):
-    """All classes, or records, of one kind by name."""
+class Records(Generic[T]):
+    """All records of one kind by name."""
 
     what: str  # noun for messages: "dataset"
     group: str  # of entry points
-    ours: Mapping[str, str]  # name -> module:class
-    base: type[Any]
+    ours: Mapping[str, str]  # name -> module:attribute
+    base: type[Any]  # their class
     named_by: str  # attribute with the name
-    records: bool = False  # entry points lead to objects of the class `base`, not to subclasses
 
     def names(self) -> tuple[str, ...]:
         """All names, ours first. Raises PipelineError if two packages claim one name."""
         plug_ins = self._plug_ins()
         return (*self.ours, *sorted(plug_ins, key=lambda name: (not _is_own(plug_ins[name]), name)))
 
-    def find(self, name: str) -> type[T]:
-        """The class of a name. Raises PipelineError for an unknown name, PlugInError for one that cannot be loaded."""
+    def find(self, name: str) -> T:
+        """The one of that name. Raises PipelineError for an unknown name, PlugInError for one that cannot be loaded."""
         if name in self.ours:
-            ours: type[T] = load(self.ours[name])
+            ours: T = load(self.ours[name])
             return ours
         plug_ins = self._plug_ins()
         if name not in plug_ins:
             raise PipelineError(self.unknown(name))
         entry, which = plug_ins[name], self.label(name)
         try:
-            loaded: type[T] = entry.load()
+            loaded: T = entry.load()
         except Exception as error:
             raise PlugInError(f"{which} cannot be loaded: {type(error).__name__}: {error}") from error
-        of_class = isinstance(loaded, type) and issubclass(loaded, self.base)
-        if not (isinstance(loaded, self.base) if self.records else of_class) or getattr(loaded, self.named_by) != name:
-            which_class = f"{self.base.__name__}{'' if self.records else ' subclass'}"
-            expected = f"a {which_class} whose {self.named_by} is {name!r}"
+        if not self._is_one(loaded) or getattr(loaded, self.named_by) != name:
+            expected = f"a {self.base.__name__}{self._kind} whose {self.named_by} is {name!r}"
             raise PlugInError(f"{which}: {entry.value} is not {expected}")
         return loaded
+
+    _kind: ClassVar[str] = ""  # in messages, after the name of `base`
+
+    def _is_one(self, loaded: object) -> bool:
+        return isinstance(loaded, self.base)
+
+    def every(self) -> list[T]:
+        """All that can be loaded, ours first."""
+        broken = self.broken(self.names())
+        return [self.find(name) for name in self.names() if name not in broken]
 
     def unknown(self, name: str) -> str:
         """Why a name is unknown, and what to do; "" for a known name."""
@@ -239,15 +247,6 @@ class Registry(Generic[T]):
                 messages[name] = str(error)
         return messages
 
-    def get(self, name: str, /, **options: Any) -> T:
-        """An instance with its options. Raises as `find`, and ConfigError for unknown options and invalid values."""
-        loaded: Any = self.find(name)
-        options_of = [field.name for field in fields(loaded) if field.init]
-        if unknown := sorted(options.keys() - set(options_of)):
-            raise ConfigError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(options_of) or 'none'}")
-        made: T = loaded(**options)
-        return made
-
     def _plug_ins(self) -> dict[str, EntryPoint]:
         entries: dict[str, EntryPoint] = {}
         for entry in entry_points(group=self.group):
@@ -259,6 +258,24 @@ class Registry(Generic[T]):
                 raise PipelineError(f"{which} comes from {both}. Uninstall one of them.")
             entries[entry.name] = entry
         return entries
+
+
+class Registry(Records[type[C]], Generic[C]):
+    """All classes of one kind by name, with `base` above them."""
+
+    _kind = " subclass"
+
+    def _is_one(self, loaded: object) -> bool:
+        return isinstance(loaded, type) and issubclass(loaded, self.base)
+
+    def get(self, name: str, /, **options: Any) -> C:
+        """An instance with its options. Raises as `find`, and ConfigError for unknown options and invalid values."""
+        loaded: Any = self.find(name)
+        options_of = [field.name for field in fields(loaded) if field.init]
+        if unknown := sorted(options.keys() - set(options_of)):
+            raise ConfigError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(options_of) or 'none'}")
+        made: C = loaded(**options)
+        return made
 
 
 def _package(entry: EntryPoint) -> str:

@@ -14,7 +14,7 @@ from pydantic.dataclasses import is_pydantic_dataclass
 
 from pipeline import plug_ins
 from pipeline.errors import ConfigError, did_you_mean
-from pipeline.plug_ins import Registry
+from pipeline.plug_ins import Records
 from vibe_model.settings import RunConfig, VideoConfig
 
 if TYPE_CHECKING:
@@ -96,25 +96,9 @@ class Model(Training):
 
 
 _OURS: Final = {"vibe": "vibe_model.vibe.config:MODEL"}
-_REGISTRY: Final[Registry[Model]] = Registry("model", plug_ins.MODELS, _OURS, Model, "section", records=True)
-names, unknown, not_installed = _REGISTRY.names, _REGISTRY.unknown, _REGISTRY.not_installed
-calling = _REGISTRY.calling
-
-
-def find(name: str) -> Model:
-    """The model of that name. Raises PipelineError for an unknown name, PlugInError for one that does not load."""
-    return cast("Model", _REGISTRY.find(name))
-
-
-def every() -> tuple[Model, ...]:
-    """All models that load, ours first."""
-    flawed = broken()
-    return tuple(find(name) for name in names() if name not in flawed)
-
-
-def broken() -> dict[str, str]:
-    """Models of other packages that do not load, with messages."""
-    return _REGISTRY.broken(names())
+_REGISTRY: Final[Records[Model]] = Records("model", plug_ins.MODELS, _OURS, Model, "section")
+names, find, every, broken = _REGISTRY.names, _REGISTRY.find, _REGISTRY.every, _REGISTRY.broken
+unknown, not_installed, calling = _REGISTRY.unknown, _REGISTRY.not_installed, _REGISTRY.calling
 
 
 def model_of(config: VideoConfig) -> Model:

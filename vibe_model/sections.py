@@ -126,7 +126,7 @@ def _name_section(section: Section, *, variant_by_option: bool = False) -> Itera
 
 def check(s: Settings) -> None:
     """Raise ConfigError for mistakes in the sections themselves."""
-    for name, message in models.broken().items():
+    for name, message in models.broken(models.names()).items():
         if name in s.source.sections:
             raise ConfigError(f"{s.source.where(name)}: {message}")
     for model in models.every():

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import ConfigError, DataError
-from pipeline.plug_ins import Registry
+from pipeline.plug_ins import Records
 from pipeline.skeletons import JOINTS
 from vibe_model.metrics import METRICS, SCORES, Metric
 from vibe_model.runs import NEUTRAL_BODY
@@ -142,15 +142,8 @@ PUBLISHED: Final = replace(
     round_labels=True,
 )
 _OURS: Final = {name: f"{__name__}:{name.upper()}" for name in ("default", "published")}
-REGISTRY: Final[Registry[Protocol]] = Registry(
-    "protocol", "vibe_pipeline.protocols", _OURS, Protocol, "name", records=True
-)
-names = REGISTRY.names
-
-
-def find(name: str) -> Protocol:
-    """The protocol of that name. Raises PipelineError for an unknown name, PlugInError for one that does not load."""
-    return cast("Protocol", REGISTRY.find(name))
+REGISTRY: Final[Records[Protocol]] = Records("protocol", "vibe_pipeline.protocols", _OURS, Protocol, "name")
+names, find = REGISTRY.names, REGISTRY.find
 
 
 def choose(split: Split, named: Sequence[str] | None = None) -> tuple[list[Protocol], dict[str, str]]:
@@ -179,8 +172,7 @@ def by_protocol(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 def table_metrics(rows: Iterable[Mapping[str, Any]]) -> dict[str, Metric]:
     """Metrics by name, in the order of tables: ours, then those of packages with a number in any row."""
     numbers = {name for row in rows for name, value in row.items() if name not in METRICS and isinstance(value, float)}
-    broken = REGISTRY.broken(names()) if numbers else {}
-    records = [find(name) for name in names() if name not in broken] if numbers else []
+    records = REGISTRY.every() if numbers else []
     of_packages = {name: metric for record in records for name, metric in record.metrics.items() if name in numbers}
     return {**METRICS, **of_packages}
 
