@@ -32,7 +32,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pipeline.boxes import extents
 from pipeline.detect import DetectionResources, People, get
-from pipeline.detect.clips import list_clips, plan_detection
+from pipeline.detect.clips import list_clips
+from pipeline.detect.plan import plan_detection
 from pipeline.files.pixels.frames import Image, Video
 from vibe_extensions.clips.detection.run import detect_planned
 from vibe_extensions.clips.detectors.two_parts import Boxes, Networks, TwoPartDetector

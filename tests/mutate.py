@@ -91,6 +91,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", type=int, nargs="+", help="numbers of mutants: to go on, or to run survivors again")
     args = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"  # as tests/conftest.py has it, before torch is imported
     for name in IMPORTED_ONCE.split():
         importlib.import_module(name)
     gc.freeze()

@@ -24,7 +24,8 @@ from pipeline.conversion.committed import rejected_videos
 from pipeline.conversion.plan import committed_split
 from pipeline.datasets.base import Dataset
 from pipeline.detect import Detector
-from pipeline.detect.clips import KEYPOINTS, list_clips, list_images, unlabelled_clips, usual_detector
+from pipeline.detect.clips import KEYPOINTS, list_clips, list_images
+from pipeline.detect.plan import unlabelled_clips, usual_detector
 from pipeline.errors import ConfigError, MissingAssets, PipelineError, RawDataError
 from pipeline.features import computing
 from pipeline.features.plan import missing_rows, stream_label

@@ -3,6 +3,7 @@
 Labels of `<folders>/<clip>.mp4`, in any format of `pipeline.files.formats.detections`:
 
     keypoints/<folders>/<clip>.mp4.json     `python -m pipeline detect`; also .txt and .csv
+    keypoints/<folders>/detected.zip        those of many clips of a folder, each as <clip>.mp4.json
     keypoints/<folders>/<clip>.mp4/         a file for each frame
     keypoints/<folders>/<clip>.json         also .txt and .csv; unless another clip there has the name <clip>
     keypoints/<folders>/<clip>/
@@ -18,7 +19,8 @@ A file of `detect` is in COCO's JSON format:
 
 v is 2 for a joint of confidence 0.3 or more, else 1. pycocotools reads these files, and here
 `pipeline.files.formats.detections`. `.provenance` has the speed of the run over the most frames, for forecasts.
-`.detect/<fingerprint>` has the reason why a clip has no file.
+`.detect/<fingerprint>` has the reason why a clip has no file. In a PACK, a file's comment is its fingerprint; a file
+beside it counts more.
 """
 
 from __future__ import annotations
@@ -29,26 +31,20 @@ import itertools
 import json
 import os
 import re
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cache import fingerprint
-from cache.write.parts import Part
-from pipeline.cli.text import command, count, from_here
-from pipeline.detect import Detector, identity, terms
-from pipeline.errors import ConfigError, PipelineError, RawDataError
+from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import state_of
 from pipeline.files.formats.detections import SUFFIXES, UNREAD
 from pipeline.files.pixels.frames import Video
-from pipeline.files.raw import RawVideo, VideoTexts, is_stand_in
-from pipeline.files.raw.changes import utf8
-from pipeline.files.raw.files import VIDEOS, file_digest, is_folder
+from pipeline.files.raw import RawVideo, VideoTexts
+from pipeline.files.raw.files import PACK, VIDEOS, is_folder, is_packed, open_regular, pack_index, packed_entry
 
 MADE_BY: Final = "python -m pipeline detect"
 KEYPOINTS: Final = "keypoints"  # the folder beside clips in which the dataset `videos` looks for them
@@ -59,7 +55,8 @@ VERSION: Final = 2  # raised by hand whenever the same clip and detector would g
 END: Final = b"}]}\n"  # only a complete file ends like this
 EXTENSIONS: Final = VIDEOS  # those that cannot be decoded (.wmv) are rejected with the reason, not skipped
 ENDINGS: Final = ", ".join(suffix for suffix in EXTENSIONS if suffix != ".wmv")
-_KINDS: Final = f"files that end in {ENDINGS}"
+_DAMAGED: Final = f"{PACK}/"  # listed for a PACK that cannot be read: reading the keypoints of a clip tells
+KINDS: Final = f"files that end in {ENDINGS}"
 PICTURES: Final = (".jpg", ".jpeg", ".png", ".heic", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 
@@ -69,13 +66,13 @@ def list_clips(raw: Path, suffix: str = "") -> list[str]:
     suffix: what follows their names; ".json" lists the files of `detect`. Links to folders are followed, without
     cycles.
     """
-    files = (file for file in _list_files(raw) if file.endswith(suffix))
+    files = (file for file in list_files(raw) if file.endswith(suffix))
     return [file for file in files if PurePath(file.removesuffix(suffix)).suffix.lower() in EXTENSIONS]
 
 
 def list_images(raw: Path) -> list[str]:
     """Image files among the clips, but for those in `keypoints`."""
-    files = (file for file in _list_files(raw) if not file.startswith(f"{KEYPOINTS}/"))
+    files = (file for file in list_files(raw) if not file.startswith(f"{KEYPOINTS}/"))
     return [file for file in files if PurePath(file).suffix.lower() in PICTURES]
 
 
@@ -85,7 +82,8 @@ def images_hint(raw: Path) -> str:
     return f" ({n:,} images; make a clip of numbered ones: ffmpeg -i %06d.jpg clip.mp4)" if n else ""
 
 
-def _list_files(raw: Path) -> list[str]:
+def list_files(raw: Path) -> list[str]:
+    """Sorted paths of all files below `raw`, without hidden ones."""
     files: list[str] = []
     for folder, folders, names in os.walk(raw, followlinks=True):
         resolved = Path(folder).resolve()
@@ -120,6 +118,11 @@ class ClipLabels:
             folders, files = listed = set(), set()
             for entry in entries(self._raw / KEYPOINTS / folder):
                 (folders if is_folder(entry) else files).add(entry.name)
+            if PACK in files:
+                try:
+                    files.update(f"{PACK}/{name}" for name in pack_index(self._raw / KEYPOINTS / folder / PACK))
+                except OSError:
+                    files.add(_DAMAGED)
             self._listed[folder] = listed = (files, folders)
         return listed
 
@@ -141,6 +144,9 @@ class ClipLabels:
         if not files and not folders:
             return (), ()
         below = f"{KEYPOINTS}/{folder}/" if folder else f"{KEYPOINTS}/"
+        packed = f"{PACK}/{clip}.json"
+        if f"{clip}.json" not in files and (packed in files or _DAMAGED in files):
+            return (below + packed,), ()
         for suffixes in (SUFFIXES, UNREAD):
             for called in (clip, _stem(clip)):
                 for suffix in suffixes if files else ():
@@ -181,6 +187,7 @@ class ClipFiles:
 
     @property
     def file(self) -> Path:
+        """The file to write."""
         return self.out / f"{self.clip}.json"
 
     @property
@@ -195,8 +202,12 @@ class ClipFiles:
         """
         if len(os.fsencode(self.file.name)) > LONGEST_NAME:
             raise OSError(errno.ENAMETOOLONG, "File name too long. Rename the clip.", str(self.file))
+        if (file := detected_file(self.out, self.clip)) is None:
+            return False
+        if file != self.file:
+            return packed_entry(file).comment == self.fingerprint.encode()
         info = read_info(self.file)
-        if info.get("description") != MADE_BY and self.file.exists():
+        if info.get("description") != MADE_BY:
             actual, do = "another one, which is left as it is", "Move it, or name another folder."
             raise RawDataError(self.file, "description", f"a file that `{MADE_BY}` has written", actual, do)
         return info.get("fingerprint") == self.fingerprint and _is_whole(self.file)
@@ -217,10 +228,19 @@ def read_speed(out: Path, about: Mapping[str, Any]) -> dict[str, Any]:
         return {}
 
 
-def read_info(file: Path) -> dict[str, Any]:
+def detected_file(out: Path, clip: str) -> Path | None:
+    """The file of `detect` for a clip, by itself or else in its folder's PACK."""
+    file = out / f"{clip}.json"
+    packed = file.with_name(PACK) / file.name
+    return file if file.exists() else packed if is_packed(packed) else None
+
+
+def read_info(file: Path | None) -> dict[str, Any]:
     """The first line's `info`; empty for a missing file or another format."""
+    if file is None:
+        return {}
     try:
-        with file.open("rb") as stream:
+        with open_regular(file) as stream:
             line = stream.readline(1 << 20).rstrip()
         info = json.loads(line.removesuffix(b",") + b"}")["info"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -230,166 +250,16 @@ def read_info(file: Path) -> dict[str, Any]:
 
 def moved_frames(clip: Video) -> NDArray[np.int64] | None:
     """Frames, ascending, before which the camera moved, by the clip's file of `detect`; None without one."""
-    file = clip.root / KEYPOINTS / f"{clip.path}.json"
-    return _read_moved_frames(file, state_of(file)) if file.is_file() else None
+    if (file := detected_file(clip.root / KEYPOINTS, clip.path)) is None:
+        return None
+    return _read_moved_frames(file, state_of(file.parent if file.parent.name == PACK else file))
 
 
 @functools.lru_cache(maxsize=1)  # tracks of one clip follow each other
 def _read_moved_frames(file: Path, _state: tuple[int, int]) -> NDArray[np.int64] | None:
     if read_info(file).get("description") != MADE_BY:
         return None
-    with file.open("rb") as stream:  # a line for each image; people follow
+    with open_regular(file) as stream:  # a line for each image; people follow
         images = itertools.takewhile(lambda line: not line.startswith(b"],"), stream)
         moved = [re.search(rb'"frame_index": (\d+)', line) for line in images if b'"camera": ' in line]
     return np.array([int(match[1]) for match in moved if match], np.int64)
-
-
-# ------------------------------------------------------------------------------------------------------------ plan
-
-
-@dataclass(frozen=True, slots=True)
-class DetectionPlan:
-    """Work of a detection, picklable."""
-
-    raw: Path
-    out: Path
-    detector: Detector
-    about: Mapping[str, Any]  # the part of a file's `info` that all clips share
-    missing: Sequence[ClipFiles]  # clips without a file of these pixels, weights and settings
-    renamed: Mapping[ClipFiles, ClipFiles]  # renamed clips -> their files under the old names
-    failed: Mapping[ClipFiles, str]  # clips that an earlier run gave up, and why
-    done: int  # clips that have their file
-    refused: Mapping[str, str]  # clips that cannot have one, and why
-    orphans: Sequence[str]  # files of `detect` whose clips are gone
-    weights: Sequence[Mapping[str, str]]  # `Detector.terms`, if there are clips to detect
-
-    @property
-    def up_to_date(self) -> bool:
-        """Whether there is nothing to do, except to retry failed clips."""
-        return not self.missing and not self.renamed
-
-    @property
-    def problems(self) -> dict[str, str]:
-        """Clip -> why it has no file."""
-        return dict(self.refused) | {files.clip: why for files, why in self.failed.items()}
-
-    def detected_otherwise(self, clips: Iterable[str]) -> list[str]:
-        """Clips with keypoints of another detector or other options: "2 clips by rtmpose, other every"."""
-        now, found = json.loads(json.dumps(self.about)), Counter[str]()
-        for clip in clips:
-            info = read_info(self.out / f"{clip}.json")
-            options, name = dict(info.get("options") or {}), str(info.get("detector"))
-            differ = [key for key in sorted({*options, *now["options"]}) if options.get(key) != now["options"].get(key)]
-            if info.get("description") == MADE_BY and (name != now["detector"] or differ):
-                found[name if name != now["detector"] else f"{name} with another {', '.join(differ)}"] += 1
-        return [f"{count(n, 'clip')} by {by}" for by, n in found.items()]
-
-    @property
-    def again(self) -> str:
-        """The command that retries clips that were given up."""
-        options = [f"{field.name}={getattr(self.detector, field.name)}" for field in fields(self.detector)]
-        words = [word for option in options for word in ("--set", option)]
-        raw, to = from_here(self.raw), from_here(self.out)
-        return command("detect", raw, "--out", to, "--detector", self.detector.name, *words)
-
-
-def usual_detector(raw: Path) -> str:
-    """The default detector: `demo` for demo data, else `rtmpose`. raw: a folder of clips, or a clip."""
-    return "demo" if is_stand_in(raw.parent if raw.is_file() else raw) else "rtmpose"
-
-
-def unlabelled_clips(raw: Path, *, by_any_detector: bool = False) -> list[str]:
-    """Clips below `raw` without another tool's labels: `detect` may write theirs.
-
-    by_any_detector: also without labels of `detect`, by any detector. Raises ConfigError as `_clips_of`.
-    """
-    raw, clips = _clips_of(raw)
-    labels = ClipLabels(raw, clips)
-    return [clip for clip in clips if not _is_labelled(raw, labels, clip, by_any_detector)]
-
-
-def _is_labelled(raw: Path, labels: ClipLabels, clip: str, by_any_detector: bool) -> bool:
-    if clip.startswith(f"{KEYPOINTS}/"):
-        return True
-    folder, _, name = clip.rpartition("/")
-    if not any(labels.find(name, folder)):
-        return False
-    info = read_info(raw / KEYPOINTS / f"{clip}.json")
-    by_detect = info.get("description") == MADE_BY
-    return not by_detect or (by_any_detector and info.get("clip_digest") == file_digest(raw / clip))
-
-
-def plan_detection(
-    raw: Path, out: Path, detector: Detector, only: Sequence[str] | None = None, part: Part | None = None
-) -> DetectionPlan:
-    """Compare the clips below `raw`, or the clip `raw`, with the files in `out`. `only`, `part`: plan these clips only.
-
-    Writes nothing. Raises ConfigError without any clip and for a stand-in detector on real data, MissingAssets for
-    missing weights, PlugInError if another package's detector fails.
-    """
-    one_clip = raw.is_file()  # the other files in `out` are of other clips
-    raw, clips = _clips_of(raw)
-    demo = is_stand_in(raw)
-    if detector.stand_in and not demo:
-        raise ConfigError(
-            f"{detector.name} finds people only in demo data, but {raw} is real data. Use another detector, or the "
-            "output of another tool (docs/datasets/videos.md)."
-        )
-    options = identity(detector)
-    kind = {"version": VERSION, "detector": detector.name, "detector_version": detector.version, "options": options}
-    lost = {} if one_clip else _find_lost_clips(raw, out, clips)
-    clips = clips if only is None else list(only)
-    clips = clips if part is None else list(part.share(clips))
-    before = {files.fingerprint: files for files in lost.values()}  # of the same pixels, by the same detector
-    missing, renamed, failed, done = [], dict[ClipFiles, ClipFiles](), {}, 0
-    refused: dict[str, str] = {}
-    for clip in clips:
-        try:
-            files = _files(out, Video(raw, clip), kind)
-            is_done = files.done()
-        except (PipelineError, OSError) as error:
-            refused[utf8(clip)] = str(error)
-            continue
-        if is_done:
-            done += 1
-        elif files.failed.is_file():
-            failed[files] = files.failed.read_text()
-        elif files.fingerprint in before:
-            renamed[files] = before.pop(files.fingerprint)
-        else:
-            missing.append(files)
-    about = {"detector": detector.name, "version": detector.version, "options": options, "stand_in": demo}
-    orphans = [files.file.relative_to(out).as_posix() for files in lost.values() if files not in renamed.values()]
-    weights = terms(detector) if missing or failed else []
-    return DetectionPlan(raw, out, detector, about, missing, renamed, failed, done, refused, orphans, weights)
-
-
-def _clips_of(raw: Path) -> tuple[Path, list[str]]:
-    """A folder and its clips; for a clip, its folder and itself. Raises ConfigError if there is none."""
-    if raw.is_file():
-        if raw.suffix.lower() not in EXTENSIONS:
-            raise ConfigError(f"{raw}: expected a clip or a folder of clips, {_KINDS}; found another file")
-        return raw.parent, [raw.name]
-    if not (clips := list_clips(raw)):
-        reason = f"no clips in this folder{images_hint(raw)}" if raw.is_dir() else "no such file or folder"
-        raise ConfigError(f"{raw}: {reason}. Name a folder with {_KINDS}.")
-    return raw, clips
-
-
-def _files(out: Path, video: Video, kind: Mapping[str, Any]) -> ClipFiles:
-    """Raises RawDataError for a clip that can have no file."""
-    if utf8(video.path) != video.path:
-        do = "Rename it, for example with convmv."
-        raise RawDataError(video.root / utf8(video.path), "name", "UTF-8", "other bytes", do)
-    video.require_whole()
-    return ClipFiles(out, video.path, fingerprint({**kind, "pixels": video.digest()}))
-
-
-def _find_lost_clips(raw: Path, out: Path, clips: Sequence[str]) -> dict[str, ClipFiles]:
-    """Files of `detect` whose clips are gone from `raw` (deleted or renamed), by clip."""
-    lost = {}
-    for clip in {path.removesuffix(".json") for path in list_clips(out, ".json")} - {*clips}:
-        info = {} if (raw / clip).exists() else read_info(out / f"{clip}.json")
-        if info.get("description") == MADE_BY and info.get("clip") == clip:
-            lost[clip] = ClipFiles(out, clip, str(info.get("fingerprint")))
-    return dict(sorted(lost.items()))

@@ -19,7 +19,8 @@ from cache.format.layout import COLUMNS, FEATURES, MANIFEST, ROWS_PER_CHUNK, ROW
 from cache.write.parts import staged_by_parts
 from pipeline.conversion.identity import Difference
 from pipeline.conversion.plan import ConversionPlan, committed_split, compare
-from pipeline.detect.clips import EXTENSIONS, KEYPOINTS, DetectionPlan, unlabelled_clips
+from pipeline.detect.clips import EXTENSIONS, KEYPOINTS, detected_file
+from pipeline.detect.plan import DetectionPlan, unlabelled_clips
 from pipeline.errors import PipelineError
 from pipeline.features.inputs import COMPARED, has_current_keys
 from pipeline.features.plan import CHANGED, MissingRows, compare_stream, missing_rows
@@ -147,7 +148,7 @@ def _plan_detection(plan: SplitPlan, todo: ConversionPlan, detections: dict[Path
     if raw not in detections or detector.downloads:
         only = unlabelled_clips(raw, by_any_detector=plan.recipe.by_any_detector)
         if detector.downloads or not only:
-            waiting = (clip for clip in only if clip in clips and not (raw / KEYPOINTS / f"{clip}.json").is_file())
+            waiting = (clip for clip in only if clip in clips and detected_file(raw / KEYPOINTS, clip) is None)
             plan.undetected = tuple(waiting)
             return
         detections[raw] = plan.recipe.plan_detection()

@@ -19,7 +19,8 @@ from pipeline.cli.text import FEW, command, count, few, from_here
 from pipeline.conversion import convert
 from pipeline.datasets.base import Dataset
 from pipeline.detect import Detector
-from pipeline.detect.clips import KEYPOINTS, DetectionPlan, plan_detection, unlabelled_clips
+from pipeline.detect.clips import KEYPOINTS
+from pipeline.detect.plan import DetectionPlan, plan_detection, unlabelled_clips
 from pipeline.errors import MissingAssets, PipelineError
 from pipeline.features.extract import Extraction, extract_together
 from pipeline.features.plan import ExtractionPlan, plan_extraction

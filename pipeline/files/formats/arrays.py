@@ -7,7 +7,6 @@ A damaged file can make SciPy's compiled reader crash or allocate without limit.
 from __future__ import annotations
 
 import functools
-import io
 import json
 import os
 import re
@@ -15,7 +14,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from json import JSONDecodeError
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, BinaryIO, Final, NoReturn
 from zipfile import ZipFile
 
 import numpy as np
@@ -226,7 +225,7 @@ def _find_sequences(
     return spans
 
 
-def _find_key(stream: io.BufferedReader, at: int) -> int:
+def _find_key(stream: BinaryIO, at: int) -> int:
     """The number that is the key of the map at this byte. Raises ValueError for another key."""
     before = os.pread(stream.fileno(), min(at, 40), max(at - 40, 0))
     key = _KEY.search(before)

@@ -28,7 +28,16 @@ import numpy as np
 
 import cache
 from pipeline.files.raw import RawVideo, VideoTexts, texts_of
-from pipeline.files.raw.files import contents_digest, file_digest, folder_digest, passes, scan_folder, span_digest
+from pipeline.files.raw.files import (
+    PACK,
+    contents_digest,
+    file_digest,
+    folder_digest,
+    packed_entry,
+    passes,
+    scan_folder,
+    span_digest,
+)
 
 Stamp = str  # a line for each input: its kind, as many numbers as NUMBERS says, and its path below the raw folder
 Seen = tuple[Stamp, str, str]  # a video's stamp and digest when it was last read, and why its rows are older; "": not
@@ -43,7 +52,7 @@ NUMBERS: Final = {  # of each kind of input; times in ns
     "folder": ("count", "time"),
     "labels": ("count", "size", "newest", "time"),
 }
-ANY: Final = -1  # size of a folder in a seal
+ANY: Final = -1  # size of a folder or a PACK in a seal
 LATEST: Final = (1 << 63) - 1  # ns in a seal: in the year 2262
 
 
@@ -129,7 +138,7 @@ def _write_seal(root: cache.Root, name: str, raw: Path, videos: Sequence[RawVide
         return
     of_videos = [_looks(raw, video, seen[video.name][0]) for video in texts_of(videos)]
     others = [number for number, looks in enumerate(of_videos) if looks is None]  # compared by their stamps
-    looks = [look for of_video in of_videos for look in of_video or ()]
+    looks = dict.fromkeys(look for of_video in of_videos for look in of_video or ())  # many clips share a PACK
     paths, sizes, times = zip(*looks, strict=True) if looks else ((), (), ())
     stamps = [seen[videos[number].name][0] for number in others]
     texts = {"key": key, "paths": "\0".join(paths), "stamps": "\0".join(stamps)}
@@ -178,7 +187,9 @@ def _looks(raw: Path, video: VideoTexts, text: Stamp) -> list[tuple[str, int, in
     for path, line in zip((*video.files, *video.folders, *video.label_folders), text.split("\n"), strict=False):
         kind, *numbers = line.split(" ")[:5]
         if kind == "file" and int(numbers[0]) >= 0:
-            looks.append((path, int(numbers[0]), int(numbers[1])))
+            pack, packed, _ = path.rpartition(f"/{PACK}/")
+            look = (f"{pack}/{PACK}", ANY) if packed else (path, int(numbers[0]))
+            looks.append((*look, int(numbers[1])))
         elif kind == "labels" and numbers[0] == "1" and (file := next(scan_folder(raw / path, {}), None)):
             looks += [(path, ANY, int(numbers[3])), (f"{path}/{file.name}", int(numbers[1]), int(numbers[2]))]
         else:
@@ -196,7 +207,7 @@ def video_digest(raw: Path, video: RawVideo) -> str:
 
     def add(path: Path, digest: str) -> None:
         contents.update(f"{digest}\n".encode())
-        paths.update(f"{_below(root, str(path))}\n".encode())
+        paths.update(f"{_below(root, str(path)).replace(f'{PACK}/', '')}\n".encode())  # packed, it is the same file
 
     for file in video.files:
         add(file, file_digest(raw / file) if video.span is None else span_digest(raw / file, *video.span))
@@ -258,8 +269,10 @@ def what_differs(was: Stamp | None, now: Stamp) -> list[str]:
 
 
 def _size_and_time(file: str) -> str:
-    status = os.stat(file)  # noqa: PTH116 - a quarter of Path's time
-    return f"{status.st_size} {status.st_mtime_ns}"
+    pack, packed, name = file.rpartition(f"/{PACK}/")
+    status = os.stat(f"{pack}/{PACK}" if packed else file)  # noqa: PTH116 - a quarter of Path's time
+    size = packed_entry(Path(pack, PACK, name)).file_size if packed else status.st_size
+    return f"{size} {status.st_mtime_ns}"
 
 
 def _count_and_time(folder: str) -> str:

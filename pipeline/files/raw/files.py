@@ -14,11 +14,13 @@ import io
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Any, BinaryIO, Final, ParamSpec, TypeVar
+from zipfile import BadZipFile, ZipFile, ZipInfo
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -32,6 +34,8 @@ VIDEOS: Final = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".mpeg
 
 WILD: Final = re.compile(r"[*?\[]")
 ARCHIVE: Final = re.compile(r"\.(zip|7z|rar|tgz|tbz2?|txz|tar(\.[a-z0-9]+)?)(\.\d{3})?$", re.IGNORECASE)
+PACK: Final = "detected.zip"  # keypoints of the clips of one folder; `detected.zip/<clip>.json` is a path here
+LARGEST: Final = 1 << 30  # bytes of a file in it
 MOST_FOLDERS: Final = 100  # listed at one level, when something is searched where it does not belong
 
 # Files that systems leave in folders, which no reader reads: .DS_Store, ._000001.jpg, .nfs0000, ...
@@ -100,12 +104,12 @@ def faults() -> Iterator[list[OSError]]:
         _FAULTS.reset(token)
 
 
-def open_regular(path: Path) -> io.BufferedReader:
-    """Open a file to read its bytes; follows links.
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file, also one in a PACK, to read its bytes; follows links.
 
     Raises OSError as `open` does, and for a pipe, socket or device: reading those may never end.
     """
-    return io.BufferedReader(open_unbuffered(path))
+    return io.BytesIO(read_regular(path)) if path.parent.name == PACK else io.BufferedReader(open_unbuffered(path))
 
 
 def open_unbuffered(path: Path) -> io.FileIO:
@@ -123,8 +127,54 @@ def open_unbuffered(path: Path) -> io.FileIO:
 
 def read_regular(path: Path) -> bytes:
     """The whole content. Raises OSError as `open_regular` does."""
-    with open_unbuffered(path) as stream:
-        return stream.readall()
+    if path.parent.name != PACK:
+        with open_unbuffered(path) as stream:
+            return stream.readall()
+    packed = packed_entry(path)
+    with _opened(path.parent) as pack:
+        if packed.file_size > LARGEST:
+            raise BadZipFile(f"{path.name} has {packed.file_size:,} bytes")
+        return pack.read(packed)
+
+
+def is_packed(path: Path) -> bool:
+    """Whether a PACK has this file; True if the PACK is damaged, which reading tells."""
+    try:
+        return path.name in pack_index(path.parent)
+    except OSError:
+        return True
+
+
+def packed_entry(path: Path) -> ZipInfo:
+    """The record of a file in a PACK. Raises OSError."""
+    if (packed := pack_index(path.parent).get(path.name)) is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    return packed
+
+
+def pack_index(pack: Path) -> Mapping[str, ZipInfo]:
+    """The files in a PACK, by name; empty without one. Raises OSError for a damaged one."""
+    try:
+        status = os.stat(pack)  # noqa: PTH116 - once for each clip
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    return _pack_index(pack, status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=4)
+def _pack_index(pack: Path, _size: int, _time: int) -> Mapping[str, ZipInfo]:
+    with _opened(pack) as opened:
+        return {packed.filename: packed for packed in opened.infolist()}
+
+
+@contextmanager
+def _opened(pack: Path) -> Iterator[ZipFile]:
+    try:
+        with open_unbuffered(pack) as stream, ZipFile(stream) as opened:
+            yield opened
+    except (BadZipFile, NotImplementedError, RuntimeError, zlib.error, EOFError) as error:
+        do = "Restore it, or delete it and run `python -m pipeline detect` again."
+        raise OSError(errno.EBADMSG, f"a damaged file of keypoints ({error}). {do}", str(pack)) from error
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
@@ -152,7 +202,9 @@ def _or_why_not(digest: Callable[P, str]) -> Callable[P, str]:
 @_or_why_not
 def file_digest(file: Path) -> str:
     """SHA-256 of the file; for videos over 16 MiB, of the size and the first, middle and last MiB; else the problem."""
-    with open_regular(file) as stream:
+    if file.parent.name == PACK:
+        return hashlib.sha256(read_regular(file)).hexdigest()
+    with io.BufferedReader(open_unbuffered(file)) as stream:
         size = os.fstat(stream.fileno()).st_size
         if size <= HASHED_WHOLE or file.suffix.lower() not in VIDEOS:
             return _sha256(stream, size)
@@ -165,11 +217,11 @@ def file_digest(file: Path) -> str:
 
 def whole_file_digest(file: Path) -> str:
     """SHA-256 of all bytes, hex, for small files such as weights."""
-    with open_regular(file) as stream:
+    with io.BufferedReader(open_unbuffered(file)) as stream:
         return _sha256(stream, os.fstat(stream.fileno()).st_size)
 
 
-def _sha256(stream: io.BufferedReader, size: int) -> str:
+def _sha256(stream: io.BufferedReader[io.FileIO], size: int) -> str:
     """SHA-256 of all bytes, hex. `file_digest` makes a large buffer, which is slow for small files."""
     if size <= SMALL:
         return hashlib.sha256(stream.read()).hexdigest()
@@ -321,7 +373,6 @@ def deeper(raw: Path, patterns: Sequence[str]) -> Path | None:
 
 def find_archives(raw: Path) -> list[Path]:
     """Archives in a folder and its subfolders, by name."""
-    archives = [
-        Path(e.path) for folder in (raw, *list_folders(raw)) for e in scan_folder(folder, {}) if ARCHIVE.search(e.name)
-    ]
+    found = (e for folder in (raw, *list_folders(raw)) for e in scan_folder(folder, {}) if ARCHIVE.search(e.name))
+    archives = [Path(e.path) for e in found if e.name != PACK]
     return sorted(file for file in archives if os.path.isfile(file))  # noqa: PTH113 - Path's own may raise

@@ -19,7 +19,7 @@ import cache
 from pipeline import detect
 from pipeline.__main__ import main
 from pipeline.detect import DetectionResources
-from pipeline.detect.clips import plan_detection
+from pipeline.detect.plan import plan_detection
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import streams
 from pipeline.features.extract import extract_together

@@ -13,7 +13,8 @@ from pipeline.cli.console import DOUBT, STAND_IN, err, out, plain, show_json
 from pipeline.cli.progress import bar
 from pipeline.cli.text import FEW, count
 from pipeline.detect import DetectionResources
-from pipeline.detect.clips import list_images, plan_detection, usual_detector
+from pipeline.detect.clips import list_images
+from pipeline.detect.plan import plan_detection, usual_detector
 from pipeline.settings import sections
 from pipeline.settings.arguments import from_settings, part_option, setting_options
 from pipeline.settings.file import BY_SET, Section
@@ -23,7 +24,13 @@ from vibe_extensions.clips.detection.run import detect_planned
 def _options(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
     add("raw", type=Path, metavar="RAW", help="a folder of clips, with subfolders, or one clip")
-    add("--out", type=Path, required=True, metavar="KEYPOINTS", help="output folder, one JSON file per clip")
+    add(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="KEYPOINTS",
+        help="output folder: a JSON file per clip; many in one zip",
+    )
     detectors = ", ".join(detect.names())
     add("--detector", help=f"{detectors} (default: from [detect], else rtmpose, or demo for demo data)")
     add("--weights", metavar="FILE|pretrained", help="the network's weights (pretrained: downloaded once)")

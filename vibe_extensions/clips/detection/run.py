@@ -1,4 +1,4 @@
-"""People in every frame of a folder of clips, one file per clip.  [pixels -> raw keypoints] -> tracks
+"""People in every frame of a folder of clips: a file per clip, or one for many.  [pixels -> raw keypoints] -> tracks
 
 Runs in this process, on a Dask cluster, or in one process per device. A worker's task is one clip or a few: it decodes,
 detects and writes into the shared folder. Frames of equal size go to the detector together, from several clips if
@@ -24,16 +24,25 @@ from pipeline.cli.console import DONE, DOUBT, plain, rate
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import FEW, count, few
 from pipeline.detect import DetectionResources, Detector, People, load
-from pipeline.detect.clips import RECORDS, ClipFiles, DetectionPlan, plan_detection
+from pipeline.detect.clips import RECORDS, ClipFiles
+from pipeline.detect.plan import DetectionPlan, plan_detection
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.pixels.cuts import LEAST, Histogram, cuts, difference
 from pipeline.files.pixels.frames import Image, Video
-from pipeline.files.raw.files import file_digest
+from pipeline.files.raw.files import PACK, file_digest
 from pipeline.processes import NO_CLUSTER, Dask, cores
 from pipeline.processes.cluster import connect_workers
 from pipeline.recipe.recipe import StepResult
 from vibe_extensions.clips.detection.decoders import DecodedTask, Decoders
-from vibe_extensions.clips.detection.writing import note_speed, open_people, people_text, rename_clip, write_clip
+from vibe_extensions.clips.detection.writing import (
+    folders_to_pack,
+    note_speed,
+    open_people,
+    pack_folder,
+    people_text,
+    rename_clip,
+    write_clip,
+)
 
 MOST_CLIPS: Final = 16  # per task
 WAITING: Final = 4  # batches of frames of several sizes that may wait for a full batch of one size
@@ -46,6 +55,7 @@ class DetectionReport:
     done: int = 0  # clips computed
     up_to_date: int = 0
     renamed: dict[str, str] = field(default_factory=dict)  # clip -> its name when it was computed
+    packed: int = 0  # files that are in their folder's PACK now
     orphans: list[str] = field(default_factory=list)  # files of deleted clips
     problems: dict[str, str] = field(default_factory=dict)  # clip -> why it has no file
     frames: int = 0  # computed in this run
@@ -80,7 +90,8 @@ class DetectionReport:
         speed = f"{rate(self.frames / max(self.seconds, 1e-3), 'frame')}, bottleneck: {self.bottleneck}"
         people = f"{count(self.persons, 'person')} in {count(self.frames, 'frame')}"
         renamed = f", {len(self.renamed):,} renamed" if self.renamed else ""
-        return f"{count(self.done, 'clip')}{renamed}: {people}" + (f" ({speed})" if self.frames else "")
+        packed = f"; {count(self.packed, 'file')} now in {PACK} of their folders" if self.packed else ""
+        return f"{count(self.done, 'clip')}{renamed}: {people}" + (f" ({speed})" if self.frames else "") + packed
 
     def as_dict(self) -> dict[str, Any]:
         """The report for --json."""
@@ -141,6 +152,10 @@ def detect_planned(
                 _run_parallel(dask, plan, machine, todo, report, progress)
     report.seconds = time.monotonic() - began
     if part is None:
+        gone = [before.file for before in renamed.values()]
+        if folders := folders_to_pack(plan.out, gone):
+            with _lock(plan.out):
+                report.packed = sum(pack_folder(folder, files, gone) for folder, files in folders.items())
         note_speed(plan.out, plan.about, report.frames, report.seconds)
     return report
 

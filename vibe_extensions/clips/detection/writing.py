@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+import os
 import socket
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+import zipfile
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Final
 
 import numpy as np
 
-from cache.storage.local import make_folder, publish, temporary_file, write_atomic, write_synced
+from cache.storage.local import make_folder, publish, sync_folder, temporary_file, write_atomic, write_synced
 from pipeline.detect import People
-from pipeline.detect.clips import END, MADE_BY, PROVENANCE, ClipFiles, read_info, read_speed
+from pipeline.detect.clips import END, MADE_BY, PROVENANCE, ClipFiles, detected_file, list_clips, read_info, read_speed
+from pipeline.files.raw.files import PACK, is_packed, open_regular, pack_index, read_regular
 from pipeline.skeletons import bones, joint_names
 
 SEEN: Final = 0.3
+MANY: Final = 200  # files in a folder that are packed; a class of Kinetics-400 has 250 to 1,000 clips
 PLACES: Final = 2  # decimals of px
 
 
@@ -42,9 +47,50 @@ def write_clip(
 
 def rename_clip(files: ClipFiles, before: ClipFiles) -> None:
     """Move the file that a clip had under its earlier name: the same bytes as computing it again."""
-    info = read_info(before.file) | {"fingerprint": files.fingerprint, "clip": files.clip}
-    _write(files, _renamed_text(before, files.clip, info))
-    before.file.unlink()
+    earlier = detected_file(before.out, before.clip)
+    assert earlier is not None
+    info = read_info(earlier) | {"fingerprint": files.fingerprint, "clip": files.clip}
+    _write(files, _renamed_text(earlier, before.clip, files.clip, info))
+    before.file.unlink(missing_ok=True)  # from a PACK, `pack_folder` takes it
+
+
+def folders_to_pack(out: Path, renamed: Collection[Path]) -> dict[Path, list[Path]]:
+    """Files of clips in each folder below `out` that has MANY of them, or a PACK with one of the files `renamed`."""
+    folders: dict[Path, list[Path]] = {}
+    for path in list_clips(out, ".json"):
+        folders.setdefault((out / path).parent, []).append(out / path)
+    full = {folder: files for folder, files in folders.items() if len(files) >= MANY and os.access(folder, os.W_OK)}
+    others = {file.parent for file in renamed if is_packed(file.parent / PACK / file.name)}
+    return full | {folder: folders.get(folder, []) for folder in others}
+
+
+def pack_folder(folder: Path, files: Iterable[Path], renamed: Collection[Path]) -> int:
+    """Move the files of `detect` into the folder's PACK, without those `renamed`; returns their number.
+
+    A file takes the place of an earlier one of its name. After a kill, a file may be in both places: that beside the
+    PACK counts. Another program's PACK stays as it is. Raises OSError for a damaged one.
+    """
+    infos = {file.name: read_info(file) for file in files}
+    added = {name: info["fingerprint"] for name, info in infos.items() if info.get("description") == MADE_BY}
+    names = {name: entry.comment.decode() for name, entry in pack_index(folder / PACK).items()}
+    if not all(names.values()):
+        return 0
+    kept = names.keys() - {file.name for file in renamed if file.parent == folder}
+    with tempfile.TemporaryFile(dir=folder) as stream:
+        with zipfile.ZipFile(stream, "w") as pack:
+            for name in sorted(kept | added.keys()):
+                entry = zipfile.ZipInfo(name)  # without times: the same files give the same bytes
+                entry.comment, entry.compress_type = (added.get(name) or names[name]).encode(), zipfile.ZIP_DEFLATED
+                content = read_regular(folder / name if name in added else folder / PACK / name)
+                pack.writestr(entry, content, compresslevel=1)
+        stream.seek(0)
+        temporary = temporary_file(folder / PACK, shared=True)
+        write_synced(temporary, iter(functools.partial(stream.read, 1 << 20), b""))
+    publish(temporary, folder / PACK)
+    for name in added:
+        (folder / name).unlink()
+    sync_folder(folder)
+    return len(added)
 
 
 def people_text(frame: int, people: People, n_before: int) -> bytes:
@@ -119,10 +165,10 @@ def _clip_text(
     yield f'"categories": [{json.dumps(person)}'.encode() + END[1:]
 
 
-def _renamed_text(before: ClipFiles, clip: str, info: dict[str, Any]) -> Iterator[bytes]:
+def _renamed_text(file: Path, before: str, clip: str, info: dict[str, Any]) -> Iterator[bytes]:
     """A file's text with another `info`, and the clip's new name in its images' names."""
-    old, new = (json.dumps({"file_name": f"{name}/"})[1:-2].encode() for name in (before.clip, clip))
-    with before.file.open("rb") as stream:
+    old, new = (json.dumps({"file_name": f"{name}/"})[1:-2].encode() for name in (before, clip))
+    with open_regular(file) as stream:
         stream.readline()
         yield _first_line(info)
         for line in stream:

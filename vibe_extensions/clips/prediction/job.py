@@ -9,12 +9,14 @@ from pathlib import Path, PurePath
 from typing import Final
 
 import cache
+from cache.storage.local import write_atomic
 from pipeline.detect.clips import ENDINGS, EXTENSIONS, KEYPOINTS, ClipLabels, entries, labels_of, require_own_labels
 from pipeline.errors import ConfigError, DataError
 from pipeline.features import streams as kinds
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.network import ResNet50
 from pipeline.files.raw import MARKER, RawVideos, is_stand_in
+from pipeline.files.raw.files import PACK, read_regular
 from pipeline.settings.file import BY_SET, Section
 from pipeline.settings.sections import Settings, stream_of
 from vibe_model import runs
@@ -80,6 +82,9 @@ def folder_of(named: Path, root: cache.Root, out: Path) -> Path:
     if (labels := labels_of(clip.parent, video)) is not None:
         require_own_labels(video, labels)
         suffix = "" if video.label_folders else labels.suffix
+        if labels.parent.name == PACK:
+            content, labels = read_regular(labels), raw / KEYPOINTS / f".{labels.name}"
+            write_atomic(labels, content)
         links[raw / KEYPOINTS / f"{clip.name}{suffix}"] = labels
     for entry in entries(raw / KEYPOINTS):
         if clip.name in (entry.name, PurePath(entry.name).stem) and entry.is_symlink():

@@ -1,0 +1,187 @@
+"""Which clips a detector has to do.  [pixels] -> raw keypoints -> tracks"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path, PurePath
+from typing import Any
+
+from cache import fingerprint
+from cache.write.parts import Part
+from pipeline.cli.text import command, count, from_here
+from pipeline.detect import Detector, identity, terms
+from pipeline.detect.clips import (
+    EXTENSIONS,
+    KEYPOINTS,
+    KINDS,
+    MADE_BY,
+    VERSION,
+    ClipFiles,
+    ClipLabels,
+    detected_file,
+    images_hint,
+    list_clips,
+    list_files,
+    read_info,
+)
+from pipeline.errors import ConfigError, PipelineError, RawDataError
+from pipeline.files.pixels.frames import Video
+from pipeline.files.raw import is_stand_in
+from pipeline.files.raw.changes import utf8
+from pipeline.files.raw.files import PACK, file_digest, pack_index
+
+
+@dataclass(frozen=True, slots=True)
+class DetectionPlan:
+    """Work of a detection, picklable."""
+
+    raw: Path
+    out: Path
+    detector: Detector
+    about: Mapping[str, Any]  # the part of a file's `info` that all clips share
+    missing: Sequence[ClipFiles]  # clips without a file of these pixels, weights and settings
+    renamed: Mapping[ClipFiles, ClipFiles]  # renamed clips -> their files under the old names
+    failed: Mapping[ClipFiles, str]  # clips that an earlier run gave up, and why
+    done: int  # clips that have their file
+    refused: Mapping[str, str]  # clips that cannot have one, and why
+    orphans: Sequence[str]  # files of `detect` whose clips are gone
+    weights: Sequence[Mapping[str, str]]  # `Detector.terms`, if there are clips to detect
+
+    @property
+    def up_to_date(self) -> bool:
+        """Whether there is nothing to do, except to retry failed clips."""
+        return not self.missing and not self.renamed
+
+    @property
+    def problems(self) -> dict[str, str]:
+        """Clip -> why it has no file."""
+        return dict(self.refused) | {files.clip: why for files, why in self.failed.items()}
+
+    def detected_otherwise(self, clips: Iterable[str]) -> list[str]:
+        """Clips with keypoints of another detector or other options: "2 clips by rtmpose, other every"."""
+        now, found = json.loads(json.dumps(self.about)), Counter[str]()
+        for clip in clips:
+            info = read_info(detected_file(self.out, clip))
+            options, name = dict(info.get("options") or {}), str(info.get("detector"))
+            differ = [key for key in sorted({*options, *now["options"]}) if options.get(key) != now["options"].get(key)]
+            if info.get("description") == MADE_BY and (name != now["detector"] or differ):
+                found[name if name != now["detector"] else f"{name} with another {', '.join(differ)}"] += 1
+        return [f"{count(n, 'clip')} by {by}" for by, n in found.items()]
+
+    @property
+    def again(self) -> str:
+        """The command that retries clips that were given up."""
+        options = [f"{field.name}={getattr(self.detector, field.name)}" for field in fields(self.detector)]
+        words = [word for option in options for word in ("--set", option)]
+        raw, to = from_here(self.raw), from_here(self.out)
+        return command("detect", raw, "--out", to, "--detector", self.detector.name, *words)
+
+
+def usual_detector(raw: Path) -> str:
+    """The default detector: `demo` for demo data, else `rtmpose`. raw: a folder of clips, or a clip."""
+    return "demo" if is_stand_in(raw.parent if raw.is_file() else raw) else "rtmpose"
+
+
+def unlabelled_clips(raw: Path, *, by_any_detector: bool = False) -> list[str]:
+    """Clips below `raw` without another tool's labels: `detect` may write theirs.
+
+    by_any_detector: also without labels of `detect`, whatever the detector. Raises ConfigError as `_clips_of`.
+    """
+    raw, clips = _clips_of(raw)
+    labels = ClipLabels(raw, clips)
+    return [clip for clip in clips if not _is_labelled(raw, labels, clip, by_any_detector)]
+
+
+def _is_labelled(raw: Path, labels: ClipLabels, clip: str, by_any_detector: bool) -> bool:
+    if clip.startswith(f"{KEYPOINTS}/"):
+        return True
+    folder, _, name = clip.rpartition("/")
+    if not any(labels.find(name, folder)):
+        return False
+    info = read_info(detected_file(raw / KEYPOINTS, clip))
+    by_detect = info.get("description") == MADE_BY
+    return not by_detect or (by_any_detector and info.get("clip_digest") == file_digest(raw / clip))
+
+
+def plan_detection(
+    raw: Path, out: Path, detector: Detector, only: Sequence[str] | None = None, part: Part | None = None
+) -> DetectionPlan:
+    """Compare the clips below `raw`, or the clip `raw`, with the files in `out`. `only`, `part`: plan these clips only.
+
+    Writes nothing. Raises ConfigError without any clip and for a stand-in detector on real data, MissingAssets for
+    missing weights, PlugInError if another package's detector fails.
+    """
+    one_clip = raw.is_file()  # the other files in `out` are of other clips
+    raw, clips = _clips_of(raw)
+    demo = is_stand_in(raw)
+    if detector.stand_in and not demo:
+        raise ConfigError(
+            f"{detector.name} finds people only in demo data, but {raw} is real data. Use another detector, or the "
+            "output of another tool (docs/datasets/videos.md)."
+        )
+    options = identity(detector)
+    kind = {"version": VERSION, "detector": detector.name, "detector_version": detector.version, "options": options}
+    lost = {} if one_clip else _find_lost_clips(raw, out, clips)
+    clips = clips if only is None else list(only)
+    clips = clips if part is None else list(part.share(clips))
+    before = {files.fingerprint: files for files in lost.values()}  # of the same pixels, by the same detector
+    missing, renamed, failed, done = [], dict[ClipFiles, ClipFiles](), {}, 0
+    refused: dict[str, str] = {}
+    for clip in clips:
+        try:
+            files = _files(out, Video(raw, clip), kind)
+            is_done = files.done()
+        except (PipelineError, OSError) as error:
+            refused[utf8(clip)] = str(error)
+            continue
+        if is_done:
+            done += 1
+        elif files.failed.is_file():
+            failed[files] = files.failed.read_text()
+        elif files.fingerprint in before:
+            renamed[files] = before.pop(files.fingerprint)
+        else:
+            missing.append(files)
+    about = {"detector": detector.name, "version": detector.version, "options": options, "stand_in": demo}
+    gone = (detected_file(out, clip) for clip, files in lost.items() if files not in renamed.values())
+    orphans = [file.relative_to(out).as_posix() for file in gone if file is not None]
+    weights = terms(detector) if missing or failed else []
+    return DetectionPlan(raw, out, detector, about, missing, renamed, failed, done, refused, orphans, weights)
+
+
+def _clips_of(raw: Path) -> tuple[Path, list[str]]:
+    """A folder and its clips; for a clip, its folder and itself. Raises ConfigError if there is none."""
+    if raw.is_file():
+        if raw.suffix.lower() not in EXTENSIONS:
+            raise ConfigError(f"{raw}: expected a clip or a folder of clips, {KINDS}; found another file")
+        return raw.parent, [raw.name]
+    if not (clips := list_clips(raw)):
+        reason = f"no clips in this folder{images_hint(raw)}" if raw.is_dir() else "no such file or folder"
+        raise ConfigError(f"{raw}: {reason}. Name a folder with {KINDS}.")
+    return raw, clips
+
+
+def _files(out: Path, video: Video, kind: Mapping[str, Any]) -> ClipFiles:
+    """Raises RawDataError for a clip that can have no file."""
+    if utf8(video.path) != video.path:
+        do = "Rename it, for example with convmv."
+        raise RawDataError(video.root / utf8(video.path), "name", "UTF-8", "other bytes", do)
+    video.require_whole()
+    return ClipFiles(out, video.path, fingerprint({**kind, "pixels": video.digest()}))
+
+
+def _find_lost_clips(raw: Path, out: Path, clips: Sequence[str]) -> dict[str, ClipFiles]:
+    """Files of `detect` whose clips are gone from `raw` (deleted or renamed), by clip."""
+    lost, files = {}, list_clips(out, ".json")
+    for pack in (path for path in list_files(out) if PurePath(path).name == PACK):
+        with contextlib.suppress(OSError):  # its clips have their errors
+            files += [f"{pack.removesuffix(PACK)}{name}" for name in pack_index(out / pack)]
+    for clip in {path.removesuffix(".json") for path in files} - {*clips}:
+        info = {} if (raw / clip).exists() else read_info(detected_file(out, clip))
+        if info.get("description") == MADE_BY and info.get("clip") == clip:
+            lost[clip] = ClipFiles(out, clip, str(info.get("fingerprint")))
+    return dict(sorted(lost.items()))
