@@ -21,18 +21,7 @@ from pipeline.accounting import VideoAccount, reason
 from pipeline.cli.command_line import Command, json_option
 from pipeline.cli.console import DOUBT, IDLE, CommandResult, err, out, plain, printable, size, table
 from pipeline.cli.text import FEW, command, count, error_text, few
-from pipeline.conversion.committed import (
-    NOT_RECORDED,
-    OTHER_SPLIT,
-    UNUSABLE,
-    harmless_of,
-    missing_names,
-    missing_now,
-    recorded_raw,
-    video_state,
-    why_empty,
-    why_without_track,
-)
+from pipeline.conversion import committed
 from pipeline.errors import PipelineError
 from pipeline.features.plan import is_current, is_untrained, stream_label, weights_of
 from pipeline.files.pixels import sources
@@ -126,7 +115,7 @@ def _video_lists(row: Mapping[str, Any], *, every: bool) -> Iterator[tuple[str, 
         if video["name"] not in row["without_track"] and (notes := [*_by_reason(dropped), *video["notes"]]):
             noted.append(f"{video['name']}: {'; '.join(notes)}")
     yield IDLE, noted
-    yield IDLE, [f"missing: {name}" for name in missing_names(row["missing"])]
+    yield IDLE, [f"missing: {name}" for name in committed.missing_names(row["missing"])]
     yield DOUBT, [f"unusable: {rejection}" for rejection in row["unusable"].values()]
 
 
@@ -153,7 +142,7 @@ def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[int]) -> Table:
 def _counts(accounting: Mapping[str, Any], what: str) -> str:
     """kept / found, and the number in the release."""
     if not accounting:
-        return NOT_RECORDED
+        return committed.NOT_RECORDED
     counts, in_release = accounting[what], accounting.get("known", {}).get(what)
     release = "" if in_release is None else f" of {in_release:,} in the release"
     return f"{counts['kept']:,} / {counts['found']:,}{release}"
@@ -202,19 +191,19 @@ def _split_status(split: cache.Split) -> dict[str, Any]:
     # committed video -> its missing file ("": all), or its rejection; why they are unknown
     missing, unusable, unlisted = dict[str, str](), dict[str, str](), ""
     try:
-        missing, unusable = missing_now(split)
+        missing, unusable = committed.missing_now(split)
     except (PipelineError, OSError) as error:
         unlisted = error_text(error)
     if missing:
         n = count(len(missing), "video")
-        problems.append(f"{split.name}: {n} missing from {recorded_raw(split)}; the rows are kept")
+        problems.append(f"{split.name}: {n} missing from {committed.recorded_raw(split)}; the rows are kept")
     if unusable:
-        problems.append(f"{split.name}: {count(len(unusable), 'video')} {UNUSABLE}")
-    problems += [f"{split.name}: {unlisted}"] if unlisted else why_empty(split)
-    harmless, keys = harmless_of(split), ("name", "found", "kept", "dropped", "set_aside", "message", "notes")
+        problems.append(f"{split.name}: {count(len(unusable), 'video')} {committed.UNUSABLE}")
+    problems += [f"{split.name}: {unlisted}"] if unlisted else committed.why_empty(split)
+    harmless, keys = committed.harmless_of(split), ("name", "found", "kept", "dropped", "set_aside", "message", "notes")
     videos, without_track = [], {}
     for account in (video.account for video in split.videos if "tracks_kept" in video.account):
-        if why := why_without_track(account):
+        if why := committed.why_without_track(account):
             without_track[account["name"]] = why
         if account["dropped"] or account["set_aside"] or account["notes"]:  # in reading order
             failed = account["set_aside"] not in harmless
@@ -248,11 +237,11 @@ def _csv(splits: Sequence[cache.Split], problems: list[str]) -> str:
     header = ["split", "video", "state", "reason", "tracks", "found", "kept", *reasons, *Grade._fields, "message"]
     lines: list[list[object]] = [[*header]]
     for split in splits:
-        harmless, grades = harmless_of(split), _worst_grades(split, problems)
+        harmless, grades = committed.harmless_of(split), _worst_grades(split, problems)
         for number, video in enumerate(split.videos):
             account = video.account
-            state, because, message = video_state(account, harmless)
-            if state == OTHER_SPLIT:
+            state, because, message = committed.video_state(account, harmless)
+            if state == committed.OTHER_SPLIT:
                 continue
             counts = [account.get(key, "") for key in ("tracks_kept", "found", "kept")]
             counts += [account["dropped"].get(name, 0) if "dropped" in account else "" for name in reasons]
@@ -265,7 +254,7 @@ def _csv(splits: Sequence[cache.Split], problems: list[str]) -> str:
 
 def _worst_grades(split: cache.Split, problems: list[str]) -> dict[int, Grade]:
     """Each video's worst grades, by its number. Adds a problem for rows that cannot be read."""
-    worst, raw = dict[int, Grade](), recorded_raw(split)
+    worst, raw = dict[int, Grade](), committed.recorded_raw(split)
     try:
         for track, number in zip(split.tracks, split.tracks.video.tolist(), strict=True):
             spec = split.videos[number].source

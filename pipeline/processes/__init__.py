@@ -1,8 +1,7 @@
 """Supervised processes, which read and decode untrusted files.  raw -> [tracks, crops] -> features
 
-`pool.Pool` gives tasks to processes, and replaces those that end or hang; `pool.ordered_map` is a `map` on it,
-`workers` has a process for each GPU, or the
-workers of a cluster. Code in a process shows progress by `alive`.
+`pool.Pool` gives tasks to processes, and replaces those that end or hang; `pool.ordered_map` is a `map` on it.
+`cluster` has a process for each GPU, or the workers of a cluster. Code in a process shows progress by `alive`.
 
 Processes are forked by a server: a fresh interpreter with one thread that has imported their modules. So only the first
 process waits for imports, and no thread of the parent is forked. The server ends with its parent, and the kernel ends

@@ -164,7 +164,7 @@ def test_five_losses_each_at_another_task_cost_only_what_was_running(
             running.add(*options)
 
     threading.Thread(target=take_away).start()
-    with cluster.connect_workers(running.address) as workers:
+    with cluster.connect_workers(Dask(running.address)) as workers:
         assert sorted(workers.as_completed(_slow, [tmp_path / f"done-{i}" for i in range(12)])) == sorted(ITEMS[:12])
 
 
@@ -308,7 +308,7 @@ def test_streams_of_every_kind_together_give_the_same_bytes_as_one_after_the_oth
 )
 def test_an_address_at_which_there_is_no_scheduler(address, error, message, monkeypatch):
     monkeypatch.setattr(cluster, "ANSWER", 0.3)
-    with pytest.raises(error, match=message), cluster.connect_workers(address):
+    with pytest.raises(error, match=message), cluster.connect_workers(Dask(address)):
         pass
 
 
