@@ -1,4 +1,4 @@
-"""Raw datasets small enough for a test, and a network that costs nothing."""
+"""Raw datasets small enough for a test, caches of them, and commands."""
 
 from __future__ import annotations
 
@@ -27,11 +27,12 @@ from pipeline.datasets.penn_action import PennAction
 from pipeline.features import extract as features
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
-from pipeline.features.streams.base import Machine
 from pipeline.features.streams.network import ResNet50
 from pipeline.files.raw import MARKER
 from pipeline.recipe.recipe import Recipe
 from pipeline.settings.sections import load
+from tests.fake_network import FakeNetwork, replace_network
+from tests.trees import everything, tree
 from vibe_extensions.demo import writing as synthetic
 
 SIZES = {  # videos a split, frames
@@ -95,58 +96,10 @@ def convert_into(
     return convert.convert(plan, **options)
 
 
-def tree(root: Path) -> dict[str, bytes]:
-    """Every file that the promise of equal bytes holds for."""
-    files = (path for path in sorted(root.rglob("*")) if path.is_file())
-    outside = {"provenance.json", "stamps.json", ".stamps.json.part", "seal.npz", ".seal.npz.part"}
-    kept = (path for path in files if path.name not in outside and ".writing" not in path.parts)
-    return {path.relative_to(root).as_posix(): path.read_bytes() for path in kept}
-
-
-def everything(root: Path) -> dict[str, tuple[int, int]]:
-    """Inode and time of every file and folder: what shows that nothing at all was touched."""
-    return {p.relative_to(root).as_posix(): (p.stat().st_ino, p.stat().st_mtime_ns) for p in sorted(root.rglob("*"))}
-
-
-class FakeNetwork:
-    """Stands for the network: 2048 means over a crop's pixels, a row at a time. It keeps what it was shown."""
-
-    lanes = 1
-    batches: list[int]
-
-    def __init__(self, stream: ResNet50, machine: Machine) -> None:
-        self.batch_size = machine.batch_size or 16
-        self.provenance = {
-            "weights": stream.weights.identity(),
-            "sha256": "0" * 64,
-            "stand_in": stream.stand_in,
-        }
-
-    def adopt(self, memory: np.ndarray) -> None:
-        self.memory = memory
-
-    def release(self) -> None:
-        del self.memory
-
-    def __call__(self, crops: np.ndarray) -> np.ndarray:
-        assert crops.shape == (self.batch_size, 224, 224, 3)
-        assert np.shares_memory(crops, self.memory)
-        self.batches.append(len(crops))
-        pixels = crops.reshape(len(crops), -1)[:, : 73 * ResNet50.dim].astype(np.float32)
-        means: np.ndarray = pixels.reshape(len(crops), ResNet50.dim, 73).mean(axis=2)
-        return means
-
-
 @pytest.fixture
 def network(monkeypatch: pytest.MonkeyPatch) -> type[FakeNetwork]:
     """In the place of ResNet-50; `network.batches` has an entry for every batch that it saw."""
     return replace_network(monkeypatch)
-
-
-def replace_network(patch: pytest.MonkeyPatch) -> type[FakeNetwork]:
-    patch.setattr(FakeNetwork, "batches", [], raising=False)
-    patch.setattr(ResNet50, "load", lambda stream, machine, recorded: FakeNetwork(stream, machine))
-    return FakeNetwork
 
 
 @dataclass(frozen=True)
@@ -298,6 +251,14 @@ def converted(embedded: Embedded, tmp_path_factory: pytest.TempPathFactory) -> C
     return Converted(embedded, tmp_path_factory.mktemp("converted"))
 
 
+def edit_label(file: Path, change: Callable[[np.ndarray], Any], key: str = "x") -> bytes:
+    """Change one array of a label file of Penn Action. Returns the bytes before."""
+    before = file.read_bytes()
+    label = {name: value for name, value in loadmat(file).items() if not name.startswith("__")}
+    savemat(file, label | {key: change(label[key])})
+    return before
+
+
 class Penn:
     """A copy of the embedded Penn Action, and a cache for it. 0001, 0003 and 0005 are of train, with 8 frames each."""
 
@@ -338,12 +299,9 @@ class Penn:
     def frames(self, video: str) -> Path:
         return self.raw / f"frames/{video}"
 
-    def edit(self, video: str, change: Callable[[np.ndarray], np.ndarray] = lambda x: x + 1) -> bytes:
-        """Change the joints' x; else all move by a pixel. Returns the bytes before."""
-        before = self.label(video).read_bytes()
-        label = {key: value for key, value in loadmat(self.label(video)).items() if not key.startswith("__")}
-        savemat(self.label(video), label | {"x": change(label["x"])})
-        return before
+    def edit(self, video: str, change: Callable[[np.ndarray], Any] = lambda x: x + 1, key: str = "x") -> bytes:
+        """Change a label; else all joints move by a pixel. Returns the bytes before."""
+        return edit_label(self.label(video), change, key)
 
     def spoil(self, *videos: str) -> bytes:
         """Leave a joint out: `bad_label_file`. Returns the last one's bytes before."""
@@ -359,6 +317,10 @@ class Penn:
         for video in videos:
             self.label(video).unlink()
             shutil.rmtree(self.frames(video))
+
+    def elsewhere(self, folder: Path) -> Penn:
+        """A copy of the raw folder there, for the same cache."""
+        return Penn(Path(shutil.copytree(self.raw, folder / "penn_action")), self.root, self._converted)
 
     def without_marker(self) -> None:
         """As if it were a download: real data."""

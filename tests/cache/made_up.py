@@ -42,7 +42,10 @@ class State:
     @property
     def live(self) -> frozenset[int]:
         """Shards with rows of tracks."""
-        rows = (row for name, start in self.starts.items() for row in range(start, start + self.length(name)))
+        return frozenset[int]().union(*map(self.shards_of, self.starts))
+
+    def shards_of(self, track: str) -> frozenset[int]:
+        rows = range(self.starts[track], self.starts[track] + self.length(track))
         return frozenset(row // SHARD for row in rows)
 
     def length(self, track: str) -> int:

@@ -140,9 +140,7 @@ def test_readers_that_know_no_extra_columns_read_the_rest_as_ever(root: Path, tm
 
 
 @pytest.mark.parametrize("n_without", [0, 1])
-def test_what_a_track_has_once_is_read_in_each_row_and_other_splits_columns_are_missed_by_name(
-    root: Path, n_without: int
-) -> None:
+def test_what_a_track_has_once_is_read_in_each_row_and_other_splits_columns_are_missed_by_name(root, n_without):
     with cache.SplitWriter(root, "toy/val", columns=(), plan="p") as writer:
         writer.begin()
         rows = {"frame_index": np.arange(9)}

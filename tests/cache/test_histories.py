@@ -36,6 +36,7 @@ from tests.cache import made_up
 from tests.cache.disk import Interruption, Killed, Model, Watched, on_disk, put_back, watching
 from tests.cache.made_up import SHARD, SPLIT, State, Video, differences, differences_of
 from tests.cache.toy import flipped
+from tests.trees import contents
 
 ENDS: Final = {"killed": 0, "power cut": 0, "error": errno.EIO, "full": errno.ENOSPC, "read-only": errno.EROFS}
 SCRATCH: Final = (".writing/lock", ".writing/shard.tmp")  # removed without fsync: may be back after a power cut
@@ -72,13 +73,8 @@ streams = st.sampled_from([*made_up.FORMS])
 
 def files_of(root: Path) -> dict[str, bytes]:
     """Every file but provenance, and what a writer removes without waiting for the disk."""
-    files = {path.relative_to(root).as_posix(): path for path in sorted(root.rglob("*")) if path.is_file()}
-    files = {key: path for key, path in files.items() if not key.endswith(("provenance.json", *SCRATCH))}
-    return {key: path.read_bytes() for key, path in files.items() if STAGED not in key}
-
-
-def bytes_of(root: Path) -> dict[str, bytes]:
-    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    files = {key: data for key, data in contents(root).items() if STAGED not in key}
+    return {key: data for key, data in files.items() if not key.endswith(("provenance.json", *SCRATCH))}
 
 
 class Histories(RuleBasedStateMachine):
@@ -176,9 +172,8 @@ class Histories(RuleBasedStateMachine):
         has = {name: frozenset(copied.stream_shards(name)) for name in copied.streams}
         shards = frozenset(map(int, copied.manifest["shards"]["bbox"]))
         as_copied = State(order, starts, int(copied.manifest["extent"]), shards, has, there=True)
-        assert {name: self.state.length(name) for name in self.state.starts} == {
-            track.name: track.stop - track.start for track in copied.tracks
-        }
+        lengths = {track.name: track.stop - track.start for track in copied.tracks}
+        assert lengths == {name: self.state.length(name) for name in self.state.starts}
         assert differences_of(copied, as_copied) == []
         for stream, held in self.state.streams.items():  # each shard of which it has every row
             missing = {
@@ -203,12 +198,12 @@ class Histories(RuleBasedStateMachine):
             self.root.rename(self.top / "swapped")
             (self.top / "snapshot").rename(self.root)
             (self.top / "swapped").rename(self.top / "snapshot")
-        self.snapshot = bytes_of(self.top / "snapshot")
+        self.snapshot = contents(self.top / "snapshot")
 
     @invariant()
     def snapshot_is_kept(self) -> None:
         """Every byte, locks and journals included, whatever was done to the other."""
-        assert bytes_of(self.top / "snapshot") == self.snapshot
+        assert contents(self.top / "snapshot") == self.snapshot
 
     @rule(share=shares)
     def another_process(self, share: float) -> None:
@@ -254,7 +249,7 @@ class Histories(RuleBasedStateMachine):
             self._repair(report, name, trouble)
         assert cache.verify(self.root).problems == ()
         self._disk_changed()
-        self._must_be(self.state)
+        assert differences(self.root, self.state) == []
 
     def _repair(self, report: cache.VerifyReport, name: str, trouble: Trouble) -> None:
         live = self.state.live
@@ -281,12 +276,7 @@ class Histories(RuleBasedStateMachine):
 
     def _again(self, shards: Collection[int]) -> None:
         """Videos with rows in damaged shards are written again, in a commit without these shards."""
-        hit = {
-            name.partition("/")[0]
-            for name, start in self.state.starts.items()
-            for row in range(start, start + self.state.length(name))
-            if row // SHARD in shards
-        }
+        hit = {name.partition("/")[0] for name in self.state.starts if self.state.shards_of(name) & {*shards}}
         made_up.convert(self.root, self.state.videos, hit, shards)
         self.state = self.state.converted(self.state.videos, hit, shards)
 
@@ -342,7 +332,7 @@ class Histories(RuleBasedStateMachine):
             assert files_of(self.root) == files_of(self.calm)
         elif differences(self.root, old):
             self.state = state
-        self._must_be(self.state)
+        assert differences(self.root, self.state) == []
         self._held_are_true()
 
     def _interrupted(
@@ -385,17 +375,11 @@ class Histories(RuleBasedStateMachine):
         if trouble.how == "power cut":
             put_back(self.model.after_cut(rng), self.disk)
             self._disk_changed()
-        for state in states:
-            if differences(self.root, state) == []:
-                break
-        else:
-            assert not states, [differences(self.root, state) for state in states]
+        found = [differences(self.root, state) for state in states]
+        assert not states or [] in found, found
         if (self.root / "zarr.json").exists():
             assert [text for text in cache.verify(self.root).problems if problem not in text] == []
         return True
-
-    def _must_be(self, state: State) -> None:
-        assert differences(self.root, state) == []
 
     def _finished(self) -> None:
         """What killed commits have staged and not put into place is no damage, but no file to choose either."""

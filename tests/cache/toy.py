@@ -11,6 +11,7 @@ import numpy as np
 import cache
 from cache import UNDEFINED, SplitWriter, StreamShards, StreamWriter, TrackRows, VideoEntry
 from cache.format.layout import BYTES, json_file
+from tests.trees import tree  # noqa: F401 - tests have it as `toy.tree`
 
 columns = ("frame_index", "bbox", "kp_2d", "kp_3d", "pose", "betas", "has_3d", "has_smpl", "valid")
 rows_per_shard, rows_per_chunk = 32, 8
@@ -151,10 +152,3 @@ def rewrite(manifest: Path, **changes: Any) -> None:
     held = json.loads(manifest.read_text()) | changes
     body = {key: value for key, value in held.items() if key != "digest"}
     manifest.write_bytes(json_file({**body, "digest": cache.fingerprint(body)}))
-
-
-def tree(root: Path) -> dict[str, bytes]:
-    """Every file that the promise of equal bytes holds for."""
-    files = (path for path in sorted(root.rglob("*")) if path.is_file())
-    kept = (path for path in files if path.name != "provenance.json" and ".writing" not in path.parts)
-    return {path.relative_to(root).as_posix(): path.read_bytes() for path in kept}

@@ -40,9 +40,7 @@ def tracks_of(terminal: Terminal) -> dict[str, list[int]]:
     return found
 
 
-def test_what_people_get_today_is_prepared_and_official_files_that_arrive_cost_themselves(
-    terminal: Terminal, embedded: Any
-) -> None:
+def test_what_people_get_today_is_prepared_and_official_files_that_arrive_cost_themselves(terminal, embedded):
     types, raw = terminal.types, terminal.folder / "raw"
     prepare = {name: f"pipeline prepare {name} --raw raw/{name} --cache cache" for name in ("posetrack", "h36m")}
     terminal.install(KIT)

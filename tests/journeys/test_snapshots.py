@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.journeys.conftest import KIT, Terminal
+from tests.trees import contents
 
 CHANGES = {
     "datasets = ": "datasets = 3dpw\n#",
@@ -40,10 +41,6 @@ def change_labels(file: Path) -> None:
     file.write_bytes(pickle.dumps(labels, protocol=2))
 
 
-def bytes_of(root: Path) -> dict[Path, bytes]:
-    return {file.relative_to(root): file.read_bytes() for file in root.rglob("*") if file.is_file()}
-
-
 def numbers(folder: Path) -> object:
     """What a training measured, without when and how fast."""
     metrics = json.loads((folder / "metrics.json").read_text())
@@ -60,7 +57,7 @@ def test_a_snapshot_is_trained_on_again_after_everything_has_changed(terminal: T
         settings = settings.replace(old, new)
     (folder / "luigi.cfg").write_text(settings + ADDED)
     types(DATA, r"convert +3dpw/train")
-    before = bytes_of(folder / "data/cache")
+    before = contents(folder / "data/cache")
     subprocess.run(["cp", "-al", folder / "data/cache", folder / "snapshot"], check=True)
     types("tasks train --set paths.cache=snapshot", r"run +runs/")
     (run,) = (folder / "runs").iterdir()
@@ -74,7 +71,7 @@ def test_a_snapshot_is_trained_on_again_after_everything_has_changed(terminal: T
     types("pipeline gc")
     terminal.is_intact("data/cache")
     terminal.is_intact("snapshot")
-    assert bytes_of(folder / "snapshot") == before
+    assert contents(folder / "snapshot") == before
 
     types("tasks train --set paths.cache=snapshot")
     assert numbers(run) == numbers(trained)
@@ -85,7 +82,7 @@ def test_a_snapshot_is_trained_on_again_after_everything_has_changed(terminal: T
     then = terminal.types_json(f"tasks evaluate {checkpoint} --cache snapshot")
     assert then["3dpw/test"]["pa_mpjpe"] == numbers(run)[1]["pa_mpjpe"]
 
-    now = bytes_of(folder / "data/cache")
+    now = contents(folder / "data/cache")
     types("pipeline extract 3dpw/train --replace --stream means --cache snapshot")
     types("pipeline gc --cache snapshot")
-    assert bytes_of(folder / "data/cache") == now
+    assert contents(folder / "data/cache") == now

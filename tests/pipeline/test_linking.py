@@ -52,9 +52,7 @@ def test_the_pairing_is_the_best_in_sum_and_not_first_come_first_served() -> Non
 
 
 @pytest.mark.parametrize(("missing", "n_tracks"), [(0, 1), (1, 1), (25, 1), (26, 2), (60, 2)])
-def test_a_track_bridges_up_to_a_second_of_frames_that_are_missing_or_without_people(
-    missing: int, n_tracks: int
-) -> None:
+def test_a_track_bridges_up_to_a_second_of_frames_that_are_missing_or_without_people(missing, n_tracks):
     frame_index = [0, 1, 2, 3 + missing, 4 + missing]
     tracks = link([person(100)[None]] * 5, frame_index)
     assert len(tracks) == n_tracks

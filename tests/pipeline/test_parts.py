@@ -29,6 +29,7 @@ from pipeline.recipe.overview import plan_splits
 from tests.cache.storage.buckets import objects
 from tests.pipeline.features.test_extraction_killed import SPLIT
 from tests.pipeline.features.test_extraction_killed import convert as convert_noise
+from tests.trees import contents
 from vibe_extensions.demo import writing as synthetic
 
 ROOT = Path(__file__).parents[2]
@@ -83,10 +84,6 @@ def kill_and_run_again(run: Any, capsys: Any, words: Sequence[object], rounds: i
     assert KILLED not in run_parts(words, AGAIN, [""] * len(AGAIN))
 
 
-def files_of(root: Path) -> dict[str, bytes]:
-    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
-
-
 @pytest.fixture(scope="module")
 def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache of noisy images in 20 shards."""
@@ -116,7 +113,7 @@ def test_killed_parts_of_an_extraction_end_with_the_bytes_of_one_run(noise, tmp_
 
 def test_parts_of_an_extraction_stage_in_an_object_store_too(url, noise, tmp_path, into, ran, run, capsys):
     calm = Path(shutil.copytree(noise, tmp_path / "calm"))
-    cache.store_at(url).put_small(files_of(noise), "")
+    cache.store_at(url).put_small(contents(noise), "")
     words = ["extract", SPLIT, "--kind", "homography", "--workers", 1, "--cache"]
     ran(*words, calm)
     kill_and_run_again(run, capsys, [*words, url])
@@ -156,7 +153,7 @@ def test_killed_parts_of_a_detection_end_with_the_files_of_one_run(tmp_path, ran
     next(out.rglob("*.json")).unlink()
     ran(*words, out)  # which removes temporary files, too
     (out / ".provenance").unlink()
-    assert files_of(out) == {name: data for name, data in files_of(calm).items() if name != ".provenance"}
+    assert contents(out) == {name: data for name, data in contents(calm).items() if name != ".provenance"}
 
 
 # -------------------------------------------------------------------------------------------------------- what fits

@@ -15,15 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from luigi.cmdline import luigi_run
 
 from pipeline import plug_ins
 from pipeline.cli.console import VERB
-from pipeline.features.streams.network import ResNet50
 from tasks import base, luigi_command, settings
 from tasks.__main__ import main
+from tests.fake_network import replace_network
 from vibe_extensions.demo import writing as synthetic
 
 LUIGI = Path(sys.executable).with_name("luigi")
@@ -208,7 +207,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     for labels in sorted((raw / "3dpw/sequenceFiles/train").iterdir())[1:]:
         labels.rename(spare / labels.name)
     with pytest.MonkeyPatch.context() as patch:
-        FakeNetwork.install(patch)
+        replace_network(patch)
         patch.chdir(project.folder)
         enter(project, patch)
         with redirect_stdout(io.StringIO()) as shown, redirect_stderr(shown):
@@ -233,34 +232,10 @@ def bare(tmp_path: Path) -> Project:
     return project
 
 
-class FakeNetwork:
-    """In place of ResNet-50: a row's features are the means over the parts of its crop."""
-
-    batch_size, lanes = 16, 1
-
-    @classmethod
-    def install(cls, patch: pytest.MonkeyPatch) -> None:
-        patch.setattr(ResNet50, "load", lambda stream, machine, recorded: cls(stream))
-
-    def __init__(self, stream: ResNet50) -> None:
-        self.provenance = {"weights": stream.weights.identity(), "sha256": "0" * 64, "stand_in": True}
-
-    def adopt(self, memory: np.ndarray) -> None:
-        """Nothing to prepare."""
-
-    def release(self) -> None:
-        """Nothing to release."""
-
-    def __call__(self, crops: np.ndarray) -> np.ndarray:
-        pixels = crops.reshape(len(crops), -1)[:, : 73 * ResNet50.dim].astype(np.float32)
-        means: np.ndarray = pixels.reshape(len(crops), ResNet50.dim, 73).mean(axis=2) / 255
-        return means
-
-
 @pytest.fixture
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """Features cost nothing."""
-    FakeNetwork.install(monkeypatch)
+    replace_network(monkeypatch)
 
 
 def forget() -> None:

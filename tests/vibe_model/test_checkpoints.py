@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from pipeline.errors import CheckpointError
+from tests.hostile import Call
 from tests.vibe_model.builders import small_vibe
 from vibe_model import load_published
 from vibe_model.checkpoints import read_checkpoint
@@ -143,20 +144,12 @@ def test_a_bad_file_is_refused_by_name_and_leaves_the_model_as_it_was(model, tmp
     assert_equal(model.state_dict(), before)
 
 
-class Evil:
-    def __init__(self, target):
-        self.target = target
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.target),)
-
-
 @pytest.mark.parametrize("kind", ["legacy", "zip", "pickle"])
 def test_a_malicious_file_runs_nothing(model, tmp_path, kind):
     before, content, file = snapshot(model), published(model), tmp_path / "evil.pt"
-    content["performance"] = Evil(tmp_path / "pwned")
+    content["performance"] = evil = Call(os.mkdir, str(tmp_path / "pwned"))
     if kind == "pickle":
-        file.write_bytes(pickle.dumps({"gen_state_dict": Evil(tmp_path / "pwned")}, protocol=2))
+        file.write_bytes(pickle.dumps({"gen_state_dict": evil}, protocol=2))
     else:
         write(file, content, kind == "legacy")
     with pytest.raises(CheckpointError, match="evil") as refused:

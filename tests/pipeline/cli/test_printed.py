@@ -92,7 +92,7 @@ def test_status(penn: Any, show: Any, network: Any, into: Any) -> None:
         ran("nothing is committed", *words)
 
 
-def test_plan(penn: Any, show: Any, network: Any, into: Any, luigi_cfg: Any, tmp_path: Path) -> None:
+def test_plan(penn: Any, show: Any, network: Any, into: Any, luigi_cfg: Any) -> None:
     words = ("plan", "penn_action/train", "--cache", penn.root)
     with show("plan", [(r"\b\d+ s\b", "N s"), (r"N s to N s", "N s")]) as ran:
         luigi_cfg("penn_action amass", "[resnet50]\nweights = untrained:0")

@@ -13,7 +13,6 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from scipy.io import loadmat, savemat
 
 import cache
 from pipeline import detect
@@ -28,6 +27,7 @@ from pipeline.features.spec import Resources, StreamSpec
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import MARKER
 from pipeline.processes import Dask, cluster
+from tests.fixtures import edit_label
 from tests.pipeline.cluster.conftest import Cluster, await_that, dask
 from vibe_extensions.clips.detection.run import detect_planned
 from vibe_extensions.demo.files import mp4_writer
@@ -103,9 +103,7 @@ def assert_nothing_begins(made_up: ModuleType, folder: Path, before: int) -> Non
 # -------------------------------------------------------------------------------------------- workers come and go
 
 
-def test_workers_that_come_late_and_go_are_waited_for(
-    running: Cluster, made_up: Any, tmp_path: Path, monkeypatch: Any, capsys: Any
-) -> None:
+def test_workers_that_come_late_and_go_are_waited_for(running, made_up, tmp_path, monkeypatch, capsys):
     """A cluster that adapts sees that a worker is needed, before there is one."""
     running.have(0)
     monkeypatch.setattr(cluster, "SLOW", 0.1)
@@ -147,9 +145,7 @@ def _die_at_zero(file: Path, alive: Any) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("n_workers", "options"), [(1, GPU), (2, ())])
-def test_five_losses_each_at_another_task_cost_only_what_was_running(
-    running: Cluster, tmp_path: Path, n_workers: int, options: tuple[str, ...]
-) -> None:
+def test_five_losses_each_at_another_task_cost_only_what_was_running(running, tmp_path, n_workers, options):
     """Dask itself counts a loss against all tasks that were on the worker."""
     running.have(0)
     for _ in range(n_workers):
@@ -282,10 +278,8 @@ def test_streams_of_every_kind_together_give_the_same_bytes_as_one_after_the_oth
     assert {one.meter.frames for one in done[:4]} == {48}  # decoded once for all
     assert (4 * 48, 4 * 48) in reported
 
-    label = {key: value for key, value in loadmat(raw / "labels/0003.mat").items() if not key.startswith("__")}
-    label["x"] = label["x"].astype(float)
-    label["x"][2:5] -= 7  # three boxes move
-    savemat(raw / "labels/0003.mat", label)
+    moved = [[7 * (2 <= frame < 5)] for frame in range(8)]  # three boxes move
+    edit_label(raw / "labels/0003.mat", lambda x: x.astype(float) - moved)
     for root, options in ((alone, {}), (shared, {"dask": Dask(two.address)})):
         into.convert(root, raw)
         again = extract_together([plan_extraction(root, PENN, specs[0])], resources, **options)[0]

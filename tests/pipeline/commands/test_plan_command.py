@@ -32,7 +32,7 @@ def as_json(plan: Callable[..., str]) -> Callable[..., Any]:
     return lambda *more, code=0: json.loads(plan("--json", *more, code=code))[0]
 
 
-def test_with_nothing_to_do_no_content_is_read_and_no_file_is_changed(penn, into, network, plan, as_json, monkeypatch):
+def test_with_nothing_to_do_no_content_is_read_and_no_file_is_changed(penn, network, plan, as_json, monkeypatch):
     penn.converted("fast")
     before = penn.everything()
     monkeypatch.setattr(PennAction, "read", lambda *_: pytest.fail("read a label"))  # changed source code is no reason
@@ -186,7 +186,7 @@ def test_what_is_forecast_is_what_is_written(penn: Any, into: Any, network: Any,
 
 
 @pytest.mark.parametrize("file", ["manifest.json", "track_start/c/0", "features/resnet50/manifest.json"])
-def test_a_damaged_split_is_a_problem_of_its_own(file, penn, into, network, luigi_cfg, ran):
+def test_a_damaged_split_is_a_problem_of_its_own(file, penn, network, luigi_cfg, ran):
     penn.converted("fast")
     penn.convert("test")
     damaged = penn.root / penn.name / file

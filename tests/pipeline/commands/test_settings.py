@@ -99,9 +99,8 @@ def test_a_datasets_options_are_those_of_luigi_cfg_with_set_over_them(amass, emb
     ],
 )
 def test_what_a_command_does_not_read_is_refused_where_it_is_set(
-    words: str, setting: str, named: list[str], there: bool, luigi_cfg: Any, embedded: Any, run: Any, ran: Any,
-    converted: Any, tmp_path: Path,
-) -> None:  # fmt: skip
+    words, setting, named, there, luigi_cfg, embedded, ran, converted, tmp_path
+):
     if there:
         luigi_cfg("amass")
     raw, root = embedded.raw("amass"), converted.root("")
@@ -294,8 +293,8 @@ def test_a_detector_has_the_options_of_luigi_cfg_and_an_error_names_where_they_a
 
 
 def test_a_body_that_is_yet_to_be_made_is_no_problem_of_a_dataset_of_another_package(
-    luigi_cfg: Any, ran: Any, raw_3dpw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    luigi_cfg, ran, raw_3dpw, monkeypatch
+):
     monkeypatch.setattr("pipeline.recipe.recipe.demo_data", lambda: dataclasses.replace(demo_data(), datasets=()))
     file = luigi_cfg("3dpw", "[embedded]\nenabled = true")
     assert missing_files(Recipe.by_settings(load(file))) == []  # `config --check` has nothing to say

@@ -45,9 +45,7 @@ def root(penn: Any, network: Any) -> Iterator[Path]:
     "hidden",
     ["penn_action", SPLIT, f"{SPLIT}/manifest.json", f"{SPLIT}/features/resnet50/manifest.json", f"{SPLIT}/bbox/c/0/0"],
 )
-def test_what_may_not_be_read_is_a_problem_of_its_own_and_the_others_are_shown(
-    hidden: str, root: Path, ran: Any
-) -> None:
+def test_what_may_not_be_read_is_a_problem_of_its_own_and_the_others_are_shown(hidden, root, ran):
     name, place, at = (hidden if hidden == "penn_action" else SPLIT), root / hidden, ("--cache", root)
     mode = place.stat().st_mode
     place.chmod(0o700 if place.is_dir() else 0o600)

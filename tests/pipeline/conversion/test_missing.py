@@ -18,6 +18,7 @@ from pipeline.conversion import convert
 from pipeline.conversion.committed import DROP
 from pipeline.datasets.penn_action import PennAction
 from pipeline.errors import RawDataError
+from tests.hostile import Call
 
 NOT_NOW = "not_readable_now"
 
@@ -122,9 +123,8 @@ def test_rows_of_a_video_that_turned_bad_stay_until_they_are_dropped(penn, reads
         assert f"✗ {problem}" in shown
         assert f"or delete their rows: {sys.executable} -m pipeline convert {penn.name}" in shown
         assert ("rejected" in shown, reads.names) == (False, read)
-    assert penn.recipe().convert(penn.plan(), lambda *_: None).problems == [*penn.plan().kept_lines], (
-        "Luigi's task fails"
-    )
+    problems = penn.recipe().convert(penn.plan(), lambda *_: None).problems
+    assert problems == [*penn.plan().kept_lines], "Luigi's task fails"
     assert "--strict: its rows are of an earlier state" in by_command("--strict", code=2)
     (status,) = json.loads(ran("status", "--cache", penn.root, "--json", code=1).out)
     assert status["unusable"].keys() == {"0003"}
@@ -238,7 +238,7 @@ def test_the_same_videos_elsewhere_are_taken_as_moved(penn, reads, into, network
 def test_a_folder_of_other_videos_is_refused(same_names: bool, penn: Any, by_command: Any, tmp_path: Path) -> None:
     penn.converted()
     before = penn.everything()
-    other = type(penn)(Path(shutil.copytree(penn.raw, tmp_path / "other/penn_action")), penn.root, None)
+    other = penn.elsewhere(tmp_path / "other")
     for name in ("0001", "0002", "0003", "0004", "0005", "0006"):
         other.edit(name)
         if not same_names:
@@ -256,7 +256,7 @@ def test_a_folder_of_other_videos_is_refused(same_names: bool, penn: Any, by_com
 def test_a_part_of_the_videos_elsewhere_leaves_the_others_and_the_recorded_folder(penn, by_command, tmp_path):
     penn.converted()
     before = penn.everything()
-    part = type(penn)(Path(shutil.copytree(penn.raw, tmp_path / "part/penn_action")), penn.root, None)
+    part = penn.elsewhere(tmp_path / "part")
     part.remove("0005")
     assert "0005" in by_command(raw=part.raw, code=1)
     assert penn.everything() == before
@@ -266,11 +266,8 @@ def test_a_part_of_the_videos_elsewhere_leaves_the_others_and_the_recorded_folde
 
 
 def no_joint_visible(penn: Any) -> str:
-    from scipy.io import loadmat, savemat
-
     for name in ("0001", "0003", "0005"):
-        label = {key: of for key, of in loadmat(penn.label(name)).items() if not key.startswith("__")}
-        savemat(penn.label(name), label | {"visibility": np.zeros_like(label["visibility"])})
+        penn.edit(name, np.zeros_like, "visibility")
     return "no_frame_left"
 
 
@@ -334,19 +331,14 @@ def test_a_video_that_cannot_be_read_now_is_read_by_every_run_until_it_works(pen
     assert penn.plan().up_to_date
 
 
-class EndedByTheSystem:
-    """Unpickled in the process that reads, it ends that as the system does where memory runs out."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return eval, ("__import__('os').kill(__import__('os').getpid(), 9)",)
-
-
+# Unpickled in the process that reads, it ends that as the system does where memory runs out.
+ENDED = Call(eval, "__import__('os').kill(__import__('os').getpid(), 9)")
 DENIED = PermissionError(errno.EACCES, "Permission denied", "frames/0003")
 
 
 @pytest.mark.parametrize(
     ("error", "told"),
-    [(DENIED, "frames/0003: permission denied. Change its"), (EndedByTheSystem(), "")],
+    [(DENIED, "frames/0003: permission denied. Change its"), (ENDED, "")],
     ids=["denied", "memory"],
 )
 def test_what_a_reader_meets_now_is_no_lasting_rejection(error, told, penn, reads, by_command):

@@ -33,6 +33,7 @@ from pipeline.processes.pool import ordered_map
 from pipeline.track import column_problems
 from tests.pipeline.datasets.by_hand import write_video
 from tests.pipeline.files.test_detections import CASES, SIZE, N, write
+from tests.trees import contents
 from vibe_extensions.demo import RELEASES
 
 MIB = 1 << 20
@@ -201,10 +202,6 @@ def cases(folder: str, dataset: str, file: str, seed: int, thorough: bool) -> It
     for kind in ("zeros", "doubled", *FILES, *THINGS):
         found.append((kind, 0))
     return (Case(folder, dataset, file, *kind) for kind in found)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture(params=[False, pytest.param(True, marks=pytest.mark.slow)], ids=["some", "all"])

@@ -129,9 +129,7 @@ def test_frames_without_a_visible_joint_are_dropped_and_counted(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(("value", "phis"), [(np.nan, None), (-np.inf, np.zeros((3, 2048))), (1e30, None)])
-def test_visibility_is_the_confidence_from_0_to_1_and_a_joint_that_is_nowhere_is_not_seen(
-    tmp_path: Path, value: float, phis: Any
-) -> None:
+def test_visibility_is_the_confidence_from_0_to_1_and_a_joint_that_is_nowhere_is_not_seen(tmp_path, value, phis):
     features = clip(image__phis=phis, image__visibilities=np.tile(np.array([0, 1, 2, -1] + [1] * 10), (3, 1)))
     features["image/face_pts"][:, 2] = [0, 0.25, 1.5, -0.5, 1]
     features["image/xys"][1, 0, 7] = value

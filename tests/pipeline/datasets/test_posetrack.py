@@ -206,9 +206,7 @@ def test_pictures_in_another_folder_are_used_and_told(tmp_path: Path) -> None:
     assert account["notes"] == ["its pictures are in images/val_v2/seq: changes there are not noticed"]
 
 
-def test_annotations_lie_in_three_places_and_the_first_that_has_a_sequence_is_used_and_the_others_told(
-    tmp_path: Path,
-) -> None:
+def test_annotations_lie_in_three_places_and_the_first_that_has_a_sequence_is_used_and_the_others_told(tmp_path):
     for folder in ("posetrack_data", "annotations", "posetrack_data/annotations"):  # PoseTrack21's, then 2018's
         write(tmp_path, folder=folder)
         (video,) = POSETRACK.videos(tmp_path, "val")

@@ -127,7 +127,7 @@ def test_linked_folders_are_searched_and_circles_left(tmp_path: Path) -> None:
     assert [video.name for video in datasets.get("videos").videos(raw, "train")] == ["b.MOV", "linked/a.mp4"]
 
 
-def test_every_clip_is_in_one_split(tmp_path: Path) -> None:
+def test_every_clip_is_in_one_split() -> None:
     clips = [f"{folder}clip{k}.mp4" for folder in ("", "game/", "Validation/", "test/") for k in range(100)]
     reader = datasets.get("videos", val=20, test=10)
     split = {clip: reader.split_of(clip) for clip in clips}
@@ -201,9 +201,7 @@ def test_what_is_not_kept_is_counted(tmp_path: Path) -> None:
     ("option", "column", "reason"),
     [("max_jitter", "jitter_2d_percent", "joints_shake"), ("max_limb_spread", "limb_spread_2d_percent", "limbs_vary")],
 )
-def test_a_person_beyond_a_limit_is_counted_drawn_and_graded(
-    option: str, column: str, reason: str, tmp_path: Path, ran: Any
-) -> None:
+def test_a_person_beyond_a_limit_is_counted_drawn_and_graded(option, column, reason, tmp_path, ran):
     raw, root, other = tmp_path / "raw", tmp_path / "cache", tmp_path / "other"
     write_clip(raw / "a.mp4")
     write_clip(raw / "b.mp4")

@@ -13,6 +13,7 @@ from scipy import sparse
 
 from pipeline.errors import RawDataError, UnsafePickle
 from pipeline.files.formats.pickles import load_pickle
+from tests.hostile import Call
 
 
 def global_(module: str, name: str) -> bytes:
@@ -145,20 +146,10 @@ def test_chumpy_objects_become_their_values_without_chumpy(protocol: int, tmp_pa
     np.testing.assert_array_equal(content["shapedirs"], value[..., :2])
 
 
-class Evil:
-    """Unpickled by the library, it creates a file."""
-
-    def __init__(self, trace: Path) -> None:
-        self.trace = trace
-
-    def __reduce__(self) -> Any:
-        return (Path.touch, (self.trace,))
-
-
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_a_pickle_that_runs_code_is_refused_and_runs_none(protocol: int, tmp_path: Path) -> None:
     trace = tmp_path / "trace"
-    content = pickle.dumps({"poses": Evil(trace)}, protocol)
+    content = pickle.dumps({"poses": Call(Path.touch, trace)}, protocol)
     pickle.loads(content)
     assert trace.exists(), "the attack works on an ordinary unpickler"
     trace.unlink()

@@ -13,7 +13,7 @@ import torch
 from pipeline.body import Body
 from pipeline.files.raw import MARKER
 from tasks.__main__ import main
-from tests.tasks.conftest import FakeNetwork
+from tests.fake_network import replace_network
 from vibe_extensions.clips.prediction import job as jobs
 from vibe_extensions.clips.prediction.job import PredictionJob
 from vibe_extensions.demo import writing as synthetic
@@ -107,7 +107,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 def made(world: World, tmp_path_factory: pytest.TempPathFactory) -> PredictionJob:
     """The whole of it, once: two tracks with 2D labels, an untrained model, bodies, an overlay. Read-only."""
     with pytest.MonkeyPatch.context() as patch:
-        FakeNetwork.install(patch)
+        replace_network(patch)
         patch.setattr("vibe_model.checkpoints.load_body", lambda folder: the_body())
         patch.delenv("LUIGI_CONFIG_PATH", raising=False)
         patch.chdir(tmp_path_factory.mktemp("without_settings"))

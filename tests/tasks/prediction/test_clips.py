@@ -20,8 +20,8 @@ from pipeline.datasets.amass import SMPL_JOINTS, load_motion
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import MARKER
 from tasks.__main__ import main
+from tests.fake_network import replace_network
 from tests.pipeline.datasets.by_hand import encode
-from tests.tasks.conftest import FakeNetwork
 from tests.tasks.prediction.conftest import SHORT, World, save_checkpoint
 from vibe_extensions.clips.prediction.motions import TO_WORLD
 from vibe_extensions.hmmr.config import PRESETS
@@ -34,7 +34,7 @@ N_LONG, N_SHORT = 28, 15  # frames; 15 have neither past nor future of the whole
 @pytest.fixture(scope="module")
 def patch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pytest.MonkeyPatch]:
     with pytest.MonkeyPatch.context() as patch:
-        FakeNetwork.install(patch)
+        replace_network(patch)
         patch.delenv("LUIGI_CONFIG_PATH", raising=False)
         patch.chdir(tmp_path_factory.mktemp("without_settings"))
         yield patch

@@ -4,13 +4,12 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 import cache
 from pipeline.files.raw import MARKER
 from tasks.__main__ import main
 from tests.onnx_graphs import Graph
-from tests.tasks.prediction.conftest import SHORT, World, save_checkpoint
+from tests.tasks.prediction.conftest import SHORT, save_checkpoint
 from vibe_extensions.hmmr.config import PRESETS
 
 
@@ -22,9 +21,7 @@ def write_graph(file: Path, shape: tuple[int, ...]) -> None:
     graph.write(file, inputs, {"out": graph("Add", mean, np.zeros((1, 2048)))})
 
 
-def test_a_network_gets_the_image_size_of_clips_but_their_camera_is_unknown(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_network_gets_the_image_size_of_clips_but_their_camera_is_unknown(world, tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("LUIGI_CONFIG_PATH", raising=False)
     monkeypatch.chdir(tmp_path)
     clips, checkpoint, graph = tmp_path / "clips", tmp_path / "hmmr.pt", tmp_path / "hmr.onnx"

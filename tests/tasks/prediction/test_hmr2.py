@@ -17,6 +17,7 @@ from pipeline.errors import CheckpointError, DataError
 from pipeline.features.streams import network
 from pipeline.files.raw import MARKER
 from tasks.__main__ import main
+from tests.hostile import Call
 from tests.tasks.prediction.conftest import SHORT, World, the_body
 from tests.vibe_extensions.world.test_hmr2 import TINY, made_up
 from vibe_extensions.world import hmr2_network as hmr2
@@ -108,27 +109,19 @@ def test_bodies_and_cameras_are_those_of_the_published_heads(real_body: Body, tm
 # ------------------------------------------------------------------------------------------- checkpoints
 
 
-class Evil:
-    def __init__(self, target: Path) -> None:
-        self.target = target
-
-    def __reduce__(self) -> Any:
-        return os.mkdir, (str(self.target),)
-
-
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "missing": ({"smpl_head.deccam.bias": ...}, r"missing: smpl_head\.deccam\.bias"),
     "extra": ({"smpl_head.deckp.bias": torch.zeros(2)}, r"extra: smpl_head\.deckp\.bias"),
     "misshapen": ({"smpl_head.decpose.weight": torch.zeros(72, 1024)}, r"decpose.*expected \(144, 1024\)"),
     "nan": ({"smpl_head.init_cam": torch.full((1, 3), torch.nan)}, "init_cam.*finite"),
-    "a program": ({"smpl_head.init_cam": Evil}, "mkdir"),
+    "a program": ({"smpl_head.init_cam": Call}, "mkdir"),
 }
 
 
 @pytest.mark.parametrize("case", BAD)
 def test_another_checkpoint_is_refused_by_the_tensors_name(real_body, tmp_path, case) -> None:
     changes, expected = BAD[case]
-    changes = {name: Evil(tmp_path / "ran") if value is Evil else value for name, value in changes.items()}
+    changes = {name: Call(os.mkdir, str(tmp_path / "ran")) if of is Call else of for name, of in changes.items()}
     state = {name: value for name, value in (heads() | changes).items() if value is not ...}
     torch.save({"state_dict": state}, tmp_path / "hmr2a.ckpt")
     with pytest.raises(CheckpointError, match=rf"hmr2a\.ckpt.*{expected}"):

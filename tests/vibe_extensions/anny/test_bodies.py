@@ -14,7 +14,7 @@ import cache
 from pipeline.cli.progress import silent
 from pipeline.errors import MissingAssets, PipelineError
 from pipeline.skeletons import JOINTS
-from tests.fixtures import everything
+from tests.trees import everything
 from tests.vibe_extensions.anny.made_body import make_body
 from vibe_extensions.anny import fitting, writing
 from vibe_extensions.anny.body import PARAMETERS, AnnyBody, RestBody
@@ -89,9 +89,7 @@ def test_gradients_of_joints_are_those_of_finite_differences(home: Path) -> None
     assert torch.autograd.gradcheck(joints, (parameters, angles))
 
 
-def test_a_planted_body_is_found_in_chunks_and_its_unseen_joints_do_not_matter(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_planted_body_is_found_in_chunks_and_its_unseen_joints_do_not_matter(home, monkeypatch):
     monkeypatch.setattr(fitting, "CHUNK", 20)
     joints, height = plant(make_body(), 50, {"height": 0.7, "proportions": 0.4})
     wrong = joints.copy()
@@ -124,9 +122,7 @@ def test_a_camera_is_found_from_the_joints_that_are_seen() -> None:
     assert np.isnan(writing.estimate_camera(keypoints, names, None)).all()
 
 
-def test_bodies_of_a_split_are_files_of_their_own(
-    home: Path, penn: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bodies_of_a_split_are_files_of_their_own(home, penn, tmp_path, monkeypatch, run, capsys):
     monkeypatch.setattr(fitting, "STEPS", 5)
     penn.converted()
     split = penn.split

@@ -3,7 +3,7 @@
 import json
 import re
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -15,8 +15,8 @@ import pytest
 from pipeline.__main__ import parser
 from pipeline.api import Detect, Detector, Image, Machine, NumberStream, People
 from pipeline.errors import MissingAssets
-from tests.fixtures import everything
 from tests.pipeline.datasets.by_hand import encode
+from tests.trees import everything
 from tests.vibe_extensions.anny.made_body import make_body
 from tests.vibe_extensions.anny.test_bodies import home, plant  # noqa: F401 - a fixture
 from vibe_extensions.anny import fitting
@@ -94,9 +94,7 @@ def planted(home: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:  # noqa: 
     return PlantedPose.loaded
 
 
-def test_a_clip_becomes_a_page_once(
-    planted: list[str], tmp_path: Path, run: Callable[..., int], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_clip_becomes_a_page_once(planted, tmp_path, run, capsys):
     out = tmp_path / "out"
     assert run("try", "--out", out) == 0
     text, page = capsys.readouterr().out, (out / "try.html").read_text()
@@ -123,9 +121,7 @@ def test_a_clip_becomes_a_page_once(
     assert str(out / "try.html") in capsys.readouterr().out
 
 
-def test_without_a_network_it_names_every_file_and_its_place(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Callable[..., int], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_a_network_it_names_every_file_and_its_place(tmp_path, monkeypatch, run, capsys):
     settings = {"XDG_CACHE_HOME": str(tmp_path), "PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": "/dev/null"}
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
@@ -138,9 +134,7 @@ def test_without_a_network_it_names_every_file_and_its_place(
 
 
 @pytest.mark.slow
-def test_the_real_clip_has_two_people_of_their_height(
-    tmp_path: Path, run: Callable[..., int], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_real_clip_has_two_people_of_their_height(tmp_path, run, capsys):
     try:
         fetch_files(try_clip.CLIP)
         fetch_files(*blaze_pose.FILES["full"])

@@ -72,9 +72,7 @@ def conditions(crop_per_box: float, scale: float = 1.0) -> dict[str, np.ndarray]
     ],
     ids=["any number of rows", "one row at a time", "three rows at a time, larger crops", "float16"],
 )
-def test_inputs_have_their_closed_forms(
-    tmp_path: Path, kind: int, batch: Any, options: dict[str, Any], tolerance: float
-) -> None:
+def test_inputs_have_their_closed_forms(tmp_path, kind, batch, options, tolerance):
     stream = stream_of(made(tmp_path / "a.onnx", kind=kind, batch=batch), **options)
     computer = stream.load(CPU, None)
     rows, n = expected()[: computer.batch_size], computer.batch_size
@@ -142,9 +140,7 @@ def test_a_shuffled_conditioning_of_any_kind_is_found(tmp_path: Path, monkeypatc
         (None, {}, "one that ONNX Runtime loads.*Name an ONNX graph"),
     ],
 )
-def test_a_graph_that_does_not_fit_is_refused_before_work(
-    tmp_path: Path, graph: dict[str, Any] | None, options: dict[str, Any], message: str
-) -> None:
+def test_a_graph_that_does_not_fit_is_refused_before_work(tmp_path, graph, options, message):
     file = tmp_path / "a.onnx"
     if graph is None:
         file.write_bytes(b"no graph")

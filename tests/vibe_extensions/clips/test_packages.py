@@ -36,9 +36,7 @@ def make_wheel(folder: Path, content: bytes = b"weights") -> Path:
     return folder / WHEEL
 
 
-def test_files_of_a_package_are_downloaded_at_once_and_kept_without_its_wheel(
-    registry: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_files_of_a_package_are_downloaded_at_once_and_kept_without_its_wheel(registry, monkeypatch):
     wheel = make_wheel(registry)
     about = FILE._replace(path="thing-1.0.dist-info/WHEEL", sha256=sha256(WHEEL_FILE).hexdigest())
     commands: list[list[str]] = []
@@ -51,9 +49,7 @@ def test_files_of_a_package_are_downloaded_at_once_and_kept_without_its_wheel(
 
 
 @pytest.mark.parametrize("whole", [True, False])
-def test_without_a_network_a_file_that_the_user_puts_there_is_taken_and_the_message_says_which(
-    registry: Path, whole: bool
-) -> None:
+def test_without_a_network_a_file_that_the_user_puts_there_is_taken_and_the_message_says_which(registry, whole):
     with pytest.raises(MissingAssets, match="pip cannot download it") as error:
         fetch_files(FILE)
     place = cache_folder() / "thing-1.0/weights.bin"

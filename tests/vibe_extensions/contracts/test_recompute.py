@@ -329,7 +329,7 @@ def test_weights_that_are_not_at_hand_are_skipped_and_may_be_named(toy, network,
         assert "stream 'resnet50', whose package is not installed" in recompute(toy.root, 5).skipped[0].why
 
 
-def test_what_could_not_be_compared_is_not_ok(penn: Any, into: Any, network: Any, ran: Any) -> None:
+def test_what_could_not_be_compared_is_not_ok(penn: Any, network: Any, ran: Any) -> None:
     penn.converted("fast")
     sound = ("verify", "--fast", "--cache", penn.root, "--recompute", 50)
     assert json.loads(ran(*sound, "--json").out)["ok"] is True

@@ -112,9 +112,7 @@ def test_bfloat16_is_widened_exactly_and_float16_of_either_byte_order_kept(root:
 
 
 @pytest.mark.parametrize("name", ["x.npz", "lists.parquet"])
-def test_rows_are_found_by_track_and_frame_and_those_without_numbers_are_left_out(
-    name: str, root: Path, tmp_path: Path
-) -> None:
+def test_rows_are_found_by_track_and_frame_and_those_without_numbers_are_left_out(name, root, tmp_path):
     x, order = X.copy(), np.random.default_rng(1).permutation(N)
     x[7, 1, 1] = np.nan
     order = order[order != 70]
@@ -212,9 +210,7 @@ def test_damaged_and_foreign_files_are_refused(root: Path, tmp_path: Path) -> No
     assert "mine" not in cache.open(root)[NAME].streams
 
 
-def test_memory_follows_a_block_s_bytes_and_an_absurd_row_is_refused(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_memory_follows_a_block_s_bytes_and_an_absurd_row_is_refused(root, tmp_path, monkeypatch):
     monkeypatch.setattr(array_files, "ROWS", 4096)
     monkeypatch.setattr(array_files, "BLOCK", 1 << 20)
     for width in (60_000, 300_000):  # characters of a name: 28.8 MB of the first file, 144 MB of the second
@@ -319,9 +315,7 @@ def test_rows_of_new_tracks_arrive_by_track_name_whatever_came_and_went(penn: An
 
 @pytest.mark.parametrize("removed", ["0001", "0005"])
 @pytest.mark.parametrize("of", ["", "track"])
-def test_positions_and_track_numbers_of_a_changed_split_are_refused_and_names_taken(
-    of: str, removed: str, penn: Any, tmp_path: Path, ran: Any
-) -> None:
+def test_positions_and_track_numbers_of_a_changed_split_are_refused_and_names_taken(of, removed, penn, tmp_path, ran):
     lab = Commands(penn, tmp_path, ran)
     lab.write("0001", "0003", "0005", of=of)
     assert "24 of 24 rows" in lab.imports()

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import PipelineError, RawDataError, UnsafePickle
+from tests.hostile import Call
 from vibe_extensions.exchange.vibe_db.joblib_files import Blocks, stored_arrays, write_joblib
 
 HELD = {
@@ -133,19 +134,9 @@ def test_names_that_are_python_objects_are_read_and_numbers_that_are_are_not(bef
 # ------------------------------------------------------------------------------------------------------- hostile
 
 
-class Runs:
-    """What a pickle runs when it is unpickled."""
-
-    def __init__(self, command: str) -> None:
-        self.command = command
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.system, (self.command,)
-
-
 @pytest.mark.parametrize("where", ["value", "object array", "top"])
 def test_a_file_that_would_run_code_is_refused_and_runs_none(where: str, tmp_path: Path) -> None:
-    hostile = Runs(f"touch {tmp_path / 'ran'}")
+    hostile = Call(os.system, f"touch {tmp_path / 'ran'}")
     held: Any = {
         "value": {"features": np.zeros(3), "x": hostile},
         "object array": {"vid_name": np.array([hostile, "b"], object)},

@@ -1,7 +1,6 @@
 """Database files as VIBE's and TCMR's scripts leave them become splits, with no more in them than the file says."""
 
 import json
-import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,9 @@ import pytest
 
 import cache
 from cache.write import split_writer
-from pipeline.__main__ import main
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.skeletons import JOINTS
+from tests.hostile import memory_peak
 from vibe_extensions.exchange import array_files, rows
 from vibe_extensions.exchange.arrays import import_array
 from vibe_extensions.exchange.vibe_db.export import export
@@ -22,16 +21,13 @@ from vibe_extensions.exchange.vibe_db.importing import ImportedSplit, Options, i
 
 SPIN, LSP = JOINTS["spin49"], JOINTS["common14"]
 N = 40  # rows of a hand-made file: two videos of 25 and 15 frames
+BOXES = np.tile([100.0, 80.0, 60.0, 60.0], (N, 1))
 FRAMES = np.r_[np.arange(25), np.arange(15)]
 Held = dict[str, Any]
 
 
 def vid_names(first: str = "a", second: str = "b") -> np.ndarray:
     return np.repeat(np.array([first, second]), [25, 15])
-
-
-def boxes() -> np.ndarray:
-    return np.tile([100.0, 80.0, 60.0, 60.0], (N, 1))
 
 
 def keypoints(n_joints: int) -> np.ndarray:
@@ -51,7 +47,7 @@ def posetrack(**changed: Any) -> Held:
         "vid_name": vid_names("data/posetrack/train/1.json_0", "data/posetrack/train/1.json_1"),
         "img_name": np.array([f"images/train/1/{k:06d}.jpg" for k in FRAMES]),
         "joints2D": keypoints(49),
-        "bbox": boxes(),
+        "bbox": BOXES.copy(),
         "features": feature_rows(),
     }
     return {key: value for key, value in {**held, **changed}.items() if value is not None}
@@ -75,8 +71,8 @@ def threedpw(n_3d: int = 49, **changed: Any) -> Held:
     held |= {
         "vid_name": vid_names("courtyard_00_0", "courtyard_00_1"),
         "frame_id": np.r_[np.arange(3, 28), FRAMES[25:]],
+        "img_name": np.array([f"/data/courtyard_00/image_{k:05d}.jpg" for k in range(N)]),
     }
-    held |= {"img_name": np.array([f"/data/courtyard_00/image_{k:05d}.jpg" for k in range(N)])}
     return {**posetrack(), **held, "joints2D": keypoints(14), "valid": np.arange(N) % 2, **changed}
 
 
@@ -93,11 +89,10 @@ def imported(held: Held, name: str, tmp_path: Path, **options: Any) -> tuple[Imp
 def test_rows_features_and_tracks_of_a_file_are_those_of_the_split(tmp_path: Path) -> None:
     exact = np.random.default_rng(3).normal(size=(N, 2048)).astype(np.float32)
     done, split = imported(posetrack(features=exact), "posetrack/train", tmp_path)
-    names = ["data/posetrack/train/1.json_0/0", "data/posetrack/train/1.json_1/0"]
-    assert [track.name for track in split.tracks] == names
+    assert split.tracks.names == [f"data/posetrack/train/1.json_{n}/0" for n in range(2)]
     assert [(track.start, track.stop, track.crop_scale) for track in split.tracks] == [(0, 25, 1.3), (25, 40, 1.3)]
     assert np.array_equal(split.rows("kp_2d", 0, N), keypoints(49).astype(np.float32))
-    assert np.array_equal(split.rows("bbox", 0, N), boxes().astype(np.float32))
+    assert np.array_equal(split.rows("bbox", 0, N), BOXES.astype(np.float32))
     windows = split.windows(16, 4, "resnet50")
     assert windows.tolist() == [[0, 16], [4, 20], [8, 24]]  # none across the names, none in the 15 rows
     batch = split.read(windows, stream="resnet50")
@@ -116,9 +111,7 @@ def test_rows_features_and_tracks_of_a_file_are_those_of_the_split(tmp_path: Pat
         ("posetrack", None, 0, ""),  # without any number, frames are counted
     ],
 )
-def test_pictures_with_numbered_names_below_a_folder_give_frame_numbers_and_the_source(
-    dataset: str, names: str | None, first: int, source: str, tmp_path: Path
-) -> None:
+def test_names_with_numbers_below_a_folder_give_frame_numbers_and_the_source(dataset, names, first, source, tmp_path):
     img_name = names and np.array([names.format(k + first) for k in FRAMES])
     held = posetrack(img_name=img_name, joints2D=keypoints(49 if dataset == "posetrack" else 14))
     _, split = imported(held, f"{dataset}/train", tmp_path)
@@ -191,11 +184,10 @@ def test_motions_become_poses_and_shapes_without_pictures(tmp_path: Path) -> Non
 
 
 def test_insta_variety_s_hdf5_file_is_read(tmp_path: Path) -> None:
-    joints = keypoints(25)
     with h5py.File(tmp_path / "insta_train_db.h5", "w") as stored:
         stored["vid_name"] = np.array(vid_names(*("train_1.tfrecord-0", "train_1.tfrecord-1")), "S")
         stored["frame_id"] = FRAMES
-        stored["joints2D"], stored["features"] = joints, feature_rows()
+        stored["joints2D"], stored["features"] = keypoints(25), feature_rows()
     import_database(tmp_path / "insta_train_db.h5", tmp_path / "cache", "insta_variety/train")
     split = cache.open(tmp_path / "cache")["insta_variety/train"]
     assert next((t.name, t.crop_scale) for t in split.tracks) == ("train_1.tfrecord-0/0", 1.0)
@@ -208,12 +200,11 @@ def test_insta_variety_s_hdf5_file_is_read(tmp_path: Path) -> None:
 
 
 def test_a_name_that_comes_back_and_a_number_that_falls_begin_another_track(tmp_path: Path) -> None:
-    frame = np.r_[np.arange(10), np.arange(10), np.arange(10), np.arange(10)]
+    frame = np.tile(np.arange(10), 4)
     names = np.repeat(np.array(["a", "b", "a"]), [20, 10, 10])
     _, split = imported(threedpw(vid_name=names, frame_id=frame), "3dpw/train", tmp_path)
-    assert [(t.name, t.stop - t.start) for t in split.tracks] == [
-        ("a/0", 10), ("a/0_part1", 10), ("a/0_part2", 10), ("b/0", 10),
-    ]  # fmt: skip
+    assert split.tracks.names == ["a/0", "a/0_part1", "a/0_part2", "b/0"]
+    assert [t.stop - t.start for t in split.tracks] == [10] * 4
     by_name = {t.name: split.read([[t.start, t.start + 10]], stream="resnet50")["features"] for t in split.tracks}
     assert by_name["a/0_part2"][0, :, 0].tolist() == [row / 4 for row in range(30, 40)]
 
@@ -242,7 +233,7 @@ def test_what_is_not_finite_is_unknown_or_left_out_and_counted(tmp_path: Path) -
 
 
 def test_a_file_of_which_no_row_can_be_used_makes_an_empty_split(tmp_path: Path) -> None:
-    done, split = imported(posetrack(bbox=boxes() * 0), "posetrack/train", tmp_path)
+    done, split = imported(posetrack(bbox=BOXES * 0), "posetrack/train", tmp_path)
     assert done.totals["frames"] == {"found": N, "kept": 0, "dropped": {"degenerate_box": N}}
     assert done.totals["videos"]["without_tracks"] == 2 and len(split.tracks) == 0
 
@@ -254,8 +245,8 @@ def test_a_file_of_which_no_row_can_be_used_makes_an_empty_split(tmp_path: Path)
         (threedpw(frame_id=np.arange(N) - 3), "'frame_id'", "3dpw/train"),
         ({"features": feature_rows(N - 1)}, r"'features': expected 40 rows.*\(39, 2048\)", "posetrack/train"),
         ({"bbox": None}, "'bbox': expected an array of this name", "posetrack/train"),
-        ({"bbox": boxes()[:, :3]}, r"'bbox': expected numbers of shape \(rows, 4\)", "posetrack/train"),
-        ({"bbox": boxes() * [1, 1, 2, 1]}, "'bbox': expected square boxes", "posetrack/train"),
+        ({"bbox": BOXES[:, :3]}, r"'bbox': expected numbers of shape \(rows, 4\)", "posetrack/train"),
+        ({"bbox": BOXES * [1, 1, 2, 1]}, "'bbox': expected square boxes", "posetrack/train"),
         ({"features": np.zeros((N, 0))}, r"'features': expected numbers of shape \(rows, any\)", "posetrack/train"),
         ({"joints2D": keypoints(17)}, "'joints2D'.*17.*--joints-2d", "posetrack/train"),
         ({"features": feature_rows().astype(complex)}, "array of complex", "posetrack/train"),
@@ -269,9 +260,6 @@ def test_a_file_that_is_not_what_it_must_be_is_refused_by_its_field(changed, mat
     with pytest.raises(RawDataError, match=match):
         imported(posetrack(**changed), name, tmp_path)
     assert not (tmp_path / "cache" / name / "manifest.json").exists()
-
-
-# ------------------------------------------------------------------------------------------------- Penn Action's order
 
 
 def standing() -> np.ndarray:
@@ -313,20 +301,17 @@ def test_the_manifest_records_the_split_s_origin_and_an_import_that_is_done_does
 def test_a_killed_import_goes_on_to_the_same_bytes(small_shards, tmp_path, into, monkeypatch):
     imported(posetrack(), "posetrack/train", tmp_path)
 
-    class Killed(BaseException):
-        pass
-
     for stop_at in (0, 1, 2):  # of three shards of features, so many are written before it is killed
 
         def write(self: Any, shard: int, *args: Any, at: int = stop_at, own: Any = cache.StreamWriter.write) -> None:
             if shard >= at:
-                raise Killed
+                raise KeyboardInterrupt
             own(self, shard, *args)
 
         root = tmp_path / f"killed {stop_at}"
         with monkeypatch.context() as patch:
             patch.setattr(cache.StreamWriter, "write", write)
-            with pytest.raises(Killed):
+            with pytest.raises(KeyboardInterrupt):
                 import_database(tmp_path / "db.pt", root, "posetrack/train")
         assert import_database(tmp_path / "db.pt", root, "posetrack/train").why
         assert into.tree(root) == into.tree(tmp_path / "cache")
@@ -334,7 +319,7 @@ def test_a_killed_import_goes_on_to_the_same_bytes(small_shards, tmp_path, into,
 
 def test_a_split_of_another_origin_is_not_touched_and_has_the_same_keys(penn: Any, into: Any, tmp_path: Path) -> None:
     (tmp_path / "imported").mkdir()
-    _, other = imported(posetrack(bbox=boxes() + 1), penn.name, tmp_path / "imported")
+    _, other = imported(posetrack(bbox=BOXES + 1), penn.name, tmp_path / "imported")
     penn.converted()
     joblib.dump(posetrack(), tmp_path / "db.pt")
     roots = ((penn.root, "converted from raw data"), (tmp_path / "imported/cache", "imported from db.pt.*sha256 was"))
@@ -359,16 +344,13 @@ def test_memory_of_imports_and_of_an_export_does_not_grow_with_the_rows(tmp_path
         held["vid_name"] = np.repeat([f"v{k}" for k in range(4 * times)], 10)
         joblib.dump(held, tmp_path / "db.pt")
         np.savez_compressed(tmp_path / "x.npz", x=np.ones((len(held["vid_name"]), 2048), np.float32))
-        root = tmp_path / f"{times}"
+        split = tmp_path / f"{times}", "posetrack/train"
         for what, run in (
-            ("import", lambda root=root: import_database(tmp_path / "db.pt", root, "posetrack/train")),
-            ("array", lambda root=root: import_array(tmp_path / "x.npz", root, "posetrack/train", "mine")),
-            ("export", lambda root=root: export(root, "posetrack/train", tmp_path / f"{root.name}.pt")),
+            ("import", lambda split=split: import_database(tmp_path / "db.pt", *split)),
+            ("array", lambda split=split: import_array(tmp_path / "x.npz", *split, "mine")),
+            ("export", lambda split=split: export(*split, tmp_path / f"{split[0].name}.pt")),
         ):
-            tracemalloc.start()
-            run()
-            peaks[what].append(tracemalloc.get_traced_memory()[1])
-            tracemalloc.stop()
+            peaks[what].append(memory_peak(run))
     for _, few, many in peaks.values():
         assert many - few < 1e6, peaks
 
@@ -405,17 +387,13 @@ def test_an_hdf5_file_that_leads_elsewhere_or_must_be_unpacked_is_refused(how: s
     assert not (tmp_path / "cache").exists()
 
 
-def test_the_command_reports_what_it_imported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_reports_what_it_imported(tmp_path: Path, ran: Any) -> None:
     joblib.dump(posetrack(segments=np.zeros(3), joints2D=standing()), tmp_path / "db.pt")
-    words = ["import", str(tmp_path / "db.pt"), "penn_action", "train", "--cache", str(tmp_path / "c")]
-    assert main([*words, "--format", "vibe"]) == 2
-    error = " ".join(capsys.readouterr().err.split())
+    words = ("import", tmp_path / "db.pt", "penn_action", "train", "--cache", tmp_path / "c", "--format", "vibe")
+    error = " ".join(ran(*words, code=2).err.split())
     assert "first above the last in 100% of 40 frames" in error
     assert "--joints-2d common13 (VIBE's) or --joints-2d penn_action" in error
-    words += ["--format", "vibe", "--joints-2d", "penn_action"]
-    assert main(words) == 0
-    out = capsys.readouterr().out
+    out = ran(*words, "--joints-2d", "penn_action").out
     assert "imported 40 rows in 2 tracks, with the stream resnet50" in out
     assert "frames 40 kept of 40" in out and "not imported: segments" in out
-    assert main(words) == 0
-    assert "up to date" in capsys.readouterr().out
+    assert "up to date" in ran(*words, "--joints-2d", "penn_action").out

@@ -178,3 +178,14 @@ def test_what_no_clip_can_be_made_of_is_refused_with_what_to_do(embedded, root, 
     assert main(["show", "penn_action", "train", "--cache", str(root), "--out", str(out)]) == 2
     assert "vibe-pipeline[pages]" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_mark_is_as_large_a_part_of_a_large_picture_as_of_a_small_one() -> None:
+    heights = []
+    for height, width in ((480, 640), (1920, 2160)):
+        image = np.full((height, width, 3), 128, np.uint8)
+        clip.caption(image, clip.DEMO_MARK)
+        rows = np.flatnonzero((image != 128).any(axis=(1, 2)))
+        heights.append((rows[-1] - rows[0]) / height)
+    assert heights[1] == pytest.approx(heights[0], rel=0.15)
+    assert heights[0] > 0.01

@@ -154,7 +154,7 @@ def test_untrusted_names_and_messages_stay_text(drawn: Any, tmp_path: Path) -> N
     assert policy.attributes["content"] == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
-def test_tracks_are_spread_over_the_split_or_named(embedded: Any, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tracks_are_spread_over_the_split_or_named(embedded: Any, root: Path) -> None:
     dataset, raw = datasets.get("penn_action"), embedded.raw("penn_action")
     names = [track.name for track in cache.open(root)["penn_action/train"].tracks]
     assert len(names) == 3

@@ -21,6 +21,7 @@ from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.files.formats import fits
 from pipeline.skeletons import JOINTS
+from tests.hostile import Call
 from tests.pipeline.datasets.test_insta_variety import clip, put, write
 from vibe_extensions.world import fits as writing
 
@@ -202,17 +203,10 @@ def test_camerahmrs_file_joins_by_the_same_names(raw: Path, tmp_path: Path, pose
 # --------------------------------------------------------------------------------------------------- damaged tars
 
 
-class Malicious:
-    """Makes a file when it is unpickled."""
-
-    def __reduce__(self) -> Any:
-        return os.mkdir, ("was_run",)
-
-
 def test_a_pickle_that_would_run_code_is_refused(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     good = tar(tmp_path / "0.tar", {NAMES[1]: [person(1)]})
-    bad = tar(tmp_path / "1.tar", {NAMES[0]: [person(0, extra_info=Malicious())]})
+    bad = tar(tmp_path / "1.tar", {NAMES[0]: [person(0, extra_info=Call(os.mkdir, "was_run"))]})
     with pytest.raises(UnsafePickle, match="mkdir"):
         list(writing.read_all([good, bad], raw / fits.FILE))
     assert not Path("was_run").exists()

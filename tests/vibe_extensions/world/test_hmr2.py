@@ -22,6 +22,7 @@ from pipeline.features import networks, streams
 from pipeline.features.networks.base import compute
 from pipeline.features.streams import network
 from pipeline.features.streams.base import Machine
+from tests.hostile import Call
 from vibe_extensions.world import hmr2_network as hmr2
 from vibe_extensions.world.streams import Hmr2
 
@@ -266,24 +267,16 @@ def test_settings_in_a_checkpoint_are_left_out(tiny, tensors, tmp_path, crops, m
     np.testing.assert_array_equal(*features)
 
 
-class Hostile:
-    def __init__(self, *call: Any) -> None:
-        self.call = call
-
-    def __reduce__(self) -> Any:
-        return self.call[0], self.call[1:]
-
-
-def test_a_checkpoint_cannot_run_code(tensors: Tensors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_cannot_run_code(tensors: Tensors, tmp_path: Path) -> None:
     ran = tmp_path / "ran"
-    beside = [Hostile(exec, f"open({str(ran)!r}, 'w')"), Hostile(io.open, str(ran), "w")]
+    beside = [Call(exec, f"open({str(ran)!r}, 'w')"), Call(io.open, str(ran), "w")]
     torch.save({"hyper_parameters": beside, "state_dict": tensors}, tmp_path / "beside.ckpt")
     hmr2.load(tmp_path / "beside.ckpt", TINY)  # what it names is neither imported nor called
-    instead = tensors | {"backbone.last_norm.bias": Hostile(torch.hub.load, "a", "b")}
+    instead = tensors | {"backbone.last_norm.bias": Call(torch.hub.load, "a", "b")}
     torch.save({"state_dict": instead}, tmp_path / "instead.ckpt")
     with pytest.raises(RawDataError, match=r"'backbone.last_norm.bias': expected \(32,\), found OrderedDict"):
         hmr2.load(tmp_path / "instead.ckpt", TINY)
-    refused = {"call": Hostile(os.system, f"touch {ran}"), "method": Hostile(Path.touch, ran), "list": [1]}
+    refused = {"call": Call(os.system, f"touch {ran}"), "method": Call(Path.touch, ran), "list": [1]}
     for name, content in refused.items():
         torch.save(content, tmp_path / f"{name}.ckpt")
         with pytest.raises(RawDataError):

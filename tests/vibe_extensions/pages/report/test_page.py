@@ -16,8 +16,6 @@ from vibe_extensions.pages.report.assembly import ReportContent, summary, write_
 from vibe_extensions.pages.report.data import open_splits
 from vibe_extensions.pages.report.page import PageSection, write_page
 
-SECTIONS = ("datasets", "accounting", "tracks")
-
 
 def of_problems(anchor: str, title: str, *texts: str) -> PageSection:
     """A real section of the report that shows no more than these problems."""

@@ -1,0 +1,25 @@
+"""Files that must not harm: pickles that call something, and how much memory reading takes."""
+
+import tracemalloc
+from collections.abc import Callable
+from typing import Any
+
+
+class Call:
+    """Whoever unpickles it calls `function(*arguments)`: `Call(os.mkdir, "ran")`."""
+
+    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
+        self._call = function, arguments
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return self._call
+
+
+def memory_peak(run: Callable[[], Any]) -> int:
+    """Bytes that Python and NumPy held at most while `run` ran."""
+    tracemalloc.start()
+    try:
+        run()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
