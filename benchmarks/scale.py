@@ -4,11 +4,12 @@
     .venv/bin/python benchmarks/scale.py clone
 
 tracks, the default: opening, windows, `plan`, a run with nothing to do, and `verify`. For 10^4, 10^5 and 10^6 tracks of
-128 rows, four per video (Kinetics-400 has 250,000 videos): a raw folder and a cache made from it. Made up: all clips
-are one file under many names, and so are all shards of a column; so ten terabytes take seconds and no space. True: all
-names, sizes, digests, checksums and records in manifests, tables and shards, which verifying a small cache shows.
-Nothing is decoded or converted. Each figure is of a fresh process, with all files in memory. `verify` and `cat` read a
-cache of `--rows` rows: with the files in memory, and after dropping them from it (posix_fadvise).
+128 rows, four per video (Kinetics-400 has 250,000 videos): a raw folder and a cache made from it. Commands also with
+keypoints of `detect` in a file for each class, not in a folder for each clip. Made up: all clips are one file under
+many names, and so are all shards of a column; so ten terabytes take seconds and no space. True: all names, sizes,
+digests, checksums and records in manifests, tables and shards, which verifying a small cache shows. Nothing is decoded
+or converted. Each figure is of a fresh process, with all files in memory. `verify` and `cat` read a cache of `--rows`
+rows: with the files in memory, and after dropping them from it (posix_fadvise).
 
 clone: this repository's last commit in its own folder, and the README's commands there. The speed of pip depends on the
 network.
@@ -20,14 +21,16 @@ import argparse
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Final, NamedTuple
+from zipfile import ZipFile
 
 import numpy as np
 
@@ -46,6 +49,7 @@ from pipeline.features.streams.network import ResNet50
 from pipeline.features.weights import WeightsSpec
 from pipeline.files.raw import MARKER
 from pipeline.files.raw import changes as inputs
+from pipeline.files.raw.files import PACK
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
 
@@ -87,16 +91,18 @@ class Figure(NamedTuple):
 
 def measure(folder: Path, n_tracks: int) -> tuple[str, dict[str, Figure]]:
     """Make a cache of one size. Return its size in words, and the figures of all calls and commands."""
-    for split, share in SPLITS.items():  # in its own process: a command's peak begins with its parent's
-        in_a_process(make, folder, split, max(TRACKS, int(n_tracks * share)))
-    root, raw = folder / "cache", folder / "raw/kinetics"
+    for place, (split, share) in itertools.product(("folders", "packed"), SPLITS.items()):
+        # in its own process: a command's peak begins with its parent's
+        in_a_process(make, folder / place, split, max(TRACKS, int(n_tracks * share)), place == "packed")
+    root, raw = folder / "folders/cache", folder / "folders/raw/kinetics"
     counts = cache.open(root)[NAME].manifest
     size = f"{counts['rows']:,} rows, {counts['videos']:,} videos, {len(counts['shards']['bbox']):,} shards"
     figures = {call: in_a_process(call_figure, call, root, raw) for call in CALLS}
     plan = [sys.executable, "-m", "pipeline", "plan", NAME]
     luigi = [str(Path(sys.executable).with_name("luigi")), "--module", "tasks", "Data"]
     for name, command in zip(COMMANDS, (plan, luigi), strict=True):
-        figures[name] = command_figure(command, "up to date", folder)
+        figures[name] = command_figure(command, "up to date", folder / "folders")
+        figures[f"{name}, with {PACK}"] = command_figure(command, "up to date", folder / "packed")
     for call, figure in figures.items():
         print(f"{n_tracks:>9,} tracks  {call:<41} {figure.seconds:8.2f} s {figure.peak:7.0f} MiB", flush=True)
     return size, figures
@@ -131,10 +137,21 @@ def command_figure(command: Sequence[str], expected: str, folder: Path) -> Figur
 # ------------------------------------------------------------------------------------------ raw folder and cache
 
 
-def make(folder: Path, split: str, n_tracks: int) -> None:
-    """Write raw/kinetics with the clips of one split, and a cache made from it, with features."""
+def make(folder: Path, split: str, n_tracks: int, packed: bool = False) -> None:
+    """Write raw/kinetics with the clips of one split, and a cache made from it, with features.
+
+    packed: keypoints are in a file for each class, as `detect` writes them; else in AlphaPose's folder for each clip.
+    """
     raw, root = folder / "raw/kinetics", folder / "cache"
-    make_cache(root, raw, split, list(make_raw(raw, split, n_tracks // TRACKS)))
+    videos = list(make_raw(raw, split, n_tracks // TRACKS))
+    if packed:
+        shutil.rmtree(raw / "keypoints" / split)
+        for label, of_class in itertools.groupby(videos, key=lambda video: video.rpartition("/")[0]):
+            (raw / "keypoints" / label).mkdir(parents=True)
+            with ZipFile(raw / "keypoints" / label / PACK, "w") as pack:
+                for video in of_class:
+                    pack.writestr(f"{PurePath(video).name}.mp4.json", "[]")
+    make_cache(root, raw, split, videos)
     (folder / "luigi.cfg").write_text(
         f"[paths]\nraw = {folder / 'raw'}\nbody = body\ncache = {root}\nruns = runs\n[data]\ndatasets = kinetics\n"
         f"[core]\nlocal_scheduler = true\nautoload_range = false\nlock_pid_dir = {folder / 'locks'}\n"
@@ -317,7 +334,7 @@ def tracks(args: argparse.Namespace, work: Path) -> Iterator[str]:
     yield "Seconds by the clock; in brackets those of CPU time, without other programs; MiB of the largest resident"
     yield "set, mapped tables included.\n"
     rows: list[tuple[str, ...]] = [("", *(size for size, _ in sizes), "")]
-    for call in (*CALLS, *COMMANDS):
+    for call in sizes[0][1]:
         figures = [of_size[call] for _, of_size in sizes]
         growth = ", ".join(f"{later.cpu / earlier.cpu:.1f}" for earlier, later in itertools.pairwise(figures))
         cells = (f"{figure.seconds:.3g} ({figure.cpu:.3g}), {figure.peak:,.0f} MiB" for figure in figures)
