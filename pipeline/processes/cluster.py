@@ -48,15 +48,16 @@ AGAIN: Final = "Finished shards are kept: run the same command again."
 
 
 def connect_workers(
-    dask: Dask, devices: Sequence[str] = (), shared: Path | None = None
+    dask: Dask | str, devices: Sequence[str] = (), shared: Path | None = None
 ) -> AbstractContextManager[_Workers | _Devices]:
-    """Connect to the workers of a cluster; without one, start a process for each of the `devices`.
+    """Connect to the workers of a cluster (a str: its address); without one, start a process for each of the `devices`.
 
     shared: a file or folder that all workers of a cluster must see. Raises ConfigError for an invalid address;
     PipelineError if no scheduler answers or there is no worker for the time of `patience`, if a worker has other
     libraries or does not see the file, if three were lost while they ran the same task, and if the scheduler goes away.
     Of devices: a job's error, with the device in its message, and PipelineError if two processes end at one task.
     """
+    dask = Dask(dask) if isinstance(dask, str) else dask
     return _Devices(devices) if dask.scheduler is None else connect_cluster(dask, shared)
 
 
