@@ -14,13 +14,14 @@ import io
 import os
 import re
 import stat
+import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, BinaryIO, Final, ParamSpec, TypeVar
-from zipfile import BadZipFile, ZipFile, ZipInfo
+from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile, ZipInfo
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -36,6 +37,7 @@ WILD: Final = re.compile(r"[*?\[]")
 ARCHIVE: Final = re.compile(r"\.(zip|7z|rar|tgz|tbz2?|txz|tar(\.[a-z0-9]+)?)(\.\d{3})?$", re.IGNORECASE)
 PACK: Final = "detected.zip"  # keypoints of the clips of one folder; `detected.zip/<clip>.json` is a path here
 LARGEST: Final = 1 << 30  # bytes of a file in it
+NAME_LENGTH: Final = 26  # where the header of a file in a zip has the lengths of its name and of what follows
 MOST_FOLDERS: Final = 100  # listed at one level, when something is searched where it does not belong
 
 # Files that systems leave in folders, which no reader reads: .DS_Store, ._000001.jpg, .nfs0000, ...
@@ -131,10 +133,15 @@ def read_regular(path: Path) -> bytes:
         with open_unbuffered(path) as stream:
             return stream.readall()
     packed = packed_entry(path)
-    with _opened(path.parent) as pack:
-        if packed.file_size > LARGEST:
-            raise BadZipFile(f"{path.name} has {packed.file_size:,} bytes")
-        return pack.read(packed)
+    with _reading_pack(path.parent) as stream:  # not by ZipFile, which reads the whole index for each file
+        stream.seek(packed.header_offset + NAME_LENGTH)
+        stream.seek(sum(struct.unpack("<2H", stream.read(4))), os.SEEK_CUR)
+        content = stream.read(packed.compress_size)
+        if packed.compress_type == ZIP_DEFLATED:
+            content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, LARGEST)
+        if len(content) != packed.file_size or zlib.crc32(content) != packed.CRC:
+            raise BadZipFile(f"{path.name} is not what the index says, or has over {LARGEST:,} bytes")
+        return content
 
 
 def is_packed(path: Path) -> bool:
@@ -163,16 +170,16 @@ def pack_index(pack: Path) -> Mapping[str, ZipInfo]:
 
 @functools.lru_cache(maxsize=4)
 def _pack_index(pack: Path, _size: int, _time: int) -> Mapping[str, ZipInfo]:
-    with _opened(pack) as opened:
+    with _reading_pack(pack) as stream, ZipFile(stream) as opened:
         return {packed.filename: packed for packed in opened.infolist()}
 
 
 @contextmanager
-def _opened(pack: Path) -> Iterator[ZipFile]:
+def _reading_pack(pack: Path) -> Iterator[io.FileIO]:
     try:
-        with open_unbuffered(pack) as stream, ZipFile(stream) as opened:
-            yield opened
-    except (BadZipFile, NotImplementedError, RuntimeError, zlib.error, EOFError) as error:
+        with open_unbuffered(pack) as stream:
+            yield stream
+    except (BadZipFile, NotImplementedError, struct.error, zlib.error, EOFError, ValueError) as error:
         do = "Restore it, or delete it and run `python -m pipeline detect` again."
         raise OSError(errno.EBADMSG, f"a damaged file of keypoints ({error}). {do}", str(pack)) from error
 

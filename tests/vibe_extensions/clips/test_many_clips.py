@@ -174,7 +174,7 @@ def test_a_damaged_file_stops_its_clips_alone_and_costs_no_rows(damage, packed):
 
 def test_a_file_that_would_fill_the_memory_is_refused(packed, monkeypatch):
     monkeypatch.setattr("pipeline.files.raw.files.LARGEST", 100)
-    with pytest.raises(OSError, match=r"damaged file of keypoints \(2.mp4.json has [\d,]+ bytes\)"):
+    with pytest.raises(OSError, match=r"damaged file of keypoints \(2.mp4.json .* over 100 bytes\)"):
         read_regular(packed.raw / "keypoints/dance" / PACK / "2.mp4.json")
 
 
