@@ -70,8 +70,7 @@ def torch_windows(
     Raises as `Split.windows` and `Split.read` do; CacheError for splits whose fields differ in names or shapes;
     CacheChanged in a worker that starts after another commit.
     """
-    from cache.read.torch_windows import TorchWindows
+    from cache.read.torch_windows import Reading, TorchWindows
 
     several = [splits] if isinstance(splits, Split) else splits
-    reading = {"stream": stream, "fields": fields, "dtype": dtype, "streams": streams, "history": history}
-    return TorchWindows(several, seqlen, stride, tail, reading)
+    return TorchWindows(several, seqlen, stride, tail, Reading(stream, fields, dtype, streams, history))

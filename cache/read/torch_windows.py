@@ -6,7 +6,7 @@ import copy
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,12 +16,21 @@ from cache.errors import CacheChanged, CacheError
 from cache.windows import Ints, Tail
 
 if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
+
     from cache.read.split import Split
 
 Item = dict[str, torch.Tensor]
 
 
-Reading = Mapping[str, Any]  # arguments of `Split.read`
+class Reading(NamedTuple):
+    """Arguments of `Split.read` for each window."""
+
+    stream: str | None
+    fields: Sequence[str] | None
+    dtype: DTypeLike | Mapping[str, DTypeLike]
+    streams: Sequence[str] | None
+    history: Mapping[str, int] | None
 
 
 class TorchWindows(Dataset[Item]):
@@ -32,8 +41,7 @@ class TorchWindows(Dataset[Item]):
         self._arguments = (seqlen, stride, tail, reading)
         self.seqlen = seqlen
         starts: list[Ints] = [
-            split.windows(seqlen, stride, reading["stream"], tail, streams=reading["streams"])[:, 0]
-            for split in self._splits
+            split.windows(seqlen, stride, reading.stream, tail, streams=reading.streams)[:, 0] for split in self._splits
         ]
         self._starts = np.concatenate(starts) if starts else np.zeros(0, np.int64)
         self._stops = np.cumsum([len(rows) for rows in starts], dtype=np.int64)
@@ -74,7 +82,8 @@ class TorchWindows(Dataset[Item]):
 
     def _read(self, number: int, starts: Ints) -> dict[str, Any]:
         windows = np.stack([starts, starts + self.seqlen], axis=1)
-        return self._splits[number].read(windows, **self._reading)
+        stream, fields, dtype, streams, history = self._reading
+        return self._splits[number].read(windows, stream, fields, dtype, streams=streams, history=history)
 
     def _require_equal_shapes(self, first_windows: Sequence[tuple[int, Ints]]) -> None:
         """Compare the shapes of a window of each split, by its number."""
