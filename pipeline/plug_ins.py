@@ -1,7 +1,7 @@
 """What packages add, ours and others': registries of datasets, streams, detectors and models; records of functions.
 
 A package registers a class (a model: its record) by an entry point of that name. Classes are imported when first used.
-The core calls an extension through a record below only, so that mypy checks its calls.
+The core calls an extension through a record below only, so that mypy checks both sides.
 """
 
 from __future__ import annotations
@@ -96,11 +96,6 @@ def import_on_use(module: str, homes: Mapping[str, str]) -> Callable[[str], Any]
     return attribute
 
 
-def lazy_function(name: str) -> Any:
-    """The function `module:function`, imported when it is first called."""
-    return lambda *args, **options: load(name)(*args, **options)
-
-
 # ---------------------------------------------------------------------------------------------- records of extensions
 
 
@@ -143,7 +138,7 @@ class _Synthesize(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class DemoData:
-    """Functions that make demo data, each a `lazy_function`, because rendering imports slowly."""
+    """Functions that make demo data. They import on use, because rendering imports slowly."""
 
     datasets: tuple[str, ...]  # whose layouts it imitates
     is_current: _IsCurrent  # whether `synthesize` has nothing to do, by marker files

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import functools
 import shlex
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -19,7 +19,7 @@ import numpy as np
 import cache
 from pipeline.cli.command_line import Command, json_option, whole, workers_option
 from pipeline.cli.console import DONE, ERROR, IDLE, WRONG, CommandResult, err, plain, size
-from pipeline.cli.progress import bar
+from pipeline.cli.progress import Bars, bar
 from pipeline.cli.text import FEW, command, count, few
 from pipeline.conversion.convert import convert
 from pipeline.conversion.plan import recorded_plan
@@ -43,6 +43,21 @@ class _Recomputed(Protocol):
     refused: list[str]
 
     def add_lines(self, result: CommandResult) -> None: ...
+
+
+class _Recompute(Protocol):
+    def __call__(
+        self,
+        root: cache.Root,
+        n: int,
+        *,
+        seed: int,
+        splits: Sequence[str] | None,
+        raw: Path | None,
+        weights: WeightsSpec | None,
+        workers: int,
+        bars: Bars,
+    ) -> _Recomputed: ...
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
@@ -80,7 +95,7 @@ def _run(args: argparse.Namespace) -> int:
         if repaired.cache.restored or repaired.cache.removed or repaired.dropped or repaired.refused:
             report = _verify(args, splits, result)
     if args.recompute:
-        recompute: Callable[..., _Recomputed] = service(RECOMPUTE)
+        recompute: _Recompute = service(RECOMPUTE)
         again = recompute(
             args.cache,
             args.recompute,

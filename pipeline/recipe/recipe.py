@@ -9,7 +9,7 @@ import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import cache
 from pipeline import datasets
@@ -18,7 +18,7 @@ from pipeline.cli.progress import Progress
 from pipeline.cli.text import FEW, command, count, few, from_here
 from pipeline.conversion import convert
 from pipeline.datasets.base import Dataset
-from pipeline.detect import Detector
+from pipeline.detect import DetectionResources, Detector
 from pipeline.detect.clips import KEYPOINTS
 from pipeline.detect.plan import DetectionPlan, plan_detection, unlabelled_clips
 from pipeline.errors import MissingAssets, PipelineError
@@ -27,6 +27,7 @@ from pipeline.features.plan import ExtractionPlan, plan_extraction
 from pipeline.features.spec import StreamSpec
 from pipeline.files.formats import smpl_files
 from pipeline.plug_ins import PlugInError, demo_data, service
+from pipeline.processes import Dask
 from pipeline.settings.arguments import forbid_new_cache, is_new_cache
 from pipeline.settings.sections import Settings
 
@@ -55,6 +56,12 @@ class StepResult:
             out.print(f"  {DOUBT} {plain(text, keep=LAYOUT)}")
         if self.problems:
             raise PipelineError("\n".join(self.problems))
+
+
+class _Detect(Protocol):
+    def __call__(
+        self, plan: DetectionPlan, machine: DetectionResources, *, dask: Dask, progress: Progress
+    ) -> StepResult: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +110,7 @@ class Recipe:
 
     def detect(self, plan: DetectionPlan, progress: Progress) -> StepResult:
         """Find people in clips. Raises PipelineError if the extension `clips` is missing."""
-        detect: Callable[..., StepResult] = service(DETECTION)
+        detect: _Detect = service(DETECTION)
         return detect(plan, self.settings.detect, dask=self.settings.dask, progress=progress)
 
     def convert(self, plan: convert.ConversionPlan, progress: Progress) -> StepResult:

@@ -1,8 +1,19 @@
 """Demo data: small rendered datasets in the official layouts, and a procedural body. See README.md."""
 
-from typing import Final
+from __future__ import annotations
 
-from pipeline.plug_ins import CommandEntry, DemoData, lazy_function
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from pipeline.plug_ins import CommandEntry, DemoData
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from pipeline.cli.progress import Progress
+    from pipeline.files.formats.smpl_files import SmplArrays
 
 SYNTHESIZE: Final = CommandEntry(
     "vibe_extensions.demo.commands.synthesize",
@@ -12,10 +23,38 @@ RELEASES: Final = (  # official releases that demo data imitates
     *("penn_action", "posetrack", "insta_variety", "kinetics", "mpi_inf_3dhp"),
     *("h36m", "3dpw", "emdb", "bedlam", "amass"),
 )
+
+
+def _is_current(raw: Path, body: Path, datasets: Sequence[str], *, seed: int, size: str) -> bool:
+    from vibe_extensions.demo import writing
+
+    return writing.is_current(raw, body, datasets, seed=seed, size=size)
+
+
+def _synthesize(
+    raw: Path, body: Path, datasets: Sequence[str], *, seed: int, size: str, workers: int, progress: Progress
+) -> None:
+    from vibe_extensions.demo import writing
+
+    writing.synthesize(raw, body, datasets, seed=seed, size=size, workers=workers, progress=progress)
+
+
+def _procedural_body(gender: str) -> SmplArrays:
+    from vibe_extensions.demo import body
+
+    return body.procedural(gender)
+
+
+def _calibration_crops(n: int) -> NDArray[np.uint8]:
+    from vibe_extensions.demo import scene
+
+    return scene.calibration_crops(n)
+
+
 DEMO: Final = DemoData(
     datasets=(*RELEASES, "videos"),
-    is_current=lazy_function("vibe_extensions.demo.writing:is_current"),
-    synthesize=lazy_function("vibe_extensions.demo.writing:synthesize"),
-    procedural_body=lazy_function("vibe_extensions.demo.body:procedural"),
-    calibration_crops=lazy_function("vibe_extensions.demo.scene:calibration_crops"),
+    is_current=_is_current,
+    synthesize=_synthesize,
+    procedural_body=_procedural_body,
+    calibration_crops=_calibration_crops,
 )
