@@ -24,14 +24,16 @@ from pipeline.files.raw import MARKER
 from pipeline.plug_ins import load
 from pipeline.processes import Failed
 from pipeline.processes.pool import ordered_map
-from vibe_extensions.demo import DEMO
 from vibe_extensions.demo import body as procedural_body
 from vibe_extensions.demo.layouts import ReleaseLayout, Request
 from vibe_extensions.demo.scene import Take
 
-LAYOUTS: Final[Mapping[str, ReleaseLayout]] = {
-    name: load(f"vibe_extensions.demo.layouts.{name.replace('3dpw', 'threedpw')}:LAYOUT") for name in DEMO.datasets
-}
+MODULES: Final = (  # of the layouts, in order
+    *("penn_action", "posetrack", "insta_variety", "kinetics", "mpi_inf_3dhp"),
+    *("h36m", "threedpw", "emdb", "bedlam", "amass", "videos"),
+)
+_LOADED: Final = [load(f"vibe_extensions.demo.layouts.{module}:LAYOUT") for module in MODULES]
+LAYOUTS: Final[Mapping[str, ReleaseLayout]] = {layout.name: layout for layout in _LOADED}
 VERSION: Final = 2  # raised whenever the same seed would give different files
 BODY_WHAT: Final = "A procedural body in SMPL's file format, with no measured person in it: for the embedded data only."
 

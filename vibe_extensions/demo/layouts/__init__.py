@@ -1,6 +1,6 @@
 """Writers of the datasets' official layouts.  pixels and labels -> [raw]
 
-To add a dataset, add a file with a `LAYOUT` to this folder, and the dataset's name to `RELEASES` in `demo/__init__.py`.
+To add a dataset, add a file with a `LAYOUT` to this folder, and its name to `MODULES` in `demo/writing.py`.
 """
 
 from __future__ import annotations
