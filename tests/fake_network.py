@@ -15,11 +15,7 @@ class FakeNetwork:
 
     def __init__(self, stream: ResNet50, machine: Machine) -> None:
         self.batch_size = machine.batch_size or 16
-        self.provenance = {
-            "weights": stream.weights.identity(),
-            "sha256": "0" * 64,
-            "stand_in": stream.stand_in,
-        }
+        self.provenance = {"weights": stream.weights.identity(), "sha256": "0" * 64, "stand_in": stream.stand_in}
 
     def adopt(self, memory: np.ndarray) -> None:
         self.memory = memory

@@ -78,10 +78,7 @@ def test_the_sizes_of_the_releases_are_those_that_doctor_and_status_know() -> No
         assert f"datasets/{name}.md" in link
         totals = datasets.get(name).totals
         known = {n for total in totals.values() for n in (total.videos, total.frames) if n is not None}
-        known |= {
-            sum(total.videos or 0 for total in totals.values()),
-            sum(total.frames or 0 for total in totals.values()),
-        }
+        known |= {sum(of.videos or 0 for of in totals.values()), sum(of.frames or 0 for of in totals.values())}
         if name == "mpi_inf_3dhp":
             known |= {len(mpi_inf_3dhp.SEQUENCES), len(mpi_inf_3dhp.CAMERAS)}
         for number in re.findall(rf"{NUMBER}(?! fps)(?=\s)", text):

@@ -71,16 +71,14 @@ def run_parts(words: Sequence[object], parts: Sequence[str], seeds: Sequence[obj
     return codes
 
 
-def kill_and_run_again(run: Any, capsys: Any, words: Sequence[object], rounds: int = 1) -> None:
+def kill_and_run_again(ran: Any, words: Sequence[object], rounds: int = 1) -> None:
     """Kill three parts at random, and run them again, one twice, and one of another number."""
     seeds = random.Random(1)
     for _ in range(rounds):
         codes = run_parts(words, AGAIN[:3], [seeds.randrange(100) for _ in range(3)])
         assert KILLED in codes
-    assert run(*words) == 2
-    assert re.search(
-        r"running-\d-of-3: expected no running part, found a sign of life \d+ s ago", capsys.readouterr().err
-    )
+    error = ran(*words, code=2).err
+    assert re.search(r"running-\d-of-3: expected no running part, found a sign of life \d+ s ago", error)
     assert KILLED not in run_parts(words, AGAIN, [""] * len(AGAIN))
 
 
@@ -94,11 +92,11 @@ def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @ROUNDS
-def test_killed_parts_of_an_extraction_end_with_the_bytes_of_one_run(noise, tmp_path, into, ran, run, capsys, rounds):
+def test_killed_parts_of_an_extraction_end_with_the_bytes_of_one_run(noise, tmp_path, into, ran, rounds):
     calm, root = (Path(shutil.copytree(noise, tmp_path / name)) for name in ("calm", "parts"))
     words = ["extract", SPLIT, "--kind", "homography", "--workers", 1, "--cache"]
     ran(*words, calm)
-    kill_and_run_again(run, capsys, [*words, root], rounds)
+    kill_and_run_again(ran, [*words, root], rounds)
     assert cache.open(root)[SPLIT].streams == ()
     assert "staged by parts: shards of homography: 20\n" in ran("status", "--cache", root).out
     assert "unfinished work" in cache.gc(root).skipped[0]
@@ -111,12 +109,12 @@ def test_killed_parts_of_an_extraction_end_with_the_bytes_of_one_run(noise, tmp_
     assert not list(root.rglob(".writing"))
 
 
-def test_parts_of_an_extraction_stage_in_an_object_store_too(url, noise, tmp_path, into, ran, run, capsys):
+def test_parts_of_an_extraction_stage_in_an_object_store_too(url, noise, tmp_path, into, ran):
     calm = Path(shutil.copytree(noise, tmp_path / "calm"))
     cache.store_at(url).put_small(contents(noise), "")
     words = ["extract", SPLIT, "--kind", "homography", "--workers", 1, "--cache"]
     ran(*words, calm)
-    kill_and_run_again(run, capsys, [*words, url])
+    kill_and_run_again(ran, [*words, url])
     assert "staged by parts: shards of homography: 20\n" in ran("status", "--cache", url).out
     assert ": extracted, 0 rows computed" in ran(*words, url).out
     assert objects(url) == into.tree(calm)
@@ -124,12 +122,12 @@ def test_parts_of_an_extraction_stage_in_an_object_store_too(url, noise, tmp_pat
 
 
 @ROUNDS
-def test_killed_parts_of_a_conversion_end_with_the_bytes_of_one_run(tmp_path, into, ran, run, capsys, reads, rounds):
+def test_killed_parts_of_a_conversion_end_with_the_bytes_of_one_run(tmp_path, into, ran, reads, rounds):
     raw, calm, root = (tmp_path / name for name in ("penn_action", "calm", "parts"))
     synthetic.write_dataset("penn_action", raw, n_videos=4, n_frames=3)
     words = ["convert", SPLIT, "--raw", raw, "--workers", 1, "--cache"]
     ran(*words, calm)
-    kill_and_run_again(run, capsys, [*words, root], rounds)
+    kill_and_run_again(ran, [*words, root], rounds)
     n_videos = len(cache.open(calm)[SPLIT].videos)
     assert f"\n· {SPLIT}: staged by parts: videos: {n_videos}\n" in ran("status", "--cache", root).out
     given_up = Path(shutil.copytree(root, tmp_path / "given_up"))
@@ -143,12 +141,12 @@ def test_killed_parts_of_a_conversion_end_with_the_bytes_of_one_run(tmp_path, in
 
 
 @ROUNDS
-def test_killed_parts_of_a_detection_end_with_the_files_of_one_run(tmp_path, ran, run, capsys, rounds):
+def test_killed_parts_of_a_detection_end_with_the_files_of_one_run(tmp_path, ran, rounds):
     raw, calm, out = (tmp_path / name for name in ("raw", "calm", "parts"))
     synthetic.write_dataset("kinetics", raw, n_videos=3, n_frames=8)
     words = ["detect", raw, "--workers", 1, "--out"]
     ran(*words, calm)
-    kill_and_run_again(run, capsys, [*words, out], rounds)
+    kill_and_run_again(ran, [*words, out], rounds)
     assert "6 clips up to date" in ran(*words, out).out
     next(out.rglob("*.json")).unlink()
     ran(*words, out)  # which removes temporary files, too
@@ -236,19 +234,19 @@ def test_rows_of_parts_keep_the_record_of_how_they_were_made(noise, tmp_path, ma
 
 
 @pytest.mark.parametrize("part", ["0/3", "4/3", "3", "1/0", "a/b", "-1/3", "1/3/5"])
-def test_other_parts_are_refused(part: str, run: Any, capsys: Any) -> None:
-    assert run("extract", SPLIT, "--cache", "cache", f"--part={part}") == 2
-    assert "argument --part: expected K/N with K from 1 to N, such as 3/8 (" in capsys.readouterr().err
+def test_other_parts_are_refused(part: str, ran: Any) -> None:
+    error = ran("extract", SPLIT, "--cache", "cache", f"--part={part}", code=2).err
+    assert "argument --part: expected K/N with K from 1 to N, such as 3/8 (" in error
 
 
 @pytest.mark.parametrize(
     "words", ["convert --strict", "convert --retry", "convert --drop-removed", "extract --replace"]
 )
-def test_options_of_a_commit_are_refused_for_a_part(words: str, penn: Any, run: Any, capsys: Any) -> None:
+def test_options_of_a_commit_are_refused_for_a_part(words: str, penn: Any, ran: Any) -> None:
     command, option = words.split()
     raw = ["--raw", penn.raw] if command == "convert" else []
-    assert run(command, penn.name, *raw, "--cache", penn.root, "--part", "1/2", option) == 2
-    assert re.search(r"--part: not allowed with|not allowed with argument --part", capsys.readouterr().err)
+    error = ran(command, penn.name, *raw, "--cache", penn.root, "--part", "1/2", option, code=2).err
+    assert re.search(r"--part: not allowed with|not allowed with argument --part", error)
 
 
 def test_a_running_part_renews_its_file_until_it_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

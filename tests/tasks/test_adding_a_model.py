@@ -9,7 +9,6 @@ import torch
 from pipeline import plug_ins
 from tasks import Report
 from tests.packages import install_page, without
-from tests.tasks.conftest import Project
 from tests.vibe_model.builders import TinyBody
 from tests.vibe_model.training.tiny_runs import assert_same_run, in_memory, killed_at, like_vibe, scalars
 from vibe_model import losses, models, training
@@ -56,14 +55,11 @@ def test_its_own_loss_is_how_joints_move_where_two_frames_in_a_row_have_labels(p
     assert velocity(pred, target, weight).item() == pytest.approx(expected, rel=1e-3)
 
 
-def test_a_model_without_a_preset_for_demo_data_breaks_nothing_and_says_what_it_takes(
-    package, project: Project, build, tasks_command, within
-) -> None:
+def test_a_model_without_a_preset_for_demo_data_breaks_nothing(package, project, build, tasks_command, within):
     with without(models.find("former").presets, "embedded"):
         within(project)
-        assert [task.model for task in Report().requires()] == ["vibe"], (
-            "not trained for hours unless luigi.cfg wants that"
-        )
+        trained = [task.model for task in Report().requires()]
+        assert trained == ["vibe"], "not trained for hours unless luigi.cfg wants that"
         project.configure({"former": {**TINY, "report": "true"}})
         within(project)
         assert [task.model for task in Report().requires()] == ["vibe", "former"]
@@ -134,9 +130,7 @@ EVALUATED = "        state = self.embed"
         (EVALUATED, "        if not self.training: return None\n{}", "regress: TypeError: .*NoneType"),
     ],
 )  # fmt: skip
-def test_a_bug_of_a_model_is_told_with_its_package_and_its_own_line(
-    package, tmp_path, monkeypatch, before: str, after: str, message: str
-) -> None:
+def test_a_bug_of_a_model_is_told_with_its_package_and_line(package, tmp_path, monkeypatch, before, after, message):
     file = package.parent / "former" / "network.py"
     source = file.read_text()
     assert before in source

@@ -265,9 +265,7 @@ def test_without_its_raw_files_or_its_package_a_dataset_is_named(bare, build, si
         (ZeroDivisionError("a bug"), "ZeroDivisionError: a bug"),
     ],
 )
-def test_an_error_of_the_system_is_one_line_and_a_bug_has_its_traceback(
-    project, build, monkeypatch, caplog, error, expected
-) -> None:
+def test_a_system_s_error_is_one_line_and_a_bug_has_its_traceback(project, build, monkeypatch, caplog, error, expected):
     def broken(*args: object, **kwargs: object) -> None:
         raise error
 

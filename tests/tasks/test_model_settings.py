@@ -133,10 +133,7 @@ def test_a_stream_that_a_split_can_never_have_is_refused_before_training(tmp_pat
 @pytest.mark.parametrize(
     ("own", "message"),
     [
-        (
-            {"validation": "amass/train"},
-            "[vibe] validation: stream 'resnet50' is computed from bbox, which amass/train",
-        ),
+        ({"validation": "amass/train"}, "[vibe] validation: stream 'resnet50' is computed from bbox, which amass"),
         ({"datasets_2d": "penn_action"}, "there is no split penn_action; did you mean 'penn_action/train'? known: "),
         ({"validation": "penn_action"}, "there is no split penn_action; did you mean 'penn_action/test'? known: "),
     ],

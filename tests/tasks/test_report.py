@@ -61,9 +61,7 @@ def test_where_nothing_has_been_made_the_page_shows_that(bare, tasks_command) ->
     assert (code, "suffix .html" in shown) == (2, True)
 
 
-def test_a_cache_without_runs_has_no_empty_heading_and_nothing_of_models_that_luigi_cfg_does_not_name(
-    project, tasks_command
-) -> None:
+def test_a_cache_without_runs_has_no_empty_heading_and_no_model_that_luigi_cfg_does_not_name(project, tasks_command):
     """As the cache of a fine-tuning, with the luigi.cfg of a clone."""
     shutil.rmtree(project.folder / "runs")
     project.configure({"part_dynamics": {"report": None}, "hmmr": {"report": None}})

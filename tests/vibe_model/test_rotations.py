@@ -7,12 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from vibe_model.rotations import (
-    axis_angle_to_matrix,
-    matrix_to_axis_angle,
-    nearest_rotations,
-    rotation_6d_to_matrix,
-)
+from vibe_model.rotations import axis_angle_to_matrix, matrix_to_axis_angle, nearest_rotations, rotation_6d_to_matrix
 
 ANGLES = [0.0, 1e-9, 1e-6, 1e-4, 3e-4, 1e-3, 0.1, 1.0, 3.0, math.pi - 1e-3, math.pi - 1e-6, math.pi]
 AXES = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [-1, 2, 3], [0.1, -5, 0.2]], float)

@@ -189,9 +189,7 @@ def test_the_document_names_every_table_with_its_shape_and_type() -> None:
     documented = {}
     for name, trailing, dtype, _ in rows_of_table("table", "after the first dimension", "dtype"):
         documented[name.strip("`")] = (trailing, dtype)
-    ours = {
-        name: (", ".join(map(str, trailing)), np.dtype(dtype).name) for name, (dtype, trailing) in layout.TABLES.items()
-    }
+    ours = {name: (", ".join(map(str, shape)), np.dtype(dtype).name) for name, (dtype, shape) in layout.TABLES.items()}
     assert documented == ours | dict.fromkeys(layout.TEXTS, ("L", "uint8"))
 
 
@@ -201,8 +199,5 @@ def test_the_document_names_every_key_of_a_split_and_of_a_stream(root: Path) -> 
         section = text.partition(f"## The manifest of a {heading}")[2].partition("\n## ")[0]
         terms = re.findall(r"^- (`[^:]*): ", section, re.MULTILINE)
         documented = {key for term in terms for key in re.findall(r"`(\w+)`", term)}
-        callers = {
-            "split": {"reader", "stand_in", "accounting"},
-            "stream": {"identity", "backbone", "stand_in"},
-        }
+        callers = {"split": {"reader", "stand_in", "accounting"}, "stream": {"identity", "backbone", "stand_in"}}
         assert documented == own | callers[heading]

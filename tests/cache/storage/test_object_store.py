@@ -14,15 +14,7 @@ import pytest
 
 import cache
 from cache import CacheError, StreamShards, StreamWriter
-from tests.cache.storage.buckets import (
-    SPLIT,
-    STREAM,
-    objects,
-    put,
-    requests_of,
-    three_runs,
-    write_narrow,
-)
+from tests.cache.storage.buckets import SPLIT, STREAM, objects, put, requests_of, three_runs, write_narrow
 from tests.cache.toy import flipped
 
 obstore = pytest.importorskip("obstore", reason="a cache in an object store needs obstore: pip install -e '.[s3]'")

@@ -93,9 +93,7 @@ class Deaths:
 
 @pytest.mark.parametrize("carried_out", [False, True], ids=["before it", "after it"])
 @pytest.mark.parametrize("every", [31, pytest.param(1, marks=pytest.mark.slow)])
-def test_a_writer_killed_at_any_request_and_run_again_ends_with_the_same_objects(
-    carried_out: bool, every: int, url: str, toy: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_writer_killed_at_any_request_ends_with_the_same_objects(carried_out, every, url, toy, monkeypatch):
     """Every request of the run; and quickly, some of them."""
     monkeypatch.setattr(object_store, "_IN_FLIGHT", 1)  # one request after the other: dead means dead
     deaths = Deaths(monkeypatch)

@@ -24,13 +24,10 @@ ROOT = Path(__file__).parents[3]
 @pytest.mark.parametrize(
     ("number", "code", "name"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
 )
-def test_sigterm_ends_as_ctrl_c_does_with_how_to_continue(
-    number, code, name, command, interrupted, kept, penn, run, monkeypatch, capsys
-):
+def test_signals_end_with_how_to_continue(number, code, name, command, interrupted, kept, penn, ran, monkeypatch):
     monkeypatch.setattr(cache, interrupted, lambda *_, **__: signal.raise_signal(number))
     words = [command, *((penn.name, "--raw", str(penn.raw)) if command == "convert" else ()), "--cache", str(penn.root)]
-    assert run(*words) == code
-    shown = capsys.readouterr()
+    shown = ran(*words, code=code)
     first, second = shown.err.splitlines()
     assert (shown.out, first.startswith(f"{name}: {kept}")) == ("", True), shown
     assert shlex.split(second)[1:] == ["-m", "pipeline", *words]

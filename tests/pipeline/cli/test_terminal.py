@@ -15,7 +15,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from pipeline.__main__ import main, parser
+from pipeline.__main__ import parser
 from pipeline.cli import console as terminal
 from pipeline.cli import progress
 from pipeline.cli.command_line import EXIT_CODES
@@ -157,12 +157,11 @@ def documented(name: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
-def test_json_is_one_document_with_the_documented_keys_and_nothing_else(name, root, penn, luigi_cfg, capsys):
+def test_json_is_one_document_with_the_documented_keys_and_nothing_else(name, root, penn, luigi_cfg, ran):
     luigi_cfg(more="[resnet50]\nweights = untrained:0\nprecision = fast")
     options = [word.format(root=root, raw=penn.raw) for word in DOCUMENTS[name]]
-    assert main([name, *options, "--json"]) == 0
-    shown = capsys.readouterr()
-    document = json.loads(shown.out, parse_constant=lambda text: pytest.fail(f"{text} is no JSON"))
+    printed = ran(name, *options, "--json").out
+    document = json.loads(printed, parse_constant=lambda text: pytest.fail(f"{text} is no JSON"))
     rows = document if isinstance(document, list) else [document]
     assert rows
     for row in rows:

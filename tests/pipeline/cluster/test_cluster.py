@@ -16,7 +16,6 @@ import pytest
 
 import cache
 from pipeline import detect
-from pipeline.__main__ import main
 from pipeline.detect import DetectionResources
 from pipeline.detect.plan import plan_detection
 from pipeline.errors import ConfigError, PipelineError
@@ -126,9 +125,7 @@ def test_only_a_task_that_was_running_at_three_losses_ends_the_work(running: Clu
     running.have(4)
     with cluster.connect_cluster(Dask(running.address, 60)) as workers:
         results = workers.as_completed(_die_at_zero, [tmp_path / str(item) for item in range(8)])
-        with pytest.raises(
-            PipelineError, match=r"3 workers were lost while they ran the same task, the last one tcp://"
-        ):
+        with pytest.raises(PipelineError, match="3 workers were lost while they ran the same task, the last one tcp:"):
             list(results)
     running.await_workers(1)
     assert len((tmp_path / "0").read_text()) == 3
@@ -214,9 +211,7 @@ def test_a_worker_that_does_not_see_the_raw_folder_is_refused_before_anything_is
 # ------------------------------------------------------------------------------------------------------ conversion
 
 
-def test_a_conversion_that_loses_a_worker_half_way_gives_the_same_bytes(
-    two: Cluster, embedded: Any, into: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_shards: None
-) -> None:
+def test_a_conversion_that_loses_a_worker_ends_alike(two, embedded, into, tmp_path, monkeypatch, small_shards):
     """Of a relative folder, which messages name as on one machine."""
     many_videos(embedded, tmp_path / "raw", 9)
     (tmp_path / "raw/labels/0003.mat").write_bytes(b"none")  # its account names the file
@@ -249,9 +244,7 @@ def many_videos(embedded: Any, folder: Path, n: int) -> Path:
 # ------------------------------------------------------------------------------------------------------ extraction
 
 
-def test_streams_of_every_kind_together_give_the_same_bytes_as_one_after_the_other_here(
-    two: Cluster, made_up: Any, embedded: Any, into: Any, tmp_path: Path, small_shards: None
-) -> None:
+def test_streams_of_every_kind_give_the_same_bytes_as_here(two, made_up, embedded, into, tmp_path, small_shards):
     """Also when a worker is lost; and after a change only its rows are computed, by workers too."""
     raw, alone, shared = many_videos(embedded, tmp_path / "raw", 3), tmp_path / "alone", tmp_path / "cluster"
     resources = Resources(workers=1)
@@ -306,19 +299,18 @@ def test_an_address_at_which_there_is_no_scheduler(address, error, message, monk
         pass
 
 
-def test_a_cluster_without_workers(running: Cluster, embedded: Any, into: Any, tmp_path: Path, capsys: Any) -> None:
+def test_a_cluster_without_workers(running: Cluster, embedded: Any, into: Any, tmp_path: Path, ran: Any) -> None:
     """Of each command, after the time that it was given."""
     running.have(0)
-    raw, made, clips = embedded.raw("penn_action"), str(tmp_path / "made"), embedded.raw("kinetics")
-    into.convert(tmp_path / "made", raw)
+    raw, made, clips = embedded.raw("penn_action"), tmp_path / "made", embedded.raw("kinetics")
+    into.convert(made, raw)
     for words in (
-        ("convert", PENN, "--raw", str(raw), "--cache", str(tmp_path / "new")),
+        ("convert", PENN, "--raw", raw, "--cache", tmp_path / "new"),
         ("extract", PENN, "--cache", made, "--kind", "pr_vipe"),
-        ("detect", str(clips), "--out", str(tmp_path / "found"), "--detector", "demo"),
+        ("detect", clips, "--out", tmp_path / "found", "--detector", "demo"),
     ):
-        assert main([*words, "--scheduler", running.address, "--set", "dask.patience=0.5"]) == 2
-        shown = " ".join(capsys.readouterr().err.split())
-        assert "this Dask scheduler has had no worker for 0.5 s. Start some" in shown
+        shown = ran(*words, "--scheduler", running.address, "--set", "dask.patience=0.5", code=2).err
+        assert "this Dask scheduler has had no worker for 0.5 s. Start some" in " ".join(shown.split())
 
 
 # --------------------------------------------------------------------------------------------------------- the page

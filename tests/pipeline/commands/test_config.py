@@ -42,8 +42,9 @@ def cfg(tmp_path: Path) -> Path:
     return tmp_path / "luigi.cfg"
 
 
-def run(*words: object) -> int:
-    return main(["config", *map(str, words)])
+def values(ran: Any, *words: object) -> list[dict[str, Any]]:
+    settings: list[dict[str, Any]] = json.loads(ran("config", "--json", *words).out)["settings"]
+    return settings
 
 
 def test_what_config_prints(cfg: Path, golden: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,9 +65,8 @@ def test_what_config_prints(cfg: Path, golden: Any, monkeypatch: pytest.MonkeyPa
         show("the same, checked", "config", "--check")
 
 
-def test_all_has_every_key_of_the_file_once_with_what_it_would_be_unless_set(cfg: Path, capsys: Any) -> None:
-    assert run("--json", "--all", "--config", cfg) == 0
-    settings = json.loads(capsys.readouterr().out)["settings"]
+def test_all_has_every_key_of_the_file_once_with_what_it_would_be_unless_set(cfg: Path, ran: Any) -> None:
+    settings = values(ran, "--all", "--config", cfg)
     found = {(setting["section"], setting["key"]): (setting["value"], setting["default"]) for setting in settings}
     assert len(found) == len(settings)
     assert {(name, key) for name, keys in SettingsFile.read(cfg).sections.items() for key in keys} <= found.keys()
@@ -78,14 +78,14 @@ def test_all_has_every_key_of_the_file_once_with_what_it_would_be_unless_set(cfg
     assert found["mposer", "device"] == ("cuda", "cpu")
 
 
-def test_what_is_set_for_one_command_is_forgotten_after_it(cfg: Path, capsys: Any, monkeypatch: Any) -> None:
+def test_what_is_set_for_one_command_is_forgotten_after_it(cfg: Path, ran: Any, monkeypatch: Any) -> None:
     monkeypatch.setenv("PIPELINE_SET", "vibe.epochs=4\nvibe.seed=1")
-    assert run("--json", "--config", cfg, "vibe.epochs", "vibe.seed", "--set", "vibe.epochs=9") == 0
-    assert [setting["value"] for setting in json.loads(capsys.readouterr().out)["settings"]] == [9, 1]
+    named = values(ran, "--config", cfg, "vibe.epochs", "vibe.seed", "--set", "vibe.epochs=9")
+    assert [setting["value"] for setting in named] == [9, 1]
     assert os.environ["PIPELINE_SET"] == "vibe.epochs=4\nvibe.seed=1"
 
 
-def test_a_section_with_a_dot_is_printed_whole_and_by_key(cfg: Path, capsys: Any) -> None:
+def test_a_section_with_a_dot_is_printed_whole_and_by_key(cfg: Path, ran: Any) -> None:
     own = "[features]\nstreams = resnet50 resnet50.j1\n[resnet50.j1]\nkind = resnet50\ncrop = jitter:1\n"
     cfg.write_text(CFG + own)
     for name, section, keys in (
@@ -93,29 +93,28 @@ def test_a_section_with_a_dot_is_printed_whole_and_by_key(cfg: Path, capsys: Any
         ("resnet50.j1.weights", "resnet50.j1", ["weights"]),
         ("resnet50.precision", "resnet50", ["precision"]),
     ):
-        assert run("--json", "--config", cfg, name) == 0
-        found = json.loads(capsys.readouterr().out)["settings"]
+        found = values(ran, "--config", cfg, name)
         assert [(setting["section"], setting["key"]) for setting in found] == [(section, key) for key in keys]
-    assert run("--config", cfg, "resnet50.j1.weigths") == 2
-    assert "[resnet50.j1] has no key 'weigths'; did you mean 'weights'?" in capsys.readouterr().err
+    error = ran("config", "--config", cfg, "resnet50.j1.weigths", code=2).err
+    assert "[resnet50.j1] has no key 'weigths'; did you mean 'weights'?" in error
 
 
-def test_the_variables_of_the_environment_are_named_and_an_empty_one_counts_for_none(cfg, capsys, monkeypatch) -> None:
+def test_the_variables_of_the_environment_are_named_and_an_empty_one_counts_for_none(cfg, ran, monkeypatch):
     monkeypatch.setenv("PIPELINE_SET", "rubbish")
-    assert run("--config", cfg) == 2
-    assert capsys.readouterr().err.startswith("error: PIPELINE_SET=rubbish: expected SECTION.KEY=VALUE")
+    error = ran("config", "--config", cfg, code=2).err
+    assert error.startswith("error: PIPELINE_SET=rubbish: expected SECTION.KEY=VALUE")
     monkeypatch.setenv("PIPELINE_SET", "")
     monkeypatch.setenv("LUIGI_CONFIG_PATH", "")
     monkeypatch.chdir(cfg.parent)
-    assert run("--check") == 0
+    ran("config", "--check")
 
 
-def test_a_check_finds_weights_and_a_body_that_are_not_there(cfg: Path, tmp_path: Path, capsys: Any) -> None:
+def test_a_check_finds_weights_and_a_body_that_are_not_there(cfg: Path, tmp_path: Path, ran: Any) -> None:
     (weights := tmp_path / "spin.pt").touch()
-    assert run("--config", cfg, "--check", "--set", f"resnet50.weights=spin:{weights}") == 0
+    check = ("config", "--config", cfg, "--check")
+    ran(*check, "--set", f"resnet50.weights=spin:{weights}")
     weights.unlink()
-    assert run("--config", cfg, "--check", "--set", f"resnet50.weights=spin:{weights}") == 1
+    error = ran(*check, "--set", f"resnet50.weights=spin:{weights}", code=1).err
+    assert f"weights spin:{weights}: file not found" in error
     (tmp_path / "body/J_regressor_extra.npy").unlink()
-    assert f"weights spin:{weights}: file not found" in capsys.readouterr().err
-    assert run("--config", cfg, "--check") == 1
-    assert f"{tmp_path / 'body'}: missing J_regressor_extra.npy" in capsys.readouterr().err
+    assert f"{tmp_path / 'body'}: missing J_regressor_extra.npy" in ran(*check, code=1).err

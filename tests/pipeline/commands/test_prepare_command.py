@@ -106,12 +106,8 @@ def test_all_missing_downloads_are_named_at_once_and_how_to_do_without(of_clips,
     assert "rejected a.mp4: video_unreadable" in ran(*of_clips, code=1).out
 
 
-@pytest.mark.parametrize(
-    ("made_by", "shown"), [("blaze_pose", "blaze_pose"), ("rtmpose", "rtmpose with another every")]
-)
-def test_keypoints_that_are_replaced_or_kept_beside_others_are_counted(
-    of_clips, ran, monkeypatch, tmp_path, made_by, shown
-):
+@pytest.mark.parametrize("made_by, shown", [("blaze_pose", "blaze_pose"), ("rtmpose", "rtmpose with another every")])
+def test_keypoints_replaced_or_kept_beside_others_are_counted(of_clips, ran, monkeypatch, tmp_path, made_by, shown):
     monkeypatch.setattr(RTMPose, "downloads", False)
     monkeypatch.setattr(RTMPose, "identity", lambda self: {"every": self.every})
     monkeypatch.setattr(RTMPose, "terms", lambda self: [])

@@ -98,9 +98,7 @@ def test_a_datasets_options_are_those_of_luigi_cfg_with_set_over_them(amass, emb
         ("doctor", "vibe.epochs=3", ["vibe.epochs"]),
     ],
 )
-def test_what_a_command_does_not_read_is_refused_where_it_is_set(
-    words, setting, named, there, luigi_cfg, embedded, ran, converted, tmp_path
-):
+def test_unread_settings_are_refused(words, setting, named, there, luigi_cfg, embedded, ran, converted, tmp_path):
     if there:
         luigi_cfg("amass")
     raw, root = embedded.raw("amass"), converted.root("")
@@ -135,9 +133,7 @@ READING = {  # command -> runs that together read all that it names; plan: all b
 
 
 @pytest.mark.parametrize("name", sorted(name for name, entry in commands().items() if entry.program == "pipeline"))
-def test_a_command_reads_the_settings_that_it_names_and_no_others(
-    name, luigi_cfg, embedded, network, run, penn, tmp_path, monkeypatch
-):
+def test_a_command_reads_only_what_it_names(name, luigi_cfg, embedded, network, run, penn, tmp_path, monkeypatch):
     module = importlib.import_module(commands()[name].module)
     if name not in READING:
         assert (module.COMMAND.reads, "args.cfg" in inspect.getsource(module)) == (None, False)
@@ -292,9 +288,7 @@ def test_a_detector_has_the_options_of_luigi_cfg_and_an_error_names_where_they_a
     assert "min_score 2" in ran(*words, "--set", "rtmpose.min_score=2", code=2).err
 
 
-def test_a_body_that_is_yet_to_be_made_is_no_problem_of_a_dataset_of_another_package(
-    luigi_cfg, ran, raw_3dpw, monkeypatch
-):
+def test_a_body_yet_to_be_made_is_no_problem_of_another_package_s_dataset(luigi_cfg, ran, raw_3dpw, monkeypatch):
     monkeypatch.setattr("pipeline.recipe.recipe.demo_data", lambda: dataclasses.replace(demo_data(), datasets=()))
     file = luigi_cfg("3dpw", "[embedded]\nenabled = true")
     assert missing_files(Recipe.by_settings(load(file))) == []  # `config --check` has nothing to say

@@ -277,17 +277,12 @@ def test_another_body_converts_everything_again_and_one_of_an_unused_gender_noth
 
 
 @pytest.mark.parametrize("first_with_body", [False, True])
-def test_a_body_that_comes_or_goes_later_is_refused_before_anything_is_read(
-    first_with_body: bool, embedded: Any, into: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_body_that_comes_or_goes_is_refused_at_once(first_with_body, embedded, into, tmp_path, monkeypatch):
     root, raw = tmp_path / "cache", embedded.raw("3dpw")
     first, later = (embedded.body, None) if first_with_body else (None, embedded.body)
     into.convert(root, raw, "3dpw", body=first)
     before = into.everything(root)
-    with (
-        monkeypatch.context() as patch,
-        pytest.raises(PipelineError, match=r"body model.*has_3d, kp_3d, trans"),
-    ):
+    with monkeypatch.context() as patch, pytest.raises(PipelineError, match=r"body model.*has_3d, kp_3d, trans"):
         patch.setattr(changes, "video_digest", lambda *_: pytest.fail("read the content of an input"))
         plan_3dpw(embedded, root, later)
     assert into.everything(root) == before

@@ -161,9 +161,7 @@ def test_after_the_repair_of_a_video_that_turned_bad_nothing_is_computed(penn, r
     assert cache.verify(penn.root).ok
 
 
-def test_a_new_reader_may_refuse_what_the_old_one_took_but_no_video_that_turned_bad(
-    penn, reads, by_command, monkeypatch
-):
+def test_a_new_reader_may_refuse_what_the_old_one_took_but_no_video_turned_bad(penn, reads, by_command, monkeypatch):
     penn.converted()
     bad = penn.label("0003").read_bytes()[:300]
     monkeypatch.setattr(PennAction, "version", PennAction.version + 1)

@@ -110,9 +110,7 @@ class TestReader(DemoContract):
     pass
 
 
-@pytest.mark.parametrize(
-    ("name", "split"), [(n, s) for n, s in SPLITS if "pose" in datasets.get(n).columns(s, body=True)]
-)
+@pytest.mark.parametrize("name, split", [(n, s) for n, s in SPLITS if "pose" in datasets.get(n).columns(s, body=True)])
 class TestReaderWithBody(DemoContract):
     @pytest.fixture
     def body(self, smpl: Body) -> Body:
@@ -153,16 +151,11 @@ def test_a_rule_about_rows_of_all_datasets_is_one_method(name, split, embedded, 
     assert all((track.bbox[:, 3] < tallest).all() for track in left)
     dropped = sum((track.bbox[:, 3] == tallest).sum() for track in whole)
     frames, found = before.totals()["frames"], after.totals()["frames"]
-    assert found == frames | {
-        "kept": frames["kept"] - dropped,
-        "dropped": frames["dropped"] | {"too_tall": dropped},
-    }
+    assert found == frames | {"kept": frames["kept"] - dropped, "dropped": frames["dropped"] | {"too_tall": dropped}}
 
 
 @pytest.mark.parametrize("name", RELEASES)
-def test_listing_reads_no_label_and_videos_of_which_nothing_can_be_read_are_rejected_one_by_one(
-    name: str, embedded: Any, tmp_path: Path
-) -> None:
+def test_listing_reads_no_label_and_videos_that_cannot_be_read_are_rejected_one_by_one(name, embedded, tmp_path):
     raw, dataset = embedded.copy(name, tmp_path / "raw"), datasets.get(name)
     listed = {split: list(dataset.videos(raw, split)) for split in dataset.splits}
     assert all(listed.values())

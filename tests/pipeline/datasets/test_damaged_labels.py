@@ -160,9 +160,7 @@ DAMAGED: Final[dict[str, list[tuple[Any, str]]]] = {  # what is changed, words o
 }
 
 
-@pytest.mark.parametrize(
-    ("name", "changed", "words"), [(name, *case) for name, cases in DAMAGED.items() for case in cases]
-)
+@pytest.mark.parametrize("name, changed, words", [(name, *case) for name, cases in DAMAGED.items() for case in cases])
 def test_labels_of_another_form_are_refused_by_file_and_key(name, changed, words, tmp_path):
     WRITERS[name](tmp_path, changed)
     name, _, split = name.partition(" ")

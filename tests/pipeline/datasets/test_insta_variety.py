@@ -184,9 +184,7 @@ def test_a_listing_names_every_record_by_split_shard_and_number(tmp_path: Path) 
     (tmp_path / "train/._a.tfrecord").write_bytes(b"of a Mac")
     (tmp_path / "train/readme.txt").touch()
     videos = INSTA.videos(tmp_path, "train")
-    assert [video.name for video in videos] == sorted(
-        f"train/{shard}/0000{i}" for shard in ("a", "b", "a-1") for i in (0, 1)
-    )
+    assert [v.name for v in videos] == sorted(f"train/{shard}/0000{i}" for shard in ("a", "b", "a-1") for i in (0, 1))
     size = (tmp_path / "train/b.tfrecord").stat().st_size
     first, second = videos[-2:]
     assert first.files == second.files == (Path("train/b.tfrecord"),)

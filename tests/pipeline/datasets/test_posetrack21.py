@@ -98,9 +98,7 @@ def test_a_damaged_sequence_of_posetrack21_costs_itself_with_a_message(changes, 
     assert [track.video for track in POSETRACK.tracks(tmp_path, "val", report=Accounting())] == ["000002_bonn_test"]
 
 
-def test_labels_of_2018_that_come_later_are_read_and_no_feature_is_computed_again(
-    embedded, tmp_path, into, ran, network
-):
+def test_labels_of_2018_that_come_later_are_read_and_no_feature_recomputed(embedded, tmp_path, into, ran, network):
     raw, root = embedded.copy("posetrack", tmp_path / "posetrack"), tmp_path / "cache"
     add_21(raw, tmp_path / "later")
     shown = ran("doctor", "posetrack", "--raw", tmp_path).out

@@ -116,9 +116,7 @@ def test_a_tag_s_own_shards_are_copied_where_the_cache_has_others_and_checked(ea
     ("changed", "streams"),
     [("pictures", {"resnet50", "resnet50.j1"}), ("digest_size", {"resnet50", "resnet50.j1", "pr_vipe"}), ("", set())],
 )
-def test_plan_says_that_all_is_computed_where_keys_do_not_compare(
-    changed: str, streams: set[str], earlier: Path, luigi_cfg: Any, ran: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_plan_says_that_all_is_computed_where_keys_differ(changed, streams, earlier, luigi_cfg, ran, monkeypatch):
     monkeypatch.setattr(PennAction, "version", PennAction.version + 1)
     if changed == "pictures":  # as a version that describes files otherwise
         monkeypatch.setattr(Pictures, "digest", lambda self: "another digest")

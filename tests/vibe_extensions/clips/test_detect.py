@@ -6,14 +6,13 @@ import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
 from cache import CacheError
 from pipeline import datasets
-from pipeline.__main__ import main
 from pipeline.accounting import Accounting
 from pipeline.detect import Detect, DetectionResources, Detector, People
 from pipeline.detect.clips import PROVENANCE, list_clips
@@ -185,54 +184,46 @@ def test_a_long_name_is_written_and_one_that_is_too_long_costs_its_clip_alone(tm
     assert list(files(out)) == ["a.mp4.json", f"{fits}.json"]
 
 
-def test_a_name_that_is_not_utf8_costs_its_clip_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_name_that_is_not_utf8_costs_its_clip_alone(tmp_path: Path, ran: Any) -> None:
     write_clip(tmp_path / "raw/a.mp4", 3)
     shutil.copy(tmp_path / "raw/a.mp4", os.fsdecode(os.fsencode(tmp_path) + b"/raw/bad\xff.mp4"))
     (tmp_path / "raw" / MARKER).write_text("{}")
     (tmp_path / "raw/photo.jpg").write_bytes(b"")
-    assert main(["detect", str(tmp_path / "raw"), "--out", str(tmp_path / "out")]) == 1
+    shown = ran("detect", tmp_path / "raw", "--out", tmp_path / "out", code=1).out
     assert list(files(tmp_path / "out")) == ["a.mp4.json"]
-    shown = capsys.readouterr().out
-    assert main(["detect", str(tmp_path / "raw"), "--out", str(tmp_path / "again"), "--json"]) == 1
-    content = json.loads(capsys.readouterr().out)
+    content = json.loads(ran("detect", tmp_path / "raw", "--out", tmp_path / "again", "--json", code=1).out)
     assert (content["done"], content["frames"], content["stand_in"]) == (1, 3, True)
     assert list(content["problems"]) == ["bad\\udcff.mp4"] and content["bottleneck"] in ("decode", "model")
     for words in ("bad\\udcff.mp4", "UTF-8", "skipped 1 image: photo.jpg"):
         assert words in shown
 
 
-def test_one_clip_is_detected_as_in_its_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_clip_is_detected_as_in_its_folder(tmp_path: Path, ran: Any) -> None:
     for name in ("a.mp4", "b.mp4"):
         write_clip(tmp_path / "raw" / name, 3)
     (tmp_path / "raw" / MARKER).write_text("{}")
-    detect = ["detect", "--out", str(tmp_path / "out")]
-    assert main([*detect, str(tmp_path / "raw/a.mp4")]) == 0
+    detect = ("detect", "--out", tmp_path / "out")
+    ran(*detect, tmp_path / "raw/a.mp4")
     assert list(files(tmp_path / "out")) == ["a.mp4.json"]
-    capsys.readouterr()
-    assert main([*detect, str(tmp_path / "raw")]) == 0
-    assert "1 clip up to date" in capsys.readouterr().out
-    assert main([*detect, str(tmp_path / "raw" / MARKER)]) == 2
-    assert "expected a clip or a folder of clips" in capsys.readouterr().err
+    assert "1 clip up to date" in ran(*detect, tmp_path / "raw").out
+    assert "expected a clip or a folder of clips" in ran(*detect, tmp_path / "raw" / MARKER, code=2).err
 
 
-def test_keypoints_of_a_renamed_clip_are_renamed_and_of_a_removed_one_named(tmp_path, capsys):
+def test_keypoints_of_a_renamed_clip_are_renamed_and_of_a_removed_one_named(tmp_path, ran):
     raw, out = tmp_path / "raw", tmp_path / "raw/keypoints"
     for k, name in enumerate(("a.mp4", "b.mp4", "c.mp4")):
         write_clip(raw / name, 5, first=20 + k)
     (raw / MARKER).write_text("{}")
-    detect = ["detect", str(raw), "--out", str(out)]
-    assert main(detect) == 0
+    ran("detect", raw, "--out", out)
     (raw / "new").mkdir()
     (raw / "a.mp4").rename(raw / 'new/"ä".mp4')
     (raw / "b.mp4").unlink()
-    capsys.readouterr()
-    assert main(detect) == 0
-    shown = capsys.readouterr().out
+    shown = ran("detect", raw, "--out", out).out
     assert 'renamed a.mp4 -> new/"ä".mp4' in shown
     assert "1 keypoint file of missing clips: b.mp4.json" in shown
     assert "1 clip up to date" in shown
     assert not (out / "a.mp4.json").exists()
-    assert main(["detect", str(raw), "--out", str(tmp_path / "again")]) == 0
+    ran("detect", raw, "--out", tmp_path / "again")
     file = 'new/"ä".mp4.json'
     assert (out / file).read_bytes() == (tmp_path / "again" / file).read_bytes()
 
@@ -279,13 +270,12 @@ class Odd(Detector):
         (["--set", "least=6"], r": expected .* confidences 0 to 1.*found confidences of keypoints of 50 to 50"),
     ],
 )
-def test_what_fails_in_a_plug_in_is_called_by_its_name_and_its_package(options, words, tmp_path, site, capsys):
+def test_what_fails_in_a_plug_in_is_called_by_its_name_and_its_package(options, words, tmp_path, site, ran):
     install(site, "odd-detector", {"vibe_pipeline.detectors": {"odd": "odd_detector:Odd"}}, odd_detector=ODD)
     write_clip(tmp_path / "raw/a.mp4", 3)
-    place = [str(tmp_path / "raw"), "--out", str(tmp_path / "out"), "--detector", "odd"]
-    assert main(["detect", *place, *options]) == 2
+    error = ran("detect", tmp_path / "raw", "--out", tmp_path / "out", "--detector", "odd", *options, code=2).err
     name = f"detector 'odd' of package odd-detector{' ' * (words[0] != ':')}"
-    assert re.search(name + words, " ".join(capsys.readouterr().err.split()))
+    assert re.search(name + words, " ".join(error.split()))
 
 
 def test_files_of_others_are_left_alone_and_named(tmp_path: Path) -> None:
@@ -376,16 +366,13 @@ def test_files_of_another_kind_are_refused(change: dict[str, object], key: str, 
         read_results(tmp_path / "x.json")
 
 
-def test_the_stand_in_is_for_demo_data_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_stand_in_is_for_demo_data_alone(tmp_path: Path, ran: Any) -> None:
     write_clip(tmp_path / "raw/a.mp4", 3)
-    place = [str(tmp_path / "raw"), "--out", str(tmp_path / "out")]
-    assert main(["detect", *place, "--detector", "demo"]) == 2
-    assert "only in demo data" in capsys.readouterr().err
-    assert main(["detect", *place]) == 2
-    assert "--set detector=FILE" in capsys.readouterr().err
+    words = ("detect", tmp_path / "raw", "--out", tmp_path / "out")
+    assert "only in demo data" in ran(*words, "--detector", "demo", code=2).err
+    assert "--set detector=FILE" in ran(*words, code=2).err
     (tmp_path / "raw" / MARKER).write_text("{}")
-    assert main(["detect", *place]) == 0
-    assert "stand-in" in capsys.readouterr().out
+    assert "stand-in" in ran(*words).out
     assert json.loads((tmp_path / "out/a.mp4.json").read_text())["info"]["stand_in"] is True
 
 

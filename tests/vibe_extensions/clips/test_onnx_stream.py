@@ -119,9 +119,8 @@ def test_a_shuffled_conditioning_of_any_kind_is_found(tmp_path: Path, monkeypatc
 
         with monkeypatch.context() as patch:
             patch.setattr(Onnx, "condition", wrong)
-            extract_together(
-                [plan_extraction(root, SPLIT, StreamSpec(shuffled, stream))], Resources(device="cpu", workers=1)
-            )
+            plan = plan_extraction(root, SPLIT, StreamSpec(shuffled, stream))
+            extract_together([plan], Resources(device="cpu", workers=1))
     done = recompute(root, 100)
     assert {one.stream: one.ok for one in done.compared} == {"none": True, **dict.fromkeys(GIVEN.values(), False)}
 

@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 from onnx import TensorProto
 
 from pipeline import detect
-from pipeline.__main__ import main
 from pipeline.detect import Detector, Image
 from pipeline.errors import ConfigError, MissingAssets, RawDataError
 from pipeline.files.formats.detections import read_results
@@ -94,10 +93,7 @@ def scene(size: tuple[int, int], centre: tuple[float, float], sigma: float = 4.0
 @pytest.fixture(scope="module")
 def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("graphs")
-    return {
-        "detector": str(blob_detector(folder / "yolox.onnx")),
-        "weights": str(blob_pose(folder / "rtmpose.onnx")),
-    }
+    return {"detector": str(blob_detector(folder / "yolox.onnx")), "weights": str(blob_pose(folder / "rtmpose.onnx"))}
 
 
 @pytest.fixture(scope="module")
@@ -379,19 +375,16 @@ def test_paths_of_the_settings_are_below_their_folder_and_names_stay(tmp_path: P
 # ------------------------------------------------------------------------------------------------------- commands
 
 
-def test_clips_are_detected_by_the_command(graphs, tmp_path, capsys):
+def test_clips_are_detected_by_the_command(graphs, tmp_path, ran):
     encode(tmp_path / "clips/a.avi", [scene((120, 96), (40 + 4 * frame, 45)) for frame in range(6)])
-    words = ["detect", str(tmp_path / "clips"), "--out", str(tmp_path / "keypoints"), "--device", "cpu"]
-    words += ["--detector", "rtmpose", "--weights", graphs["weights"], "--set", f"detector={graphs['detector']}"]
-    assert main(words) == 0
-    assert "6 persons in 6 frames" in capsys.readouterr().out
+    words = ("detect", tmp_path / "clips", "--out", tmp_path / "keypoints", "--device", "cpu", "--detector", "rtmpose")
+    words = (*words, "--weights", graphs["weights"], "--set", f"detector={graphs['detector']}")
+    assert "6 persons in 6 frames" in ran(*words).out
     results = read_results(tmp_path / "keypoints/a.avi.json")
     x = [keypoints[0][8, 0] for keypoints in results.keypoints]
     np.testing.assert_allclose(x, 40 + 4 * np.arange(6), atol=0.5)
     info = json.loads((tmp_path / "keypoints/a.avi.json").read_text())["info"]
     assert info["options"] == RTMPose(**graphs).identity()
     assert info["weights"] == RTMPose(**graphs).terms()
-    assert main(words) == 0
-    assert "1 clip up to date" in capsys.readouterr().out
-    assert main([*words, "--set", "min_score=0.95", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["persons"] == 0
+    assert "1 clip up to date" in ran(*words).out
+    assert json.loads(ran(*words, "--set", "min_score=0.95", "--json").out)["persons"] == 0

@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.__main__ import main
 from pipeline.datasets.people import pixel_camera
 from pipeline.detect import DetectionResources
 from pipeline.errors import ConfigError
@@ -112,18 +111,14 @@ def test_an_impossible_n_is_refused(every: int) -> None:
         RTMPose(every=every)
 
 
-def test_a_detector_of_one_step_and_data_without_detection_refuse_it(tmp_path: Path, capsys) -> None:
+def test_a_detector_of_one_step_and_data_without_detection_refuse_it(tmp_path: Path, ran: Any) -> None:
     write_bar(tmp_path / "a.avi", 5)
-    out, cache = str(tmp_path / "out"), str(tmp_path / "cache")
+    out, cache = tmp_path / "out", tmp_path / "cache"
     for words, said in (
-        (["detect", str(tmp_path), "--out", out, "--detector", "demo"], "the detector demo finds people and joints"),
-        (
-            ["prepare", "videos", "--raw", str(tmp_path), "--cache", cache, "--detector", "none"],
-            "no detector runs here",
-        ),
+        (["detect", tmp_path, "--out", out, "--detector", "demo"], "the detector demo finds people and joints"),
+        (["prepare", "videos", "--raw", tmp_path, "--cache", cache, "--detector", "none"], "no detector runs here"),
     ):
-        assert main([*words, "--every", "4"]) == 2
-        assert f"--every 4: {said}" in " ".join(capsys.readouterr().err.split())
+        assert f"--every 4: {said}" in " ".join(ran(*words, "--every", 4, code=2).err.split())
 
 
 def test_still_things_move_against_the_camera(tmp_path: Path) -> None:

@@ -59,9 +59,8 @@ def test_a_rotation_flag_is_followed(tmp_path: Path, mp4: bytes, quarters: int) 
 def test_an_edit_list_is_followed(tmp_path: Path, mp4: bytes, left_out: int) -> None:
     (tmp_path / "x.mp4").write_bytes(begins_later(mp4, left_out))
     ours, theirs = (list(kind(tmp_path, "x.mp4").read(range(N + 1))) for kind in (Video, VideoByPyAV))
-    assert (
-        [f.kind for f in theirs] == [f.kind for f in ours] == [""] * (N - left_out) + ["video_ended"] * (left_out + 1)
-    )
+    kinds = [""] * (N - left_out) + ["video_ended"] * (left_out + 1)
+    assert [f.kind for f in theirs] == [f.kind for f in ours] == kinds
     assert theirs[-1].problem == ours[-1].problem
     for one, other in zip(ours[: N - left_out], theirs, strict=False):
         np.testing.assert_allclose(np.asarray(other.image, int), one.image, atol=2)

@@ -139,17 +139,9 @@ def odd(array: np.ndarray, row: int, value: Any) -> np.ndarray:
 
 REFUSED: dict[str, tuple[dict[str, Any], dict[str, str], str]] = {  # arrays, options, words
     "short": ({"x": X[:-1]}, {}, "120 rows as made/train, found 119"),
-    "shuffled": (
-        {"x": X, "track": TRACK, "frame": swapped(FRAME)},
-        {"match": "rows"},
-        "frame 2 in row 1.*--match tracks",
-    ),
+    "shuffled": ({"x": X, "track": TRACK, "frame": swapped(FRAME)}, {"match": "rows"}, "frame 2 in row 1.*--match tr"),
     "foreign track": ({"x": X, **KEYS, "track": odd(TRACK, 99, "b")}, {}, "a row of made/train, found track b.*row 99"),
-    "foreign frame": (
-        {"x": X, **KEYS, "frame": odd(FRAME, 60, 31)},
-        {},
-        "a row of made/train, found .*frame 31 in row 60",
-    ),
+    "foreign frame": ({"x": X, **KEYS, "frame": odd(FRAME, 60, 31)}, {}, "of made/train, found .*frame 31 in row 60"),
     "huge frame": ({"x": X, **KEYS, "frame": odd(FRAME, 60, 2**62)}, {}, "a row of made/train, found .* in row 60"),
     "repeated": ({"x": X, **KEYS, "frame": odd(FRAME, 55, 3)}, {}, "every row once, found .*frame 3 in row 55"),
     "repeated at once": ({"x": X, **KEYS, "frame": odd(FRAME, 4, 3)}, {}, "every row once, found .*frame 3 in row 4"),
@@ -189,17 +181,11 @@ def test_damaged_and_foreign_files_are_refused(root: Path, tmp_path: Path) -> No
     cases: dict[str, tuple[Any, str]] = {
         "x.npz": (npz, "'x': .*CRC"),
         "x.npy": (objects, "Python objects"),
-        "x.pkl": (
-            lambda file: file.write_bytes(b"\x80\x04N."),
-            "npy, npz, safetensors or Parquet file, found a file that",
-        ),
+        "x.pkl": (lambda file: file.write_bytes(b"\x80\x04N."), "npz, safetensors or Parquet file, found a file that"),
         "1.safetensors": (lambda file: file.write_bytes(b"\xff" * 9), "a header of"),
         "2.safetensors": (lambda file: safetensors(file, {"x": X}, data_offsets=[0, 4]), "4 bytes for shape"),
         "3.safetensors": (lambda file: safetensors(file, {"x": X}, dtype="C64"), "numbers of C64"),
-        "1.parquet": (
-            lambda file: pq.write_table(pa.table({"x": ragged}), file),
-            "1 values in row 99, after lists of 2",
-        ),
+        "1.parquet": (lambda file: pq.write_table(pa.table({"x": ragged}), file), "1 values in row 99, after lists of"),
         "2.parquet": (lambda file: pq.write_table(pa.table({"x": null}), file), "null in row 99"),
         "none.npy": (lambda _: None, "none.npy"),
     }
@@ -345,7 +331,5 @@ def test_the_command_imports_and_others_know_the_stream(penn: Any, tmp_path: Pat
     shard.unlink()
     printed = ran("verify", "--cache", penn.root, "--repair").out
     assert f"import x.npz {penn.name.replace('/', ' ')} --format arrays --as mine" in " ".join(printed.split())
-    assert (
-        "imported and cannot be extracted"
-        in ran("extract", penn.name, "--stream", "mine", "--cache", penn.root, code=2).err
-    )
+    extracted = ran("extract", penn.name, "--stream", "mine", "--cache", penn.root, code=2)
+    assert "imported and cannot be extracted" in extracted.err

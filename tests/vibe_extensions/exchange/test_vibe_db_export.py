@@ -13,7 +13,6 @@ import pytest
 
 import cache
 from pipeline import datasets
-from pipeline.__main__ import main
 from pipeline.errors import PipelineError
 from pipeline.skeletons import JOINTS, joint_names
 from tests.vibe_extensions.pages.made_tracks import add_stream, add_video
@@ -24,18 +23,14 @@ from vibe_extensions.exchange.vibe_db.layouts import layout_of, names_of, source
 DIM = 2048
 SHAPES = {"bbox": (4,), "features": (DIM,), "shape": (10,), "pose": (72,), "theta": (82,), "valid_i": (1,)}
 SMPL = "vid_name frame_id img_name joints2D joints3D shape pose bbox features valid"
+MPII = "vid_name frame_id img_name joints2D joints3D bbox features"
 SPLITS = {  # split -> the name of its file, numbers of joints in 2D and 3D, its fields
     "penn_action/train": ("pennaction_train_db.pt", 13, 0, "vid_name img_name joints2D bbox features"),
     "posetrack/train": ("posetrack_train_db.pt", 49, 0, "vid_name img_name joints2D bbox features"),
     "insta_variety/train": ("insta_train_db.h5", 25, 0, "vid_name frame_id joints2D features"),
     "kinetics/val": ("kinetics_val_db.pt", 49, 0, "vid_name frame_id img_name joints2D bbox features"),
-    "mpi_inf_3dhp/train": ("mpii3d_train_db.pt", 49, 49, "vid_name frame_id img_name joints2D joints3D bbox features"),
-    "mpi_inf_3dhp/test": (
-        "mpii3d_val_db.pt",
-        49,
-        49,
-        "vid_name frame_id img_name joints2D joints3D bbox features valid_i",
-    ),
+    "mpi_inf_3dhp/train": ("mpii3d_train_db.pt", 49, 49, MPII),
+    "mpi_inf_3dhp/test": ("mpii3d_val_db.pt", 49, 49, f"{MPII} valid_i"),
     "h36m/train": ("h36m_train_db.pt", 49, 49, SMPL),
     "3dpw/train": ("3dpw_train_db.pt", 14, 49, SMPL),
     "3dpw/validation": ("3dpw_val_db.pt", 14, 14, SMPL),
@@ -94,9 +89,7 @@ def test_a_dataset_s_file_has_the_name_and_the_fields_that_existing_code_knows(n
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in QUICK)) for n in SPLITS])
-def test_existing_code_finds_its_fields_and_an_import_gives_training_and_the_next_export_the_same(
-    name: str, exportable: Any, tmp_path: Path
-) -> None:
+def test_existing_code_finds_its_fields_and_an_import_gives_training_and_exports_the_same(name, exportable, tmp_path):
     done = export(exportable(name), name, tmp_path)
     file_name, n_2d, n_3d, fields = SPLITS[name]
     assert done.file == tmp_path / file_name
@@ -163,9 +156,7 @@ def small_cache(root: Path, name: str, columns: dict[str, Any], *, lost: tuple[i
     add_features(root, name, lost)
 
 
-def test_each_run_of_frames_that_have_what_is_needed_has_a_name_of_its_own_and_comes_back_the_same(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_each_run_of_frames_that_have_what_is_needed_has_its_own_name_and_comes_back_the_same(monkeypatch, tmp_path):
     """Whatever the batches are in which rows are read. Existing code cuts windows by names alone."""
     rng = np.random.default_rng(5)
     frames = 2 * np.cumsum(rng.integers(1, 3, 200))
@@ -242,14 +233,13 @@ def test_hdf5_that_the_disk_does_not_take_is_no_defect_and_leaves_no_file(export
     assert not [*tmp_path.iterdir()]
 
 
-def test_nothing_is_exported_into_the_cache_where_gc_would_remove_it(tmp_path, capsys, monkeypatch):
+def test_nothing_is_exported_into_the_cache_where_gc_would_remove_it(tmp_path, ran, monkeypatch):
     small_cache(tmp_path / "c", "posetrack/train", {"frame_index": np.arange(4)})
     (tmp_path / "link").symlink_to("c")
     monkeypatch.chdir(tmp_path)
     for out in ("c/posetrack", "c/x.pt", "link/x.pt", "c"):
-        words = ["export", "posetrack", "train", "--cache", "c", "--format", "vibe", "--out", out]
-        assert main(words) == 2
-        assert "gc" in capsys.readouterr().err
+        words = ("export", "posetrack", "train", "--cache", "c", "--format", "vibe", "--out", out)
+        assert "gc" in ran(*words, code=2).err
     assert not [*tmp_path.rglob("*.pt")]
 
 
@@ -284,18 +274,15 @@ def test_names_of_pictures_lead_back_to_their_source(names: str, frames: list[in
         assert name_of is not None and [name_of(frame) for frame in frames] == names.split()
 
 
-def test_commands_report_counts_and_real_data_with_random_weights_is_no_demo_data(tmp_path, capsys):
+def test_commands_report_counts_and_real_data_with_random_weights_is_no_demo_data(tmp_path, ran):
     add_video(tmp_path / "c", "posetrack/train", {"frame_index": np.arange(8)}, stand_in=False)
     add_features(tmp_path / "c", "posetrack/train", lost=(2,))
-    words = ["posetrack", "train", "--format", "vibe", "--cache"]
-    assert main(["export", *words, str(tmp_path / "c"), "--out", str(tmp_path)]) == 0
-    assert main(["import", str(tmp_path / "posetrack_train_db.pt"), *words, str(tmp_path / "d")]) == 0
-    out = capsys.readouterr().out
+    split = ("posetrack", "train", "--format", "vibe", "--cache")
+    words = ("export", *split, tmp_path / "c", "--out", tmp_path)
+    out = ran(*words).out + ran("import", tmp_path / "posetrack_train_db.pt", *split, tmp_path / "d").out
     assert "7 rows of 2 segments (vid_name)" in out and "posetrack_train_db.pt" in out and "1 row not exported" in out
     assert out.count("UNTRAINED") == 2 and "DEMO DATA" not in out
-    assert main(["export", *words, str(tmp_path / "c"), "--out", str(tmp_path)]) == 2
-    assert "--replace" in capsys.readouterr().err
-    assert main(["export", *words, str(tmp_path / "c"), "--out", str(tmp_path), "--body", "smpl"]) == 2
-    assert "error: --body: the format vibe does not read this folder" in capsys.readouterr().err
-    split = cache.open(tmp_path / "d")["posetrack/train"]
-    assert split.manifest["stand_in"] is False and split.stream_manifest("resnet50")["stand_in"] is True
+    assert "--replace" in ran(*words, code=2).err
+    assert "error: --body: the format vibe does not read this folder" in ran(*words, "--body", "smpl", code=2).err
+    imported = cache.open(tmp_path / "d")["posetrack/train"]
+    assert imported.manifest["stand_in"] is False and imported.stream_manifest("resnet50")["stand_in"] is True

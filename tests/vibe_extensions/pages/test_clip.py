@@ -14,7 +14,6 @@ import pytest
 
 import cache
 from pipeline import datasets
-from pipeline.__main__ import main
 from pipeline.track import Track
 from tests.vibe_extensions.pages.made_tracks import AT, made, shown, shown_split
 from vibe_extensions.pages import show
@@ -47,15 +46,14 @@ def of_rows(track: Track, rows: list[int]) -> show.ShownTrack:
     return shown(part, frames=1000)
 
 
-def test_a_split_s_first_video_is_a_clip_that_browsers_play(root: Path, tmp_path: Path, capsys: Any) -> None:
+def test_a_split_s_first_video_is_a_clip_that_browsers_play(root: Path, tmp_path: Path, ran: Any) -> None:
     split = cache.open(root)["penn_action/train"]
     for words in ([], ["--track", split.tracks[0].name], ["--video", split.tracks[0].video]):
         out = tmp_path / ("CLIP.MP4" if words else "clip.mp4")
-        assert main(["show", "penn_action", "train", "--cache", str(root), "--out", str(out), *words]) == 0
+        printed = ran("show", "penn_action", "train", "--cache", root, "--out", out, *words).out
         frames, rate = read(out)
         assert frames.shape[:1] == (8,) and rate == 25
         assert {side % 2 for side in frames.shape[1:3]} == {0}
-        printed = capsys.readouterr().out
         assert "1 track of 0001, 8 frames, 8 with rows" in printed and "demo data" in printed
 
 
@@ -116,12 +114,12 @@ def test_frames_are_as_far_apart_as_rows_and_a_damaged_one_is_named(tmp_path: Pa
     assert all(marked)
 
 
-def test_a_body_is_painted_where_its_labels_put_it(embedded: Any, root: Path, tmp_path: Path) -> None:
+def test_a_body_is_painted_where_its_labels_put_it(embedded: Any, root: Path, tmp_path: Path, ran: Any) -> None:
     name = cache.open(root)["3dpw/train"].tracks[0].name
-    options = ["show", "3dpw", "train", "--cache", str(root), "--track", name]
+    words = ("show", "3dpw", "train", "--cache", root, "--track", name, "--out", tmp_path / "clip.mp4")
     clips = []
-    for body in ([], ["--body", str(embedded.body)]):
-        assert main([*options, *body, "--out", str(tmp_path / "clip.mp4")]) == 0
+    for body in ((), ("--body", embedded.body)):
+        ran(*words, *body)
         clips.append(read(tmp_path / "clip.mp4")[0].astype(int))
     changed = np.abs(clips[1] - clips[0]).max(axis=-1) > 12
     kp_2d = cache.open(root)["3dpw/train"].rows("kp_2d", 0, len(changed))
@@ -160,10 +158,10 @@ def test_a_row_without_a_camera_of_its_own_has_the_track_s(embedded: Any, into: 
     np.testing.assert_array_equal(intrinsics_of(zooms, 1), 2 * np.eye(3))
 
 
-def test_what_no_clip_can_be_made_of_is_refused_with_what_to_do(embedded, root, tmp_path, capsys, monkeypatch):
+def test_what_no_clip_can_be_made_of_is_refused_with_what_to_do(embedded, root, tmp_path, ran, monkeypatch):
     out = tmp_path / "clip.mp4"
-    assert main(["show", "3dpw", "train", "--raw", str(embedded.raw("3dpw")), "--rejected", "--out", str(out)]) == 2
-    assert "no track" in capsys.readouterr().err
+    rejected = ran("show", "3dpw", "train", "--raw", embedded.raw("3dpw"), "--rejected", "--out", out, code=2)
+    assert "no track" in rejected.err
     names = [track.name for track in cache.open(root)["penn_action/train"].tracks]
     for words, reason in (
         (["amass", "train"], "no images"),
@@ -171,12 +169,11 @@ def test_what_no_clip_can_be_made_of_is_refused_with_what_to_do(embedded, root, 
         (["penn_action", "train", "--track", names[0], "--track", names[-1]], "--video NAME"),
         (["penn_action", "train", "--frames", "3"], "--frames"),
     ):
-        assert main(["show", *words, "--cache", str(root), "--out", str(out)]) == 2
-        error = capsys.readouterr().err
+        error = ran("show", *words, "--cache", root, "--out", out, code=2).err
         assert re.search(reason, error), error
     monkeypatch.setattr(clip, "best_format", lambda: VideoFormat(".webm", "VP90"))
-    assert main(["show", "penn_action", "train", "--cache", str(root), "--out", str(out)]) == 2
-    assert "vibe-pipeline[pages]" in capsys.readouterr().err
+    without = ran("show", "penn_action", "train", "--cache", root, "--out", out, code=2)
+    assert "vibe-pipeline[pages]" in without.err
     assert list(tmp_path.iterdir()) == []
 
 

@@ -10,7 +10,6 @@ import pytest
 
 import cache
 from pipeline import datasets
-from pipeline.__main__ import main
 from pipeline.errors import PipelineError, StandInMixed
 from tests.vibe_extensions.pages.made_tracks import made, pictures, shown
 from vibe_extensions.demo import writing as synthetic
@@ -248,7 +247,7 @@ def test_rejected_videos_are_drawn_with_what_is_wrong(embedded: Any, into: Any, 
     assert show.from_cache(root, "kinetics/train", rejected, raw=moved).tracks
 
 
-def test_a_page_has_the_suffix_of_one(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["show", "penn_action/train", "--cache", str(root), "--out", str(tmp_path / "page.pdf")]) == 2
-    assert "suffix .html" in capsys.readouterr().err
+def test_a_page_has_the_suffix_of_one(root: Path, tmp_path: Path, ran: Any) -> None:
+    error = ran("show", "penn_action/train", "--cache", root, "--out", tmp_path / "page.pdf", code=2).err
+    assert "suffix .html" in error
     assert not (tmp_path / "page.pdf").exists()

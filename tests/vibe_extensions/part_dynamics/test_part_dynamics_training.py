@@ -153,9 +153,8 @@ def test_the_neighbours_term_compares_with_the_frames_that_it_is_for(config, spl
     for part, matters in ((slice(0, 2), False), (slice(2, 4), True)):
         changed = labels["kp_3d"].clone()
         changed[:, part] *= 2
-        same = float(neighbours(after, labels, weights)) == float(
-            neighbours(after, {**labels, "kp_3d": changed}, weights)
-        )
+        terms = [neighbours(after, of, weights) for of in (labels, {**labels, "kp_3d": changed})]
+        same = float(terms[0]) == float(terms[1])
         assert same != matters
     assert float(neighbours({5: pred["deltas"][2]}, labels, weights)) == 0  # no window has such a neighbour
 
@@ -164,8 +163,7 @@ def test_presets_are_the_specifications():
     usual, small = PartDynamicsConfig(), PRESETS["embedded"]()
     assert (usual.seqlen, usual.batch_size, usual.lr_generator) == (16, 32, 5e-5)
     assert (usual.iterations, usual.epochs) == (500, 30)
-    assert usual.weights == {
-        "kp_2d": 300, "kp_3d": 300, "pose": 60, "shape": 0.06, "neighbours": 0.5, "uncertainty": 5.0
-    }  # fmt: skip
+    own = {"neighbours": 0.5, "uncertainty": 5.0}
+    assert usual.weights == {"kp_2d": 300, "kp_3d": 300, "pose": 60, "shape": 0.06, **own}
     assert "3dpw/train" not in usual.training_splits
     assert (small.hidden_size, small.width, small.iterations * small.epochs, small.batch_size) == (256, 64, 90, 16)

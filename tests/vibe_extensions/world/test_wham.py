@@ -13,7 +13,6 @@ import torch
 from scipy.spatial.transform import Rotation
 
 import cache
-from pipeline.__main__ import main
 from pipeline.body import Body
 from pipeline.errors import PipelineError, RawDataError, StandInMixed
 from pipeline.skeletons import JOINTS
@@ -233,9 +232,8 @@ def test_emdb_s_sequences_are_lists_whose_first_frame_is_there_twice(made: Any, 
         np.testing.assert_allclose(entry["pose"][1:, 3:], release["smpl"]["poses_body"][frame], atol=1e-6)
         width = release["camera"]["width"]
         assert entry["res"][0].tolist() == [width, release["camera"]["height"]]
-        np.testing.assert_allclose(
-            entry["flipped_bbox"], entry["bbox"] * torch.tensor([-1, 1, 1]) + torch.tensor([width, 0, 0])
-        )
+        mirrored = entry["bbox"] * torch.tensor([-1, 1, 1]) + torch.tensor([width, 0, 0])
+        np.testing.assert_allclose(entry["flipped_bbox"], mirrored)
         seen = entry["kp2d"][..., 2] > 0
         flipped = entry["kp2d"][:, COCO]
         assert seen.any() and torch.equal(entry["flipped_kp2d"][..., 1:], flipped[..., 1:])
@@ -257,20 +255,17 @@ def test_3dpw_s_sequences_have_their_names(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------ files, messages
 
 
-def test_what_is_absent_is_named_and_the_file_is_written_twice_only_when_told(made, body, tmp_path, capsys):
+def test_what_is_absent_is_named_and_the_file_is_written_twice_only_when_told(made, body, tmp_path, ran):
     root = made("3dpw/train")
-    words = ["export", "3dpw", "train", "--cache", str(root), "--format", "wham", "--out", str(tmp_path)]
-    assert main(words) == 0
-    out = capsys.readouterr().out
+    words = ("export", "3dpw", "train", "--cache", root, "--format", "wham", "--out", tmp_path)
+    out = ran(*words).out
     for field, why in {"features": "tokens", "joints3D": "--body", "transl": "--body"}.items():
         assert f"without {field}: " in out and why in out
     provenance = json.loads((tmp_path / "3dpw_train_vit.pth.provenance.json").read_text())
     assert provenance["stand_in"] and provenance["kp2d"].endswith("detected") and "joints2D" in provenance["absent"]
     before = (tmp_path / "3dpw_train_vit.pth").read_bytes()
-    assert main(words) == 2
-    assert "--replace" in capsys.readouterr().err
-    assert main([*words, "--replace", "--stream", "tokens", "--set", f"body={body}"]) == 0
-    assert "without" not in capsys.readouterr().out
+    assert "--replace" in ran(*words, code=2).err
+    assert "without" not in ran(*words, "--replace", "--stream", "tokens", "--set", f"body={body}").out
     assert len((tmp_path / "3dpw_train_vit.pth").read_bytes()) > len(before)
     provenance = json.loads((tmp_path / "3dpw_train_vit.pth.provenance.json").read_text())
     assert provenance["weights"] == {"tokens": {}}  # made without a network

@@ -372,9 +372,8 @@ def test_published_figures_are_those_of_the_papers_and_of_released_models():
     with_3dpw, *_ = (figures.errors for figures in figures_of("3dpw/test") if figures.with_3dpw)
     assert with_3dpw == {"pa_mpjpe": 51.9, "mpjpe": 82.9, "pve": 99.1, "accel": 23.4}
     assert all(set(f.errors) <= set(METRICS) for f in FIGURES)
-    paper, checkpoint = (
-        f for f in figures_of("3dpw/test") if f.model.startswith("VIBE, ") and f.model.endswith("no 3DPW train")
-    )
+    figures = [f for f in figures_of("3dpw/test") if f.model.startswith("VIBE, ")]
+    paper, checkpoint = (f for f in figures if f.model.endswith("no 3DPW train"))
     assert all(checkpoint.errors[name] == pytest.approx(value, abs=0.1) for name, value in paper.errors.items())
     by_name = {f.model.removeprefix("HMMR, "): f.errors for f in figures_of("3dpw/test") if f.protocol == "hmmr"}
     assert [by_name["paper"][name] for name in ("pck_aligned", "pa_mpjpe", "pve_unposed")] == [86.4, 80.1, 25.8]

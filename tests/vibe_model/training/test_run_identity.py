@@ -70,9 +70,8 @@ def test_a_new_run_knows_what_differs_from_the_newest_of_its_name(config, splits
     folder.mkdir(parents=True)
     content = {"config": config.as_dict(), "inputs": runs.inputs(config, splits)}
     (folder / "config.json").write_text(json.dumps(content))
-    assert (
-        runs.what_differs(config) == runs.what_differs(replace(config, name="first")) == ""
-    )  # begun already; the first
+    named = replace(config, name="first")
+    assert runs.what_differs(config) == runs.what_differs(named) == ""  # begun already; the first
     other = replace(config, epochs=9, bidirectional=True, processes=3)
     assert runs.what_differs(other) == f"{folder.name}: bidirectional was false, is true; epochs was {EPOCHS}, is 9"
     splits["m/train"].manifest["digest"] = "another commit"

@@ -211,9 +211,7 @@ def test_a_better_epoch_may_score_worse_when_it_is_trained_again(kind, config, r
 
 
 @only_vibe
-def test_a_finished_run_is_not_touched_again_and_the_callers_state_changes_no_number(
-    config, splits, undisturbed, monkeypatch
-):
+def test_a_finished_run_stays_and_the_callers_state_changes_no_number(config, splits, undisturbed, monkeypatch):
     torch.manual_seed(5)
     expected, threads = torch.rand(3), torch.get_num_threads()
     torch.manual_seed(5)
@@ -367,9 +365,7 @@ def test_labels_in_2d_alone_train_and_choose_the_best_epoch(kind, tmp_path, monk
 
 
 @pytest.mark.parametrize("kind", ["vibe", "hmmr"])
-def test_tracks_of_a_training_split_choose_the_best_epoch_and_splits_without_3d_labels_are_only_measured(
-    config, splits
-):
+def test_tracks_of_a_training_split_choose_the_best_epoch_and_those_without_3d_labels_are_measured(config, splits):
     held_out = replace(config, validation=("b/train:v1/*", "a/train:v0/*"))
     folder = training.run(held_out)
     history = last_state(folder)["training"]["history"]

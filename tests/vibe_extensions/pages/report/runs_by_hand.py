@@ -16,11 +16,7 @@ ITERATIONS = 10
 ERRORS = {"pa_mpjpe": 51.25, "mpjpe": 82.5, "accel": 20.0, "accel_error": 21.0, "pck": 80.0}
 
 
-def log(
-    folder: Path,
-    scalars: Mapping[int, Mapping[str, float]],
-    start: int = 0,
-) -> Path:
+def log(folder: Path, scalars: Mapping[int, Mapping[str, float]], start: int = 0) -> Path:
     """An event file of the run, as SummaryWriter leaves it; start: the step that a resumed run continues from."""
     before = set(folder.glob(PATTERN))
     writer = EventFileWriter(str(folder))

@@ -182,9 +182,8 @@ def test_a_killed_run_ends_with_the_same_bits_and_held_out_tracks_are_not_traine
 
 def test_the_average_follows_the_weights_and_the_rate_a_cosine(splits, tmp_path) -> None:
     trainer = training.PrVIPETrainer(tiny(tmp_path, average=0.5))
-    batch = SimpleNamespace(
-        labels={n: torch.as_tensor(a) for n, a in read(splits["h36m/train"]).draw(6, 0.5, 0, 0).items()}
-    )
+    drawn = read(splits["h36m/train"]).draw(6, 0.5, 0, 0)
+    batch = SimpleNamespace(labels={name: torch.as_tensor(values) for name, values in drawn.items()})
     mean = {name: value.clone() for name, value in trainer.average.state_dict().items()}
     for decay in (2 / 11, 3 / 12):
         assert trainer.train_step(batch).good
