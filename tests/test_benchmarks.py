@@ -53,9 +53,8 @@ def test_the_cache_that_scale_measures_is_like_any_other(tmp_path: Path) -> None
     assert len(split.windows(16, 16, stream="resnet50")) == 240 * 128 // 16
     for name in ("stamps.json", "seal.npz"):
         (tmp_path / "cache/kinetics/train" / name).unlink()  # then contents decide: they are true too
-    plan = convert.plan_conversion(
-        datasets.get("kinetics"), "train", raw=tmp_path / "raw/kinetics", root=tmp_path / "cache"
-    )
+    places = {"raw": tmp_path / "raw/kinetics", "root": tmp_path / "cache"}
+    plan = convert.plan_conversion(datasets.get("kinetics"), "train", **places)
     assert (plan.why, plan.kept, len(plan.touched)) == ("", 60, 60)
 
 

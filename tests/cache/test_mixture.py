@@ -285,9 +285,8 @@ def copied(tmp_path_factory, toy):
 
 def test_a_part_of_several_streams_has_each_by_its_name_as_it_is_stored(copied):
     names = ("resnet50", "pairs", "pairs_ok", "kp_2d")
-    part = MixturePart(
-        name="x", splits={"a": copied}, count=6, fields=names, streams=("resnet50", "pairs"), history={"pairs": 5}
-    )
+    reads = {"streams": ("resnet50", "pairs"), "history": {"pairs": 5}}
+    part = MixturePart(name="x", splits={"a": copied}, count=6, fields=names, **reads)
     mixture = Mixture([part], seqlen=4)
     assert mixture.fields["x"]["pairs"] == ((3,), np.float32)
     assert mixture.fields["x"]["resnet50"] == ((2,), np.float16)

@@ -120,9 +120,8 @@ def test_all_of_the_body_moves_with_it(body: Body) -> None:
 def test_a_body_from_files_is_the_one_that_was_written(body: Body, embedded: Any) -> None:
     loaded = Body.load(embedded.body)
     betas, rotations, _ = tensors(*random_inputs(1))
-    torch.testing.assert_close(
-        loaded(betas=betas, rotmat=rotations).verts, body(betas=betas, rotmat=rotations).verts, atol=0, rtol=0
-    )
+    found, expected = (one(betas=betas, rotmat=rotations).verts for one in (loaded, body))
+    torch.testing.assert_close(found, expected, atol=0, rtol=0)
     assert loaded.is_stand_in is True
     assert loaded.digest != ""
     male = Body.load(embedded.body, gender="male")

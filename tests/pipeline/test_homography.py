@@ -118,9 +118,8 @@ def normaliser(points: np.ndarray) -> np.ndarray:
 
 
 def test_the_picture_ends_at_the_edges_of_its_pixels_not_at_their_centres() -> None:
-    np.testing.assert_allclose(
-        homography.normalise(np.array([[-0.5, 99.5], [0, 49.5]]), 100, 200), [[-1, 1], [-0.995, 0]]
-    )
+    found = homography.normalise(np.array([[-0.5, 99.5], [0, 49.5]]), 100, 200)
+    np.testing.assert_allclose(found, [[-1, 1], [-0.995, 0]])
     shares = (homography.grid(100, 200) + 0.5) / (200, 100)
     np.testing.assert_allclose(shares[[0, 16, -1]], [[0.1, 0.1], [0.9, 0.1], [0.9, 0.9]], atol=0.005)
 

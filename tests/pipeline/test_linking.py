@@ -204,12 +204,10 @@ def test_a_person_who_is_found_as_two_halves_for_a_while_stays_the_same(n_halves
     frames = []
     for t in range(60):
         swing = np.where(np.arange(17) < 9, 8 * np.sin(t / 3), 2 * np.sin(t / 5))
-        joints = (
-            places + np.array([100 + 3 * t, 50]) + rng.normal(0, 1, (17, 2)) + np.column_stack([swing, np.zeros(17)])
-        )
+        joints = places + np.array([100 + 3 * t, 50]) + rng.normal(0, 1, (17, 2))
+        joints += np.column_stack([swing, np.zeros(17)])
         whole = np.column_stack([joints, np.ones(17)])
-        upper, lower = (
-            whole * [1, 1, 0] + [0, 0, 1] * half[:, None] for half in (np.arange(17) < 9, np.arange(17) >= 9)
-        )
+        first = np.arange(17) < 9
+        upper, lower = (whole * [1, 1, 0] + [0, 0, 1] * half[:, None] for half in (first, ~first))
         frames.append(np.stack([upper, lower]) if 25 <= t < 25 + n_halves else whole[None])
     assert sorted(map(len, link(frames, range(60)))) == [n_halves, 60]

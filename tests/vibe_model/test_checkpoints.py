@@ -44,11 +44,8 @@ def spin(model):
     regressor = {
         name.removeprefix("regressor."): value for name, value in other_weights(model).items() if "regressor" in name
     }
-    backbone = {
-        "conv1.weight": torch.zeros(2),
-        "bn1.num_batches_tracked": torch.tensor(3),
-        "layer4.2.conv3.weight": torch.ones(1),
-    }
+    backbone = {"conv1.weight": torch.zeros(2), "bn1.num_batches_tracked": torch.tensor(3)}
+    backbone["layer4.2.conv3.weight"] = torch.ones(1)
     return {"model": {**backbone, **regressor}, "optimizer": {}, "epoch": 1}
 
 

@@ -207,9 +207,7 @@ def whole(tmp_path: Path, root: Path) -> Path:
     return copy
 
 
-@pytest.mark.parametrize(
-    "name", ["../../../out/evil.txt", "../x/y", "/etc/x", "a/../b/zarr.json", "kp_2d/c/../0", ".x"]
-)
+@pytest.mark.parametrize("name", ["../../../out/a.txt", "../x/y", "/etc/x", "a/../b/zarr.json", "kp_2d/c/../0", ".x"])
 @pytest.mark.parametrize("place", [SPLIT, f"{SPLIT}/features/{STREAM}"])
 def test_names_in_a_manifest_from_elsewhere_stay_within_the_cache(whole: Path, name: str, place: str, toy: Any) -> None:
     shutil.rmtree(whole / SPLIT)

@@ -101,9 +101,8 @@ def write_scene(take: Any, raw: Path, *, is_place: bool, fits: str) -> None:
     write_json(annotation(raw, "joint_3d", subject), nested)
     roots = Rotation.from_matrix(demo.Z_UP) * Rotation.from_rotvec(actor.pose[:, :3])
     poses = np.concatenate([roots.as_rotvec(), actor.pose[:, 3:]], axis=1)
-    stored = {
-        str(t): {"pose": poses[t].tolist(), "shape": actor.betas.tolist(), "trans": [0] * 3} for t in range(len(world))
-    }
+    body = {"shape": actor.betas.tolist(), "trans": [0] * 3}
+    stored = {str(t): {"pose": poses[t].tolist(), **body} for t in range(len(world))}
     write_json(annotation(raw, fits, subject), {str(action[0]): {str(action[1]): stored}})
     size = (take.view.width, take.view.height)
     folder = f"s_{subject:02d}_act_{action[0]:02d}_subact_{action[1]:02d}_ca_{camera + 1:02d}"

@@ -78,9 +78,7 @@ def write_pictures(
         (raw / folder / name.format(number)).write_bytes(PICTURE)
 
 
-def write_calibration(
-    raw: Path, sequence: str = "S1/Seq1", size: str = f"{WIDTH} {HEIGHT}", focal: str = "150"
-) -> Path:
+def write_calibration(raw: Path, sequence: str = "S1/Seq1", size: str = f"{WIDTH} {HEIGHT}", focal: Any = 150) -> Path:
     blocks = [
         f"name          {k}\n  sensor      10 10\n  size        {size}\n  animated    0\n"
         f"  intrinsic   {focal} 0 {100 + k} 0 0 151 50 0 0 0 1 0 0 0 0 1 \n"
@@ -265,9 +263,8 @@ def test_a_test_video_has_universal_3d_and_says_which_frames_evaluation_may_use(
     assert (track.kp_2d[..., 2] > 0).sum() == 17 * N
     for native, joint in enumerate(TEST_JOINTS):
         d = 1.5 * (native - 14)  # of annot3; the pelvis is native joint 14
-        np.testing.assert_allclose(
-            track.kp_3d[:, joint], np.tile([0.1 * d, -0.01 * d, 0.001 * d, 1], (N, 1)), atol=1e-6
-        )
+        expected = np.tile([0.1 * d, -0.01 * d, 0.001 * d, 1], (N, 1))
+        np.testing.assert_allclose(track.kp_3d[:, joint], expected, atol=1e-6)
     np.testing.assert_array_equal(track.kp_3d_eval, track.kp_3d[:, 25:39, :3])
     assert account["kept"] == N
     assert track.frames == Pictures(tmp_path, "mpi_inf_3dhp_test_set/TS1/imageSequence/img_{:06d}.jpg", 1)
@@ -277,9 +274,8 @@ def test_a_test_video_has_universal_3d_and_says_which_frames_evaluation_may_use(
 def test_valid_frame_may_be_a_row_of_any_type_and_frames_keep_theirs(tmp_path: Path, stored: np.ndarray) -> None:
     kp_2d, kp_3d = labels_2d(17)[:, None], labels_3d(17)[:, None]
     kp_2d[4, 0, 3, 1], kp_3d[2, 0, 14, 0] = math.inf, math.nan
-    file = write_test(
-        tmp_path, below="/".join(["mpi_inf_3dhp_test_set"] * 2), valid_frame=stored, annot2=kp_2d, univ_annot3=kp_3d
-    )
+    below = "mpi_inf_3dhp_test_set/mpi_inf_3dhp_test_set"
+    file = write_test(tmp_path, below=below, valid_frame=stored, annot2=kp_2d, univ_annot3=kp_3d)
     (file.parent / "imageSequence/img_000001.jpg").unlink()  # the others still count from 1
     (track,), account = read(tmp_path, "test")
     assert track.frame_index.tolist() == [1, 3]

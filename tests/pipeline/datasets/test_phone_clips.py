@@ -108,9 +108,8 @@ def test_an_avi_with_b_frames_has_a_constant_rate(tmp_path: Path) -> None:
         container.mux(stream.encode())
     joints = standing("coco", 80, 60).ravel().tolist()
     (tmp_path / "keypoints").mkdir()
-    (tmp_path / "keypoints/a.json").write_text(
-        json.dumps([{"image_id": f"{t}.jpg", "keypoints": joints} for t in range(N)])
-    )
+    rows = [{"image_id": f"{t}.jpg", "keypoints": joints} for t in range(N)]
+    (tmp_path / "keypoints/a.json").write_text(json.dumps(rows))
     report = Accounting()
     assert len(list(datasets.get("videos").tracks(tmp_path, "train", report=report))) == 1
     (account,) = report

@@ -130,9 +130,8 @@ def test_a_person_of_posetrack21_in_training_and_test_is_a_leak(embedded, tmp_pa
     for split in POSETRACK.splits:
         into.convert(root, raw, "posetrack", split)
     subjects, sequences = json.loads(ran("leaks", "--cache", root, "--json", code=1).out)
-    train, val = (
-        sorted({track.video for track in cache.open(root)[f"posetrack/{s}"].tracks}) for s in ("train", "val")
-    )
+    splits = (cache.open(root)[f"posetrack/{name}"] for name in ("train", "val"))
+    train, val = (sorted({track.video for track in split.tracks}) for split in splits)
     assert subjects["common"] == [{"name": "40", "first": train, "second": val}]
     assert (subjects["what"], subjects["unknown"], sequences["common"]) == ("subject", "", [])
     shown = ran("leaks", "--cache", root, code=1).out

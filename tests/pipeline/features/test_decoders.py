@@ -75,9 +75,8 @@ class Extract:
         for one in streams:
             values, ok = (split.rows(f"features/{one.kind}{flag}", 0, n_rows) for flag in ("", "_ok"))
             by_video = np.arange(n_rows).reshape(len(sources), n_frames)
-            self.found.append(
-                {i: {f: tuple(values[row]) for f, row in enumerate(rows) if ok[row]} for i, rows in enumerate(by_video)}
-            )
+            found = [{f: tuple(values[row]) for f, row in enumerate(rows) if ok[row]} for rows in by_video]
+            self.found.append(dict(enumerate(found)))
         self.examples = [example for one in done for example in one.examples]
         return self.found[0], done[0].meter, dict(sum((Counter(one.problems) for one in done), Counter()))
 
@@ -142,8 +141,8 @@ def test_a_frame_at_which_two_processes_end_is_given_up_and_of_videos_all_after_
     assert problems == {**ended, "after_decoder_failure": 34 + 21 + 39}
     assert meter.rows == 240 - 101
     messages = "\n".join(extract.examples)
-    ended = "2 processes that decoded it ended, the last one made no progress for"
-    assert f"video 0, frame 5: {ended} {PATIENCE:g} s" in messages
+    told = "2 processes that decoded it ended, the last one made no progress for"
+    assert f"video 0, frame 5: {told} {PATIENCE:g} s" in messages
     assert "video 3, frame 18: 2 processes that decoded it ended, the last one ended with exit code 3" in messages
 
 

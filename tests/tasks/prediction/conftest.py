@@ -45,10 +45,8 @@ class World:
         (folder / "keypoints").mkdir(parents=True, exist_ok=True)
         shutil.copy(self.raw / MARKER, folder)
         suffix = "" if of_clip.is_dir() else of_clip.suffix
-        for place, target in (
-            (folder / self.video.name, self.video),
-            (folder / f"keypoints/{self.video.name}{suffix}", of_clip),
-        ):
+        keypoints = folder / f"keypoints/{self.video.name}{suffix}"
+        for place, target in ((folder / self.video.name, self.video), (keypoints, of_clip)):
             place.unlink(missing_ok=True)
             place.symlink_to(target)
         return folder

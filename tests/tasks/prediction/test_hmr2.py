@@ -34,11 +34,8 @@ def heads(seed: int = 5) -> Tensors:
         if name.startswith("dec"):
             tensors[f"smpl_head.{name}.weight"] = torch.randn((size, 1024), generator=drawn) / 500
             tensors[f"smpl_head.{name}.bias"] = torch.randn((size,), generator=drawn) / 20
-    mean = {
-        "init_body_pose": [1, 0, 0, 0, -1, 0] + 23 * [1, 0, 0, 0, 1, 0],
-        "init_betas": 10 * [0.25],
-        "init_cam": [0.9, 0, 0],
-    }
+    pose = [1, 0, 0, 0, -1, 0] + 23 * [1, 0, 0, 0, 1, 0]
+    mean = {"init_body_pose": pose, "init_betas": 10 * [0.25], "init_cam": [0.9, 0, 0]}
     return tensors | {f"smpl_head.{name}": torch.tensor([value], dtype=torch.float32) for name, value in mean.items()}
 
 
@@ -217,8 +214,7 @@ def test_its_tokens_are_read_from_a_split_that_has_them(world: World, real_body,
     trained = load_trained(tmp_path / "hmr2a.ckpt", None, "cpu")
     with pytest.raises(DataError, match="1024 numbers"):
         trained.check_features("s/hmr2", 2048)
-    trained.check_features(
-        "s/hmr2", 1024, {"kind": "hmr2", "weights": trained.features["weights"], "precision": "fast"}
-    )
+    identity = {"kind": "hmr2", "weights": trained.features["weights"], "precision": "fast"}
+    trained.check_features("s/hmr2", 1024, identity)
     with pytest.raises(DataError, match="found weights file:0"):
         trained.check_features("s/hmr2", 1024, {"kind": "hmr2", "weights": {"kind": "file", "file_sha256": "0"}})

@@ -366,9 +366,8 @@ def test_a_single_clip_takes_its_own_keypoints_along(world, tmp_path, capsys) ->
         shutil.copy(clips / MARKER, tmp_path / folder)
         (clip := tmp_path / folder / name).symlink_to(world.video)
         boxes = "".join(f"jane,{t},20,10,30,60\n" for t in range(28))
-        (tmp_path / folder / "keypoints" / (f"{clip.stem}.csv" if own else "b.csv")).write_text(
-            f"track,frame,x,y,w,h\n{boxes}"
-        )
+        file = f"{clip.stem}.csv" if own else "b.csv"
+        (tmp_path / folder / "keypoints" / file).write_text(f"track,frame,x,y,w,h\n{boxes}")
         found = [track for track in predicts(clip) if track.startswith(name)]
         assert (found == [f"{name}/jane"]) is own
         assert (links / "keypoints" / f"{name}.csv").is_symlink() is own

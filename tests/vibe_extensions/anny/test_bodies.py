@@ -163,10 +163,8 @@ def test_bodies_of_a_split_are_files_of_their_own(home, penn, tmp_path, monkeypa
     ran(*command, "--age", 0.9)
     assert everything(out)[first] != written[first]
     assert {path for path in everything(out) if "overlays/" in path}.isdisjoint(written), "former overlays are gone"
-    for stream, message in {
-        "other": "expected 33 joints of x, y, z in m",
-        "none": "'none'; it has joints, other",
-    }.items():
+    refused = {"other": "expected 33 joints of x, y, z in m", "none": "'none'; it has joints, other"}
+    for stream, message in refused.items():
         with pytest.raises(PipelineError, match=message):
             writing.write_bodies(writing.BodiesJob(penn.root, split.name, stream, out, 0.67, "cpu"), silent)
     assert cache.verify(penn.root).ok

@@ -100,9 +100,8 @@ def test_two_people_are_not_followed_onto_one(lost: int) -> None:
     networks = Networks(lambda images: [Boxes(boxes, np.float32([0.6, 0.8]))] * len(images), look)
     images = [np.full((64, 160, 3), t, np.uint8) for t in (0, 1, 2, 3, 0)]
     found = find_and_follow(networks, images, [True, False, False, False, True])
-    assert [one.scores.tolist() for one in found] == [
-        pytest.approx(s) for s in ([0.6, 0.8],) * 2 + ([0.8],) * 2 + ([0.6, 0.8],)
-    ]
+    scores = [[0.6, 0.8], [0.6, 0.8], [0.8], [0.8], [0.6, 0.8]]
+    assert [one.scores.tolist() for one in found] == [pytest.approx(of) for of in scores]
 
 
 @pytest.mark.parametrize("every", [0, 101])

@@ -220,10 +220,8 @@ def test_a_file_that_is_opened_and_not_named_is_reported(raw: Path) -> None:
         (raw / name).write_text("")
     (problem,) = contract.reader_problems(Opening(), raw, "train")
     assert problem == "a: read() opens labels.txt, which neither videos() nor shared() names"
-    assert (
-        contract.reader_problems(Opening(listed=(RawVideo("a", (Path("labels.txt"),), (Path("a"),)),)), raw, "train")
-        == []
-    )
+    listed = (RawVideo("a", (Path("labels.txt"),), (Path("a"),)),)
+    assert contract.reader_problems(Opening(listed=listed), raw, "train") == []
     Opening.opens = "a/labels.txt"
     assert contract.reader_problems(Opening(), raw, "train") == [], "of a folder that is named"
 

@@ -57,9 +57,8 @@ def make(root: Path, name: str = "made/train", n_rows: int = 60, **track: Any) -
         columns=columns | smpl,
         extra={"foot_contact": np.tile(np.array([0, 1], np.uint8), (n_rows, 1)), "height": np.array(1.75)},
     )
-    second = cache.TrackRows(
-        name="a.b/ü 1/ß.x", **common, columns=columns, extra={"action": np.arange(n_rows, dtype=np.int16)}
-    )
+    action = {"action": np.arange(n_rows, dtype=np.int16)}
+    second = cache.TrackRows(name="a.b/ü 1/ß.x", **common, columns=columns, extra=action)
     names = [*columns, *smpl]
     with cache.SplitWriter(root, name, columns=names, plan="test", extra=extra) as writer:
         writer.begin()
@@ -80,9 +79,8 @@ def test_rows_and_tracks_are_what_the_cache_holds(name: str, root: Path, tmp_pat
     assert rows["row"].to_pylist() == [row for track in split.tracks for row in range(track.start, track.stop)]
     for column in split.columns:
         stored = np.concatenate([split.rows(column, track.start, track.stop) for track in split.tracks])
-        np.testing.assert_array_equal(
-            numbers(rows[column], 255 if stored.dtype == np.uint8 else np.nan), stored, column
-        )
+        null = 255 if stored.dtype == np.uint8 else np.nan
+        np.testing.assert_array_equal(numbers(rows[column], null), stored, column)
     number = rows["track_number"].to_pylist()
     assert rows["track_name"].to_pylist() == [split.tracks[n].name for n in number]
     assert rows["video_name"].to_pylist() == [split.tracks[n].video for n in number]

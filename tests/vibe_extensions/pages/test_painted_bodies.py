@@ -72,7 +72,6 @@ def test_the_size_in_the_picture_changes_where_a_body_is_painted_by_less_than_a_
     for side in (20, 100, 600):  # more, and fewer, samples than pixels
         painted = Painter(FACES).paint(image, [square(100, 200, 100 + side, 200 + side)], opacity=1.0)[..., 0]
         rows, columns = (np.flatnonzero((painted > 0.5 * painted.max()).any(axis=axis)) for axis in (1, 0))
-        for edge, expected in zip(
-            (columns[0], columns[-1], rows[0], rows[-1]), (100, 100 + side, 200, 200 + side), strict=True
-        ):
+        edges = (columns[0], columns[-1], rows[0], rows[-1])
+        for edge, expected in zip(edges, (100, 100 + side, 200, 200 + side), strict=True):
             assert abs(edge - expected) <= 1 + side / 360

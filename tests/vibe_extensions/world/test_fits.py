@@ -250,9 +250,8 @@ def test_the_residual_is_that_of_the_best_move_and_magnification() -> None:
     assert fits._reprojection(points, moved) < 1e-12
     off = moved.copy()
     off[0, 0] += 10
-    by_hand = np.linalg.lstsq(
-        np.column_stack([points[:, :2].ravel(), np.tile([1, 0], 14), np.tile([0, 1], 14)]), off[:, :2].ravel()
-    )
+    terms = np.column_stack([points[:, :2].ravel(), np.tile([1, 0], 14), np.tile([0, 1], 14)])
+    by_hand = np.linalg.lstsq(terms, off[:, :2].ravel())
     size = np.ptp(off[:, :2], axis=0).max()
     assert fits._reprojection(points, off) == pytest.approx(np.sqrt(by_hand[1][0] / 14) / size)
     assert fits._reprojection(points[:7], moved[:7]) == float("inf")
