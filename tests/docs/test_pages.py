@@ -42,9 +42,6 @@ def sections(text: str) -> dict[str, str]:
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
-# ---------------------------------------------------------------------------------------------------- examples
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a small cache in data/cache, which the examples read."""
@@ -87,9 +84,6 @@ def test_the_shards_of_the_page_hold_what_training_reads(folder: Path, monkeypat
     assert samples == set(split.windows(16, 16, "resnet50")[:, 0].tolist()) == {0, 16}
     for name, values in split.read(split.windows(16, 16)).items():
         np.testing.assert_array_equal([arrays[f"{row:010d}.{name}.npy"] for row in (0, 16)], values)
-
-
-# --------------------------------------------------------------------------------------------- links
 
 
 @memo
@@ -136,8 +130,6 @@ def test_every_file_that_a_page_about_the_code_names_exists(page: str) -> None:
     assert len(named) > 30
     assert [file for file in named if not (ROOT / file).exists()] == []
 
-
-# ---------------------------------------------------------------------------------------------------- settings
 
 OPTIONS = {name: [*setting_keys.keys_of(type(datasets.get(name)))] for name in (*RELEASES, *datasets.OWN_CLIPS)}
 OPTIONS = {name: keys for name, keys in OPTIONS.items() if keys}

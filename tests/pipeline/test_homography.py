@@ -65,9 +65,6 @@ def threads() -> Iterator[Any]:
     cv2.setNumThreads(before)
 
 
-# ------------------------------------------------------------------------------------------------ from points
-
-
 @given(values=st.lists(st.floats(-0.05, 0.05), min_size=8, max_size=8), seed=st.integers(0, 99))
 def test_exact_correspondences_give_the_planted_homography(values: list[float], seed: int) -> None:
     expected = np.eye(3) + np.array([*values, 0]).reshape(3, 3)
@@ -140,9 +137,6 @@ def test_what_is_degenerate_gives_the_identity_unknown(what: str) -> None:
     assert not known
     np.testing.assert_array_equal(found, np.eye(3))
     assert homography.fit(POINTS, POINTS + np.array([0.99, 0]))[1], "just below half the crop"
-
-
-# ------------------------------------------------------------------------------------------------ from pixels
 
 
 def test_a_planted_motion_is_found_and_backwards_its_inverse(pairs: Any) -> None:

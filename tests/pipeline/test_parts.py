@@ -88,9 +88,6 @@ def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return convert_noise(tmp_path_factory.mktemp("noise"), 8)
 
 
-# ------------------------------------------------------------------------------------------------------------ killed
-
-
 @ROUNDS
 def test_killed_parts_of_an_extraction_end_with_the_bytes_of_one_run(noise, tmp_path, into, ran, rounds):
     calm, root = (Path(shutil.copytree(noise, tmp_path / name)) for name in ("calm", "parts"))
@@ -152,9 +149,6 @@ def test_killed_parts_of_a_detection_end_with_the_files_of_one_run(tmp_path, ran
     ran(*words, out)  # which removes temporary files, too
     (out / ".provenance").unlink()
     assert contents(out) == {name: data for name, data in contents(calm).items() if name != ".provenance"}
-
-
-# -------------------------------------------------------------------------------------------------------- what fits
 
 
 @pytest.mark.parametrize(("dataset", "split"), [("3dpw", "train"), ("emdb", "emdb1"), ("kinetics", "train")])

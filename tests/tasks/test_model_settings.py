@@ -106,9 +106,6 @@ def test_the_size_of_features_is_the_streams(tmp_path: Path) -> None:
         assert model_settings(load(tmp_path, GOOD + own), model).feature_size == 768
 
 
-# ------------------------------------------------------------------------------------------------- --set and presets
-
-
 def test_what_is_set_on_the_command_line_wins_and_is_checked_as_in_the_file(tmp_path: Path, monkeypatch) -> None:
     jittered = ("resnet50.j1.crop=jitter:1", "features.streams=resnet50 resnet50.j1", "resnet50.j1.kind=resnet50")
     given = ("vibe.epochs=5", "convert.workers = 7", *jittered, "vibe.epochs=6")

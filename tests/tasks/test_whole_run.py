@@ -134,9 +134,6 @@ def test_rows_hold_the_model_its_baselines_and_empty_cells_for_errors_without_la
     assert next(table_of("", result_rows(own)).columns[1].cells) == "41.3", "rounded once"
 
 
-# --------------------------------------------------------------------------------------------------------- training
-
-
 def test_an_epochs_line_has_the_runs_name_loss_and_validation(capsys: pytest.CaptureFixture[str]) -> None:
     shown: list[tuple[int, int, str]] = []
     tell = training.progress_callback(lambda *words: shown.append(words), "VIBE, embedded, seed 3")

@@ -33,9 +33,6 @@ def test_keypoints_go_back_to_where_the_crop_took_them_from():
     np.testing.assert_allclose(crop_to_image(in_crop, box, crop_scale=1.2), kp_2d[..., :2], rtol=1e-5)
 
 
-# ------------------------------------------------------------------------------------------------ HMMR's cameras
-
-
 def planted(n=1000, scale=None, seed=0):
     """Points (n, 25, 2), 5 to 25 of them visible, as planted cameras (n, 3) see them."""
     random = np.random.default_rng(seed)

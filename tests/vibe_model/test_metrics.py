@@ -165,9 +165,6 @@ def test_2d_pck_knows_no_unit_and_no_origin(seed, scale, shift):
         np.testing.assert_array_equal(one, same)
 
 
-# ------------------------------------------------------------------------------------------------ aligned PCK
-
-
 def in_crop(n=4, joints=25, seed=0):
     return np.random.default_rng(seed).uniform(40, 180, (n, joints, 2))
 

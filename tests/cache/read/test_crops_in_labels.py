@@ -138,9 +138,6 @@ def test_a_policy_of_a_later_version_is_refused_by_name(tmp_path: Path, toy: Any
     assert split.read([[0, 4]], fields=["features"])["features"].shape == (1, 4, 4)
 
 
-# --------------------------------------------------------------------------------------------------- permutations
-
-
 def partner(name: str) -> str:
     """The joint's name on the other side of the body, if it has one."""
     head, tail = ("OP ", name[3:]) if name.startswith("OP ") else ("smpl_", name[5:]) if "smpl_" in name else ("", name)

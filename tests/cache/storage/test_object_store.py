@@ -126,9 +126,6 @@ def test_a_forked_worker_gets_an_error_and_does_not_wait_for_ever(url: str, toy:
     split.rows("bbox", 0, 8)  # and the parent goes on
 
 
-# -------------------------------------------------------------------------------------------------- staged shards
-
-
 def test_a_staged_shard_takes_no_others_place(url: str, toy: Any) -> None:
     write_narrow(url, toy.video("a", [20, 60]))
     shards = StreamShards(url, SPLIT, "crops", **FORM)
@@ -168,9 +165,6 @@ def test_what_no_writer_has_accepted_stays_until_it_is_old(url: str, toy: Any) -
     assert any("unfinished work" in text for text in done.skipped)
     assert sorted(cache.gc(url, older_than=0).removed) == sorted(late.keys.values())
     np.testing.assert_array_equal(cache.open(url)[SPLIT].rows("features/crops", 1, 2), toy.features(np.array([1]), 3))
-
-
-# --------------------------------------------------------------------------------------------------------- errors
 
 
 def test_without_credentials_the_error_names_the_variables_and_not_the_service_that_was_asked() -> None:

@@ -28,9 +28,6 @@ def root(tracks: Path) -> Path:
     return tracks
 
 
-# ------------------------------------------------------------------------------------------------ what is refused
-
-
 def test_a_shard_of_another_state_of_the_split_is_refused(root: Path, toy: Any) -> None:
     old = shards_of(root)
     staged = [old.stage(*toy.given(old, shard)) for shard in (0, 4)]
@@ -68,9 +65,6 @@ def test_what_is_not_pending_not_there_or_of_another_form_is_refused(root: Path,
         with pytest.raises(CacheError, match="found no such file"):
             writer.accept(outside)
         assert writer.pending == [1, 2, 3, 4]
-
-
-# ------------------------------------------------------------------------------------- killed workers, late workers
 
 
 @pytest.mark.parametrize("stream", FORMS)

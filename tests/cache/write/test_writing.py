@@ -144,9 +144,6 @@ def test_names_that_lead_elsewhere_are_refused(tmp_path: Path, name: str) -> Non
         SplitWriter(tmp_path, name, columns=["bbox"], plan="p")
 
 
-# ----------------------------------------------------------------------------- what a killed writer has finished
-
-
 RECORDS = [f".writing/journal/*/0000000{number}.json" for number in range(3)]
 
 

@@ -111,9 +111,6 @@ def test_pictures_are_measured_and_their_source_is_kept(penn: Any) -> None:
     assert penn.split.provenance["raw"] == str(penn.raw.resolve())
 
 
-# ------------------------------------------------------------------------------------------------- rejected videos
-
-
 def a_folder_for_a_label(penn: Any) -> None:
     penn.label("0003").unlink()
     penn.label("0003").mkdir()
@@ -241,9 +238,6 @@ def test_a_broken_link_among_the_pictures_hides_no_other_change(penn: Any) -> No
     assert before != "missing"
     (folder / "000001.jpg").write_bytes(b"")
     assert files.folder_digest(folder) != before
-
-
-# ------------------------------------------------------------------------------------------------- the body's files
 
 
 def plan_3dpw(embedded: Any, root: Path, body: Path | None) -> convert.ConversionPlan:

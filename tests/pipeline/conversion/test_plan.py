@@ -238,9 +238,6 @@ def test_a_plan_that_another_commit_has_made_old_is_refused(penn: Any) -> None:
         convert.convert(old)
 
 
-# --------------------------------------------------------------------------------------------------- looks of files
-
-
 def test_what_differs_of_a_look_is_described_file_by_file() -> None:
     was = "file 5 1 a.mat\nfolder 3 1 frames\nlabels 2 9 4 4 keys\nspan 8 1 0 4 records"
     assert changes.what_differs(was, was) == []

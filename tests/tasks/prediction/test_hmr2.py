@@ -80,9 +80,6 @@ def real_body(monkeypatch: pytest.MonkeyPatch) -> Body:
     return the_body()
 
 
-# ------------------------------------------------------------------------------------------------- the numbers
-
-
 def test_bodies_and_cameras_are_those_of_the_published_heads(real_body: Body, tmp_path: Path) -> None:
     tensors = save(tmp_path / "hmr2a.ckpt")
     trained = load_trained(tmp_path / "hmr2a.ckpt", None, "cpu")
@@ -101,9 +98,6 @@ def test_bodies_and_cameras_are_those_of_the_published_heads(real_body: Body, tm
         points = posed["kp_3d"][0, i].double().numpy() + translation
         in_crop = 5000 * points[:, :2] / points[:, 2:] / 256  # [-0.5, 0.5]
         np.testing.assert_allclose(posed["kp_2d"][0, i], 2 * in_crop, atol=1e-5)
-
-
-# ------------------------------------------------------------------------------------------- checkpoints
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
@@ -132,9 +126,6 @@ def test_settings_are_left_out_under_lightnings_suffix_alone(real_body, tmp_path
     load_trained(tmp_path / "hmr2a.ckpt", None, "cpu")
     with pytest.raises(CheckpointError, match="Namespace"):
         load_trained(tmp_path / "hmr2a.pt", None, "cpu")
-
-
-# ------------------------------------------------------------------------------------------------ the command
 
 
 def predict(*words: object) -> int:

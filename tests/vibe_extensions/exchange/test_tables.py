@@ -143,9 +143,6 @@ def test_a_column_of_the_dataset_s_own_with_the_name_of_one_of_ours_is_refused(t
     assert not (tmp_path / "out").exists()
 
 
-# ------------------------------------------------------------------------------------------ what became of a split
-
-
 def test_live_rows_alone_and_what_became_of_each_video_as_status_has_it(penn: Any, tmp_path: Path, ran: Any) -> None:
     penn.converted()
     penn.add("0007")
@@ -223,9 +220,6 @@ def test_features_are_nan_where_the_picture_could_not_be_decoded(tmp_path: Path)
     expected[::3] = np.nan
     np.testing.assert_array_equal(features, expected)
     assert done.stand_in
-
-
-# ------------------------------------------------------------------------------------------------------- the folder
 
 
 def test_a_second_export_is_refused_and_with_replace_it_is_the_same_to_the_byte(penn: Any, tmp_path: Path) -> None:

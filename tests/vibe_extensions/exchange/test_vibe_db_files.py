@@ -43,9 +43,6 @@ def assert_same(found: dict[str, Any], expected: dict[str, np.ndarray]) -> None:
         assert np.asarray(found[name]).tobytes() == array.tobytes(), name
 
 
-# ------------------------------------------------------------------------------------------------------- written
-
-
 @pytest.mark.parametrize("mapped", [None, "r"])
 def test_a_file_written_in_blocks_is_the_dict_that_joblib_would_have_written(mapped: Any, tmp_path: Path) -> None:
     """In the form that joblib 0.14 reads: of a protocol that Python 3.7 knows, and without the padding of joblib 1.2,
@@ -66,9 +63,6 @@ def test_blocks_that_do_not_add_up_are_an_error(tmp_path: Path) -> None:
         blocks = Blocks((n_rows, 2), np.dtype("<f4"), lambda dtype=dtype: [np.zeros((3, 2), dtype)])  # type: ignore[misc]
         with pytest.raises(ValueError, match="bytes missing"):
             write_joblib(tmp_path / "x.pt", {"x": blocks})
-
-
-# ---------------------------------------------------------------------------------------------------------- read
 
 
 def read(file: Path) -> dict[str, np.ndarray]:
@@ -129,9 +123,6 @@ def test_names_that_are_python_objects_are_read_and_numbers_that_are_are_not(bef
     dump({"features": np.array([[1.0], None], object)}, tmp_path / "numbers.pt", protocol=3)
     with pytest.raises(RawDataError, match="Python objects other than texts"):
         stored_arrays(tmp_path / "numbers.pt")
-
-
-# ------------------------------------------------------------------------------------------------------- hostile
 
 
 @pytest.mark.parametrize("where", ["value", "object array", "top"])

@@ -21,9 +21,6 @@ def kind():
     return "hmmr"
 
 
-# ------------------------------------------------------------------------------------------------ one step
-
-
 def test_a_step_has_the_terms_and_gradients_of_the_definition(config, splits):
     trainer, batch = first_batch(replace(config, dropout=0.0, adversarial_weight=3.0), splits)
     generator, discriminator = trainer.generator.eval(), trainer.discriminator
@@ -88,9 +85,6 @@ def test_variants_by_data_are_the_rows_of_the_papers_tables(variant, clips):
     assert {name.partition("/")[0] for name in found.datasets_2d} == clips
     assert found.datasets_3d == ("h36m/train",)
     assert found.temporal != variant.startswith("single-view")
-
-
-# ------------------------------------------------------------------------------------------------ settings
 
 
 def test_the_published_numbers():

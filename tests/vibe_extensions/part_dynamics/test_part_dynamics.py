@@ -39,9 +39,6 @@ def inputs(n_frames=4):
     return [torch.randn(2, n_frames, n, generator=draw) for n in (6, 64, 135)]
 
 
-# -------------------------------------------------------------------------------------------------------- decoder
-
-
 def plain_norm(x, at, name):
     scaled = (x - at[f"{name}.running_mean"]) / np.sqrt(at[f"{name}.running_var"] + 1e-5)
     return scaled * at[f"{name}.weight"] + at[f"{name}.bias"]
@@ -143,9 +140,6 @@ def test_a_state_depends_on_nine_frames() -> None:
         assert small_decoder().eval()(torch.randn(1, n_frames, 7)).shape == (1, n_frames, 5, 4)
 
 
-# ---------------------------------------------------------------------------------------------------------- model
-
-
 def test_regions_share_out_the_joints_and_sizes_are_as_documented() -> None:
     assert sorted(joint for region in REGIONS for joint in region) == list(range(24))
     with torch.device("meta"):  # millions of numbers that are not needed
@@ -198,9 +192,6 @@ def test_what_is_read_is_what_it_uses() -> None:
 def test_options_without_a_meaning_are_refused(options) -> None:
     with pytest.raises(ConfigError, match=next(iter(options))):
         small_model(**options)
-
-
-# ----------------------------------------------------------------------------------------------------------- loss
 
 
 def labelled(seed=0):

@@ -27,9 +27,6 @@ def kind():
     return "part_dynamics"
 
 
-# ------------------------------------------------------------------------------------------------ a run
-
-
 def test_the_unit_of_homographies_is_that_of_training_rows_that_have_one(config, splits):
     rows = [splits[name].rows for name in config.training_splits]
     known = np.concatenate([of["homography"][of["homography_ok"] > 0] for of in rows])
@@ -86,9 +83,6 @@ def test_it_starts_from_the_regressor_of_vibe_and_from_all_of_its_own(config, sp
     assert all(torch.equal(value, best[name]) for name, value in trainer.generator.state_dict().items())
 
 
-# ------------------------------------------------------------------------------------------------ the embedding
-
-
 def test_the_uncertainty_loss_is_of_the_labels_and_not_of_what_is_stored(config, splits):
     trainer, batch = first_batch(config, splits)
     for module in trainer.generator.modules():
@@ -125,9 +119,6 @@ def test_an_embedding_of_other_data_or_another_one_is_refused(config, splits, tm
     monkeypatch.setattr(type(splits["a/train"]), "stream_manifest", lambda *_: made_with)
     with pytest.raises(DataError, match="pr_vipe was computed by another embedding"):
         PartDynamicsTrainer(config, TinyBody()).prepare(splits)
-
-
-# ------------------------------------------------------------------------------------------------ losses
 
 
 def test_the_neighbours_term_compares_with_the_frames_that_it_is_for(config, splits):

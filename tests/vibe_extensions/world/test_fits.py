@@ -104,9 +104,6 @@ def notes(split: cache.Split) -> str:
     return " ".join(split.videos[0].account["notes"])
 
 
-# --------------------------------------------------------------------------------------------------- what is joined
-
-
 def test_a_split_that_exists_takes_its_bodies_and_later_conversions_keep_them(raw, tmp_path, capsys):
     root = tmp_path / "cache"
     before = converted(raw, root)
@@ -198,9 +195,6 @@ def test_camerahmrs_file_joins_by_the_same_names(raw: Path, tmp_path: Path, pose
     np.testing.assert_allclose(track.betas[:, 0], [0.1, 0, 0.3], atol=1e-6)
     np.savez(tmp_path / "insta2-release.npz", **{**arrays, "imgname": arrays["imgname"].astype(object)})
     assert main(["fits", str(tmp_path / "insta2-release.npz"), "--raw", str(raw), "--key", "^insta-train/(.*)$"]) == 1
-
-
-# --------------------------------------------------------------------------------------------------- damaged tars
 
 
 def test_a_pickle_that_would_run_code_is_refused(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,9 +78,6 @@ def soft(v: np.ndarray) -> np.ndarray:
     return np.asarray(1 / (1 + np.exp(5 / 0.01 * (v - 0.01))))
 
 
-# --------------------------------------------------------------------------------------------------- cam_angvel
-
-
 C, S = np.cos(np.radians(3)), np.sin(np.radians(3))
 EVEN = {  # a turn of 3 degrees a frame: every row, the first row, whether that one is known
     "gvhmr": ([C, 0, S, 0, 1, 0], [C, 0, S, 0, 1, 0], True),
@@ -123,9 +120,6 @@ def test_mirrored_numbers_are_those_of_the_mirrored_camera(convention: str) -> N
     values, mirrored = (of(windows({"extrinsics": e}, 1, 1))[0] for e in (moving, cameras.mirrored(moving)))
     np.testing.assert_allclose(stream.mirrored(values), mirrored, atol=1e-5)
     assert np.abs(values - mirrored).max() > 0.1
-
-
-# --------------------------------------------------------------------------------------------------- stationary
 
 
 @pytest.mark.parametrize("fps", [25.0, 30.0, 60.0])
@@ -208,9 +202,6 @@ def test_its_identity_has_the_bodys_content_and_options_that_mean_nothing_are_re
     ):
         with pytest.raises(ConfigError, match="expected"):
             streams.get(kind, **options)
-
-
-# --------------------------------------------------------------------------------------------------- in a cache
 
 
 def test_both_keep_what_every_stream_promises(body: Path) -> None:

@@ -142,9 +142,6 @@ def test_an_offset_of_constant_acceleration_is_no_acceleration_error():
     np.testing.assert_allclose(METRICS["accel"].of(steady, steady), 10)
 
 
-# ---------------------------------------------------------------------------------------------------- past and future
-
-
 class Prophet(VideoModel):
     """Knows what comes: the feature of a frame is its row number, and bodies are looked up, `late` frames too late."""
 

@@ -8,8 +8,6 @@ from torch.nn import functional
 
 from vibe_model.networks.cpu_kernels import GRU, Dropout, Linear, _multiplier, _product, _Recurrence, linear
 
-# ------------------------------------------------------------------------------------------------- linear, dropout
-
 
 @pytest.mark.parametrize("shape", [(1, 6), (5, 6), (2, 3, 6)])
 def test_a_linear_layer_and_its_gradients_are_torchs(shape):
@@ -67,9 +65,6 @@ def test_dropout_of_no_value_of_all_and_in_evaluation_is_torchs():
     assert torch.equal(Dropout(0.0)(values), values)
     assert torch.equal(Dropout(1.0)(values), nn.Dropout(1.0)(values))
     assert torch.equal(Dropout().eval()(values), values)
-
-
-# --------------------------------------------------------------------------------------------------------- the GRU
 
 
 def both(*sizes, **settings):

@@ -45,9 +45,6 @@ def test_the_published_windows_drop_each_tracks_last_frames_and_ignore_gaps():
     assert cover(MemorySplit(0, [8], lacking=range(8)), drop_last=True) == ([], [])
 
 
-# -------------------------------------------------------------------------------------------------- predictions
-
-
 @pytest.fixture
 def split():
     """Tracks of 9, 3 and 6 frames; frames are missing before row 4, row 10 has no features, video 2 has no size."""
@@ -127,9 +124,6 @@ def test_predictions_that_are_not_finite_are_refused_with_the_track(model, split
         predict(model, split)
 
 
-# ---------------------------------------------------------------------------------------------------- smoothing
-
-
 def one_run(n):
     return np.zeros(n, np.int64)
 
@@ -178,9 +172,6 @@ def test_a_sigma_that_is_none_is_refused(sigma):
     for function, values in ((smooth, np.zeros((3, 1))), (_smooth_rotations, rotations(0, 3))):
         with pytest.raises(ConfigError, match="0 or more"):
             function(values, one_run(3), sigma)
-
-
-# -------------------------------------------------------------------------------------------------------- files
 
 
 def test_an_npz_holds_everything_for_other_tools_and_no_pickle(model, split, tmp_path):

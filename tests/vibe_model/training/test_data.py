@@ -34,9 +34,6 @@ def splits():
     }
 
 
-# ------------------------------------------------------------------------------------------------------ batches
-
-
 def test_a_batch_is_the_2d_part_then_the_3d_part_and_motion(mixed, splits):
     batches = TrainingBatches(mixed, splits)
     # c: 3 windows of 12 frames; a: rows 0, 2, 4 of the first track (9 frames), 9 of the second; b: row 0.
@@ -84,9 +81,6 @@ def test_splits_that_cannot_be_trained_on_are_refused_by_name(mixed, splits):
         TrainingBatches(replace(mixed, datasets_3d=("b/train",)), splits)
     with pytest.raises(ConfigError, match=r"batch_size: .* 6 processes"):  # a mean over no window is none
         TrainingBatches(mixed, splits, rank=0, world_size=6)
-
-
-# ------------------------------------------------------------------------------------- several streams and copies
 
 
 class WithPairs(TrainConfig):
@@ -201,9 +195,6 @@ def test_a_share_of_a_split_is_of_whole_videos_and_about_as_large(one_in):
     videos = {track.video for track in drawn}
     assert len(drawn) == 2 * len(videos) == pytest.approx(2000 / one_in, rel=0.25)
     assert {track.video for track in select_tracks(SimpleNamespace(tracks=tracks[:600]), f"1/{one_in}")} <= videos
-
-
-# ---------------------------------------------------------------------------------------------- workers, resume
 
 
 def test_batches_from_a_step_on_are_those_of_the_steps(mixed, splits):

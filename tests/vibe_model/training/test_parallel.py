@@ -99,8 +99,6 @@ def assert_close(found, expected):
             assert error <= 1e-5 * torch.linalg.norm(value) + 1e-6, name
 
 
-# ----------------------------------------------------------------------------------------------- torch's launcher
-
 WITHOUT_DROPOUT = """
 import json, sys, torch
 torch.set_num_threads(1)

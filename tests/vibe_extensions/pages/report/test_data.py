@@ -85,9 +85,6 @@ def test_a_split_of_another_program_has_no_accounting(tmp_path: Path) -> None:
     assert rows(overview_section(open_splits(tmp_path)))["a/train"][-1] == "not recorded"
 
 
-# ---------------------------------------------------------------------------------------------------- example tracks
-
-
 def examples(root: Path, raw: Path | None = None, body: Path | None = None) -> Any:
     return examples_section(open_splits(root), raw=raw, body=body).data
 

@@ -82,9 +82,6 @@ def test_a_split_that_cannot_be_read_is_reported_once_and_the_others_are_shown(r
     assert "Convert a dataset into it first" in problem
 
 
-# --------------------------------------------------------------------------------------------------- the first lines
-
-
 def first_lines(root: Path, *runs: Any) -> dict[str, Any]:
     return summary(open_splits(root), runs, stream="resnet50")
 

@@ -36,9 +36,6 @@ def words(html: str) -> str:
     return " ".join(unescape(re.sub(r"<style>.*?</style>|<svg.*?</svg>|<[^>]+>", " ", html, flags=re.DOTALL)).split())
 
 
-# --------------------------------------------------------------------------------------------------- events, curves
-
-
 def test_curves_are_what_was_logged_and_a_resumed_run_replaces_what_it_repeats(tmp_path: Path) -> None:
     log(tmp_path, {step: {"train/total": 100.0 + step} for step in (1, 2, 3, 4)})
     log(tmp_path, {step: {"train/total": float(step)} for step in (3, 5)}, start=3)
@@ -69,9 +66,6 @@ def test_validation_is_shown_by_epoch_and_long_curves_as_means(make: Callable[..
     loss = plots["vibe-0123: Loss"]
     assert "the mean of 2 logged ones" in loss.caption
     assert (loss.rows[0], loss.rows[-1]) == (("2", 1.5), ("400", 399.5))
-
-
-# ---------------------------------------------------------------------------------------------------------- results
 
 
 def test_published_figures_are_in_the_table_of_their_protocol_and_those_that_compare_are_marked(make):
@@ -108,9 +102,6 @@ def test_every_split_is_listed_with_its_use(tmp_path: Path) -> None:
     hmmr = models.find("hmmr").presets["embedded"]().as_dict()
     third = read_run(make_run(tmp_path, "third", config=hmmr, of_model="hmmr"), "HMMR")
     assert split_uses([one, third])["kinetics/train"] == "training, 2D (HMMR)"
-
-
-# ------------------------------------------------------------------------------------------ what cannot be read
 
 
 @pytest.mark.parametrize(
