@@ -251,14 +251,6 @@ def converted(embedded: Embedded, tmp_path_factory: pytest.TempPathFactory) -> C
     return Converted(embedded, tmp_path_factory.mktemp("converted"))
 
 
-def edit_label(file: Path, change: Callable[[np.ndarray], Any], key: str = "x") -> bytes:
-    """Change one array of a label file of Penn Action. Returns the bytes before."""
-    before = file.read_bytes()
-    label = {name: value for name, value in loadmat(file).items() if not name.startswith("__")}
-    savemat(file, label | {key: change(label[key])})
-    return before
-
-
 class Penn:
     """A copy of the embedded Penn Action, and a cache for it. 0001, 0003 and 0005 are of train, with 8 frames each."""
 
@@ -301,7 +293,10 @@ class Penn:
 
     def edit(self, video: str, change: Callable[[np.ndarray], Any] = lambda x: x + 1, key: str = "x") -> bytes:
         """Change a label; else all joints move by a pixel. Returns the bytes before."""
-        return edit_label(self.label(video), change, key)
+        before = self.label(video).read_bytes()
+        label = {name: value for name, value in loadmat(self.label(video)).items() if not name.startswith("__")}
+        savemat(self.label(video), label | {key: change(label[key])})
+        return before
 
     def spoil(self, *videos: str) -> bytes:
         """Leave a joint out: `bad_label_file`. Returns the last one's bytes before."""

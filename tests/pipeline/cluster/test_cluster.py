@@ -26,7 +26,6 @@ from pipeline.features.spec import Resources, StreamSpec
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import MARKER
 from pipeline.processes import Dask, cluster
-from tests.fixtures import edit_label
 from tests.pipeline.cluster.conftest import Cluster, await_that, dask
 from vibe_extensions.clips.detection.run import detect_planned
 from vibe_extensions.demo.files import mp4_writer
@@ -211,10 +210,10 @@ def test_a_worker_that_does_not_see_the_raw_folder_is_refused_before_anything_is
 # ------------------------------------------------------------------------------------------------------ conversion
 
 
-def test_a_conversion_that_loses_a_worker_ends_alike(two, embedded, into, tmp_path, monkeypatch, small_shards):
+def test_a_conversion_that_loses_a_worker_ends_alike(two, penn, into, tmp_path, monkeypatch, small_shards):
     """Of a relative folder, which messages name as on one machine."""
-    many_videos(embedded, tmp_path / "raw", 9)
-    (tmp_path / "raw/labels/0003.mat").write_bytes(b"none")  # its account names the file
+    penn.add(*(f"{100 + i:04d}" for i in range(9)))
+    penn.label("0003").write_bytes(b"none")  # its account names the file
     monkeypatch.chdir(tmp_path)
 
     def kill_one(done: int, total: int, message: str = "") -> None:
@@ -222,31 +221,20 @@ def test_a_conversion_that_loses_a_worker_ends_alike(two, embedded, into, tmp_pa
             two.kill(next(iter(two.workers)))
 
     for name, options in (("alone", {}), ("cluster", {"dask": Dask(str(two.file)), "progress": kill_one})):
-        done = into.convert(Path(name), Path("raw"), **options)
-        assert "raw/labels/0003.mat" in done.rejected[0].message
+        done = into.convert(Path(name), Path("raw/penn_action"), **options)
+        assert "raw/penn_action/labels/0003.mat" in done.rejected[0].message
         assert str(tmp_path) not in done.rejected[0].message
     assert len(two.workers) == 1
     assert into.tree(tmp_path / "cluster") == into.tree(tmp_path / "alone")
 
 
-def many_videos(embedded: Any, folder: Path, n: int) -> Path:
-    """Penn Action with one of its videos n times in train."""
-    raw: Path = embedded.copy("penn_action", folder)
-    for i in range(n):
-        name = f"{100 + i:04d}"
-        (raw / f"labels/{name}.mat").write_bytes((raw / "labels/0001.mat").read_bytes())
-        (raw / f"frames/{name}").mkdir()
-        for picture in (raw / "frames/0001").iterdir():
-            os.link(picture, raw / f"frames/{name}" / picture.name)
-    return raw
-
-
 # ------------------------------------------------------------------------------------------------------ extraction
 
 
-def test_streams_of_every_kind_give_the_same_bytes_as_here(two, made_up, embedded, into, tmp_path, small_shards):
+def test_streams_of_every_kind_give_the_same_bytes_as_here(two, made_up, penn, into, tmp_path, small_shards):
     """Also when a worker is lost; and after a change only its rows are computed, by workers too."""
-    raw, alone, shared = many_videos(embedded, tmp_path / "raw", 3), tmp_path / "alone", tmp_path / "cluster"
+    penn.add("0100", "0101", "0102")
+    alone, shared = tmp_path / "alone", tmp_path / "cluster"
     resources = Resources(workers=1)
     jittered = made_up.Colour(crop=cache.CropPolicy(jitter=cache.Jitter(copy=1)))
     made = {"colour": made_up.Colour(), "colour.j1": jittered, "single": made_up.Single()}
@@ -260,7 +248,7 @@ def test_streams_of_every_kind_give_the_same_bytes_as_here(two, made_up, embedde
             two.kill(next(iter(two.workers)))
 
     for root in (alone, shared):
-        into.convert(root, raw)
+        into.convert(root, penn.raw)
     for spec in specs:
         extract_together([plan_extraction(alone, PENN, spec)], resources)
     plans = [plan_extraction(shared, PENN, spec) for spec in specs]
@@ -272,9 +260,9 @@ def test_streams_of_every_kind_give_the_same_bytes_as_here(two, made_up, embedde
     assert (4 * 48, 4 * 48) in reported
 
     moved = [[7 * (2 <= frame < 5)] for frame in range(8)]  # three boxes move
-    edit_label(raw / "labels/0003.mat", lambda x: x.astype(float) - moved)
+    penn.edit("0003", lambda x: x.astype(float) - moved)
     for root, options in ((alone, {}), (shared, {"dask": Dask(two.address)})):
-        into.convert(root, raw)
+        into.convert(root, penn.raw)
         again = extract_together([plan_extraction(root, PENN, specs[0])], resources, **options)[0]
         assert (again.computed, again.carried) == (3, 5)
     assert into.tree(shared) == into.tree(alone)
