@@ -27,6 +27,7 @@ from pipeline.settings.sections import declared_names
 from tasks import settings
 from tasks.training import train_config
 from tests.docs.markdown import DOCS, PAGES, ROOT, blocks, document, merged, name_of, tables
+from tests.made_splits import track_of, write_split, write_stream
 from vibe_extensions.demo import RELEASES
 from vibe_extensions.part_dynamics.pr_vipe.config import PR_VIPE
 from vibe_model import models
@@ -47,14 +48,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a small cache in data/cache, which the examples read."""
     folder, n = tmp_path_factory.mktemp("examples"), 40
     columns: Any = {"frame_index": np.arange(n), "bbox": np.full((n, 4), 100, np.float32), "kp_2d": np.ones((n, 49, 3))}
-    track = cache.TrackRows(name="0001/0", video="0001", step=1, fps=25.0, crop_scale=1.3, columns=columns)
-    with cache.SplitWriter(folder / "data/cache", "penn_action/train", columns=columns, plan="example") as writer:
-        writer.begin()
-        writer.append(cache.VideoEntry(name="0001"), [track])
-        writer.commit({})
-    with cache.StreamWriter(folder / "data/cache", "penn_action/train", "resnet50", plan="example") as stream:
-        stream.write(0, np.zeros((n, 2048), np.float32), np.ones(n), np.zeros((n, 2), np.uint64))
-        stream.commit({})
+    videos = [(cache.VideoEntry(name="0001"), [track_of("0001/0", columns)])]
+    write_split(folder / "data/cache", "penn_action/train", videos, {})
+    write_stream(folder / "data/cache", "penn_action/train", "resnet50", lambda rows: np.zeros((n, 2048)), recorded={})
     return folder
 
 

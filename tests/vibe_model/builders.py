@@ -9,6 +9,7 @@ from torch import nn
 
 import cache
 from cache.windows import windows_of
+from tests import made_splits
 from vibe_model import VIBE
 
 FEATURE_SIZE = 6
@@ -157,28 +158,21 @@ class MemorySplit:
 def write_split(root, split, lengths, *, seed=0, stream="tiny", dtype="float16", undecodable=(), **sizes):
     """A split on disk of random labels around a standing person; `undecodable` rows have no features."""
     random = np.random.default_rng([seed, len(split)])
-    names = ["frame_index", "bbox", "kp_2d", "pose", "betas", "has_smpl", "valid", "kp_3d", "has_3d"]
-    with cache.SplitWriter(root, split, columns=names, plan="test", **sizes) as writer:
-        writer.begin()
-        for number, n in enumerate(lengths):
-            columns = {
-                "frame_index": np.arange(n),
-                "bbox": np.tile(np.float32([100, 100, 80, 80]), (n, 1)),
-                "kp_2d": np.float32(random.uniform(60, 140, (n, 49, 3)) * [1, 1, 0.005]),
-                "pose": np.float32(random.normal(size=(n, 72)) * 0.2),
-                "betas": np.float32(random.normal(size=(n, 10)) * 0.2),
-                "has_smpl": np.ones(n, np.uint8),
-                "valid": np.ones(n, np.uint8),
-                "kp_3d": np.concatenate([random.normal(size=(n, 49, 3)), np.ones((n, 49, 1))], 2).astype(np.float32),
-                "has_3d": np.ones(n, np.uint8),
-            }
-            facts = {"name": f"v{number}/0", "video": f"v{number}", "step": 1, "fps": 25.0, "crop_scale": 1.3}
-            track = cache.TrackRows(**facts, columns=columns)
-            writer.append(cache.VideoEntry(name=f"v{number}"), [track])
-        writer.commit({"stand_in": True})
-    with cache.StreamWriter(root, split, stream, dim=FEATURE_SIZE, plan="test", dtype=dtype) as features:
-        for shard in features.pending:
-            n = len(features.rows(shard))
-            ok = ~np.isin(np.arange(n), undecodable)
-            features.write(shard, random.normal(size=(n, FEATURE_SIZE)), ok, np.zeros((n, 2), np.uint64))
-        features.commit({"stand_in": True})
+    videos = []
+    for number, n in enumerate(lengths):
+        columns = {
+            "frame_index": np.arange(n),
+            "bbox": np.tile(np.float32([100, 100, 80, 80]), (n, 1)),
+            "kp_2d": np.float32(random.uniform(60, 140, (n, 49, 3)) * [1, 1, 0.005]),
+            "pose": np.float32(random.normal(size=(n, 72)) * 0.2),
+            "betas": np.float32(random.normal(size=(n, 10)) * 0.2),
+            "has_smpl": np.ones(n, np.uint8),
+            "valid": np.ones(n, np.uint8),
+            "kp_3d": np.concatenate([random.normal(size=(n, 49, 3)), np.ones((n, 49, 1))], 2).astype(np.float32),
+            "has_3d": np.ones(n, np.uint8),
+        }
+        videos.append((cache.VideoEntry(name=f"v{number}"), [made_splits.track_of(f"v{number}/0", columns)]))
+    made_splits.write_split(root, split, videos, **sizes)
+    values = lambda rows: random.normal(size=(len(rows), FEATURE_SIZE))  # noqa: E731
+    computed = lambda rows: ~np.isin(np.arange(len(rows)), undecodable)  # noqa: E731
+    made_splits.write_stream(root, split, stream, values, computed, dim=FEATURE_SIZE, dtype=dtype)

@@ -12,6 +12,7 @@ import cache
 from pipeline.features import networks
 from pipeline.features.networks import backbones
 from pipeline.files.pixels import sources
+from tests import made_splits
 
 
 @pytest.fixture
@@ -31,18 +32,15 @@ def write_split(
     rows_per_shard: int = 8,
 ) -> None:
     """A split of 8 rows a shard, in place of what is there: tracks by video, with pictures in `raw`."""
-    columns = tuple(next(iter(tracks.values()))[0].columns)
-    before = list(tracks) if (root / split).exists() else []
-    about: dict[str, Any] = {"plan": plan, "provenance": {"raw": str(raw)}, "rows_per_chunk": 8}
-    with cache.SplitWriter(root, split, columns=columns, rows_per_shard=rows_per_shard, **about) as writer:
-        writer.begin(drop=before)
-        for video, of_video in tracks.items():
-            suffix = next((raw / video).iterdir()).suffix
-            pixels = sources.parse(raw, f"pictures:{video}/{{:06d}}{suffix}+0")
-            width, height = pixels.size()
-            about = {"source": pixels.spec, "pixels": pixels.digest(), "width": width, "height": height}
-            writer.append(cache.VideoEntry(name=video, **about), of_video)
-        writer.commit({"stand_in": True})
+    videos = []
+    for video, of_video in tracks.items():
+        suffix = next((raw / video).iterdir()).suffix
+        pixels = sources.parse(raw, f"pictures:{video}/{{:06d}}{suffix}+0")
+        width, height = pixels.size()
+        about = {"source": pixels.spec, "pixels": pixels.digest(), "width": width, "height": height}
+        videos.append((cache.VideoEntry(name=video, **about), of_video))
+    about = {"plan": plan, "provenance": {"raw": str(raw)}, "rows_per_shard": rows_per_shard, "rows_per_chunk": 8}
+    made_splits.write_split(root, split, videos, drop=list(tracks) if (root / split).exists() else [], **about)
 
 
 def make_small() -> ResNet:

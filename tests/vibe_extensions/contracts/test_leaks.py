@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import cache
+from tests.made_splits import track_of, write_split
 from vibe_extensions.contracts.commands.leaks import ALIKE, Comparison, compare_names, nearest, picture_hash
 from vibe_model.vibe.config import TrainConfig
 
@@ -49,18 +50,13 @@ def write(
 ) -> list[cache.Split]:
     """Splits of one track of four rows a video, or of one for each of its people; with `raw`, of pictures there."""
     for name, videos in splits.items():
-        columns = {"frame_index": np.arange(4)}
-        with cache.SplitWriter(
-            root, name, columns=tuple(columns), plan="names", provenance={"raw": str(raw)}
-        ) as writer:
-            writer.begin()
-            for video in videos:
-                source = f"pictures:{video}/{{:06d}}.jpg+0" if raw else ""
-                people = videos[video] if isinstance(videos, Mapping) else ["0"]
-                about = {"video": video, "step": 1, "fps": 25, "crop_scale": 1.3, "columns": columns}
-                rows = [cache.TrackRows(name=f"{video}/{person}", **about) for person in people]
-                writer.append(cache.VideoEntry(name=video, source=source), rows)
-            writer.commit({})
+        written = []
+        for video in videos:
+            source = f"pictures:{video}/{{:06d}}.jpg+0" if raw else ""
+            people = videos[video] if isinstance(videos, Mapping) else ["0"]
+            tracks = [track_of(f"{video}/{person}", {"frame_index": np.arange(4)}, video=video) for person in people]
+            written.append((cache.VideoEntry(name=video, source=source), tracks))
+        write_split(root, name, written, {}, provenance={"raw": str(raw)})
     opened = cache.open(root)
     return [opened[name] for name in opened.splits]
 

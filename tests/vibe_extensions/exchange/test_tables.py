@@ -15,6 +15,7 @@ import pytest
 import cache
 from cache.format.extra import ExtraColumn
 from pipeline.errors import PipelineError
+from tests.made_splits import track_of, write_split, write_stream
 from vibe_extensions.exchange import formats, tables
 from vibe_extensions.exchange.tables import TableOptions, export
 
@@ -50,24 +51,15 @@ def make(root: Path, name: str = "made/train", n_rows: int = 60, **track: Any) -
         "betas": np.ones((n_rows, 10)),
         "has_smpl": np.ones(n_rows, bool),
     }
-    common: dict[str, Any] = {"video": "a.b/ü 1", "step": 1, "fps": 25.0, "crop_scale": 1.2, **track}
-    first = cache.TrackRows(
-        name="a.b/ü 1/0",
-        **common,
-        columns=columns | smpl,
-        extra={"foot_contact": np.tile(np.array([0, 1], np.uint8), (n_rows, 1)), "height": np.array(1.75)},
-    )
+    own = {"foot_contact": np.tile(np.array([0, 1], np.uint8), (n_rows, 1)), "height": np.array(1.75)}
     action = {"action": np.arange(n_rows, dtype=np.int16)}
-    second = cache.TrackRows(name="a.b/ü 1/ß.x", **common, columns=columns, extra=action)
-    names = [*columns, *smpl]
-    with cache.SplitWriter(root, name, columns=names, plan="test", extra=extra) as writer:
-        writer.begin()
-        account = {"found": 2 * n_rows + 3, "kept": 2 * n_rows, "tracks_kept": 2, "dropped": {"no_visible_joint": 3}}
-        writer.append(cache.VideoEntry(name="a.b/ü 1", account=account), [first, second])
-        account = {"found": 0, "kept": 0, "set_aside": "bad_label_file", "message": "it, too, is bad"}
-        writer.append(cache.VideoEntry(name='comma, "quote"', account=account), [])
-        writer.commit({"stand_in": False})
-    return cache.open(root)[name]
+    first = track_of("a.b/ü 1/0", columns | smpl, extra=own, crop_scale=1.2, **track)
+    second = track_of("a.b/ü 1/ß.x", columns, extra=action, crop_scale=1.2, **track)
+    kept = {"found": 2 * n_rows + 3, "kept": 2 * n_rows, "tracks_kept": 2, "dropped": {"no_visible_joint": 3}}
+    bad = {"found": 0, "kept": 0, "set_aside": "bad_label_file", "message": "it, too, is bad"}
+    accounts = {"a.b/ü 1": (kept, [first, second]), 'comma, "quote"': (bad, [])}
+    videos = [(cache.VideoEntry(name=video, account=of), tracks) for video, (of, tracks) in accounts.items()]
+    return write_split(root, name, videos, {"stand_in": False}, extra=extra)
 
 
 @pytest.mark.parametrize("name", ["penn_action/train", "3dpw/train", "amass/train"])
@@ -130,14 +122,9 @@ def test_what_a_row_lacks_is_null_and_a_dataset_s_own_columns_come_along(tmp_pat
 
 
 def test_a_column_of_the_dataset_s_own_with_the_name_of_one_of_ours_is_refused(tmp_path: Path) -> None:
-    columns = {"frame_index": np.arange(3)}
-    extra = {"row": np.arange(3, dtype=np.int16)}
-    track = cache.TrackRows(name="a/0", video="a", step=1, fps=25.0, crop_scale=1.2, columns=columns, extra=extra)
+    track = track_of("a/0", {"frame_index": np.arange(3)}, extra={"row": np.arange(3, dtype=np.int16)})
     row = ExtraColumn(name="row", about="of a table", dtype="int16")
-    with cache.SplitWriter(tmp_path / "cache", "made/train", columns=columns, plan="test", extra=[row]) as writer:
-        writer.begin()
-        writer.append(cache.VideoEntry(name="a"), [track])
-        writer.commit({})
+    write_split(tmp_path / "cache", "made/train", [(cache.VideoEntry(name="a"), [track])], extra=[row])
     with pytest.raises(PipelineError, match="'row'"):
         export(tmp_path / "cache", "made/train", tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -210,10 +197,8 @@ def test_features_come_when_they_are_asked_for(penn: Any, tmp_path: Path, ran: A
 
 def test_features_are_nan_where_the_picture_could_not_be_decoded(tmp_path: Path) -> None:
     make(tmp_path / "cache", n_rows=10)
-    ok = np.arange(20) % 3  # 0: not decoded; 1, 2: computed, and defined
-    with cache.StreamWriter(tmp_path / "cache", "made/train", "few", dim=2, dtype="float32", plan="test") as writer:
-        writer.write(0, np.arange(40).reshape(20, 2), ok, np.zeros((20, 2), np.uint64))
-        writer.commit({"stand_in": True})
+    stream = {"values": lambda rows: rows[:, None] * 2 + [0, 1], "computed": lambda rows: rows % 3}  # 0: not decoded
+    write_stream(tmp_path / "cache", "made/train", "few", **stream, dim=2, dtype="float32")
     done = export(tmp_path / "cache", "made/train", tmp_path / "out", stream="few", options=TableOptions(features=True))
     features = numbers(read(tmp_path / "out")["rows"]["features"])
     expected = np.arange(40.0).reshape(20, 2)

@@ -11,6 +11,7 @@ import cache
 from pipeline.files.pixels.frames import Pictures
 from pipeline.track import Track
 from tests.html_pages import Page
+from tests.made_splits import DEMO, track_of, write_split, write_stream
 from vibe_extensions.pages import show
 from vibe_extensions.pages.show.drawing import NAMES
 from vibe_extensions.pages.show.tracks import shown_track
@@ -64,14 +65,10 @@ def add_stream(
     root: Path, name: str, stream: str, kind: str, dim: int, lost: tuple[int, ...] = (), weights: Any = None
 ) -> None:
     """Features that are an eighth of the row's number, without those of the rows `lost`; of demo data."""
-    with cache.StreamWriter(root, name, stream, dim=dim, plan="test") as writer:
-        for shard in writer.pending:
-            rows = np.arange(writer.rows(shard).start, writer.rows(shard).stop)
-            keys = np.stack([rows, rows], axis=1).astype(np.uint64)
-            writer.write(shard, np.repeat(rows[:, None] / 8, dim, axis=1), ~np.isin(rows, lost), keys)
-        identity, terms = {"kind": kind, "weights": weights}, {"licence": "MIT", "source": "a.b", "sha256": "ab"}
-        made = {"stand_in": True, "weights": weights, **terms}
-        writer.commit({"identity": identity, "backbone": made, "stand_in": True})
+    identity, terms = {"kind": kind, "weights": weights}, {"licence": "MIT", "source": "a.b", "sha256": "ab"}
+    recorded = {"identity": identity, "backbone": {**DEMO, "weights": weights, **terms}, **DEMO}
+    values, computed = (lambda rows: np.repeat(rows[:, None] / 8, dim, axis=1)), (lambda rows: ~np.isin(rows, lost))
+    write_stream(root, name, stream, values, computed, recorded, dim=dim)
 
 
 def add_video(
@@ -90,9 +87,6 @@ def add_video(
         "bbox": np.full((n_rows, 4), 100, np.float32),
         "kp_2d": np.ones((n_rows, 49, 3), np.float32),
     } | columns
-    track = cache.TrackRows(name=f"{video}/0", video=video, step=step, fps=fps, crop_scale=1.3, columns=whole)
-    with cache.SplitWriter(root, name, columns=whole, plan=video) as writer:
-        writer.begin()
-        entry = cache.VideoEntry(name=video, source=f"pictures:{video}/{{:04d}}.jpg+0", width=640, height=480)
-        writer.append(entry, [track])
-        writer.commit({"stand_in": stand_in, "reader": {}})
+    track = track_of(f"{video}/0", whole, step=step, fps=fps)
+    entry = cache.VideoEntry(name=video, source=f"pictures:{video}/{{:04d}}.jpg+0", width=640, height=480)
+    write_split(root, name, [(entry, [track])], {"stand_in": stand_in, "reader": {}}, plan=video)

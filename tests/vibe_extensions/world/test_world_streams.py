@@ -19,6 +19,7 @@ from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import ROW_RATE, Machine
 from pipeline.files.raw import MARKER
+from tests.made_splits import track_of, write_split
 from vibe_extensions.contracts.recompute import recompute
 from vibe_extensions.contracts.streams import stream_problems
 from vibe_extensions.demo.body import write_files
@@ -215,17 +216,14 @@ def test_an_extraction_reads_a_column_of_the_readers_and_verify_computes_the_sam
     speed, root = 0.01, tmp_path / "cache"
     columns = seen(turning(2), np.arange(N)[:, None] * np.array([speed, 0, 0]))
     extrinsics = columns.pop("extrinsics")
-    geometry = {"rows_per_shard": 8, "rows_per_chunk": 8}
-    with cache.SplitWriter(root, "toy/train", columns=columns, extra=[EXTRINSICS], plan="", **geometry) as writer:
-        writer.begin()
-        for video, fps in (("a", 30.0), ("b", 60.0)):
-            rows = {**columns, "frame_index": np.arange(N)}
-            extra = {"extrinsics": extrinsics}
-            track = cache.TrackRows(
-                name=f"{video}/0", video=video, step=1, fps=fps, crop_scale=1.0, columns=rows, extra=extra
-            )
-            writer.append(cache.VideoEntry(name=video), [track])
-        writer.commit({"stand_in": True})
+    about = {
+        "columns": {**columns, "frame_index": np.arange(N)},
+        "crop_scale": 1.0,
+        "extra": {"extrinsics": extrinsics},
+    }
+    tracks = {video: [track_of(f"{video}/0", fps=fps, **about)] for video, fps in (("a", 30.0), ("b", 60.0))}
+    videos = [(cache.VideoEntry(name=video), of_video) for video, of_video in tracks.items()]
+    write_split(root, "toy/train", videos, extra=[EXTRINSICS], rows_per_shard=8, rows_per_chunk=8)
     specs = [StreamSpec("turns", streams.get("cam_angvel")), StreamSpec("contacts", stationary(body))]
     for spec in specs:
         extract_together([plan_extraction(root, "toy/train", spec)], Resources())

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import cache
+from tests.made_splits import write_stream
 from tests.vibe_model.builders import SMALL, write_split
 from vibe_model.vibe.config import TrainConfig
 
@@ -53,12 +54,8 @@ def of_windows(tmp_path_factory):
     for seed, (name, lengths) in enumerate({"a": [9, 4, 23], "b": [5, 17], "c": [12], "m": [20]}.items()):
         write(root, f"{name}/train", lengths, seed)
         for stream, dim in (("resnet50.j1", 6), ("pairs", 3)):
-            with cache.StreamWriter(root, f"{name}/train", stream, dim=dim, dtype="float32", plan="p") as writer:
-                for shard in writer.pending:
-                    rows = np.asarray(writer.rows(shard))
-                    keys = np.stack([rows, rows], axis=1).astype(np.uint64)
-                    writer.write(shard, np.float32(rows[:, None] + np.arange(dim)), np.ones(len(rows), np.uint8), keys)
-                writer.commit({})
+            values = lambda rows, dim=dim: np.float32(rows[:, None] + np.arange(dim))  # noqa: E731
+            write_stream(root, f"{name}/train", stream, values, recorded={}, dim=dim, dtype="float32")
     return root
 
 

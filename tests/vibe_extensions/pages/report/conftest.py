@@ -11,6 +11,7 @@ import pytest
 import cache
 from pipeline.accounting import Accounting, Totals, VideoAccount
 from pipeline.files.pixels.frames import Pictures
+from tests import made_splits
 
 Columns = Mapping[str, np.ndarray[Any, Any]]
 PENN_FRAMES = (30, 10)  # of the two tracks
@@ -40,29 +41,25 @@ def write_split(
     if drop:
         columns = list(cache.open(root)[name].columns)
     provenance = {"raw": str(raw or root / "no-raw-folder")}
-    with cache.SplitWriter(root, name, columns=columns, plan="by hand", provenance=provenance) as writer:
-        writer.begin(drop=list(drop))
-        for track, held in tracks.items():
-            video = track.split("/")[0]
-            source = Pictures(raw or root, f"frames/{video}/{{:06d}}.jpg").spec if "bbox" in held else ""
-            rate = (fps or {}).get(video, FPS)
-            rows = cache.TrackRows(name=track, video=video, step=step, fps=rate, crop_scale=1.3, columns=held)
-            writer.append(cache.VideoEntry(name=video, source=source, width=320, height=240), [rows])
-        for account in accounts or ():
-            if account.set_aside:
-                writer.append(cache.VideoEntry(name=account.name, account=account.as_dict()), [])
-        recorded = {} if accounts is None else {"accounting": Accounting(accounts).totals(known)}
-        writer.commit({"stand_in": stand_in, **recorded})
+    videos: list[Any] = []
+    for track, held in tracks.items():
+        video = track.split("/")[0]
+        source = Pictures(raw or root, f"frames/{video}/{{:06d}}.jpg").spec if "bbox" in held else ""
+        rows = made_splits.track_of(track, held, step=step, fps=(fps or {}).get(video, FPS))
+        videos.append((cache.VideoEntry(name=video, source=source, width=320, height=240), [rows]))
+    rejected = [account for account in accounts or () if account.set_aside]
+    videos += [(cache.VideoEntry(name=account.name, account=account.as_dict()), []) for account in rejected]
+    recorded = {"stand_in": stand_in} | ({} if accounts is None else {"accounting": Accounting(accounts).totals(known)})
+    made_splits.write_split(root, name, videos, recorded, list(drop), columns=columns, provenance=provenance)
 
 
 def write_stream(
     root: Path, name: str, features: np.ndarray[Any, Any], ok: np.ndarray[Any, Any] | None = None, **entries: Any
 ) -> None:
     """features (rows, channels) of the split's first and only shard, as the stream "resnet50"."""
-    with cache.StreamWriter(root, name, "resnet50", dim=features.shape[1], dtype="float32", plan="by hand") as writer:
-        flags = np.ones(len(features)) if ok is None else ok
-        writer.write(0, features.astype(np.float32), flags, np.zeros((len(features), 2), np.uint64))
-        writer.commit({"backbone": {"stand_in": True}, **entries})
+    flags, recorded = np.ones(len(features)) if ok is None else ok, {"backbone": {"stand_in": True}, **entries}
+    stream = {"dim": features.shape[1], "dtype": "float32", "recorded": recorded}
+    made_splits.write_stream(root, name, "resnet50", lambda _: features.astype(np.float32), lambda _: flags, **stream)
 
 
 def person(frames: int, *, side: float = 100.0, visible: int = 49) -> Columns:
