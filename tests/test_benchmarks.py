@@ -157,10 +157,8 @@ def test_the_check_of_a_gpu_goes_on_after_a_failure_and_says_what_to_do(tmp_path
     with pytest.raises(SystemExit, match="torch finds no CUDA GPU here"):
         gpu_check.main()
     assert not page.exists()
-    parts = [
-        ("A sum", lambda *_: (f"{1 // n}" for n in (1, 0)), "divide by another."),
-        ("Another", lambda *_: iter(["done"]), ""),
-    ]
+    fails = ("A sum", lambda *_: (f"{1 // n}" for n in (1, 0)), "divide by another.")
+    parts = [fails, ("Another", lambda *_: iter(["done"]), "")]
     monkeypatch.setattr(gpu_check, "PARTS", parts)
     monkeypatch.setattr(sys, "argv", ["gpu_check.py", "--device", "cpu", "--out", str(page)])
     with pytest.raises(SystemExit, match=r"A sum: ZeroDivisionError: .* What to do: divide by another"):

@@ -99,9 +99,8 @@ def losses(folder: Path) -> dict[str, Any]:
         "validation": ("3dpw/validation",),
     }
     places = {"cache": folder / "cache", "runs": folder / "runs", "body": folder / "body"}
-    run = training.run(
-        TrainConfig.embedded(name="gold", evaluation=("3dpw/validation",), **small, **course, **data, **places)
-    )
+    config = TrainConfig.embedded(name="gold", evaluation=("3dpw/validation",), **small, **course, **data, **places)
+    run = training.run(config)
     events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
     tags = [tag for tag in events.Tags()["scalars"] if not tag.startswith("speed/")]
     return {tag: [event.value for event in events.Scalars(tag)] for tag in sorted(tags)}

@@ -63,9 +63,8 @@ def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_the_wheel_holds_the_licence_every_file_of_the_packages_and_nothing_else(wheel: Path) -> None:
     every = [file for package in PACKAGES for file in (ROOT / package).rglob("*") if file.is_file()]
-    files = {
-        str(file.relative_to(ROOT)) for file in every if "__pycache__" not in file.parts and file.name != "README.md"
-    }
+    every = [file for file in every if "__pycache__" not in file.parts]
+    files = {str(file.relative_to(ROOT)) for file in every if file.name != "README.md"}
     pages = {"vibe_extensions/pages/show/templates/page.html", "vibe_extensions/pages/report/templates/report.html"}
     assert {"pipeline/py.typed", "pipeline/commands/templates/luigi.cfg", *pages} <= files
     inside = zipfile.ZipFile(wheel)
@@ -87,9 +86,8 @@ def test_init_writes_the_luigi_cfg_of_the_repository(tmp_path: Path) -> None:
     assert main(["init", str(tmp_path / "work")]) == 0
     written = (tmp_path / "work" / "luigi.cfg").read_text()
     # People change the luigi.cfg of their clone.
-    committed = subprocess.run(
-        ["git", "-C", ROOT, "show", "HEAD:luigi.cfg"], capture_output=True, text=True, check=False
-    )
+    show = ["git", "-C", ROOT, "show", "HEAD:luigi.cfg"]
+    committed = subprocess.run(show, capture_output=True, text=True, check=False)
     expected = {(ROOT / "luigi.cfg").read_text(), committed.stdout}
     assert written in expected, "after a change: cp luigi.cfg pipeline/commands/templates/luigi.cfg"
     settings.load(tmp_path / "work" / "luigi.cfg")

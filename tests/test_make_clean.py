@@ -43,9 +43,8 @@ def test_what_is_demo_data_goes_and_anything_else_stays(own, printed, stay, tmp_
         write(tmp_path / own, stand_in=False)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}  # of `make test`
     for _ in range(2):  # the second time, there is nothing else to do
-        made = subprocess.run(
-            ["make", "clean"], cwd=tmp_path, env=environment, check=True, capture_output=True, text=True
-        )
+        captured = {"capture_output": True, "text": True}
+        made = subprocess.run(["make", "clean"], cwd=tmp_path, env=environment, check=True, **captured)
         assert made.stdout == printed
         assert {one for one in (RAW, BODY, CACHE, RUNS, Path("docs/_build")) if (tmp_path / one).exists()} == stay
     assert not own or any((tmp_path / own).parent.iterdir())

@@ -253,9 +253,8 @@ class Histories(RuleBasedStateMachine):
 
     def _repair(self, report: cache.VerifyReport, name: str, trouble: Trouble) -> None:
         live = self.state.live
-        watched = Watched(
-            self.disk, self.model, Interruption(1 + int(trouble.share * 20) if trouble.how == "killed" else 0)
-        )
+        kill_at = 1 + int(trouble.share * 20) if trouble.how == "killed" else 0
+        watched = Watched(self.disk, self.model, Interruption(kill_at))
         with contextlib.suppress(Killed), watching(watched):
             cache.repair(self.root, report)
         repaired = cache.repair(self.root, cache.verify(self.root) if watched.failed else report)

@@ -330,9 +330,8 @@ def test_every_window_takes_all_its_frames_and_labels_from_one_copy_by_chance(co
     drawn = Counter((pick.copy, int(row)) for pick in mixture.draw(3)["x"] for row in pick.starts)
     assert drawn == Counter((p.copy, int(row)) for rank in ranks for p in rank.draw(3)["x"] for row in p.starts)
     other = Mixture([part], seqlen=3, seed=5)
-    assert [p.copy for k in range(9) for p in other.draw(k)["x"]] != [
-        p.copy for k in range(9) for p in mixture.draw(k)["x"]
-    ]
+    first, second = ([pick.copy for k in range(9) for pick in one.draw(k)["x"]] for one in (other, mixture))
+    assert first != second
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,8 @@ ROOT = Path(__file__).parents[2]
 def test_the_site_is_built_without_a_warning_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
     """Sphinx warns of pages without a link to them, and of missing names."""
     build = [sys.executable, "-m", "sphinx", "--quiet", "--fail-on-warning", "--keep-going", "--conf-dir", "docs"]
-    subprocess.run(
-        [*build, "--doctree-dir", str(tmp_path / "trees"), ".", str(tmp_path / "html")], cwd=ROOT, check=True
-    )
+    places = ["--doctree-dir", str(tmp_path / "trees"), ".", str(tmp_path / "html")]
+    subprocess.run([*build, *places], cwd=ROOT, check=True)
     pages = [file for file in (tmp_path / "html").rglob("*.html") if "_static" not in file.parts]
     assert {"index.html", "promises.html", "settings.html"} <= {page.name for page in pages}
     loads = {load for page in pages for load in re.findall(r'(?:\bsrc|<link [^>]*href)="([^"]+)"', page.read_text())}

@@ -296,12 +296,10 @@ def test_the_commands_of_the_readme_and_of_getting_started_run_in_their_order(ch
         for command in shown:
             words = shlex.split(command.text, comments=True)
             if "raw/penn_action" in words:  # the reader has downloaded it by then
-                shutil.copytree(
-                    checkout / "data/embedded/raw/penn_action", checkout / "raw/penn_action", dirs_exist_ok=True
-                )
-            done = subprocess.run(
-                words, cwd=checkout, env=environment, capture_output=True, text=True, check=False, timeout=900
-            )
+                demo = checkout / "data/embedded/raw/penn_action"
+                shutil.copytree(demo, checkout / "raw/penn_action", dirs_exist_ok=True)
+            captured = {"capture_output": True, "text": True, "timeout": 900}
+            done = subprocess.run(words, cwd=checkout, env=environment, check=False, **captured)
             expected = 1 if set(EMPTY) <= set(words) else 0
             assert done.returncode == expected, f"{command}\n{done.stdout}\n{done.stderr}"
         assert_python_runs((ROOT / page).read_text(), checkout, environment)

@@ -70,9 +70,8 @@ def listed() -> tuple[set[str], list[Any]]:
                 current = module[2] if module[1] == "current" else current
                 paths.add(module[2])
                 if module[1] == "auto":
-                    paths |= {
-                        f"{module[2]}.{name}" for name in vars(importlib.import_module(module[2])) if name[0] != "_"
-                    }
+                    held = vars(importlib.import_module(module[2]))
+                    paths |= {f"{module[2]}.{name}" for name in held if name[0] != "_"}
             elif name := NAME.search(line):
                 whole = name[1] if name[1].split(".")[0] in OURS else f"{current}.{name[1]}"
                 paths |= {whole, whole.rpartition(".")[0]}

@@ -155,9 +155,8 @@ def test_a_pipe_that_ends_ends_luigi_without_a_traceback_and_a_full_output_with_
     ended = subprocess.run(["bash", "-c", script], cwd=project.folder, env=environment, capture_output=True, text=True)
     assert (ended.stdout, ended.stderr) == ("", "")
     with Path("/dev/full").open("w") as full:
-        ended = subprocess.run(
-            words, cwd=project.folder, env=environment, stdout=full, stderr=subprocess.PIPE, text=True
-        )
+        pipes = {"stdout": full, "stderr": subprocess.PIPE}
+        ended = subprocess.run(words, cwd=project.folder, env=environment, text=True, **pipes)
     assert ended.returncode == 2
     assert re.fullmatch(r"error: standard output: no space left.*\n", ended.stderr)
 

@@ -41,9 +41,8 @@ def published(model, **changes):
 
 
 def spin(model):
-    regressor = {
-        name.removeprefix("regressor."): value for name, value in other_weights(model).items() if "regressor" in name
-    }
+    weights = {name: value for name, value in other_weights(model).items() if "regressor" in name}
+    regressor = {name.removeprefix("regressor."): value for name, value in weights.items()}
     backbone = {"conv1.weight": torch.zeros(2), "bn1.num_batches_tracked": torch.tensor(3)}
     backbone["layer4.2.conv3.weight"] = torch.ones(1)
     return {"model": {**backbone, **regressor}, "optimizer": {}, "epoch": 1}

@@ -112,9 +112,8 @@ def test_the_14_joints_of_evaluation_splits_are_mirrored_too(tmp_path: Path, toy
 @pytest.mark.parametrize("theta_first", [True, False])
 def test_columns_of_a_mirrored_stream_are_the_body_of_theta_and_where_it_is(tmp_path, toy, theta_first):
     rng = np.random.default_rng(0)
-    columns = {
-        name: rng.normal(size=(8, n)).astype(np.float32) for name, n in (("pose", 72), ("betas", 10), ("trans", 3))
-    }
+    sizes = {"pose": 72, "betas": 10, "trans": 3}
+    columns = {name: rng.normal(size=(8, n)).astype(np.float32) for name, n in sizes.items()}
     columns["trans"][5] = np.nan
     split_of(tmp_path, columns | {"bbox": np.ones((8, 4), np.float32), "has_smpl": np.ones(8, np.uint8)})
     toy.write_stream(tmp_path, stream="j1", identity={"crop": CropPolicy(jitter=Jitter(copy=1, flip=1)).as_dict()})

@@ -92,9 +92,8 @@ def hostile_columns(names: frozenset[str], rng: np.random.Generator, n_rows: int
     given_out=st.booleans(),
 )
 def test_labels_are_to_the_bit_what_their_definition_says(tmp_path_factory, names, seed, given_out):
-    flags = {
-        flag for label, flag in (("kp_3d", "has_3d"), ("pose", "has_smpl"), ("betas", "has_smpl")) if label in names
-    }
+    flag_of = {"kp_3d": "has_3d", "pose": "has_smpl", "betas": "has_smpl"}
+    flags = {flag for label, flag in flag_of.items() if label in names}
     columns = hostile_columns(names | flags, np.random.default_rng(seed), n_rows=40)
     split = split_of(tmp_path_factory.mktemp("labels"), columns, crop_scale=1.1)
     windows = [[0, 9], [31, 40], [5, 14], [5, 14]]  # shards of 32 rows and chunks of 8 are crossed

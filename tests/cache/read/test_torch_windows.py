@@ -36,9 +36,8 @@ def test_batches_are_what_read_gives_in_any_worker(split: cache.Split, start: st
     assert len(windows) == len(rows) > 10
     workers = {} if start is None else {"num_workers": 2, "multiprocessing_context": start}
     batches = loaded(windows, **workers)
-    assert [len(batch["features"]) for batch in batches] == [5] * (len(rows) // 5) + [len(rows) % 5] * (
-        len(rows) % 5 > 0
-    )
+    whole, rest = divmod(len(rows), 5)
+    assert [len(batch["features"]) for batch in batches] == [5] * whole + [rest] * (rest > 0)
     assert all(equal(batch, split.read(rows[5 * k : 5 * k + 5])) for k, batch in enumerate(batches))
 
 

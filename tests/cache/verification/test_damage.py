@@ -79,9 +79,8 @@ def test_a_report_has_counts_progress_and_every_damage_by_split_stream_array_and
     calls: list[tuple[int, int]] = []
     report = cache.verify(root, progress=lambda done, total, rate: calls.append((done, total)))
     split = cache.open(root)[SPLIT]
-    named = [
-        r for m in (split.manifest, split.stream_manifest(STREAM)) for a in m["shards"].values() for r in a.values()
-    ]
+    manifests = (split.manifest, split.stream_manifest(STREAM))
+    named = [r for m in manifests for a in m["shards"].values() for r in a.values()]
     n_shards = len(named)
     assert (report.ok, report.problems, report.notes, report.splits, report.shards) == (True, (), (), 1, n_shards)
     assert report.bytes == sum(int(record.partition(":")[0]) for record in named)

@@ -90,9 +90,8 @@ def dask(folder: Path, path: Path, *options: str) -> subprocess.Popen[bytes]:
     """`dask` with these options, with the folder `path` beside the checkout on its path."""
     environment = {**os.environ, **QUICK, "PYTHONPATH": os.pathsep.join([str(ROOT), str(path)])}
     with (folder / f"{options[0]}.log").open("ab") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "dask", *options], cwd=folder, env=environment, stdout=log, stderr=log
-        )
+        words = [sys.executable, "-m", "dask", *options]
+        return subprocess.Popen(words, cwd=folder, env=environment, stdout=log, stderr=log)
 
 
 def await_that(true: Callable[[], bool], seconds: float = 30.0) -> None:

@@ -100,9 +100,8 @@ def test_an_actor_becomes_a_track_unless_never_seen(tmp_path: Path) -> None:
     ],
 )
 def test_a_camera_must_fit_the_images_upright_or_not(size, centre, reason, tmp_path):
-    write(
-        tmp_path, sequence() | {"cam_intrinsics": np.array([[1961.0, 0, centre[0]], [0, 1969, centre[1]], [0, 0, 1]])}
-    )
+    camera = np.array([[1961.0, 0, centre[0]], [0, 1969, centre[1]], [0, 0, 1]])
+    write(tmp_path, sequence() | {"cam_intrinsics": camera})
     for file in (tmp_path / "imageFiles" / SEQ).iterdir():
         file.write_bytes(jpeg(*size))
     _, account = read(tmp_path)

@@ -92,12 +92,8 @@ class Conditioned(NetworkStream):
         return COLUMNS
 
     def load_network(self) -> Loaded:
-        about = {
-            "network": "beside",
-            "sha256": "0",
-            "stand_in": True,
-            "parts": [{"offset": i} for i in (0, 3, 7, 8, 10)],
-        }
+        parts = [{"offset": i} for i in (0, 3, 7, 8, 10)]
+        about = {"network": "beside", "sha256": "0", "stand_in": True, "parts": parts}
         return Loaded(Beside(), about, (16, 16), Normalisation(16), DIM)
 
 

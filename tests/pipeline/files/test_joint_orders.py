@@ -76,10 +76,8 @@ def hard() -> dict[str, NDArray[np.float64]]:
 def frames(spin49: NDArray[np.float64], order: str) -> Frames:
     """One person a frame. Midpoints are where the layouts define them; face and hands of whole-body layouts lack."""
     named = dict(zip(skeletons.joint_names("spin49"), np.moveaxis(spin49, 1, 0), strict=True))
-    named |= {
-        "OP Neck": (named["lshoulder"] + named["rshoulder"]) / 2,
-        "OP MidHip": (named["lhip"] + named["rhip"]) / 2,
-    }
+    named["OP Neck"] = (named["lshoulder"] + named["rshoulder"]) / 2
+    named["OP MidHip"] = (named["lhip"] + named["rhip"]) / 2
     named["hip"] = named["OP MidHip"]
     nothing = np.zeros((N_FRAMES, 3))
     return list(np.stack([named.get(joint, nothing) for joint in skeletons.joint_names(order)], axis=1)[:, None])

@@ -37,9 +37,8 @@ def read(file: Path) -> dict[str, dict[str, dict[int, Any]]]:
     content: dict[str, dict[str, dict[int, Any]]] = defaultdict(lambda: defaultdict(dict))
     for chunk in RrdReader(str(file)).stream().to_chunks():
         batch = chunk.to_record_batch()
-        columns = {
-            name: batch.column(name).to_pylist() for name in batch.schema.names if name == "frame" or ":" in name
-        }
+        names = [name for name in batch.schema.names if name == "frame" or ":" in name]
+        columns = {name: batch.column(name).to_pylist() for name in names}
         frames = columns.get("frame", [-1] * chunk.num_rows)
         for name, values in columns.items():
             if ":" in name:

@@ -46,11 +46,8 @@ def make(root: Path, name: str = "made/train", n_rows: int = 60, **track: Any) -
         "bbox": np.full((n_rows, 4), 100, np.float32),
         "kp_2d": np.random.default_rng(0).random((n_rows, 49, 3), np.float32),
     }
-    smpl = {
-        "pose": np.ones((n_rows, 72), np.float32),
-        "betas": np.ones((n_rows, 10)),
-        "has_smpl": np.ones(n_rows, bool),
-    }
+    pose, betas = np.ones((n_rows, 72), np.float32), np.ones((n_rows, 10))
+    smpl = {"pose": pose, "betas": betas, "has_smpl": np.ones(n_rows, bool)}
     own = {"foot_contact": np.tile(np.array([0, 1], np.uint8), (n_rows, 1)), "height": np.array(1.75)}
     action = {"action": np.arange(n_rows, dtype=np.int16)}
     first = track_of("a.b/ü 1/0", columns | smpl, extra=own, crop_scale=1.2, **track)

@@ -216,11 +216,8 @@ def test_an_extraction_reads_a_column_of_the_readers_and_verify_computes_the_sam
     speed, root = 0.01, tmp_path / "cache"
     columns = seen(turning(2), np.arange(N)[:, None] * np.array([speed, 0, 0]))
     extrinsics = columns.pop("extrinsics")
-    about = {
-        "columns": {**columns, "frame_index": np.arange(N)},
-        "crop_scale": 1.0,
-        "extra": {"extrinsics": extrinsics},
-    }
+    about = {"crop_scale": 1.0, "extra": {"extrinsics": extrinsics}}
+    about["columns"] = {**columns, "frame_index": np.arange(N)}
     tracks = {video: [track_of(f"{video}/0", fps=fps, **about)] for video, fps in (("a", 30.0), ("b", 60.0))}
     videos = [(cache.VideoEntry(name=video), of_video) for video, of_video in tracks.items()]
     write_split(root, "toy/train", videos, extra=[EXTRINSICS], rows_per_shard=8, rows_per_chunk=8)

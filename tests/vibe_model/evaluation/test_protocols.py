@@ -51,10 +51,8 @@ def by_hand(split, theta, root):
     posed = {"pred": [], "true": []}
     for track in split.tracks:
         for row in range(track.start, track.stop):
-            for key, numbers, gender in (
-                ("pred", theta[row], "neutral"),
-                ("true", split.rows["theta"][row], track.gender),
-            ):
+            true = split.rows["theta"][row]
+            for key, numbers, gender in (("pred", theta[row], "neutral"), ("true", true, track.gender)):
                 rotations = Rotation.from_rotvec(numbers[3:75].reshape(24, 3).astype(float)).as_matrix()
                 verts, joints = smpl_paper(procedural(gender), numbers[75:].astype(float), rotations)
                 middle = joints[root].mean(0)
@@ -167,9 +165,7 @@ def test_what_a_package_gets_wrong_is_named_with_the_package(site):
     split, model = MemorySplit(0, [9], joints=14), small_vibe()
     with pytest.raises(plug_ins.PlugInError, match="'raising' of package broken-protocols failed in metric mpjpe: Key"):
         evaluate_split(model, split, **STREAM, protocol="raising")
-    with pytest.raises(
-        DataError, match=r"broken-protocols: metric mpjpe: expected 9 numbers, found an array of \(8,\)"
-    ):
+    with pytest.raises(DataError, match=r"broken-protocols: metric mpjpe: expected 9 numbers, found .* \(8,\)"):
         evaluate_split(model, split, **STREAM, protocol="short")
     with pytest.raises(plug_ins.PlugInError, match="package broken-protocols: broken:TEXT is not a Protocol"):
         evaluate_split(model, split, **STREAM, protocol="text")

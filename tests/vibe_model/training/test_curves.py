@@ -60,9 +60,8 @@ def test_a_good_step_has_its_losses_and_gradient_norms_and_a_skipped_one_draws_n
 
 def test_settings_are_beside_the_curves_for_the_table_that_compares_runs(tmp_path):
     with Curves(tmp_path, first_step=1, windows=8) as found:
-        found.settings(
-            {"epochs": 3, "add_linear": True, "name": "a", "strides": {"x/train": 4}}, ["validation/x/pa_mpjpe"]
-        )
+        config = {"epochs": 3, "add_linear": True, "name": "a", "strides": {"x/train": 4}}
+        found.settings(config, ["validation/x/pa_mpjpe"])
     events = EventAccumulator(str(tmp_path)).Reload()
     tags = events.PluginTagToContent("hparams")
     begun = HParamsPluginData.FromString(tags["_hparams_/session_start_info"]).session_start_info.hparams

@@ -121,9 +121,8 @@ def test_columns_that_a_model_names_are_in_its_batches_and_a_split_without_them_
     batches = TrainingBatches(WithColumns(**vars(mixed)), on_disk)
     labels = next(stream(batches, 0, device=CPU)).labels
     at = batches.mixture.draw(0)
-    starts = [
-        (pick.split, start) for part in ("datasets_2d", "datasets_3d") for pick in at[part] for start in pick.starts
-    ]
+    picks = [pick for part in ("datasets_2d", "datasets_3d") for pick in at[part]]
+    starts = [(pick.split, start) for pick in picks for start in pick.starts]
     frames = [on_disk[name].rows("frame_index", start, start + 4) for name, start in starts]
     np.testing.assert_array_equal(labels["frame_index"], np.stack(frames))
     scales = [on_disk[name].tracks.crop_scale[on_disk[name].track_of(np.array([start]))] for name, start in starts]

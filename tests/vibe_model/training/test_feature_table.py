@@ -60,11 +60,8 @@ def test_features_are_held_in_the_first_place_that_they_fit_into(mixed, on_disk,
 def test_the_tightest_group_that_a_process_is_in_limits_its_memory(tmp_path):
     total = int(Path("/proc/meminfo").read_text().split()[1]) * 1024
     assert 0 < feature_table._free_memory(CPU) <= total
-    for group, limit, used, files in (
-        ("job", "1000", 700, 100),
-        ("job/step", "max", 700, 0),
-        ("job/step/task", "900", 950, 20),
-    ):
+    groups = (("job", "1000", 700, 100), ("job/step", "max", 700, 0), ("job/step/task", "900", 950, 20))
+    for group, limit, used, files in groups:
         (tmp_path / group).mkdir()
         (tmp_path / group / "memory.max").write_text(f"{limit}\n")
         (tmp_path / group / "memory.current").write_text(f"{used}\n")

@@ -23,12 +23,10 @@ def n_parameters(module):
 
 def test_the_published_configuration_has_the_published_names_and_counts(body):
     model = VIBE(body)
-    gru = [
-        f"encoder.gru.{kind}_l{layer}" for layer in (0, 1) for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-    ]
-    linear = [
-        f"{name}.{kind}" for name in ("fc1", "fc2", "decpose", "decshape", "deccam") for kind in ("weight", "bias")
-    ]
+    kinds = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    gru = [f"encoder.gru.{kind}_l{layer}" for layer in (0, 1) for kind in kinds]
+    layers = ("fc1", "fc2", "decpose", "decshape", "deccam")
+    linear = [f"{name}.{kind}" for name in layers for kind in ("weight", "bias")]
     expected = {*gru, "encoder.linear.weight", "encoder.linear.bias"}
     expected |= {f"regressor.{name}" for name in (*linear, "init_pose", "init_shape", "init_cam")}
     assert set(model.state_dict()) == expected

@@ -111,10 +111,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for frame in range(frames):
             picture = np.full((240, 320, 3), 5 * frame, np.uint8)
             assert cv2.imwrite(str(raw / "frames" / video / f"{frame:06d}.jpg"), picture)
-    tracks = {
-        "0001/0": person(PENN_FRAMES[0], side=BOX_PX[0]),
-        "0002/0": person(PENN_FRAMES[1], side=BOX_PX[1], visible=25),
-    }
+    tracks = {"0001/0": person(PENN_FRAMES[0], side=BOX_PX[0])}
+    tracks["0002/0"] = person(PENN_FRAMES[1], side=BOX_PX[1], visible=25)
     write_split(folder / "cache", "penn_action/train", tracks, accounts=penn_accounts(), raw=raw)
     features = np.random.default_rng(1).normal(size=(sum(PENN_FRAMES), 8))
     ok = np.ones(len(features))

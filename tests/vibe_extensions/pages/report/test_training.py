@@ -124,9 +124,8 @@ def test_damaged_metrics_are_reported_with_what_to_do(content: str, reason: str,
 
 
 def test_a_missing_cache_is_reported_and_the_runs_are_shown(make: Callable[..., Path], tmp_path: Path) -> None:
-    write_report(
-        ReportContent(tmp_path / "no-cache", None, None, "resnet50", tmp_path, (("VIBE", make()),)), tmp_path / "p"
-    )
+    content = ReportContent(tmp_path / "no-cache", None, None, "resnet50", tmp_path, (("VIBE", make()),))
+    write_report(content, tmp_path / "p")
     shown = words((tmp_path / "p").read_text())
     assert "expected a feature cache" in shown
     assert "VIBE 51.2 82.5" in shown

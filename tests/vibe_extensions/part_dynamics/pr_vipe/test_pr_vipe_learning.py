@@ -53,9 +53,8 @@ def trained():
     trainer = PrVIPETrainer(PRESETS["embedded"](**options))
     for step in range(STEPS):
         drawn = poses.draw(BATCH, 0.0, seed=0, step=step)
-        assert trainer.train_step(
-            TrainingBatch({name: torch.as_tensor(value) for name, value in drawn.items()}, None)
-        ).good
+        labels = {name: torch.as_tensor(value) for name, value in drawn.items()}
+        assert trainer.train_step(TrainingBatch(labels, None)).good
     torch.set_num_threads(torch_threads)
     return trainer.average
 
