@@ -66,7 +66,8 @@ def empty_lines(name: str, totals: Mapping[str, Any], accounts: Iterable[VideoAc
         return [] if is_optional else [f"{name}: no rows: the raw folder has no video of this split."]
     by_reason: dict[str, list[VideoAccount]] = {}
     for account in accounts:
-        dropped = account.tracks_dropped or account.dropped
+        # A track without a frame left was dropped for the reasons of its frames.
+        dropped = {why: n for why, n in account.tracks_dropped.items() if why != "no_frame_left"} or account.dropped
         why = account.set_aside or max(sorted(dropped), key=dropped.__getitem__, default="")
         if why:
             by_reason.setdefault(why, []).append(account)
@@ -74,7 +75,7 @@ def empty_lines(name: str, totals: Mapping[str, Any], accounts: Iterable[VideoAc
     if by_reason:
         why, first = max(by_reason.items(), key=lambda item: len(item[1]))
         text += f" The most common reason is {why} ({count(len(first), 'video')}): {reason(why).meaning}."
-        text += f" The first, {first[0].name}" + (f": {first[0].message}" if first[0].message else "")
+        text += f" The first, {first[0].name}" + (f": {first[0].message}" if first[0].message else ".")
     return [text]
 
 

@@ -200,7 +200,10 @@ class Dataset(ReaderOptions, ABC):
         return {name: value for name, value in asdict(self).items() if name in own}
 
     def reasons_to_drop(self, track: Track) -> dict[str, NDArray[np.bool_]]:
-        """Rules for rows of all datasets, after `read`: reason -> (T,) whether it applies. None by default."""
+        """Rules for rows of all datasets, after `read`: reason -> (T,) whether it applies. None by default.
+
+        A track of AMASS has no `bbox` and no `kp_2d`.
+        """
         return {}
 
     def _drop_rows(self, track: Track, account: VideoAccount, extra: Sequence[cache.ExtraColumn]) -> Iterator[Track]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-STAGES: Final = ("decode", "crop", "pair", "model", "write")
+STAGES: Final = ("decode", "crop", "row", "model", "write")  # row: numbers without a network
 BUSY: Final = 0.5  # share of the time from which a stage is a bottleneck
 
 _ADDING: Final = threading.Lock()
@@ -61,19 +61,19 @@ class Meter:
 
     def busy(self) -> dict[str, float]:
         """Stage -> share of the time, 0 to 1, that its processes or threads were busy."""
-        many = dict.fromkeys(("decode", "crop", "pair"), self.decoders) | {"model": self.lanes}
+        many = dict.fromkeys(("decode", "crop", "row"), self.decoders) | {"model": self.lanes}
         spent = {stage: self.seconds[stage] for stage in STAGES if stage in self.seconds}
         return {stage: min(1.0, s / self.elapsed / many.get(stage, 1)) for stage, s in spent.items()}
 
     @property
     def bottleneck(self) -> str:
-        """The busiest stage: decode (with crop and pair), model or write; none if all are idle for most of the time.
+        """The busiest stage: decode (with crop and row), model or write; none if all are idle for most of the time.
 
         >>> [Meter(began=0, ended=10, seconds={"decode": s, "crop": 1}).bottleneck for s in (0.7, 7)]
         ['none', 'decode']
         """
         busy = Counter(self.busy())
-        busy["decode"] += busy["crop"] + busy["pair"]
+        busy["decode"] += busy["crop"] + busy["row"]
         stage = max(("decode", "model", "write"), key=busy.__getitem__)
         return stage if busy[stage] >= BUSY else "none"
 

@@ -192,4 +192,4 @@ class CropDecoding:
         data = np.zeros(slots.shape[1], np.uint8) if row is None else np.frombuffer(row, np.uint8)
         slots[slot, : len(data)] = data
         sizes[slot] = 0 if row is None else len(data)
-        self._meter.add(crop=cropped - began, pair=time.perf_counter() - cropped)
+        self._meter.add(crop=cropped - began, row=time.perf_counter() - cropped)

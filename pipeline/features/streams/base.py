@@ -95,7 +95,7 @@ class Stream(ABC):
 
     kind: ClassVar[str]
     version: ClassVar[int] = 1  # increase it if the same crops give other numbers
-    dtype: ClassVar[str]  # float16 or float32
+    dtype: ClassVar[str] = "float32"  # or float16
     is_model_input: ClassVar[bool] = False  # models can predict bodies from it alone
     is_trained: ClassVar[bool] = False  # its weights are trained here (`trained_by`): other weights replace its rows
     where: ClassVar[str] = ""  # for messages: where to get a file that is an option
@@ -250,8 +250,6 @@ class PairStream(Stream):
 
     crop: CropPolicy = WHOLE  # part of the image that is seen, in the words below: size:256 region:256x192
 
-    dtype: ClassVar[str] = "float32"
-
     @property
     def columns(self) -> tuple[str, ...]:
         """Columns of the later row's labels that `pair` needs."""
@@ -304,7 +302,6 @@ class LabelStream(Stream):
     frames. Override `reads` if an option decides their number. `ROW_RATE` (n,) is available besides columns.
     """
 
-    dtype: ClassVar[str] = "float32"
     columns: ClassVar[tuple[str, ...]]  # as in the cache: ("kp_2d",)
     history: ClassVar[int] = 0
     future: ClassVar[int] = 0

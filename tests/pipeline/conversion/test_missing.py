@@ -266,7 +266,7 @@ def test_a_part_of_the_videos_elsewhere_leaves_the_others_and_the_recorded_folde
 def no_joint_visible(penn: Any) -> str:
     for name in ("0001", "0003", "0005"):
         penn.edit(name, np.zeros_like, "visibility")
-    return "no_frame_left"
+    return "no_visible_joint"
 
 
 def spoiled(penn: Any) -> str:
