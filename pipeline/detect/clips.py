@@ -210,10 +210,11 @@ class ClipFiles:
         if info.get("description") != MADE_BY:
             actual, do = "another one, which is left as it is", "Move it, or name another folder."
             raise RawDataError(self.file, "description", f"a file that `{MADE_BY}` has written", actual, do)
-        return info.get("fingerprint") == self.fingerprint and _is_whole(self.file)
+        return info.get("fingerprint") == self.fingerprint and is_whole(self.file)
 
 
-def _is_whole(file: Path) -> bool:
+def is_whole(file: Path) -> bool:
+    """Whether the file of `detect` is complete. Raises OSError."""
     with file.open("rb") as stream:
         stream.seek(max(file.stat().st_size - len(END), 0))
         return stream.read() == END

@@ -79,7 +79,7 @@ def test_packing_changes_neither_rows_nor_what_a_conversion_has_to_do(clips, mon
     single, rows = {name: (clips.raw / "keypoints" / name).read_bytes() for name in clips.files}, clips.rows
     moved = moved_frames(Video(clips.raw, "dance/3.mp4"))
     monkeypatch.setattr(writing, "MANY", MANY)
-    assert "7 clips up to date" in clips.detect()
+    assert clips.detect().startswith("6 files now in detected.zip of their folders\n7 clips up to date")
     with zipfile.ZipFile(clips.raw / "keypoints/dance" / PACK) as pack:  # as any other program opens it
         assert {f"dance/{name}": pack.read(name) for name in pack.namelist()} == {
             name: content for name, content in single.items() if name.startswith("dance/")
@@ -190,11 +190,57 @@ def test_a_zip_of_another_program_is_left_alone(clips, monkeypatch):
     assert "7 clips up to date" in clips.detect()
 
 
+def test_a_zip_with_other_comments_is_another_programs(clips, monkeypatch):
+    monkeypatch.setattr(writing, "MANY", MANY)
+    clips.detect()
+    with zipfile.ZipFile(clips.raw / "keypoints/dance" / PACK, "a") as pack:
+        added = zipfile.ZipInfo("notes.txt")
+        added.comment = "für mich".encode("latin-1")
+        pack.writestr(added, "mine")
+    for number in range(MANY):
+        shutil.copy(clips.raw / "dance/2.mp4", clips.raw / f"dance/new{number}.mp4")
+    assert "4 clips: " in clips.detect()
+    assert "11 clips up to date" in clips.detect()
+
+
+def test_only_whole_files_of_detect_are_packed(clips, monkeypatch):
+    clips.detect()
+    folder = clips.raw / "keypoints/dance"
+    content = {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
+    changes = {
+        "1.mp4.json": content["1.mp4.json"][:-100],  # a copy that was interrupted
+        "2.mp4.json": content["2.mp4.json"].replace(b'"fingerprint"', b'"print"', 1),
+        "3.mp4.json": b'{"images": [], "annotations": [], "categories": []}\n',
+    }
+    for name, changed in changes.items():
+        (folder / name).write_bytes(changed)
+    files = [folder / name for name in content]
+    with monkeypatch.context() as patched:
+        patched.setattr(writing, "LARGEST", 100)  # bytes that `read_regular` reads
+        assert writing.pack_folder(folder, files, ()) == 0
+    assert writing.pack_folder(folder, files, ()) == 3
+    assert sorted(file.name for file in folder.iterdir()) == [*changes, PACK]
+    assert all((folder / name).read_bytes() == changed for name, changed in changes.items())
+    (folder / PACK).unlink()
+    assert writing.pack_folder(folder, [folder / name for name in changes], ()) == 0
+    assert not (folder / PACK).exists()
+
+
+def test_files_of_another_program_are_neither_packed_nor_cause_a_new_file(packed):
+    folder = packed.raw / "keypoints/dance"
+    before = (folder / PACK).stat()
+    for number in range(MANY):
+        shutil.copy(packed.raw / "dance/2.mp4", packed.raw / f"dance/new{number}.mp4")
+        (folder / f"new{number}.mp4.json").write_text('{"images": [], "annotations": []}')
+    assert packed.detect(code=1).count("which is left as it is") == MANY
+    assert ((folder / PACK).stat().st_mtime_ns, (folder / PACK).stat().st_ino) == (before.st_mtime_ns, before.st_ino)
+
+
 def test_parts_leave_files_that_the_last_command_packs(packed, made, tmp_path, ran):
     parts = Clips(made, tmp_path / "parts", ran)
     for k in (2, 1):
         assert "now in" not in parts.detect("--part", f"{k}/2")
-    assert parts.detect() == packed.detect()
+    assert parts.detect() == f"6 files now in {PACK} of their folders\n{packed.detect()}"
     for name in packed.files:
         assert (parts.raw / "keypoints" / name).read_bytes() == (packed.raw / "keypoints" / name).read_bytes()
 

@@ -61,6 +61,8 @@ def _run(args: argparse.Namespace) -> int:
         return 1 if report.problems else 0
     if report.done:
         out.print(plain(str(report)))
+    elif report.packed:
+        out.print(report.packed_text)
     if args.part is not None:
         out.print(f"part {args.part} of the clips has ended. The same command without --part detects missing ones")
     for clip, before in report.renamed.items():

@@ -85,12 +85,17 @@ class DetectionReport:
             messages.append(f"{files}. Restore the clips, or delete the files.")
         return messages
 
+    @property
+    def packed_text(self) -> str:
+        """230 files now in detected.zip of their folders"""
+        return f"{count(self.packed, 'file')} now in {PACK} of their folders"
+
     def __str__(self) -> str:
         """4 clips: 812 persons in 400 frames (31 frames/s, bottleneck: model)"""
         speed = f"{rate(self.frames / max(self.seconds, 1e-3), 'frame')}, bottleneck: {self.bottleneck}"
         people = f"{count(self.persons, 'person')} in {count(self.frames, 'frame')}"
         renamed = f", {len(self.renamed):,} renamed" if self.renamed else ""
-        packed = f"; {count(self.packed, 'file')} now in {PACK} of their folders" if self.packed else ""
+        packed = f"; {self.packed_text}" if self.packed else ""
         return f"{count(self.done, 'clip')}{renamed}: {people}" + (f" ({speed})" if self.frames else "") + packed
 
     def as_dict(self) -> dict[str, Any]:

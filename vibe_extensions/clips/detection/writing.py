@@ -18,8 +18,18 @@ import numpy as np
 
 from cache.storage.local import make_folder, publish, sync_folder, temporary_file, write_atomic, write_synced
 from pipeline.detect import People
-from pipeline.detect.clips import END, MADE_BY, PROVENANCE, ClipFiles, detected_file, list_clips, read_info, read_speed
-from pipeline.files.raw.files import PACK, is_packed, open_regular, pack_index, read_regular
+from pipeline.detect.clips import (
+    END,
+    MADE_BY,
+    PROVENANCE,
+    ClipFiles,
+    detected_file,
+    is_whole,
+    list_clips,
+    read_info,
+    read_speed,
+)
+from pipeline.files.raw.files import LARGEST, PACK, is_packed, open_regular, pack_index, read_regular
 from pipeline.skeletons import bones, joint_names
 
 SEEN: Final = 0.3
@@ -65,22 +75,21 @@ def folders_to_pack(out: Path, renamed: Collection[Path]) -> dict[Path, list[Pat
 
 
 def pack_folder(folder: Path, files: Iterable[Path], renamed: Collection[Path]) -> int:
-    """Move the files of `detect` into the folder's PACK, without those `renamed`; returns their number.
+    """Move the whole files of `detect` into the folder's PACK, without those `renamed`; returns their number.
 
     A file takes the place of an earlier one of its name. After a kill, a file may be in both places: that beside the
     PACK counts. Another program's PACK stays as it is. Raises OSError for a damaged one.
     """
-    infos = {file.name: read_info(file) for file in files}
-    added = {name: info["fingerprint"] for name, info in infos.items() if info.get("description") == MADE_BY}
-    names = {name: entry.comment.decode() for name, entry in pack_index(folder / PACK).items()}
-    if not all(names.values()):
-        return 0
+    added = {file.name: comment for file in files if (comment := _fingerprint_of(file))}
+    names = {name: entry.comment for name, entry in pack_index(folder / PACK).items()}
     kept = names.keys() - {file.name for file in renamed if file.parent == folder}
+    if not all(names.values()) or (not added and kept == names.keys()):
+        return 0
     with tempfile.TemporaryFile(dir=folder) as stream:
         with zipfile.ZipFile(stream, "w") as pack:
             for name in sorted(kept | added.keys()):
                 entry = zipfile.ZipInfo(name)  # without times: the same files give the same bytes
-                entry.comment, entry.compress_type = (added.get(name) or names[name]).encode(), zipfile.ZIP_DEFLATED
+                entry.comment, entry.compress_type = added.get(name) or names[name], zipfile.ZIP_DEFLATED
                 content = read_regular(folder / name if name in added else folder / PACK / name)
                 pack.writestr(entry, content, compresslevel=1)
         stream.seek(0)
@@ -91,6 +100,14 @@ def pack_folder(folder: Path, files: Iterable[Path], renamed: Collection[Path]) 
         (folder / name).unlink()
     sync_folder(folder)
     return len(added)
+
+
+def _fingerprint_of(file: Path) -> bytes:
+    """The fingerprint of a whole file of `detect` that a PACK can hold; empty for any other."""
+    info = read_info(file)
+    if info.get("description") != MADE_BY or not is_whole(file) or file.stat().st_size > LARGEST:
+        return b""
+    return str(info.get("fingerprint", "")).encode()
 
 
 def people_text(frame: int, people: People, n_before: int) -> bytes:
