@@ -181,7 +181,7 @@ def _reading_pack(pack: Path) -> Iterator[io.FileIO]:
             yield stream
     except (BadZipFile, NotImplementedError, struct.error, zlib.error, EOFError, ValueError) as error:
         do = "Restore it, or delete it and run `python -m pipeline detect` again."
-        raise OSError(errno.EBADMSG, f"a damaged file of keypoints ({error}). {do}", str(pack)) from error
+        raise OSError(f"{pack}: a damaged file of keypoints ({error}). {do}") from error
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:

@@ -12,7 +12,7 @@ import pytest
 import cache
 from pipeline.detect.clips import moved_frames
 from pipeline.files.pixels.frames import Video
-from pipeline.files.raw.files import PACK, read_regular
+from pipeline.files.raw.files import PACK, pack_index, read_regular
 from vibe_extensions.clips.detection import writing
 from vibe_extensions.clips.prediction.job import folder_of
 from vibe_extensions.demo import writing as synthetic
@@ -165,11 +165,21 @@ def test_a_damaged_file_stops_its_clips_alone_and_costs_no_rows(damage, packed):
     if damage in ("cut off", "no zip"):
         shown = packed.detect(code=1)
         assert shown.count("Restore it, or delete it and run `python -m pipeline detect` again.") == 7, shown
+        assert shown.count(f"! {file}: a damaged file of keypoints (") == 7, shown
     file.unlink()
     assert "7 clips: " in packed.detect()
     packed.convert()
     assert packed.rows.keys() > rows.keys()
     assert "up to date" in packed.convert()
+
+
+def test_a_file_is_read_without_the_names_of_all_others(packed, monkeypatch):
+    pack = packed.raw / "keypoints/dance" / PACK
+    with zipfile.ZipFile(pack) as opened:
+        contents = {name: opened.read(name) for name in opened.namelist()}
+    assert [*pack_index(pack)] == [*contents]
+    monkeypatch.setattr("pipeline.files.raw.files.ZipFile", None)
+    assert {name: read_regular(pack / name) for name in contents} == contents
 
 
 def test_a_file_that_would_fill_the_memory_is_refused(packed, monkeypatch):
