@@ -200,10 +200,7 @@ class Dataset(ReaderOptions, ABC):
         return {name: value for name, value in asdict(self).items() if name in own}
 
     def reasons_to_drop(self, track: Track) -> dict[str, NDArray[np.bool_]]:
-        """Rules for rows of all datasets, after `read`: reason -> (T,) whether it applies. None by default.
-
-        A track of AMASS has no `bbox` and no `kp_2d`.
-        """
+        """Rules for rows of all datasets, by reason: (T,) whether it applies. Tracks of AMASS have no `bbox`."""
         return {}
 
     def _drop_rows(self, track: Track, account: VideoAccount, extra: Sequence[cache.ExtraColumn]) -> Iterator[Track]:

@@ -296,7 +296,8 @@ def test_a_body_yet_to_be_made_is_no_problem_of_another_package_s_dataset(luigi_
 
 
 FIELD = "max_box: float | None = None  # Rows with a taller box are dropped (px)"
-USE = 'if self.max_box is not None and track.bbox is not None:\n            return {"too_tall": track.bbox[:, 3] > self.max_box}'
+USE = """if self.max_box is not None and track.bbox is not None:
+            return {"too_tall": track.bbox[:, 3] > self.max_box}"""
 CALLS = """
 import sys
 from docs.setting_keys import sections
