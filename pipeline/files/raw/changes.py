@@ -301,7 +301,7 @@ def _count_size_and_times(folder: str) -> str:
 
 
 def _why_not(error: OSError) -> int:
-    return UNREADABLE if passes(error) else GONE
+    return UNREADABLE if passes(error) or error.errno is None else GONE  # None: a damaged PACK
 
 
 def _below(root: str, path: str) -> str:

@@ -158,6 +158,9 @@ def test_a_damaged_file_stops_its_clips_alone_and_costs_no_rows(damage, packed):
     content = file.read_bytes()
     changed = {"cut off": content[:-40], "one byte": content[:150] + b"\xff" + content[151:], "no zip": b"0" * 500}
     file.write_bytes(changed[damage])
+    shown = packed.convert(code=1)
+    assert f"{file}: a damaged file of keypoints (" in shown, shown
+    assert "missing from" not in shown, shown
     shutil.copy(packed.raw / "alone.mp4", packed.raw / "dance/new.mp4")
     shown = packed.convert(code=1)
     assert "damaged" in shown, shown
