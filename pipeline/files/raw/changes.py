@@ -52,7 +52,7 @@ NUMBERS: Final = {  # of each kind of input; times in ns
     "folder": ("count", "time"),
     "labels": ("count", "size", "newest", "time"),
 }
-ANY: Final = -1  # size of a folder or a PACK in a seal
+ANY: Final = -1  # size of a folder in a seal
 LATEST: Final = (1 << 63) - 1  # ns in a seal: in the year 2262
 
 
@@ -188,13 +188,20 @@ def _looks(raw: Path, video: VideoTexts, text: Stamp) -> list[tuple[str, int, in
         kind, *numbers = line.split(" ")[:5]
         if kind == "file" and int(numbers[0]) >= 0:
             pack, packed, _ = path.rpartition(f"/{PACK}/")
-            look = (f"{pack}/{PACK}", ANY) if packed else (path, int(numbers[0]))
+            look = (f"{pack}/{PACK}", _size_of(raw / pack / PACK)) if packed else (path, int(numbers[0]))
             looks.append((*look, int(numbers[1])))
         elif kind == "labels" and numbers[0] == "1" and (file := next(scan_folder(raw / path, {}), None)):
             looks += [(path, ANY, int(numbers[3])), (f"{path}/{file.name}", int(numbers[1]), int(numbers[2]))]
         else:
             return None
     return looks if all(time <= LATEST for _, _, time in looks) else None
+
+
+def _size_of(pack: Path) -> int:
+    try:
+        return pack.stat().st_size
+    except OSError:  # removed since it was read, which `is_sealed` finds
+        return ANY
 
 
 def video_digest(raw: Path, video: RawVideo) -> str:

@@ -1,5 +1,6 @@
 """Keypoints of many clips in one file a folder: packed, added to, replaced, renamed, damaged, taken out by hand."""
 
+import os
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -126,6 +127,21 @@ def test_a_changed_or_edited_clip_has_its_own_file_which_counts(packed):
         info, _, rest = pack.read("3.mp4.json").partition(b"\n")
     (packed.raw / "keypoints/dance/3.mp4.json").write_bytes(info + b"\n" + rest.replace(b'"iscrowd":0', b'"iscrowd":1'))
     assert ": 1 video read, 6 unchanged (why: 1 changed video)" in packed.convert()
+
+
+def test_a_file_edited_in_the_zip_is_read_again_also_with_the_time_of_before(packed):
+    packed.convert()
+    file = packed.raw / "keypoints/dance" / PACK
+    time = file.stat().st_mtime_ns
+    with zipfile.ZipFile(file) as pack:
+        contents = [(entry, pack.read(entry)) for entry in pack.infolist()]
+    with zipfile.ZipFile(file, "w") as pack:
+        for entry, content in contents:
+            edited = entry.filename == "3.mp4.json"
+            pack.writestr(entry, content.replace(b'"iscrowd":0', b'"iscrowd": 1') if edited else content)
+    os.utime(file, ns=(time, time))
+    assert ": 1 video read, 6 unchanged (why: 1 changed video)" in packed.convert()
+    assert "up to date" in packed.convert()
 
 
 def test_a_renamed_clip_takes_its_keypoints_out_of_the_file(packed):
