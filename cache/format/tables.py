@@ -117,9 +117,12 @@ class Tables(dict[str, Array]):
 
     def texts(self, name: str, rows: slice | Array = slice(None)) -> list[str]:
         """The texts of a table, or of some of its rows."""
-        encoded = self[name][rows]
-        packed = np.ascontiguousarray(encoded).view(f"S{encoded.shape[1]}")[:, 0]
-        return [raw.decode() for raw in packed.tolist()]
+        return [raw.decode() for raw in self.encoded(name, rows).tolist()]
+
+    def encoded(self, name: str, rows: slice | Array = slice(None)) -> NDArray[np.bytes_]:
+        """The texts of a table as UTF-8, in one array."""
+        table = self[name][rows]
+        return np.ascontiguousarray(table).view(f"S{table.shape[1]}")[:, 0]
 
     def track_of(self, rows: Array) -> NDArray[np.int64]:
         """Rows (any shape) -> the number of each row's track; -1 for rows of no committed track."""

@@ -158,9 +158,9 @@ class OpenSplit:
     def _track_fields(self) -> dict[str, Array]:
         """(N, ...) of each track, by field: of OF_TRACKS and the dataset's own, without columns of rows."""
         tables, video = self._tables, self._tables["track_video"]
-        genders = [GENDERS.index(name) for name in tables.texts("track_gender")]
+        encoded, genders = tables.encoded("track_gender"), [name.encode() for name in GENDERS]
         fields = {
-            "gender": np.array(genders, np.uint8),
+            "gender": np.select([encoded == name for name in genders], range(len(genders))).astype(np.uint8),
             "intrinsics": tables["track_intrinsics"],
             "image_size": np.stack([tables["video_width"][video], tables["video_height"][video]], axis=1),
             "crop_scale": tables["track_crop_scale"],

@@ -44,7 +44,7 @@ from pipeline.files.formats.arrays import state_of
 from pipeline.files.formats.detections import SUFFIXES, UNREAD
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import RawVideo, VideoTexts
-from pipeline.files.raw.files import PACK, VIDEOS, is_folder, is_packed, open_regular, pack_index, packed_entry
+from pipeline.files.raw.files import PACK, VIDEOS, is_folder, is_packed, open_regular, packed_entry, packed_names
 
 MADE_BY: Final = "python -m pipeline detect"
 KEYPOINTS: Final = "keypoints"  # the folder beside clips in which the dataset `videos` looks for them
@@ -120,7 +120,7 @@ class ClipLabels:
                 (folders if is_folder(entry) else files).add(entry.name)
             if PACK in files:
                 try:
-                    files.update(f"{PACK}/{name}" for name in pack_index(self._raw / KEYPOINTS / folder / PACK))
+                    files.update(f"{PACK}/{name}" for name in packed_names(self._raw / KEYPOINTS / folder / PACK))
                 except OSError:
                     files.add(_DAMAGED)
             self._listed[folder] = listed = (files, folders)

@@ -37,7 +37,8 @@ WILD: Final = re.compile(r"[*?\[]")
 ARCHIVE: Final = re.compile(r"\.(zip|7z|rar|tgz|tbz2?|txz|tar(\.[a-z0-9]+)?)(\.\d{3})?$", re.IGNORECASE)
 PACK: Final = "detected.zip"  # keypoints of the clips of one folder; `detected.zip/<clip>.json` is a path here
 LARGEST: Final = 1 << 30  # bytes of a file in it
-NAME_LENGTH: Final = 26  # where the header of a file in a zip has the lengths of its name and of what follows
+END_OF_ZIP: Final = struct.Struct("<10xH2L2x")  # number of entries, bytes of the index, and where it starts
+ENTRY_LENGTHS: Final = struct.Struct("<28x3H12x")  # of name, extra field and comment, which follow in this order
 MOST_FOLDERS: Final = 100  # listed at one level, when something is searched where it does not belong
 
 # Files that systems leave in folders, which no reader reads: .DS_Store, ._000001.jpg, .nfs0000, ...
@@ -134,7 +135,7 @@ def read_regular(path: Path) -> bytes:
             return stream.readall()
     packed = packed_entry(path)
     with _reading_pack(path.parent) as stream:  # not by ZipFile, which reads the whole index for each file
-        stream.seek(packed.header_offset + NAME_LENGTH)
+        stream.seek(packed.header_offset + 26)  # lengths of its name and of its extra field, which follow
         stream.seek(sum(struct.unpack("<2H", stream.read(4))), os.SEEK_CUR)
         content = stream.read(packed.compress_size)
         if packed.compress_type == ZIP_DEFLATED:
@@ -157,6 +158,20 @@ def packed_entry(path: Path) -> ZipInfo:
     if (packed := pack_index(path.parent).get(path.name)) is None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
     return packed
+
+
+def packed_names(pack: Path) -> Iterable[str]:
+    """Names of the files in a PACK, in a tenth of the time of `pack_index`; raises OSError as it does."""
+    with _reading_pack(pack) as stream:
+        stream.seek(max(os.fstat(stream.fileno()).st_size - END_OF_ZIP.size, 0))
+        n, size, start = END_OF_ZIP.unpack(stream.read())
+        stream.seek(start)
+        index, names, at = stream.read(size), list[str](), 0
+        while index[at : at + 4] == b"PK\1\2":
+            name, extra, comment = ENTRY_LENGTHS.unpack_from(index, at)
+            at += ENTRY_LENGTHS.size + name + extra + comment
+            names.append(index[at - comment - extra - name : at - comment - extra].decode(errors="replace"))
+    return names if len(names) == n and at == size else pack_index(pack)  # as for another program's, with a comment
 
 
 def pack_index(pack: Path) -> Mapping[str, ZipInfo]:

@@ -207,6 +207,14 @@ def test_a_file_that_would_fill_the_memory_is_refused(packed, monkeypatch):
         read_regular(packed.raw / "keypoints/dance" / PACK / "2.mp4.json")
 
 
+def test_a_comment_by_a_zip_program_changes_nothing(packed):
+    packed.convert()
+    with zipfile.ZipFile(packed.raw / "keypoints/dance" / PACK, "a") as pack:
+        pack.comment = b"checked"
+    assert "up to date" in packed.convert()
+    assert "7 clips up to date" in packed.detect()
+
+
 def test_a_zip_of_another_program_is_left_alone(clips, monkeypatch):
     monkeypatch.setattr(writing, "MANY", MANY)
     (clips.raw / "keypoints/dance").mkdir(parents=True)
