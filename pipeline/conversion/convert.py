@@ -31,6 +31,7 @@ __all__ = ["Conversion", "ConversionPlan", "convert", "plan_conversion", "refuse
 
 FEWEST: Final = 5  # videos; fewer prove nothing about the size of all images
 SAMPLED: Final = 64  # about so many frames of a track
+REACH: Final = 0.98  # share of a video's joints that count
 LEAST_REACH: Final = 0.7  # of an image's width or height: joints of some video reach further
 MOST_REACH: Final = 1.1
 BEYOND: Final = 0.1  # of the videos
@@ -335,9 +336,9 @@ class _Doubts:
             keypoints = [kp_2d for track in video.tracks if (kp_2d := track.columns.get("kp_2d")) is not None]
             joints = [kp_2d[:: len(kp_2d) // SAMPLED + 1] for kp_2d in keypoints]
             points = [frames[frames[..., 2] > 0][:, :2] for frames in joints]
-            if video.pixels.source and sum(map(len, points)):
-                size = (video.pixels.width, video.pixels.height)
-                self._reaches.append(float((np.quantile(np.concatenate(points), 0.98, axis=0) / size).max()))
+            if video.pixels.source and (n := sum(map(len, points))):
+                reach = np.sort(np.concatenate(points), axis=0)[int(REACH * n)]
+                self._reaches.append(float((reach / (video.pixels.width, video.pixels.height)).max()))
             yield video
 
     def notes(self, accounts: Iterable[VideoAccount]) -> tuple[tuple[str, ...], tuple[str, ...]]:

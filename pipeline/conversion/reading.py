@@ -107,7 +107,7 @@ class Spool:
 
     def read(self, videos: Sequence[RawVideo], read: Read) -> Generator[ReadVideo]:
         """Every video, in order: of the spool if the raw files are the same, else by `read`."""
-        names = {video.name: name for video in videos if (name := self._find(video))}
+        names = {video.name: name for video in videos if self._names and (name := self._find(video))}
         with closing(read([video for video in videos if video.name not in names])) as others:
             for video in videos:
                 yield self._load(names[video.name]) if video.name in names else next(others)

@@ -9,7 +9,7 @@ import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import cache
 from pipeline import datasets
@@ -22,7 +22,6 @@ from pipeline.detect import DetectionResources, Detector
 from pipeline.detect.clips import KEYPOINTS
 from pipeline.detect.plan import DetectionPlan, plan_detection, unlabelled_clips
 from pipeline.errors import MissingAssets, PipelineError
-from pipeline.features.extract import Extraction, extract_together
 from pipeline.features.plan import ExtractionPlan, plan_extraction
 from pipeline.features.spec import StreamSpec
 from pipeline.files.formats import smpl_files
@@ -30,6 +29,9 @@ from pipeline.plug_ins import PlugInError, demo_data, service
 from pipeline.processes import Dask
 from pipeline.settings.arguments import forbid_new_cache, is_new_cache
 from pipeline.settings.sections import Settings
+
+if TYPE_CHECKING:
+    from pipeline.features.extract import Extraction
 
 DETECTION: Final = "vibe_pipeline.detection"  # entry point of the function that runs a DetectionPlan
 FIRST_TIME: Final = ("not converted before", "not extracted before")  # reasons that are not printed
@@ -208,6 +210,8 @@ def convert_tracks(plan: convert.ConversionPlan, s: Settings, progress: Progress
 
 def extract(plans: Sequence[ExtractionPlan], s: Settings, progress: Progress, *, named: bool = False) -> StepResult:
     """Extract streams of one split. named: print their names. Raises as `extract_together`."""
+    from pipeline.features.extract import extract_together  # here: the engine takes its time to import
+
     every = extract_together(plans, s.features, dask=s.dask, progress=progress)
     names = [f"[bold]{plain(extraction.plan.spec.name)}[/bold] " if named else "" for extraction in every]
     details = [name + _summarize_extraction(extraction) for name, extraction in zip(names, every, strict=True)]
