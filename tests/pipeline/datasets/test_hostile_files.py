@@ -171,7 +171,7 @@ def reading_problems(dataset: Any, split: str, raw: Path, video: Any) -> list[st
     if read.entry.source:
         source = parse(raw, read.entry.source)
         for track in read.tracks:
-            wanted = track.frame_index.tolist()
+            wanted = track.columns["frame_index"].tolist()
             frames = [frame.index for frame in source.read(wanted)]
             if frames != wanted:
                 problems.append(f"{track.name}: frames {frames} were read in the place of {wanted}")
