@@ -117,6 +117,7 @@ class _WorkerTask:
     worker: str = ""  # its address; "" for none
     since: float = 0.0  # s; a worker runs the earliest first
     future: Future[Any] | None = None  # of the worker
+    was_done: bool = False  # the worker ended it; a result that is lost with the worker makes it pending again
 
     @property
     def has_ended(self) -> bool:
@@ -223,9 +224,9 @@ class _Workers:
         raise CancelledError
 
     def _take_back_lost(self, window: Sequence[_WorkerTask]) -> None:
-        """Unbind tasks of lost workers. Each of these was running its earliest."""
+        """Unbind tasks of lost workers. Each of these was running its earliest that had not ended."""
         lost = [task for task in window if task.worker and task.worker not in self._there]
-        ran = {task.worker: task for task in sorted(lost, key=lambda task: -task.since) if not task.has_ended}
+        ran = {task.worker: task for task in sorted(lost, key=lambda task: -task.since) if not task.was_done}
         for worker, task in ran.items():
             task.losses += 1
             if task.losses == LOSSES:
@@ -259,12 +260,16 @@ class _Workers:
                 self._take_back([chosen])
             if chosen is None:
                 return
-            chosen.worker, chosen.since = address, time.monotonic()
+            chosen.worker, chosen.since, chosen.was_done = address, time.monotonic(), False
             chosen.future = self._client.submit(
                 _on_worker, self._submitter, chosen.call, pure=False, retries=1, workers=[address]
             )
-            chosen.future.add_done_callback(lambda _: self._news.set())
+            chosen.future.add_done_callback(functools.partial(self._note_end, chosen))
             lane.append(chosen)
+
+    def _note_end(self, task: _WorkerTask, future: Future[Any]) -> None:
+        task.was_done |= task.future is future  # else it was cancelled
+        self._news.set()
 
     def _take_back(self, tasks: Sequence[_WorkerTask]) -> None:
         """Cancel tasks and unbind them. A running one continues until it calls `alive` or ends."""
