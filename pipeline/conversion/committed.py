@@ -6,6 +6,7 @@ as deleted videos. A video is missing if the raw folder does not list it, or one
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -15,10 +16,12 @@ import numpy as np
 import cache
 from pipeline import datasets
 from pipeline.accounting import VideoAccount, reason
-from pipeline.cli.text import command, count
+from pipeline.cli.text import FEW, command, count, few
 from pipeline.datasets.base import Dataset
-from pipeline.errors import PipelineError
-from pipeline.files.raw import changes
+from pipeline.detect.clips import EXTENSIONS
+from pipeline.errors import PipelineError, RawDataError
+from pipeline.files.pixels.frames import Video
+from pipeline.files.raw import RawVideo, changes
 
 OTHER_SPLIT: Final = "of another split"  # state of a video
 NOT_RECORDED: Final = "not recorded"  # state of a video in a cache of another program
@@ -38,9 +41,70 @@ def names_with_rows(committed: cache.Split) -> frozenset[str]:
     return frozenset(names[number] for number in np.unique(committed.tracks.video).tolist())
 
 
+def _pair_renamed(gone: Mapping[str, str], coming: Mapping[str, str]) -> dict[str, str]:
+    """New name -> old name of videos with equal content. `gone`, `coming`: name -> content. Sorted by name.
+
+    >>> _pair_renamed({"b": "0", "a": "0"}, {"c": "0", "d": "1"})
+    {'c': 'a'}
+    """
+    by_content: dict[str, list[str]] = {}
+    for name in sorted(gone, reverse=True):
+        by_content.setdefault(gone[name], []).append(name)
+    return {name: by_content[content].pop() for name, content in sorted(coming.items()) if by_content.get(content)}
+
+
+def renamed_videos(
+    committed: cache.Split, raw: Path, gone: Mapping[str, str], coming: Mapping[str, tuple[RawVideo, str]]
+) -> dict[str, str]:
+    """New name -> old name of videos with equal content, else of clips with equal images.
+
+    The second rule is for clips whose keypoint files differ, since those name the clip. gone: name -> digest. coming:
+    name -> video, digest.
+    """
+    old = {name: digest[: changes.CONTENTS] for name, digest in gone.items()}
+    renamed = _pair_renamed(old, {name: digest[: changes.CONTENTS] for name, (_, digest) in coming.items()})
+    lost = gone.keys() - renamed.values()
+    numbers = [number for number, name in enumerate(committed.videos.names) if name in lost] if lost else []
+    pixels = {entry.name: entry.pixels for entry in map(committed.videos.__getitem__, numbers) if entry.pixels}
+    clips = {}
+    for name, (video, _) in coming.items() if pixels else ():
+        if name not in renamed and video.files and video.files[0].suffix.lower() in EXTENSIONS:
+            with contextlib.suppress(RawDataError, OSError):  # the conversion reports it
+                clips[name] = Video(raw, str(video.files[0])).digest()
+    return renamed | _pair_renamed(pixels, clips)
+
+
 def recorded_raw(committed: cache.Split) -> str:
     """The raw folder at conversion; "" if unknown."""
     return str(committed.provenance.get("raw") or "")
+
+
+def refuse_other_folder(
+    committed: cache.Split, raw: Path, *, n_same: int, missing: Collection[str], n_new: int
+) -> None:
+    """Raise PipelineError if the folder has other videos than the committed ones.
+
+    n_same: unchanged committed videos. missing: committed videos that it does not have. n_new: its other videos.
+    """
+    if not committed.manifest["rows"] or (n_same and not (missing and n_new)):
+        return
+    n_videos = count(len(committed.videos), "video")
+    raise PipelineError(
+        f"{committed.root}/{committed.name}: was converted from {recorded_raw(committed)}, but {raw} has {n_same:,} of "
+        f"its {n_videos} and {n_new:,} others: this would replace one folder by another. To keep both, put them into "
+        "one folder, or use another cache (--cache, or [paths] cache in luigi.cfg). To replace the old videos: "
+        f"{LET_GO}"
+    )
+
+
+def refuse_without_raw(committed: cache.Split, raw: Path, missing: Collection[str], why: str) -> None:
+    """Raise PipelineError if all videos must be read again because of `why`, and some are `missing`."""
+    if missing:
+        first = "; ".join(few(sorted(missing), FEW, "plan --all"))
+        raise PipelineError(
+            f"{committed.name}: all videos must be converted again ({why}), but {count(len(missing), 'video')} missing "
+            f"from {raw}: {first}. Restore them, or delete their rows: {LET_GO}"
+        )
 
 
 def missing_names(missing: Mapping[str, str]) -> list[str]:

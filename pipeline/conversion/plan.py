@@ -20,19 +20,19 @@ from pipeline.cli.progress import line_if_slow
 from pipeline.cli.text import FEW, command, count, few
 from pipeline.conversion.committed import (
     DROP,
-    LET_GO,
     UNUSABLE,
     missing_names,
     names_with_rows,
     recorded_raw,
     recorded_reader,
+    refuse_other_folder,
+    refuse_without_raw,
+    renamed_videos,
     why_empty,
 )
 from pipeline.conversion.identity import Difference, describe, differing, kind_of, reader_parts
 from pipeline.datasets.base import Dataset
-from pipeline.detect.clips import EXTENSIONS
 from pipeline.errors import PipelineError, RawDataError, StandInMixed
-from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import RawVideo, RawVideos, VideoTexts, changes, texts_of
 
 UNFINISHED: Final = "a killed run left something to finish or to remove"
@@ -246,10 +246,11 @@ def compare(
     unread = {video.name for video in committed.videos if video.account["set_aside"] in again} if again else set()
     update = _plan_update(plan, committed, unread, contents=contents)
     if moved and not drop_removed:
-        _refuse_other_folder(update, committed)
+        n_same = update.kept + len(update.renamed) - len(update.missing)
+        refuse_other_folder(committed, raw, n_same=n_same, missing=update.missing, n_new=len(update.new))
     if differs:
         why = describe(before, reader)
-        _refuse_without_raw(update, why)
+        refuse_without_raw(committed, raw, update.missing, why)
         return replace(plan, drop=tuple(committed.videos.names), why=why, differs=differs, unusable={})
     why = update.why or (UNFINISHED if committed.has_unfinished_commit() else "")
     return replace(update, why=why, moved=moved and not update.missing)
@@ -282,7 +283,7 @@ def _plan_update(
     gone = {name: digest for name, digest in digests.items() if name not in stamps}
     coming = [*new, *altered] if gone else []
     digests_now = {v.name: (v, now.get(v.name) or changes.video_digest(raw, v)) for v in coming}
-    renamed = _renamed_videos(committed, raw, gone, digests_now)
+    renamed = renamed_videos(committed, raw, gone, digests_now)
     missing = {name: "" for name in gone if name not in renamed.values()}
     removed: list[str] = []
     if plan.drop_removed:
@@ -315,63 +316,6 @@ def _plan_update(
         missing=missing,
         renamed=renamed,
     )
-
-
-def _pair_renamed(gone: Mapping[str, str], coming: Mapping[str, str]) -> dict[str, str]:
-    """New name -> old name of videos with equal content. `gone`, `coming`: name -> content. Sorted by name.
-
-    >>> _pair_renamed({"b": "0", "a": "0"}, {"c": "0", "d": "1"})
-    {'c': 'a'}
-    """
-    by_content: dict[str, list[str]] = {}
-    for name in sorted(gone, reverse=True):
-        by_content.setdefault(gone[name], []).append(name)
-    return {name: by_content[content].pop() for name, content in sorted(coming.items()) if by_content.get(content)}
-
-
-def _renamed_videos(
-    committed: cache.Split, raw: Path, gone: Mapping[str, str], coming: Mapping[str, tuple[RawVideo, str]]
-) -> dict[str, str]:
-    """New name -> old name of videos with equal content, else of clips with equal images.
-
-    The second rule is for clips whose keypoint files differ, since those name the clip. gone: name -> digest. coming:
-    name -> video, digest.
-    """
-    old = {name: digest[: changes.CONTENTS] for name, digest in gone.items()}
-    renamed = _pair_renamed(old, {name: digest[: changes.CONTENTS] for name, (_, digest) in coming.items()})
-    lost = gone.keys() - renamed.values()
-    numbers = [number for number, name in enumerate(committed.videos.names) if name in lost] if lost else []
-    pixels = {entry.name: entry.pixels for entry in map(committed.videos.__getitem__, numbers) if entry.pixels}
-    clips = {}
-    for name, (video, _) in coming.items() if pixels else ():
-        if name not in renamed and video.files and video.files[0].suffix.lower() in EXTENSIONS:
-            with contextlib.suppress(RawDataError, OSError):  # the conversion reports it
-                clips[name] = Video(raw, str(video.files[0])).digest()
-    return renamed | _pair_renamed(pixels, clips)
-
-
-def _refuse_other_folder(update: ConversionPlan, committed: cache.Split) -> None:
-    """Raise PipelineError if a new raw folder has other videos than the committed ones."""
-    n_same, n_new = update.kept + len(update.renamed) - len(update.missing), len(update.new)
-    if not committed.manifest["rows"] or (n_same and not (update.missing and n_new)):
-        return
-    n_videos = count(len(committed.videos), "video")
-    raise PipelineError(
-        f"{committed.root}/{update.name}: was converted from {recorded_raw(committed)}, but {update.raw} has "
-        f"{n_same:,} of its {n_videos} and {n_new:,} others: this would replace one folder by another. To keep both, "
-        "put them into one folder, or use another cache (--cache, or [paths] cache in luigi.cfg). To replace the old "
-        f"videos: {LET_GO}"
-    )
-
-
-def _refuse_without_raw(update: ConversionPlan, why: str) -> None:
-    """Raise PipelineError if all videos must be read again because of `why`, and some are missing."""
-    if missing := update.missing:
-        first = "; ".join(few(sorted(missing), FEW, "plan --all"))
-        raise PipelineError(
-            f"{update.name}: all videos must be converted again ({why}), but {count(len(missing), 'video')} missing "
-            f"from {update.raw}: {first}. Restore them, or delete their rows: {LET_GO}"
-        )
 
 
 def committed_split(root: cache.Root, name: str) -> cache.Split | None:
