@@ -149,11 +149,9 @@ def detect_planned(
             for files, before in renamed.items():
                 rename_clip(files, before)
                 report.renamed[files.clip] = before.clip
-            if not todo:
-                pass
-            elif dask.scheduler is None and not machine.processes:
+            if todo and dask.scheduler is None and not machine.processes:
                 _DetectionRun(plan, machine, todo, report, load(plan.detector, machine.device), progress).run()
-            else:
+            elif todo:
                 _run_parallel(dask, plan, machine, todo, report, progress)
     report.seconds = time.monotonic() - began
     if part is None:
