@@ -78,7 +78,7 @@ CALLS: Final[Mapping[str, Callable[[Path, Path], Callable[[], Any]]]] = {
     "plan_conversion(...)": lambda root, raw: partial(plan_conversion, KINETICS, "train", raw=raw, root=root),
     "plan_extraction(...)": lambda root, _: partial(plan_extraction, root, NAME, StreamSpec(stream=RESNET50)),
 }
-COMMANDS: Final = ("python -m pipeline plan", "luigi Data, nothing to do")
+COMMANDS: Final = (".venv/bin/python -m pipeline plan", "luigi Data, nothing to do")
 
 
 class Figure(NamedTuple):
@@ -338,7 +338,8 @@ def tracks(args: argparse.Namespace, work: Path) -> Iterator[str]:
         figures = [of_size[call] for _, of_size in sizes]
         growth = ", ".join(f"{later.cpu / earlier.cpu:.1f}" for earlier, later in itertools.pairwise(figures))
         cells = (f"{figure.seconds:.3g} ({figure.cpu:.3g}), {figure.peak:,.0f} MiB" for figure in figures)
-        rows.append((f"`{call}`", *cells, growth))
+        name, comma, layout = call.partition(", with ")
+        rows.append((f"`{name}`{comma}{layout}", *cells, growth))
     yield from table(("", *(f"{n:,} tracks" for n in args.tracks), "CPU time, times as much"), rows)
     yield f"\n## Verify\n\n{args.rows:,} rows.\n"
     both = [(state, speeds["cat", state], speeds["verify", state]) for state in ("in memory", "on the disk")]
