@@ -6,7 +6,7 @@ from typing import Any
 
 
 class Call:
-    """Whoever unpickles it calls `function(*arguments)`: `Call(os.mkdir, "ran")`."""
+    """Unpickling it calls `function(*arguments)`: `Call(os.mkdir, "ran")`."""
 
     def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
         self._call = function, arguments
