@@ -1,13 +1,17 @@
 """A lab that works, is killed and repairs damage: does its cache hold what it must, after thousands of steps?
 
-    .venv/bin/python benchmarks/crashes.py --minutes 60 --out benchmarks/crashes.md
+    .venv/bin/python benchmarks/crashes.py --steps 1000 --minutes 120 --out benchmarks/crashes.md
 
-A step edits raw videos of demo data (adds, removes, corrects, spoils, changes images) and converts, extracts, copies
-the split, or collects garbage; or it damages a file and repairs the cache. Its command (`python -m pipeline`) runs
-undisturbed, beside a reader, with another writer, or ends by SIGKILL or SIGTERM at a random moment. Then the cache must
-verify, all tracks must be as before or as after, and the command must succeed when repeated. After each step, all that
-readers get of each track is compared with a cache made from the raw folder at once. Shards have 16 rows, so that there
-are many. Tests of each single change of a file: tests/cache/test_histories.py; of killed training:
+A step edits raw videos of demo data (adds, removes, corrects, spoils, changes images, exchanges two videos) and
+converts, extracts, copies the split, imports another tool's numbers, or collects garbage; or it damages a file and
+repairs the cache. Its command (`python -m pipeline`) runs undisturbed, beside a reader, with another writer, after the
+parts of an array job of which one may be killed, or ends by SIGKILL or SIGTERM at a random moment. Then the cache must
+verify, all tracks must be as before or as after, and the command must succeed when repeated.
+
+After each step, all that readers get of each track is compared with a cache made from the raw folder at once. Without
+--drop-removed, tracks of removed and spoiled videos must stay as they were. Imported numbers must belong to the pixels of their
+track, also when an old file is imported again after its videos were replaced. Shards have 16 rows, so that there are
+many. Tests of each single change of a file: tests/cache/test_histories.py; of killed training:
 tests/vibe_model/training/test_training.py.
 
 Prints a line per step. A difference ends it with 1; it prints the seed, the step and the folder, which stays. `--seed S
@@ -19,7 +23,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import itertools
 import multiprocessing
 import os
 import random
@@ -33,42 +36,60 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
-from scipy.io import loadmat
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
 
 import cache
 from benchmarks.common import parser, report, table
-from cache.write import split_writer
+from benchmarks.lab import Lab, measured, write_array
+from cache.write import parts, split_writer
 from pipeline.__main__ import main as pipeline_main
-from vibe_extensions.demo import writing as synthetic
-from vibe_extensions.demo.files import jpeg, write_mat
 
-SPLIT, STREAM = "penn_action/train", "homography"
+SPLIT = "penn_action/train"
+STREAM = "homography"
+IMPORTED = "mine"
 LONGEST: Final = 300.0  # s that a command may take
 ENDED: Final = (0, 1, 2, 143, -signal.SIGTERM, -signal.SIGKILL)
-Contents = Mapping[str, tuple[Any, ...]]  # track -> its columns; its flags and bytes of the stream, None where it lags
+KINDS: Final = {"convert": 10, "extract": 7, "import": 3, "copy": 1, "gc": 1, "damage": 3}  # and their frequencies
+WAYS: Final = ("calm", "killed", "killed", "ended", "two", "reader", "parts")
+DROP: Final = "--drop-removed"
 
 FRESH: Final = multiprocessing.get_context("forkserver")  # forks a process that has imported these modules
 FRESH.set_forkserver_preload(["__main__", "pipeline.__main__"])
+
+
+class Entry(NamedTuple):
+    """All that readers get of one track, or the account of one video."""
+
+    video: str
+    labels: tuple[Any, ...]
+    stream: tuple[list[int], bytes] | None = None  # flags and rows of STREAM; None: not computed
+
+
+Contents = Mapping[str, Entry]
 
 
 class Difference(Exception):
     """The cache differs from what it must be."""
 
 
-def small_shards() -> None:
-    """Let this process write small shards."""
-    for name, rows in (("ROWS_PER_SHARD", 16), ("ROWS_PER_CHUNK", 4)):
-        setattr(split_writer, name, rows)
+def shrink() -> None:
+    """Let this process write small shards, and take a part for killed after a second without a sign of life."""
+    for module, name, value in (
+        (split_writer, "ROWS_PER_SHARD", 16),
+        (split_writer, "ROWS_PER_CHUNK", 4),
+        (parts, "RENEW", 0.2),
+        (parts, "FRESH", 1.0),
+    ):
+        setattr(module, name, value)
 
 
 def run_command(words: Sequence[str], log: str) -> None:
     """Run a command in this process, whose output goes to a file."""
-    small_shards()
+    shrink()
     with Path(log).open("w") as out, contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
         sys.exit(pipeline_main(list(words)))
 
@@ -78,17 +99,28 @@ def contents(root: Path) -> Contents:
     if not (root / "zarr.json").exists() or SPLIT not in cache.open(root):
         return {}
     split = cache.open(root)[SPLIT]
-    size = split.manifest["geometry"]["rows_per_shard"]
-    shards = {*split.stream_shards(STREAM)} if STREAM in split.streams else set[int]()
-    tracks: dict[str, tuple[Any, ...]] = {}
+    entries: dict[str, Entry] = {}
+
     for track in split.tracks:
-        stored: Any = None
-        if {*range(track.start // size, (track.stop - 1) // size + 1)} <= shards:
-            ok = split.rows(f"features/{STREAM}_ok", track.start, track.stop)
-            stored = (ok.tolist(), split.rows(f"features/{STREAM}", track.start, track.stop).tobytes())
-        rows = {name: split.rows(name, track.start, track.stop).tobytes() for name in split.columns}
-        tracks[track.name] = (track.video, repr(track[4:]), rows), stored
-    return tracks | {f"video {video.name}": (video.fingerprint, video.account) for video in split.videos}
+        columns = {name: split.rows(name, track.start, track.stop).tobytes() for name in split.columns}
+        labels = (repr(track[4:]), columns)
+        entries[track.name] = Entry(track.video, labels, stored_rows(split, STREAM, track.start, track.stop))
+
+    for video in split.videos:
+        entries[f"video {video.name}"] = Entry(video.name, (video.fingerprint, video.account))
+    return entries
+
+
+def stored_rows(split: cache.Split, stream: str, start: int, stop: int) -> tuple[list[int], bytes] | None:
+    """Flags and bytes of a track's rows in a stream; None unless all of its shards are computed."""
+    if stream not in split.streams:
+        return None
+    size = split.manifest["geometry"]["rows_per_shard"]
+    needed = range(start // size, (stop - 1) // size + 1)
+    if not {*needed} <= {*split.stream_shards(stream)}:
+        return None
+    flags = split.rows(f"features/{stream}_ok", start, stop)
+    return flags.tolist(), split.rows(f"features/{stream}", start, stop).tobytes()
 
 
 def state_of(root: Path) -> str:
@@ -131,79 +163,47 @@ def keep_reading(root: str, pipe: Connection[Any, Any]) -> None:
     pipe.send(states)
 
 
-class Lab:
-    """A raw folder of Penn Action that is edited, and videos that are not in it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.raw, self.spare, self.sizes = folder / "raw/penn_action", folder / "spare", itertools.count()
-        synthetic.write_dataset("penn_action", self.raw, n_videos=6, n_frames=9)
-        for kind in ("labels", "frames"):
-            (self.spare / kind).mkdir(parents=True)
-
-    @property
-    def names(self) -> list[str]:
-        """Present videos."""
-        return sorted(file.stem for file in (self.raw / "labels").glob("*.mat"))
-
-    def edit(self, rng: random.Random) -> str:
-        """Change one video. Return its name and the change."""
-        away = sorted(file.stem for file in (self.spare / "labels").glob("*.mat"))
-        verbs = ["correct", "image", "broken image", "spoil", "touch", *["add"] * (3 if away else 0)]
-        verb = rng.choice([*verbs, *["remove"] * (2 if len(self.names) > 3 else 0)])
-        name = rng.choice(away if verb == "add" else self.names)
-        label, frames = self.raw / f"labels/{name}.mat", self.raw / "frames" / name
-        if verb in ("add", "remove"):
-            start, end = (self.spare, self.raw) if verb == "add" else (self.raw, self.spare)
-            for path in (f"labels/{name}.mat", f"frames/{name}"):
-                (start / path).rename(end / path)
-        elif verb == "correct":
-            with contextlib.suppress(ValueError, TypeError, OSError):  # a spoiled one stays so
-                variables = {key: value for key, value in loadmat(label).items() if not key.startswith("__")}
-                variables["x"][rng.randrange(len(variables["x"]))] += 1
-                write_mat(label, variables)
-        elif verb == "spoil":  # and restore it the next time
-            spoiled = label.with_suffix(".whole")
-            if spoiled.exists():
-                spoiled.replace(label)
-            else:
-                shutil.copyfile(label, spoiled)
-                label.write_bytes(label.read_bytes()[:-100])
-        elif verb == "touch":
-            os.utime(label)
-        else:
-            image = rng.choice(sorted(frames.glob("*.jpg")))
-            grey = jpeg(np.full((270, 480, 3), rng.randrange(256), np.uint8))
-            # A new size shows a changed image, and the label's new time that sizes are compared at all.
-            os.utime(label)
-            image.write_bytes((grey if verb == "image" else b"no image") + bytes(next(self.sizes)))
-        return f"{name}: {verb}"
-
-
 class Steps:
     """Steps of a lab and its cache."""
 
     def __init__(self, work: Path, seed: int) -> None:
-        self.work, self.root, self.lab, self.seed = work, work / "cache", Lab(work), seed
-        self.step, self.rng, self.notes = 0, random.Random(), list[str]()
-        self.kinds, self.n_killed, self.seconds = Counter[str](), 0, dict[str, float]()
+        self.work = work
+        self.root = work / "cache"
+        self.lab = Lab(work)
+        self.seed = seed
+        self.step = 0
+        self.rng = random.Random()
+        self.notes: list[str] = []
+        self.kinds = Counter[str]()
+        self.n_killed = 0
+        self.seconds: dict[str, float] = {}
         self.current: Contents = {}
-        small_shards()
+        self.pixels: dict[str, str] = {}  # of each video's rows in the cache
+        self.files: list[Path] = []  # of another tool's numbers, for the cache as it was then
+        shrink()
 
     def do(self) -> str:
         """Take one step. Return its line."""
-        self.step, began = self.step + 1, time.perf_counter()
+        began = time.perf_counter()
+        self.step += 1
         self.rng = random.Random(f"{self.seed} {self.step}")
-        weights = {"convert": 10, "extract": 7, "copy": 1, "gc": 1, "damage": 3}
-        kind = self.rng.choices([*weights], [*weights.values()])[0] if self.current else "convert"
+        kind = "convert"
+        if self.current:
+            kind = self.rng.choices([*KINDS], [*KINDS.values()])[0]
         self.notes = [kind]
-        if kind == "convert":
-            self.notes += [self.lab.edit(self.rng) for _ in range(self.rng.choice((1, 1, 2, 4)))]
+
         if kind == "copy":
             self._copy()
         elif kind == "damage":
             self._damage()
+        elif kind == "import":
+            self._import()
+        elif kind == "convert":
+            self._convert()
         else:
-            self._command(kind)
+            self._command(self.words(kind), self.current)
+
+        self.require_own_pixels()
         self.kinds[kind] += 1
         return f"step {self.step} {', '.join(self.notes)} [{time.perf_counter() - began:.1f} s]"
 
@@ -211,12 +211,12 @@ class Steps:
         """A command line."""
         where = ["--cache", str(root or self.root)]
         if command == "convert":
-            how = ["--raw", str(self.lab.raw), "--workers", "1", "--drop-removed"]
+            options = ["--raw", str(self.lab.raw), "--workers", "1"]
         elif command == "extract":
-            how = ["--stream", STREAM, "--kind", STREAM, "--device", "cpu", "--workers", "1"]
+            options = ["--stream", STREAM, "--kind", STREAM, "--device", "cpu", "--workers", "1"]
         else:
             return [command, *where]
-        return [command, *SPLIT.split("/"), *where, *how]
+        return [command, *SPLIT.split("/"), *where, *options]
 
     def fresh(self) -> Contents:
         """The contents of a cache made at once from the raw folder."""
@@ -226,85 +226,230 @@ class Steps:
         return contents(root)
 
     def _update(self, root: Path) -> None:
-        for command in ("convert", "extract"):
-            self.end(self.words(command, root), (0, 1))
+        """Convert and extract what the raw folder has now."""
+        self.end([*self.words("convert", root), DROP], (0, 1))
+        self.end(self.words("extract", root), (0, 1))
 
-    def _command(self, command: str) -> None:
+    def _convert(self) -> None:
+        """Edit videos, and convert with or without the rows of removed ones."""
+        for _ in range(self.rng.choice((1, 1, 2, 4))):
+            self.notes.append(self.lab.edit(self.rng))
+        words = self.words("convert")
+        expected = dict(self.fresh())
+
+        if self.rng.random() < 0.5:
+            words.append(DROP)
+            self.notes.append(DROP)
+        else:
+            expected |= self._lost(expected)
+        self._command(words, expected)
+        self._note_pixels()
+
+    def _lost(self, computed: Contents) -> Contents:
+        """Entries of the cache whose videos are missing or spoiled now. computed: what the raw folder gives."""
+        usable = {entry.video for name, entry in computed.items() if not name.startswith("video ")}
+        committed = {entry.video for name, entry in self.current.items() if not name.startswith("video ")}
+        lost = committed - usable
+        return {name: entry for name, entry in self.current.items() if entry.video in lost}
+
+    def _note_pixels(self) -> None:
+        """Record the pixels of the videos that were converted now; lost ones keep theirs."""
+        self.pixels |= self.lab.pixels()
+
+    def _command(self, words: list[str], expected: Contents) -> None:
         """Run a command in one of several ways, and then undisturbed."""
-        way = self.rng.choice(("calm", "killed", "killed", "ended", "two", "reader"))
+        command = words[0]
+        way = self.rng.choice(WAYS)
+        if command == "gc" and way == "parts":
+            way = "calm"
         self.notes.append(f"-> {way}")
-        expected = self.fresh()
-        if way == "reader":
-            before = state_of(self.root)
-            with reader_beside(self.root) as end:
-                self.end(self.words(command), (0, 1, 2))
-                states = end()
-            if states - {before, state_of(self.root)}:
-                raise Difference(f"a reader saw {states}, neither the old nor the new state")
-        elif way != "calm":
-            self._disturbed(command, way, expected)
-        began = time.perf_counter()
-        self.end(self.words(command), (0, 1, 2))
-        self.seconds[command] = time.perf_counter() - began
-        states_after = [expected] if command == "convert" else [expected, self.current]
-        self.current = self.require(states_after, complete=command == "extract")
 
-    def _disturbed(self, command: str, way: str, expected: Contents) -> None:
-        """Kill or end the command, or run another one on the same split."""
-        commands = [command, self.rng.choice(("convert", "extract", "gc"))] if way == "two" else [command]
-        processes = [self._started(self.words(name)) for name in commands]
-        if way != "two":
-            processes[0].join(self.rng.random() * (1 + self.seconds.get(command, 1)))
-            processes[0].terminate() if way == "ended" else processes[0].kill()
+        if command == "extract":
+            expected = {**self.fresh_stream()}
+        if way == "reader":
+            self._with_reader(words)
+        elif way == "parts":
+            self._in_parts(words)
+        elif way != "calm":
+            self._disturbed(words, way, expected)
+
+        began = time.perf_counter()
+        self.end(words, (0, 1))
+        self.seconds[command] = time.perf_counter() - began
+        self.current = self.require([expected], complete=command == "extract")
+
+    def fresh_stream(self) -> Contents:
+        """The current entries with the stream as a cache has it that is made at once; lost ones with what they have."""
+        computed = self.fresh()
+        entries = dict(self.current)
+        for name, entry in self.current.items():
+            same = computed.get(name)
+            if same is not None and same.labels == entry.labels:
+                entries[name] = entry._replace(stream=same.stream)
+        return entries
+
+    def _with_reader(self, words: list[str]) -> None:
+        """Run a command while another process reads: it must see the old state or the new one."""
+        before = state_of(self.root)
+        with reader_beside(self.root) as end:
+            self.end(words, (0, 1))
+            states = end()
+        if states - {before, state_of(self.root)}:
+            raise Difference(f"a reader saw {states}, neither the old nor the new state")
+
+    def _in_parts(self, words: list[str]) -> None:
+        """Run two parts of an array job, of which one may be killed. They commit nothing."""
+        shares = [[*words, "--part", f"{number}/2"] for number in (1, 2)]
+        if DROP in words:
+            for share in shares:
+                share.remove(DROP)
+        processes = [self._started(share) for share in shares]
+        if self.rng.random() < 0.5:
+            self.notes.append("one killed")
+            victim = self.rng.choice(processes)
+            victim.join(self.rng.random() * (1 + self.seconds.get(words[0], 1)))
+            victim.kill()
+        self._join(processes, words)
+        self.require([self.current])
+
+    def _disturbed(self, words: list[str], way: str, expected: Contents) -> None:
+        """Kill or end a command, or run another one on the same split."""
+        processes = [self._started(words)]
+        if way == "two":
+            other = self.rng.choice(("convert", "extract", "gc"))
+            other_words = self.words(other)
+            if DROP in words and other == "convert":
+                other_words.append(DROP)
+            processes.append(self._started(other_words))
+        else:
+            processes[0].join(self.rng.random() * (1 + self.seconds.get(words[0], 1)))
+            if way == "ended":
+                processes[0].terminate()
+            else:
+                processes[0].kill()
+        self._join(processes, words)
+
+        if (self.root / "zarr.json").exists():
+            self.end(["verify", "--cache", str(self.root)], (0,))
+        self.current = self.require([self.current, expected])
+
+    def _join(self, processes: Sequence[Any], words: Sequence[str]) -> None:
+        """Wait for processes, which must have ended as commands do."""
         for process in processes:
             process.join(LONGEST)
             text = process.log.read_text()
             if process.exitcode == -signal.SIGKILL:
                 self.n_killed += 1
             if process.exitcode not in ENDED or "defect" in text or "Traceback" in text:
-                raise Difference(f"{command} ended with {process.exitcode}: {text}")
+                raise Difference(f"{words[0]} ended with {process.exitcode}: {text}")
             process.log.unlink()
-        if (self.root / "zarr.json").exists():
-            self.end(["verify", "--cache", str(self.root)], (0,))
-        self.current = self.require([self.current, expected])
+
+    def _import(self) -> None:
+        """Import another tool's numbers of all tracks, or an old file of them, after an import that may be killed."""
+        is_old = bool(self.files) and self.rng.random() < 0.5
+        if is_old:
+            file = self.rng.choice(self.files)
+        else:
+            cache.delete_stream(self.root, SPLIT, IMPORTED)  # an old file may have left tracks without numbers
+            file = self._write_array()
+        self.notes.append("an old file" if is_old else "a new file")
+        words = ["import", str(file), *SPLIT.split("/"), "--cache", str(self.root)]
+        words += ["--format", "arrays", "--as", IMPORTED, "--match", "tracks"]
+
+        if self.rng.random() < 0.5:
+            self.notes.append("killed")
+            process = self._started(words)
+            process.join(self.rng.random() * (1 + self.seconds.get("import", 1)))
+            process.kill()
+            self._join([process], words)
+            self.require_own_pixels()
+        began = time.perf_counter()
+        self.end(words, (0, 1, 2) if is_old else (0,))
+        self.seconds["import"] = time.perf_counter() - began
+        self.current = self.require([self.current])
+        n_missing = self.require_own_pixels()
+        if n_missing and not is_old:
+            raise Difference(f"{n_missing} rows of a new file were not imported")
+
+    def _write_array(self) -> Path:
+        """A file of numbers for all tracks of the cache as it is."""
+        split = cache.open(self.root)[SPLIT]
+        tracks = {}
+        for track in split.tracks:
+            frame_index = np.asarray(split.rows("frame_index", track.start, track.stop))
+            tracks[track.name] = (self.pixels[track.video], frame_index)
+        file = self.work / f"numbers-{self.step}.npz"
+        write_array(file, tracks)
+        self.files = [*self.files[-4:], file]
+        return file
+
+    def require_own_pixels(self) -> int:
+        """The number of rows without imported numbers. Raises Difference if a row has numbers of other pixels."""
+        if SPLIT not in cache.open(self.root):
+            return 0
+        split = cache.open(self.root)[SPLIT]
+        n_missing = 0
+        for track in split.tracks:
+            stored = stored_rows(split, IMPORTED, track.start, track.stop)
+            if stored is None:
+                n_missing += track.stop - track.start
+                continue
+            is_ok = np.array(stored[0]) == 1
+            numbers = np.frombuffer(stored[1], np.float32).reshape(len(is_ok), -1)
+            expected = measured(self.pixels[track.video], split.rows("frame_index", track.start, track.stop))
+            if not np.array_equal(numbers[is_ok], expected[is_ok]):
+                raise Difference(f"{track.name}: imported numbers of other pixels")
+            n_missing += int((~is_ok).sum())
+        return n_missing
 
     def _copy(self) -> None:
+        """Copy the split. The copy has all tracks, with all computed rows."""
         other = self.work / "other"
         self.end(["copy", SPLIT, "--cache", str(self.root), "--to", str(other)], (0,))
         self.end(["verify", "--cache", str(other)], (0,))
-        self.require([self.current], other)
+        self.require([self.current], other, complete=True)
         shutil.rmtree(other)
 
     def _damage(self) -> None:
         """Damage a file. Verification names it, readers get no other data, and it is repaired or restored."""
         self._update(self.root)
+        self._note_pixels()
         self.current = contents(self.root)
         files = [file for file in sorted((self.root / SPLIT).rglob("*")) if file.is_file() and "c" in file.parts]
         file = self.rng.choice(files)
-        data, key = file.read_bytes(), file.relative_to(self.root).as_posix()
-        at = self.rng.randrange(len(data))
-        file.write_bytes(data[:at] + bytes([data[at] ^ 1 << self.rng.randrange(8)]) + data[at + 1 :])
+        data = file.read_bytes()
+        key = file.relative_to(self.root).as_posix()
+        offset = self.rng.randrange(len(data))
+        damaged = bytearray(data)
+        damaged[offset] ^= 1 << self.rng.randrange(8)
+        file.write_bytes(damaged)
         self.notes.append(key)
-        if key not in (out := self.end(["verify", "--cache", str(self.root)], (1,))):
-            raise Difference(f"verify did not name {key}: {out}")
+
+        printed = self.end(["verify", "--cache", str(self.root)], (1,))
+        if key not in printed:
+            raise Difference(f"verify did not name {key}: {printed}")
         with contextlib.suppress(cache.CacheError):
             self.require([self.current])
-        if file.relative_to(self.root / SPLIT).parts[0].startswith(("track_", "video_", "run_")):
+
+        column = file.relative_to(self.root / SPLIT).parts[0]
+        if column.startswith(("track_", "video_", "run_")):
             file.write_bytes(data)
         else:
             self.end(["verify", "--repair", "--cache", str(self.root)], (0,))
         self._update(self.root)
         self.end(["verify", "--cache", str(self.root)], (0,))
-        self.require([self.fresh()], complete=True)
+        self.current = self.require([self.fresh()], complete=True)
 
     def require(self, states: Collection[Contents], root: Path | None = None, *, complete: bool = False) -> Contents:
         """The contents of a cache. Raises Difference unless they are one of `states`.
 
         complete: no row of the stream may be missing.
         """
-        actual, wrong = contents(root or self.root), []
+        actual = contents(root or self.root)
+        wrong = []
         for state in states:
-            if not (names := differences(actual, state, complete=complete)):
+            names = differences(actual, state, complete=complete)
+            if not names:
                 return actual
             wrong.append(", ".join(names[:3]))
         raise Difference(f"{SPLIT}: other than expected: {'; '.join(wrong)}")
@@ -329,9 +474,12 @@ def differences(actual: Contents, state: Contents, *, complete: bool) -> list[st
     """Names of tracks and videos that differ. complete: a missing row of the stream is a difference."""
     names = list(actual.keys() ^ state.keys())
     for name in actual.keys() & state.keys():
-        (ours, stored), (theirs, expected) = actual[name], state[name]
-        same = stored == expected or name.startswith("video ") or (stored is None and not complete)
-        names += [] if ours == theirs and (same or expected is None) else [name]
+        ours = actual[name]
+        theirs = state[name]
+        is_computed = ours.stream is not None or complete
+        has_wrong_rows = is_computed and theirs.stream is not None and ours.stream != theirs.stream
+        if ours.labels != theirs.labels or ours.video != theirs.video or has_wrong_rows:
+            names.append(name)
     return sorted(names)
 
 
@@ -343,7 +491,9 @@ def main() -> int:
     options.add_argument("--minutes", type=float, default=60)
     args = options.parse_args()
     work = Path(tempfile.mkdtemp(prefix="crashes-", dir=args.at))
-    began, steps, wrong = time.perf_counter(), Steps(work, args.seed), ""
+    began = time.perf_counter()
+    steps = Steps(work, args.seed)
+    wrong = ""
     while steps.step < args.steps and time.perf_counter() - began < 60 * args.minutes and not wrong:
         try:
             print(steps.do(), flush=True)
@@ -351,18 +501,22 @@ def main() -> int:
             wrong = f"seed {args.seed}, step {steps.step}: {', '.join(steps.notes)}\n{type(error).__name__}: {error}"
             if not isinstance(error, Difference):
                 traceback.print_exc()
-    minutes, n_differences = (time.perf_counter() - began) / 60, "1" if wrong else "no"
+
+    minutes = (time.perf_counter() - began) / 60
+    n_differences = "1" if wrong else "no"
     lines = [
         f"Seed {args.seed}, {minutes:.0f} minutes.",
         "",
         f"**{steps.step:,} steps, {steps.n_killed:,} of their commands killed: {n_differences} difference.**",
         "",
-        *([f"```text\n{wrong}\n```", ""] if wrong else []),
-        *table(("step", "times"), ((kind, f"{n:,}") for kind, n in steps.kinds.most_common())),
     ]
+    if wrong:
+        lines += [f"```text\n{wrong}\n```", ""]
+    lines += table(("step", "times"), ((kind, f"{n:,}") for kind, n in steps.kinds.most_common()))
     report("DEMO DATA.", "A working lab that is killed and damaged", lines, args)
-    print(f"{wrong}\nThe lab and its cache are in {work}" if wrong else "")
-    if not wrong:
+    if wrong:
+        print(f"{wrong}\nThe lab and its cache are in {work}")
+    else:
         shutil.rmtree(work)
     return int(bool(wrong))
 

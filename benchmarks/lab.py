@@ -1,0 +1,152 @@
+"""A raw folder of Penn Action that is edited at random, and the numbers that another tool would compute from it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import os
+import random
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.io import loadmat
+
+from vibe_extensions.demo import writing as synthetic
+from vibe_extensions.demo.files import jpeg, write_mat
+
+KINDS = ("labels", "frames")
+
+
+class Lab:
+    """A raw folder of Penn Action that is edited, and videos that are not in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.raw = folder / "raw/penn_action"
+        self.spare = folder / "spare"
+        self._sizes = itertools.count()
+        synthetic.write_dataset("penn_action", self.raw, n_videos=6, n_frames=9)
+        for kind in KINDS:
+            (self.spare / kind).mkdir(parents=True)
+
+    @property
+    def names(self) -> list[str]:
+        """Present videos."""
+        return _names_in(self.raw)
+
+    def pixels(self) -> Mapping[str, str]:
+        """A digest of each present video's images."""
+        digests = {}
+        for name in self.names:
+            digest = hashlib.sha256()
+            for file in sorted((self.raw / "frames" / name).iterdir()):
+                digest.update(file.read_bytes())
+            digests[name] = digest.hexdigest()
+        return digests
+
+    def edit(self, rng: random.Random) -> str:
+        """Change one video, or exchange two. Return their names and the change."""
+        away = _names_in(self.spare)
+        verbs = ["correct", "image", "broken image", "spoil", "touch", "replace"]
+        if away:
+            verbs += ["add"] * 3
+        if len(self.names) > 3:
+            verbs += ["remove"] * 2
+        verb = rng.choice(verbs)
+        name = rng.choice(away if verb == "add" else self.names)
+
+        if verb == "add":
+            _move(name, self.spare, self.raw)
+        elif verb == "remove":
+            _move(name, self.raw, self.spare)
+        elif verb == "replace":
+            name = self._exchange(rng)
+        elif verb == "correct":
+            self._correct_label(name, rng)
+        elif verb == "spoil":
+            self._spoil_label(name)
+        elif verb == "touch":
+            os.utime(self._label(name))
+        else:
+            self._replace_image(name, rng, is_broken=verb == "broken image")
+        return f"{name}: {verb}"
+
+    def _label(self, name: str) -> Path:
+        return self.raw / f"labels/{name}.mat"
+
+    def _exchange(self, rng: random.Random) -> str:
+        """Give each of two videos the other one's name: both names now have other pixels and labels."""
+        first, second = rng.sample(self.names, 2)
+        aside = self.spare / "aside"
+        for kind in KINDS:
+            (aside / kind).mkdir(parents=True)
+        _move(first, self.raw, aside)
+        _move(second, self.raw, self.raw, to=first)
+        _move(first, aside, self.raw, to=second)
+        shutil.rmtree(aside)
+        return f"{first} and {second}"
+
+    def _correct_label(self, name: str, rng: random.Random) -> None:
+        with contextlib.suppress(ValueError, TypeError, OSError):  # a spoiled one stays so
+            label = self._label(name)
+            variables = {key: value for key, value in loadmat(label).items() if not key.startswith("__")}
+            variables["x"][rng.randrange(len(variables["x"]))] += 1
+            write_mat(label, variables)
+
+    def _spoil_label(self, name: str) -> None:
+        """Cut the end of a label file, and restore it the next time."""
+        label = self._label(name)
+        whole = label.with_suffix(".whole")
+        if whole.exists():
+            whole.replace(label)
+        else:
+            shutil.copyfile(label, whole)
+            label.write_bytes(label.read_bytes()[:-100])
+
+    def _replace_image(self, name: str, rng: random.Random, *, is_broken: bool) -> None:
+        image = rng.choice(sorted((self.raw / "frames" / name).glob("*.jpg")))
+        grey = jpeg(np.full((270, 480, 3), rng.randrange(256), np.uint8))
+        # A new size shows a changed image, and the label's new time that sizes are compared at all.
+        os.utime(self._label(name))
+        image.write_bytes((b"no image" if is_broken else grey) + bytes(next(self._sizes)))
+
+
+def _names_in(folder: Path) -> list[str]:
+    return sorted(file.stem for file in (folder / "labels").glob("*.mat"))
+
+
+def _move(name: str, folder: Path, other: Path, *, to: str = "") -> None:
+    """Move a video's label and frames to another folder, or to another name."""
+    new = to or name
+    (folder / f"labels/{name}.mat").rename(other / f"labels/{new}.mat")
+    (folder / "frames" / name).rename(other / "frames" / new)
+    whole = folder / f"labels/{name}.whole"
+    if whole.exists():
+        whole.rename(other / f"labels/{new}.whole")
+
+
+def measured(pixels: str, frame_index: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Numbers (n, 2) of another tool for (n,) frames of a video with these pixels."""
+    of_video = int(pixels[:5], 16)
+    return np.stack([np.full(len(frame_index), of_video), frame_index], axis=1).astype(np.float32)
+
+
+def write_array(file: Path, tracks: Mapping[str, tuple[str, NDArray[np.int64]]]) -> None:
+    """Write `measured` numbers as a file for `import --format arrays`. tracks: name -> pixels, frames (n,)."""
+    names: list[str] = []
+    frames: list[NDArray[np.int64]] = []
+    numbers: list[NDArray[np.float32]] = []
+    for name, (pixels, frame_index) in tracks.items():
+        names += [name] * len(frame_index)
+        frames.append(frame_index)
+        numbers.append(measured(pixels, frame_index))
+    arrays: dict[str, Any] = {
+        "track_name": np.array(names),
+        "frame_index": np.concatenate(frames),
+        "features": np.concatenate(numbers),
+    }
+    np.savez(file, **arrays)
