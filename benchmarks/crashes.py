@@ -9,9 +9,9 @@ parts of an array job of which one may be killed, or ends by SIGKILL or SIGTERM 
 verify, all tracks must be as before or as after, and the command must succeed when repeated.
 
 After each step, all that readers get of each track is compared with a cache made from the raw folder at once. Without
---drop-removed, tracks of removed and spoiled videos must stay as they were. Imported numbers must belong to the pixels of their
-track, also when an old file is imported again after its videos were replaced. Shards have 16 rows, so that there are
-many. Tests of each single change of a file: tests/cache/test_histories.py; of killed training:
+--drop-removed, tracks of removed and spoiled videos must stay as they were. Imported numbers must belong to the pixels
+of their track, also when an old file is imported again after its videos were replaced. Shards have 16 rows, so that
+there are many. Tests of each single change of a file: tests/cache/test_histories.py; of killed training:
 tests/vibe_model/training/test_training.py.
 
 Prints a line per step. A difference ends it with 1; it prints the seed, the step and the folder, which stays. `--seed S
@@ -24,7 +24,6 @@ import contextlib
 import hashlib
 import io
 import multiprocessing
-import os
 import random
 import shutil
 import signal

@@ -184,11 +184,16 @@ for command in ("convert", "extract"):
     steps.end(steps.words(command), (0,))
 whole = steps.require([steps.fresh()], complete=True)
 track = next(name for name in whole if not name.startswith("video "))
-(labels, stored), other = whole[track], dict(whole)
-moved = ((*labels[:2], {**labels[2], "bbox": b""}), stored)
-for changed in (None, moved, (labels, (stored[0], stored[1][1:])), (labels, None)):
-    other.pop(track, None)
-    other |= {} if changed is None else {track: changed}
+entry = whole[track]
+frames, columns = entry.labels
+flags, rows = entry.stream
+moved = entry._replace(labels=(frames, {**columns, "bbox": b""}))
+cut = entry._replace(stream=(flags, rows[1:]))
+lags = entry._replace(stream=None)
+for changed in (None, moved, cut, lags):
+    other = {name: entry for name, entry in whole.items() if name != track}
+    if changed is not None:
+        other[track] = changed
     assert differences(other, whole, complete=True) == [track], changed
 """
 
