@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import functools
 import hashlib
@@ -118,14 +119,45 @@ def _content_digest(manifest: Mapping[str, Any]) -> str:
 
 def fingerprint(config: RunConfig, splits: Mapping[str, Split]) -> str:
     """16 hex digits, equal for runs that must give the same numbers."""
-    settings = {name: value for name, value in config.as_dict().items() if name not in config.NEUTRAL}
-    parts = {**config.VERSION, "settings": settings, "inputs": inputs(config, splits)}
+    return _digest(config, config.as_dict(), inputs(config, splits))
+
+
+def _digest(config: RunConfig, settings: Mapping[str, Any], read: Mapping[str, Any]) -> str:
+    settings = {name: value for name, value in settings.items() if name not in config.NEUTRAL}
+    parts = {**config.VERSION, "settings": settings, "inputs": read}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def run_folder(config: RunConfig, splits: Mapping[str, Split] | None = None) -> Path:
-    """`runs/<name>-<fingerprint>`. Opens the cache unless `splits` are given; raises as `open_splits` does."""
-    return config.runs / f"{config.name}-{fingerprint(config, open_splits(config) if splits is None else splits)}"
+    """`runs/<name>-<fingerprint>`. Opens the cache unless `splits` are given; raises as `open_splits` does.
+
+    A run that began before a setting existed is the run in which this setting has its default.
+    """
+    splits = open_splits(config) if splits is None else splits
+    settings = config.as_dict()
+    read = inputs(config, splits)
+    folder = config.runs / f"{config.name}-{_digest(config, settings, read)}"
+    if (folder / CONFIG).is_file():
+        return folder
+
+    for earlier, began in _begun_runs(config).items():
+        later = config.at_defaults - began["config"].keys()
+        known = {name: value for name, value in settings.items() if name not in later}
+        known_inputs = {name: digest for name, digest in read.items() if digest or name in began["inputs"]}
+        if earlier.name == f"{config.name}-{_digest(config, known, known_inputs)}":
+            return earlier
+    return folder
+
+
+def _begun_runs(config: RunConfig) -> dict[Path, dict[str, Any]]:
+    """Folders of the runs of this name, and their config.json; without damaged ones."""
+    begun = {}
+    for file in config.runs.glob(f"*/{CONFIG}"):
+        if file.parent.name.rpartition("-")[0] == config.name:
+            with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+                content = json.loads(file.read_bytes())
+                begun[file.parent] = content | {name: dict(content[name]) for name in ("config", "inputs")}
+    return begun
 
 
 def is_complete(config: RunConfig) -> bool:
@@ -142,14 +174,16 @@ def what_differs(config: VideoConfig) -> str:
     """Differences from the newest run of this name; "" if this run has begun or is the first."""
     splits = open_splits(config)
     folder = run_folder(config, splits)
-    earlier = [file for file in config.runs.glob(f"*/{CONFIG}") if file.parent.name.rpartition("-")[0] == config.name]
+    earlier = _begun_runs(config)
     if not earlier or (folder / CONFIG).is_file():
         return ""
-    newest = max(earlier, key=lambda file: file.stat().st_mtime)
-    before, new = json.loads(newest.read_text()), json.loads(json.dumps(config.as_dict()))
+    newest = max(earlier, key=lambda begun: (begun / CONFIG).stat().st_mtime)
+    before = earlier[newest]
     old = before["config"]
-    changed = [key for key in sorted(new.keys() - config.NEUTRAL) if old.get(key) != new.get(key)]
-    differ = [f"{key} was {json.dumps(old.get(key))}, is {json.dumps(new.get(key))}" for key in changed]
+    new = json.loads(json.dumps(config.as_dict()))
+    compared = new.keys() - config.NEUTRAL - (config.at_defaults - old.keys())
+    changed = [key for key in sorted(compared) if old.get(key) != new[key]]
+    differ = [f"{key} was {json.dumps(old.get(key))}, is {json.dumps(new[key])}" for key in changed]
     for kind, records in inputs(config, splits).items():
         recorded = before["inputs"].get(kind)
         if isinstance(records, Mapping) and isinstance(recorded, Mapping):
@@ -157,7 +191,7 @@ def what_differs(config: VideoConfig) -> str:
                 differ.append(f"other {kind}: {', '.join(names)}")
         elif records != recorded:
             differ.append(f"another {kind}")
-    return f"{newest.parent.name}: {'; '.join(differ) or 'trained by another version of this project'}"
+    return f"{newest.name}: {'; '.join(differ) or 'trained by another version of this project'}"
 
 
 def folder_digest(folder: Path) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import MISSING, field, fields
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple, Self
 
@@ -118,6 +118,16 @@ class RunConfig:
     def part(self, name: str) -> tuple[str, ...]:
         """Splits of one part of a batch."""
         return tuple(getattr(self, name))
+
+    @property
+    def at_defaults(self) -> set[str]:
+        """Names of settings that have their defaults."""
+        names = set()
+        for setting in fields(self):
+            usual = setting.default if setting.default_factory is MISSING else setting.default_factory()
+            if getattr(self, setting.name) == usual:
+                names.add(setting.name)
+        return names
 
     @property
     def parts(self) -> dict[str, int]:

@@ -89,7 +89,7 @@ class TrainingLoop(ABC):
         self.config, self.trainer, self.splits = config, trainer, splits
         self.group = trainer.group
         self.folder = runs.run_folder(config, splits)
-        self.fingerprint = runs.fingerprint(config, splits)
+        self.fingerprint = self.folder.name.rpartition("-")[2]
         self.identity: dict[str, Any] = {"fingerprint": self.fingerprint}  # a saved state needs it to be resumed
         software = {name: version(name) for name in ("numpy", "smplx", "torch")}
         # Beginning of config.json and metrics.json.
@@ -125,8 +125,8 @@ class TrainingLoop(ABC):
     def carry_out(self) -> Path:
         """Train, or resume, and evaluate. Returns the folder. Raises CheckpointError, TrainingDiverged."""
         config = self.config
-        self._restore()  # first: a run that is not resumed leaves config.json as it was
-        if self.group.leads:
+        self._restore()  # first: a run that is not resumed gets no config.json
+        if self.group.leads and not (self.folder / runs.CONFIG).is_file():  # it tells what the fingerprint is made of
             content = {**self.facts, **self.inputs(), "config": config.as_dict()}
             runs.write_json(self.folder / runs.CONFIG, content)
         state = self.trainer.state
