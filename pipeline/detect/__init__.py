@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, NamedTuple, Self
 
@@ -41,6 +41,7 @@ class Detector(ABC):
 
     name: ClassVar[str]
     version: ClassVar[int] = 1  # raised by hand whenever the same images would give other people
+    added: ClassVar[tuple[str, ...]] = ()  # later options: part of `identity` if they are not the default
     stand_in: ClassVar[bool] = False  # it is for demo data alone, and finds no one in real images
 
     @property
@@ -64,7 +65,8 @@ class Detector(ABC):
 
         Override it if an option names a file: weights by digest, never by path. Raises MissingAssets for missing files.
         """
-        return asdict(self)
+        usual = {option.name: option.default for option in fields(self) if option.name in self.added}
+        return {name: value for name, value in asdict(self).items() if (name, value) not in usual.items()}
 
     def terms(self) -> list[dict[str, str]]:
         """`sha256`, `licence` and `source` of its weights, for the record in its files. Nothing is compared by them."""

@@ -98,6 +98,7 @@ class Stream(ABC):
     dtype: ClassVar[str] = "float32"  # or float16
     is_model_input: ClassVar[bool] = False  # models can predict bodies from it alone
     is_trained: ClassVar[bool] = False  # its weights are trained here (`trained_by`): other weights replace its rows
+    added: ClassVar[tuple[str, ...]] = ()  # later options: part of the identity if they are not the default
     where: ClassVar[str] = ""  # for messages: where to get a file that is an option
 
     def __str__(self) -> str:
@@ -184,7 +185,11 @@ class Stream(ABC):
         """
         names = {f.name for f in fields(self)}
         identity: dict[str, Any] = {"kind": self.kind, "version": self.version}
-        for name, value in ((f.name, getattr(self, f.name)) for f in fields(self)):
+        for option in fields(self):
+            name = option.name
+            value = getattr(self, name)
+            if name in self.added and value == option.default:
+                continue
             if isinstance(value, Path):
                 if not value.is_file():
                     raise MissingAssets(f"{name}: file {value} not found. {self.where}")

@@ -12,7 +12,7 @@ import functools
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, ClassVar, Final, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +51,8 @@ class Networks(NamedTuple):
 class FollowingDetector(Detector):
     """Base of detectors with the option `every`."""
 
+    added: ClassVar[tuple[str, ...]] = ("every",)
+
     every: int = 1  # find people in each N-th frame, and follow them in between
 
     def __post_init__(self) -> None:
@@ -60,8 +62,8 @@ class FollowingDetector(Detector):
     def identity(self) -> dict[str, Any]:
         options = super().identity()
         if self.every > 1:
-            return options | {"following": FOLLOWING}
-        return {key: value for key, value in options.items() if key != "every"}  # as before the option
+            options["following"] = FOLLOWING
+        return options
 
 
 @dataclass(frozen=True)

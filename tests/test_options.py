@@ -1,0 +1,133 @@
+"""A new option or setting whose default changes nothing has nothing computed again: tests/golden/options.json.
+
+What was made before it existed does not record it, and counts as made with its default.
+"""
+
+import json
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, ClassVar
+
+import pytest
+
+from pipeline import datasets, detect
+from pipeline.conversion.identity import reader_parts
+from pipeline.datasets.base import Dataset
+from pipeline.detect import Detector
+from pipeline.features import streams
+from pipeline.features.streams.base import NumberStream
+from tests.golden import FOLDER
+from vibe_extensions.part_dynamics.pr_vipe.config import PR_VIPE
+from vibe_model import models
+from vibe_model.vibe.config import MPOSER
+
+RECORDS = FOLDER / "options.json"
+
+
+def defaults_of(kind: type[Any]) -> dict[str, Any]:
+    """Default of each option, as JSON holds it."""
+    values = {}
+    for option in fields(kind):
+        value = option.default if option.default_factory is MISSING else option.default_factory()
+        values[option.name] = json.loads(json.dumps(value, default=str))
+    return values
+
+
+def record_of(version: object, defaults: Mapping[str, Any], added: Collection[str]) -> dict[str, Any]:
+    later = {name: value for name, value in defaults.items() if name in added}
+    return {"version": version, "always_recorded": sorted(defaults.keys() - added), "added": later}
+
+
+def every_record(before: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Our datasets, streams, detectors and trainings. before: their earlier records."""
+    kinds: dict[str, Any] = {f"dataset {name}": type(datasets.get(name)) for name in datasets.names()}
+    kinds |= {f"stream {name}": streams.find(name) for name in streams.names()}
+    kinds |= {f"detector {name}": detect.find(name) for name in detect.names()}
+    of_all_datasets = {option.name for option in fields(Dataset)}
+    for name, kind in kinds.items():
+        if kind.__module__.startswith(("pipeline.", "vibe_extensions.")):
+            yield name, record_of(kind.version, defaults_of(kind), {*kind.added} | of_all_datasets)
+    for training in (*(models.find(name) for name in ("vibe", "hmmr", "part_dynamics")), MPOSER, PR_VIPE):
+        name = f"training {training.section}"
+        version = dict(training.config.VERSION)
+        defaults = defaults_of(training.config)
+        earlier = before.get(name, {})
+        is_same_version = earlier.get("version") == version
+        added = defaults.keys() - earlier["always_recorded"] if is_same_version else set()  # a run knows what it lacks
+        yield name, record_of(version, defaults, added)
+
+
+def test_an_option_that_older_data_do_not_record_is_listed_and_keeps_its_default_within_a_version(
+    request: pytest.FixtureRequest,
+) -> None:
+    before = json.loads(RECORDS.read_text()) if RECORDS.exists() else {}
+    now = dict(every_record(before))
+    for name, record in now.items():
+        earlier = before.get(name, record)
+        if earlier["version"] != record["version"]:
+            continue
+        new = {*record["always_recorded"]} - {*earlier["always_recorded"]}
+        assert not new, f"{name}: list the new options {new} in `added`, or raise its version"
+        for option in record["added"].keys() & earlier["added"].keys():
+            was = earlier["added"][option]
+            value = record["added"][option]
+            assert was == value, f"{name}: raise the version: older data without {option} would count as {value}"
+    if request.config.getoption("--rewrite-golden"):
+        lines = [f"{json.dumps(name)}: {json.dumps(record)}" for name, record in now.items()]
+        RECORDS.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    assert now == json.loads(RECORDS.read_text()), f"{RECORDS}: pytest --rewrite-golden, then look at the diff"
+
+
+class Clips(Dataset):
+    """A dataset with the methods that its identity calls."""
+
+    name = "clips"
+    splits = ("train",)
+    version = 1
+
+    def videos(self, raw: Any, split: str) -> Any: ...
+    def read(self, raw: Any, split: str, video: Any, account: Any, body: Any) -> Any: ...
+
+
+@dataclass(frozen=True)
+class ClipsLater(Clips):
+    smooth: float = 0.0
+    added: ClassVar[tuple[str, ...]] = ("smooth",)
+
+
+class Colours(NumberStream):
+    kind = "colours"
+    dim = 3
+
+    def load(self, machine: Any, recorded: Any) -> Any: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColoursLater(Colours):
+    smooth: float = 0.0
+    added: ClassVar[tuple[str, ...]] = ("smooth",)
+
+
+class Faces(Detector):
+    name = "faces"
+
+    def load(self, device: str) -> Any: ...
+
+
+@dataclass(frozen=True)
+class FacesLater(Faces):
+    smooth: float = 0.0
+    added: ClassVar[tuple[str, ...]] = ("smooth",)
+
+
+def test_an_added_option_with_its_default_changes_no_identity(tmp_path: Any) -> None:
+    def reader(dataset: Dataset) -> dict[str, Any]:
+        return reader_parts(dataset, "train", tmp_path, None)
+
+    assert reader(ClipsLater()) == reader(Clips())
+    assert reader(ClipsLater(smooth=1.0))["parameters"] == {"smooth": 1.0}
+    assert ColoursLater().identity() == Colours().identity()
+    assert ColoursLater(smooth=1.0).identity() == Colours().identity() | {"smooth": 1.0}
+    assert ColoursLater.from_identity(Colours().identity()) == ColoursLater()
+    assert FacesLater().identity() == Faces().identity()
+    assert FacesLater(smooth=1.0).identity() == Faces().identity() | {"smooth": 1.0}
