@@ -32,8 +32,8 @@ SEE: Final = "Training, evaluation, prediction: python -m tasks --help. The whol
 
 
 def commands() -> dict[str, CommandEntry]:
-    """All commands, those of extensions and packages last. Raises PlugInError for one that cannot be loaded."""
-    added = load_records(GROUP, CommandEntry)
+    """All commands, those of extensions and packages last."""
+    added = load_records(GROUP, CommandEntry, taken=COMMANDS)
     return {**COMMANDS, **{name: entry for name, entry in added.items() if entry.program == "pipeline"}}
 
 

@@ -1,7 +1,8 @@
 """What packages add, ours and others': registries of datasets, streams, detectors and models; records of functions.
 
-A package registers a class (a model: its record) by an entry point of that name. Classes are imported when first used.
-The core calls an extension through a record below only, so that mypy checks both sides.
+A package registers a class (a model: its record) by an entry point of that name; ours are in the table `EXTENSIONS`.
+Classes are imported when first used. The core calls an extension through a record below only, so that mypy checks both
+sides.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import functools
 import pkgutil
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from importlib import metadata
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from pipeline.errors import ConfigError, PipelineError, did_you_mean
+from pipeline.extensions import EXTENSIONS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,8 +38,8 @@ COMMANDS: Final = "vibe_pipeline.commands"  # each leads to a CommandEntry
 SECTIONS: Final = "vibe_pipeline.sections"  # sections of luigi.cfg; each leads to its package's record
 TASKS: Final = "vibe_pipeline.tasks"  # each leads to its class
 EXPORTS: Final = "vibe_pipeline.exports"
-DEMO: Final = "vibe_pipeline.demo"  # leads to a DemoData; there is one
-OWN: Final = "vibe-pipeline"  # this distribution, with its extensions
+DEMO: Final = "vibe_pipeline.demo"  # leads to a DemoData; ours alone
+OWN: Final = "vibe-pipeline"  # this distribution
 
 
 class PlugInError(PipelineError):
@@ -46,36 +48,66 @@ class PlugInError(PipelineError):
 
 @functools.cache
 def entry_points(group: str) -> EntryPoints:
-    """Entry points of all installed packages, searched once (20 ms)."""
-    return metadata.entry_points(group=group)
+    """Entry points of a group, searched once (20 ms): ours by `EXTENSIONS`, then those of other installed packages."""
+    own = EXTENSIONS.get(group, {})
+    entries = [EntryPoint(name, value, group) for name, value in own.items()]
+    for entry in metadata.entry_points(group=group):
+        is_of_earlier_installation = entry.dist is not None and entry.dist.name == OWN
+        if not is_of_earlier_installation and own.get(entry.name) != entry.value:
+            entries.append(entry)
+    return EntryPoints(entries)
 
 
 def _is_own(entry: EntryPoint) -> bool:
-    """Whether an entry point belongs to one of our extensions."""
-    return entry.dist is not None and entry.dist.name == OWN
+    """Whether an entry is one of `EXTENSIONS`, which belong to no installed package."""
+    return entry.dist is None
 
 
-def load_records(group: str, record: type[T]) -> dict[str, T]:
-    """Load the records of a group by name, ours first. Raises PlugInError for one that fails or is of another class."""
+def load_records(group: str, record: type[T], taken: Container[str] = ()) -> dict[str, T]:
+    """Load the records of a group by name, ours first.
+
+    One of another package is left out, with a warning, if it cannot be loaded, is of another class, or has the name of
+    another one or of `taken`.
+    """
     records: dict[str, T] = {}
     for entry in sorted(entry_points(group), key=lambda entry: (not _is_own(entry), entry.name)):
+        if _is_own(entry):
+            records[entry.name] = entry.load()
+            continue
+        is_taken = entry.name in taken or entry.name in records
         try:
-            loaded = entry.load()
-        except Exception as error:
-            raise PlugInError(f"{group}: {entry.name!r} of {_package(entry)} cannot be loaded: {error!r}") from error
-        if not isinstance(loaded, record) or entry.name in records:
-            expected = f"one {record.__name__} called {entry.name!r}"
-            raise PlugInError(f"{group}: expected {expected}, found {entry.value} of {_package(entry)}")
-        records[entry.name] = loaded
+            records[entry.name] = _load_other(entry, record, is_taken=is_taken)
+        except PlugInError as error:
+            what = f"{group.rpartition('.')[2]}: {entry.name!r} of {_package(entry)}"
+            _warn(f"{what} is left out: {error}. Update or uninstall the package.")
     return records
 
 
+def _load_other(entry: EntryPoint, record: type[T], *, is_taken: bool) -> T:
+    """Load another package's record. Raises PlugInError with the reason alone."""
+    if is_taken:
+        raise PlugInError("this name is in use")
+    try:
+        loaded: object = entry.load()
+    except Exception as error:
+        raise PlugInError(f"{type(error).__name__}: {error}") from error
+    if not isinstance(loaded, record):
+        raise PlugInError(f"{entry.value} is not a {record.__name__}")
+    return loaded
+
+
+@functools.cache
+def _warn(message: str) -> None:
+    """Print a warning, once in a process."""
+    from pipeline.cli.console import DOUBT, err, plain
+
+    err.print(f"{DOUBT} {plain(message)}")
+
+
 def service(group: str) -> Any:
-    """Load the only entry point of a group. Raises PipelineError if no extension has it."""
-    entries = [*entry_points(group)]
-    if not entries:
-        raise PipelineError(f"no extension provides {group!r}: install vibe-pipeline again (make setup).")
-    return entries[0].load()
+    """Load the only entry of a group that only we have."""
+    (entry,) = EXTENSIONS[group].values()
+    return load(entry)
 
 
 load: Final = pkgutil.resolve_name  # imports "module:attribute"
@@ -151,11 +183,9 @@ class DemoData:
 
 @functools.cache
 def demo_data() -> DemoData:
-    """The record of the installed extension. Raises PipelineError if there is none."""
-    records = load_records(DEMO, DemoData)
-    if not records:
-        raise PipelineError("no demo data: the entry point of vibe_extensions.demo is missing. Run `make setup` again.")
-    return next(iter(records.values()))
+    """The record of the extension."""
+    record: DemoData = service(DEMO)
+    return record
 
 
 @dataclass(frozen=True)
@@ -197,8 +227,10 @@ class Records(Generic[T]):
         return isinstance(loaded, self.base)
 
     def every(self) -> list[T]:
-        """All that can be loaded, ours first."""
+        """All that can be loaded, ours first; the others are left out with a warning."""
         broken = self.broken(self.names())
+        for message in broken.values():
+            _warn(message)
         return [self.find(name) for name in self.names() if name not in broken]
 
     def unknown(self, name: str) -> str:
@@ -246,7 +278,8 @@ class Records(Generic[T]):
         entries: dict[str, EntryPoint] = {}
         for entry in entry_points(group=self.group):
             which = f"{self.what} {entry.name!r}"
-            if entry.name in self.ours:
+            is_taken = entry.name in entries and _is_own(entries[entry.name])
+            if entry.name in self.ours or is_taken:
                 raise PipelineError(f"{which} of {_package(entry)}: this name is in use. Rename it.")
             if entry.name in entries:
                 both = f"{_package(entries[entry.name])} and {_package(entry)}"

@@ -1,6 +1,6 @@
 """Luigi tasks: `luigi --module tasks Data|TrainVIBE|Report|...`. Importing them imports no torch."""
 
-from pipeline.plug_ins import TASKS, entry_points
+from pipeline.plug_ins import TASKS, load_records
 from tasks import settings  # noqa: F401 - first: it refuses a luigi.cfg that Luigi could not read
 from tasks.ablation import Ablation
 from tasks.data import Convert, Data, Extract, Synthesize
@@ -11,7 +11,6 @@ from tasks.training import ExtractBeside, Train, TrainMPoser, TrainVIBE
 __all__ = ["Convert", "Data", "Extract", "ExtractBeside", "Synthesize"]
 __all__ += ["Ablation", "Evaluate", "EvaluateVIBE", "Train", "TrainMPoser", "TrainVIBE"]
 
-for entry in entry_points(TASKS):  # Luigi finds a task by its name once its class exists
-    globals()[entry.name] = entry.load()
+globals().update(load_records(TASKS, type, taken=__all__))  # Luigi finds a task by its name once its class exists
 prepare()
 take_over_from_luigi()

@@ -26,8 +26,8 @@ COMMANDS: Final[Mapping[str, CommandEntry]] = {
 
 
 def commands() -> dict[str, CommandEntry]:
-    """All commands by name, ours first. Raises PlugInError for one that cannot be loaded."""
-    added = load_records(GROUP, CommandEntry)
+    """All commands by name, ours first."""
+    added = load_records(GROUP, CommandEntry, taken=COMMANDS)
     return {**COMMANDS, **{name: entry for name, entry in added.items() if entry.program == "tasks"}}
 
 

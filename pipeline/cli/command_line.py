@@ -32,6 +32,7 @@ GPU_FULL: Final = (
 )
 SETTING: Final = "SECTION.KEY=VALUE"
 SET: Final = "PIPELINE_SET"  # environment variable for child processes: a line SECTION.KEY=VALUE for each --set
+OURS: Final = ("pipeline", "tasks", "vibe_extensions")  # packages of our commands
 SHARDS_KEPT: Final = "finished shards (8,192 rows each) are kept; the same command continues from there"
 
 
@@ -91,7 +92,13 @@ class _CommandParser(_Parser):
         module, self._module = self._module, ""
         if not module:
             return
-        command: Command = importlib.import_module(module).COMMAND
+        try:
+            command: Command = importlib.import_module(module).COMMAND
+        except Exception as error:
+            if module.partition(".")[0] in OURS:
+                raise
+            message = f"{self.prog}: {module} cannot be loaded: {type(error).__name__}: {error}"
+            raise PipelineError(f"{message}. Update or uninstall its package; --debug shows the traceback.") from error
         self.set_defaults(run=command.run, complete=self._complete, kept=command.kept, reads=command.reads)
         self.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
         command.options(self)

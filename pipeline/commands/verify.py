@@ -33,7 +33,7 @@ from pipeline.processes import cores
 from pipeline.settings.arguments import cache_option, choose_splits, join_split_name
 from pipeline.track import other_units
 
-RECOMPUTE: Final = "vibe_pipeline.recompute"  # entry point of the function behind --recompute
+RECOMPUTE: Final = "vibe_pipeline.recompute"  # group of the function behind --recompute
 
 
 class _Recomputed(Protocol):

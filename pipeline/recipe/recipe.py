@@ -33,7 +33,7 @@ from pipeline.settings.sections import Settings
 if TYPE_CHECKING:
     from pipeline.features.extract import Extraction
 
-DETECTION: Final = "vibe_pipeline.detection"  # entry point of the function that runs a DetectionPlan
+DETECTION: Final = "vibe_pipeline.detection"  # group of the function that runs a DetectionPlan
 FIRST_TIME: Final = ("not converted before", "not extracted before")  # reasons that are not printed
 LAYOUT: Final = "\n\t"  # control codes of messages with several lines
 NO_SETTINGS: Final = "Run from the project's folder, set LUIGI_CONFIG_PATH, or name the file: --config FILE."

@@ -147,7 +147,7 @@ class Declared(NamedTuple):
 
     @staticmethod
     def load() -> tuple[Declared, ...]:
-        """Import the declarations of all packages. Raises PlugInError for one that cannot be loaded."""
+        """Import the declarations of all packages."""
         records = plug_ins.load_records(plug_ins.SECTIONS, Declared)
         return tuple({id(record): record for record in records.values()}.values())
 

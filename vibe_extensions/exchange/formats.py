@@ -82,7 +82,7 @@ RERUN: Final = ExportFormat(
 
 
 def export_formats() -> dict[str, ExportFormat]:
-    """All formats by name, those of other packages last. Raises PlugInError if one cannot be loaded."""
+    """All formats by name, those of other packages last."""
     return load_records(EXPORTS, ExportFormat)
 
 

@@ -174,7 +174,7 @@ def _lock(out: Path) -> Iterator[None]:
 
 
 def run_step(plan: DetectionPlan, machine: DetectionResources, *, dask: Dask, progress: Progress) -> StepResult:
-    """`detect_planned` as a recipe's step (entry point `vibe_pipeline.detection`); raises the same errors."""
+    """`detect_planned` as a recipe's step (group `vibe_pipeline.detection`); raises the same errors."""
     report = detect_planned(plan, machine, dask=dask, progress=progress)
     failures = few(list(report.problems.values()), FEW, plan.again)
     return StepResult(
