@@ -7,6 +7,7 @@ NumPy's own unpickling. Importing this imports torch.
 from __future__ import annotations
 
 import pickle
+import re
 import struct
 import zipfile
 from collections import OrderedDict
@@ -19,6 +20,9 @@ from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.formats.arrays import other_format
 
 DO: Final = "Check that the download is complete and is the checkpoint that was named."
+SAVE_AGAIN: Final = "Its settings are not read: have the program that wrote it save its state_dict alone."
+# Libraries of settings, whose objects people save beside the tensors.
+SETTINGS: Final = ("addict", "argparse", "easydict", "lightning", "mmengine", "omegaconf", "pytorch_lightning", "yacs")
 _NUMBER_FORMATS: Final = {"f8": "d", "f4": "f", "f2": "e", "i8": "q", "i4": "i"}  # NumPy's names -> struct's
 
 
@@ -41,15 +45,21 @@ def load_checkpoint(file: Path, *, settings: bool = False, mapped: bool = False)
     except ConfigError:
         raise
     except Exception as error:  # a hostile file can raise anything: all of it means the same
-        raise not_a_checkpoint(file, "file", "tensors and numbers only", _reason(file, error)) from error
+        reason = _reason(file, error)
+        do = DO
+        library = re.search(r"GLOBAL (\w+)", reason)
+        if library is not None and library[1] in SETTINGS:
+            reason = f"{library[1]} objects"
+            do = SAVE_AGAIN
+        raise not_a_checkpoint(file, "file", "tensors and numbers only", reason, do) from error
     if not isinstance(state, dict):
         raise not_a_checkpoint(file, "file", "a dict of tensors", type(state).__name__)
     return state
 
 
-def not_a_checkpoint(file: Path, key: str, expected: str, found: str) -> RawDataError:
+def not_a_checkpoint(file: Path, key: str, expected: str, found: str, do: str = DO) -> RawDataError:
     """The error for another file than the requested checkpoint."""
-    return RawDataError(file, key, expected, found, DO, reason="bad_checkpoint")
+    return RawDataError(file, key, expected, found, do, reason="bad_checkpoint")
 
 
 def _safetensors(file: Path) -> dict[str, Any]:

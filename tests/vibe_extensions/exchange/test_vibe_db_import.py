@@ -86,6 +86,18 @@ def imported(held: Held, name: str, tmp_path: Path, **options: Any) -> tuple[Imp
 # ----------------------------------------------------------------------------------------------------- what comes out
 
 
+def test_names_in_a_list_are_read_as_those_in_an_array(tmp_path: Path) -> None:
+    expected, split = imported(mpii3d(), "mpi_inf_3dhp/train", tmp_path)
+    texts = {name: mpii3d()[name].tolist() for name in ("vid_name", "frame_id", "img_name")}
+    (tmp_path / "lists").mkdir()
+    done, of_lists = imported(mpii3d(**texts), "mpi_inf_3dhp/train", tmp_path / "lists")
+    assert done == expected
+    same = {name: digest for name, digest in split.manifest["files"].items() if "fingerprint" not in name}
+    assert same.items() <= of_lists.manifest["files"].items()
+    with pytest.raises(RawDataError, match=r"joints2D.* another Python object of this name; store numbers as an array"):
+        imported(mpii3d(joints2D=keypoints(49).tolist()), "mpi_inf_3dhp/train", tmp_path)
+
+
 def test_rows_features_and_tracks_of_a_file_are_those_of_the_split(tmp_path: Path) -> None:
     exact = np.random.default_rng(3).normal(size=(N, 2048)).astype(np.float32)
     done, split = imported(posetrack(features=exact), "posetrack/train", tmp_path)

@@ -40,6 +40,8 @@ ALIGNED: Final = 16  # bytes
 def stored_arrays(file: Path) -> tuple[dict[str, NDArray[Any]], tuple[str, ...]]:
     """The memory-mapped arrays of a joblib file by name, and the names of its other content.
 
+    Lists of texts count as arrays if `vid_name` is one, without which there are no rows.
+
     Raises:
         UnsafePickle: the file names anything but NumPy arrays and joblib's wrapper.
         RawDataError: the file is unreadable, compressed, or no dict of arrays.
@@ -51,7 +53,13 @@ def stored_arrays(file: Path) -> tuple[dict[str, NDArray[Any]], tuple[str, ...]]
             loaded = _Unpickler(file, content).load()
         if not isinstance(loaded, dict) or not all(isinstance(name, str) for name in loaded):
             refuse(f"{type(loaded).__name__} at the top")
-    arrays = {name: value for name, value in loaded.items() if isinstance(value, np.ndarray)}
+        reads_lists = isinstance(loaded.get("vid_name"), list)
+        arrays = {}
+        for name, value in loaded.items():
+            if isinstance(value, np.ndarray):
+                arrays[name] = value
+            elif reads_lists and _are_texts(value):
+                arrays[name] = _text_array(value)
     return arrays, tuple(sorted(loaded.keys() - arrays.keys()))
 
 
@@ -109,12 +117,25 @@ class _Unpickler(ArrayUnpickler):
         objects = _Unpickler(self.path, self.content).load()
         if not isinstance(objects, np.ndarray) or objects.shape != shape or len(shape) != 1:
             refuse("an array of objects without its values")
-        if not all(isinstance(value, str | bytes) for value in objects):
+        if not _are_texts(objects):
             refuse("an array of Python objects other than texts; store numbers as an array of numbers")
-        texts = [text_of(value) for value in objects]
-        if (longest := max(map(len, texts), default=0)) > MAX_TEXT:  # all take the space of the longest
-            refuse(f"a text of {longest:,} characters")
-        return np.array(texts, str)
+        return _text_array(objects)
+
+
+def _are_texts(values: object) -> bool:
+    """Whether this is a list or an array of texts only."""
+    if not isinstance(values, list | np.ndarray):
+        return False
+    return all(isinstance(value, str | bytes) for value in values)
+
+
+def _text_array(values: Iterable[str | bytes]) -> NDArray[Any]:
+    """Texts as an array. Refuses very long ones, since all take the space of the longest."""
+    texts = [text_of(value) for value in values]
+    longest = max(map(len, texts), default=0)
+    if longest > MAX_TEXT:
+        refuse(f"a text of {longest:,} characters")
+    return np.array(texts, str)
 
 
 def text_of(value: str | bytes) -> str:

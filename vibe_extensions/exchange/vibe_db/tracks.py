@@ -122,6 +122,8 @@ def _check_fields(file: Path, layout: Layout, arrays: Mapping[str, Array], other
     for name in REQUIRED:
         if name in layout.fields and name not in fields:
             description = f"only {', '.join(sorted(arrays)) or 'no arrays'}"
+            if name in others:
+                description = "another Python object of this name; store numbers as an array of numbers"
             raise database.error(name, "an array of this name", description, "Check that this is the dataset's file.")
     if not database.rows:
         raise database.error("vid_name", "rows", "none")
