@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,9 +44,10 @@ def keep_files_in_memory() -> None:
 keep_files_in_memory()
 
 # The same examples each time, however long one takes on a busy machine.
-hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=60)
+UNHURRIED: Any = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}
+hypothesis.settings.register_profile("repeatable", derandomize=True, max_examples=60, **UNHURRIED)
 # Others each time, for as long as one lets it: tests/cache/test_histories.py.
-hypothesis.settings.register_profile("soak", deadline=None, max_examples=10**6, database=None)
+hypothesis.settings.register_profile("soak", max_examples=10**6, database=None, **UNHURRIED)
 hypothesis.settings.load_profile("repeatable")
 
 
@@ -88,6 +90,16 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files come first, so that no process ends with one while the others have nothing left to do."""
     items.sort(key=lambda item: next((i for i, path in enumerate(LONG) if item.nodeid.startswith(path)), len(LONG)))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_line_because_this_machine_is_slow() -> Iterator[None]:
+    """In this process, and in those that it forks."""
+    from pipeline.cli import progress
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(progress, "SLOW", threading.TIMEOUT_MAX)
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")

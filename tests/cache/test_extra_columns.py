@@ -26,6 +26,7 @@ CLASS = ExtraColumn(name="action", about="what is done", dtype="int16", per="tra
 DECLARED = (CONTACT, UP, CLASS)
 FLIPPED = CropPolicy(jitter=Jitter(copy=1, trans_px=0, scale_log2=0, flip=1))
 SPLIT = toy.SPLIT
+UNHURRIED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 
 
 def values(column: ExtraColumn, name: str, n_rows: int) -> np.ndarray[Any, Any]:
@@ -88,7 +89,7 @@ columns = st.tuples(
 )
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, deadline=None, suppress_health_check=UNHURRIED)
 @given(drawn=st.lists(columns, min_size=1, max_size=4))
 def test_what_is_written_is_read_over_commits_and_in_a_copy(drawn, tmp_path_factory):
     declared = tuple(

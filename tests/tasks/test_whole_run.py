@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +176,20 @@ def test_make_hands_over_what_was_typed(target: str, tmp_path: Path) -> None:
     assert ran.stdout == f"typed make {target}\n"
 
 
+# A process is sent the signal at the first last.pt, however fast it trains.
+SIGNALLED = """
+import os, pathlib
+exchange = pathlib.Path.replace
+def replace(self, target):
+    exchanged = exchange(self, target)
+    if pathlib.Path(target).name == "last.pt":
+        pathlib.Path.replace = exchange
+        os.kill(os.getpid(), {number})
+    return exchanged
+pathlib.Path.replace = replace
+"""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "code", "word"),
@@ -186,10 +199,10 @@ def test_make_hands_over_what_was_typed(target: str, tmp_path: Path) -> None:
 def test_a_training_that_was_ended_continues_to_the_same_numbers(made, project, number, code, word) -> None:
     shutil.rmtree(project.folder / "runs")
     project.configure({"vibe": {"checkpoint_every": "1"}})
-    process = project.start("EvaluateVIBE", "--local-scheduler")
-    while process.poll() is None and not list(project.folder.glob("runs/*/last.pt")):
-        time.sleep(0.01)
-    process.send_signal(number)
+    site = project.folder / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(SIGNALLED.format(number=int(number)))
+    process = project.start("EvaluateVIBE", "--local-scheduler", packages=site)
     shown, _ = process.communicate()
     assert process.returncode == code, shown
     assert "Traceback" not in shown

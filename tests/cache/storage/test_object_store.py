@@ -118,7 +118,7 @@ def test_a_forked_worker_gets_an_error_and_does_not_wait_for_ever(url: str, toy:
 
     child = multiprocessing.get_context("fork").Process(target=read)
     child.start()
-    assert here.poll(10), "the child waits"
+    assert here.poll(120), "the child waits"
     message = here.recv()
     child.kill()
     assert message.startswith(f"{url}: this process was forked")

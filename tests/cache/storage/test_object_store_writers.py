@@ -123,7 +123,7 @@ def test_of_two_writers_that_race_exactly_one_commits(moment: str, races: int, u
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(60)
+            thread.join(300)
         assert sorted(text == "committed" for text in answers.values()) == [False, True], answers
         (winner,) = (number for number, text in answers.items() if text == "committed")
         assert "another writer" in answers[1 - winner]
@@ -140,7 +140,7 @@ def race(root: str, number: int, barrier: threading.Barrier, answers: dict[int, 
 
     def meet() -> None:
         with suppress(threading.BrokenBarrierError):
-            barrier.wait(timeout=20)
+            barrier.wait(timeout=120)
 
     store: Any = cache.store_at(root)
     put, replace_ = store.put, store.replace

@@ -73,6 +73,7 @@ def test_an_ignored_ctrl_c_stays_ignored() -> None:
 def test_sigterm_twice_at_once_cleans_up_as_ctrl_c_does_and_the_handlers_are_restored(monkeypatch: Any) -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     monkeypatch.setattr(os, "_exit", pytest.fail)
+    monkeypatch.setattr(command_line, "AT_ONCE", 600.0)
     cleaned = []
     with pytest.raises(Terminated), listen():
         try:

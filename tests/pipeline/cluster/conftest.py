@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import distributed
 import pytest
 
-from pipeline.processes import cluster
+from tests.waiting import await_that
 
 ROOT = Path(__file__).parents[3]
 QUICK = {  # no process waits long for one that is dead
@@ -64,9 +63,15 @@ class Cluster:
         with distributed.Client(self.address, set_as_default=False) as client:
             return client.run_on_scheduler(question)
 
+    def states(self) -> list[str]:
+        """States of the tasks that the workers know."""
+        with distributed.Client(self.address, set_as_default=False) as client:
+            by_worker = client.run(lambda dask_worker: [task.state for task in dask_worker.state.tasks.values()])
+        return [state for states in by_worker.values() for state in states]
+
     def add(self, *options: str) -> str:
         name = f"worker-{next(self._names)}"
-        common = ["--no-nanny", "--no-dashboard", "--memory-limit", "0", "--death-timeout", "20", "--name", name]
+        common = ["--no-nanny", "--no-dashboard", "--memory-limit", "0", "--death-timeout", "300", "--name", name]
         threads = () if "--nthreads" in options else ("--nthreads", "1")
         place = ["--local-directory", str(self.folder)]
         self.workers[name] = self._start("worker", self.address, *common, *threads, *place, *options)
@@ -94,13 +99,6 @@ def dask(folder: Path, path: Path, *options: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(words, cwd=folder, env=environment, stdout=log, stderr=log)
 
 
-def await_that(true: Callable[[], bool], seconds: float = 30.0) -> None:
-    latest = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < latest, "it never came true"
-        time.sleep(0.02)
-
-
 @pytest.fixture(scope="session")
 def running(tmp_path_factory: pytest.TempPathFactory, on_path: Path) -> Iterator[Cluster]:
     started = Cluster(tmp_path_factory.mktemp("cluster"), on_path)
@@ -113,8 +111,3 @@ def two(running: Cluster) -> Cluster:
     """Two workers that have nothing to do."""
     running.have(2)
     return running
-
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "ANSWER", 20.0)

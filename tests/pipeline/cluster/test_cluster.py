@@ -7,7 +7,7 @@ import shlex
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,7 +26,8 @@ from pipeline.features.spec import Resources, StreamSpec
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import MARKER
 from pipeline.processes import Dask, cluster
-from tests.pipeline.cluster.conftest import Cluster, await_that, dask
+from tests.pipeline.cluster.conftest import Cluster, dask
+from tests.waiting import LIMIT, await_that
 from vibe_extensions.clips.detection.run import detect_planned
 from vibe_extensions.demo.files import mp4_writer
 
@@ -39,34 +40,35 @@ GPU = ("--resources", "GPU=1")
 # -------------------------------------------------------------------------------------------------- map, in order
 
 
-def mapped(at: str, job: Any, items: Any = ITEMS, shared: Path | None = None, patience: float = 60) -> Iterator[Any]:
+def mapped(at: str, job: Any, items: Any = ITEMS, shared: Path | None = None, patience: float = 600) -> Iterator[Any]:
     with cluster.connect_cluster(Dask(at, patience), shared) as workers:
         yield from workers.map(job, items, lambda one, other: False)
 
 
 def test_ctrl_c_cancels_what_is_left(two: Cluster, made_up: ModuleType, tmp_path: Path) -> None:
-    def press() -> None:
-        await_that(lambda: len(made_up.logged(tmp_path)) > 2)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    threading.Thread(target=press).start()
+    """Each worker ends the item that it has begun, and begins no other one."""
+    press_once(lambda: len(made_up.logged(tmp_path)) == 2)
     with pytest.raises(KeyboardInterrupt):
-        list(mapped(two.address, made_up.Doubled(tmp_path, seconds=0.2)))
-    assert_nothing_begins(made_up, tmp_path, before=len(ITEMS) // 2)
+        list(mapped(two.address, made_up.Doubled(tmp_path, gate=0)))
+    await_that(lambda: {*two.states()} <= {"cancelled"})
+    (tmp_path / "open").touch()
+    await_that(lambda: not two.states())
+    assert len(made_up.logged(tmp_path)) == 2
 
 
 def test_few_results_wait_to_be_taken(two: Cluster, made_up: ModuleType, tmp_path: Path) -> None:
     most = 2 * cluster.WINDOW * cluster.TOGETHER  # of two workers
     results = mapped(two.address, made_up.Doubled(tmp_path), range(20 * most))
     assert next(results) == 0
-    time.sleep(0.5)
-    assert 0 < len(made_up.logged(tmp_path)) <= most + cluster.TOGETHER
+    time.sleep(0.5)  # in which more would begin
+    assert len(made_up.logged(tmp_path)) <= most + cluster.TOGETHER
     assert list(results) == [2 * item for item in range(1, 20 * most)]
 
 
 def test_ctrl_c_ends_the_wait_for_a_worker(running: Cluster, made_up: ModuleType, tmp_path: Path) -> None:
     running.have(0)
-    threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+    await_that(lambda: running.ask(lambda dask_scheduler: not dask_scheduler.tasks))
+    press_once(lambda: running.ask(lambda dask_scheduler: bool(dask_scheduler.tasks)))
     with pytest.raises(KeyboardInterrupt):
         list(mapped(running.address, made_up.Doubled(tmp_path)))
     await_that(lambda: running.ask(lambda dask_scheduler: not dask_scheduler.tasks))
@@ -77,13 +79,14 @@ def test_a_scheduler_that_goes_away_is_named(made_up: ModuleType, tmp_path: Path
     own = Cluster(tmp_path, on_path)
     try:
         own.have(1)
-        results = mapped(own.address, made_up.Doubled(tmp_path, seconds=0.1))
+        results = mapped(own.address, made_up.Doubled(tmp_path, gate=len(ITEMS) / 2))
         assert next(results) == 0
         own.scheduler.kill()
         own.scheduler.wait()
         with pytest.raises(PipelineError, match=r"scheduler went away or was restarted.*same command again"):
             list(results)
         assert capfd.readouterr().err == "", "nothing from Dask"
+        (tmp_path / "open").touch()
         own.start_scheduler(own.address.rpartition(":")[2])
         own.add()
         assert list(mapped(own.address, made_up.Doubled(tmp_path))) == [2 * item for item in ITEMS]
@@ -91,11 +94,14 @@ def test_a_scheduler_that_goes_away_is_named(made_up: ModuleType, tmp_path: Path
         own.end()
 
 
-def assert_nothing_begins(made_up: ModuleType, folder: Path, before: int) -> None:
-    time.sleep(0.3)
-    n_begun = len(made_up.logged(folder))
-    time.sleep(0.5)
-    assert len(made_up.logged(folder)) == n_begun < before
+def press_once(is_time: Callable[[], bool]) -> None:
+    """Press Ctrl-C when something has happened."""
+
+    def press() -> None:
+        await_that(is_time)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=press).start()
 
 
 # -------------------------------------------------------------------------------------------- workers come and go
@@ -112,17 +118,20 @@ def test_workers_that_come_late_and_go_are_waited_for(running, made_up, tmp_path
             name = running.add()
             await_that(lambda n=n_begun: len(made_up.logged(tmp_path)) > n)  # type: ignore[misc]
             running.kill(name)
+        (tmp_path / "open").touch()
         running.add()
 
-    threading.Thread(target=come_and_go).start()
-    assert list(mapped(running.address, made_up.Doubled(tmp_path, seconds=0.1))) == [2 * item for item in ITEMS]
+    coming = threading.Thread(target=come_and_go)
+    coming.start()
+    assert list(mapped(running.address, made_up.Doubled(tmp_path, gate=12))) == [2 * item for item in ITEMS]
+    coming.join()
     assert len(running.workers) == 1
-    assert re.search(r": waiting for a Dask worker, \d+ s of at most 60 s", capsys.readouterr().err)
+    assert re.search(r": waiting for a Dask worker, \d+ s of at most 10 min", capsys.readouterr().err)
 
 
 def test_only_a_task_that_was_running_at_three_losses_ends_the_work(running: Cluster, tmp_path: Path) -> None:
     running.have(4)
-    with cluster.connect_cluster(Dask(running.address, 60)) as workers:
+    with cluster.connect_cluster(Dask(running.address, 600)) as workers:
         results = workers.as_completed(_die_at_zero, [tmp_path / str(item) for item in range(8)])
         with pytest.raises(PipelineError, match="3 workers were lost while they ran the same task, the last one tcp:"):
             list(results)
@@ -332,5 +341,5 @@ def test_the_commands_of_the_page_make_a_cluster_that_converts(embedded, into, t
         for process in reversed(started):
             process.terminate()  # a nanny ends its workers when it is told to end
         for process in started:
-            process.wait(20)
+            process.wait(LIMIT)
     assert into.tree(tmp_path / "cluster") == into.tree(tmp_path / "alone")

@@ -2,7 +2,7 @@
 
 import json
 import os
-import time
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from pipeline.files.raw import changes
 from pipeline.recipe.overview import plan_splits, stored_bytes, stream_bytes
 from tests.packages import BROKEN, install
 from tests.pipeline.datasets.by_hand import touch, write_video
+from tests.waiting import await_that
 
 
 @pytest.fixture
@@ -157,7 +158,15 @@ def test_a_folder_that_takes_long_to_list_is_no_silence(words, penn, luigi_cfg, 
     assert " raw files" not in ran(*words, *raw).err
     monkeypatch.setattr(progress, "SLOW", 0.01)
     scan = os.scandir
-    monkeypatch.setattr(os, "scandir", lambda *place: time.sleep(0.1) or scan(*place))
+
+    def is_waiting() -> bool:
+        return any(isinstance(thread, threading.Timer) for thread in threading.enumerate())
+
+    def scan_late(*place: Any) -> Any:
+        await_that(lambda: not is_waiting())  # until it has printed its line
+        return scan(*place)
+
+    monkeypatch.setattr(os, "scandir", scan_late)
     assert " raw files" in ran(*words, *raw).err
 
 

@@ -12,6 +12,7 @@ from pipeline.errors import ConfigError
 from pipeline.settings.file import SettingsFile
 
 SHIPPED = Path(__file__).parents[3] / "luigi.cfg"
+UNHURRIED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 
 
 def of(tmp_path: Path, text: str) -> SettingsFile:
@@ -27,7 +28,7 @@ def test_every_value_of_the_shipped_file_knows_the_line_that_it_stands_in() -> N
             assert lines[section.line(key) - 1] == f"{key} = {text}"
 
 
-@hypothesis.settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis.settings(max_examples=60, deadline=None, suppress_health_check=UNHURRIED)
 @given(
     st.dictionaries(
         st.sampled_from(["paths", "train", "core", "a b"]),
@@ -80,7 +81,7 @@ def test_what_is_no_settings_file_is_told_with_its_line(tmp_path: Path, text: st
     assert str(told.value) == f"{tmp_path / 'luigi.cfg'}{message}"
 
 
-@hypothesis.settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis.settings(max_examples=200, deadline=None, suppress_health_check=UNHURRIED)
 @given(st.text("[]ax=:\n #;\t\r\x0b\x85%é", max_size=30).map(str.encode) | st.binary(max_size=20))
 def test_whatever_the_file_holds_the_error_is_of_one_line(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "luigi.cfg").write_bytes(data)

@@ -34,6 +34,7 @@ from pipeline.track import column_problems
 from tests.pipeline.datasets.by_hand import write_video
 from tests.pipeline.files.test_detections import CASES, SIZE, N, write
 from tests.trees import contents
+from tests.waiting import with_growing_limit
 from vibe_extensions.demo import RELEASES
 
 MIB = 1 << 20
@@ -218,7 +219,10 @@ def assert_harmless(
         todo = [case for i, file in enumerate(files) for case in cases(*below, file, 1000 * i, request.param)]
         found = zip(todo, ordered_map(examine, todo, 2, timeout=PATIENCE, memory=MEMORY), strict=True)
         failures, ended = [], set()
-        for case, result in found:
+        for case, first in found:
+            result = first
+            if isinstance(first, Failed) and first.reason == "reader_timeout" and not case.file.endswith(IN_LIBRARIES):
+                (result,) = ordered_map(examine, [case], 1, memory=MEMORY)  # it was slow, or hangs at any limit
             what = " | ".join([result.message] if isinstance(result, Failed) else result)
             if isinstance(result, Failed) and case.file.endswith(IN_LIBRARIES):
                 ended.add(case.file)
@@ -305,11 +309,14 @@ def cdf_that_hangs_cdflib(file: Path) -> None:
 def test_a_file_at_which_a_library_fails_costs_its_own_video(name, split, pattern, spoil, reasons, embedded, tmp_path):
     raw = embedded.copy(name, tmp_path / "raw")
     spoil(next(raw.glob(pattern)))
-    plan = convert.plan_conversion(datasets.get(name), split, raw=raw, root=tmp_path / "cache")
-    done = convert.convert(plan, timeout=3 if reasons == "reader_timeout" else 60, memory=512 * MIB)
-    (account,) = done.rejected
-    assert account.set_aside in reasons.split(" or ")
-    assert done.totals["videos"]["kept"] == done.totals["videos"]["found"] - 1
+
+    def judge(limit: float) -> None:
+        plan = convert.plan_conversion(datasets.get(name), split, raw=raw, root=tmp_path / f"cache{limit}")
+        done = convert.convert(plan, timeout=limit, memory=512 * MIB)
+        assert [account.set_aside in reasons.split(" or ") for account in done.rejected] == [True]
+        assert done.totals["videos"]["kept"] == done.totals["videos"]["found"] - 1
+
+    with_growing_limit(judge, 3 if reasons == "reader_timeout" else 60)
 
 
 @dataclass(frozen=True)
@@ -327,19 +334,24 @@ class Hostile(PennAction):
 
 
 def test_what_ends_a_process_costs_its_video_and_the_others_are_committed(embedded: Any, tmp_path: Path) -> None:
-    raw, root = embedded.copy("penn_action", tmp_path / "raw"), tmp_path / "cache"
-    plan = convert.plan_conversion(Hostile(), "train", raw=raw, root=root)
+    raw = embedded.copy("penn_action", tmp_path / "raw")
     before = set(psutil.Process().children(recursive=True))
-    done = convert.convert(plan, workers=2, timeout=1.0)
-    reasons = {account.name: account.set_aside for account in done.rejected}
-    assert reasons == {"0001": "reader_crashed", "0002": "reader_timeout", "0004": "reader_memory"}
-    assert all("labels/" in account.message for account in done.rejected)
-    committed = cache.open(root)["penn_action/train"]
-    assert [track.name for track in committed.tracks] == ["0003/0", "0005/0"]
-    assert done.totals["videos"]["set_aside"] == dict.fromkeys(reasons.values(), 1)
+
+    def judge(limit: float) -> None:
+        root = tmp_path / f"cache{limit}"
+        plan = convert.plan_conversion(Hostile(), "train", raw=raw, root=root)
+        done = convert.convert(plan, workers=2, timeout=limit)
+        reasons = {account.name: account.set_aside for account in done.rejected}
+        assert reasons == {"0001": "reader_crashed", "0002": "reader_timeout", "0004": "reader_memory"}
+        assert all("labels/" in account.message for account in done.rejected)
+        committed = cache.open(root)["penn_action/train"]
+        assert [track.name for track in committed.tracks] == ["0003/0", "0005/0"]
+        assert done.totals["videos"]["set_aside"] == dict.fromkeys(reasons.values(), 1)
+        assert convert.plan_conversion(Hostile(), "train", raw=raw, root=root).up_to_date
+
+    with_growing_limit(judge, 1.0)
     after = {one for one in psutil.Process().children(recursive=True) if one.status() != psutil.STATUS_ZOMBIE}
     assert len(after - before) <= 1  # the server, which has no process any more
-    assert convert.plan_conversion(Hostile(), "train", raw=raw, root=root).up_to_date
 
 
 def reasons_of(name: str, raw: Path) -> set[str]:

@@ -3,6 +3,7 @@
 Tests put a copy of this file where decoding processes find it: sources and streams are sent to them by pickle.
 """
 
+import math
 import os
 import signal
 import time
@@ -234,9 +235,12 @@ class Doubled:
 
     folder: Path
     seconds: float = 0.0
+    gate: float = math.inf  # items from this one on wait for the file `open` in the folder
 
     def __call__(self, item: int) -> int:
         with (self.folder / "log").open("ab", buffering=0) as file:  # one line, whole, also when other processes write
             file.write(b"begun\n")
         time.sleep(self.seconds)
+        while item >= self.gate and not (self.folder / "open").exists():
+            time.sleep(0.01)
         return 2 * item

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 import subprocess
 import sys
 import traceback
@@ -21,9 +22,9 @@ from pipeline.features.engine import shards, tasks
 from pipeline.features.inputs import Pixels
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
+from tests.waiting import with_growing_limit
 
 ROOT = Path(__file__).parents[3]
-PATIENCE = 2.0  # s after which a process counts as hung here
 
 
 @pytest.fixture(autouse=True)
@@ -110,15 +111,18 @@ def test_every_row_has_its_own_frame_whatever_the_workers_batches_and_lanes(extr
 
 
 def test_a_process_that_is_stopped_or_crashes_once_is_replaced_and_costs_no_frame(extract: Extract) -> None:
-    sources = [
-        extract.source("0", deeds=((20, "stop once"),)),
-        extract.source("1", random_access=False, deeds=((20, "stop once"), (30, "crash once"))),
-        extract.source("2", deeds=((0, "crash once"), (39, "hang once"))),
-        extract.source("3", random_access=False, deeds=((-2, "hang once"), (5, "crash once"))),
-    ]
-    found, _, problems = extract(*sources, timeout=PATIENCE / 2, also=[extract.made_up.Steps()])
-    assert (found, problems) == (extract.whole(4), {})
-    assert extract.found[1] == extract.steps(4)
+    def judge(limit: float) -> None:
+        sources = [
+            extract.source(f"0 {limit}", deeds=((20, "stop once"),)),
+            extract.source(f"1 {limit}", random_access=False, deeds=((20, "stop once"), (30, "crash once"))),
+            extract.source(f"2 {limit}", deeds=((0, "crash once"), (39, "hang once"))),
+            extract.source(f"3 {limit}", random_access=False, deeds=((-2, "hang once"), (5, "crash once"))),
+        ]
+        found, _, problems = extract(*sources, timeout=limit, also=[extract.made_up.Steps()])
+        assert (found, problems) == (extract.whole(4), {})
+        assert extract.found[1] == extract.steps(4)
+
+    with_growing_limit(judge, 1.0)
 
 
 @pytest.mark.slow
@@ -131,28 +135,37 @@ def test_a_frame_at_which_two_processes_end_is_given_up_and_of_videos_all_after_
         extract.source("4", random_access=False, deeds=((-2, "crash"),)),  # when it is opened
         extract.source("5", random_access=False),
     ]
-    found, meter, problems = extract(*sources, timeout=PATIENCE)
     whole = extract.whole(6)
     for video, lost in {0: [5], 1: range(5, 40), 2: [0, 17, 39], 3: range(18, 40), 4: range(40)}.items():
         for frame in lost:
             del whole[video][frame]
-    assert found == whole
-    ended = {"decoder_hung": 2, "decoder_crashed": 3, "decoder_memory": 2}
-    assert problems == {**ended, "after_decoder_failure": 34 + 21 + 39}
-    assert meter.rows == 240 - 101
-    messages = "\n".join(extract.examples)
-    told = "2 processes that decoded it ended, the last one made no progress for"
-    assert f"video 0, frame 5: {told} {PATIENCE:g} s" in messages
-    assert "video 3, frame 18: 2 processes that decoded it ended, the last one ended with exit code 3" in messages
+
+    def judge(limit: float) -> None:
+        found, meter, problems = extract(*sources, timeout=limit)
+        assert found == whole
+        ended = {"decoder_hung": 2, "decoder_crashed": 3, "decoder_memory": 2}
+        assert problems == {**ended, "after_decoder_failure": 34 + 21 + 39}
+        assert meter.rows == 240 - 101
+        messages = "\n".join(extract.examples)
+        told = "2 processes that decoded it ended, the last one made no progress for"
+        assert f"video 0, frame 5: {told} {limit:g} s" in messages
+        assert "video 3, frame 18: 2 processes that decoded it ended, the last one ended with exit code 3" in messages
+
+    with_growing_limit(judge, 2.0)
 
 
 @pytest.mark.parametrize("deed", ["crash", pytest.param("hang", marks=pytest.mark.slow)])
 def test_pixels_that_cannot_be_compared_end_the_extraction(extract, monkeypatch, deed):
-    monkeypatch.setattr("pipeline.processes.pool.START", 3.0)
-    last = {"crash": "ended with exit code 3", "hang": "made no progress for 3 s"}[deed]
     sources = [extract.source("0", deeds=((-1, deed),)), *(extract.source(str(i), takes=0.1) for i in range(1, 3))]
-    with pytest.raises(PipelineError, match=f"2 decoding processes, .* {last} while they compared .* video 0"):
-        extract(*sources, timeout=3.0)
+
+    def judge(limit: float) -> None:
+        monkeypatch.setattr("pipeline.processes.pool.START", limit)
+        last = {"crash": "ended with exit code 3", "hang": f"made no progress for {limit:g} s"}[deed]
+        with pytest.raises(PipelineError) as raised:
+            extract(*sources, timeout=limit)
+        assert re.search(f"2 decoding processes, .* {last} while they compared .* video 0", str(raised.value))
+
+    with_growing_limit(judge, 3.0)
 
 
 @pytest.mark.parametrize(

@@ -179,7 +179,7 @@ def test_the_processs_number_of_threads_is_left_alone() -> None:
     lanes, both = torch_threads(2), threading.Barrier(2)  # so that it takes both lanes
 
     def inside(_: int) -> int:
-        both.wait(timeout=10)
+        both.wait(timeout=180)
         return torch.get_num_threads()
 
     before = torch.get_num_threads()

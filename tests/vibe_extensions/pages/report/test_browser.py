@@ -28,6 +28,7 @@ PAGES = ("report", "tracks")
 KINDS = ("unnamed", "tables", "headers", "links", "ids", "scrollers")  # of faults
 CONTRAST = 4.5  # WCAG 2, level AA
 
+LIMIT = 180_000  # ms
 LOOK = Path(__file__).with_name("look.js").read_text()
 
 
@@ -36,7 +37,7 @@ def browser() -> Iterator[Any]:
     """A Chromium of this machine."""
     api = pytest.importorskip("playwright.sync_api", reason="playwright is needed: pip install -e '.[dev]'")
     with api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], timeout=LIMIT)
         yield started
         started.close()
 
@@ -71,6 +72,7 @@ def look(browser: Any, pages: dict[str, Path]) -> Callable[..., dict[str, Any]]:
     @functools.cache
     def at(name: str, width: int, scheme: str) -> dict[str, Any]:
         context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        context.set_default_timeout(LIMIT)
         tab = context.new_page()
         messages: list[str] = []
         requests: list[str] = []
@@ -116,6 +118,7 @@ def test_the_legend_is_about_what_is_on_the_page(browser: Any, root: Path, tmp_p
     kp_3d = np.zeros((3, 49, 4), np.float32)
     kp_3d[:, :25, 3], has_3d = 1, np.ones(3, np.uint8)
     tab = browser.new_page()
+    tab.set_default_timeout(LIMIT)
     for name, columns, shown in (
         ("both", person(3), {"draw-common", "draw-body25", "draw-boxes"}),
         ("solid", person(3, visible=25) | {"kp_3d": kp_3d, "has_3d": has_3d}, {"draw-boxes", "3D"}),
@@ -145,6 +148,7 @@ FAULTS = """<!DOCTYPE html><html lang="en"><body style="background: #fff; color:
 def test_what_looks_for_faults_finds_each_kind(browser: Any, tmp_path: Path) -> None:
     (tmp_path / "bad.html").write_text(FAULTS)
     tab = browser.new_page(viewport={"width": 360, "height": 900})
+    tab.set_default_timeout(LIMIT)
     tab.goto((tmp_path / "bad.html").as_uri())
     seen = tab.evaluate(LOOK, CONTRAST)
     tab.close()
