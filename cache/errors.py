@@ -15,7 +15,7 @@ class CacheError(Exception):
 
 
 class AccessDenied(CacheError):
-    """A file or folder that this user may not read."""
+    """A file or folder that this user may not read, or that no command touches, such as a link or a pipe."""
 
     @classmethod
     def of(cls, error: PermissionError) -> Self:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
-from cache.storage.local import sync_folder
+from cache.storage.durable import sync_folder
 from pipeline.errors import ConfigError, DataError, StandInMixed
 from vibe_model.settings import RunConfig, VideoConfig, split_of
 

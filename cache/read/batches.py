@@ -173,7 +173,7 @@ class OpenSplit:
         """Names of the committed feature streams, sorted."""
         home = f"{self._commit.place.base}/{FEATURES}"
         names = (name for name in self.store.list_names(home) if layout.is_name(name))
-        return tuple(name for name in names if self.store.exists(f"{home}/{name}/{MANIFEST}"))
+        return tuple(name for name in names if self.store.etag(f"{home}/{name}/{MANIFEST}") is not None)
 
     def place(self, stream: str | None = None) -> Place:
         """The place of its manifest, or of a stream's."""

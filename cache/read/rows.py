@@ -206,7 +206,7 @@ class _MappedShard:
         if record is None:  # the file belongs to an unfinished commit
             raise shards.missing(file)
         try:
-            fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+            fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe has no bytes: as damaged
         except (FileNotFoundError, NotADirectoryError):
             raise shards.missing(file) from None
         self._chunk_bytes = layout.chunk_bytes

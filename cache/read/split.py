@@ -90,7 +90,8 @@ class FeatureCache(Mapping[str, "Split"]):
         try:
             if isinstance(name, str) and layout.is_name(name):
                 self.store.list_names(name)
-            return isinstance(name, str) and layout.is_split_name(name) and self.store.exists(f"{name}/{MANIFEST}")
+            is_split = isinstance(name, str) and layout.is_split_name(name)
+            return is_split and self.store.etag(f"{name}/{MANIFEST}") is not None
         except PermissionError:
             return True  # opening it says why
 

@@ -108,6 +108,10 @@ class Store(ABC):
     def remove(self, keys: Collection[str]) -> None:
         """Remove files, and folders with their contents. Those that do not exist are skipped."""
 
+    def remove_empty(self, folder: str) -> bool:  # noqa: ARG002  an object store has no folders
+        """Remove a folder if it is empty, whatever others do at the time. Returns whether it did."""
+        return False
+
     @abstractmethod
     def lock(self, folder: str) -> Lock:
         """Keep other writers out; CacheError when there is one. `folder` is for the lock's own files."""

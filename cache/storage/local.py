@@ -1,6 +1,7 @@
-"""A cache in a folder of this machine; writes that a power cut cannot halve; the lock against a second writer.  [cache]
+"""A cache in a folder of this machine; the lock against a second writer.  [cache]
 
-Every write goes through the functions of `os` here: tests record them and replay power cuts.
+Several people may write into one cache: below its root, nothing is written or deleted behind a link, and nothing but
+regular files is read.
 """
 
 from __future__ import annotations
@@ -10,18 +11,27 @@ import errno
 import fcntl
 import itertools
 import os
-import secrets
 import stat
 import time
 import weakref
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from cache.errors import CacheError
+from cache.errors import AccessDenied, CacheError
 from cache.storage.base import Bytes, Etag, Lock, Store
+from cache.storage.durable import (
+    make_folder,
+    naming,
+    publish,
+    refuse_link,
+    sync_folder,
+    temporary_file,
+    write_atomic,
+    write_synced,
+)
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store as ZarrStore
@@ -29,6 +39,9 @@ if TYPE_CHECKING:
 _MAP_FROM: Final = 1 << 20  # bytes from which a small file is mapped, not read
 _LOCKS: Final = (".writing", "lock")  # a writer's folder, and the file in it
 _OWN_FOLDERS: Final = 3  # above a lock's file: of writers, of the split or stream, and of the dataset or all streams
+_NO_LOCKS: Final = (  # errors of `flock` on a file system without locks; 524: of the kernel's NFS, without a name
+    *(errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, 524),
+)
 _HELD: weakref.WeakSet[WriterLock] = weakref.WeakSet()
 
 
@@ -47,11 +60,24 @@ class LocalStore(Store):
         return str(self.path(key))
 
     def read_with_etag(self, key: str) -> tuple[bytes, Etag]:
-        etag = self.etag(key)  # first: should the file be replaced in between, the etag is the older one
+        with os.fdopen(self._open(key), "rb") as file:
+            return file.read(), _etag_of(os.fstat(file.fileno()))
+
+    def _open(self, key: str) -> int:
+        """A descriptor of a regular file. Raises AccessDenied for anything else: reading a pipe may never end."""
+        path = self.path(key)
         try:
-            return self.path(key).read_bytes(), etag
-        except (NotADirectoryError, IsADirectoryError) as error:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.path(key))) from error
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except FileNotFoundError:
+            if path.is_symlink():
+                raise _no_regular_file(path) from None
+            raise
+        except NotADirectoryError as error:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from error
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise _no_regular_file(path)
+        return fd
 
     def read_many(self, keys: Iterable[str]) -> dict[str, Bytes]:
         files = {}
@@ -63,12 +89,12 @@ class LocalStore(Store):
                 files[key] = np.memmap(self.path(key), np.uint8, "r") if large else np.frombuffer(self.read(key), "u1")
             except PermissionError:
                 raise
-            except (OSError, ValueError):  # removed or emptied since, or unreadable: it counts as missing
+            except (OSError, ValueError, AccessDenied):  # removed or emptied since, or unreadable: it counts as missing
                 continue
         return files
 
     def read_into(self, key: str, start: int, out: Bytes) -> None:
-        fd = os.open(self.path(key), os.O_RDONLY | os.O_CLOEXEC)
+        fd = self._open(key)
         try:
             filled = 0
             while filled < len(out):
@@ -84,13 +110,25 @@ class LocalStore(Store):
 
     def etag(self, key: str) -> Etag | None:
         status = self._stat(key)
-        return status and (status.st_ino, status.st_size, status.st_mtime_ns)
+        return None if status is None else _etag_of(status)
 
     def _stat(self, key: str) -> os.stat_result | None:
+        """Of what a link leads to; of the link itself if it leads nowhere."""
+        path = self.path(key)
         try:
-            return self.path(key).stat()
-        except (FileNotFoundError, NotADirectoryError):
+            return path.stat()
+        except NotADirectoryError:
             return None
+        except FileNotFoundError:
+            return path.lstat() if path.is_symlink() else None
+
+    def _own(self, key: str) -> Path:
+        """The path of a key to write or delete. Raises AccessDenied for a link in place of a folder above it."""
+        folder = self.root
+        for name in key.split("/")[:-1]:
+            folder = folder / name
+            refuse_link(folder)
+        return self.path(key)
 
     def list_names(self, folder: str) -> list[str]:
         try:
@@ -100,7 +138,7 @@ class LocalStore(Store):
 
     def files(self, folder: str) -> dict[str, int]:
         sizes = {}
-        for top, _, names in os.walk(self.path(folder)):
+        for top, _, names in os.walk(self._own(f"{folder}/")):
             for name in names:
                 file = Path(top, name)
                 with contextlib.suppress(FileNotFoundError):  # a writer has removed it meanwhile
@@ -111,19 +149,21 @@ class LocalStore(Store):
         return time.time() - self.path(key).stat().st_mtime
 
     def put(self, key: str, data: bytes, *, temporary: str) -> None:
-        make_folder(self.path(temporary).parent)
-        write_synced(self.path(temporary), data)
-        publish(self.path(temporary), self.path(key))
+        unfinished = self._own(temporary)
+        file = self._own(key)
+        make_folder(unfinished.parent)
+        write_synced(unfinished, data)
+        publish(unfinished, file)
 
     def rename(self, key: str, to: str) -> None:
-        publish(self.path(key), self.path(to))
+        publish(self._own(key), self._own(to))
 
     def put_small(self, files: Mapping[str, bytes], home: str, *, shared: bool = False) -> None:
         top = self.path(home)
+        paths = {self._own(key): data for key, data in files.items()}
         make_folder(top)
         folders = set()
-        for key, data in files.items():
-            file = self.path(key)
+        for file, data in paths.items():
             above = [folder for folder in file.parents if folder.is_relative_to(top)]
             for folder in reversed(above):
                 if folder not in folders and not folder.is_dir():
@@ -139,12 +179,12 @@ class LocalStore(Store):
     def replace(self, key: str, data: bytes, *, expected: Etag | None) -> None:
         if self.etag(key) != expected:
             raise self._concurrent_commit(key)
-        write_atomic(self.path(key), data)
+        write_atomic(self._own(key), data)
 
     def remove(self, keys: Collection[str]) -> None:
         parents = set()
         for key in keys:
-            path = self.path(key)
+            path = self._own(key)
             if path.is_dir() and not path.is_symlink():
                 with naming(path):
                     _remove_folder(path)
@@ -158,13 +198,34 @@ class LocalStore(Store):
             if folder.is_dir():
                 sync_folder(folder)
 
+    def remove_empty(self, folder: str) -> bool:
+        try:
+            os.rmdir(self._own(folder))  # noqa: PTH106
+        except OSError:
+            return False
+        return True
+
     def lock(self, folder: str) -> WriterLock:
-        return WriterLock(self.path(folder) / "lock")
+        return WriterLock(self._own(f"{folder}/lock"))
 
     def zarr(self, folder: str = "") -> ZarrStore:
         from zarr.storage import LocalStore as ZarrLocalStore  # here: zarr takes its time to import
 
-        return ZarrLocalStore(self.path(folder), read_only=True)
+        class RegularFiles(ZarrLocalStore):
+            async def get(self, key: str, *args: Any, **options: Any) -> Any:
+                is_file = os.path.isfile(self.root / key)  # noqa: PTH113
+                return await super().get(key, *args, **options) if is_file else None  # it would wait for a pipe
+
+        return RegularFiles(self.path(folder), read_only=True)
+
+
+def _no_regular_file(path: Path) -> AccessDenied:
+    found = "a link to nothing" if path.is_symlink() else "a folder, pipe or device"
+    return AccessDenied.at(path, expected="a regular file", found=found, do="It is not read. Remove it.")
+
+
+def _etag_of(status: os.stat_result) -> Etag:
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _remove_folder(folder: Path) -> None:
@@ -186,87 +247,19 @@ def _remove_folder(folder: Path) -> None:
             raise
 
 
-@contextlib.contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Add the path to errors of the system that have none, as those of descriptors do."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno is None or (error.filename and os.path.isabs(error.filename)):  # noqa: PTH117
-            raise
-        raise type(error)(error.errno, error.strerror, str(path)) from error
-
-
-def sync_folder(folder: Path) -> None:
-    """Make names created in or removed from `folder` survive a power cut."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        with naming(folder):
-            os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def make_folder(folder: Path) -> None:
-    """Create `folder` and its parents, each one's name made durable in its own parent."""
-    if folder.is_dir():
-        return
-    make_folder(folder.parent)
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(folder)  # noqa: PTH102  os: see above
-    sync_folder(folder.parent)
-
-
-def write_synced(file: Path, data: bytes | Iterable[bytes]) -> None:
-    """Write a new file and sync its bytes, given at once or in parts. Not atomic: for names that no reader looks at.
-
-    A file that a killed writer has left is replaced, never changed: a snapshot by hard links may share it.
-    """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    try:
-        fd = os.open(file, flags, 0o666)
-    except FileExistsError:
-        os.unlink(file)  # noqa: PTH108
-        fd = os.open(file, flags, 0o666)
-    try:
-        with naming(file):
-            for part in [data] if isinstance(data, bytes) else data:
-                unwritten = memoryview(part)
-                while unwritten:  # one call writes 2 GiB at most, and less where the disk is full
-                    unwritten = unwritten[os.write(fd, unwritten) :]
-            os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def publish(temporary: Path, file: Path) -> None:
-    """Give a finished, synced file its name, atomically and durably."""
-    make_folder(file.parent)
-    os.replace(temporary, file)  # noqa: PTH105
-    sync_folder(file.parent)
-
-
-def temporary_file(file: Path, *, shared: bool) -> Path:
-    """The file to write before it is renamed to `file`. shared: other processes may do so at the same time."""
-    return file.with_name(f".{file.name}{f'.{secrets.token_hex(4)}' if shared else ''}.tmp")
-
-
-def write_atomic(file: Path, data: bytes, *, shared: bool = False) -> None:
-    """Replace `file` by `data`: a reader sees all of the old bytes or all of the new ones."""
-    make_folder(file.parent)
-    temporary = temporary_file(file, shared=shared)
-    write_synced(temporary, data)
-    publish(temporary, file)
-
-
 class WriterLock(Lock):
     """One writer at a time. The kernel releases the lock when its process dies, so no stale lock stops a writer.
 
-    Raises CacheError naming the other writer's process when the lock is taken.
+    Any user who may write into the folder can take the lock that a killed writer of another user has left.
+
+    Raises CacheError naming the other writer's process when the lock is taken, and on a file system without locks;
+    AccessDenied for a link in place of the file or its folder.
     """
 
     def __init__(self, file: Path) -> None:
         self.file = file
+        above = itertools.islice(file.parents, 1, _OWN_FOLDERS)
+        self._made = [file.parent, *(folder for folder in above if not folder.exists())]
         self._fd = -1
         while self._fd < 0:
             self._fd = self._take()
@@ -287,7 +280,7 @@ class WriterLock(Lock):
             raise CacheError.at(self.file, expected="the lock that this writer took", found=holder, do=do)
 
     def release(self) -> None:
-        """Let the next writer in, and leave no trace: nor a folder in which nothing was written."""
+        """Let the next writer in, and leave no trace: nor a folder that was made for the lock alone."""
         if self._fd < 0:
             return
         try:
@@ -296,7 +289,7 @@ class WriterLock(Lock):
         finally:
             self.close()
         with contextlib.suppress(OSError):  # the first one that has other files, or the next writer's lock
-            for folder in itertools.islice(self.file.parents, _OWN_FOLDERS):
+            for folder in self._made:
                 folder.rmdir()
 
     def close(self) -> None:
@@ -307,31 +300,81 @@ class WriterLock(Lock):
 
     def _is_current(self, fd: int) -> bool:
         try:
-            return fd >= 0 and os.path.samestat(os.fstat(fd), self.file.stat())
+            return fd >= 0 and os.path.samestat(os.fstat(fd), self.file.lstat())
         except FileNotFoundError:
             return False
 
     def _take(self) -> int:
-        """The locked file's descriptor, or -1 when the file was removed meanwhile by the writer that held it."""
+        """The locked file's descriptor, or -1 when the file has been removed, by its writer or here."""
+        refuse_link(self.file.parent)
         try:
             make_folder(self.file.parent)
-            fd = os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            fd, is_writable = self._open()
         except FileNotFoundError:  # the other one has removed the folder, too
             return -1
+        try:
+            self._lock(fd)
+            is_shared = os.fstat(fd).st_nlink > 1  # with a snapshot
+            left_by_killed = is_shared or not is_writable
+            if self._is_current(fd) and left_by_killed:
+                os.unlink(self.file)  # noqa: PTH108
+            is_current = self._is_current(fd)
+        except PermissionError as error:
+            os.close(fd)
+            raise AccessDenied.of(error) from error
+        except BaseException:
+            os.close(fd)
+            raise
+        if not is_current:
+            os.close(fd)
+            return -1
+        return fd
+
+    def _open(self) -> tuple[int, bool]:
+        """A descriptor of the lock's file, and whether it may be written: not the file of a user with umask 022."""
+        safe = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        try:
+            try:
+                fd, is_writable = os.open(self.file, os.O_RDWR | os.O_CREAT | safe, 0o666), True
+            except PermissionError:
+                fd, is_writable = os.open(self.file, os.O_RDONLY | safe), False
+        except PermissionError as error:
+            raise AccessDenied.of(error) from error
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+                raise
+            raise _no_regular_file(self.file) from error
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            return fd, is_writable
+        os.close(fd)
+        raise _no_regular_file(self.file)
+
+    def _lock(self, fd: int) -> None:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.pread(fd, 64, 0).decode(errors="replace").strip() or "unknown"
-            os.close(fd)
-            do = "Wait until it is done, or end it; finished work is kept."
-            place = self.file.parent.parent
-            raise CacheError.at(place, expected="no other writer", found=f"process {holder} writing", do=do) from None
-        if self._is_current(fd) and os.fstat(fd).st_nlink > 1:  # left by a killed writer, and shared with a snapshot
-            os.unlink(self.file)  # noqa: PTH108
-        if not self._is_current(fd):
-            os.close(fd)
-            return -1
-        return fd
+            where = "" if _is_running(holder) else ", on another machine or in a container"
+            do = f"Wait until it is done, or end it; finished work is kept. Its lock is {self.file}."
+            place, found = self.file.parent.parent, f"process {holder} writing{where}"
+            raise CacheError.at(place, expected="no other writer", found=found, do=do) from None
+        except OSError as error:
+            if error.errno == errno.EBADF:  # NFS locks only what may be written
+                denied = PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.file))
+                raise AccessDenied.of(denied) from error
+            if error.errno not in _NO_LOCKS:
+                raise
+            do = (
+                "Without locks, two writers could mix their data. Mount it with locks (NFS: without nolock; Lustre: "
+                "with flock), or use a local disk or an object store."
+            )
+            found = f"none ({error.strerror})"
+            raise CacheError.at(self.file, expected="a file system with locks", found=found, do=do) from error
+
+
+def _is_running(process: str) -> bool:
+    """Whether this machine has a process of that number."""
+    return Path("/proc", process).is_dir()
 
 
 def _close_in_child() -> None:

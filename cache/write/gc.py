@@ -51,8 +51,8 @@ def gc(root: Root, *, dry_run: bool = False, unfinished: bool = False, older_tha
             sweep.run_locked(place, partial(sweep.place, place))
     tags = [f"{TAGS}/{name}" for name in store.list_names(TAGS)]
     sweep.remove(tag for tag in tags if store.exists(f"{tag}/{TAG_COPIED}"))
-    if tags and not store.list_names(TAGS):
-        store.remove([TAGS])
+    if tags and not dry_run:
+        store.remove_empty(TAGS)
     sweep.found.skipped += tag_notes(store)
     for place in sweep.unfinished:  # last: a full disk has room again
         sweep.run_locked(place, partial(recover, place))
@@ -119,10 +119,7 @@ class _Sweep:
 
     def prune(self, folder: str) -> None:
         """Remove a folder that is empty, and those above it within the split."""
-        while not self._dry_run and self._store.exclusive and folder.count("/") >= _IN_SPLIT:
-            if self._store.list_names(folder):
-                return
-            self._store.remove([folder])
+        while not self._dry_run and folder.count("/") >= _IN_SPLIT and self._store.remove_empty(folder):
             folder = folder.rpartition("/")[0]
 
     def _is_young(self, keys: Iterable[str]) -> bool:
@@ -146,13 +143,17 @@ def find_unreferenced(place: Place, commit: Commit | None, *, unfinished: bool) 
         yield from (f"{place.writing}/{name}" for name in (*place.journals(), TEMPORARY_SHARD) if name in writing)
         named = {} if commit is None else commit.manifest["shards"]
         of_stream = [f"{place.stream}{part}" for part in layout.STREAM_ARRAYS]
+        present = store.list_names(place.base)
         for name in _columns_on_disk(place, commit) if is_split else of_stream:
             array = place.array(name)
             if name in named:
                 shards = place.shards_on_disk(name)
                 yield from (f"{array}/c/{shard}" for shard in shards if str(shard) not in named[name])
-            else:
-                yield from (f"{array}/{file}" for file in store.list_names(array) if file in ("c", "zarr.json"))
+            elif name in present:
+                files = store.list_names(array)
+                yield from (f"{array}/{file}" for file in files if file in ("c", "zarr.json"))
+                if not files:  # of a write that ended before its first file
+                    yield array
     if is_split:
         tables = {name.partition("/")[0] for name in (() if commit is None else commit.manifest["files"])}
         yield from (place.array(name) for name in names if name in _TABLES and name not in tables)

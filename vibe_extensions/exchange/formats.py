@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
-from cache.storage.local import naming, publish, sync_folder, write_atomic
+from cache.storage.durable import naming, publish, sync_folder, write_atomic
 from pipeline.errors import PipelineError
 from pipeline.files.formats.arrays import load_json
 from pipeline.files.raw.files import whole_file_digest

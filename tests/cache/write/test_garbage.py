@@ -1,6 +1,8 @@
 """`gc` removes what the cache has written and no manifest names, and nothing else."""
 
 import errno
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +97,71 @@ def test_unfinished_work_is_kept_and_reported_unless_it_is_given_up(root: Path, 
     assert cache.gc(root, unfinished=True).removed
     assert toy.tree(root) == expected
     assert not (root / HOME / "features/late").exists()
+
+
+@pytest.mark.parametrize("part", ["", "_ok", "_key"])
+def test_nothing_of_a_stream_that_is_given_up_stays(part: str, root: Path, toy: Any) -> None:
+    expected = toy.tree(root)
+    with StreamWriter(root, HOME.as_posix(), "late", dim=4, plan="w") as writer:
+        writer.write(*toy.given(writer, 0))
+    shutil.rmtree(root / HOME / f"features/late{part}/c")  # as if it had ended before this array's first shard
+    assert cache.gc(root, unfinished=True).removed
+    assert toy.tree(root) == expected
+    assert [path.name for path in (root / HOME / "features").glob("late*")] == []
+    assert cache.gc(root, unfinished=True).removed == []
+
+
+def test_a_writer_that_begins_while_gc_ends_loses_nothing(root: Path, toy: Any, monkeypatch) -> None:
+    late, writers, removals = root / HOME / "features/late", list[StreamWriter](), list[Path]()
+    with StreamWriter(root, HOME.as_posix(), "late", dim=4, plan="w") as writer:
+        writer.write(*toy.given(writer, 0))
+    list_folder, remove_folder = os.listdir, os.rmdir
+
+    def begin() -> None:
+        if not writers:
+            writers.append(StreamWriter(root, HOME.as_posix(), "late", dim=4, plan="w").__enter__())
+            writers[0].write(*toy.given(writers[0], 0))
+
+    def listdir(path: Any) -> list[str]:
+        if Path(path) == late and not late.exists():
+            begin()
+            return []
+        return list_folder(path)
+
+    def rmdir(path: Any, **options: Any) -> None:
+        removals.append(Path(path))
+        if removals.count(late) == 2:  # the first time, the lock's end removes it
+            begin()
+        remove_folder(path, **options)
+
+    with monkeypatch.context() as system:
+        system.setattr(os, "listdir", listdir)
+        system.setattr(os, "rmdir", rmdir)
+        cache.gc(root, unfinished=True)
+    (writer,) = writers
+    for shard in writer.pending:
+        writer.write(*toy.given(writer, shard))
+    writer.commit({})
+    writer.__exit__()
+    assert cache.verify(root).ok
+    assert cache.open(root)[HOME.as_posix()].streams == ("late", "resnet50")
+
+
+def test_a_writer_whose_empty_folder_another_one_removed_makes_it_again(root: Path, toy: Any, monkeypatch) -> None:
+    removed, replace = list[Path](), os.replace
+
+    def replace_late(file: Any, to: Any) -> None:
+        folder = Path(to).parent
+        if folder not in removed and not any(folder.iterdir()):
+            folder.rmdir()
+            removed.append(folder)
+        replace(file, to)
+
+    with monkeypatch.context() as system:
+        system.setattr(os, "replace", replace_late)
+        toy.write_stream(root, stream="late")
+    assert removed
+    assert cache.verify(root).ok
 
 
 def test_a_split_with_a_writer_is_skipped(root: Path, toy: Any) -> None:

@@ -1,9 +1,15 @@
 """Of many writers of a split or a stream, one writes; one that has lost its lock changes nothing."""
 
+import errno
+import fcntl
 import multiprocessing
 import os
+import shutil
+import stat
+import tempfile
 import time
 import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +21,7 @@ from cache.storage.local import WriterLock
 from tests.cache import toy as builders
 
 SPLIT = "toy/train"
+OTHER = 65534  # nobody
 
 
 def write_in_turn(root: str, answers: Any) -> None:
@@ -111,3 +118,131 @@ def test_a_forked_child_does_not_keep_the_lock_of_a_dead_parent(tmp_path: Path) 
 def _until_told(pipe: Any) -> None:
     pipe.send("begun")
     pipe.recv()
+
+
+@pytest.fixture
+def shared() -> Iterator[Path]:
+    """A folder that every user may write, outside of pytest's own ones."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o777)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def as_another_user(function: Callable[[], object]) -> str:
+    """Call a function in a child process, which is not root. Returns the error's text, or ""."""
+    here, there = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside other threads
+        child = os.fork()
+    if not child:
+        text = ""
+        try:
+            if os.geteuid() == 0:
+                os.setgroups([])
+                os.setgid(OTHER)
+                os.setuid(OTHER)
+            function()
+        except BaseException as error:
+            text = f"{type(error).__name__}: {error}"
+        os.write(there, text.encode())
+        os._exit(0)
+    os.close(there)
+    with os.fdopen(here) as answer:
+        text = answer.read()
+    os.waitpid(child, 0)
+    return text
+
+
+def open_to_all(root: Path) -> None:
+    """As `umask 002` and a common group do for folders; files stay those of their owner."""
+    for folder in (root, *(path for path in root.rglob("*") if path.is_dir())):
+        folder.chmod(0o777)
+
+
+def leave_lock(lock: Path, process: int, mode: int) -> None:
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    lock.write_text(f"{process}\n")
+    lock.chmod(mode)
+
+
+ENDED = 2**22 + 1  # no process has this number
+
+
+@pytest.mark.parametrize("mode", [0o444, 0o644])
+def test_the_lock_of_another_user_s_killed_run_stops_nobody(mode: int, shared: Path, toy: Any) -> None:
+    root = shared / "cache"
+    toy.write(root, toy.videos())
+    toy.write_stream(root)
+    locks = [root / SPLIT / place / "lock" for place in (".writing", "features/resnet50/.writing")]
+    for lock in locks:
+        leave_lock(lock, ENDED, mode)
+    open_to_all(root)
+
+    def convert_and_extract() -> None:
+        toy.write(root, [*toy.videos(), toy.video("z", [40])], plan="next")
+        toy.write_stream(root)
+
+    assert as_another_user(convert_and_extract) == ""
+    assert not any(lock.exists() for lock in locks)
+    assert "z" in cache.open(root)[SPLIT].videos.names
+    assert cache.verify(root).ok
+
+
+def test_of_another_user_s_running_writer_the_process_and_the_lock_are_named(shared: Path) -> None:
+    lock = shared / "split/.writing/lock"
+    with WriterLock(lock):
+        lock.chmod(0o444)
+        open_to_all(shared)
+        refused = as_another_user(lambda: WriterLock(lock))
+    assert refused.startswith(f"CacheError: {shared / 'split'}: expected no other writer")
+    assert f"process {os.getpid()} writing." in refused
+    assert f"Its lock is {lock}" in refused
+
+
+def test_a_lock_leaves_no_folder_but_those_that_were_there(tmp_path: Path) -> None:
+    prepared = tmp_path / "prepared"  # such as by an operator, with permissions for a group
+    prepared.mkdir()
+    WriterLock(prepared / "split/.writing/lock").release()
+    assert list(tmp_path.iterdir()) == [prepared]
+    assert list(prepared.iterdir()) == []
+
+
+def test_a_process_that_this_machine_does_not_have_is_said_to_be_elsewhere(tmp_path: Path) -> None:
+    with WriterLock(tmp_path / "split/.writing/lock") as lock:
+        lock.file.write_text(f"{ENDED}\n")
+        with pytest.raises(CacheError, match=f"process {ENDED} writing, on another machine or in a container"):
+            WriterLock(lock.file)
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o002, 0o664), (0o022, 0o644)])
+def test_a_lock_has_the_permissions_that_the_user_s_umask_gives(umask: int, mode: int, tmp_path: Path) -> None:
+    before = os.umask(umask)
+    try:
+        with WriterLock(tmp_path / "lock"):
+            assert stat.S_IMODE((tmp_path / "lock").stat().st_mode) == mode
+    finally:
+        os.umask(before)
+
+
+def test_a_lock_that_may_not_be_read_is_named(shared: Path) -> None:
+    lock = shared / "split/.writing/lock"
+    leave_lock(lock, ENDED, 0)
+    open_to_all(shared)
+    assert as_another_user(lambda: WriterLock(lock)).startswith(f"AccessDenied: {lock}: permission denied")
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, 524])
+def test_a_file_system_without_locks_is_named_with_what_to_do(
+    number: int, tmp_path: Path, toy: Any, monkeypatch
+) -> None:
+    def flock(*_: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(CacheError) as refused:
+        toy.write(tmp_path / "cache", toy.videos())
+    message = str(refused.value)
+    assert message.startswith(f"{tmp_path / 'cache' / SPLIT / '.writing/lock'}: expected a file system with locks")
+    assert os.strerror(number) in message
+    assert "Mount it with locks" in message

@@ -18,7 +18,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from cache.storage.local import WriterLock, write_atomic
+from cache.storage.durable import write_atomic
+from cache.storage.local import WriterLock
 from cache.write.parts import Part, refuse_running_parts
 from pipeline.cli.console import DONE, DOUBT, plain, rate
 from pipeline.cli.progress import Progress, silent

@@ -16,7 +16,7 @@ from typing import IO, Any, Final
 
 import numpy as np
 
-from cache.storage.local import make_folder, publish, sync_folder, temporary_file, write_atomic, write_synced
+from cache.storage.durable import make_folder, publish, sync_folder, temporary_file, write_atomic, write_synced
 from pipeline.detect import People
 from pipeline.detect.clips import (
     END,

@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 from typing import Final
 
 import cache
-from cache.storage.local import write_atomic
+from cache.storage.durable import write_atomic
 from pipeline.detect.clips import ENDINGS, EXTENSIONS, KEYPOINTS, ClipLabels, entries, labels_of, require_own_labels
 from pipeline.errors import ConfigError, DataError
 from pipeline.features import streams as kinds

@@ -1,0 +1,98 @@
+"""Files and folders of this machine that a power cut cannot halve.  [cache]
+
+Every write goes through the functions of `os` here: tests record them and replay power cuts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from cache.errors import AccessDenied
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Add the path to errors of the system that have none, as those of descriptors do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or (error.filename and os.path.isabs(error.filename)):  # noqa: PTH117
+            raise
+        raise type(error)(error.errno, error.strerror, str(path)) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Make names created in or removed from `folder` survive a power cut."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with naming(folder):
+            os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def make_folder(folder: Path) -> None:
+    """Create `folder` and its parents, each one's name made durable in its own parent."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(folder)  # noqa: PTH102  os: see above
+    sync_folder(folder.parent)
+
+
+def write_synced(file: Path, data: bytes | Iterable[bytes]) -> None:
+    """Write a new file and sync its bytes, given at once or in parts. Not atomic: for names that no reader looks at.
+
+    A file that a killed writer has left is replaced, never changed: a snapshot by hard links may share it.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    try:
+        fd = os.open(file, flags, 0o666)
+    except FileExistsError:
+        os.unlink(file)  # noqa: PTH108
+        fd = os.open(file, flags, 0o666)
+    try:
+        with naming(file):
+            for part in [data] if isinstance(data, bytes) else data:
+                unwritten = memoryview(part)
+                while unwritten:  # one call writes 2 GiB at most, and less where the disk is full
+                    unwritten = unwritten[os.write(fd, unwritten) :]
+            os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def publish(temporary: Path, file: Path) -> None:
+    """Give a finished, synced file its name, atomically and durably."""
+    make_folder(file.parent)
+    try:
+        os.replace(temporary, file)  # noqa: PTH105
+    except FileNotFoundError:  # another writer's end has removed the folder, which was empty
+        make_folder(file.parent)
+        os.replace(temporary, file)  # noqa: PTH105
+    sync_folder(file.parent)
+
+
+def temporary_file(file: Path, *, shared: bool) -> Path:
+    """The file to write before it is renamed to `file`. shared: other processes may do so at the same time."""
+    return file.with_name(f".{file.name}{f'.{secrets.token_hex(4)}' if shared else ''}.tmp")
+
+
+def write_atomic(file: Path, data: bytes, *, shared: bool = False) -> None:
+    """Replace `file` by `data`: a reader sees all of the old bytes or all of the new ones."""
+    make_folder(file.parent)
+    temporary = temporary_file(file, shared=shared)
+    write_synced(temporary, data)
+    publish(temporary, file)
+
+
+def refuse_link(folder: Path) -> None:
+    """Raise AccessDenied for a link: a command would act on files that are not the cache's, but its user's own."""
+    if folder.is_symlink():
+        do = "Nothing is written or deleted behind it. Replace it by the folder itself, or mount the folder there."
+        raise AccessDenied.at(folder, expected="a folder", found=f"a link to {os.readlink(folder)}", do=do)  # noqa: PTH115

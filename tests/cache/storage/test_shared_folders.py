@@ -1,0 +1,220 @@
+"""In a folder that others may write: no command acts behind a link, and none waits for a pipe."""
+
+import contextlib
+import faulthandler
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import cache
+from cache import AccessDenied, CacheError
+from pipeline.__main__ import main
+from tests.cache import toy
+from tests.trees import contents
+
+SPLIT = toy.SPLIT
+FEATURES = f"{SPLIT}/features"
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """Files of the user who runs the commands, outside the cache; some have names as in a cache."""
+    home = tmp_path / "home"
+    for name in (
+        ".ssh/id",
+        "c/99/0",
+        "c/99",
+        "99/0",
+        "zarr.json",
+        "lock",
+        "manifest.json",
+        ".x.tmp",
+        "train/bbox/c/99/0",
+    ):
+        if not (home / name).exists():
+            (home / name).parent.mkdir(parents=True, exist_ok=True)
+            (home / name).write_text("mine")
+    for name in ("journal", "spool", "shard.tmp", "partial-0"):
+        (home / name).write_text("mine")
+    return home
+
+
+def append(root: Path) -> None:
+    toy.write(root, [*toy.videos(), toy.video("z", [40])], plan="next")
+
+
+def convert_again(root: Path) -> None:
+    toy.write(root, toy.videos(seed=7), drop=[entry.name for entry, _ in toy.videos()], plan="next")
+
+
+def extract(root: Path) -> None:
+    append(root)
+    toy.write_stream(root)
+
+
+def extract_another(root: Path) -> None:
+    toy.write_stream(root, stream="other")
+
+
+def replace(root: Path) -> None:
+    cache.delete_stream(root, SPLIT, "resnet50")
+
+
+def invalidate(root: Path) -> None:
+    cache.invalidate(root, SPLIT, "resnet50", [0])
+
+
+def collect(root: Path) -> None:
+    """`gc` reports what it did not touch, and goes on with other splits."""
+    found = cache.gc(root, unfinished=True)
+    if found.problems:
+        raise AccessDenied("\n".join(found.problems))
+
+
+COMMANDS = (append, convert_again, extract, extract_another, replace, invalidate, collect)
+PLACES = {  # in place of which there is a link -> commands that would write or delete behind it
+    "toy": COMMANDS,
+    SPLIT: COMMANDS,
+    f"{SPLIT}/.writing": (append, convert_again, extract, collect),
+    f"{SPLIT}/.writing/journal": (append, collect),
+    f"{SPLIT}/.commit": (append, collect),
+    f"{SPLIT}/bbox": (append, convert_again, collect),
+    f"{SPLIT}/bbox/c": (append, convert_again, collect),
+    f"{SPLIT}/trans": (collect,),
+    FEATURES: (extract, extract_another, replace, invalidate, collect),
+    f"{FEATURES}/resnet50": (extract, replace, invalidate, collect),
+    f"{FEATURES}/resnet50/.writing": (extract, replace, invalidate, collect),
+    f"{FEATURES}/resnet50_ok": (extract, replace, invalidate, collect),
+    f"{FEATURES}/resnet50_key/c": (extract, replace, invalidate, collect),
+}
+
+
+@pytest.mark.parametrize(
+    ("place", "run"),
+    [(place, run) for place, commands in PLACES.items() for run in commands],
+    ids=lambda value: value if isinstance(value, str) else value.__name__,
+)
+def test_nothing_is_written_or_deleted_behind_a_link(place: str, run: Callable[[Path], None], root, home) -> None:
+    link = root / place
+    if link.is_dir():  # as a user would who moved it to another disk
+        shutil.copytree(link, home, dirs_exist_ok=True)
+        shutil.rmtree(link)
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(home)
+    before = contents(home)
+    try:
+        run(root)
+    except AccessDenied as error:
+        assert f"{link}: expected a folder, found a link to {home}" in str(error)
+        assert "Replace it by the folder itself" in str(error)
+    else:
+        assert not link.is_symlink()  # only the link itself has gone
+    assert contents(home) == before
+
+
+def test_a_link_to_the_cache_and_links_above_it_are_followed(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "disk").symlink_to(root.parent)
+    (tmp_path / "linked").symlink_to(tmp_path / "disk/cache")
+    append(tmp_path / "linked")
+    toy.write_stream(tmp_path / "linked")
+    assert cache.verify(root).ok
+    assert "z" in cache.open(root)[SPLIT].videos.names
+
+
+def test_what_is_linked_is_still_read(root: Path, tmp_path: Path) -> None:
+    expected = cache.open(root)[SPLIT].read([[0, 4]])
+    shutil.move(root / SPLIT, tmp_path / "disk")
+    (root / SPLIT).symlink_to(tmp_path / "disk")
+    assert cache.verify(root).ok
+    read = cache.open(root)[SPLIT].read([[0, 4]])
+    assert {name: array.tolist() for name, array in read.items()} == {n: a.tolist() for n, a in expected.items()}
+    cache.copy_split(root, SPLIT, tmp_path / "copy")
+    append(tmp_path / "copy")
+    assert cache.verify(tmp_path / "copy").ok
+
+
+@pytest.mark.parametrize("target", ["file", "nothing"])
+def test_a_lock_that_is_a_link_is_not_written_through(target: str, root: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    (root / SPLIT / ".writing").mkdir()
+    (root / SPLIT / ".writing/lock").symlink_to(tmp_path / target)
+    with pytest.raises(AccessDenied, match="lock: expected a regular file"):
+        append(root)
+    assert (tmp_path / "file").read_text() == "mine"
+    assert not (tmp_path / "nothing").exists()
+
+
+def make_pipe(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
+def make_folder(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+def link_to_nothing(file: Path) -> None:
+    file.unlink()
+    file.symlink_to("nowhere")
+
+
+def link_to_endless(file: Path) -> None:
+    file.unlink()
+    file.symlink_to("/dev/zero")
+
+
+KINDS = (make_pipe, make_folder, link_to_nothing, link_to_endless)
+
+
+@contextlib.contextmanager
+def within_a_minute() -> Iterator[None]:
+    """Ends this process with a traceback when something waits for a pipe."""
+    faulthandler.dump_traceback_later(60, exit=True, file=sys.__stderr__)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def printed(capsys: Any, *words: str) -> tuple[int, str]:
+    """Exit code and output of a command."""
+    with within_a_minute():
+        code = main([*words])
+    shown = capsys.readouterr()
+    return code, " ".join((shown.out + shown.err).split())
+
+
+@pytest.mark.parametrize("make", KINDS, ids=lambda make: make.__name__)
+@pytest.mark.parametrize("place", [f"{SPLIT}/manifest.json", f"{FEATURES}/resnet50/manifest.json"])
+def test_a_manifest_that_is_no_file_is_a_problem_of_every_command(make, place: str, root: Path, capsys: Any) -> None:
+    make(root / place)
+    for words in (["status"], ["verify"], ["verify", "--fast"], ["gc"]):
+        code, shown = printed(capsys, *words, "--cache", str(root))
+        assert code == 1, (words, shown)
+        assert f"{Path(place).name}: expected a regular file" in shown
+
+
+@pytest.mark.parametrize("make", KINDS, ids=lambda make: make.__name__)
+@pytest.mark.parametrize("place", ["bbox/c/0/0", "bbox/zarr.json", "track_start/c/0", "features/resnet50/c/0/0"])
+def test_data_that_is_no_file_counts_as_damaged(make: Any, place: str, root: Path, capsys: Any) -> None:
+    make(root / SPLIT / place)
+    for words in (["verify"], ["verify", "--fast"]):
+        code, shown = printed(capsys, *words, "--cache", str(root))
+        assert code == 1, (words, shown)
+        assert place in shown
+
+
+@pytest.mark.parametrize("make", KINDS, ids=lambda make: make.__name__)
+@pytest.mark.parametrize("column", ["bbox", "features/resnet50"])
+def test_a_shard_that_is_no_file_is_never_read_as_data(make: Any, column: str, root: Path) -> None:
+    make(root / SPLIT / column / "c/0/0")
+    split = cache.open(root)[SPLIT]
+    for read in (lambda: split.rows(column, 0, 32), lambda: split.column(column)[:], lambda: split.read([[0, 4]])):
+        with within_a_minute(), pytest.raises(CacheError):
+            read()
