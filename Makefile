@@ -3,7 +3,6 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 LUIGI := $(BIN)/luigi --module tasks
-EMBEDDED := penn_action posetrack insta_variety kinetics mpi_inf_3dhp h36m 3dpw emdb bedlam amass videos
 # The tests start hundreds of processes: with bytecode, whatever the environment says about it, these compile nothing.
 # They also wait for these, so there is one test process more than cores.
 TESTS := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses $$(($$(nproc) + 1)) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
@@ -82,9 +81,5 @@ docs-links: .venv/.ready  ## look whether the links to other sites still lead so
 	@$(BIN)/sphinx-build --quiet --builder linkcheck --conf-dir docs . docs/_build/links
 
 clean:  ## remove the built documentation, and the demo data and what was made of it (not .venv)
-	@for folder in $(addprefix data/embedded/raw/,$(EMBEDDED)) data/embedded/body; do \
-	  if [ -f $$folder/STAND_IN.json ]; then rm -rf $$folder; fi; done
-	@for folder in data/cache runs; do \
-	  if [ -n "$$(grep -Ls '"stand_in": *true' $$folder/*/*/manifest.json $$folder/*/config.json)" ]; \
-	  then echo "$$folder is left: not all of it is demo data"; else rm -rf $$folder; fi; done
+	@$(BIN)/python -m vibe_extensions.demo.cleaning
 	@rm -rf docs/_build

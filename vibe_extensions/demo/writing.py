@@ -3,24 +3,27 @@
     motion -> pixels and labels -> raw, and then like any download: raw -> tracks -> features -> windows
 
 `body` is a procedural body in SMPL's format, `motion` moves it, `scene` renders it with labels, `layouts` writes each
-dataset's files. The marker file STAND_IN.json identifies demo data.
+dataset's files. The marker file STAND_IN.json identifies demo data, and lists what was written, with SHA-256: only a
+folder of nothing else is ever replaced or deleted.
 """
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Final
 
+from cache.storage.local import WriterLock
 from pipeline.cli.progress import Progress, silent
+from pipeline.detect import clips
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.files.raw import MARKER
+from pipeline.files.raw.files import PACK, pack_index, whole_file_digest
 from pipeline.plug_ins import load
 from pipeline.processes import Failed
 from pipeline.processes.pool import ordered_map
@@ -34,6 +37,7 @@ MODULES: Final = (  # of the layouts, in order
 )
 _LOADED: Final = [load(f"vibe_extensions.demo.layouts.{module}:LAYOUT") for module in MODULES]
 LAYOUTS: Final[Mapping[str, ReleaseLayout]] = {layout.name: layout for layout in _LOADED}
+FILES: Final = "files"  # in the marker: SHA-256 of each written file, by its path
 VERSION: Final = 2  # raised whenever the same seed would give different files
 BODY_WHAT: Final = "A procedural body in SMPL's file format, with no measured person in it: for the embedded data only."
 
@@ -52,14 +56,18 @@ def synthesize(
 
     The same seed and size give the same bytes for any number of `workers` (processes; default: all cores). Replaces
     demo data of another seed, size or version; each folder appears when it is complete. Progress counts videos. Raises
-    PipelineError, before writing, if a folder contains other files.
+    PipelineError, before writing, if a folder to replace contains other files.
     """
-    request, layouts = Request(seed, size), {name: _layout(name) for name in datasets}
-    for folder in (body, *(raw / name for name in layouts)):
-        _refuse_foreign(folder)
-    missing = [layout for name, layout in layouts.items() if _read_marker(raw / name) != _marker(layout, request)]
+    request = Request(seed, size)
+    layouts = {name: _layout(name) for name in datasets}
+    missing = [layout for name, layout in layouts.items() if not _is_marked(raw / name, _marker(layout, request))]
+    has_body = _is_marked(body, _marker())
+    for layout in missing:
+        refuse_foreign(raw / layout.name)
+    if not has_body:
+        refuse_foreign(body)
     total = sum(len(list(layout.plan(request))) for layout in missing)
-    if _read_marker(body) != _marker():
+    if not has_body:
         write_body(body)
     n_written, cores = 0, workers or len(os.sched_getaffinity(0))
     for layout in missing:
@@ -71,9 +79,8 @@ def synthesize(
 def is_current(raw: Path, body: Path, datasets: Iterable[str], *, seed: int = 0, size: str = "default") -> bool:
     """Whether `synthesize` would have nothing to do. Reads the marker files only."""
     request = Request(seed, size)
-    return _read_marker(body) == _marker() and all(
-        _read_marker(raw / name) == _marker(_layout(name), request) for name in datasets
-    )
+    has_all = all(_is_marked(raw / name, _marker(_layout(name), request)) for name in datasets)
+    return has_all and _is_marked(body, _marker())
 
 
 def write_dataset(
@@ -96,7 +103,7 @@ def write_dataset(
         n_frames: Frames per video.
 
     Raises:
-        PipelineError: the folder contains anything but demo data.
+        PipelineError: the folder contains a file that was not written here.
     """
     return list(_record(_layout(name), folder, Request(seed, size, n_videos, n_frames), workers))
 
@@ -109,50 +116,107 @@ def write_body(folder: Path) -> None:
 
 @contextmanager
 def new_folder(folder: Path, marker: dict[str, Any]) -> Iterator[Path]:
-    """Yield a temporary folder to fill; then mark it as demo data and replace `folder`.
+    """Yield a temporary folder to fill; then mark it as demo data, with a list of its files, and replace `folder`.
 
     A kill leaves the old folder, the new one or none; an error leaves the old one. Raises PipelineError if `folder`
-    contains files that are not marked as demo data.
+    contains files that this function did not write, CacheError while another process writes it.
     """
     folder = folder.absolute()
-    _refuse_foreign(folder)
+    refuse_foreign(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial, replaced = (folder.with_name(f".{folder.name}.{state}") for state in ("partial", "replaced"))
-    with folder.with_name(f".{folder.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # other writers wait; released if the process is killed
-        for left_over in (partial, replaced):  # left by a killed run
+    own = folder.with_name(f".{folder.name}.writing")
+    partial = own / "partial"
+    replaced = own / "replaced"
+    with WriterLock(own / "lock"):
+        refuse_foreign(replaced)
+        for left_over in (partial, replaced):  # by a killed run
             shutil.rmtree(left_over, ignore_errors=True)
         partial.mkdir()
         try:
             yield partial
+            files = {file: whole_file_digest(partial / file) for file in _list_files(partial)}
+            text = json.dumps({**marker, FILES: files}, indent=2)
+            (partial / MARKER).write_text(text + "\n", encoding="utf-8")
+            refuse_foreign(folder)  # it may have changed meanwhile
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
-        (partial / MARKER).write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")
         if folder.exists():
             folder.rename(replaced)
         partial.rename(folder)
         shutil.rmtree(replaced, ignore_errors=True)
 
 
-def _read_marker(folder: Path) -> dict[str, Any] | None:
-    """The marker's content (seed, version, ...); None if missing or unreadable."""
-    try:
-        marker: dict[str, Any] = json.loads((folder / MARKER).read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
-        return None
-    return marker
+def find_foreign(folder: Path) -> str:
+    """What a folder has that `new_folder`, or `detect` in demo clips, did not write; "" without such a file.
+
+    A mark alone proves nothing: people mark their own made-up data, too.
+    """
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        return "a link or a file"
+    paths = _list_files(folder)
+    written = _read_marker(folder).get(FILES)
+    if paths and not isinstance(written, dict):
+        return f"{MARKER} without a list of files" if MARKER in paths else paths[0]
+    for path in paths:
+        file = folder / path
+        is_written = not file.is_symlink() and file.is_file() and whole_file_digest(file) == written.get(path)
+        if path != MARKER and not is_written and not _is_of_detect(folder, path):
+            return path
+    return ""
 
 
-def _refuse_foreign(folder: Path) -> None:
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return
-    marker = _read_marker(folder)
-    if marker is None or marker.get("stand_in") is not True:
+def refuse_foreign(folder: Path) -> None:
+    """Raise PipelineError unless the folder is missing, empty, or has only files as `new_folder` wrote them."""
+    if foreign := find_foreign(folder):
         raise PipelineError(
-            f"{folder}: expected no folder, or demo data with {MARKER}; found other files, which are not changed. "
-            "Choose another --out, or disable demo data ([embedded] enabled = false)."
+            f"{folder}: expected no folder, or demo data as this program wrote them; found other files, which are not "
+            f"changed: {foreign}. If you need nothing in it, delete the folder. Otherwise move it, choose another "
+            "--out, or disable demo data ([embedded] enabled = false)."
         )
+
+
+def _list_files(folder: Path) -> list[str]:
+    """Paths of all files and links below a folder, sorted; none if it does not exist. Raises OSError."""
+
+    def fail(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise error
+
+    paths = []
+    for top, folders, names in os.walk(folder, onerror=fail):
+        links = [name for name in folders if Path(top, name).is_symlink()]
+        paths += [Path(top, name).relative_to(folder).as_posix() for name in (*names, *links)]
+    return sorted(paths)
+
+
+def _is_of_detect(folder: Path, path: str) -> bool:
+    """Whether `detect` has written a file of keypoints, by the file's own mark."""
+    file = folder / path
+    if not path.startswith(f"{clips.KEYPOINTS}/") or file.is_symlink() or not file.is_file():
+        return False
+    if file.name == PACK:
+        try:
+            return all(entry.comment for entry in pack_index(file).values())
+        except OSError:
+            return False
+    is_record = clips.RECORDS in PurePath(path).parts or file.name == clips.PROVENANCE
+    return is_record or clips.read_info(file).get("description") == clips.MADE_BY
+
+
+def _read_marker(folder: Path) -> dict[str, Any]:
+    """The marker's content (seed, version, ...); empty if missing or unreadable."""
+    file = folder / MARKER
+    try:
+        marker = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    except (OSError, ValueError):
+        return {}
+    return marker if isinstance(marker, dict) else {}
+
+
+def _is_marked(folder: Path, marker: Mapping[str, Any]) -> bool:
+    """Whether a folder's marker has this content, beside its list of files."""
+    return {key: value for key, value in _read_marker(folder).items() if key != FILES} == marker
 
 
 def _record(layout: ReleaseLayout, folder: Path, request: Request, workers: int) -> Iterator[Take]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.__main__ import main
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.files.raw import is_stand_in
 from vibe_extensions.demo import writing as synthetic
@@ -13,7 +14,7 @@ from vibe_extensions.demo.layouts import SIZES
 
 
 def digests(folder: Path) -> dict[str, str]:
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.endswith(".lock"))
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
     return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
@@ -71,11 +72,82 @@ def test_a_folder_of_something_else_is_refused_and_stays(content, tmp_path: Path
     assert not (tmp_path / "body").exists()  # refused before anything was written
 
 
+def listing_nothing(folder: Path) -> None:
+    """As an earlier version marked demo data."""
+    mark = folder / "STAND_IN.json"
+    content = json.loads(mark.read_text())
+    del content["files"]
+    mark.write_text(json.dumps(content))
+
+
+def marked_by_hand(folder: Path) -> None:
+    """Made-up data of a user, as docs/adding-a-dataset.md says to mark it."""
+    mark = {"stand_in": True, "what": "Random people, made up to try the reader."}
+    (folder / "STAND_IN.json").write_text(json.dumps(mark))
+
+
+def with_the_mark_of_demo_data(folder: Path) -> None:
+    """A copy of own data with a copied mark, as docs/datasets/videos.md says for trial runs."""
+    for path in sorted(folder.rglob("*.npz")):
+        path.write_bytes(b"own data")
+
+
+CHANGES = {
+    "a file more": (lambda folder: (folder / "ACCAD/notes.txt").write_text("mine"), "ACCAD/notes.txt"),
+    "another content": (with_the_mark_of_demo_data, ".npz"),
+    "an own mark": (marked_by_hand, "STAND_IN.json without a list of files"),
+    "a mark of an earlier version": (listing_nothing, "STAND_IN.json without a list of files"),
+    "a link": (lambda folder: (folder / "mine").symlink_to(folder.parent), "mine"),
+    "own keypoints": (lambda folder: _own_keypoints(folder), "keypoints/clip.mp4.json"),
+}
+
+
+def _own_keypoints(folder: Path) -> None:
+    (folder / "keypoints").mkdir()
+    (folder / "keypoints/clip.mp4.json").write_text('{"info": {"description": "mine"}}')
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_mark_alone_lets_nothing_be_replaced_and_the_foreign_file_is_named(change, tmp_path: Path, capsys) -> None:
+    make, foreign = CHANGES[change]
+    folder = tmp_path / "raw/amass"
+    small(folder)
+    make(folder)
+    before = digests(tmp_path)
+    code = main(["synthesize", "--out", str(tmp_path), "--size", "tiny"])
+    message = " ".join(capsys.readouterr().err.split())
+    assert code == 2
+    assert "other files, which are not changed" in message
+    assert foreign in message.replace(" ", "") or foreign in message
+    assert "delete the folder" in message
+    assert digests(tmp_path) == before
+    with pytest.raises(PipelineError, match="other files, which are not changed"):
+        small(folder)
+    assert digests(tmp_path) == before
+
+
+def test_keypoints_of_the_demo_detector_are_replaced_with_their_clips(tmp_path: Path) -> None:
+    folder = tmp_path / "raw/videos"
+    synthetic.write_dataset("videos", folder, n_videos=1, n_frames=4)
+    assert main(["detect", str(folder), "--out", str(folder / "keypoints"), "--detector", "demo"]) == 0
+    assert list(folder.rglob("keypoints/**/*.json"))
+    synthetic.write_dataset("videos", folder, n_videos=1, n_frames=5)
+    assert not list(folder.rglob("keypoints/**/*.json"))
+
+
+def test_what_a_killed_run_of_an_earlier_version_moved_aside_stays(tmp_path: Path) -> None:
+    aside = tmp_path / ".raw.replaced"
+    aside.mkdir()
+    (aside / "label.mat").write_text("mine")
+    small(tmp_path / "raw")
+    assert (aside / "label.mat").read_text() == "mine"
+
+
 def test_an_empty_folder_is_filled_and_an_error_on_the_way_leaves_what_was_there(tmp_path: Path) -> None:
     folder = tmp_path / "raw"
     folder.mkdir()
-    (tmp_path / ".raw.partial").mkdir()  # of a killed run
-    (tmp_path / ".raw.partial/half").write_text("half")
+    (tmp_path / ".raw.writing/partial").mkdir(parents=True)  # of a killed run
+    (tmp_path / ".raw.writing/partial/half").write_text("half")
     small(folder)
     before = digests(tmp_path)
     assert "raw/half" not in before

@@ -1,0 +1,114 @@
+"""`make clean`: delete the demo data, and what was made of it, in the working folder.  [raw, cache, runs]
+
+Each folder goes whole, or stays whole when it has a file that is not known to be made of demo data.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+from cache.format import layout
+from pipeline.cli.console import out, plain
+from vibe_extensions.demo.writing import LAYOUTS, find_foreign
+from vibe_model import runs
+
+RAW: Final = Path("data/embedded/raw")
+BODY: Final = Path("data/embedded/body")
+CACHE: Final = Path("data/cache")
+RUNS: Final = Path("runs")
+_NAME: Final = layout.NAME
+_HOME: Final = rf"({layout.FEATURES}/{_NAME}/)?"  # of a manifest, below a split
+_OF_SPLIT: Final = re.compile(  # files of docs/cache-format.md
+    rf"(?P<split>{_NAME}/{_NAME})/"
+    rf"(({layout.FEATURES}/)?(zarr\.json|{_NAME}/(zarr\.json|c(/\d+)+))"
+    rf"|{_HOME}(manifest\.json|provenance\.json|stamps\.json|seal\.npz)"
+    rf"|{_HOME}\.(writing|commit)/.+)"
+)
+_OF_CACHE: Final = re.compile(rf"({_NAME}/)?zarr\.json")
+_OF_RUN: Final = re.compile(  # below runs/<run>/
+    r"config\.json|metrics\.json|results\.csv|(last|best|best\.next)\.pt|(sequences|worst_windows)\.(json|csv)"
+    r"|events\.out\.tfevents\..+|predictions/.+\.npz|\..+\.part|\.writing/lock"
+)
+_OF_RUNS: Final = ("report.html", "report.csv", "ablation.csv", "ablation.json")
+
+
+def clean() -> None:
+    """Delete the folders that have nothing else, and print what stays, and why."""
+    for folder in (*(RAW / name for name in LAYOUTS), BODY):
+        _remove(folder, find_foreign)
+    _remove(CACHE, find_foreign_in_cache)
+    _remove(RUNS, find_foreign_in_runs)
+
+
+def find_foreign_in_cache(folder: Path) -> str:
+    """What a cache has that was not made of demo data, or that no cache has; "" without such a file."""
+    splits = set()
+    for path in _paths(folder):
+        if (folder / path).is_symlink():
+            return path
+        if _OF_CACHE.fullmatch(path):
+            continue
+        match = _OF_SPLIT.fullmatch(path)
+        if match is None:
+            return path
+        splits.add(match["split"])
+    manifests = (f"{split}/{layout.MANIFEST}" for split in sorted(splits))
+    return _find_real(folder, manifests)
+
+
+def find_foreign_in_runs(folder: Path) -> str:
+    """What a folder of runs has that no training on demo data has written; "" without such a file."""
+    trained = set()
+    for path in _paths(folder):
+        run, _, inner = path.partition("/")
+        if (folder / path).is_symlink():
+            return path
+        if path in _OF_RUNS:
+            continue
+        if not _OF_RUN.fullmatch(inner):
+            return path
+        trained.add(run)
+    return _find_real(folder, (f"{run}/{runs.CONFIG}" for run in sorted(trained)))
+
+
+def _paths(folder: Path) -> Iterator[str]:
+    """All files, and links to folders, below a folder."""
+    for top, folders, names in os.walk(folder):
+        links = [name for name in folders if Path(top, name).is_symlink()]
+        for name in sorted((*names, *links)):
+            yield Path(top, name).relative_to(folder).as_posix()
+
+
+def _find_real(folder: Path, records: Iterator[str]) -> str:
+    """The first of these JSON files that does not say `stand_in`."""
+    for record in records:
+        try:
+            is_demo = json.loads((folder / record).read_bytes())["stand_in"] is True
+        except (OSError, ValueError, KeyError, TypeError):
+            is_demo = False
+        if not is_demo:
+            return record
+    return ""
+
+
+def _remove(folder: Path, find: Callable[[Path], str]) -> None:
+    if not folder.is_dir():
+        return
+    foreign = "a link"
+    if not folder.is_symlink():
+        foreign = find(folder)
+    if foreign:
+        text = f"{folder} is left: not all of it is known to be demo data ({foreign}). To delete it: rm -r {folder}"
+        out.print(plain(text), soft_wrap=True)
+    else:
+        shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    clean()
