@@ -220,7 +220,8 @@ def _file_digest(file: Path, size: int, mtime_ns: int) -> str:  # noqa: ARG001 -
 def replace_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Replace a file atomically and durably: readers see the old content or the new one."""
     part = path.with_name(f".{path.name}.part")
-    with part.open("wb") as stream:
+    part.unlink(missing_ok=True)  # left by a killed run, or a link: it is replaced, never written through
+    with part.open("xb") as stream:
         write(stream)
         stream.flush()
         os.fsync(stream.fileno())

@@ -202,6 +202,13 @@ class Preparation:
         specs = {spec.name: spec for recipe in upcoming for spec in recipe.streams}
         if failures := _load(self.args, self.recipes[0].settings, specs.values()):
             raise MissingAssets(" ".join(failures))
+        pages = PageWriter.load()
+        for page in map(self.page, (plan.recipe for plan in plans)):
+            if page.exists() and not pages.split_of(page):
+                raise PipelineError(
+                    f"{page}: expected no file, or an earlier page of tracks; found another file, which is not "
+                    "replaced. Move it, or name another folder for pages: --pages DIR"
+                )
         for folder in {self.page(plan.recipe).absolute().parent for plan in plans}:
             above = next(path for path in (folder, *folder.parents) if path.exists())
             if not (above.is_dir() and os.access(above, os.W_OK)):

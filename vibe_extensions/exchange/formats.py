@@ -101,6 +101,7 @@ def require_new_file(file: Path, *, replace: bool) -> None:
 def publish_with_provenance(file: Path, write: Callable[[Path], None], provenance: Mapping[str, Any]) -> None:
     """Write a file by `write(path)`, and its provenance; the file gets its name when it is complete."""
     temporary = file.with_name(f".{file.name}.part")
+    temporary.unlink(missing_ok=True)
     try:
         write(temporary)
         digest = _sync(temporary)
@@ -122,13 +123,13 @@ def new_folder(out: Path, *, replace: bool) -> Iterator[tuple[Path, dict[str, An
     _require_parent(out)
     if out.exists() and not out.is_dir():
         raise PipelineError(f"--out {out}: is a file, but this format is a folder. Choose another name.")
-    if existing := sorted(file.name for file in out.iterdir()) if out.exists() else []:
-        foreign = sorted({*existing} - _export_files(out))
-        if foreign:
-            raise PipelineError(f"--out {out}: contains {foreign[0]}, which no export wrote. Choose a new folder.")
-        if not replace:
-            raise PipelineError(f"--out {out}: already exists. Choose another folder, or add --replace.")
-    temporary, old = (out.with_name(f".{out.name}.{kind}") for kind in ("part", "old"))
+    exists = out.exists() and any(out.iterdir())
+    _refuse_foreign(out)
+    if exists and not replace:
+        raise PipelineError(f"--out {out}: already exists. Choose another folder, or add --replace.")
+    temporary = out.with_name(f".{out.name}.part")
+    old = out.with_name(f".{out.name}.old")
+    _refuse_foreign(old)
     for folder in (temporary, old):  # left by a killed run
         shutil.rmtree(folder, ignore_errors=True)
     temporary.mkdir()
@@ -140,7 +141,7 @@ def new_folder(out: Path, *, replace: bool) -> Iterator[tuple[Path, dict[str, An
             files[file.relative_to(temporary).as_posix()] = _sync(file)
         _write_provenance(temporary / PROVENANCE, {**provenance, "files": files})
         sync_folder(temporary)
-        if existing:
+        if exists:
             out.rename(old)
         publish(temporary, out)  # also replaces an empty folder
     except BaseException:
@@ -167,10 +168,17 @@ def _write_provenance(file: Path, content: Mapping[str, Any]) -> None:
     write_atomic(file, (json.dumps(whole, indent=1, sort_keys=True) + "\n").encode())
 
 
+def _refuse_foreign(folder: Path) -> None:
+    """Raise PipelineError for a file that its PROVENANCE does not list."""
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink() or path.is_file()}
+    if foreign := sorted(files - _export_files(folder)):
+        raise PipelineError(f"--out {folder}: contains {foreign[0]}, which no export wrote. Choose a new folder.")
+
+
 def _export_files(folder: Path) -> set[str]:
-    """Names of an export's files and folders by its PROVENANCE; empty if it has none."""
+    """Paths of an export's files by its PROVENANCE; empty if it has none."""
     if not (folder / PROVENANCE).is_file():
         return set()
     content = load_json(folder / PROVENANCE, do="Choose a new folder.")
     files = content.get("files") if isinstance(content, dict) else None
-    return {PROVENANCE, *(name.partition("/")[0] for name in files)} if isinstance(files, dict) else set()
+    return {PROVENANCE, *files} if isinstance(files, dict) else set()

@@ -84,6 +84,7 @@ def export(
     shown = from_cache(root, name, choice, raw=raw, body=body)
     part, done, missing = out.with_name(f".{out.name}.part"), 0, 0
     total = sum(len(track.rows["frame_index"][:: options.every]) for track in shown.tracks)
+    part.unlink(missing_ok=True)
     recording = rr.RecordingStream("vibe-pipeline")
     try:
         recording.save(part)

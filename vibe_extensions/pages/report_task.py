@@ -49,7 +49,7 @@ class Report(PipelineTask):
         from vibe_extensions.pages.report.assembly import write_report
 
         with self.progress() as progress:
-            size, _ = write_report(as_configured(), page(), progress)
+            size, _ = write_report(as_configured(), _own_page(), progress)
         self.say(size)
         self.show()
 
@@ -70,6 +70,16 @@ def show(out: Path, mark: str) -> None:
 def page() -> Path:
     """Path of the task's page."""
     return settings().paths.runs / PAGE
+
+
+def _own_page() -> Path:
+    """`page`. Raises PipelineError if the file of that name is no report."""
+    from vibe_extensions.pages.report.assembly import recorded_fingerprint
+
+    if page().exists() and not recorded_fingerprint(page()):
+        expected = "expected no file, or an earlier report; found another one, which is not replaced"
+        raise PipelineError(f"{page()}: {expected}. Move it, or name another page: tasks report --out FILE")
+    return page()
 
 
 def as_configured(*, training: bool = True) -> ReportContent:
@@ -121,7 +131,7 @@ def _run(args: argparse.Namespace) -> int:
         raise PipelineError("--run and --no-training exclude each other. Omit one of them.")
     if missing := [folder for folder in args.folders if not folder.is_dir()]:
         raise PipelineError(f"--run {missing[0]}: folder not found. Runs are in {page().parent}.")
-    out = args.out or page()
+    out = args.out or _own_page()
     if args.out is not None:
         check_page(out)
     pages = as_configured(training=not (args.folders or args.no_training or args.cache))

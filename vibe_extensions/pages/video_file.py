@@ -61,6 +61,7 @@ def video_writer(file: Path, fps: float, size: tuple[int, int]) -> Iterator[Call
         file = file.with_suffix(video_format.suffix)
     width, height = (side + side % 2 for side in size)
     part = file.with_name(f".{file.stem}.part{video_format.suffix}")  # the suffix names the container
+    part.unlink(missing_ok=True)
     opened = (
         _pyav(part, video_format.codec, fps, width, height)
         if video_format.codec in H264_ENCODERS

@@ -43,6 +43,19 @@ def test_real_data_without_weights_become_tracks_and_keep_the_weights_that_they_
     assert "was extracted differently" in shown.err
 
 
+def test_a_file_in_the_place_of_a_page_stays_and_ends_the_command_before_it_converts(penn, ran):
+    penn.without_marker()
+    own = penn.root.with_name(f"{penn.root.name}-penn_action-train.html")
+    own.write_text("<p>my notes</p>")
+    words = ("prepare", "penn_action", "--raw", penn.raw, "--cache", penn.root)
+    shown = ran(*words, code=2)
+    assert f"{own}: expected no file, or an earlier page of tracks; found another file" in shown.err
+    assert own.read_text() == "<p>my notes</p>"
+    assert not penn.root.exists()
+    (penn.root.parent / "pages").mkdir()
+    assert "✓ convert" in ran(*words, "--pages", penn.root.parent / "pages").out
+
+
 def test_bodies_are_suggested_for_features_that_a_model_reads(penn, ran, network, monkeypatch):
     monkeypatch.setattr(Homography, "pair", lambda *_: np.zeros(9, np.float32))
     words = ("prepare", "penn_action", "--raw", penn.raw, "--cache", penn.root)

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -221,6 +222,14 @@ def test_a_second_export_is_refused_and_with_replace_it_is_the_same_to_the_byte(
         export(penn.root, penn.name, tmp_path / "out", replace=True)
     with pytest.raises(PipelineError, match=r"is a file"):
         export(penn.root, penn.name, tmp_path / "out/mine.txt", replace=True)
+    (tmp_path / "out/mine.txt").unlink()
+    for place in ("out/inner", ".out.old"):  # also where an earlier export is put while it is replaced
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "mine.txt").write_text("notes")
+        with pytest.raises(PipelineError, match=r"mine\.txt, which no export wrote"):
+            export(penn.root, penn.name, tmp_path / "out", replace=True)
+        assert (tmp_path / place / "mine.txt").read_text() == "notes"
+        shutil.rmtree(tmp_path / place)
     with pytest.raises(PipelineError, match=r"does not exist"):
         export(penn.root, penn.name, tmp_path / "no/such")
 

@@ -16,6 +16,7 @@ import cache
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import count, from_here
 from pipeline.conversion.committed import rejected_videos
+from pipeline.errors import PipelineError
 from pipeline.features.plan import is_untrained
 from vibe_extensions.pages.report.bodies import bodies_section
 from vibe_extensions.pages.report.data import (
@@ -32,7 +33,7 @@ from vibe_extensions.pages.report.page import PageSection, write_page
 from vibe_extensions.pages.report.results import as_csv, results_section
 from vibe_extensions.pages.report.runs import PATTERN, TrainingRun, curves_section, read_json, read_run, split_uses
 from vibe_model import models, runs
-from vibe_model.runs import SEQUENCES, WORST_WINDOWS
+from vibe_model.runs import SEQUENCES, WORST_WINDOWS, write_text
 
 VERSION: Final = 10  # raised when the page's texts or layout change
 SOFTWARE: Final = ("vibe-pipeline", "jinja2", "matplotlib", "numpy", "opencv-python", "tensorboard", "zarr")
@@ -84,8 +85,15 @@ class ReportContent:
 def write_report(content: ReportContent, out: Path, progress: Progress = silent) -> tuple[str, str]:
     """Write the page, and its table of results as a .csv file beside it. The page reports unreadable sources.
 
-    Returns the page's size, such as "8 sections, 4.1 MB", and `OpenedCache.mark`.
+    Returns the page's size, such as "8 sections, 4.1 MB", and `OpenedCache.mark`. Raises PipelineError if another file
+    has the table's name.
     """
+    table = out.with_suffix(".csv")
+    if content.training and table.exists() and not recorded_fingerprint(out):
+        raise PipelineError(
+            f"{table}: expected no file, or an earlier report's table of results; found another one, which is not "
+            "replaced. Move it, or name another page: --out FILE"
+        )
     fingerprint = content.fingerprint()  # first, so that later changes make the page out of date
     progress(0, 3, "training")
     opened = open_splits(content.root)
@@ -103,9 +111,8 @@ def write_report(content: ReportContent, out: Path, progress: Progress = silent)
         sections += [results, *([bodies] if any(bodies.data.values()) else [])]
         sections.append(curves_section(shown, of_ablation, notes=notes))
         if results.data["splits"]:
-            table = out.with_suffix(".csv")
             table.parent.mkdir(parents=True, exist_ok=True)
-            table.write_text(as_csv(results.data["splits"]), encoding="utf-8")
+            write_text(table, as_csv(results.data["splits"]))
             facts["Results as a file"] = table.name
     progress(1, 3, "data")
     if opened.splits:

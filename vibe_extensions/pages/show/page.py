@@ -174,8 +174,9 @@ def write(page: TemplateStream, out: Path) -> None:
     """Render into a file. `out` appears when it is complete; a failure leaves no file."""
     page.enable_buffering(64)
     part = out.with_name(f".{out.name}.part")
+    part.unlink(missing_ok=True)
     try:
-        with part.open("wb") as stream:
+        with part.open("xb") as stream:
             page.dump(stream, "utf-8", "backslashreplace")  # file names may be invalid UTF-8
         part.replace(out)
     finally:
