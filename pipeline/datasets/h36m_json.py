@@ -20,7 +20,7 @@ import numpy as np
 from pipeline.accounting import VideoAccount
 from pipeline.cameras import is_rotation, project
 from pipeline.datasets.base import finite_joints
-from pipeline.datasets.pixels import SAME_SIZE, require_size
+from pipeline.datasets.pixels import SAME_SIZE, require_rate, require_size
 from pipeline.errors import RawDataError
 from pipeline.files.formats.h36m import CAMERAS, Camera, load_cameras, load_joints
 from pipeline.files.pixels.frames import Pictures, Video
@@ -126,7 +126,7 @@ def read_labels(raw: Path, video: RawVideo, account: VideoAccount) -> LabelledFr
     """Labels of one image folder.
 
     Raises RawDataError without a label file, joints or images (`no_label`, `no_picture`), if no reading of the cameras
-    fits the joints (`bad_camera`), and for images of another size.
+    fits the joints (`bad_camera`), and for images of another size or frame rate.
     """
     joints_file, camera_file = (raw / file for file in video.files[:2])
     (folder,), (subject, _, stem) = video.folders, video.name.partition("/")
@@ -145,6 +145,7 @@ def read_labels(raw: Path, video: RawVideo, account: VideoAccount) -> LabelledFr
     images = source.indices()
     if not len(images):
         raise RawDataError(source.place, "pictures", f"{len(frames)} images", "none", UNPACK, reason="no_picture")
+    require_rate(source, int(frames[-1]) + 1, whole=True)
     require_size(source, None, camera_file, SAME_SIZE, intrinsics)
     if n_beyond := int((~np.isin(images, frames)).sum()):
         account.notes.append(f"{n_beyond} of {len(images)} images have no joints: not used")

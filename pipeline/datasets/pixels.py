@@ -23,6 +23,7 @@ from pipeline.skeletons import Bools, Floats
 
 MIN_COMPARED: Final = 500  # frames; the releases' videos have more
 MAX_RATIO: Final = 60  # one frame a second
+LEAST_SHARE: Final = 0.9  # of labelled frames that other files must have; at 25 fps they have half
 FEWEST: Final = 50  # joints of a video; fewer prove nothing
 MARGIN: Final = 0.1  # of the image's size: joints of people at its border may be this far outside
 MOST_OUTSIDE: Final = 0.5  # of the joints
@@ -77,13 +78,12 @@ def frames_there(source: Pictures | Video, n_labels: int, account: VideoAccount,
     checked for images of the release, `extracted` False), or if labelled frames that the video's header states do not
     decode.
     """
-    n_reached = source.count_frames()
     if isinstance(source, Pictures):
         indices = source.indices()
         n_there, n_beyond = len(indices), int((indices >= n_labels).sum())
         has_picture = np.isin(np.arange(n_labels), indices)
     else:
-        n_there = n_reached
+        n_there = source.count_frames()
         hidden = (source.header().n_frames or 0) - n_there
         if n_there < n_labels and hidden > (0 if edit_list(source.place)[0] else MOST_LOST):
             refuse(_hidden(source.place, source, n_there, f"{n_labels} labels"))
@@ -93,9 +93,8 @@ def frames_there(source: Pictures | Video, n_labels: int, account: VideoAccount,
     if not n_there:
         expected, do = f"{n_labels} images", "Unpack the images again."
         raise RawDataError(source.place, "pictures", expected, "none", do, reason="no_picture")
-    if extracted and _other_rate(n_reached, n_labels):
-        expected, actual = f"one for each of {n_labels} labels", f"{n_reached}: frames at another rate"
-        refuse(other_frames(source.place, expected, actual, "Extract every frame of the video, without a frame rate."))
+    if extracted:
+        require_rate(source, n_labels)
     if n_beyond:
         account.notes.append(f"{n_labels} frames are labelled, {n_there} are there: the last {n_beyond} not used")
     if absent := int((~has_picture).sum()):
@@ -103,6 +102,28 @@ def frames_there(source: Pictures | Video, n_labels: int, account: VideoAccount,
         name = source.path(first).name if isinstance(source, Pictures) else f"frame {first}"
         account.notes.append(f"{absent} of {n_labels} labelled frames have no picture, the first is {name}")
     return has_picture
+
+
+def require_rate(source: Pictures | Video, n_labels: int, *, whole: bool = False) -> None:
+    """Refuse frames at another rate than their labels: numbered from 1 on, each would get a label of another time.
+
+    Args:
+        source: its frames count up to the last one.
+        n_labels: number of frames up to the last labelled one.
+        whole: also refuse frames without a gap that end before `LEAST_SHARE` of the labels.
+
+    Raises:
+        RawDataError: `frame_count_mismatch`: one number is a multiple of the other, to one frame.
+    """
+    n_reached = source.count_frames()
+    is_multiple = _other_rate(n_reached, n_labels)
+    has_gaps = isinstance(source, Pictures) and len(source.indices()) < n_reached  # images keep their own numbers
+    ends_early = whole and not has_gaps and n_reached < LEAST_SHARE * n_labels
+    if is_multiple or ends_early:
+        what = "frames at another rate" if is_multiple else "frames at another rate, or not all of them"
+        do = "Extract every frame of the video, without a frame rate"
+        do += "." if is_multiple else "; or unpack the rest."
+        refuse(other_frames(source.place, f"one for each of {n_labels} labels", f"{n_reached}: {what}", do))
 
 
 def require_size(

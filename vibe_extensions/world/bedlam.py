@@ -26,7 +26,7 @@ from pipeline import smplx
 from pipeline.accounting import VideoAccount
 from pipeline.cameras import is_rigid
 from pipeline.datasets.base import EXTRINSICS, UP, Dataset, Mistake, Origin, ReleasePart, finite_joints, smpl_labels
-from pipeline.datasets.pixels import other_frames, require_size
+from pipeline.datasets.pixels import other_frames, require_rate, require_size
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import load_npz, numbers, state_of
 from pipeline.files.pixels.frames import Pictures
@@ -86,7 +86,7 @@ class Bedlam(Dataset):
 
     name: ClassVar[str] = "bedlam"
     splits: ClassVar[tuple[str, ...]] = ("train",)
-    version: ClassVar[int] = 2  # 2: 44 joints in gtkps are OpenPose's 25 and 19 more
+    version: ClassVar[int] = 3  # 3: images at 6 fps that were numbered again are refused
     page: ClassVar[str] = "https://bedlam.is.tue.mpg.de"
     uses_body: ClassVar[bool] = True
     recording: ClassVar[str] = "sequence"
@@ -161,6 +161,9 @@ class Bedlam(Dataset):
             expected = f"images at 6 fps, numbered in multiples of {STEP}"
             raise other_frames(file, expected, f"image {labels['number'][off.argmax()]}", AGAIN)
         images = pictures.indices()
+        is_numbered_again = scene.endswith("_6fps") and (images % STEP).any()
+        if is_numbered_again:  # or all images at 30 fps, which reach as far as the labels
+            require_rate(pictures, int(labels["number"].max()) + 1, whole=True)
         require_size(pictures, pictures.size(), file, "Unpack the images without changing them.", labels["cam_int"][0])
         if labels["pose_cam"].shape[1] != N_POSE:
             account.notes.append(SMPLX)

@@ -166,6 +166,24 @@ def test_every_second_frame_is_used_or_all_images_of_every_s_th(frames, kept, st
     assert track.frames.path(kept[0]).name == f"{FOLDER}_{kept[0] + 1:06d}.jpg"
 
 
+@pytest.mark.parametrize(("n_images", "found"), [(600, "600: frames at another rate"), (720, "720"), (240, "240")])
+def test_images_that_were_extracted_at_another_rate_and_numbered_again_are_refused(n_images, found, raw):
+    """At 25, 30 and 10 fps: image n would get the joints of another time."""
+    n_labels = 1200
+    write_json(annotation(raw, "joint_3d"), {"2": {"1": joints(n_labels)}})
+    shutil.rmtree(raw / "images")
+    write_images(raw, range(n_images))
+    error = by_hand.refusal(H36M, raw)
+    assert error.reason == "frame_count_mismatch"
+    assert f"expected one for each of {n_labels} labels, found {found}" in str(error)
+    shutil.rmtree(raw / "images")
+    step = n_labels // n_images
+    if step * n_images == n_labels:  # under their own numbers
+        write_images(raw, range(0, n_labels, step))
+        (track,), _ = read(raw)
+        assert (len(track.frame_index), track.step) == (n_images, step)
+
+
 def test_the_210_sequences_have_the_release_s_names_and_are_found_in_it(tmp_path: Path) -> None:
     names = h36m_json.NAMES
     assert len(names) == len({(subject, name) for (subject, _), name in names.items()}) == 7 * 15 * 2

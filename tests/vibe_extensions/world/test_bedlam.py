@@ -123,6 +123,15 @@ def test_smplx_bodies_are_not_taken_for_smpls(width: int, tmp_path: Path) -> Non
         np.testing.assert_allclose(track.extra["smplx_trans"], trans, atol=1e-6)
 
 
+def test_images_at_6_fps_that_were_numbered_again_are_refused(tmp_path: Path) -> None:
+    write(tmp_path / "again", labels(), pictures=range(N))
+    error = refusal(Bedlam(), tmp_path / "again")
+    assert error.reason == "frame_count_mismatch"
+    assert "found 6: frames at another rate" in str(error)
+    write(tmp_path / "all", labels(), pictures=range(5 * N))
+    assert [len(track.frame_index) for track in read(tmp_path / "all")[0]] == [N, N]
+
+
 def test_smpl_labels_come_before_smplx_labels_of_a_scene(tmp_path: Path) -> None:
     write(tmp_path, labels(width=165), folder="all_npz_12_training")
     write(tmp_path, labels())
