@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from pipeline.body import Body
 
 
-OFFICIAL: Final = ("posetrack_data/annotations", "annotations")  # labels of 2018
-POSETRACK21: Final = "posetrack_data"
+OFFICIAL: Final = ("posetrack_data/annotations", "annotations")  # where 2018's labels unpack
+POSETRACK21: Final = "posetrack_data"  # where those of PoseTrack21 do
 ANNOTATIONS: Final = (*OFFICIAL, POSETRACK21)  # the first that has a sequence is used
 LABELS: Final = "posetrack21_annotations.zip (or 2018's posetrack18_v0.45_public_labels.tar.gz)"
 PICTURES: Final = "posetrack18_images.tar.aa to .ar"
@@ -84,7 +84,7 @@ class PoseTrack(Dataset):
 
     name: ClassVar[str] = "posetrack"
     splits: ClassVar[tuple[str, ...]] = ("train", "val")
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2  # 2: PoseTrack21's labels are known in any folder
     page: ClassVar[str] = "https://github.com/anDoer/PoseTrack21"
     harmless: ClassVar[frozenset[str]] = frozenset({"no_annotations"})  # more was filmed than annotated
     # Annotated sequences of the labels v0.45; v0.2 had 74 for val (lighttrack's issue 16). Users counted 792 and 170
@@ -119,7 +119,7 @@ class PoseTrack(Dataset):
             expected = " or ".join(f"{folder}/{split}/<seq>.json" for folder in ANNOTATIONS)
             raise RawDataError(raw, "annotations", expected, "none", f"Unpack {LABELS}. {TODAY}")
         for file in annotated:
-            if not _is_of_21(file) or not files.get(file.stem):  # PoseTrack21's beside 2018's change nothing
+            if not _unpacks_of_21(file) or not files.get(file.stem):  # PoseTrack21's beside 2018's change nothing
                 files.setdefault(file.stem, []).append(file)
         return [
             RawVideo(name, files=tuple(files[name]), folders=(Path("images", split, name),))
@@ -141,7 +141,7 @@ class PoseTrack(Dataset):
         file = video.files[0]
         others = (path for folder in ANNOTATIONS if (path := Path(folder, split, file.name)) != file)
         account.notes.extend(f"{p.as_posix()} is not used: {file.as_posix()} is" for p in others if (raw / p).is_file())
-        coco = _load_coco(raw / file, of_21=_is_of_21(file))
+        coco = _load_coco(raw / file, in_folder_of_21=_unpacks_of_21(file))
         account.found = len(coco.annotations)
         account.notes.extend(coco.notes)
         if not (coco.has_keypoints or (coco.of_21 and coco.annotations)):
@@ -191,8 +191,8 @@ class PoseTrack(Dataset):
         return tracks
 
 
-def _is_of_21(file: Path) -> bool:
-    """Whether a label file, below the raw folder, is PoseTrack21's."""
+def _unpacks_of_21(file: Path) -> bool:
+    """Whether a label file, below the raw folder, is where PoseTrack21's unpack."""
     return file.parent.parent == Path(POSETRACK21)
 
 
@@ -334,10 +334,11 @@ def _id(file: Path, key: str, value: object) -> int:
     return whole(file, key, int(digits[0]) if digits else value, do=UNPACK)
 
 
-def _load_coco(file: Path, *, of_21: bool) -> _Coco:
-    """Read a video's labels. Raises RawDataError for a file that is not COCO's JSON.
+def _load_coco(file: Path, *, in_folder_of_21: bool) -> _Coco:
+    """Read a video's labels. In any folder, PoseTrack21's name the people (`person_id`); 2018's do not.
 
-    Raises it also for an annotation of PoseTrack21 on an image that is not listed; 2018's are noted.
+    Raises RawDataError for a file that is not COCO's JSON, and for an annotation of PoseTrack21 on an image that is not
+    listed; 2018's are noted.
     """
     content = load_json(file, do=UNPACK)
     if not isinstance(content, dict):
@@ -363,6 +364,7 @@ def _load_coco(file: Path, *, of_21: bool) -> _Coco:
             size = size or _stated_size(image)
 
     listed = records(file, "annotations", content.get("annotations", []), do=UNPACK)
+    of_21 = in_folder_of_21 or any("person_id" in annotation for annotation in listed)
     ids = [_id(file, f"annotations[{i}].image_id", entry.get("image_id")) for i, entry in enumerate(listed)]
     for i, image_id in enumerate(ids if of_21 else ()):
         if image_id not in place_of:

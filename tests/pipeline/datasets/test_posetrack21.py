@@ -55,9 +55,14 @@ def add_21(raw: Path, later: Path | None = None) -> int:
     return alone
 
 
-def test_both_releases_of_one_scene_give_the_same_rows(embedded: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("folder", ["posetrack_data", "posetrack_data/annotations", "annotations"])
+def test_both_releases_of_one_scene_give_the_same_rows(folder: str, embedded: Any, tmp_path: Path) -> None:
     raw, n_boxes, n_tracks = embedded.copy("posetrack", tmp_path / "21"), 0, 0
     alone = add_21(raw, tmp_path / "later")
+    for split in POSETRACK.splits:
+        labels = raw / "posetrack_data" / split
+        (raw / folder).mkdir(exist_ok=True)
+        labels.rename(raw / folder / split)
     for split in POSETRACK.splits:
         before, after = Accounting(), Accounting()
         of_2018 = POSETRACK.tracks(embedded.raw("posetrack"), split, report=before)
