@@ -32,7 +32,7 @@ WHOLE: Final = 12  # joints: fewer may be a hand or a face
 MAX_ANGLE: Final = 4 * math.pi  # rad: fits reach little more than one turn; in degrees, any pose exceeds 13
 NORMALISED_PX: Final = 2.0  # shares of an image or of a crop reach from 0 or -1 to 1
 ROUNDING: Final = 1e-3  # of a confidence of 1
-FARTHEST_M: Final = 1000.0  # camera to its world's origin: the longest walks are half of it, and 1 m is 1,000 mm
+FARTHEST_M: Final = 1000.0  # camera or person to the origin: the longest walks are half of it, and 1 m is 1,000 mm
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)  # eq=False: == of arrays is ambiguous
@@ -104,8 +104,8 @@ def _known_rows(columns: Mapping[str, NDArray[Any]], name: str) -> NDArray[Any]:
 def other_units(columns: Mapping[str, NDArray[Any]]) -> Iterator[tuple[str, str, str]]:
     """Columns and extra columns whose values are in another unit: (column, expected, found).
 
-    Checks the size of 3D joints, angles, the range of 2D joints, confidences outside [0, 1], boxes that are corners,
-    and cameras that are not rigid. NaN labels pass.
+    Checks the size of 3D joints, angles, translations, the range of 2D joints, confidences outside [0, 1], boxes that
+    are corners, and cameras that are not rigid. NaN labels pass.
     """
     if "bbox" in columns:
         side = columns["bbox"][:, 2:]
@@ -121,6 +121,10 @@ def other_units(columns: Mapping[str, NDArray[Any]]) -> Iterator[tuple[str, str,
             angle = np.linalg.norm(pose.reshape(len(pose), -1, 3), axis=-1).max(axis=1)
         if (angle > MAX_ANGLE).mean() > MOST:
             yield "pose", "rotations in rad, of two turns at most", f"{np.median(angle):.3g} rad"
+    if "trans" in columns and len(trans := _known_rows(columns, "trans")):
+        distance = float(np.median(np.linalg.norm(trans.astype(np.float64), axis=1)))
+        if distance > FARTHEST_M:
+            yield "trans", f"a person at most {FARTHEST_M:,.0f} m from the origin", f"{distance:,.0f} m"
     for name in ("kp_2d", "kp_3d"):
         if name in columns:
             confidence = _known_rows(columns, name)[..., -1]

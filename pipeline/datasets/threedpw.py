@@ -26,6 +26,7 @@ from pipeline.datasets.pixels import frames_there, require_size
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.formats.arrays import numbers
 from pipeline.files.formats.pickles import load_labels
+from pipeline.files.formats.smpl_files import gender_of
 from pipeline.files.pixels.frames import Pictures
 from pipeline.files.raw import RawVideo
 from pipeline.skeletons import JOINTS, LARGEST, Bools, Doubles, Ints, convert, without_non_finite
@@ -42,7 +43,6 @@ MIN_CONFIDENCE: Final = 0.3
 MIN_LIMB_JOINTS: Final = 7  # of 12
 N_NAMED: Final = len(JOINTS["3dpw"])
 N_BETAS: Final = 10
-GENDERS: Final = {"m": "male", "f": "female", "male": "male", "female": "female"}
 PER_ACTOR: Final = ("poses", "betas", "trans", "poses2d", "campose_valid", "genders")
 LABELS, PICTURES = "sequenceFiles.zip", "imageFiles.zip"
 UNPACK: Final = f"Unpack {LABELS} and {PICTURES} again."
@@ -61,7 +61,7 @@ class ThreeDPW(Dataset):
 
     name: ClassVar[str] = "3dpw"
     splits: ClassVar[tuple[str, ...]] = ("train", "validation", "test")
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4  # 4: "Female" is a gender
     page: ClassVar[str] = "https://virtualhumans.mpi-inf.mpg.de/3DPW"
     uses_body: ClassVar[bool] = True
     keypoints_from: ClassVar[str] = "detected"
@@ -223,9 +223,9 @@ def _load_sequence(file: Path) -> tuple[list[_Actor], list[str]]:
 
     actors = []
     for p in range(n_actors):
-        gender = str(sequence["genders"][p])
-        if gender not in GENDERS:
-            raise RawDataError(file, f"genders[{p}]", "m or f", repr(gender), UNPACK)
+        gender = gender_of(sequence["genders"][p])
+        if gender not in ("male", "female"):
+            raise RawDataError(file, f"genders[{p}]", "m or f", repr(str(sequence["genders"][p])), UNPACK)
         betas = array("betas", p, None)
         if len(betas) < N_BETAS or not (np.abs(betas[:N_BETAS]) < LARGEST).all():
             raise RawDataError(file, f"betas[{p}]", f"at least {N_BETAS} finite numbers", str(betas[:N_BETAS]), UNPACK)
@@ -239,7 +239,7 @@ def _load_sequence(file: Path) -> tuple[list[_Actor], list[str]]:
                 trans=array("trans", p, n_frames, 3),
                 kp_18=kp_18,
                 valid=array("campose_valid", p, n_frames) > 0,
-                gender=GENDERS[gender],
+                gender=gender,
                 to_camera=to_camera,
                 intrinsics=intrinsics,
             )

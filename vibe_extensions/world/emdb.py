@@ -25,6 +25,7 @@ from pipeline.datasets.pixels import frames_there, other_frames, require_size
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import AGAIN, numbers
 from pipeline.files.formats.pickles import load_labels
+from pipeline.files.formats.smpl_files import gender_of
 from pipeline.files.pixels.frames import Pictures
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import is_folder_there
@@ -52,7 +53,7 @@ class Emdb(Dataset):
 
     name: ClassVar[str] = "emdb"
     splits: ClassVar[tuple[str, ...]] = ("emdb1", "emdb2")
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2  # 2: "Female" is a gender
     page: ClassVar[str] = "https://eth-ait.github.io/emdb"
     uses_body: ClassVar[bool] = True
     parts: ClassVar[tuple[ReleasePart, ...]] = (
@@ -168,9 +169,11 @@ def _labels(file: Path, stored: Mapping[str, Any]) -> _SequenceLabels:
             raise RawDataError(file, "/".join(keys), expected=expected, found=str(values)[:80], do=UNPACK)
         return values
 
-    gender, n = str(_entry(file, stored, "gender")), int(array("n_frames", shape=(), whole=True))
+    n = int(array("n_frames", shape=(), whole=True))
+    gender = gender_of(_entry(file, stored, "gender"))
     if gender not in GENDERS:
-        raise RawDataError(file, "gender", expected=" or ".join(GENDERS), found=repr(gender), do=OTHER_GENDER)
+        found = repr(str(stored["gender"]))
+        raise RawDataError(file, "gender", expected=" or ".join(GENDERS), found=found, do=OTHER_GENDER)
     corners = array("bboxes", "bboxes", shape=(n, 4)).reshape(n, 2, 2)
     low, high = corners[:, 0], corners[:, 1]
     poses = (array("smpl", key, shape=(n, width)) for key, width in (("poses_root", 3), ("poses_body", 69)))

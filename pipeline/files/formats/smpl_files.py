@@ -133,6 +133,18 @@ def missing(folder: Path | str, gender: str = "neutral") -> list[str]:
     return names + [name for name in (REGRESSOR_EXTRA, REGRESSOR_H36M, MEAN_PARAMS) if not (folder / name).is_file()]
 
 
+def gender_of(stored: object) -> str:
+    """One of `GENDERS` for a gender as label files write it; "" for another.
+
+    >>> [gender_of(stored) for stored in ("Female", b"m", "b'male'", "NEUTRAL", "unknown")]
+    ['female', 'male', 'male', 'neutral', '']
+    """
+    text = stored.decode("latin1") if isinstance(stored, bytes) else str(stored)
+    text = text.removeprefix("b'").removesuffix("'").strip().lower()  # some files hold the text of a bytes object
+    matching = [gender for gender in GENDERS if text in (gender, gender[0])]
+    return matching[0] if matching else ""
+
+
 def _model_file(folder: Path, gender: str) -> Path | None:
     candidates = [folder / f"SMPL_{gender.upper()}{suffix}" for suffix in (".pkl", ".npz")]
     return next((file for file in candidates if file.is_file()), None)

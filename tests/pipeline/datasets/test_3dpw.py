@@ -14,7 +14,7 @@ from pipeline.body import Body
 from pipeline.conversion.convert import plan_conversion
 from pipeline.files.raw import MARKER
 from pipeline.skeletons import JOINTS
-from tests.pipeline.datasets.by_hand import jpeg, read_one, touch
+from tests.pipeline.datasets.by_hand import jpeg, read_one, refusal, touch
 
 PW = datasets.get("3dpw")
 SEQ = "courtyard_arguing_00"
@@ -208,6 +208,21 @@ def test_evaluation_splits_have_14_joints_of_the_h36m_regressor(tmp_path: Path, 
     assert set(PW.columns("test", body=True)) == {
         *("frame_index", "bbox", "kp_2d", "pose", "betas", "trans", "has_smpl", "valid", "kp_3d_eval", "has_3d"),
     }
+
+
+def test_genders_are_read_in_any_case_and_another_one_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, sequence(n_actors=2) | {"genders": ["Female", np.str_("MALE")]})
+    assert [track.gender for track in read(tmp_path)[0]] == ["female", "male"]
+    write(tmp_path, sequence() | {"genders": ["x"]})
+    assert "'genders[0]': expected m or f, found 'x'" in str(refusal(PW, tmp_path))
+
+
+def test_translations_in_mm_are_refused(tmp_path: Path, body: Body) -> None:
+    data = sequence()
+    write(tmp_path, data | {"trans": [1000 * data["trans"][0]], "cam_poses": np.tile(np.eye(4), (N, 1, 1))})
+    _, account = read(tmp_path, body=body)
+    assert account["set_aside"] == "other_unit"
+    assert "'trans': expected a person at most 1,000 m from the origin" in account["message"]
 
 
 @pytest.mark.parametrize("gender", [pytest.param("male", marks=pytest.mark.slow), "female"])

@@ -156,6 +156,11 @@ def test_a_sequence_of_another_size_goes_by_its_own_camera(tmp_path: Path) -> No
     assert (track.frames.size(), track.intrinsics[0].tolist()) == ((720, 960), [750, 0, 360])
 
 
+def test_a_gender_is_read_in_any_case(tmp_path: Path) -> None:
+    write(tmp_path, changed("gender", to="Female"))
+    assert read(tmp_path)[0].gender == "female"
+
+
 HALF = {"size": (720, 960)}
 TRAPS: list[tuple[str, str, Any, dict[str, Any]]] = [  # reason, word of the message, labels, how they are written
     ("other_picture_size", "720 x 960", sequence(), HALF),

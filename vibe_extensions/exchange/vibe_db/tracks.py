@@ -26,7 +26,7 @@ from pipeline.files.formats.arrays import fits, reading, refuse
 from pipeline.files.formats.hdf5 import filters_of, own_object
 from pipeline.files.raw.files import open_unbuffered
 from pipeline.skeletons import JOINTS, LARGEST, convert, correspondence, without_non_finite
-from pipeline.track import FLAGS, Track, column_problems
+from pipeline.track import FLAGS, Track, column_problems, other_units
 from vibe_extensions.exchange.rows import COMMON
 from vibe_extensions.exchange.vibe_db.joblib_files import stored_arrays, text_of
 from vibe_extensions.exchange.vibe_db.layouts import FIELDS, PICTURE, REQUIRED, Layout, parse_numbers, source_of
@@ -37,6 +37,7 @@ Rows = NDArray[np.int64]
 
 PELVIS: Final = JOINTS["spin49"].index("hip")
 N_POSE: Final = 72
+FARTHEST_JOINT: Final = 10.0  # m from the origin, of the median joint: in mm, any body reaches farther
 LARGEST_FRAME: Final = 2**40
 _OWN: Final = re.compile(r"(.+)/(\d+(?:_(?:seg|part)\d+)*)")  # <video>/<person>, perhaps with a segment
 
@@ -44,6 +45,7 @@ HDF5: Final = b"\x89HDF\r\n\x1a\n"
 NAMES_AT_ONCE: Final = 65536
 MAX_NAME: Final = 4000  # bytes: the cache's tables hold 4096, with the person
 AGAIN: Final = "Write the file again."
+OTHER_UNIT: Final = "Take the file as VIBE's scripts write it, in m and rad."
 KINDS: Final = {"U": "US", "<i8": "biuUS"}  # allowed dtype kinds by the dtype of the layout; else numbers
 
 
@@ -252,6 +254,9 @@ class FileReader:
         )
         if problem := next(column_problems(track.columns), None):
             raise self.database.error("vid_name", "rows that comply with docs/cache-format.md", problem)
+        bodies = {column: labels[column] for column in ("pose", "has_smpl") if column in labels}
+        for column, expected, found in other_units(bodies):
+            raise self.database.error(column, expected, f"{found} in {name}", OTHER_UNIT)
         return track
 
     def _frames(self, part: Segment, pictures: list[str] | None) -> Rows:
@@ -304,7 +309,12 @@ def _labels(database: Database, layout: Layout, columns: Sequence[str], start: i
         kp_2d[..., 2] = np.clip(kp_2d[..., 2], 0, 1)
         out["kp_2d"], out["bbox"] = kp_2d.astype(np.float32), _boxes(database, layout, start, stop)
     if "has_3d" in columns:
-        out |= _labels_3d(database.read("joints3D", start, stop), layout, columns)
+        joints_3d = database.read("joints3D", start, stop)
+        known = np.abs(joints_3d[np.isfinite(joints_3d) & (joints_3d != 0)])
+        if len(known) and np.median(known) > FARTHEST_JOINT:
+            found = f"{np.median(known):.0f}, as in mm"
+            raise database.error("joints3D", "joints in m, relative to the pelvis", found, OTHER_UNIT)
+        out |= _labels_3d(joints_3d, layout, columns)
     if "has_smpl" in columns:
         fields = ("theta",) if "theta" in database.fields else ("pose", "shape")
         theta = np.concatenate([database.read(field, start, stop) for field in fields], axis=1)
