@@ -11,7 +11,7 @@ import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -21,13 +21,14 @@ from numpy.typing import NDArray
 import cache
 from pipeline import smplx
 from pipeline.accounting import Totals, VideoAccount
-from pipeline.cameras import resample_linear, resample_rotations
-from pipeline.datasets.base import Dataset, Mistake, Origin, ReleasePart
+from pipeline.cameras import compose, resample_linear, resample_rotations
+from pipeline.datasets.base import CONVERT_UNITS, Dataset, Mistake, Origin, ReleasePart
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.formats.arrays import load_npz, numbers
+from pipeline.files.formats.smpl_files import gender_of
 from pipeline.files.raw import RawVideo
 from pipeline.skeletons import LARGEST, Doubles
-from pipeline.track import Track
+from pipeline.track import FARTHEST_M, Track
 
 if TYPE_CHECKING:
     from pipeline.body import Body
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
 TARGET_FPS: Final = 25
 MIN_FRAMES: Final = 60  # after resampling
 RATE_NOISE: Final = 1e-4  # 120.00000763 Hz is 120 Hz stored as float32 periods
-GENDERS: Final = ("neutral", "male", "female")
 N_BETAS: Final = 10
+MOST_BETAS: Final = 16  # in the releases' files
 _BODY: Final = tuple(range(22))  # pelvis to wrists: the same in SMPL, SMPL-H and SMPL-X
 # SMPL's hand joints are the roots of the index fingers. Key: numbers a frame, 3 a joint.
 SMPL_JOINTS: Final = {156: (*_BODY, 22, 37), 165: (*_BODY, 25, 40)}
@@ -59,6 +60,21 @@ SUBSETS: Final[Mapping[str, str]] = {
     "Transitions_mocap": "Transitions",
 }
 SCANNED: Final = frozenset({"DFaust", "MoSh", "SSM"})  # of people whom the MPI scanned, by the MPI's own numbers
+# Folders whose files state 120 Hz -> their rate, as HuMoR sets it (Rempe et al., ICCV 2021); AMASS's issue 68.
+RATES: Final[Mapping[str, float]] = {"20160930_50032": 59.0, "20161014_50033": 59.0, "BMLhandball": 240.0}
+STATED_RATE: Final = 120.0
+
+# Bounds of the median frame: files beyond them are in another unit.
+MAX_ANGLE: Final = 2 * math.pi  # rad, of the largest rotation of a joint but the pelvis
+MAX_SPEED: Final = 10.0  # m/s: a sprinter's
+HIGHEST_M: Final = 100.0  # above or below the ground
+
+# A world with y up, by the median frame.
+UPRIGHT: Final = 0.8  # least share of y in the direction of the torso
+LYING_M, STANDING_M, HIGH_M = 0.02, 0.6, 1.5  # heights of a pelvis
+Z_UP: Final = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])  # from y up
+# By number of joints: the pelvis at rest in m, of SMPL and of SMPL-X. It varies with the shape by some cm.
+PELVIS_M: Final = {24: (0.0, -0.23, 0.03), 55: (0.0, -0.35, 0.01)}
 
 
 @dataclass(frozen=True)
@@ -73,7 +89,7 @@ class Amass(Dataset):
 
     name: ClassVar[str] = "amass"
     splits: ClassVar[tuple[str, ...]] = ("train",)
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3  # 3: known rates, units, y up, SMPL-X under any name
     page: ClassVar[str] = "https://amass.is.tue.mpg.de"
     has_pixels: ClassVar[bool] = False
     recording: ClassVar[str] = "motion"
@@ -95,10 +111,12 @@ class Amass(Dataset):
             raise ConfigError(f"amass: resampling is {self.resampling!r}; it can be slerp or decimate")
 
     def detect_layout(self, raw: Path, split: str) -> Amass:
-        """With SMPL-X columns if one file of a subset, of those named as in newer releases, is SMPL-X."""
-        named = (file for file in _files(raw) if file.name.endswith("_stageii.npz"))
-        first = {file.parts[:-2]: file for file in named}
-        has_smplx = any(smplx.is_smplx(raw / file, "poses") for file in first.values())
+        """With SMPL-X columns if one file of a subset, of each ending of names, is SMPL-X by its header."""
+        one_of_each = {}
+        for file in filter(_is_motion, _files(raw)):
+            ending = re.search(r"_(poses|stageii)$", file.stem)
+            one_of_each[file.parts[:-1][:1], ending and ending[0]] = file
+        has_smplx = any(smplx.is_smplx(raw / file, "poses") for file in one_of_each.values())
         return _WithSmplx(**asdict(self)) if has_smplx else self
 
     def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
@@ -127,17 +145,25 @@ class Amass(Dataset):
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
         if not raw.is_dir():
             raise RawDataError(raw, "folder", LAYOUT, "no folder", UNPACK)
-        files = (path for path in _files(raw) if path.suffix == ".npz" and not re.search("^shape$|_stagei$", path.stem))
+        files = filter(_is_motion, _files(raw))
         listed = [RawVideo(file.with_suffix("").as_posix(), files=(file,)) for file in files]
         if not listed:
             raise RawDataError(raw, "folder", LAYOUT, "no motion below it", UNPACK)
         return sorted(listed, key=lambda video: video.name)  # paths sort otherwise: blanks come before slashes
 
     def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None) -> Sequence[Track]:
-        motion = load_motion(raw / video.files[0])
+        file = raw / video.files[0]
+        motion = _correct_rate(load_motion(file), video, account)
         account.found = len(motion.pose)
-        if motion.gender not in GENDERS:
+        _require_units(file, motion)
+        if _is_y_up(motion):
+            account.notes.append("the motion's world has y up: turned, so that z is up")
+            motion = _turn_up(motion)
+        gender = gender_of(motion.gender)
+        if not gender:
             account.notes.append(f"gender is {motion.gender!r}: taken for neutral")
+        if motion.n_betas > MOST_BETAS:
+            account.notes.append(f"betas has {motion.n_betas} numbers: the first {len(motion.betas)} are used")
         fps, source = sample_positions(len(motion.pose), motion.rate, self.resampling)
         n_frames = len(source)
         if n_frames > account.found:  # under 25 Hz: interpolated frames are no annotated ones
@@ -151,7 +177,10 @@ class Amass(Dataset):
         pose = resample_rotations(motion.pose, source)  # (T, 24 or 55, 3)
         extra: dict[str, NDArray[Any]] = {}
         if pose.shape[1] * 3 == smplx.N_POSE:
-            extra = smplx.labels(pose, motion.betas) if self.extra_columns(split, body=False) else extra
+            if self.extra_columns(split, body=False):
+                extra = smplx.labels(pose, motion.betas)
+            else:
+                account.notes.append("SMPL-X without smplx_pose: another file of its subset and ending is SMPL-H")
             pose = pose[:, SMPL_JOINTS[smplx.N_POSE]]
         track = self.track(
             split,
@@ -162,7 +191,7 @@ class Amass(Dataset):
             betas=np.tile(motion.betas[:N_BETAS], (n_frames, 1)).astype(np.float32),
             trans=resample_linear(motion.trans, source).astype(np.float32),
             has_smpl=np.ones(n_frames, np.bool_),
-            gender=motion.gender if motion.gender in GENDERS else "neutral",
+            gender=gender or "neutral",
             extra=extra,
         )
         return [track]
@@ -209,6 +238,10 @@ def _files(raw: Path) -> Iterator[Path]:
         yield from (current.relative_to(raw) / name for name in files if not name.startswith("."))
 
 
+def _is_motion(file: Path) -> bool:
+    return file.suffix == ".npz" and not re.search("^shape$|_stagei$", file.stem)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Motion:
     """N frames of one person."""
@@ -216,6 +249,7 @@ class _Motion:
     pose: Doubles  # (N, 24, 3) axis-angle rad, SMPL's joints; of SMPL-X (N, 55, 3), all
     trans: Doubles  # (N, 3) m
     betas: Doubles  # (10,), or those of SMPL-X, up to (16,)
+    n_betas: int  # in the file
     rate: float  # frames per second
     gender: str  # as stored: neutral, male, female, or anything else
 
@@ -233,6 +267,7 @@ def load_motion(file: Path) -> _Motion:
     betas = numbers(file, "betas", data["betas"], (None,))
     if len(betas) < N_BETAS:
         raise RawDataError(file, "betas", f"at least {N_BETAS}", str(len(betas)), AGAIN)
+    n_betas = len(betas)
     betas = betas[: smplx.N_BETAS if is_smplx else N_BETAS]
     for key, values in (("poses", poses), ("trans", trans), ("betas", betas)):
         if not (np.abs(values) < LARGEST).all():  # comparisons with NaN are false
@@ -240,8 +275,7 @@ def load_motion(file: Path) -> _Motion:
     stored = data.get("gender", np.empty(0)).reshape(-1)
     gender = stored[0] if stored.size == 1 else ""
     gender = gender.decode("latin1") if isinstance(gender, bytes) else str(gender)
-    gender = gender.removeprefix("b'").removesuffix("'")  # some files hold the text of a bytes object
-    return _Motion(poses, trans, betas, _rate(file, data), gender)
+    return _Motion(poses, trans, betas, n_betas, _rate(file, data), gender)
 
 
 def _rate(file: Path, data: dict[str, NDArray[Any]]) -> float:
@@ -252,3 +286,51 @@ def _rate(file: Path, data: dict[str, NDArray[Any]]) -> float:
     if not 1 <= rate <= 10_000:
         raise RawDataError(file, keys[0], "1 to 10,000 frames per second", str(rate), AGAIN)
     return rate
+
+
+def _correct_rate(motion: _Motion, video: RawVideo, account: VideoAccount) -> _Motion:
+    """The motion at its known rate, with a note, if its file states another one (`RATES`)."""
+    known = [RATES[name] for name in video.files[0].parts if name in RATES]
+    if not known or round(motion.rate) != STATED_RATE:
+        return motion
+    account.notes.append(f"the file states {motion.rate:g} Hz; {known[0]:g} Hz is known to be right, and used")
+    return replace(motion, rate=known[0])
+
+
+def _require_units(file: Path, motion: _Motion) -> None:
+    """Raise RawDataError (`other_unit`) for degrees, and for positions in mm or cm, by medians over frames."""
+    angle = float(np.median(np.linalg.norm(motion.pose[:, 1:], axis=-1).max(axis=1, initial=0)))
+    if angle > MAX_ANGLE:
+        expected = "rotations in rad, of a turn at most in the median frame"
+        raise RawDataError(file, "poses", expected, f"{angle:.3g}, as in degrees", CONVERT_UNITS, reason="other_unit")
+    away = float(np.median(np.linalg.norm(motion.trans, axis=1)))
+    height = float(np.abs(np.median(motion.trans[:, 1:], axis=0)).min())  # y or z is up, the other one may be far
+    steps = np.linalg.norm(np.diff(motion.trans, axis=0), axis=1)
+    speed = motion.rate * float(np.median(steps)) if len(steps) else 0.0
+    too_far = away > FARTHEST_M or height > HIGHEST_M
+    if too_far or speed > MAX_SPEED:
+        expected = f"positions in m, of a person at most at {MAX_SPEED:g} m/s"
+        found = f"the median frame {away:.4g} from the origin and at {speed:.3g} a second, as in mm or cm"
+        raise RawDataError(file, "trans", expected, found, CONVERT_UNITS, reason="other_unit")
+
+
+def _is_y_up(motion: _Motion) -> bool:
+    """Whether the torso points along y, and the pelvis is as high above y = 0 as one who stands.
+
+    A pelvis that is elsewhere must not be above z = 0 either: a person may lie on that ground, or crawl over it.
+    """
+    from scipy.spatial.transform import Rotation  # takes 0.4 s
+
+    torso = np.median(Rotation.from_rotvec(motion.pose[:, 0]).apply([0, 1, 0]), axis=0)
+    _, y, z = np.median(motion.trans, axis=0)
+    stands_on_y = STANDING_M < y < HIGH_M
+    is_on_z = LYING_M < z < HIGH_M
+    return bool(torso[1] > UPRIGHT and (stands_on_y or not is_on_z))
+
+
+def _turn_up(motion: _Motion) -> _Motion:
+    """The motion in a world with z up, from one with y up. `trans` is exact to a constant shift of some cm."""
+    pose = motion.pose.copy()
+    pose[:, 0] = compose(Z_UP, pose[:, 0])
+    pelvis = np.array(PELVIS_M[pose.shape[1]])
+    return replace(motion, pose=pose, trans=(motion.trans + pelvis) @ Z_UP.T - pelvis)

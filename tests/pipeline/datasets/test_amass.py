@@ -10,12 +10,13 @@ from scipy.spatial.transform import Rotation, Slerp
 
 import cache
 from pipeline import datasets
+from pipeline.accounting import Accounting
 from pipeline.cameras import resample_rotations
 from pipeline.conversion.plan import plan_conversion
 from pipeline.datasets.amass import sample_positions
 from pipeline.errors import ConfigError
 from tests.fixtures import convert_into
-from tests.pipeline.datasets.by_hand import read_one
+from tests.pipeline.datasets.by_hand import read_one, refusal
 
 AMASS = datasets.get("amass")
 
@@ -148,6 +149,7 @@ def test_both_releases_are_read_and_shapes_are_no_motions(tmp_path: Path) -> Non
     ("stored", "gender", "told"),
     [
         ("female", "female", 0), (np.array(b"male"), "male", 0), (np.array(["neutral"]), "neutral", 0),
+        ("Female", "female", 0), ("MALE", "male", 0), ("f", "female", 0), (np.array(b"M"), "male", 0),
         ("b'female'", "female", 0), (None, "neutral", 1), ("unknown", "neutral", 1),
         (np.array(["a", "b"]), "neutral", 1),
     ],
@@ -157,6 +159,84 @@ def test_gender_is_read_as_text_or_bytes_and_another_is_neutral_and_told(tmp_pat
     (track,), account = read(tmp_path)
     assert track.gender == gender
     assert ["taken for neutral" in note for note in account["notes"]] == [True] * told
+
+
+@pytest.mark.parametrize(
+    ("name", "rate", "true_rate"),
+    [
+        ("SSM_synced/20161014_50033/dance_sync_poses", 120.0, 59.0),
+        ("SSM/20160930_50032/walk_stageii", 120.0, 59.0),
+        ("BMLhandball/S01_Novice/Trial_upper_left_001_poses", 120.0, 240.0),
+        ("SSM_synced/20161014_50033/dance_sync_poses", 59.0, 59.0),  # corrected in the release
+        ("SSM_synced/20160330_03333/chicken_wings_poses", 120.0, 120.0),
+    ],
+)
+def test_motions_whose_files_state_a_wrong_rate_are_read_at_their_own(tmp_path, name, rate, true_rate):
+    """The body moves at 1 m/s by the true rate."""
+    n_frames = 601
+    time = np.arange(n_frames) / true_rate
+    write_motion(tmp_path, name, n_frames, rate, trans=np.column_stack([time, 0 * time, 1 + 0 * time]))
+    (track,), account = read(tmp_path)
+    np.testing.assert_allclose(track.trans[:, 0], np.arange(len(track.frame_index)) / 25, atol=1e-5)
+    assert len(track.frame_index) == int(600 / true_rate * 25) + 1
+    told = f"the file states {rate:g} Hz; {true_rate:g} Hz is known to be right, and used"
+    assert account["notes"] == ([] if rate == true_rate else [told])
+
+
+def mm(data: dict[str, Any]) -> dict[str, Any]:
+    return {"trans": 1000 * data["trans"]}
+
+
+@pytest.mark.parametrize(
+    ("key", "change"),
+    [
+        ("poses", lambda data: {"poses": np.degrees(data["poses"])}),
+        ("trans", mm),
+        ("trans", lambda data: {"trans": 100 * data["trans"]}),  # cm
+        ("trans", lambda data: {"trans": data["trans"] * 0 + (2000.0, 500, 900)}),  # mm of one who stands still
+    ],
+)
+def test_degrees_and_positions_in_mm_or_cm_are_refused(tmp_path: Path, key: str, change: Any) -> None:
+    for n_joints in (52, 55):
+        write_motion(tmp_path, n_joints=n_joints)
+        file = tmp_path / "ACCAD/s1/walk_poses.npz"
+        data = dict(np.load(file))
+        np.savez(file, **data | change(data))
+        error = refusal(AMASS, tmp_path)
+        assert error.reason == "other_unit"
+        assert str(error).startswith(f"{file}: {key!r}: expected ")
+        assert "Take the release's own files" in str(error)
+
+
+def test_a_motion_with_y_up_is_turned_and_told(embedded: Any, tmp_path: Path) -> None:
+    """The demo's motions, turned by -90 degrees about x through the pelvis, as a body in a world with y up has them."""
+    released = list(AMASS.tracks(embedded.raw("amass"), "train"))
+    raw = embedded.copy("amass", tmp_path / "amass")
+    y_up = Rotation.from_rotvec([-np.pi / 2, 0, 0])
+    pelvis = np.array([0, -0.23, 0.03])
+    for file in raw.rglob("*_poses.npz"):
+        data = dict(np.load(file))
+        data["poses"][:, :3] = (y_up * Rotation.from_rotvec(data["poses"][:, :3])).as_rotvec()
+        data["trans"] = y_up.apply(data["trans"] + pelvis) - pelvis
+        np.savez(file, **data)
+    report = Accounting()
+    tracks = list(AMASS.tracks(raw, "train", report=report))
+    assert len(tracks) == len(released) > 0
+    for track, other, account in zip(tracks, released, report, strict=True):
+        assert account.notes == ["the motion's world has y up: turned, so that z is up"]
+        ours, theirs = (Rotation.from_rotvec(one.pose[:, :3]) for one in (track, other))
+        assert (ours.inv() * theirs).magnitude().max() < 1e-5
+        np.testing.assert_array_equal(track.pose[:, 3:], other.pose[:, 3:])
+        np.testing.assert_allclose(track.trans, other.trans, atol=1e-5)
+
+
+@pytest.mark.parametrize("place", [(3.0, -2.0, 0.12), (0.5, 3.0, 0.4)])
+def test_one_who_lies_on_the_ground_or_crawls_is_not_turned(place: Any, tmp_path: Path) -> None:
+    """The head points along y, as that of one who stands in a world with y up."""
+    write_motion(tmp_path, trans=np.tile(place, (601, 1)))
+    (track,), account = read(tmp_path)
+    assert account["notes"] == []
+    np.testing.assert_allclose(track.trans, np.tile(place, (126, 1)), atol=1e-6)
 
 
 @given(st.integers(1, 3000), st.floats(5, 300))
@@ -197,6 +277,22 @@ def test_smplx_files_have_columns_of_their_own_beside_smpls_and_smplh_files(tmp_
     np.testing.assert_array_equal(track.pose[:, :66], track.extra["smplx_pose"][:, :66])
     np.testing.assert_allclose(track.extra["smplx_betas"][7], [*np.arange(11) / 10, 0, 0, 0, 0, 0], rtol=1e-6)
     assert track.extra["smplx_n_betas"] == 11
+
+
+def test_smplx_motions_under_any_name_keep_their_columns_and_unused_betas_are_told(tmp_path: Path) -> None:
+    """BEAT2's files: 300 betas, expressions, names that end in numbers, a folder without subjects."""
+    write_motion(tmp_path)
+    expressions = np.zeros((601, 100))
+    smplx(tmp_path, "BEAT2/2_scott_0_1_1", betas=np.arange(300) / 100, expressions=expressions, gender="neutral")
+    report = Accounting()
+    tracks = {track.video: track for track in AMASS.tracks(tmp_path, "train", report=report)}
+    own = tracks["BEAT2/2_scott_0_1_1"]
+    np.testing.assert_allclose(own.extra["smplx_betas"][0], np.arange(16) / 100, rtol=1e-6)
+    angle = np.linalg.norm(own.extra["smplx_pose"][25].reshape(55, 3), axis=-1)  # after 1 s
+    np.testing.assert_allclose(angle, (np.arange(55) + 1) / 100, rtol=1e-5)
+    notes = {account.name: account.notes for account in report}
+    told = ["betas has 300 numbers: the first 16 are used"]
+    assert notes == {"ACCAD/s1/walk_poses": [], "BEAT2/2_scott_0_1_1": told}
 
 
 def test_a_split_with_both_kinds_converts_and_one_without_smplx_is_as_it_was(tmp_path: Path) -> None:
