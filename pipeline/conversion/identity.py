@@ -34,7 +34,7 @@ def reader_parts(dataset: Dataset, split: str, raw: Path, body: Path | None) -> 
         "stand_in": is_stand_in(raw),
         "body": None,
     }
-    if dataset.uses_body and body is not None:
+    if (dataset.uses_body or dataset.checks_fits) and body is not None:
         digests = {gender: smpl_files.digest(body, gender) for gender in dataset.genders}
         refuse_mixture(raw, parts["stand_in"], body, any(stand_in for _, stand_in in digests.values()))
         parts["body"] = " ".join(digest for digest, _ in digests.values())

@@ -114,6 +114,7 @@ class Dataset(ReaderOptions, ABC):
     version: ClassVar[int]  # raised by hand whenever the same raw files would give other tracks
     page: ClassVar[str]  # where the official download is available
     uses_body: ClassVar[bool] = False  # labels are derived through the body model
+    checks_fits: ClassVar[bool] = False  # others' bodies are compared with the joints, if there is a body model
     has_pixels: ClassVar[bool] = True
     keypoints_from: ClassVar[str] = "labels"  # what kp_2d is: labels, or what a detector found, "detected"
     checks_joints: ClassVar[bool] = False  # `read` itself refuses joints that are not in the image
@@ -129,7 +130,7 @@ class Dataset(ReaderOptions, ABC):
 
     @property
     def genders(self) -> tuple[str, ...]:
-        """Genders of the body models for labels, if `uses_body`; `body.of(gender)` gives each.
+        """Genders of the body models, if `uses_body` or `checks_fits`; `body.of(gender)` gives each.
 
         `read` gets the first body. A track's labels use the body of its own gender if that is listed, else the first
         one.

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -32,15 +32,16 @@ from pipeline.cameras import is_rotation, pose_in_camera
 from pipeline.cli.text import count
 from pipeline.datasets import h36m_json
 from pipeline.datasets.base import EXTRINSICS, UP, Dataset, Mistake, Origin, ReleasePart, finite_joints
+from pipeline.datasets.fitted import MOST_OFF_M, distances_to_joints, usable_fits
 from pipeline.datasets.h36m_json import CAMERA, FILE, FITS, JOINTS_3D, METRES, PELVIS, STEP, LabelledFrames
-from pipeline.datasets.pixels import frames_there, inputs, other_frames, pictures_or_video
+from pipeline.datasets.pixels import LEAST_SHARE, frames_there, inputs, other_frames, pictures_or_video
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import numbers
 from pipeline.files.formats.h36m import load_cameras, load_cdf, load_fits, load_metadata
 from pipeline.files.pixels.frames import Pictures, Video
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import scan_folder
-from pipeline.skeletons import LARGEST, Doubles, Ints, convert, with_ones
+from pipeline.skeletons import LARGEST, Doubles, Floats, Ints, convert, with_ones
 from pipeline.track import Track
 
 if TYPE_CHECKING:
@@ -49,7 +50,6 @@ if TYPE_CHECKING:
 
 FPS: Final = 50.0
 BOX_FACTOR: Final = 1.1
-LEAST_SHARE: Final = 0.9  # of labelled frames that other files must have; at 25 fps they have half
 SUBJECTS: Final[Mapping[str, tuple[str, ...]]] = {"train": ("S1", "S5", "S6", "S7", "S8"), "val": ("S9", "S11")}
 VIDEOS: Final = "Videos"
 POSES: Final = ("MyPoseFeatures/D2_Positions", "MyPoseFeatures/D3_Positions_mono")
@@ -96,7 +96,8 @@ class Human36M(Dataset):
 
     name: ClassVar[str] = "h36m"
     splits: ClassVar[tuple[str, ...]] = tuple(SUBJECTS)
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4  # 4: fits off the joints or of extreme shape, and images at another rate, are refused
+    checks_fits: ClassVar[bool] = True
     page: ClassVar[str] = "http://vision.imar.ro/human3.6m"
     parts: ClassVar[tuple[ReleasePart, ...]] = (
         *_parts("train", 600),
@@ -129,6 +130,10 @@ class Human36M(Dataset):
     recording: ClassVar[str] = "sequence"
     # Poses at 50 fps as others count them (weigq/3d_pose_baseline_pytorch's issue 1), the corrupt video's included.
     totals: ClassVar[Mapping[str, Totals]] = {"train": Totals(600, 1_559_752), "val": Totals(240, 550_644)}
+
+    def detect_layout(self, raw: Path, split: str) -> Human36M:
+        has_fits = any(h36m_json.label_files(raw, subject, FITS) for subject in SUBJECTS[split])
+        return self if has_fits else _WithoutFits(**asdict(self))
 
     def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
         labels = ("frame_index", "bbox", "kp_2d", "kp_3d", "pose", "betas", "has_3d", "has_smpl")
@@ -205,9 +210,16 @@ class Human36M(Dataset):
             intrinsics=intrinsics,
             frames=labels.source,
             extra=extra,
-            **_smpl_labels(raw, video, labels.frame_index[rows], labels.action, account),
+            **_smpl_labels(raw, video, labels.frame_index[rows], labels.action, common14, body, account),
         )
         return [track]
+
+
+@dataclass(frozen=True)
+class _WithoutFits(Human36M):
+    """The reader of a raw folder without fits, whose labels do not depend on the body model."""
+
+    checks_fits: ClassVar[bool] = False
 
 
 def _is_json(video: RawVideo) -> bool:
@@ -322,9 +334,18 @@ def _poses(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[Doubles, 
 
 
 def _smpl_labels(
-    raw: Path, video: RawVideo, kept: Ints, action: tuple[int, int] | None, account: VideoAccount
+    raw: Path,
+    video: RawVideo,
+    kept: Ints,
+    action: tuple[int, int] | None,
+    joints: Floats,
+    body: Body | None,
+    account: VideoAccount,
 ) -> dict[str, Any]:
-    """`Track` fields from SMPL fits, in the camera; NaN and false without a fit."""
+    """`Track` fields from SMPL fits, in the camera; NaN and false without a usable fit.
+
+    joints: (N, 14, 3) m, of the frames `kept`, in the order of common14.
+    """
     fits = np.full((len(kept), 82), np.nan, np.float32)
     if file := next((raw / file for file in video.files if file.name.endswith(FITS)), None):
         try:
@@ -333,7 +354,14 @@ def _smpl_labels(
                 account.notes.append(f"{absent} of the kept frames have no SMPL fit")
         except RawDataError as error:  # the other labels are good without fits
             account.notes.append(f"SMPL fits are not used: {error}")
-    has_smpl = np.isfinite(fits).all(axis=1)
+    has_smpl = usable_fits(fits, account)
+    if body is not None and has_smpl.any():
+        distance = distances_to_joints(body, fits[has_smpl], joints[has_smpl])
+        is_far = distance > MOST_OFF_M  # comparisons with NaN are false
+        has_smpl[has_smpl] = ~is_far
+        if is_far.any():
+            limit = f"over {1000 * MOST_OFF_M:.0f} mm off the joints"
+            account.notes.append(f"{int(is_far.sum())} SMPL fits are {limit}: not used")
     fits[~has_smpl] = np.nan
     return {"pose": fits[:, :72], "betas": fits[:, 72:], "has_smpl": has_smpl}
 

@@ -29,6 +29,7 @@ from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import tight_boxes
 from pipeline.cameras import is_rigid
 from pipeline.datasets.base import EXTRINSICS, Dataset, Mistake, Origin, ReleasePart
+from pipeline.datasets.fitted import usable_fits
 from pipeline.datasets.pixels import frames_there, inputs, pictures_or_video, require_size
 from pipeline.errors import RawDataError
 from pipeline.files.formats import neural_annot
@@ -70,7 +71,7 @@ class MpiInf3dhp(Dataset):
 
     name: ClassVar[str] = "mpi_inf_3dhp"
     splits: ClassVar[tuple[str, ...]] = ("train", "test")
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4  # 4: fits of extreme shape are not used
     page: ClassVar[str] = "https://vcai.mpi-inf.mpg.de/3dhp-dataset"
     parts: ClassVar[tuple[ReleasePart, ...]] = (
         ReleasePart("label files", (f"{SEQUENCE}/annot.mat",), "get_dataset.sh", ("train",), len(SEQUENCES)),
@@ -209,9 +210,10 @@ def _bodies(
         bodies = neural_annot.load_fits(raw, video.name, joints, filmed.extrinsics, rows)
     except RawDataError as error:  # the other labels are good without fits
         account.notes.append(f"SMPL fits are not used: {error}")
-    has_smpl = (np.abs(bodies) < LARGEST).all(axis=1)  # comparisons with NaN are false
-    if has_smpl.any() and not has_smpl.all():
-        account.notes.append(f"{int((~has_smpl).sum())} of the kept frames have no SMPL fit")
+    is_fitted = np.isfinite(bodies).all(axis=1)
+    if is_fitted.any() and not is_fitted.all():
+        account.notes.append(f"{int((~is_fitted).sum())} of the kept frames have no SMPL fit")
+    has_smpl = usable_fits(bodies, account)
     bodies = np.where(has_smpl[:, None], bodies, np.nan).astype(np.float32)
     return {"pose": bodies[:, :72], "betas": bodies[:, 72:], "has_smpl": has_smpl}
 

@@ -25,9 +25,10 @@ from pipeline.errors import MissingAssets, PipelineError
 from pipeline.features.plan import ExtractionPlan, plan_extraction
 from pipeline.features.spec import StreamSpec
 from pipeline.files.formats import smpl_files
+from pipeline.files.raw import is_stand_in
 from pipeline.plug_ins import PlugInError, demo_data, service
 from pipeline.processes import Dask
-from pipeline.settings.arguments import forbid_new_cache, is_new_cache
+from pipeline.settings.arguments import body_for_fits, forbid_new_cache, is_new_cache
 from pipeline.settings.sections import Settings
 
 if TYPE_CHECKING:
@@ -166,13 +167,16 @@ class Recipe:
         dataset = s.dataset(name)
         without_raw = name in demo_data().datasets and not s.raw(name).is_dir()
         without_body = dataset.uses_body and not s.paths.body.is_dir()
+        body = s.paths.body if dataset.uses_body else None
+        if dataset.checks_fits:
+            body = body_for_fits(s.paths.body, demo=is_stand_in(s.raw(name)))
         return cls(
             dataset,
             split,
             s.raw(name),
             s.paths.cache if root is None else root,
             s,
-            s.paths.body if dataset.uses_body else None,
+            body,
             tuple(spec for spec in s.streams if dataset.has_pixels or not spec.stream.reads.crops),
             drop_removed=s.drops_removed(name),
             not_made=s.embedded.enabled and (without_raw or without_body),

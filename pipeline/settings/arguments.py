@@ -22,6 +22,7 @@ from pipeline.cli.console import DOUBT, err, plain
 from pipeline.cli.text import error_text, from_here
 from pipeline.datasets.base import Dataset, globs
 from pipeline.errors import ConfigError, PipelineError
+from pipeline.files.formats import smpl_files
 from pipeline.files.raw import files, is_stand_in
 from pipeline.settings import sections
 from pipeline.settings.file import LUIGI, option_type, parse_overrides, settings_file
@@ -230,12 +231,16 @@ def body_of(args: argparse.Namespace, dataset: Dataset, *, demo: bool, needed: b
 
     Args:
         demo: the raw data are demo data. If the body is of the other kind, print a warning and return None.
-        needed: None: if conversion needs a body.
+        needed: None: if conversion needs a body, or can check fits with it.
     """
     named: Path | None = args.body
     body: Path | None = args.cfg.value("paths.body")
-    if named is not None or body is None or not (dataset.uses_body if needed is None else needed):
+    if named is not None or body is None:
         return named
+    if needed is None and dataset.checks_fits:
+        return body_for_fits(body, demo=demo)
+    if not (dataset.uses_body if needed is None else needed):
+        return None
     not_made = args.cfg.embedded.enabled and not body.is_dir()
     if is_stand_in(body) == demo and not not_made:
         return body
@@ -243,3 +248,9 @@ def body_of(args: argparse.Namespace, dataset: Dataset, *, demo: bool, needed: b
     why = f"it is a {kinds[not demo]} body, and these are {kinds[demo]} data" if body.is_dir() else "folder not found"
     err.print(f"{DOUBT} {plain(f'[paths] body = {from_here(body)} is not used for {dataset.name}: {why}')}")
     return None
+
+
+def body_for_fits(body: Path, *, demo: bool) -> Path | None:
+    """The body folder to check fits with; None if files are missing, or it is not of the raw data's kind."""
+    is_same_kind = is_stand_in(body) == demo
+    return body if is_same_kind and not smpl_files.missing(body) else None
