@@ -17,7 +17,8 @@ from cache.errors import CacheError
 FORMAT: Final = "vibe-cache 1"
 ROWS_PER_SHARD: Final = 8192  # one file, one unit of work, recovery and checking: 32 MiB of float16 features
 ROWS_PER_CHUNK: Final = 64  # covered by one checksum
-NO_KEY: Final = 2**64 - 1  # both key words of a row without a track
+NO_KEY: Final = 2**64 - 1  # both key words of a row without a track, or one that is still to be computed
+PENDING_ROWS: Final = "pending_rows"  # entry of a stream's manifest: [start, stop) of rows still to be computed, if any
 BYTES: Final = "bytes"  # dtype of streams of an earlier version, which are not read
 # A row's `ok` flag in a stream.
 UNDECODABLE: Final = 0  # no value: the frame could not be decoded

@@ -7,7 +7,7 @@ change: after a new commit of the split, the stream stays valid and only misses 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -16,8 +16,12 @@ from numpy.typing import NDArray
 
 from cache.errors import CacheError
 from cache.format import layout
+from cache.format.layout import NO_KEY, PENDING_ROWS, UNDECODABLE
+from cache.format.manifest import Commit
 from cache.format.shard import ShardFile, ShardLayout
+from cache.read.streams import OpenStream
 from cache.storage.base import Root
+from cache.windows import Ranges, intersect, join_adjacent, ranges_where
 from cache.write.base import Writer, invalidate_shards, recover
 from cache.write.stream_shards import Staged, StreamShards
 
@@ -39,7 +43,7 @@ class StreamWriter(StreamShards, Writer):
     own_entries = frozenset(
         {
             *("format", "digest", "stream", "dim", "dtype", "extent", "split_digest", "commits", "geometry"),
-            *("shards", "rows", "files"),
+            *("shards", "rows", "files", PENDING_ROWS),
         }
     )
 
@@ -68,7 +72,8 @@ class StreamWriter(StreamShards, Writer):
         Args:
             data: (n, dim), rounded to the stream's dtype; not stored for rows without a track or UNDECODABLE rows.
             ok: (n,) COMPUTED (1 or True), UNDECODABLE (0), or UNDEFINED (2): there was nothing to compute from.
-            keys: (n, 2) uint64, a hash of all that the row's features depend on.
+            keys: (n, 2) uint64, a hash of all that the row's features depend on; NO_KEY for an UNDECODABLE row that
+                could not be computed now: the manifest lists it in `pending_rows`, until `reopen`.
 
         Raises CacheError for a shard that is not pending, for wrong shapes, types or flags, and for features that are
         not finite or exceed the dtype's range.
@@ -104,6 +109,22 @@ class StreamWriter(StreamShards, Writer):
         self._add_to_journal(staged.shard, staged.records)
         self._store.remove([staged.keys[self._stream].removesuffix(f"-{self._stream}")])
 
+    def reopen(self, shards: Collection[int]) -> None:
+        """Make those of the shards that are committed pending again. `kept` returns their computed rows."""
+        shards = [shard for shard in shards if shard in self.committed]
+        if self._commit is None or not shards:
+            return
+        stream = OpenStream(self._commit, self.split.manifest)
+        for shard in shards:
+            n_rows = len(self.rows(shard))
+            first = np.array([self.rows(shard).start])
+            data, ok, keys = (stream.read(part, first, n_rows)[0] for part in ("", "_ok", "_key"))
+            data[ok == UNDECODABLE] = 0
+            computed = np.flatnonzero(self.live(shard) & (keys != NO_KEY).any(axis=1))
+            self.checkpoint(shard, computed, data[computed], ok[computed], keys[computed])
+        invalidate_shards(self.place, self._commit, shards)
+        self._open()
+
     def commit(self, entries: Mapping[str, Any], *, note: Mapping[str, Any] | None = None) -> None:
         """Commit every shard written so far; others stay pending.
 
@@ -137,10 +158,28 @@ class StreamWriter(StreamShards, Writer):
             },
             "rows": rows,
         }
+        pending_rows = self._find_pending_rows(body, new_shards)
+        if len(pending_rows):
+            body[PENDING_ROWS] = pending_rows.tolist()
         self._publish(body, files, note)
         # Without a lock, shards of other plans may be those of a running writer.
         self._remove_unfinished(layout.CHECKPOINT, layout.STAGED_SHARD if self._store.exclusive else self._staged)
         self._open()
+
+    def _find_pending_rows(self, body: Mapping[str, Any], new_shards: Collection[int]) -> Ranges:
+        """Rows without a key: in earlier shards as recorded, in new ones as written. body: of the next manifest."""
+        recorded = [] if self._commit is None else self._commit.manifest.get(PENDING_ROWS, [])
+        shards = np.array(sorted(self.committed), np.int64)[:, None]
+        spans = np.concatenate([shards, shards + 1], axis=1) * self.rows_per_shard
+        found = [intersect(np.reshape(np.array(recorded, np.int64), (-1, 2)), spans)]
+        written = {name: {str(k): self._records[k][name] for k in new_shards} for name in self.columns}
+        etag = None if self._commit is None else self._commit.etag
+        stream = OpenStream(Commit(self.place, {**body, "shards": written}, {}, etag), self.split.manifest)
+        for start, stop in stream.rows_with_flag(UNDECODABLE).tolist():
+            keys = stream.read("_key", np.array([start]), stop - start)[0]
+            found.append(ranges_where((keys == NO_KEY).all(axis=1), start))
+        ranges = np.concatenate(found)
+        return join_adjacent(ranges[np.argsort(ranges[:, 0])])
 
     def _open(self) -> None:
         self._started = time.time()

@@ -48,7 +48,7 @@ def _options(sub: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    """Extract the streams of one split. Returns 1 if it has no rows, or not the columns of a stream."""
+    """Extract the streams of one split. Returns 1 if it has no rows, lost videos, or not the columns of a stream."""
     name = f"{args.dataset}/{args.split}"
     committed = cache.open(args.cache)[name]
     if problems := why_empty(committed):
@@ -70,10 +70,13 @@ def _run(args: argparse.Namespace) -> int:
         return int(bool(refusals))
     with bar(f"extract {name}", err) as progress:
         every = extract.extract_together(todo, args.cfg.features, dask=args.cfg.dask, part=args.part, progress=progress)
+    problems = [extraction.problem for extraction in every if extraction.problem]
     for extraction in every:
+        if extraction.problem and not extraction.shards:
+            continue
         stream = f"{extraction.plan.spec.name} " if len(specs) > 1 else ""
         did = f"{count(extraction.computed, 'row')} computed ({extraction.meter}), {extraction.carried:,} carried over"
-        did += f", {extraction.kept:,} kept of an interrupted run or of parts" if extraction.kept else ""
+        did += f", {extraction.kept:,} kept of an earlier run or of parts" if extraction.kept else ""
         done = "extracted" if args.part is None else f"{count(extraction.shards, 'shard')} staged, not committed"
         out.print(plain(f"{name}: {stream}{done}, {did} (why: {extraction.plan.why})"))
         if extraction.plan.spec.stream.stand_in:
@@ -85,7 +88,12 @@ def _run(args: argparse.Namespace) -> int:
             out.print(f"  {DOUBT} {count(rows, 'row')} without features: {kind}")
         for example in extraction.examples:
             out.print(f"    {plain(example)}")
-    return int(bool(refusals))
+        if args.part is not None:
+            for video, why in extraction.lost.items():
+                out.print(f"  {DOUBT} {plain(f'{video} is left to a later run: {why}')}")
+    for problem in problems:
+        out.print(f"{WRONG} {plain(problem)}")
+    return int(bool(refusals or problems))
 
 
 def reads(args: argparse.Namespace) -> list[str]:

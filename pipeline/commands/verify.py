@@ -25,7 +25,7 @@ from pipeline.conversion.convert import convert
 from pipeline.conversion.plan import recorded_plan
 from pipeline.datasets.base import EXTRINSICS
 from pipeline.errors import PipelineError
-from pipeline.features.inputs import pixels
+from pipeline.features.inputs import require_videos
 from pipeline.features.plan import missing_rows
 from pipeline.features.weights import WeightsSpec
 from pipeline.plug_ins import service
@@ -242,7 +242,7 @@ def _streams_without_images(
         try:
             split = cache.open(root)[name]
             if split.stream_manifest(stream).get("identity", {}).get("kind") != "imported":
-                pixels(split, None, require=sorted(numbers))
+                require_videos(split, None, sorted(numbers))
         except cache.CacheError:
             continue  # a small file is damaged, too: it is restored first, and the next repair finds the rest
         except PipelineError as error:

@@ -79,6 +79,14 @@ def recorded_raw(committed: cache.Split) -> str:
     return str(committed.provenance.get("raw") or "")
 
 
+def drop_command(split: cache.Split, raw: Path | None = None) -> str:
+    """The command that deletes the rows of lost videos. raw: the raw folder; None: as recorded."""
+    named = ["--raw", str(raw or recorded_raw(split))]
+    if body := split.provenance.get("body"):
+        named += ["--body", str(body)]
+    return command("convert", split.name, *named, "--cache", str(split.root), DROP)
+
+
 def refuse_other_folder(
     committed: cache.Split, raw: Path, *, n_same: int, missing: Collection[str], n_new: int
 ) -> None:

@@ -19,8 +19,8 @@ from pipeline.accounting import NOT_NOW
 from pipeline.cli.progress import line_if_slow
 from pipeline.cli.text import FEW, command, count, few
 from pipeline.conversion.committed import (
-    DROP,
     UNUSABLE,
+    drop_command,
     missing_names,
     names_with_rows,
     recorded_raw,
@@ -94,7 +94,7 @@ class ConversionPlan:
     def kept_lines(self) -> list[str]:
         """Messages about missing and unusable videos whose rows stay, with what to do; empty without any."""
         status = command("status", "--all", "--cache", str(self.root))
-        drop = command("convert", self.name, "--raw", str(self.raw), "--cache", str(self.root), DROP)
+        drop = "" if self.committed is None else drop_command(self.committed, self.raw)
         texts = []
         if missing := missing_names(self.missing):
             shown = ", ".join(few(missing, FEW, status))

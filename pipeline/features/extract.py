@@ -15,20 +15,30 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import cache
 from cache import Split
 from cache.write.parts import Part
 from pipeline.cli.progress import Progress, silent
-from pipeline.conversion.committed import speed_of
+from pipeline.cli.text import FEW, command, count, few
+from pipeline.conversion.committed import drop_command, speed_of
 from pipeline.conversion.identity import differing
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features.computing import load
 from pipeline.features.engine.meter import Meter
 from pipeline.features.engine.run import Output, Run, Written
 from pipeline.features.engine.shards import Counts
-from pipeline.features.inputs import pixels, raw_folder
+from pipeline.features.inputs import (
+    Pixels,
+    find_lost,
+    pixels,
+    raw_folder,
+    require_videos,
+    shards_without,
+    videos_of,
+)
 from pipeline.features.plan import ExtractionPlan, missing_rows
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.processes import NO_CLUSTER, Dask
@@ -46,6 +56,7 @@ class Extraction(Counts):
     plan: ExtractionPlan
     meter: Meter  # where the time went
     shards: int  # that were missing; in the share of a part
+    problem: str = ""  # message that rows are still missing, because their videos cannot be read
 
 
 def extract_together(
@@ -65,9 +76,9 @@ def extract_together(
     dask: a cluster; without one, compute on this machine, in one process for each of the `devices` of `resources`, or
     in this process.
 
-    Rows of undecodable frames are marked (`ok` 0), counted, and kept out of windows. Raises PipelineError if the raw
-    folder has moved, or a committed video's images are missing or changed; ConfigError for both a scheduler and
-    devices.
+    Rows of undecodable frames are marked (`ok` 0), counted, and kept out of windows. Rows of videos that are missing,
+    changed or unreadable wait for the next extraction (`Extraction.problem`). Raises PipelineError if the raw folder is
+    missing, and if videos are missing whose features would be replaced; ConfigError for both a scheduler and devices.
     """
     if (devices := resources.processes) and dask.scheduler is not None:
         raise ConfigError(f"devices {','.join(devices)}: workers of a cluster have their own. Delete one of both.")
@@ -90,11 +101,15 @@ def _extract(
     split = cache.open(first.root)[first.split]
     with ExitStack() as stack:
         streams = [_StreamExtraction(plan, split, resources, dask) for plan in plans]
-        missing: Sequence[int] = sorted({shard for stream in streams for shard in stream.missing})
-        missing = missing if part is None else part.share(missing)
+        missing: Sequence[int] = sorted({shard for stream in streams for shard in stream.missing.shards})
         pixels_of = None
         if first.spec.stream.reads.crops:
-            pixels_of = pixels(split, first.spec.raw, require=missing)
+            if any(plan.replace for plan in plans):
+                require_videos(split, first.spec.raw, missing)
+            pixels_of = pixels(split, first.spec.raw)
+            missing = _leave_lost(split, pixels_of, streams, missing)
+        if part is not None:
+            missing = part.share(missing)
         outputs = [stream.open(stack, part, frozenset(missing)) for stream in streams]
         rows = split.rows_by_shard()
         total = sum(int(rows[output.target].sum()) for output in outputs)
@@ -109,14 +124,29 @@ def _extract(
         return [stream.finish(provenance, run.meter) for stream, provenance in finished]
 
 
+def _leave_lost(
+    split: Split, pixels_of: Callable[[int], Pixels], streams: Sequence[_StreamExtraction], missing: Sequence[int]
+) -> list[int]:
+    """Find lost videos, and incomplete shards that can be continued. Returns the missing shards with other videos."""
+    lost = find_lost(pixels_of, videos_of(split, missing))
+    for stream in streams:
+        pending = set(stream.missing.videos(split))
+        lost |= find_lost(pixels_of, pending - lost.keys(), Pixels.check)
+        stream.reopened = stream.missing.incomplete(split, pending - lost.keys())
+        stream.lost = {split.videos[number].name: why for number, why in lost.items()}
+    return shards_without(split, lost, missing) if lost else [*missing]
+
+
 class _StreamExtraction:
     plan_mark = ""  # of the shards
+    reopened: Sequence[int] = ()  # committed shards with pending rows that can be computed now
+    lost: Mapping[str, str] = MappingProxyType({})  # videos that cannot be read, found before the run, and why
     _writer: cache.StreamWriter | None = None  # None: a part, which commits nothing
 
     def __init__(self, plan: ExtractionPlan, split: Split, resources: Resources, dask: Dask) -> None:
         self.plan, self._split, self._resources, self._dask = plan, split, resources, dask
         extends = plan.spec.name in split.streams and not plan.replace
-        self.missing = missing_rows(split, plan.spec.name if extends else None).shards
+        self.missing = missing_rows(split, plan.spec.name if extends else None)
         self.recorded = split.stream_manifest(plan.spec.name)["backbone"] if extends else None
         self._noted = split.stream_provenance(plan.spec.name) if extends else {}
         self.counts, self.target = Counts(), list[int]()
@@ -130,10 +160,11 @@ class _StreamExtraction:
             return workers.run_one(functools.partial(_provenance, spec, resources, None))
 
     def open(self, stack: ExitStack, part: Part | None, share: frozenset[int]) -> Output:
-        """Raises cache.CacheChanged after a commit since the split was opened. share: missing shards of the part."""
+        """Raises cache.CacheChanged after a commit since the split was opened. share: missing shards to compute."""
         plan, stream = self.plan, self.plan.spec.stream
+        if plan.replace or (self.reopened and part is None):
+            self._provenance()  # before a delete: shards whose weights cannot be loaded stay
         if plan.replace:
-            self._provenance()  # before the delete: a stream whose weights cannot be loaded stays
             cache.delete_stream(plan.root, plan.split, plan.spec.name)
         mark = cache.fingerprint(dict(plan.identity))
         names = plan.root, plan.split, plan.spec.name
@@ -142,15 +173,18 @@ class _StreamExtraction:
         put: Callable[..., cache.Staged | None]
         if part is None:
             shards = self._writer = stack.enter_context(cache.StreamWriter(*names, **form))
-            pending, put = self._writer.pending, self._writer.write
+            self._writer.reopen(self.reopened)
+            share = share.union(self.reopened)
+            pending, put = sorted(share.intersection(self._writer.pending)), self._writer.write
         else:
             shards = cache.StreamShards(*names, **form)
             stack.enter_context(part.running(plan.root, shards.place.writing))
-            pending, put = sorted(share.intersection(self.missing) - shards.list_staged().keys()), shards.stage
+            share = share.intersection(self.missing.shards)
+            pending, put = sorted(share - shards.list_staged().keys()), shards.stage
         if shards.split_digest != self._split.manifest["digest"]:
             raise cache.CacheChanged(f"{plan.split}: another process has committed meanwhile. Run it again.")
 
-        finished = sorted(share.intersection(self.missing) - set(pending))
+        finished = sorted(share.intersection(self.missing.shards) - set(pending))
         self.counts.kept += int(self._split.rows_by_shard()[finished].sum())
         self.plan_mark, self.target, self._n_missing = mark, pending, len(finished) + len(pending)
         return Output(self._split, stream, shards, pending, put, self.recorded)
@@ -162,14 +196,35 @@ class _StreamExtraction:
 
     def finish(self, provenance: Mapping[str, Any] | None, meter: Meter) -> Extraction:
         """Commit, unless this is a part. provenance: of the network; None: no network was loaded."""
-        if self._writer is not None:
-            self._commit(self._writer, provenance, meter)
         extraction = Extraction(plan=self.plan, meter=meter, shards=self._n_missing)
         extraction.add(self.counts)
+        if self._writer is not None:
+            is_empty = self._writer.live_shards and self._writer.pending == self._writer.live_shards
+            if self.recorded or not is_empty:
+                self._commit(self._writer, provenance, meter)
+            extraction.problem = self._describe_missing()
         return extraction
 
+    def _describe_missing(self) -> str:
+        """Message about rows that wait for lost videos; "" without any."""
+        plan, stream = self.plan, self.plan.spec.name
+        split = cache.open(plan.root)[plan.split]
+        missing = missing_rows(split, stream if stream in split.streams else None)
+        if not missing.rows:
+            return ""
+        lost = {**self.lost, **self.counts.lost}
+        numbers = {*missing.videos(split), *videos_of(split, missing.shards)}
+        names = [split.videos[number].name for number in sorted(numbers)]
+        told = [f"{name} ({lost[name]})" if name in lost else name for name in names]
+        shown = "; ".join(few(told, FEW, command("status", "--all", "--cache", str(plan.root))))
+        waiting = f"{count(missing.rows, 'row')} of {count(len(names), 'video')} wait for images: {shown}"
+        return (
+            f"{plan.split}: {stream}: {waiting}. Restore them (is the disk mounted?), and run the same command again; "
+            f"or delete their rows: {drop_command(split, plan.spec.raw)}"
+        )
+
     def _commit(self, writer: cache.StreamWriter, provenance: Mapping[str, Any] | None, meter: Meter) -> None:
-        pending = writer.pending
+        pending = sorted(set(self.target) & set(writer.pending))
         assert not pending, f"{self.plan.split}: shards {pending} were not computed"
         backbone = dict(provenance or writer.made or self.recorded or self._provenance())
         stand_in = bool(backbone.get("stand_in") or self._split.manifest.get("stand_in"))

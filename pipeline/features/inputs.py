@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -20,7 +20,7 @@ from pipeline.errors import PipelineError
 from pipeline.features.streams.base import ROW_RATE, Labels, Reads, Stream
 from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import Frame, FrameSource, Image
-from pipeline.files.raw.files import MIB, list_names, open_regular, passes
+from pipeline.files.raw.files import MIB, is_there, list_names, open_regular, passes
 from pipeline.processes import alive
 
 RowsOf = Callable[[str, int, int], NDArray[Any]]  # name of a column, first row, last row + 1 -> stored values
@@ -187,13 +187,13 @@ class Pixels(NamedTuple):
         return not self.source.random_access
 
     def check(self) -> None:
-        """Raise PipelineError if the pixels have changed since the conversion, or cannot be read."""
+        """Raise VideoLost if the pixels have changed since the conversion, or cannot be read."""
         if self.digest and self.source.digest() != self.digest:
             self._require_readable()
-            raise PipelineError(
-                f"{self.split}: {self.name}: {self.source.place} has other images than those that were converted. If "
-                "they have moved, name their folder: --raw DIR, or [paths] raw in luigi.cfg. If they have changed, run "
-                f"`touch '{self.source.place}'`, and convert again."
+            raise VideoLost(
+                f"{self.source.place} has other images than those that were converted. If they have moved, name their "
+                f"folder: --raw DIR, or [paths] raw in luigi.cfg. If they have changed, run `touch "
+                f"'{self.source.place}'`, and convert again"
             )
 
     def decode(self, frames: Iterator[int]) -> Iterator[Frame]:
@@ -202,7 +202,7 @@ class Pixels(NamedTuple):
         for frame in self.source.read(frames):
             if frame.image is None:
                 if frame.kind == NOT_NOW:
-                    raise self._not_now(f"frame {frame.index}: {frame.problem}")
+                    raise VideoLost(f"frame {frame.index}: {frame.problem}")
                 if not compared:  # rows stay without features, so make sure that the file is damaged, not its disk
                     self.check()
                     self._require_readable()
@@ -216,8 +216,13 @@ class Pixels(NamedTuple):
         assert frame.image is not None
         return crops.crop_person(frame.image, cut["bbox"], cut["scale"], size, mirrored=cut["mirrored"])
 
+    def require_place(self) -> None:
+        """Raise VideoLost if the video's file or folder is missing."""
+        if not is_there(self.source.place):
+            raise VideoLost(f"no {self.source.place}")
+
     def _require_readable(self) -> None:
-        """Raise PipelineError for an image that cannot be opened, or a video that cannot be read to its end."""
+        """Raise VideoLost for an image that cannot be opened, or a video that cannot be read to its end."""
         place = self.source.place
         try:
             for file in [place / name for name in list_names(place)] if place.is_dir() else [place]:
@@ -226,24 +231,17 @@ class Pixels(NamedTuple):
                     while file == place and stream.read(MIB):
                         alive()
         except OSError as error:
-            if passes(error) or not place.exists():
-                raise self._not_now(f"{error.filename or place} cannot be read: {error.strerror}") from error
-
-    def _not_now(self, problem: str) -> PipelineError:
-        return PipelineError(
-            f"{self.split}: {self.name}: {problem}. Its rows were not computed. Run the same command again when it is "
-            "readable; computed rows are kept. To delete its rows instead, delete the file, and convert again with "
-            "--drop-removed."
-        )
+            if passes(error) or not is_there(place):
+                raise VideoLost(f"{error.filename or place} cannot be read: {error.strerror}") from error
 
 
-def pixels(split: Split, raw: Path | None, *, require: Sequence[int] = ()) -> Callable[[int], Pixels]:
-    """Number of a video -> its pixels below the raw folder.
+class VideoLost(PipelineError):
+    """A committed video is missing, changed, or cannot be read now: its rows are computed once it is back."""
 
-    require: shards whose videos must exist. Raises PipelineError if the raw folder or a required video is missing.
-    """
+
+def pixels(split: Split, raw: Path | None) -> Callable[[int], Pixels]:
+    """Number of a video -> its pixels below the raw folder. Raises PipelineError if that is missing."""
     folder = raw_folder(split, raw)
-    _require_all(split, folder, require)
 
     def pixels_of(number: int) -> Pixels:
         entry = split.videos[number]
@@ -265,16 +263,47 @@ def raw_folder(split: Split, given: Path | None) -> Path:
     return committed.raw_folder(split, given)
 
 
-def _require_all(split: Split, raw: Path, shards: Sequence[int]) -> None:
-    """Raise PipelineError unless all videos of these shards exist: else their rows would be marked as undecodable."""
+def videos_of(split: Split, shards: Sequence[int]) -> list[int]:
+    """Numbers of the videos with rows in these shards."""
     target = np.append(np.sort(np.asarray(shards, np.int64)), np.iinfo(np.int64).max)
     size = int(split.manifest["geometry"]["rows_per_shard"])
     reached = target[np.searchsorted(target, split.tracks.start // size)] <= (split.tracks.stop - 1) // size
-    entries = [split.videos[number] for number in np.unique(split.tracks.video[reached]).tolist()]
-    absent = [entry for entry in entries if entry.source and not sources.parse(raw, entry.source).place.exists()]
-    if absent:
-        place = sources.parse(raw, absent[0].source).place
+    return np.unique(split.tracks.video[reached]).tolist()
+
+
+def find_lost(
+    pixels_of: Callable[[int], Pixels], videos: Iterable[int], check: Callable[[Pixels], None] = Pixels.require_place
+) -> dict[int, str]:
+    """Videos that are missing -> why. check: `Pixels.check` finds changed and unreadable ones, too."""
+    lost = {}
+    for video in videos:
+        try:
+            check(pixels_of(video))
+        except VideoLost as error:
+            lost[video] = str(error)
+    return lost
+
+
+def shards_without(split: Split, lost: Collection[int], shards: Sequence[int]) -> list[int]:
+    """Those of the shards with rows of other videos than the lost ones."""
+    size = int(split.manifest["geometry"]["rows_per_shard"])
+    is_there = ~np.isin(split.tracks.video, [*lost])
+    n_shards = len(split.rows_by_shard())
+    first = np.bincount(split.tracks.start[is_there] // size, minlength=n_shards + 1)
+    after = np.bincount((split.tracks.stop[is_there] - 1) // size + 1, minlength=n_shards + 1)
+    n_tracks = np.cumsum(first - after)
+    return [shard for shard in shards if n_tracks[shard]]
+
+
+def require_videos(split: Split, raw: Path | None, shards: Sequence[int]) -> None:
+    """Raise PipelineError unless the files of all videos of these shards exist: their features would be lost."""
+    pixels_of, videos = pixels(split, raw), videos_of(split, shards)
+    lost = find_lost(pixels_of, videos)
+    if lost:
+        number, why = next(iter(lost.items()))
+        folder = raw_folder(split, raw)
         raise PipelineError(
-            f"{split.name}: {len(absent)} of {len(entries)} videos are missing from {raw}, first {absent[0].name}: no "
-            f"{place}. {RAW} If they were deleted on purpose, convert again."
+            f"{split.name}: {len(lost)} of {len(videos)} videos are missing from {folder}, first "
+            f"{split.videos[number].name}: {why}. Restore them (is the disk mounted?), or delete their rows: "
+            f"{committed.drop_command(split, folder)}"
         )

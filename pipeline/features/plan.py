@@ -7,15 +7,18 @@ Nothing here imports torch.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 import cache
 from cache import Split
+from cache.format.layout import PENDING_ROWS
 from cache.format.manifest import shard_rows
+from cache.windows import Ranges, intersect
 from pipeline.conversion.identity import Difference, describe, differing
 from pipeline.conversion.plan import UNFINISHED
 from pipeline.errors import PipelineError
@@ -24,6 +27,7 @@ from pipeline.features.spec import StreamSpec
 
 NOT_RECORDED: Final = "not recorded"  # by an earlier version
 CHANGED: Final = "the split has changed"  # why an existing stream is extended
+WAITING: Final = "some videos could not be read before"  # why rows of its shards are computed
 OTHER_NAME: Final = "Use another stream name (--stream NAME, [features] streams), or recompute it: extract --replace."
 IMPORTED: Final = "imported"  # kind of streams that come from a file, and its entry in their manifests
 
@@ -32,14 +36,32 @@ IMPORTED: Final = "imported"  # kind of streams that come from a file, and its e
 class MissingRows:
     """Missing rows of a stream."""
 
-    shards: tuple[int, ...]  # their numbers, ascending
-    rows: int  # of tracks, in those shards
+    shards: tuple[int, ...]  # missing shards, ascending
+    pending: Ranges  # (N, 2) rows [start, stop) in other shards, each of one track, whose video could not be read
+    rows: int  # of tracks: in the missing shards, and pending
     replaced: int  # rows of removed and replaced videos in the stream, which may be carried over
 
     @property
     def carried_at_most(self) -> int:
         """Rows that need not be computed if all replaced videos kept their images and boxes."""
         return min(self.rows, self.replaced)
+
+    def incomplete(self, split: Split, videos: Collection[int] | None = None) -> list[int]:
+        """Shards with pending rows. videos: only with pending rows of these."""
+        size = int(split.manifest["geometry"]["rows_per_shard"])
+        ranges = self.pending if videos is None else self.pending[np.isin(self._of_pending(split), [*videos])]
+        shards = set[int]()
+        for start, stop in ranges.tolist():
+            shards.update(range(start // size, (stop - 1) // size + 1))
+        return sorted(shards)
+
+    def videos(self, split: Split) -> list[int]:
+        """Numbers of the videos with pending rows."""
+        return np.unique(self._of_pending(split)).tolist()
+
+    def _of_pending(self, split: Split) -> NDArray[np.int32]:
+        """(N,) the video of each range of pending rows."""
+        return np.asarray(split.tracks.video[split.track_of(self.pending[:, 0])])
 
 
 def missing_rows(split: Split, stream: str | None) -> MissingRows:
@@ -51,7 +73,20 @@ def missing_rows(split: Split, stream: str | None) -> MissingRows:
         has[shards[shards < len(has)]] = True
     missing = np.flatnonzero((live > 0) & ~has)
     n_written = sum(len(shard_rows(split.manifest, shard)) for shard in np.flatnonzero(has).tolist())
-    return MissingRows(tuple(missing.tolist()), int(live[missing].sum()), n_written - int(live[has].sum()))
+    pending = _pending_rows(split, stream, np.flatnonzero(has))
+    n_rows = int(live[missing].sum()) + int((pending[:, 1] - pending[:, 0]).sum())
+    return MissingRows(tuple(missing.tolist()), pending, n_rows, n_written - int(live[has].sum()))
+
+
+def _pending_rows(split: Split, stream: str | None, shards: NDArray[np.int64]) -> Ranges:
+    """Rows of tracks in committed shards that are still to be computed."""
+    recorded = [] if stream is None else split.stream_manifest(stream).get(PENDING_ROWS, [])
+    if not recorded:
+        return np.zeros((0, 2), np.int64)
+    size = int(split.manifest["geometry"]["rows_per_shard"])
+    spans = np.stack([shards, shards + 1], axis=1) * size
+    of_tracks = np.stack([split.tracks.start, split.tracks.stop], axis=1)
+    return intersect(intersect(of_tracks, np.array(recorded, np.int64)), spans)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +148,20 @@ def compare_stream(committed: Split, spec: StreamSpec, *, replace: bool = False)
     if replace:
         return make(why="--replace", missing=missing_rows(committed, None), replace=True)
     missing = missing_rows(committed, spec.name)
-    why = CHANGED if missing.shards else UNFINISHED if committed.has_unfinished_commit(spec.name) else ""
+    why = _why_extended(committed, spec.name, missing)
     before = recorded_identity(committed, spec.name)
     if before.get("kind") == target["kind"] == IMPORTED:  # settings do not name its file
         before = target
     differs = tuple(differing(before, target))
     return make(why=why, missing=missing, differs=differs, otherwise=describe(before, target))
+
+
+def _why_extended(committed: Split, stream: str, missing: MissingRows) -> str:
+    if missing.shards:
+        return CHANGED
+    if missing.rows:
+        return WAITING
+    return UNFINISHED if committed.has_unfinished_commit(stream) else ""
 
 
 def recorded_identity(committed: Split, stream: str) -> Mapping[str, Any]:
@@ -159,4 +202,4 @@ def stream_label(committed: Split, stream: str, missing: str) -> str:
 
 def is_current(split: Split, stream: str) -> bool:
     """Whether the stream has every row of the split's tracks."""
-    return not missing_rows(split, stream).shards
+    return not missing_rows(split, stream).rows

@@ -198,7 +198,7 @@ def _has_other_keys(todo: ConversionPlan | None, committed: cache.Split, name: s
 
 def _as_extracted(committed: cache.Split, name: str) -> _StreamPlan:
     has, missing = committed.stream_manifest(name), missing_rows(committed, name)
-    return _StreamPlan(name, CHANGED if missing.shards else "", missing, (int(has["dim"]), str(has["dtype"])))
+    return _StreamPlan(name, CHANGED if missing.rows else "", missing, (int(has["dim"]), str(has["dtype"])))
 
 
 def _plan_stream(plan: SplitPlan, committed: cache.Split, spec: StreamSpec, raw: Path) -> _StreamPlan:

@@ -219,7 +219,9 @@ def extract(plans: Sequence[ExtractionPlan], s: Settings, progress: Progress, *,
     every = extract_together(plans, s.features, dask=s.dask, progress=progress)
     names = [f"[bold]{plain(extraction.plan.spec.name)}[/bold] " if named else "" for extraction in every]
     details = [name + _summarize_extraction(extraction) for name, extraction in zip(names, every, strict=True)]
-    return StepResult(details=details, warnings=[text for extraction in every for text in extraction.examples])
+    warnings = [text for extraction in every for text in extraction.examples]
+    problems = [extraction.problem for extraction in every if extraction.problem]
+    return StepResult(details=details, warnings=warnings, problems=problems)
 
 
 def _summarize_conversion(done: convert.Conversion) -> str:

@@ -39,7 +39,7 @@ from pipeline.features.computing import compute_labels, load, numbers_of
 from pipeline.features.engine.meter import Meter
 from pipeline.features.engine.shards import Checked, Counts, OpenShards, PendingShard
 from pipeline.features.engine.tasks import FEWEST_ROWS, MOST_PERSONS, MOST_ROWS, Batch, Batches, Job, Tasks
-from pipeline.features.engine.worker import AHEAD, CropDecoding, Problems, Slots, Task
+from pipeline.features.engine.worker import AHEAD, CropDecoding, Decoded, Slots, Task
 from pipeline.features.inputs import Pixels, label_batch
 from pipeline.features.spec import Resources
 from pipeline.features.streams.base import Computer, Labels, Machine, Stream
@@ -176,7 +176,7 @@ class Run:
         self._progress: Callable[[int, Meter], None]
         self._tasks: Tasks
         self._stack = contextlib.ExitStack()
-        self._pool: Pool[Task, tuple[Problems, Meter]]
+        self._pool: Pool[Task, Decoded]
         self._computing: dict[Future[Checked], tuple[Output, Batch]] = {}
         self._writing: deque[tuple[int, Future[Written]]] = deque()
         self._saving: deque[Future[None]] = deque()
@@ -192,7 +192,7 @@ class Run:
         """(output, result of `Output.write`) of each target shard, once it is written.
 
         progress: called with rows done, of all streams, a few times a second. Raises what `write` and the streams
-        raise, and PipelineError for pixels that have changed since the conversion.
+        raise.
         """
         self.meter, self._progress = Meter(), progress
         if self.pixels_of is None:
@@ -360,15 +360,17 @@ class Run:
                     f"of {result.task.pixels.name}. See their output above, and check the storage of the videos. "
                     "Finished shards are kept: run it again."
                 )
-            problems, meter = done
-            self.meter.include(meter)
-            for output, rows, problem in self._tasks.fill(result.task.number, problems):
+            self.meter.include(done.meter)
+            if done.lost:
+                self._tasks.lose(result.task.number, done.lost)
+                continue
+            for output, rows, problem in self._tasks.fill(result.task.number, done.problems):
                 self.outputs[output].open.give_up(rows, *problem)
         for future in [future for future in self._computing if future.done()]:
             (out, batch), (computed, ok) = self._computing.pop(future), future.result()
             out.computing -= 1
-            filled = batch.rows >= 0
-            at = slice(None) if filled.all() else filled  # a slice copies nothing
+            is_todo = out.open.is_todo(batch.rows)
+            at = slice(None) if is_todo.all() else is_todo  # a slice copies nothing
             self.meter.rows += out.open.store(batch.rows[at], computed[at], ok[at])
             out.batches.free(batch)
         if time.monotonic() - self._reported > REPORT_EVERY:

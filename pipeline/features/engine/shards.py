@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 import cache
 from cache import Split
+from cache.format.layout import NO_KEY
 from pipeline.errors import PipelineError
 from pipeline.features.inputs import column, cuts, has_previous, label, row_keys
 from pipeline.features.streams.base import Labels, Stream
@@ -33,6 +34,7 @@ class Counts:
     kept: int = 0  # of an interrupted extraction
     problems: Counter[str] = field(default_factory=Counter)  # why rows have no feature -> number
     examples: list[str] = field(default_factory=list)  # messages of the first few problems
+    lost: dict[str, str] = field(default_factory=dict)  # videos that could not be read, and why
 
     def add(self, other: Counts) -> None:
         self.computed += other.computed
@@ -40,6 +42,7 @@ class Counts:
         self.kept += other.kept
         self.problems += other.problems
         self.examples = (self.examples + other.examples)[:EXAMPLES]
+        self.lost |= other.lost
 
 
 Checked = tuple[NDArray[Any], NDArray[Any]]  # see `OpenShards.check`
@@ -55,6 +58,7 @@ class State(enum.IntEnum):
     FIRST = 4  # of a run of frames: has no frame before it, which a stream of pairs needs
     COMPUTED = 5
     GIVEN_UP = 6
+    LOST = 7  # its video cannot be read now: a later extraction computes it
 
 
 @dataclass(slots=True, eq=False)
@@ -174,6 +178,35 @@ class OpenShards:
         for shard, at in self._by_shard(rows):
             shard.finish(rows[at], State.GIVEN_UP)
             shard.counts.add(Counts(problems=Counter({kind: len(rows[at])}), examples=[message]))
+
+    def is_todo(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """(n,) whether rows, -1 for none, are still to be computed: those of lost videos are not."""
+        todo = np.zeros(len(rows), bool)
+        number = rows // self._size
+        for shard_number in np.unique(number).tolist():
+            shard = self._open.get(shard_number)
+            if shard is not None:
+                at = number == shard_number
+                todo[at] = shard.state[rows[at] - shard.start] == State.TODO
+        return todo
+
+    def lose(self, rows: range, video: str, why: str, *, computed: bool = False) -> None:
+        """Leave a video's rows in open shards to a later extraction. computed: also those computed by now."""
+        for shard in self._open.values():
+            first = max(rows.start - shard.start, 0)
+            state = shard.state[first : max(rows.stop - shard.start, 0)]
+            is_todo = state == State.TODO
+            is_computed = (state == State.COMPUTED) & computed
+            lost = np.flatnonzero(is_todo | is_computed) + first
+            if not len(lost):
+                continue
+            shard.counts.lost[video] = why
+            shard.counts.computed -= int(is_computed.sum())
+            self.not_computed += int(is_todo.sum())
+            shard.n_todo -= int(is_todo.sum())
+            shard.state[lost] = State.LOST
+            shard.ok[lost] = NO_VALUE
+            shard.keys[lost] = NO_KEY
 
     def save(self, but: Sequence[range] = ()) -> Iterator[Callable[[], None]]:
         """Functions that write a checkpoint of each shard with new rows, in any thread.

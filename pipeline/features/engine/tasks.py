@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from cache import Split
 from pipeline.features.engine.shards import OpenShards
 from pipeline.features.engine.worker import CROP, Crops, Problems, Task
-from pipeline.features.inputs import Pixels, column
+from pipeline.features.inputs import Pixels, VideoLost, column
 
 MOST_SHARDS: Final = 4  # open shards of one video; a video with more rows is decoded several times
 RUN_ROWS: Final = 256  # rows of a job with images in any order, so that several processes share a long video
@@ -79,6 +79,11 @@ class Tasks:
         if not len(rows):
             return []
         pixels = self._pixels_of(video)
+        try:
+            pixels.require_place()
+        except VideoLost as error:
+            self._lose(of_video, pixels, str(error))
+            return []
         rows, frame = self._by_frame(rows)
         parts = list(_parts(frame, pixels.in_order))
         first = self._job(pixels, rows[parts[0]], todo, waiting, of_video)
@@ -126,7 +131,9 @@ class Tasks:
         return Crops(crops, shards.labels(rows[at]))
 
     def split_job(self, job: Job) -> Iterator[Task | None]:
-        """The tasks of a job; None while no slots are free."""
+        """The tasks of a job; None while no slots are free. No task if its video has been lost meanwhile."""
+        if not self._has_todo(job):
+            return
         if job.shards:
             self._comparing[job.number] = job
         n, frames = self.task_rows, np.unique(job.frame)
@@ -151,11 +158,29 @@ class Tasks:
         job, by_output = self._running.pop(task)
         self._comparing.pop(job.number, None)
         for output, (rows, places) in enumerate(by_output):
-            failed = {i: problem for (of_output, i), problem in sorted(problems.items()) if of_output == output}
+            rows[~self._open[output].is_todo(rows)] = -1  # of a video that has been lost meanwhile
+            of_this = sorted((i, problem) for (of_output, i), problem in problems.items() if of_output == output)
+            failed = {i: problem for i, problem in of_this if rows[i] >= 0}
             for problem in dict.fromkeys(failed.values()):
                 yield output, rows[[i for i, of_row in failed.items() if of_row == problem]], problem
             rows[list(failed)] = -1
             self.batches[output].fill(places, rows)
+
+    def lose(self, task: int, why: str) -> None:
+        """Record that the video of a task cannot be read. Rows computed before its pixels were compared are lost."""
+        job, by_output = self._running.pop(task)
+        is_uncompared = self._comparing.pop(job.number, None) is not None
+        for batches, (rows, places) in zip(self.batches, by_output, strict=True):
+            batches.fill(places, np.full(len(rows), -1))
+        self._lose(job.video, job.pixels, why, computed=is_uncompared)
+
+    def _lose(self, of_video: range, pixels: Pixels, why: str, *, computed: bool = False) -> None:
+        for shards in self._open:
+            shards.lose(of_video, pixels.name, why, computed=computed)
+
+    def _has_todo(self, job: Job) -> bool:
+        by_output = zip(self._open, job.crops, strict=True)
+        return any(shards.is_todo(crops.rows["row"]).any() for shards, crops in by_output)
 
     def uncompared_shards(self, output: int) -> set[int]:
         """An output's open shards with videos whose pixels have not been compared yet."""

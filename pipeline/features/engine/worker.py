@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline.features.computing import row_of
 from pipeline.features.engine.meter import Meter
-from pipeline.features.inputs import CUT, Pixels, crop_labels
+from pipeline.features.inputs import CUT, Pixels, VideoLost, crop_labels
 from pipeline.features.streams.base import Labels, Stream
 from pipeline.files.pixels.frames import Frame, Image
 from pipeline.processes import Failed, alive
@@ -94,6 +94,14 @@ class Task(NamedTuple):
 Problems = dict[tuple[int, int], tuple[str, str]]  # (output, index in its crops) that failed -> (kind, message)
 
 
+class Decoded(NamedTuple):
+    """Result of a task."""
+
+    problems: Problems
+    meter: Meter
+    lost: str = ""  # why the video cannot be read now; "": it can
+
+
 class CropDecoding:
     """Function of a decoding process, which fills the slots of each `Task`. slots: by output.
 
@@ -104,6 +112,7 @@ class CropDecoding:
     def __init__(self, slots: Sequence[Slots]) -> None:
         self._slots = slots
         self._job = -1  # the number of the job whose pixels are open
+        self._lost = (-1, "")  # the last job whose video cannot be read, and why
         self._kept: dict[int, Frame] = {}  # frame number -> one of the last few decoded frames
         self._upcoming = deque[int]()
         self._mapped: list[tuple[NDArray[np.uint8], NDArray[np.int64]]]  # by output: contents and sizes
@@ -118,9 +127,21 @@ class CropDecoding:
         cv2.setNumThreads(1)  # processes already use all cores
         self._mapped = [slots.map(memory) for slots, memory in zip(self._slots, memories, strict=True)]
 
-    def __call__(self, task: Task, skipped: Mapping[int, Failed]) -> tuple[Problems, Meter]:
-        """Fill the slots. Returns problems and times. skipped: frames at which processes ended."""
+    def __call__(self, task: Task, skipped: Mapping[int, Failed]) -> Decoded:
+        """Fill the slots. skipped: frames at which processes ended."""
         self._task, self._problems, self._meter, self._of_frame = task, {}, Meter(), {}
+        job, why = self._lost
+        if task.job != job:
+            try:
+                self._decode(task, skipped)
+                return Decoded(self._problems, self._meter)
+            except VideoLost as error:
+                why = str(error)
+                self._lost = task.job, why
+                self._job = -1
+        return Decoded({}, self._meter, why)
+
+    def _decode(self, task: Task, skipped: Mapping[int, Failed]) -> None:
         for output, crops in enumerate(task.crops):
             for i, number in enumerate(crops.rows["frame"].tolist()):
                 self._of_frame.setdefault(number, []).append((output, i))
@@ -139,7 +160,6 @@ class CropDecoding:
                 self._kept[frame.index] = frame
             if len(self._kept) > task.n_kept:
                 del self._kept[next(iter(self._kept))]
-        return self._problems, self._meter
 
     def _begin(self, task: Task) -> list[int]:
         """Open the pixels of the task's job. Returns all frames to decode for the task."""

@@ -72,17 +72,6 @@ def test_terms_are_recorded_not_compared(penn, into, ran, tmp_path, small_backbo
         assert f"licence {text}, source a file, sha256 {digest[:12]}" in shown
 
 
-def test_a_picture_that_cannot_be_read_now_ends_the_extraction_and_leaves_no_row_without_features(penn, into, network):
-    picture = penn.frames("0003") / "000003.jpg"
-    picture.unlink()
-    picture.symlink_to("/proc/self/mem")  # no error but its first byte: input/output error
-    penn.convert()
-    with pytest.raises(PipelineError, match=r"0003: frame 2: .*000003.jpg cannot be read: Input/output error.* again"):
-        into.extract(penn.root)
-    assert penn.split.streams == ()
-    assert cache.verify(penn.root).ok
-
-
 def test_a_refused_extraction_leaves_no_folder(root: Path, ran: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> None:
         raise PipelineError("the weights cannot be downloaded")
@@ -175,15 +164,6 @@ def test_a_stream_is_not_discarded_for_one_that_cannot_be_made(root, into, tmp_p
     with pytest.raises(PipelineError, match=r"weights\.pt"):
         into.extract(root, weights=WeightsSpec("file", str(tmp_path / "weights.pt")), replace=True)
     assert into.tree(root) == held
-
-
-def test_a_raw_folder_that_lacks_a_video_is_refused_rather_than_its_rows_marked(penn, root, into, tmp_path, network):
-    penn.frames("0003").rename(tmp_path / "0003")
-    with pytest.raises(PipelineError, match=r"1 of 3 videos are missing from .*, first 0003: no .*/frames/0003\."):
-        into.extract(root)
-    assert penn.split.streams == ()
-    (tmp_path / "0003").rename(penn.frames("0003"))
-    assert into.extract(root).computed == 24
 
 
 def test_settings_that_cannot_be_are_refused(penn: Any, into: Any, tmp_path: Path) -> None:
