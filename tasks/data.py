@@ -18,7 +18,7 @@ from pipeline.detect.plan import DetectionPlan
 from pipeline.errors import ConfigError
 from pipeline.files.raw import is_stand_in
 from pipeline.plug_ins import PlugInError, demo_data
-from pipeline.recipe.recipe import Recipe
+from pipeline.recipe.recipe import Recipe, StepResult
 from tasks.base import UP_TO_DATE, PipelineTask, warn
 from tasks.settings import settings
 
@@ -149,15 +149,24 @@ class Convert(SplitTask):
         self.report(result)
 
 
+class ConvertFirst(Convert):
+    """`Convert` before `Extract`, which computes the rows of intact videos, and then fails for the lost ones."""
+
+    def report(self, result: StepResult) -> None:
+        if cache.open(settings().paths.cache)[self.what].manifest["rows"]:
+            result = replace(result, notes=[*result.notes, *result.problems], problems=())
+        super().report(result)
+
+
 class Extract(SplitTask):
-    """tracks -> feature streams, for one split."""
+    """tracks -> feature streams, for one split. Fails after its work if videos could not be read."""
 
     verb = "extract"
     priority = 1
     resources = NETWORK
 
     def requires(self) -> list[PipelineTask]:
-        return [Convert(dataset=self.dataset, split=self.split)]
+        return [ConvertFirst(dataset=self.dataset, split=self.split)]
 
     def up_to_date(self) -> bool:
         return not self.recipe().plan_extraction()
@@ -165,12 +174,17 @@ class Extract(SplitTask):
     def work(self) -> None:
         recipe = self.recipe()
         plans = recipe.plan_extraction()
-        if not plans:
-            self.say(UP_TO_DATE, mark=IDLE)
-            return
-        with self.progress() as progress:
-            result = recipe.extract(plans, progress)
-        self.report(result)
+        result = StepResult(details=[UP_TO_DATE], mark=IDLE)
+        if plans:
+            with self.progress() as progress:
+                result = recipe.extract(plans, progress)
+        self.report(replace(result, problems=[*self._unconverted(), *result.problems]))
+
+    def _unconverted(self) -> list[str]:
+        """Problems that the conversion has left."""
+        plan = self.recipe().plan_conversion()
+        left = [] if plan.up_to_date else [f"{self.what}: not converted yet: {plan.why}. The next run tries it again."]
+        return [*plan.problems, *left]
 
 
 class Data(PipelineTask):

@@ -63,7 +63,9 @@ def luigi_defaults(file: Path) -> dict[tuple[str, str], str]:
     name = f"luigi-{os.getuid()}-{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:16]}"
     core = {"log_level": "WARNING", "lock_pid_dir": str(Path(tempfile.gettempdir()) / name)}
     codes = {("retcode", name): str(code) for name, code in EXIT_CODES.items()}
-    return codes | {("core", key): text for key, text in core.items()}
+    # A conversion that leaves a lost video for the next run is done, but not complete; the extraction follows it.
+    runs_on = {("worker", "check_unfulfilled_deps"): "false"}
+    return codes | runs_on | {("core", key): text for key, text in core.items()}
 
 
 def prepare() -> None:

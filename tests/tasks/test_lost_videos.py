@@ -1,0 +1,106 @@
+"""A video that is missing, bad or unreadable does not keep Luigi from the features of all others."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+import cache
+from tests.tasks.conftest import Project, Ran
+from vibe_extensions.demo import writing as synthetic
+
+FAILED = 30
+TRAIN = "penn_action/train"
+
+
+@pytest.fixture
+def lab(bare: Project) -> Project:
+    """Demo data of Penn Action, without 0005, in a folder of its own."""
+    raw = bare.folder / "raw/penn_action"
+    synthetic.write_dataset("penn_action", raw, n_videos=6, n_frames=8)
+    bare.configure({"data": {"datasets": "penn_action"}, "embedded": {"enabled": "false"}})
+    return bare
+
+
+def label(lab: Project, video: str) -> Path:
+    return lab.folder / f"raw/penn_action/labels/{video}.mat"
+
+
+def frames(lab: Project, video: str) -> Path:
+    return lab.folder / f"raw/penn_action/frames/{video}"
+
+
+def add(lab: Project, video: str) -> None:
+    shutil.copy(label(lab, "0001"), label(lab, video))
+    shutil.copytree(frames(lab, "0001"), frames(lab, video))
+
+
+def without_features(lab: Project, stream: str = "resnet50") -> set[str]:
+    """Tracks with a row that has no features."""
+    split = cache.open(lab.folder / "cache")[TRAIN]
+    flags = split.column(f"features/{stream}_ok")
+    return {track.name for track in split.tracks if not flags[track.start : track.stop].all()}
+
+
+def lost(lab: Project, aside: Path) -> None:
+    shutil.move(frames(lab, "0003"), aside)
+    shutil.move(label(lab, "0003"), aside)
+
+
+def bad_label(lab: Project, aside: Path) -> None:
+    shutil.copy(label(lab, "0003"), aside)
+    label(lab, "0003").write_bytes(b"broken")
+
+
+def unreadable(lab: Project, aside: Path) -> None:
+    shutil.copy(label(lab, "0003"), aside)
+    label(lab, "0003").unlink()
+    label(lab, "0003").symlink_to("/proc/self/mem")  # a read of it is an input/output error, also for root
+
+
+def failure(ran: Ran) -> str:
+    """The one failure of the split."""
+    assert ran.code == FAILED, ran.shown
+    assert "Traceback" not in ran.shown
+    (line,) = [line for line in ran.failures if line.startswith(f"✗ extract    {TRAIN} ")]
+    return line
+
+
+def mend(lab: Project, aside: Path) -> None:
+    for kept, at in ((aside / "0003", frames(lab, "0003")), (aside / "0003.mat", label(lab, "0003"))):
+        if kept.exists():
+            at.unlink(missing_ok=True)
+            shutil.move(kept, at)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lost, "1 video missing from"),
+        (bad_label, "1 video with rows cannot be used any more"),
+        (unreadable, "not converted yet: 1 changed video. The next run tries it again."),
+    ],
+)
+def test_other_videos_get_features_night_after_night_while_one_is_spoilt(spoil, says, lab, build, tmp_path):
+    assert build(lab, "Data").code == 0
+    aside = tmp_path / "aside"
+    aside.mkdir()
+    spoil(lab, aside)
+    for new in ("0031", "0033"):
+        add(lab, new)
+        ran = build(lab, "Data")
+        assert says in failure(ran)
+        assert f"convert {TRAIN}" in ran.done
+        assert without_features(lab) == set()
+
+    lab.configure({"features": {"streams": "resnet50 homography"}})
+    has_images = frames(lab, "0003").exists()
+    for _ in range(2):
+        assert says in failure(build(lab, "Data"))
+        assert without_features(lab, "homography") == (set() if has_images else {"0003/0"})
+
+    mend(lab, aside)
+    ran = build(lab, "Data")
+    assert (ran.code, ran.failures) == (0, [])
+    assert without_features(lab, "homography") == set()
+    assert build(lab, "Data").done == []
