@@ -13,7 +13,7 @@ from cache.crop_policy import CropPolicy
 from cache.errors import AccessDenied, CacheChanged, CacheError, MissingSplit
 from cache.format import extra, layout
 from cache.format.extra import FUNCTION, FindMirror, find_mirrors_by
-from cache.format.layout import HAS_VALUE, MANIFEST, UNDECODABLE, Geometry
+from cache.format.layout import HAS_VALUE, MANIFEST, PENDING_ROWS, UNDECODABLE, Geometry
 from cache.format.manifest import Commit, Place, possible_splits
 from cache.format.tables import TrackTable, VideoTable
 from cache.read.batches import OF_TRACKS, USUAL, OpenSplit, StreamFields
@@ -188,10 +188,21 @@ class Split(OpenSplit):
             runs = intersect(runs, self._stream(name).rows_with_flag(*HAS_VALUE))
         return runs
 
+    def pending_rows(self, stream: str) -> Ranges:
+        """Rows of tracks in the stream's shards that are still to be computed: (N, 2) of [start, stop) in one track."""
+        recorded = np.array(self.stream_manifest(stream).get(PENDING_ROWS, []), np.int64).reshape(-1, 2)
+        if not len(recorded):
+            return recorded
+        shards = np.array(self.stream_shards(stream), np.int64)
+        spans = np.stack([shards, shards + 1], axis=1) * int(self.manifest["geometry"]["rows_per_shard"])
+        of_tracks = np.stack([self.tracks.start, self.tracks.stop], axis=1)
+        return intersect(intersect(of_tracks, recorded), spans)
+
     def undecodable(self, stream: str) -> int:
-        """Number of rows of committed tracks whose frames could not be decoded."""
-        lost = intersect(self.runs, self._stream(stream).rows_with_flag(UNDECODABLE))
-        return int((lost[:, 1] - lost[:, 0]).sum())
+        """Number of rows of committed tracks whose frames could not be decoded, without pending rows."""
+        without = intersect(self.runs, self._stream(stream).rows_with_flag(UNDECODABLE))
+        pending = self.pending_rows(stream)
+        return int((without[:, 1] - without[:, 0]).sum() - (pending[:, 1] - pending[:, 0]).sum())
 
     @property
     def runs(self) -> Ranges:

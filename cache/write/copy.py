@@ -16,16 +16,16 @@ from numpy.typing import NDArray
 
 from cache.errors import CacheError
 from cache.format import layout
-from cache.format.layout import BYTES, COLUMNS, MANIFEST, TAG_COPIED, TAGS, Geometry
-from cache.format.manifest import Commit, Place
+from cache.format.layout import BYTES, COLUMNS, MANIFEST, NO_KEY, TAG_COPIED, TAGS, UNDECODABLE, Geometry
+from cache.format.manifest import Commit, Place, shard_rows
 from cache.format.tables import TrackRecord, TrackRows
 from cache.read.split import FeatureCache, Split, require_cache
 from cache.read.streams import OpenStream
 from cache.storage import store_at
 from cache.storage.base import Root, Store
+from cache.windows import Ranges
 from cache.write.base import finish_commits, publish, recover
 from cache.write.split_writer import NEEDS_FLAG, SplitWriter
-from cache.write.stream_shards import StreamShards
 from cache.write.stream_writer import StreamWriter
 
 Progress = Callable[[int, int, str], None]  # rows written, rows in all, what is written
@@ -54,7 +54,7 @@ def copy_split(
 ) -> Copied:
     """Copy the live rows of a split into another cache, videos by name, in one commit, then its streams.
 
-    Killed and called again, it continues. Of a stream, only shards with all rows are written.
+    Killed and called again, it continues. Rows that a stream does not have yet stay pending in the copy.
 
     Args:
         streams: only these streams.
@@ -83,8 +83,12 @@ def copy_split(
     copied = FeatureCache(store.root)[split]
     live = copied.rows_by_shard()
     n_rows = int(live.sum())
-    has = {name: int(live[copied.stream_shards(name)].sum()) for name in names if name in copied.streams}
-    missing = {name: n_rows - has.get(name, 0) for name in names if has.get(name, 0) < n_rows}
+    has = dict.fromkeys(names, 0)
+    for name in names:
+        if name in copied.streams:
+            pending = copied.pending_rows(name)
+            has[name] = int(live[copied.stream_shards(name)].sum() - (pending[:, 1] - pending[:, 0]).sum())
+    missing = {name: n_rows - n for name, n in has.items() if n < n_rows}
     return Copied(split, n_rows, not is_there, tuple(written), missing)
 
 
@@ -211,37 +215,66 @@ def _as_appended(source: Split, track: TrackRecord) -> TrackRows:
 def _write_stream(
     copied: Split, source: Split, stream: OpenStream, shift: NDArray[np.int64], progress: Progress
 ) -> bool:
-    """Write missing shards that are complete in the source. shift: from a track's rows to the source's."""
+    """Write the rows that the source has and the copy does not. shift: from a track's rows to the source's."""
     held = stream.commit.manifest
-    name, size = str(held["stream"]), int(held["geometry"]["rows_per_shard"])
-    dim, dtype, has = int(held["dim"]), str(held["dtype"]), set(stream.shards)
-    shards = StreamShards(copied.root, copied.name, name, dim=dim, dtype=dtype)
-
-    def live_rows(shard: int) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
-        """Which of the shard's rows are live, and the source's rows of them."""
-        rows = np.asarray(shards.rows(shard))
-        track = copied.track_of(rows)
-        live = np.flatnonzero(track >= 0)
-        return live, rows[live] + shift[track[live]]
-
-    target = [shard for shard in shards.live_shards if shard not in shards.committed]
-    target = [shard for shard in target if has.issuperset((live_rows(shard)[1] // size).tolist())]
+    name, dim, dtype = str(held["stream"]), int(held["dim"]), str(held["dtype"])
+    rows_of = _RowsOf(copied, source, stream, shift)
+    target = [shard for shard in np.flatnonzero(copied.rows_by_shard()).tolist() if len(rows_of.find(shard)[0])]
     if not target and (name in copied.streams or len(copied.tracks)):  # of a split without rows, a stream without any
         return False
     note = _note(source.store, f"{source.name}/{name}", str(held["digest"]), source.stream_provenance(name))
     plan = f"copy {held['digest']}"
     with StreamWriter(copied.root, copied.name, name, dim=dim, dtype=dtype, plan=plan, provenance=note) as writer:
+        own_keys = {shard: rows_of.own_keys(shard) for shard in target if shard in writer.committed}
+        writer.reopen(own_keys)
         for shard in sorted({*target} & {*writer.pending}):
-            live, rows = live_rows(shard)
-            n_rows = len(writer.rows(shard))
-            ok, keys = np.zeros(n_rows, np.uint8), np.zeros((n_rows, 2), np.uint64)
-            ok[live], keys[live] = stream.read("_ok", rows)[:, 0], stream.read("_key", rows)[:, 0]
-            data = np.zeros((n_rows, dim), dtype)
-            data[live] = stream.read("", rows)[:, 0]
+            keys = own_keys.get(shard, np.full((len(writer.rows(shard)), 2), NO_KEY, np.uint64))
+            _, data, ok = writer.kept(shard, keys)
+            at, rows = rows_of.find(shard)
+            data[at], ok[at], keys[at] = (stream.read(part, rows)[:, 0] for part in ("", "_ok", "_key"))
+            data[ok == UNDECODABLE] = 0
             writer.write(shard, data, ok, keys)
             progress(writer.rows(shard).stop, int(copied.manifest["extent"]), f"{copied.name}: {name}")
         writer.commit(_callers_entries(held, StreamWriter.own_entries))
     return True
+
+
+class _RowsOf:
+    """Rows of a stream that the source has and the copy does not."""
+
+    def __init__(self, copied: Split, source: Split, stream: OpenStream, shift: NDArray[np.int64]) -> None:
+        self._copied, self._stream, self._shift = copied, stream, shift
+        self._name = str(stream.commit.manifest["stream"])
+        self._shards = copied.stream_shards(self._name) if self._name in copied.streams else []
+        self._size = int(source.manifest["geometry"]["rows_per_shard"])
+        self._pending = source.pending_rows(self._name)
+        self._own_pending = copied.pending_rows(self._name) if self._shards else np.zeros((0, 2), np.int64)
+
+    def own_keys(self, shard: int) -> NDArray[np.uint64]:
+        """Keys of a shard that the copy has."""
+        rows = shard_rows(self._copied.manifest, shard)
+        return np.array(self._copied.rows(f"features/{self._name}_key", rows.start, rows.stop))
+
+    def find(self, shard: int) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+        """Rows of the shard, counted from its first, that only the source has; and the source's rows of them."""
+        rows = np.asarray(shard_rows(self._copied.manifest, shard))
+        track = self._copied.track_of(rows)
+        source_rows = rows + self._shift[track]
+        is_new = track >= 0
+        if shard in self._shards:
+            is_new &= _is_within(rows, self._own_pending)
+        is_new &= np.isin(source_rows // self._size, self._stream.shards)
+        is_new &= ~_is_within(source_rows, self._pending)
+        at = np.flatnonzero(is_new)
+        return at, source_rows[at]
+
+
+def _is_within(rows: NDArray[np.int64], ranges: Ranges) -> NDArray[np.bool_]:
+    """(n,) whether rows are in one of the ascending ranges."""
+    if not len(ranges):
+        return np.zeros(len(rows), bool)
+    last = np.searchsorted(ranges[:, 0], rows, side="right") - 1
+    return np.asarray((last >= 0) & (rows < ranges[last, 1]))
 
 
 def _callers_entries(manifest: Mapping[str, Any], own: Collection[str]) -> dict[str, Any]:

@@ -67,7 +67,10 @@ def _copy_splits(args: argparse.Namespace, problems: list[str]) -> Sequence[str]
         out.print(plain(f"{name}: copied {' with '.join(wrote)}" if wrote else f"{name}: up to date"))
         for stream, rows in copied.missing.items():
             extract = command("extract", name, "--cache", str(args.cache), "--stream", stream)
-            missing = f"{stream} of {name} is incomplete: {count(rows, 'row')} missing in {args.cache} and the copy"
+            missing = (
+                f"{stream} of {name} is incomplete: {copied.rows - rows:,} of {count(copied.rows, 'row')} copied, "
+            )
+            missing += f"{rows:,} missing in {args.cache}, too"
             out.print(f"{DOUBT} {plain(f'{missing}. To add them: {extract}')}, then copy again")
     return names
 

@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 
 import cache
 from cache import Split
-from cache.format.layout import PENDING_ROWS
 from cache.format.manifest import shard_rows
-from cache.windows import Ranges, intersect
+from cache.windows import Ranges
 from pipeline.conversion.identity import Difference, describe, differing
 from pipeline.conversion.plan import UNFINISHED
 from pipeline.errors import PipelineError
@@ -73,20 +72,9 @@ def missing_rows(split: Split, stream: str | None) -> MissingRows:
         has[shards[shards < len(has)]] = True
     missing = np.flatnonzero((live > 0) & ~has)
     n_written = sum(len(shard_rows(split.manifest, shard)) for shard in np.flatnonzero(has).tolist())
-    pending = _pending_rows(split, stream, np.flatnonzero(has))
+    pending = np.zeros((0, 2), np.int64) if stream is None else split.pending_rows(stream)
     n_rows = int(live[missing].sum()) + int((pending[:, 1] - pending[:, 0]).sum())
     return MissingRows(tuple(missing.tolist()), pending, n_rows, n_written - int(live[has].sum()))
-
-
-def _pending_rows(split: Split, stream: str | None, shards: NDArray[np.int64]) -> Ranges:
-    """Rows of tracks in committed shards that are still to be computed."""
-    recorded = [] if stream is None else split.stream_manifest(stream).get(PENDING_ROWS, [])
-    if not recorded:
-        return np.zeros((0, 2), np.int64)
-    size = int(split.manifest["geometry"]["rows_per_shard"])
-    spans = np.stack([shards, shards + 1], axis=1) * size
-    of_tracks = np.stack([split.tracks.start, split.tracks.stop], axis=1)
-    return intersect(intersect(of_tracks, np.array(recorded, np.int64)), spans)
 
 
 @dataclass(frozen=True, slots=True)

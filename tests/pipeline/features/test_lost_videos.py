@@ -103,4 +103,35 @@ def test_a_lost_clip_costs_itself_and_after_it_is_back_the_bytes_are_those_of_an
     assert cache.verify(penn.root).ok
 
 
-def test_(penn): ...
+def test_a_copy_has_every_row_of_a_lagging_stream_and_the_numbers_that_it_prints_are_right(
+    penn, ran, into, extract, tmp_path
+):
+    convert = ["convert", PENN, "--raw", penn.raw, "--cache", penn.root]
+    copied = tmp_path / "copied"
+    copy = ["copy", PENN, "--cache", penn.root, "--to", copied]
+    ran(*convert)
+    extract("homography")  # 24 rows, the last shard half full
+    penn.add("0007", "0009")
+    hide(penn, "0007", tmp_path)
+    ran(*convert)
+    put_back(penn, "0007", tmp_path)
+    ran(*convert)
+    shown = ran(*copy).out
+    assert f"{PENN}: copied 40 rows with homography\n" in shown
+    assert "! homography of penn_action/train is incomplete: 24 of 40 rows copied, 16 missing in " in shown
+    for track, rows in into.rows(penn.root, PENN, "features/homography").items():
+        if track not in ("0007/0", "0009/0"):
+            np.testing.assert_array_equal(into.rows(copied, PENN, "features/homography")[track], rows)
+    assert f"{PENN}: up to date\n" in ran(*copy).out
+    assert cache.verify(copied).ok
+
+    alone = Path(shutil.copytree(copied, tmp_path / "alone"))
+    assert "extracted, 16 rows computed" in extract("homography", root=alone)
+    extract("homography")
+    assert f"{PENN}: copied homography\n" in ran(*copy).out
+    for root in (copied, alone):
+        found = into.rows(root, PENN, "features/homography")
+        for track, rows in into.rows(penn.root, PENN, "features/homography").items():
+            np.testing.assert_array_equal(found[track], rows)
+    assert arrays_of(into, copied, "homography") == arrays_of(into, alone, "homography")
+    assert f"{PENN}: up to date\n" in ran(*copy).out
