@@ -79,7 +79,8 @@ def lines(plan: SplitPlan, most: int | None, shown: Collection[str] = ()) -> Ite
     for stream in () if plan.up_to_date else plan.extractions:
         if stream.why and plan.committed is not None:
             missing, n_rows = stream.missing, count(plan.committed.manifest["rows"], "row")
-            rows = f"{missing.rows:,} of {n_rows} in {count(len(missing.shards), 'shard')}, {size(stream.n_bytes)}"
+            n_shards = len(missing.shards) + len(missing.incomplete)
+            rows = f"{missing.rows:,} of {n_rows} in {count(n_shards, 'shard')}, {size(stream.n_bytes)}"
             yield f"  extract  {plain(stream.stream)}: {rows}{because}"
             yield f"    why    {plain(stream.why)}"
         elif because and not stream.differs and (todo is None or todo.append):
@@ -177,7 +178,7 @@ def _as_dict(plan: SplitPlan, more_problems: Sequence[str] = (), forecast: Forec
                 "stream": stream.stream,
                 "why": stream.why,
                 "identity": [difference.as_dict() for difference in stream.differs],
-                "shards": len(stream.missing.shards),
+                "shards": len(stream.missing.shards) + len(stream.missing.incomplete),
                 "rows": stream.missing.rows,
                 "carried_at_most": 0 if stream.other_keys else stream.missing.carried_at_most,
                 "other_keys": stream.other_keys,

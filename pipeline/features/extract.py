@@ -132,7 +132,7 @@ def _leave_lost(
     for stream in streams:
         pending = set(stream.missing.videos(split))
         lost |= find_lost(pixels_of, pending - lost.keys(), Pixels.check)
-        stream.reopened = stream.missing.incomplete(split, pending - lost.keys())
+        stream.reopened = stream.missing.incomplete_with(split, pending - lost.keys())
         stream.lost = {split.videos[number].name: why for number, why in lost.items()}
     return shards_without(split, lost, missing) if lost else [*missing]
 

@@ -38,6 +38,7 @@ class MissingRows:
     shards: tuple[int, ...]  # missing shards, ascending
     pending: Ranges  # (N, 2) rows [start, stop) in other shards, each of one track, whose video could not be read
     rows: int  # of tracks: in the missing shards, and pending
+    rows_per_shard: int
     replaced: int  # rows of removed and replaced videos in the stream, which may be carried over
 
     @property
@@ -45,13 +46,19 @@ class MissingRows:
         """Rows that need not be computed if all replaced videos kept their images and boxes."""
         return min(self.rows, self.replaced)
 
-    def incomplete(self, split: Split, videos: Collection[int] | None = None) -> list[int]:
-        """Shards with pending rows. videos: only with pending rows of these."""
-        size = int(split.manifest["geometry"]["rows_per_shard"])
-        ranges = self.pending if videos is None else self.pending[np.isin(self._of_pending(split), [*videos])]
+    @property
+    def incomplete(self) -> list[int]:
+        """Shards with pending rows."""
+        return self._shards_of(self.pending)
+
+    def incomplete_with(self, split: Split, videos: Collection[int]) -> list[int]:
+        """Shards with pending rows of these videos."""
+        return self._shards_of(self.pending[np.isin(self._of_pending(split), [*videos])])
+
+    def _shards_of(self, ranges: Ranges) -> list[int]:
         shards = set[int]()
         for start, stop in ranges.tolist():
-            shards.update(range(start // size, (stop - 1) // size + 1))
+            shards.update(range(start // self.rows_per_shard, (stop - 1) // self.rows_per_shard + 1))
         return sorted(shards)
 
     def videos(self, split: Split) -> list[int]:
@@ -74,7 +81,8 @@ def missing_rows(split: Split, stream: str | None) -> MissingRows:
     n_written = sum(len(shard_rows(split.manifest, shard)) for shard in np.flatnonzero(has).tolist())
     pending = np.zeros((0, 2), np.int64) if stream is None else split.pending_rows(stream)
     n_rows = int(live[missing].sum()) + int((pending[:, 1] - pending[:, 0]).sum())
-    return MissingRows(tuple(missing.tolist()), pending, n_rows, n_written - int(live[has].sum()))
+    size = int(split.manifest["geometry"]["rows_per_shard"])
+    return MissingRows(tuple(missing.tolist()), pending, n_rows, size, n_written - int(live[has].sum()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,9 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache import Split
-from pipeline.errors import PipelineError
 from pipeline.features.computing import compute_labels, load, numbers_of, row_of
-from pipeline.features.inputs import Pixels, column, crop_labels, cuts, label, label_batch, pixels
+from pipeline.features.inputs import Pixels, VideoLost, column, crop_labels, cuts, label, label_batch, pixels
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.base import Labels, Machine, Stream
 from pipeline.files.pixels.decode import MAX_PIXELS
@@ -151,20 +150,27 @@ class SingleRows:
 
 def _rows_of(stream: Stream | None, size: int, chunk: _Chunk) -> list[Numbers | str | None]:
     """Results of a chunk's rows: the stream's (without a stream, the crop), None if unknown, or a problem's text."""
+    rows: list[Numbers | str | None] = []
     try:
         chunk.pixels.check()
-    except PipelineError as error:
-        return [str(error)] * len(chunk.numbers)
+        rows.extend(_decoded_rows(stream, size, chunk))
+    except VideoLost as error:
+        lost = f"{chunk.pixels.split}: {chunk.pixels.name}: {error}"
+        rows += [lost] * (len(chunk.numbers) - len(rows))
+    return rows
+
+
+def _decoded_rows(stream: Stream | None, size: int, chunk: _Chunk) -> Iterator[Numbers | str | None]:
     own, first = chunk.frames[:, -1], np.minimum.accumulate(chunk.frames[::-1, 0])[::-1].tolist()
     frames = np.unique(chunk.frames).tolist()
-    rows: list[Numbers | str | None] = []
+    n_rows = 0
     kept: dict[int, Frame] = {}  # frames for the remaining rows
     for frame, decoded in zip(frames, chunk.pixels.decode(iter(frames)), strict=True):
         kept[frame] = decoded
-        while len(rows) < len(own) and own[len(rows)] == frame:
-            rows.append(_row_of(stream, size, chunk, len(rows), kept))
-        kept = {number: kept[number] for number in kept if len(rows) < len(own) and number >= first[len(rows)]}
-    return rows
+        while n_rows < len(own) and own[n_rows] == frame:
+            yield _row_of(stream, size, chunk, n_rows, kept)
+            n_rows += 1
+        kept = {number: kept[number] for number in kept if n_rows < len(own) and number >= first[n_rows]}
 
 
 def _row_of(stream: Stream | None, size: int, chunk: _Chunk, i: int, kept: Mapping[int, Frame]) -> Numbers | str | None:

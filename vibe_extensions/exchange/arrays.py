@@ -23,7 +23,7 @@ from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import count
 from pipeline.conversion.identity import describe
 from pipeline.errors import PipelineError, RawDataError
-from pipeline.features.plan import IMPORTED, is_current
+from pipeline.features.plan import IMPORTED, is_current, missing_rows
 from pipeline.features.streams.base import Reads, Stream
 from pipeline.files.formats.arrays import reading
 from pipeline.files.raw.files import whole_file_digest
@@ -124,6 +124,8 @@ def import_array(
     with cache.StreamWriter(root, name, stream, dim=dim, dtype=dtype, plan=plan) as writer:
         if writer.split_digest != split.manifest["digest"]:
             raise cache.CacheChanged(f"{name}: another process has committed meanwhile. Run it again.")
+        if recorded:
+            writer.reopen(missing_rows(split, stream).incomplete)
         if recorded and options.match != "tracks":
             _require_new_tracks(writer, split, match)
         _write_shards(writer, None if is_same else split, match, progress)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 import cache
 from pipeline.cli.progress import Progress
 from pipeline.errors import PipelineError
-from pipeline.features.plan import is_current, weights_of
+from pipeline.features.plan import missing_rows, weights_of
 from pipeline.files.formats.arrays import Shape
 from vibe_extensions.exchange.vibe_db.joblib_files import Blocks
 
@@ -42,11 +42,11 @@ class FileField(NamedTuple):
 
 
 def require_stream(split: cache.Split, stream: str) -> None:
-    """Raise PipelineError for a stream that is missing or out of date."""
+    """Raise PipelineError for a stream that is missing or out of date. Rows of lost videos may be missing."""
     if stream not in split.streams:
         streams = ", ".join(split.streams) or "none"
         raise PipelineError(f"{split.name}: stream {stream!r} is missing (existing streams: {streams}). Extract it.")
-    if not is_current(split, stream):
+    if missing_rows(split, stream).shards:
         raise PipelineError(f"{split.name}: stream {stream!r} is older than the tracks. Extract it again.")
 
 

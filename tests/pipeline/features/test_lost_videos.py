@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 
 import cache
+from pipeline.features.extract import extract_together
+from pipeline.features.plan import plan_extraction
+from pipeline.features.spec import Resources
 
 PENN = "penn_action/train"
 STREAMS = ("resnet50", "homography")
@@ -55,6 +58,12 @@ def arrays_of(into: Any, root: Path, kind: str) -> dict[str, bytes]:
 def written(into: Any, root: Path) -> dict[str, tuple[int, int]]:
     """Files of a cache, without folders, with their sizes and times."""
     return {name: about for name, about in into.everything(root).items() if (root / name).is_file()}
+
+
+def arrays_of_all(root: Path) -> dict[str, int]:
+    """Shards of all streams, and when they were written."""
+    files = (root / PENN / "features").glob("*/c/**/*")
+    return {str(file): file.stat().st_mtime_ns for file in files if file.is_file()}
 
 
 def hide(penn: Any, video: str, at: Path) -> None:
@@ -135,3 +144,112 @@ def test_a_copy_has_every_row_of_a_lagging_stream_and_the_numbers_that_it_prints
             np.testing.assert_array_equal(found[track], rows)
     assert arrays_of(into, copied, "homography") == arrays_of(into, alone, "homography")
     assert f"{PENN}: up to date\n" in ran(*copy).out
+
+
+def other_images(penn: Any) -> None:
+    for image in penn.frames("0003").iterdir():
+        image.write_bytes((penn.frames("0001") / image.name).read_bytes() + b"more")
+
+
+def no_answer(penn: Any) -> None:
+    image = penn.frames("0003") / "000003.jpg"
+    image.unlink()
+    image.symlink_to("/proc/self/mem")  # no error but its first byte: input/output error
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"), [(other_images, "has other images than those"), (no_answer, "Input/output error")]
+)
+@pytest.mark.parametrize("kind", STREAMS)
+def test_a_changed_or_unreadable_clip_costs_itself_and_the_next_run_computes_it(
+    kind, spoil, says, penn, into, extract, tmp_path
+):
+    shutil.copytree(penn.frames("0003"), tmp_path / "aside")
+    if spoil is other_images:
+        penn.convert()
+    spoil(penn)
+    if spoil is no_answer:
+        penn.convert()
+    shown = extract(kind, code=1)
+    assert re.search(rf"✗ .*{kind}: \d rows of 1 video wait for images: 0003 \(.*{says}", shown)
+    flags = features(penn.root, kind)
+    assert [name for name, of in flags.items() if not of.all()] == ["0003/0"]
+    assert "wait for images: 0003" in extract(kind, code=1)
+    shutil.rmtree(penn.frames("0003"))
+    shutil.copytree(tmp_path / "aside", penn.frames("0003"))
+    penn.convert()
+    extract(kind)
+    calm = tmp_path / "calm"
+    shutil.copytree(penn.root, calm)
+    shutil.rmtree(calm / PENN / "features")
+    extract(kind, root=calm)
+    for part in ("", "_ok", "_key"):
+        expected = into.rows(calm, PENN, f"features/{kind}{part}")
+        np.testing.assert_equal(into.rows(penn.root, PENN, f"features/{kind}{part}"), expected)
+
+
+def test_a_clip_that_goes_while_its_split_is_extracted_costs_itself(penn, into, tmp_path):
+    penn.converted()
+    plan = plan_extraction(penn.root, PENN, into.spec())
+
+    def go(*_: object) -> None:
+        if penn.frames("0003").exists():
+            hide(penn, "0003", tmp_path)
+
+    (done,) = extract_together([plan], Resources(workers=1), progress=go)
+    assert (done.computed, done.lost.keys()) == (16, {"0003"})
+    assert "8 rows of 1 video wait for images: 0003 (no " in done.problem
+    put_back(penn, "0003", tmp_path)
+    assert into.extract(penn.root).computed == 8
+
+
+def test_each_advice_leads_out(penn, ran, extract, tmp_path, luigi_cfg):
+    luigi_cfg("penn_action", "[features]\nstreams = homography")
+    convert = ["convert", PENN, "--raw", penn.raw, "--cache", penn.root]
+    ran(*convert)
+    hide(penn, "0003", tmp_path)
+    shown = extract("homography", code=1)
+    shown_by_convert = ran(*convert, code=1).out
+    assert "rows missing" in ran("status", "--cache", penn.root, code=1).out
+    assert "extract  homography: 7 of 24 rows in 1 shard" in ran("plan", PENN, "--cache", penn.root).out
+    assert len(penn.split.windows(seqlen=8, stride=8, stream="homography")) == 2
+
+    extract("resnet50", code=1)
+    held = arrays_of_all(penn.root)
+    refused = ran("extract", PENN, "--cache", penn.root, "--stream", "homography", "--replace", code=2).err
+    assert arrays_of_all(penn.root) == held, "features of a lost clip are not deleted"
+    for advice in (shown, shown_by_convert, refused):
+        root = Path(shutil.copytree(penn.root, tmp_path / "after"))
+        type_advice(ran, advice.replace(str(penn.root), str(root)), "--drop-removed")
+        assert "homography is up to date" in extract("homography", root=root)
+        assert "1 removed" not in ran("status", "--cache", root).out
+        shutil.rmtree(root)
+
+
+def test_parts_leave_a_lost_clip_to_the_last_command_and_that_to_the_next(penn, ran, into, extract, tmp_path):
+    penn.converted()
+    calm = Path(shutil.copytree(penn.root, tmp_path / "calm"))
+    extract("homography", root=calm)
+    hide(penn, "0003", tmp_path)
+    for part in ("1/2", "2/2"):
+        assert "not committed" in extract("homography", "--part", part)
+    shown = extract("homography", code=1)
+    assert "extracted, 0 rows computed" in shown
+    assert "7 rows of 1 video wait for images: 0003" in shown
+    put_back(penn, "0003", tmp_path)
+    for part in ("1/2", "2/2"):
+        extract("homography", "--part", part)
+    extract("homography")
+    assert arrays_of(into, penn.root, "homography") == arrays_of(into, calm, "homography")
+
+
+def test_a_lost_clip_costs_itself_on_several_devices(penn, into, extract, tmp_path):
+    penn.converted()
+    calm = Path(shutil.copytree(penn.root, tmp_path / "calm"))
+    extract("homography", root=calm)
+    hide(penn, "0005", tmp_path)
+    assert "8 rows of 1 video wait for images: 0005" in extract("homography", "--devices", "cpu,cpu", code=1)
+    put_back(penn, "0005", tmp_path)
+    other_images(penn)
+    shown = extract("homography", "--devices", "cpu,cpu")
+    assert arrays_of(into, penn.root, "homography") == arrays_of(into, calm, "homography"), shown

@@ -22,7 +22,7 @@ from pipeline.conversion.identity import describe
 from pipeline.conversion.plan import committed_split
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError
-from pipeline.features.plan import is_current
+from pipeline.features.plan import is_current, missing_rows
 from pipeline.features.streams.network import ResNet50
 from pipeline.files.formats.arrays import reading
 from pipeline.files.raw.files import whole_file_digest
@@ -236,6 +236,8 @@ def _write_stream(
     plan = cache.fingerprint(identity)
     dim = tracks.database.fields["features"].shape[1]
     with cache.StreamWriter(root, name, stream, dim=dim, plan=plan) as writer:
+        if stream in split.streams:
+            writer.reopen(missing_rows(split, stream).incomplete)
         in_file = np.concatenate([video.rows for video in tracks.videos()])  # each row's number in the file
         for shard in writer.pending:
             rows = in_file[np.asarray(writer.rows(shard))]
