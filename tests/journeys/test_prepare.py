@@ -108,11 +108,14 @@ def test_a_folder_of_clips_in_one_command_and_what_happens_to_it(terminal: Termi
     (clips / "more/b.mp4").rename(terminal.folder / "b.mp4")
     printed = types(prepare, r"✗ convert +videos/train +see the plan above", code=1)
     assert printed.count("missing from clips; the rows are kept") == 1
-    (terminal.folder / "b.mp4").rename(clips / "more/b.mp4")
-    types(prepare, r"videos 4 kept of 4")
 
     another = prepare.replace("--stream means", "--stream homography")
-    types(another, r"153 rows", r"features homography, means")
+    waits = r"homography: 41 rows of 1 video wait for images: more/b\.mp4 \(no "
+    types(another, r"112 rows in", waits, r"homography \(41 rows missing\)", code=1)
+    types(another, r"✗ extract +videos/train +.*homography: 41 rows of 1 video wait for images", code=1)
+    (terminal.folder / "b.mp4").rename(clips / "more/b.mp4")
+    types(prepare, r"videos 4 kept of 4")
+    types(another, r"41 rows in", r"features homography, means")
     types(without, r"up to date")  # it keeps the people whom another detector found
     terminal.is_intact("out/cache")
 
