@@ -2,6 +2,21 @@
 
 A name is one point of the body: "OP Neck" (OpenPose's, between the shoulders), "neck" (LSP's, the head's lower end) and
 "thorax" are three points and never replace each other.
+
+Sources. Orders of 2D joints were compared name by name with mmpose 1.3.2 (configs/_base_/datasets) and mmhuman3d 0.11.0
+(core/conventions/keypoints_mapping):
+
+    coco, coco_feet             coco.py and coco_wholebody.py; also ultralytics 8.4 coco-pose.yaml
+    body_25, body_25b           OpenPose's poseParameters.cpp: BODY_25, and the first 25 of BODY_135
+    openpose_coco               the same, COCO; coco_openpose.py
+    coco_neck                   DWPose before it reorders joints (controlnet_aux 0.0.10, dwpose/wholebody.py)
+    halpe_26                    halpe26.py; pose2sim 0.10.49 skeletons.py
+    posetrack, penn_action      posetrack18.py; penn_action.py
+    insta_variety, spin49       instavariety.py; smpl.py: SMPL_49, which is SPIN's
+    mpi_inf_3dhp, ..._test      mpi_inf_3dhp.py: 28 and 17
+    h36m                        h36m.py of mmhuman3d; SPIN's J_regressor_h36m
+    h36m_lifters                h36m.py of mmpose; VideoPose3D, MotionBERT
+    smpl, smpl54                smpl.py; smplx 0.1.28 joint_names.py
 """
 
 from __future__ import annotations
@@ -92,8 +107,12 @@ JOINTS: Final[Mapping[str, tuple[str, ...]]] = {
         "headtop", "neck", "rshoulder", "relbow", "rwrist", "lshoulder", "lelbow", "lwrist",
         "rhip", "rknee", "rankle", "lhip", "lknee", "lankle", "hip", "Spine (H36M)", "Head (H36M)",
     ),
-    "h36m": (  # also the rows of J_regressor_h36m
+    "h36m": (  # SPIN's: also the rows of J_regressor_h36m; the left leg first
         "hip", "lhip", "lknee", "lankle", "rhip", "rknee", "rankle", "Spine (H36M)", "neck", "Head (H36M)", "headtop",
+        "lshoulder", "lelbow", "lwrist", "rshoulder", "relbow", "rwrist",
+    ),
+    "h36m_lifters": (  # the release's own order, of the same 17 joints: the right leg first
+        "hip", "rhip", "rknee", "rankle", "lhip", "lknee", "lankle", "Spine (H36M)", "neck", "Head (H36M)", "headtop",
         "lshoulder", "lelbow", "lwrist", "rshoulder", "relbow", "rwrist",
     ),
     "3dpw": (  # the first 14 of 18

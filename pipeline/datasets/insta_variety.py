@@ -51,7 +51,7 @@ class InstaVariety(ClipDataset):
 
     name: ClassVar[str] = "insta_variety"
     splits: ClassVar[tuple[str, ...]] = ("train", "test")
-    version: ClassVar[int] = 3  # 3: people are linked by their motion, across a second; boxes without joints are tracks
+    version: ClassVar[int] = 4  # 4: Human3.6M's 17 joints in the order of pose lifters; identities, scores
     page: ClassVar[str] = "https://github.com/akanazawa/human_dynamics"
     added: ClassVar[tuple[str, ...]] = ("fits",)
     parts: ClassVar[tuple[ReleasePart, ...]] = (

@@ -61,7 +61,7 @@ MIDPOINTS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
     "openpose_coco": {"OP Neck": ("OP LShoulder", "OP RShoulder")},
     "coco_neck": {"OP Neck": ("lshoulder", "rshoulder")},
     "halpe_26": {"OP MidHip": ("lhip", "rhip")},
-    "h36m": {"hip": ("lhip", "rhip")},
+    "h36m_lifters": {"hip": ("lhip", "rhip")},
 }
 # Lower-case joint names in files -> ours: PoseTrack's, COCO's, COCO-WholeBody's, MPII's.
 DECLARED: Final[Mapping[str, str]] = {

@@ -21,7 +21,7 @@ Size = Callable[[], tuple[int, int]]  # the image's width and height in px, aske
 
 # Number of joints -> the known orders, the usual one first.
 ORDERS: Final = {
-    17: ("coco", "h36m"),
+    17: ("coco", "h36m_lifters"),
     18: ("openpose_coco", "coco_neck"),
     25: ("body_25", "body_25b"),
     23: ("coco_feet",),
