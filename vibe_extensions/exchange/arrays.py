@@ -1,7 +1,8 @@
 """Import of any array as a stream of an existing split.  [files] -> features
 
 Rows are matched by track and frame, or by position. Rows that the file does not have, or whose numbers are not finite,
-have no features: windows leave them out. A killed import continues with the next shard.
+have no features: windows leave them out. A killed import continues with the next shard. The manifest has the pixels'
+fingerprints of all videos at the first import of the file: it has no numbers of a video that was replaced since.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Final, NamedTuple
 
@@ -56,6 +57,8 @@ class ImportedArray:
     stand_in: bool  # random weights
     why: str
     left_out: int = 0  # rows of the file whose tracks the split does not have
+    replaced: tuple[str, ...] = ()  # videos with other pixels than at the file's first import
+    waiting: int = 0  # rows of shards with rows of these videos, which have to be imported from another file
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +93,7 @@ def import_array(
     """Write an array (n, ...) of the file as the stream `stream` of the split `name`: float16, or else float32.
 
     file: npy, npz, safetensors, Parquet, or the folder of a Parquet export. An existing stream gets the rows of new
-        tracks; another file must have the earlier rows unchanged.
+        tracks; another file must have the earlier rows unchanged. Shards with rows of `replaced` videos are left out.
 
     Raises:
         RawDataError: the file is invalid, a row is not of the split, repeated or changed, or the number is wrong.
@@ -119,6 +122,11 @@ def import_array(
         why = f"the split has changed since {stream!r} was imported, and the file counts rows or tracks"
         raise PipelineError(f"{name}: {why}. Match by track names: {BY_NAMES}")
     source |= {"rows_digest": match.digest} if match.digest else {}
+    videos = _pixels_by_video(split, match)
+    known = {}  # at the first import of this file
+    if recorded and recorded["identity"]["file_sha256"] == digest:
+        known = recorded[IMPORTED].get("videos", {})
+    replaced = tuple(video for video in videos if known.get(video, videos[video]) != videos[video])
     dim, dtype = math.prod(numbers.shape[1:]), "float16" if numbers.dtype.str[1:] == "f2" else "float32"
     plan = cache.fingerprint(identity | source)
     with cache.StreamWriter(root, name, stream, dim=dim, dtype=dtype, plan=plan) as writer:
@@ -128,19 +136,52 @@ def import_array(
             writer.reopen(missing_rows(split, stream).incomplete)
         if recorded and options.match != "tracks":
             _require_new_tracks(writer, split, match)
-        _write_shards(writer, None if is_same else split, match, progress)
-        about: dict[str, Any] = {"file": file.name, "container": arrays.format, "dtype": str(numbers.dtype)}
-        about |= {"shape": [*numbers.shape], "rows": len(match.rows), "left_out": match.left_out}
-        about["covered"] = int((match.position >= 0).sum())
-        untrained = arrays.stand_in and not split.manifest["stand_in"]
-        entries = {
-            "identity": identity,
-            IMPORTED: {**source, **about},
-            "backbone": {"weights": options.weights_of, "sha256": None, "stand_in": untrained},
-            "stand_in": bool(arrays.stand_in or split.manifest["stand_in"]),
-        }
-        writer.commit(entries, note={IMPORTED: str(file.resolve())})
-    return _result(cache.open(root)[name], stream, "imported")
+        held = _shards_of(split, replaced, writer)
+        waiting = sum(int(writer.live(shard).sum()) for shard in held)
+        why = "imported"
+        if held and held.issuperset(writer.pending):
+            why = "refused"
+        else:
+            _write_shards(writer, held, None if is_same else split, match, progress)
+            entries = _entries(split, match, file.name, identity, source | {"videos": {**videos, **known}})
+            writer.commit(entries, note={IMPORTED: str(file.resolve())})
+    return replace(_result(cache.open(root)[name], stream, why), replaced=replaced, waiting=waiting)
+
+
+def _pixels_by_video(split: cache.Split, match: _Match) -> dict[str, str]:
+    """Fingerprint of each video with rows in the file: of its pixels, or of its raw files if it has none."""
+    covered = match.rows[match.position >= 0]
+    numbers = np.unique(split.tracks.video[split.track_of(covered)])
+    entries = [split.videos[number] for number in numbers.tolist()]
+    return {entry.name: (entry.pixels or entry.fingerprint)[:16] for entry in entries}
+
+
+def _shards_of(split: cache.Split, videos: Sequence[str], writer: cache.StreamWriter) -> set[int]:
+    """Pending shards with rows of these videos."""
+    shards: set[int] = set()
+    for track in split.tracks:
+        if track.video in videos:
+            first = track.start // writer.rows_per_shard
+            shards.update(range(first, (track.stop - 1) // writer.rows_per_shard + 1))
+    return shards.intersection(writer.pending)
+
+
+def _entries(
+    split: cache.Split, match: _Match, file: str, identity: Mapping[str, Any], source: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Entries of the stream's manifest."""
+    arrays = match.arrays
+    numbers = arrays.open(match.array)
+    about: dict[str, Any] = {"file": file, "container": arrays.format, "dtype": str(numbers.dtype)}
+    about |= {"shape": [*numbers.shape], "rows": len(match.rows), "left_out": match.left_out}
+    about["covered"] = int((match.position >= 0).sum())
+    untrained = arrays.stand_in and not split.manifest["stand_in"]
+    return {
+        "identity": identity,
+        IMPORTED: {**source, **about},
+        "backbone": {"weights": identity["weights"], "sha256": None, "stand_in": untrained},
+        "stand_in": bool(arrays.stand_in or split.manifest["stand_in"]),
+    }
 
 
 def _result(split: cache.Split, stream: str, why: str) -> ImportedArray:
@@ -246,12 +287,18 @@ def _require_new_tracks(writer: cache.StreamWriter, split: cache.Split, match: _
         raise PipelineError(f"{match.arrays.file}: {what}. {do}")
 
 
-def _write_shards(writer: cache.StreamWriter, committed: cache.Split | None, match: _Match, progress: Progress) -> None:
-    """Write the pending shards. committed: raise RawDataError if the file has other numbers for the existing ones."""
-    place, name, pending = writer.place, f"features/{writer.place.stream}", {*writer.pending}
+def _write_shards(
+    writer: cache.StreamWriter, held: set[int], committed: cache.Split | None, match: _Match, progress: Progress
+) -> None:
+    """Write the pending shards that are not held.
+
+    committed: raise RawDataError if the file has other numbers for the existing ones.
+    """
+    place, name = writer.place, f"features/{writer.place.stream}"
+    pending = {*writer.pending} - held
     folder = place.store.path(place.home) if isinstance(place.store, LocalStore) else None
     stored, form = match.arrays.mapped(match.array, folder), writer.columns[str(place.stream)]
-    for n_done, shard in enumerate(chosen := writer.pending if committed is None else writer.live_shards):
+    for n_done, shard in enumerate(chosen := sorted(pending) if committed is None else writer.live_shards):
         progress(n_done, len(chosen), "features")
         own = np.asarray(writer.rows(shard))
         at, (first, last) = np.full(len(own), -1, np.int64), np.searchsorted(match.rows, [own[0], own[-1] + 1])
@@ -261,7 +308,7 @@ def _write_shards(writer: cache.StreamWriter, committed: cache.Split | None, mat
             # A row's key: the plan, which names the file, and the row number.
             key = np.full(len(at), int(writer.plan[:16], 16), np.uint64)
             writer.write(shard, data, ok, np.stack([key, at.astype(np.uint64)], axis=1))
-        elif committed is not None:
+        elif committed is not None and shard not in held:
             had = committed.rows(f"{name}_ok", own[0], own[-1] + 1) == 1
             differs = (ok != had) | (ok & (data != committed.rows(name, own[0], own[-1] + 1)).any(axis=1))
             if (bad := own[differs & writer.live(shard)]).size:

@@ -9,7 +9,7 @@ from typing import Final
 from pipeline.cli.command_line import Command
 from pipeline.cli.console import DOUBT, STAND_IN, UNTRAINED, err, out, plain
 from pipeline.cli.progress import bar
-from pipeline.cli.text import count
+from pipeline.cli.text import FEW, count
 from pipeline.commands.convert import accounting_lines
 from pipeline.errors import ConfigError
 from pipeline.settings.arguments import cache_option, split_arguments
@@ -59,6 +59,14 @@ def _import_array(args: argparse.Namespace) -> int:
     if not done.why:
         out.print(plain(f"{name}: {args.stream} is up to date, imported from {args.file.name}"))
         return 0
+    if done.replaced:
+        videos = ", ".join(done.replaced[:FEW]) + (", ..." if len(done.replaced) > FEW else "")
+        rows = f"{name}: {count(done.waiting, 'row')} not imported, with other rows of the same shards"
+        why = f"Replaced since the first import of {args.file.name}, whose numbers are of the old images: {videos}"
+        do = "Import another file, with numbers of the new images and all earlier rows."
+        err.print(f"  {DOUBT} {plain(f'{rows}. {why}. {do}')}")
+    if done.why == "refused":
+        return 1
     rows = f"{done.covered:,} of {count(done.rows, 'row')}, matched by {done.matched_by}"
     out.print(plain(f"{name}: imported {args.stream} from {args.file.name}: {rows}"))
     if done.without_features:
@@ -68,7 +76,7 @@ def _import_array(args: argparse.Namespace) -> int:
         out.print(f"  {DOUBT} {count(done.left_out, 'row')} not imported: the split does not have their tracks")
     if done.stand_in:
         out.print(f"  {UNTRAINED} features of random weights: use only to try the pipeline")
-    return 0
+    return 1 if done.replaced else 0
 
 
 def _import_database(args: argparse.Namespace) -> int:
