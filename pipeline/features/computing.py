@@ -24,8 +24,9 @@ def load(stream: Stream, machine: Machine, recorded: Mapping[str, Any] | None) -
     """
     with streams.calling(stream.kind, "load"):
         computer = stream.load(machine, recorded)
-        if computer is not None and stream.reads.crops > 1:
-            raise PipelineError(f"{streams.label(stream.kind)}: rows of several crops need `computed`, not `load`")
+        if computer is not None and (stream.reads.crops > 1 or stream.reads.is_whole):
+            what = "rows of several crops, or of whole frames, need `computed`, not `load`"
+            raise PipelineError(f"{streams.label(stream.kind)}: {what}")
         if computer is not None and stream.reads.crops and stream.reads.labels and stream.policy.jitter:
             raise ConfigError(
                 f"crop {stream.policy}: {streams.label(stream.kind)} reads {', '.join(stream.reads.labels)}, which do "

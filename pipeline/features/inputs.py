@@ -211,9 +211,11 @@ class Pixels(NamedTuple):
             else:
                 yield frame
 
-    def crop(self, frame: Frame, cut: np.void, size: int) -> Image:
-        """Crop (size, size, 3) of a decoded frame. cut: of `CUT`."""
+    def crop(self, frame: Frame, cut: np.void, size: int, *, is_whole: bool = False) -> Image:
+        """Crop (size, size, 3) of a decoded frame, or the frame itself. cut: of `CUT`."""
         assert frame.image is not None
+        if is_whole:
+            return frame.image
         return crops.crop_person(frame.image, cut["bbox"], cut["scale"], size, mirrored=cut["mirrored"])
 
     def require_place(self) -> None:

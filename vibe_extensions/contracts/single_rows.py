@@ -174,11 +174,13 @@ def _decoded_rows(stream: Stream | None, size: int, chunk: _Chunk) -> Iterator[N
 
 
 def _row_of(stream: Stream | None, size: int, chunk: _Chunk, i: int, kept: Mapping[int, Frame]) -> Numbers | str | None:
-    crops, cut = [], chunk.cuts[i]
+    crops = []
+    cut = chunk.cuts[i]
+    is_whole = stream is not None and stream.reads.is_whole
     for frame in chunk.frames[i].tolist():
         if kept[frame].image is None:
             return str(kept[frame].problem)
-        crops.append(chunk.pixels.crop(kept[frame], cut, size))
+        crops.append(chunk.pixels.crop(kept[frame], cut, size, is_whole=is_whole))
     if stream is None:
         return crops[0]
     labels = crop_labels({name: values[i] for name, values in chunk.labels.items()}, cut)

@@ -191,7 +191,9 @@ class CropDecoding:
         if frame.image is None:
             self._problems[output, i] = (frame.kind, str(frame.problem))
             return
-        began, images = time.perf_counter(), list[Image]()
+        began = time.perf_counter()
+        images: list[Image] = []
+        is_whole = stream is not None and stream.reads.is_whole
         if stream is not None and stream.reads.crops > 1:
             previous = self._kept.get(before)
             if previous is None or previous.image is None:
@@ -199,8 +201,8 @@ class CropDecoding:
                 message = f"frame {frame.index}: its previous frame {before} is missing: {why}"
                 self._problems[output, i] = ("previous_undecodable", message)
                 return
-            images.append(self._task.pixels.crop(previous, cut, size))
-        images.append(self._task.pixels.crop(frame, cut, size))
+            images.append(self._task.pixels.crop(previous, cut, size, is_whole=is_whole))
+        images.append(self._task.pixels.crop(frame, cut, size, is_whole=is_whole))
         slots, sizes = self._mapped[output]
         if stream is None:
             slots[slot] = images[0].reshape(-1)

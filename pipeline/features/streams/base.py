@@ -37,6 +37,7 @@ class Reads(NamedTuple):
     labels: tuple[str, ...] = ()  # columns of the cache
     history: int = 0  # number of rows before it whose labels are read, without pixels
     future: int = 0  # number of rows after it, likewise
+    is_whole: bool = False  # `computed` gets whole frames instead of crops, and must not write into them
 
     @property
     def window(self) -> int:

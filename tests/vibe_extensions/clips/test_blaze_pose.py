@@ -213,16 +213,43 @@ def test_a_person_is_seen_upright_and_turned_back(turn: int) -> None:
     np.testing.assert_allclose(pose.joints, np.tile([*(0.1 * right - down), 0.5, 0.9], (33, 1)), atol=1e-6)
 
 
-def test_a_heat_map_refines_a_point_where_it_is_sure_and_next_to_it() -> None:
+def test_outside_the_image_the_second_network_sees_the_repeated_edge() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
+    seen = []
+
+    def network(pixels: Any) -> list[Any]:
+        seen.append(pixels)
+        return landmarks(pixels)
+
+    circle = np.array([[5.0, 50.0], [20.0, 10.0]])  # reaches beyond the left and the lower edge
+    look(network, image, circle)
+    margin = 100
+    padded = np.pad(image, ((margin, margin), (margin, margin), (0, 0)), mode="edge")
+    look(network, padded, circle + margin)
+    np.testing.assert_allclose(*seen, atol=2 / 255)
+
+
+def test_a_heat_map_refines_a_point_where_it_is_sure_and_at_most_4_cells_away() -> None:
     heat = np.full((64, 64, 39), -30, np.float32)
-    xy = np.full((39, 2), 100.0)  # cell 25, 25
-    heat[26, 27, 0], heat[25, 26, 0] = logit(0.8), logit(0.4)  # row, column
-    heat[25, 28, 1], heat[25, 29, 2] = logit(0.45), logit(0.9)  # not sure; 4 cells away
-    xy[3], heat[1, 0, 3] = [1, 6], logit(0.9)  # at the border
-    xy[4], heat[0, 0, 4] = [-1, 2], logit(0.9)  # outside
-    refined = blaze_pose._refine(xy, heat)
+    rows = np.zeros((39, 5), np.float32)
+    rows[:, :2] = 100  # cell 25, 25
+    heat[26, 27, 0] = logit(0.8)  # row, column
+    heat[25, 26, 0] = logit(0.4)
+    heat[25, 28, 1] = logit(0.45)  # not sure
+    heat[25, 30, 2] = logit(0.9)  # 5 cells away
+    heat[29, 21, 5] = logit(0.9)
+    rows[3, :2] = [1, 6]
+    heat[1, 0, 3] = logit(0.9)  # at the border
+    rows[4, :2] = [-1, 2]
+    heat[0, 0, 4] = logit(0.9)  # outside
+
+    def network(pixels: Any) -> list[Any]:
+        return [rows.ravel(), np.float32([1]), np.zeros((256, 256, 1)), heat, np.zeros(117, np.float32)]
+
+    upright = np.array([[128, 128], [128, 128 - 256 / 2.5]])  # whose square is the image
+    refined = look(network, np.zeros((256, 256, 3), np.uint8), upright).points[:6, :2]
     np.testing.assert_allclose(refined[0], 4 * (0.8 * np.array([27, 26]) + 0.4 * np.array([26, 25])) / 1.2, atol=1e-4)
-    np.testing.assert_allclose(refined[1:5], [[100, 100], [100, 100], [0, 4], [-1, 2]], atol=1e-4)
+    np.testing.assert_allclose(refined[1:], [[100, 100], [100, 100], [0, 4], [-1, 2], [84, 116]], atol=1e-4)
 
 
 class TestBlazeJoints(Planted, StreamContract):
@@ -231,12 +258,13 @@ class TestBlazeJoints(Planted, StreamContract):
         return BlazeJoints()
 
     def test_a_row_has_the_joints_of_the_person_in_the_middle_in_the_axes_of_the_image(self, stream):
-        black = np.zeros((256, 256, 3), np.uint8)
-        crop = draw(black.copy(), (120, 130), up=(70, 0), wrist=(20, 40))  # lies, head to the right
-        draw(crop, (40, 40), up=(0, -30), wrist=(9, 9))
-        row = stream.computed([crop], {})
+        black = np.zeros((720, 1280, 3), np.uint8)
+        frame = draw(black.copy(), (920, 530), up=(70, 0), wrist=(20, 40))  # lies, head to the right
+        draw(frame, (840, 440), up=(0, -30), wrist=(9, 9))
+        box = {"bbox": np.float32([928, 528, 200, 200]), "crop_scale": np.float64(1.28)}
+        row = stream.computed([frame], box)
         np.testing.assert_allclose(row.reshape(33, 4), np.tile([1, 0.1, 0.5, 0.9], (33, 1)), atol=0.02)
-        nobody = stream.computed([black], {}).reshape(33, 4)
+        nobody = stream.computed([black], box).reshape(33, 4)
         assert (nobody[:, 3] == 0).all() and np.isfinite(nobody).all()
 
 
@@ -244,8 +272,8 @@ def test_wrong_options_name_the_right_ones() -> None:
     for wrong in ({"weights": "pretrained"}, {"min_score": 2}):
         with pytest.raises(ConfigError, match="lite, full, heavy, and a number from 0 to 1"):
             BlazePose(**wrong)
-    with pytest.raises(ConfigError, match="size:256 or more, and no region"):
-        BlazeJoints(crop=cache.CropPolicy(size=224))
+    with pytest.raises(ConfigError, match="lite, full, heavy"):
+        BlazeJoints(weights="pretrained")
 
 
 @pytest.fixture(scope="module")
@@ -275,7 +303,9 @@ def test_two_real_people_are_tracked_and_have_joints_in_metres(clips: None, tmp_
         ran(*words.split())
     split = cache.open(tmp_path / "c")["videos/train"]
     rows = split.read(split.windows(1, 1), stream="blaze_joints", fields=["features"])["features"].reshape(-1, 33, 4)
-    assert len(split.tracks) == 2 and len(rows) >= 340
+    lengths = sorted((split.tracks.stop - split.tracks.start).tolist())
+    assert lengths[-2] >= 150 and len(rows) >= 340
+    assert len(lengths) <= 3  # one of them somersaults: his track may break
     seen = rows[rows[..., 3].max(axis=1) > 0]
     assert len(seen) > 0.95 * len(rows)
     thighs = np.linalg.norm(seen[:, 23, :3] - seen[:, 25, :3], axis=1)
@@ -303,6 +333,29 @@ def test_a_real_person_has_the_same_joints_when_the_image_is_turned(clip: Path) 
     (frame,) = Video(clip.parent, clip.name).read([10])
     crop = np.ascontiguousarray(frame.image[100:500, 440:840])
     stream = BlazeJoints()
-    straight, lying = (stream.computed([one], {}).reshape(33, 4) for one in (crop, np.rot90(crop, -1).copy()))
+    box = {"bbox": np.float32([200, 200, 400, 400]), "crop_scale": np.float64(1)}
+    straight, lying = (stream.computed([one], box).reshape(33, 4) for one in (crop, np.rot90(crop, -1).copy()))
     turned = np.column_stack([-straight[:, 1], straight[:, 0], straight[:, 2]])
     assert np.linalg.norm(lying[:, :3] - turned, axis=1).mean() < 0.06
+
+
+@pytest.mark.slow
+def test_a_person_who_is_cut_below_has_mediapipe_s_joints(clip: Path) -> None:
+    """MediaPipe 0.10.21's graph pose_landmark_cpu on this image: its circle, and what it printed for it."""
+    (frame,) = Video(clip.parent, clip.name).read([10])
+    image = np.ascontiguousarray(frame.image[100:330, 440:840])
+    hips = np.array([0.5091461 * 400, 0.6360134 * 230])
+    radius = 1.1140810 * 400 / 2.5
+    up = radius * np.array([np.sin(0.0375838), -np.cos(0.0375838)])
+    pose = look(load_networks("full")[1], image, np.array([hips, hips + up]))
+    chosen = [0, 15, 16, 27, 28]  # nose, wrists, and the ankles, which are 36 px below the image
+    metres = [
+        [-0.0199, -0.6333, -0.2494],
+        [0.5449, -0.1745, -0.1821],
+        [-0.5671, -0.1676, -0.1167],
+        [0.0216, 0.4964, 0.2719],
+        [-0.0710, 0.5043, 0.2732],
+    ]
+    np.testing.assert_allclose(pose.joints[chosen, :3], metres, atol=0.006)
+    px = [[208.17, 7.09], [342.78, 127.58], [78.85, 120.84], [212.82, 266.77], [188.00, 271.11]]
+    np.testing.assert_allclose(pose.points[chosen, :2], px, atol=0.5)

@@ -5,7 +5,8 @@ A first network finds circles in a square: the middle of a person's hips, and a 
 stands, as far away as the body reaches. A second one finds 39 points in a square around a circle, turned upright: 33 of
 the body, the circle's, and four unused ones. MediaPipe follows one person. This detector searches overlapping
 squares of three sizes: the whole image, its shorter side, half of it. A person is where the second network returns the
-circle that it has seen: trees and parts of people move it on. Coordinates are OpenCV's: (0, 0) is a pixel's centre.
+circle that it has seen: trees and parts of people move it on. As in MediaPipe, the first network sees black outside the
+image, the second one its repeated edge. Coordinates are OpenCV's: (0, 0) is a pixel's centre.
 """
 
 from __future__ import annotations
@@ -64,7 +65,8 @@ SAME_FACE: Final = 0.3  # intersection over union of boxes of one face
 MARGIN: Final = 1.25  # side of the second one's square / diameter of the circle
 BODY: Final = 33
 COCO: Final = [0, 2, 5, 7, 8, 11, 12, 13, 14, 15, 16, 23, 24, 25, 26, 27, 28]  # among these
-HEAT_SIDE, REACH = 64, 3  # cells of a heat map, and those around a point that refine it
+HEAT_SIDE: Final = 64  # cells along a side of a heat map
+REACH: Final = 4  # cells on each side of a point that refine it, as MediaPipe 0.10.21's numbers say
 SURE: Final = 0.5  # of a pose, and of a heat map
 NEAR: Final = 0.25  # radii between the middles of two circles of one person
 STILL: Final = 0.08  # radii that a person's circle moves or grows by
@@ -88,6 +90,7 @@ class BlazePose(FollowingDetector):
     min_score: float = 0.5  # minimum score of a person, and of the pose in its crop
 
     name: ClassVar[str] = "blaze_pose"
+    version: ClassVar[int] = 2  # the image's edge is repeated, and 9 x 9 cells refine a point
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -182,14 +185,16 @@ def find(network: LiteNetwork, square: Image, min_score: float = SURE) -> list[t
 
 
 def look(network: LiteNetwork, image: Image, circle: Doubles) -> Pose:
-    """The pose of the person in a circle (2, 2) px of an image."""
+    """The pose of the person in a circle (2, 2) px of an image, whose edge is repeated outside."""
     side, up = SIDES[1], circle[1] - circle[0]
     up = up if np.linalg.norm(up) >= 1 else np.array([0, -1])
     length = float(np.linalg.norm(up))
     sin, cos = up[0] / length, -up[1] / length  # of the square's turn, clockwise on the screen
     turn = side / (2 * MARGIN * length) * np.array([[cos, sin], [-sin, cos]])
     shift = side / 2 - turn @ circle[0]
-    pixels = cv2.warpAffine(image, np.column_stack([turn, shift]), (side, side), flags=cv2.INTER_LINEAR)
+    affine = np.column_stack([turn, shift])
+    size = (side, side)
+    pixels = cv2.warpAffine(image, affine, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     points, presence, _, heat, metres = network(pixels / np.float32(255))
     rows = points.reshape(-1, 5).astype(np.float64)  # x, y, depth, and two logits: visible, inside the square
     xy = (_refine(rows[:, :2], heat) - shift) @ np.linalg.inv(turn).T
@@ -282,7 +287,7 @@ def _cells() -> Doubles:
 def _refine(xy: Doubles, heat: NDArray[np.float32]) -> Doubles:
     """Points (39, 2) px, moved to the middle of their heat maps (64, 64, 39) nearby where these are sure."""
     cell = np.floor(xy * (HEAT_SIDE / SIDES[1])).astype(np.int64)
-    near = cell[:, None] + np.arange(-REACH, REACH + 1)[:, None]  # (39, 7, 2) columns and rows
+    near = cell[:, None] + np.arange(-REACH, REACH + 1)[:, None]  # (39, 9, 2) columns and rows
     inside, (columns, rows) = (near >= 0) & (near < HEAT_SIDE), np.moveaxis(np.clip(near, 0, HEAT_SIDE - 1), 2, 0)
     weights = _sigmoid(heat[rows[:, :, None], columns[:, None], np.arange(len(xy))[:, None, None]])
     weights *= inside[:, :, None, 1] & inside[:, None, :, 0]
