@@ -22,7 +22,8 @@ from pipeline.files.pixels.frames import Image, Video
 from pipeline.files.raw import MARKER
 from tests.packages import install
 from tests.pipeline.datasets.by_hand import encode
-from vibe_extensions.clips.detection.run import DetectionReport, detect_clips
+from vibe_extensions.clips.detection.report import DetectionReport
+from vibe_extensions.clips.detection.run import detect_clips
 
 
 class Killed(Exception):
@@ -116,6 +117,41 @@ def test_what_is_done_is_not_computed_again_unless_file_pixels_or_settings_chang
     assert detect_clips(raw, out, Newer()).done == 2
     info = json.loads((out / "a.mp4.json").read_text())["info"]
     assert (info["detector"], info["version"]) == ("bright", 2)
+
+
+@dataclass(frozen=True)
+class Replacing(Bright):
+    """When it is called first, the clip is moved away, and another file takes its place."""
+
+    clip: ClassVar[Path]
+    new: ClassVar[Path | None]
+
+    def people(self, image: Image) -> People:
+        if not self.calls:
+            self.clip.rename(self.clip.with_suffix(".before"))
+            if self.new is not None:
+                self.new.rename(self.clip)
+        return super().people(image)
+
+
+@pytest.mark.parametrize("new", [None, "new.mp4"])
+def test_a_clip_that_is_replaced_while_people_are_found_in_it_is_named_and_done_by_the_next_run(new, tmp_path):
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    for name in ("a.mp4", "b.mp4"):
+        write_clip(raw / name)
+    write_clip(tmp_path / "new.mp4", first=40)
+    Replacing.clip = raw / "b.mp4"
+    Replacing.new = tmp_path / new if new else None
+    report = detect_clips(raw, out, Replacing(), DetectionResources(batch_size=2))
+    assert report.done == 1 and report.problems.keys() == {"b.mp4"}
+    assert "b.mp4: expected the same file until its last frame, found another one" in report.problems["b.mp4"]
+    assert not (out / "b.mp4.json").exists()
+
+    again = detect_clips(raw, out, Replacing())
+    assert (again.done, again.up_to_date, again.problems) == (int(new is not None), 1, {})
+    if new is not None:
+        found = read_results(out / "b.mp4.json")
+        assert [persons[0, 0, 0] for persons in found.keypoints] == pytest.approx(np.arange(40, 60), abs=1)
 
 
 @pytest.mark.parametrize("most", [3, 9, 17, 33])

@@ -10,31 +10,31 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
-
-import numpy as np
 
 from cache.storage.durable import write_atomic
 from cache.storage.local import WriterLock
 from cache.write.parts import Part, refuse_running_parts
-from pipeline.cli.console import DONE, DOUBT, plain, rate
+from pipeline.cli.console import DONE, DOUBT, plain
 from pipeline.cli.progress import Progress, silent
-from pipeline.cli.text import FEW, count, few
+from pipeline.cli.text import FEW, few
 from pipeline.detect import DetectionResources, Detector, People, load
 from pipeline.detect.clips import RECORDS, ClipFiles
 from pipeline.detect.plan import DetectionPlan, plan_detection
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.pixels.cuts import LEAST, Histogram, cuts, difference
 from pipeline.files.pixels.frames import Image, Video
-from pipeline.files.raw.files import PACK, file_digest
+from pipeline.files.raw.files import file_digest
 from pipeline.processes import NO_CLUSTER, Dask, cores
 from pipeline.processes.cluster import connect_workers
 from pipeline.recipe.recipe import StepResult
 from vibe_extensions.clips.detection.decoders import DecodedTask, Decoders
+from vibe_extensions.clips.detection.report import DetectionReport
 from vibe_extensions.clips.detection.writing import (
     folders_to_pack,
     note_speed,
@@ -47,62 +47,6 @@ from vibe_extensions.clips.detection.writing import (
 
 MOST_CLIPS: Final = 16  # per task
 WAITING: Final = 4  # batches of frames of several sizes that may wait for a full batch of one size
-
-
-@dataclass(slots=True)
-class DetectionReport:
-    """Counts and problems of a detection over clips."""
-
-    done: int = 0  # clips computed
-    up_to_date: int = 0
-    renamed: dict[str, str] = field(default_factory=dict)  # clip -> its name when it was computed
-    packed: int = 0  # files that are in their folder's PACK now
-    orphans: list[str] = field(default_factory=list)  # files of deleted clips
-    problems: dict[str, str] = field(default_factory=dict)  # clip -> why it has no file
-    frames: int = 0  # computed in this run
-    persons: int = 0
-    undecoded: int = 0  # frames within clips
-    decoding: float = 0.0  # s the network waited for frames
-    seconds: float = 0.0
-
-    @property
-    def bottleneck(self) -> str:
-        """The slower step, "decode" or "model"."""
-        return "decode" if self.decoding > self.seconds / 2 else "model"
-
-    def add(self, other: DetectionReport) -> None:
-        """Add the counts of another process."""
-        for name in ("done", "frames", "persons", "undecoded", "decoding"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.problems |= other.problems
-
-    @property
-    def doubts(self) -> list[str]:
-        """Messages for the user, besides `problems`."""
-        messages = [f"{count(self.undecoded, 'frame')} within clips cannot be decoded"] if self.undecoded else []
-        if self.orphans:
-            first = ", ".join(self.orphans[:FEW]) + (", ..." if len(self.orphans) > FEW else "")
-            files = f"{count(len(self.orphans), 'keypoint file')} of missing clips: {first}"
-            messages.append(f"{files}. Restore the clips, or delete the files.")
-        return messages
-
-    @property
-    def packed_text(self) -> str:
-        """230 files now in detected.zip of their folders"""
-        return f"{count(self.packed, 'file')} now in {PACK} of their folders"
-
-    def __str__(self) -> str:
-        """4 clips: 812 persons in 400 frames (31 frames/s, bottleneck: model)"""
-        speed = f"{rate(self.frames / max(self.seconds, 1e-3), 'frame')}, bottleneck: {self.bottleneck}"
-        people = f"{count(self.persons, 'person')} in {count(self.frames, 'frame')}"
-        renamed = f", {len(self.renamed):,} renamed" if self.renamed else ""
-        packed = f"; {self.packed_text}" if self.packed else ""
-        return f"{count(self.done, 'clip')}{renamed}: {people}" + (f" ({speed})" if self.frames else "") + packed
-
-    def as_dict(self) -> dict[str, Any]:
-        """The report for --json."""
-        rate = round(self.frames / max(self.seconds, 1e-3), 2) if self.frames else 0.0
-        return asdict(self) | {"frames_a_second": rate, "bottleneck": self.bottleneck if self.frames else ""}
 
 
 def _n_frames_stated(raw: Path, todo: Iterable[ClipFiles]) -> int:
@@ -229,7 +173,8 @@ def _load_cached(detector: Detector, device: str) -> Callable[..., list[People]]
 class _OpenClip:
     """A clip in progress, with its results so far."""
 
-    def __init__(self, files: ClipFiles, every: int) -> None:
+    def __init__(self, files: ClipFiles, every: int, digest: str) -> None:
+        self.digest = digest  # of the file, before its first frame was decoded
         self._every, self._shape = every, tuple[int, ...]()  # of the last decoded frame
         self.files, self.has_ended, self.n_persons = files, False, 0
         self.differences: list[float] = []  # of each frame to the one before (pipeline.files.pixels.cuts)
@@ -340,7 +285,8 @@ class _DetectionRun:
 
     def _next_clips(self) -> Iterator[str]:
         for files in self.todo:
-            self.open[files.clip] = _OpenClip(files, self.every)
+            digest = _digest_of(self.plan.raw / files.clip)
+            self.open[files.clip] = _OpenClip(files, self.every, digest)
             yield files.clip
 
     def _next(self, tasks: Iterator[DecodedTask]) -> DecodedTask | None:
@@ -373,7 +319,14 @@ class _DetectionRun:
         if not clip.decoded:
             self._give_up(clip, Video(self.plan.raw, clip.files.clip).unreadable("no such frame"))
             return
-        write_clip(clip.files, self._info(clip), clip.decoded, clip.camera, clip.text)
+        info = self._info(clip)
+        place = self.plan.raw / clip.files.clip
+        if _digest_of(place) != clip.digest:
+            expected = "the same file until its last frame"
+            found = "another one, or none: it was replaced while people were found in it"
+            self._give_up(clip, RawDataError(place, "video", expected, found, "Run the same command again."))
+            return
+        write_clip(clip.files, info, clip.decoded, clip.camera, clip.text)
         self.open.pop(clip.files.clip).text.close()
         self.report.done += 1
 
@@ -386,16 +339,26 @@ class _DetectionRun:
 
     def _info(self, clip: _OpenClip) -> dict[str, Any]:
         """The first line of the clip's file."""
-        fps = Video(self.plan.raw, clip.files.clip).header().fps
+        fps = math.nan
+        with contextlib.suppress(RawDataError):  # of a file that was replaced meanwhile
+            fps = Video(self.plan.raw, clip.files.clip).header().fps
         return dict(self.plan.about) | {
             "weights": list(self.plan.weights),
             "clip": clip.files.clip,
-            "clip_digest": file_digest(self.plan.raw / clip.files.clip),
+            "clip_digest": clip.digest,
             "frames": len(clip.differences),
             "undecoded": clip.undecoded[:1000],
             "persons": clip.n_persons,
             "cuts": cuts(clip.differences),
             "width": clip.size[0],
             "height": clip.size[1],
-            "fps": fps if np.isfinite(fps) else None,
+            "fps": fps if math.isfinite(fps) else None,
         }
+
+
+def _digest_of(file: Path) -> str:
+    """Its `file_digest`; "" if it cannot be read."""
+    try:
+        return file_digest(file)
+    except OSError:
+        return ""
