@@ -26,7 +26,7 @@ from pipeline.conversion.identity import describe
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.features.plan import IMPORTED, is_current, missing_rows
 from pipeline.features.streams.base import Reads, Stream
-from pipeline.files.formats.arrays import reading
+from pipeline.files.formats.arrays import reading, require_unchanged, state_of
 from pipeline.files.raw.files import whole_file_digest
 from vibe_extensions.exchange.array_files import AGAIN, Array, ArrayFile, open_arrays
 from vibe_extensions.exchange.rows import spans
@@ -102,6 +102,7 @@ def import_array(
     """
     options = options or ArrayOptions()
     file = file / "rows.parquet" if file.is_dir() else file
+    state = state_of(file, do="Check the path.")
     with reading(file, "a file", do="Check the path."):
         digest = whole_file_digest(file)
     arrays, split = open_arrays(file), cache.open(root)[name]
@@ -143,6 +144,7 @@ def import_array(
             why = "refused"
         else:
             _write_shards(writer, held, None if is_same else split, match, progress)
+            require_unchanged(file, state)
             entries = _entries(split, match, file.name, identity, source | {"videos": {**videos, **known}})
             writer.commit(entries, note={IMPORTED: str(file.resolve())})
     return replace(_result(cache.open(root)[name], stream, why), replaced=replaced, waiting=waiting)

@@ -66,11 +66,18 @@ def reading(
         raise RawDataError(file, key, expected, problem[:300], do, reason=reason) from error
 
 
-def state_of(file: Path) -> tuple[int, int]:
+def state_of(file: Path, do: str = "Put it back.") -> tuple[int, int]:
     """Size and time (ns) of a file. Raises RawDataError if they cannot be read."""
-    with reading(file, "a file", do="Put it back."):
+    with reading(file, "a file", do=do):
         status = file.stat()
     return status.st_size, status.st_mtime_ns
+
+
+def require_unchanged(file: Path, state: tuple[int, int]) -> None:
+    """Raise RawDataError if the file is not in this state, which it had before it was read."""
+    if state_of(file) != state:
+        found = "another one, or other content, at the end: it was replaced while it was read"
+        raise RawDataError(file, "content", "the same file until its last row", found, "Run the same command again.")
 
 
 def refuse(found: str) -> NoReturn:

@@ -131,6 +131,23 @@ def test_rows_are_found_by_track_and_frame_and_those_without_numbers_are_left_ou
         split.read([[lost[0] - 4, lost[0] + 4]], "mine")
 
 
+@pytest.mark.parametrize("name", ["x.npy", "x.npz", "packed.npz", "x.parquet"])
+def test_a_file_that_is_replaced_while_it_is_read_gives_no_row(name: str, root: Path, tmp_path: Path) -> None:
+    WRITERS[name](tmp_path / name, {"x": X})
+    (tmp_path / "new").mkdir()
+    WRITERS[name](tmp_path / "new" / name, {"x": X + 1})
+
+    def replace(*_: Any) -> None:
+        if (tmp_path / "new" / name).exists():
+            (tmp_path / "new" / name).replace(tmp_path / name)
+
+    with pytest.raises(RawDataError, match="it was replaced while it was read. Run the same command again"):
+        import_array(tmp_path / name, root, NAME, "mine", progress=replace)
+    assert "mine" not in cache.open(root)[NAME].streams
+    imported(root, tmp_path / name)
+    np.testing.assert_array_equal(stored(root), (X + 1).reshape(N, 6))
+
+
 def swapped(array: np.ndarray) -> np.ndarray:
     return array[np.r_[0, 2, 1, 3:N]]
 

@@ -24,7 +24,7 @@ from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError
 from pipeline.features.plan import is_current, missing_rows
 from pipeline.features.streams.network import ResNet50
-from pipeline.files.formats.arrays import reading
+from pipeline.files.formats.arrays import reading, require_unchanged, state_of
 from pipeline.files.raw.files import whole_file_digest
 from pipeline.skeletons import JOINTS, Skeleton, joint_names
 from vibe_extensions.exchange.formats import provenance_path
@@ -82,6 +82,7 @@ def import_database(
     reader.check_split(part)
     would_fill = reader.columns(part, body=True)
     layout = layout_of(dataset, part, would_fill)
+    state = state_of(file, do="Check the path.")
     with reading(file, "a file", do="Check the path."):
         digest = whole_file_digest(file)
     provenance = read_provenance(file, digest)
@@ -93,7 +94,7 @@ def import_database(
     with open_database(file, layout) as database:
         layout = _resolve_layout(layout, database, provenance, options)
         columns = columns_of(database, layout, evaluation="kp_3d_eval" in would_fill)
-        tracks = FileReader(database, layout, dataset, part, columns, digest)
+        tracks = FileReader(database, layout, dataset, part, columns, digest, state)
         origin = _origin(reader, part, tracks, provenance)
         why = _why(root, name, origin)
         if why:
@@ -211,6 +212,7 @@ def _write_tracks(
             progress(n_rows, tracks.database.rows, "labels")
         accounts = [VideoAccount.from_dict(dict(account)) for account in writer.accounts()]
         totals = Accounting(accounts).totals()
+        require_unchanged(tracks.database.file, tracks.state)
         writer.commit({"reader": dict(origin), "stand_in": origin["stand_in"], "accounting": totals})
 
 
@@ -245,6 +247,7 @@ def _write_stream(
             # A row's key: the file's digest and the row number.
             keys = np.stack([np.full(len(rows), int(tracks.digest[:16], 16), np.uint64), rows.astype(np.uint64)], 1)
             writer.write(shard, features, ok, keys)
+        require_unchanged(tracks.database.file, tracks.state)
         writer.commit(entries)
     return True
 

@@ -196,6 +196,7 @@ class FileReader:
     split: str
     columns: tuple[str, ...]
     digest: str  # SHA-256 of the file
+    state: tuple[int, int]  # its size and time (ns) before it was read
 
     def videos(self) -> Iterator[_ImportedVideo]:
         """Yield every video, in the order of their first rows. Holds one video's labels, and all names."""
