@@ -149,8 +149,10 @@ class Tasks:
             places = [batches.take(of.rows["slot"]) for of, batches in zip(crops, self.batches, strict=True)]
             number, before = next(self._task_numbers), frames[max(0, start - job.n_kept) : start]
             self._running[number] = job, [(of.rows["row"], where) for of, where in zip(crops, places, strict=True)]
-            here, first = frames[start:end].tolist(), start == 0 and bool(job.shards)
-            yield Task(number, job.number, job.pixels, here, crops, job.n_kept, before.tolist(), first)
+            here = frames[start:end].tolist()
+            first = start == 0 and bool(job.shards)
+            last = end == len(frames) and job.pixels.in_order  # images: folders of thousands would be listed often
+            yield Task(number, job.number, job.pixels, here, crops, job.n_kept, before.tolist(), first, last)
             starts = to
 
     def fill(self, task: int, problems: Problems) -> Iterator[tuple[int, Rows, tuple[str, str]]]:

@@ -89,6 +89,7 @@ class Task(NamedTuple):
     n_kept: int  # number of decoded frames to keep, which later rows need as previous ones
     before: list[int]  # the last `n_kept` frames before, for a process that starts with this task
     first: bool  # compare the pixels with those of the conversion
+    last: bool  # compare them again, after the last frame of a video
 
 
 Problems = dict[tuple[int, int], tuple[str, str]]  # (output, index in its crops) that failed -> (kind, message)
@@ -160,6 +161,9 @@ class CropDecoding:
                 self._kept[frame.index] = frame
             if len(self._kept) > task.n_kept:
                 del self._kept[next(iter(self._kept))]
+        if task.last:
+            alive(-1)
+            task.pixels.check()
 
     def _begin(self, task: Task) -> list[int]:
         """Open the pixels of the task's job. Returns all frames to decode for the task."""

@@ -178,6 +178,21 @@ class Whole(Stream):
         return np.array([*frame.shape[:2], *frame[0, 0], *labels["bbox"]], np.float32)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Replacing(Whole):
+    """As `Whole`; when its first row is computed, another file takes the video's place."""
+
+    new: str
+    video: str
+
+    kind: ClassVar[str] = "replacing"
+
+    def computed(self, crops: Sequence[np.ndarray], labels: Mapping[str, np.ndarray]) -> np.ndarray:
+        if Path(self.new).exists():
+            Path(self.new).replace(self.video)
+        return super().computed(crops, labels)
+
+
 DEEDS: dict[str, Callable[[], Any]] = {
     "hang": lambda: time.sleep(3600),
     "stop": lambda: os.kill(os.getpid(), signal.SIGSTOP),

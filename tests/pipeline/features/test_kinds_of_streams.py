@@ -22,6 +22,9 @@ from pipeline.features.extract import Extraction, extract_together
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import LabelStream, Machine, PairStream
+from pipeline.files.pixels import sources
+from tests import made_splits
+from tests.pipeline.datasets.by_hand import encode
 from tests.pipeline.features.conftest import write_split
 
 SPLIT = "toy/train"
@@ -248,6 +251,21 @@ def test_a_change_recomputes_what_depends_on_it_alone(toy: Toy, made_up: ModuleT
     of_crops = [done[name].computed for name in ("colour", "single", "whole")]
     found = [*of_crops, *(done[name].computed for name in ("colour.j1", "homography", "person.j1", "pr_vipe"))]
     assert found == [*[expected[0]] * 3, *expected[1:]]
+
+
+def test_a_video_that_is_replaced_while_it_is_decoded_gives_no_row(made_up: ModuleType, tmp_path: Path) -> None:
+    toy = Toy(tmp_path)
+    encode(toy.raw / "a.avi", [picture(frame) for frame in range(N)])
+    encode(tmp_path / "new.avi", [picture(N - frame) for frame in range(N)])
+    source = sources.parse(toy.raw, "video:a.avi")
+    entry = cache.VideoEntry(name="a", source=source.spec, pixels=source.digest(), width=SIDE, height=SIDE)
+    track = toy._track("a/0", lambda name, columns: None)
+    made_splits.write_split(toy.root, SPLIT, [(entry, [track])], provenance={"raw": str(toy.raw)})
+
+    replacing = made_up.Replacing(new=str(tmp_path / "new.avi"), video=str(toy.raw / "a.avi"))
+    with pytest.raises(PipelineError, match="has other images than those that were converted"):
+        toy.extract(StreamSpec("whole", replacing))
+    assert cache.open(toy.root)[SPLIT].streams == ()
 
 
 def test_other_options_are_another_stream(extracted: Toy, made_up: ModuleType) -> None:
