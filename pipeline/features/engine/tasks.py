@@ -169,12 +169,15 @@ class Tasks:
             self.batches[output].fill(places, rows)
 
     def lose(self, task: int, why: str) -> None:
-        """Record that the video of a task cannot be read. Rows computed before its pixels were compared are lost."""
+        """Record that the video of a task cannot be read.
+
+        Rows computed before its pixels were compared are lost. A video file is compared again at its end.
+        """
         job, by_output = self._running.pop(task)
         is_uncompared = self._comparing.pop(job.number, None) is not None
         for batches, (rows, places) in zip(self.batches, by_output, strict=True):
             batches.fill(places, np.full(len(rows), -1))
-        self._lose(job.video, job.pixels, why, computed=is_uncompared)
+        self._lose(job.video, job.pixels, why, computed=is_uncompared or job.pixels.in_order)
 
     def _lose(self, of_video: range, pixels: Pixels, why: str, *, computed: bool = False) -> None:
         for shards in self._open:
