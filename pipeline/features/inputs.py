@@ -270,7 +270,8 @@ def videos_of(split: Split, shards: Sequence[int]) -> list[int]:
     target = np.append(np.sort(np.asarray(shards, np.int64)), np.iinfo(np.int64).max)
     size = int(split.manifest["geometry"]["rows_per_shard"])
     reached = target[np.searchsorted(target, split.tracks.start // size)] <= (split.tracks.stop - 1) // size
-    return np.unique(split.tracks.video[reached]).tolist()
+    numbers: list[int] = np.unique(split.tracks.video[reached]).tolist()
+    return numbers
 
 
 def find_lost(

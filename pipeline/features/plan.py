@@ -63,7 +63,8 @@ class MissingRows:
 
     def videos(self, split: Split) -> list[int]:
         """Numbers of the videos with pending rows."""
-        return np.unique(self._of_pending(split)).tolist()
+        numbers: list[int] = np.unique(self._of_pending(split)).tolist()
+        return numbers
 
     def _of_pending(self, split: Split) -> NDArray[np.int32]:
         """(N,) the video of each range of pending rows."""
