@@ -19,8 +19,8 @@ from pipeline.skeletons import (
 
 SIZES = {
     "spin49": 49, "common14": 14, "body_25": 25, "openpose_coco": 18, "penn_action": 13, "coco": 17, "posetrack": 17,
-    "insta_variety": 25, "mpi_inf_3dhp": 28, "mpi_inf_3dhp_test": 17, "h36m": 17, "h36m_lifters": 17, "3dpw": 14, "smpl": 24, "smpl54": 54,
-    "coco_neck": 18, "body_25b": 25, "halpe_26": 26, "coco_feet": 23,
+    "insta_variety": 25, "mpi_inf_3dhp": 28, "mpi_inf_3dhp_test": 17, "h36m": 17, "3dpw": 14, "smpl": 24, "smpl54": 54,
+    "coco_neck": 18, "body_25b": 25, "halpe_26": 26, "coco_feet": 23, "h36m_lifters": 17,
 }  # fmt: skip
 WITHOUT_PLACE = ("smpl", "smpl54", "mpi_inf_3dhp")  # in spin49, of some of their joints
 SMPL_TO_SPIN49 = [

@@ -190,7 +190,7 @@ def test_joints_in_mm_and_poses_in_degrees_are_refused(tmp_path: Path) -> None:
     rng = np.random.default_rng(4)
     joints = np.zeros((N, 49, 3))
     joints[:, 25:39] = rng.uniform(-900, 900, (N, 14, 3))  # most joints are not annotated
-    with pytest.raises(RawDataError, match="'joints3D': expected joints in m, .* as in mm"):
+    with pytest.raises(RawDataError, match=r"'joints3D': expected joints in m, .* as in mm"):
         imported(mpii3d(joints3D=joints), "mpi_inf_3dhp/train", tmp_path)
     theta = np.degrees(rng.normal(0, 0.4, (N, 82)))
     with pytest.raises(RawDataError, match="'pose': expected rotations in rad"):
