@@ -12,7 +12,7 @@ from typing import Final, NoReturn
 
 from pipeline.errors import ConfigError
 from pipeline.settings import sections
-from pipeline.settings.arguments import is_new_cache
+from pipeline.settings.arguments import is_new_cache, refuse_one_folder
 from pipeline.settings.file import SettingsFile, settings_file
 from pipeline.settings.sections import Settings
 
@@ -21,10 +21,12 @@ _TOLERANT: Final = ContextVar("tolerant", default=False)
 
 @functools.cache
 def settings() -> Settings:
-    """The effective settings. Raises ConfigError, for Luigi's tasks also if their cache may not be created."""
+    """The effective settings. Raises ConfigError, for Luigi's tasks also for a cache that may not be there."""
     s = load(settings_file(), tolerant=_TOLERANT.get())
     if not _TOLERANT.get():
         is_new_cache(s, s.paths.cache)
+        for name in s.data.datasets:
+            refuse_one_folder(s.raw(name), s.paths.cache)
     return s
 
 

@@ -27,6 +27,7 @@ from pipeline.settings.arguments import (
     cache_option,
     check_own_folder,
     part_option,
+    refuse_one_folder,
     setting_options,
     split_arguments,
 )
@@ -100,6 +101,7 @@ def _plan(args: argparse.Namespace) -> convert.ConversionPlan:
     if args.raw is None:
         raise PipelineError("name the dataset's raw folder: --raw DIR")
     dataset = args.cfg.dataset(args.dataset)
+    refuse_one_folder(args.raw, args.cache)
     check_own_folder(args.raw, dataset)
     body = body_of(args, dataset, demo=is_stand_in(args.raw))
     drop = args.drop_removed or args.cfg.convert.removed == "drop"

@@ -37,7 +37,7 @@ from pipeline.processes import DeviceName
 from pipeline.recipe.forecast import forecast_lines, forecasts_of
 from pipeline.recipe.overview import SplitPlan, plan_splits
 from pipeline.recipe.recipe import LAYOUT, Recipe, StepResult, missing_files
-from pipeline.settings.arguments import BODY, body_of, cache_option, check_own_folder, from_settings
+from pipeline.settings.arguments import BODY, body_of, cache_option, check_own_folder, from_settings, refuse_one_folder
 from pipeline.settings.file import option_type
 from pipeline.settings.sections import Settings, detector_of
 
@@ -104,6 +104,7 @@ class Preparation:
         Raises PipelineError and ConfigError for missing and contradictory inputs.
         """
         dataset = args.cfg.dataset(args.dataset)
+        refuse_one_folder(args.raw, args.cache)
         check_own_folder(args.raw, dataset)
         demo, settings = is_stand_in(args.raw), args.cfg
         if args.device is not None:

@@ -110,6 +110,27 @@ def check_own_folder(raw: Path, dataset: Dataset) -> None:
             raise PipelineError(f"{what}. Did you mean --raw {from_here(near)}?")
 
 
+def refuse_one_folder(raw: Path, root: cache.Root) -> None:
+    """Raise ConfigError if raw folder and cache are one folder, or one is in the other.
+
+    Readers would list the cache's files, and `gc` the raw ones. An existing cache in a raw folder is still used.
+    """
+    if not isinstance(root, Path):
+        return
+    real_raw = Path(os.path.realpath(raw))
+    real_root = Path(os.path.realpath(root))
+    if real_root == real_raw:
+        how = "they are the same folder"
+    elif real_root.is_relative_to(real_raw) and not cache.store_at(root).exists("zarr.json"):
+        how = "the cache is in the raw folder"
+    elif real_raw.is_relative_to(real_root):
+        how = "the raw folder is in the cache"
+    else:
+        return
+    expected = f"expected two separate folders, but {how}"
+    raise ConfigError(f"cache {root}, raw folder {raw}: {expected}. Name a cache beside the raw folder.")
+
+
 def from_settings(sub: argparse.ArgumentParser, **options: str) -> None:
     """Let options default to settings, such as workers="convert.workers", and add that to --help without a default."""
     before = sub.get_default("from_settings") or {}

@@ -132,7 +132,7 @@ def test_mistakes_are_known_before_anything_is_done(terminal: Terminal, clips: P
         ("--set vibe.epochs=3", r"--set vibe\.epochs"),
     ):
         types(f"pipeline {PREPARE} {words}", rf"error: .*{message}", code=2)
-    types("pipeline prepare videos --raw . --cache out/cache --detector none --plan", r"no features: .*--weights")
+    types("pipeline prepare videos --raw clips --cache out/cache --detector none --plan", r"no features: .*--weights")
     assert files_of(terminal.folder) == before
 
 

@@ -80,6 +80,14 @@ def test_own_data_with_a_mark_of_demo_data_is_not_replaced(project, build) -> No
     assert sorted(project.folder.glob("raw/**/*")) == files
 
 
+def test_a_cache_in_a_raw_folder_is_refused(project, build) -> None:
+    project.configure({"paths": {"cache": "raw/3dpw/cache"}})
+    ran = build(project, "Data")
+    assert ran.code not in (0, None)
+    assert "expected two separate folders, but the cache is in the raw folder" in ran.words
+    assert not (project.folder / "raw/3dpw/cache").exists()
+
+
 def test_a_training_by_hand_names_rows_that_are_not_extracted(project, build, tasks_command) -> None:
     assert "not extracted" not in tasks_command(project, "train")[1]
     add_video(project)

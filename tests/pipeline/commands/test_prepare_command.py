@@ -56,6 +56,34 @@ def test_a_file_in_the_place_of_a_page_stays_and_ends_the_command_before_it_conv
     assert "✓ convert" in ran(*words, "--pages", penn.root.parent / "pages").out
 
 
+@pytest.mark.parametrize("words", [("prepare", "penn_action"), ("prepare", "videos"), ("convert", "penn_action/train")])
+@pytest.mark.parametrize(
+    ("raw", "root", "how"),
+    [
+        ("raw", "raw", "they are the same folder"),
+        ("raw", "raw/../raw", "they are the same folder"),
+        ("raw", "link", "they are the same folder"),
+        ("raw", "raw/cache", "the cache is in the raw folder"),
+        ("raw", "link/new/cache", "the cache is in the raw folder"),
+        ("raw/labels", "raw", "the raw folder is in the cache"),
+    ],
+)
+def test_a_cache_within_its_raw_folder_or_around_it_is_refused(words, raw, root, how, penn, ran, tmp_path):
+    (tmp_path / "link").symlink_to("raw")
+    before = sorted(tmp_path.rglob("*"))
+    shown = ran(*words, "--raw", tmp_path / raw, "--cache", tmp_path / root, code=2)
+    assert f"expected two separate folders, but {how}" in shown.err
+    assert "Name a cache beside the raw folder" in shown.err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_cache_that_is_in_a_raw_folder_already_goes_on(penn, ran):
+    words = ("convert", "penn_action/train", "--raw", penn.raw)
+    ran(*words, "--cache", penn.root)
+    penn.root.rename(penn.raw / "cache")
+    assert "up to date" in ran(*words, "--cache", penn.raw / "cache").out
+
+
 def test_bodies_are_suggested_for_features_that_a_model_reads(penn, ran, network, monkeypatch):
     monkeypatch.setattr(Homography, "pair", lambda *_: np.zeros(9, np.float32))
     words = ("prepare", "penn_action", "--raw", penn.raw, "--cache", penn.root)
