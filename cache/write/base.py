@@ -35,10 +35,12 @@ class Journal:
     def __init__(self, store: Store, folder: str) -> None:
         self._store, self._folder = store, folder
         self._home, self._next = "", 0
+        self._plan: Any = None
 
     def start(self, head: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Continue the journal with exactly this head, or begin it. Returns its intact records."""
         self._home = f"{self._folder}/{layout.fingerprint(head)[:16]}"
+        self._plan = head["plan"]
         files = self._store.read_many(self._store.files(self._home))
         records: list[dict[str, Any]] = []
         while (file := files.get(self._key(len(records)))) is not None:
@@ -55,7 +57,7 @@ class Journal:
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Append one record, durably."""
-        text = json.dumps(record).encode()
+        text = json.dumps({**record, "plan": self._plan, "host": socket.gethostname()}).encode()
         record_text = _checksum(self._next, text) + b" " + text
         self._store.put_small({self._key(self._next): record_text}, self._folder)
         self._next += 1

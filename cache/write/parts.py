@@ -7,26 +7,30 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import CacheError
-from cache.format.layout import RUNNING, SPOOL, STAGED_SHARD
-from cache.format.manifest import places_of
+from cache.format.layout import CHECKPOINT, JOURNAL, RUNNING, SPOOL, STAGED_SHARD
+from cache.format.manifest import Place, places_of
 from cache.format.shard import crc32c
 from cache.storage import store_at
 from cache.storage.base import Root, Store
 
 RENEW: Final = 20.0  # s between two writes of a running part's file
 FRESH: Final = 180.0  # s: an older file is one of a killed part
+# Names in `.writing` of uncommitted work, up to where all pieces of one plan have the same name.
+_OF_PLAN: Final = re.compile(rf"{JOURNAL}/\w+|{SPOOL}/\w+(?=-)|{STAGED_SHARD}\w+(?=-\d+-\w+$)|{CHECKPOINT}\d+$")
 
 T = TypeVar("T")
+Plan = str | Mapping[str, Any]  # JSON that names all that decides the numbers, besides what each writer compares itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +83,40 @@ def refuse_running_parts(root: Root | Store, folder: str) -> None:
         do = f"Wait until all parts have ended; if they were killed, {again}"
         found = f"a sign of life {age:.0f} s ago"
         raise CacheError.at(store.location(f"{folder}/{youngest}"), expected="no running part", found=found, do=do)
+
+
+class OtherWork(NamedTuple):
+    """Uncommitted work of other plans, which the next writer does not use."""
+
+    pieces: int  # shards and videos
+    plan: Any  # of the first piece, as its writer was given; None: of an earlier version
+    host: str  # that made it
+
+
+def find_other_work(root: Root | Store, split: str, stream: str | None, plan: Plan) -> OtherWork | None:
+    """Find uncommitted work of a split or stream whose plan is not `plan`; None without any."""
+    place = Place(store_at(root), split, stream)
+    by_plan: dict[str, list[str]] = {}
+    for key in sorted(place.store.files(place.writing)):
+        if (match := _OF_PLAN.match(key.removeprefix(f"{place.writing}/"))) is not None:
+            by_plan.setdefault(match[0], []).append(key)
+    pieces = 0
+    first: dict[str, Any] = {}
+    for keys in by_plan.values():
+        head = _read_head(place.store, keys[0])
+        if head.get("plan") != plan:
+            first = first if pieces else head
+            pieces += len(keys)
+    return OtherWork(pieces, first.get("plan"), str(first.get("host", ""))) if pieces else None
+
+
+def _read_head(store: Store, key: str) -> dict[str, Any]:
+    """Plan and host of a file of uncommitted work; {} for a damaged one, and one of an earlier version."""
+    try:
+        data = store.read(key)
+        return json.loads(data.partition(b" ")[2]) if key.endswith(".json") else unpack(data)[0]
+    except (OSError, ValueError):
+        return {}
 
 
 def staged_by_parts(root: Root | Store, split: str) -> list[str]:

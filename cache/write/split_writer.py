@@ -27,6 +27,7 @@ from cache.read.rows import Rows
 from cache.storage import store_at
 from cache.storage.base import Root
 from cache.write.base import Writer, recover
+from cache.write.parts import Plan
 
 # Label -> the flag that marks its known rows. Without its flag, a label would be read as unknown everywhere.
 NEEDS_FLAG: Final = {"kp_3d": "has_3d", "pose": "has_smpl", "betas": "has_smpl"}
@@ -60,7 +61,7 @@ class SplitWriter(Writer):
         split: str,
         *,
         columns: Collection[str],
-        plan: str,
+        plan: Plan,
         provenance: Mapping[str, Any] | None = None,
         rows_per_shard: int | None = None,
         rows_per_chunk: int | None = None,

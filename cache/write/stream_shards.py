@@ -7,6 +7,7 @@ shards. Rows whose keys did not change, as after a corrected label, keep their f
 from __future__ import annotations
 
 import secrets
+import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -27,7 +28,7 @@ from cache.read.streams import OpenStream
 from cache.storage import store_at
 from cache.storage.base import Root
 from cache.storage.local import LocalStore
-from cache.write.parts import pack, unpack
+from cache.write.parts import Plan, pack, unpack
 
 Arrays = Mapping[str, NDArray[Any]]  # of one shard, by name
 Keys = NDArray[np.uint64]  # (n, 2)
@@ -69,10 +70,10 @@ class StreamShards:
     rows_per_shard: int
     """Rows in a shard, of the split and the stream."""
     made: Mapping[str, Any] = MappingProxyType({})
-    """How features are computed, for the caller: recorded with each shard until the commit."""
+    """How features are computed, for the caller: recorded with each shard until the commit. `sha256`: weights."""
 
     def __init__(
-        self, root: Root, split: str, stream: str, *, dim: int = 2048, dtype: str = "float16", plan: str = ""
+        self, root: Root, split: str, stream: str, *, dim: int = 2048, dtype: str = "float16", plan: Plan = ""
     ) -> None:
         layout.check_names(split, stream)
         self._store, self._stream = store_at(root), stream
@@ -173,7 +174,7 @@ class StreamShards:
         return mask, data, ok
 
     def _put_record(self, key: str, arrays: Arrays, **head: Any) -> None:
-        data = pack({"plan": self.plan, "form": self.form, **head}, arrays)
+        data = pack({"plan": self.plan, "host": socket.gethostname(), "form": self.form, **head}, arrays)
         self._store.put_small({key: data}, self.place.writing, shared=True)
 
     def _read_records(self, keys: Iterable[str]) -> Iterator[tuple[dict[str, Any], Arrays]]:

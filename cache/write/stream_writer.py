@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from cache.read.streams import OpenStream
 from cache.storage.base import Root
 from cache.windows import Ranges, intersect, join_adjacent, ranges_where
 from cache.write.base import Writer, invalidate_shards, recover
+from cache.write.parts import Plan
 from cache.write.stream_shards import Staged, StreamShards
 
 
@@ -55,11 +55,15 @@ class StreamWriter(StreamShards, Writer):
         *,
         dim: int = 2048,
         dtype: str = "float16",
-        plan: str,
+        plan: Plan,
         provenance: Mapping[str, Any] | None = None,
     ) -> None:
         StreamShards.__init__(self, root, split, stream, dim=dim, dtype=dtype, plan=plan)
         Writer.__init__(self, self.place, provenance)
+        self.refused: list[str] = []
+        """Why staged shards were not accepted at entry: they are pending."""
+        self.varying: set[str] = set()
+        """Entries of `made` that differ between the uncommitted shards."""
 
     @property
     def pending(self) -> list[int]:
@@ -87,10 +91,15 @@ class StreamWriter(StreamShards, Writer):
     def accept(self, staged: Staged) -> None:
         """Accept a shard that `StreamShards.stage` has written in any process.
 
-        Raises CacheError when the shard is not pending, its rows or row format differ by now, or a file is missing.
+        Raises CacheError when the shard is not pending, its rows or row format differ by now, a file is missing, or it
+        was computed with other weights than the shards before.
         """
         self._require_pending(staged.shard)
         do = "Compute it again, with StreamShards opened again."
+        weights, own_weights = staged.made.get("sha256"), self.made.get("sha256")
+        if self.made and staged.made and weights != own_weights:
+            what = f"expected weights {own_weights}, as of other shards, found {weights}"
+            raise CacheError(f"{self.title(staged.shard)}: {what}. {do}")
         staged_form, own_form = (staged.rows, staged.form), (self.rows_record(staged.shard), self.form)
         if staged_form != own_form or staged.keys.keys() != self.columns.keys():
             title = self.title(staged.shard)
@@ -105,7 +114,7 @@ class StreamWriter(StreamShards, Writer):
         self._lock.require()
         for name, key in staged.keys.items():
             self._store.rename(key, self._key(name, staged.shard))
-        self.made = self.made or staged.made
+        self._note_made(staged.made)
         self._add_to_journal(staged.shard, staged.records)
         self._store.remove([staged.keys[self._stream].removesuffix(f"-{self._stream}")])
 
@@ -199,12 +208,24 @@ class StreamWriter(StreamShards, Writer):
                 keys = {self._key(name, shard): text for name, text in files.items()}
                 if all(self._has_size(key, text) for key, text in keys.items()):
                     self._records[shard] = {name: str(text) for name, text in files.items()}
-                    self.made = self.made or record.get("made", {})
-        for staged in self.list_staged().values():
-            with suppress(CacheError, FileNotFoundError):  # the shard stays pending, and is computed again
+                    self._note_made(record.get("made", {}))
+        self.refused = []
+        pending = set(self.pending)
+        for shard, staged in self.list_staged().items():
+            if shard not in pending:
+                continue
+            try:
                 self.accept(staged)
+            except (CacheError, FileNotFoundError) as error:  # the shard stays pending, and is computed again
+                self.refused.append(str(error))
         if self._store.exclusive:
             self._remove_from_writing(layout.TEMPORARY_SHARD, ".")
+
+    def _note_made(self, made: Mapping[str, Any]) -> None:
+        self.made = self.made or made
+        if made:
+            both = self.made.keys() | made.keys()
+            self.varying |= {name for name in both if made.get(name) != self.made.get(name)}
 
     def _require_pending(self, shard: int) -> None:
         if shard in self._records or shard not in self.live_shards:

@@ -19,6 +19,7 @@ from pipeline.accounting import NOT_NOW, Accounting, VideoAccount
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import command, count
 from pipeline.conversion.committed import LET_GO, empty_lines, speed_of
+from pipeline.conversion.identity import report_other_work
 from pipeline.conversion.plan import ConversionPlan, plan_conversion
 from pipeline.conversion.reading import LATER, UNEXPECTED, UNSETTLED, ReadVideo, Spool, read_videos
 from pipeline.datasets.base import Dataset
@@ -98,6 +99,7 @@ def convert(
     def read(videos: Sequence[RawVideo]) -> Iterator[ReadVideo]:
         return doubts.watch(Spool(plan).read(videos, read_raw))
 
+    report_other_work(plan.root, plan.name, None, plan.staging)
     with _open_writer(plan, columns, extra) as writer:
         if writer.digest != ("" if plan.committed is None else plan.committed.manifest["digest"]):
             raise cache.CacheChanged(f"{plan.name}: another run has committed since the plan was made. Run it again.")
@@ -157,7 +159,7 @@ def _open_writer(
     plan: ConversionPlan, columns: Collection[str], extra: Iterable[cache.ExtraColumn]
 ) -> cache.SplitWriter:
     return cache.SplitWriter(
-        plan.root, plan.name, columns=columns, extra=extra, plan=plan.identity, provenance=plan.provenance
+        plan.root, plan.name, columns=columns, extra=extra, plan=plan.staging, provenance=plan.provenance
     )
 
 

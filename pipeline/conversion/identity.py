@@ -12,6 +12,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import cache
+from cache.write.parts import find_other_work
+from pipeline.cli.console import DOUBT, err, plain
+from pipeline.cli.text import count
 from pipeline.datasets.base import Dataset
 from pipeline.files.formats import smpl_files
 from pipeline.files.raw import is_stand_in, refuse_mixture
@@ -96,6 +100,20 @@ def describe(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """
     before, now = ({**parts, "weights": short(parts.get("weights"))} for parts in (before, now))
     return "; ".join(map(str, differing(before, now)))
+
+
+def report_other_work(root: cache.Root, split: str, stream: str | None, plan: Mapping[str, Any]) -> None:
+    """Print a line about uncommitted work of another `staging_plan`: it is not used, since a commit is of one code."""
+    other = find_other_work(root, split, stream, plan)
+    if other is None:
+        return
+    before = other.plan if isinstance(other.plan, Mapping) else {}
+    software = differing(before.get("software", {}), plan["software"])
+    why = "; ".join(map(str, software)) or "other options or another reader"
+    pieces = count(other.pieces, "piece")
+    what = f"unfinished work of {other.host or 'an earlier version'} is computed again ({pieces}: {why})"
+    name = split if stream is None else f"{split}, {stream}"
+    err.print(f"{DOUBT} {plain(f'{name}: {what}')}")
 
 
 def short(value: Any) -> str:

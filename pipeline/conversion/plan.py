@@ -34,6 +34,7 @@ from pipeline.conversion.identity import Difference, describe, differing, kind_o
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError, RawDataError, StandInMixed
 from pipeline.files.raw import RawVideo, RawVideos, VideoTexts, changes, texts_of
+from pipeline.software import staging_plan
 
 UNFINISHED: Final = "a killed run left something to finish or to remove"
 
@@ -131,9 +132,9 @@ class ConversionPlan:
         return {name: str(folder.resolve()) for name, folder in folders.items() if folder is not None}
 
     @property
-    def identity(self) -> str:
-        """Fingerprint of the reader: a killed run is continued if it is equal, with its unchanged videos."""
-        return fingerprint({"reader": dict(self.reader)})
+    def staging(self) -> dict[str, Any]:
+        """Plan of uncommitted work: a killed run is continued if it is equal, with its unchanged videos."""
+        return staging_plan(fingerprint({"reader": dict(self.reader)}), self.dataset)
 
     def digests(self) -> dict[str, str]:
         """Name -> digest of every committed video."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import functools
 import os
+import socket
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -16,7 +17,10 @@ from cache.format.layout import SPOOL
 from cache.format.manifest import Place
 from cache.write.parts import Part, pack, unpack
 from pipeline.accounting import NOT_NOW, VideoAccount
+from pipeline.cli.console import DOUBT, err, plain
 from pipeline.cli.progress import Progress
+from pipeline.cli.text import count
+from pipeline.conversion.identity import report_other_work
 from pipeline.conversion.plan import ConversionPlan
 from pipeline.datasets.base import Dataset, describe_error
 from pipeline.errors import PipelineError, RawDataError
@@ -82,7 +86,7 @@ def read_videos(
     with ExitStack() as stack:
         if dask.scheduler is not None and videos:
             bounded: Callable[[RawVideo], ReadVideo | Failed] = functools.partial(_catch_memory_error, job)
-            cluster = stack.enter_context(connect_cluster(dask, plan.raw))
+            cluster = stack.enter_context(connect_cluster(dask, plan.raw, [plan.dataset]))
             results = cluster.map(bounded, videos, _share_label_file)
         else:
             load = functools.partial(_body, body, plan.dataset.genders[0])
@@ -96,19 +100,26 @@ def read_videos(
 class Spool:
     """Videos that parts of an array job have read: in `<split>/.writing/spool/`, a file of `pack` for each.
 
-    A file's name has hashes of the reader and the video's name, and of the video's stamp; then the video's digest.
+    A file's name has hashes of the plan's `staging`, of the video's name and of its stamp; then the video's digest.
     """
 
     def __init__(self, plan: ConversionPlan) -> None:
         self._plan, self._place = plan, Place(cache.store_at(plan.root), plan.name)
-        self._folder, self._names = f"{self._place.writing}/{SPOOL}", dict[str, list[str]]()
+        self._folder = f"{self._place.writing}/{SPOOL}"
+        self._names: dict[str, list[str]] = {}  # by hashes of plan and video
         for name in self._place.store.list_names(self._folder):
-            self._names.setdefault(name.partition("-")[0], []).append(name)
+            self._names.setdefault("-".join(name.split("-")[:2]), []).append(name)
+
+    @functools.cached_property
+    def _of_plan(self) -> str:
+        return cache.fingerprint(self._plan.staging)[:16]
 
     def read(self, videos: Sequence[RawVideo], read: Read) -> Generator[ReadVideo]:
         """Every video, in order: of the spool if the raw files are the same, else by `read`."""
         names = {video.name: name for video in videos if self._names and (name := self._find(video))}
-        with closing(read([video for video in videos if video.name not in names])) as others:
+        todo = [video for video in videos if video.name not in names]
+        self._report_changed(todo)
+        with closing(read(todo)) as others:
             for video in videos:
                 yield self._load(names[video.name]) if video.name in names else next(others)
 
@@ -118,6 +129,8 @@ class Spool:
         todo, unreadable = [video for video in share if not self._find(video)], []
         if not todo:
             return []
+        report_other_work(self._plan.root, self._plan.name, None, self._plan.staging)
+        self._report_changed(todo)
         with part.running(store, self._place.writing):
             self._place.create_groups()
             for n_done, (video, of_video) in enumerate(zip(todo, read(todo), strict=True), len(share) - len(todo) + 1):
@@ -126,23 +139,32 @@ class Spool:
                 if of_video.account.set_aside == NOT_NOW:
                     unreadable.append(of_video.account)
                 else:
-                    key = "-".join([*self._hashes(video), of_video.fingerprint])
-                    store.put_small({f"{self._folder}/{key}": _pack(of_video)}, self._place.writing, shared=True)
+                    key = f"{self._key(video)}-{self._hash_stamp(video)}-{of_video.fingerprint}"
+                    store.put_small({f"{self._folder}/{key}": self._pack(of_video)}, self._place.writing, shared=True)
                 progress(n_done, len(share), video.name)
         return unreadable
 
-    def _hashes(self, video: RawVideo) -> tuple[str, str]:
-        reader, stamp = {"reader": self._plan.identity, "video": video.name}, {"stamp": self._plan.stamps[video.name]}
-        return cache.fingerprint(reader)[:32], cache.fingerprint(stamp)[:32]
+    def _key(self, video: RawVideo) -> str:
+        return f"{self._of_plan}-{cache.fingerprint({'video': video.name})[:32]}"
+
+    def _hash_stamp(self, video: RawVideo) -> str:
+        return cache.fingerprint({"stamp": self._plan.stamps[video.name]})[:32]
 
     def _find(self, video: RawVideo) -> str:
         """A video's file, by its stamp, else by its digest; "" without any."""
-        key, stamp = self._hashes(video)
-        names = self._names.get(key, [])
-        same = [name for name in names if name.split("-")[1] == stamp]
+        names = self._names.get(self._key(video), [])
+        stamp = self._hash_stamp(video)
+        same = [name for name in names if name.split("-")[2] == stamp]
         if names and not same:
             same = [name for name in names if name.endswith(changes.video_digest(self._plan.raw, video))]
         return same[0] if same else ""
+
+    def _report_changed(self, todo: Sequence[RawVideo]) -> None:
+        changed = [video for video in todo if self._names and self._key(video) in self._names]
+        if changed:
+            what = f"their files differ from those that parts have read, first {changed[0].name}"
+            text = f"{self._plan.name}: {count(len(changed), 'staged video')} read again: {what}"
+            err.print(f"{DOUBT} {plain(text)}")
 
     def _load(self, name: str) -> ReadVideo:
         key, store = f"{self._folder}/{name}", self._place.store
@@ -159,15 +181,22 @@ class Spool:
             entry.fingerprint, account, [cache.TrackRows(**track) for track in tracks], entry, of_part=True
         )
 
-
-def _pack(video: ReadVideo) -> bytes:
-    arrays, tracks = dict[str, Any](), []
-    for i, track in enumerate(video.tracks):
-        tracks.append({name: getattr(track, name) for name in ("name", "video", "step", "fps", "crop_scale", "gender")})
-        arrays |= {f"{i}/columns/{name}": values for name, values in track.columns.items()}
-        arrays |= {f"{i}/extra/{name}": values for name, values in track.extra.items()}
-        arrays |= {} if track.intrinsics is None else {f"{i}/intrinsics/": track.intrinsics}
-    return pack({"entry": asdict(video.entry), "tracks": tracks}, arrays)
+    def _pack(self, video: ReadVideo) -> bytes:
+        arrays: dict[str, Any] = {}
+        tracks = []
+        names = ("name", "video", "step", "fps", "crop_scale", "gender")
+        for i, track in enumerate(video.tracks):
+            tracks.append({name: getattr(track, name) for name in names})
+            arrays |= {f"{i}/columns/{name}": values for name, values in track.columns.items()}
+            arrays |= {f"{i}/extra/{name}": values for name, values in track.extra.items()}
+            arrays |= {} if track.intrinsics is None else {f"{i}/intrinsics/": track.intrinsics}
+        head = {
+            "plan": self._plan.staging,
+            "host": socket.gethostname(),
+            "entry": asdict(video.entry),
+            "tracks": tracks,
+        }
+        return pack(head, arrays)
 
 
 def _catch_memory_error(job: Callable[[RawVideo], ReadVideo], video: RawVideo) -> ReadVideo | Failed:

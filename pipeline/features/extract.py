@@ -21,10 +21,11 @@ from typing import Any, Final
 import cache
 from cache import Split
 from cache.write.parts import Part
+from pipeline.cli.console import DOUBT, err, plain
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import FEW, command, count, few
 from pipeline.conversion.committed import drop_command, speed_of
-from pipeline.conversion.identity import differing
+from pipeline.conversion.identity import differing, report_other_work
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features.computing import load
 from pipeline.features.engine.meter import Meter
@@ -43,6 +44,7 @@ from pipeline.features.plan import ExtractionPlan, missing_rows
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.processes import NO_CLUSTER, Dask
 from pipeline.processes.cluster import connect_workers
+from pipeline.software import staging_plan
 
 HERE: Final = Resources()  # the whole machine
 MOST_SHARDS: Final = 4  # in a task of a cluster: a lost worker costs 32,768 rows
@@ -138,7 +140,7 @@ def _leave_lost(
 
 
 class _StreamExtraction:
-    plan_mark = ""  # of the shards
+    staging: Mapping[str, Any]  # plan of the shards
     reopened: Sequence[int] = ()  # committed shards with pending rows that can be computed now
     lost: Mapping[str, str] = MappingProxyType({})  # videos that cannot be read, found before the run, and why
     _writer: cache.StreamWriter | None = None  # None: a part, which commits nothing
@@ -156,7 +158,8 @@ class _StreamExtraction:
         spec, resources = self.plan.spec, self._resources
         if self._dask.scheduler is None and not resources.processes:
             return _provenance(spec, resources, None)
-        with connect_workers(self._dask, resources.processes, _shared_folder(self._split, spec)) as workers:
+        shared = _shared_folder(self._split, spec)
+        with connect_workers(self._dask, resources.processes, shared, [spec.stream]) as workers:
             return workers.run_one(functools.partial(_provenance, spec, resources, None))
 
     def open(self, stack: ExitStack, part: Part | None, share: frozenset[int]) -> Output:
@@ -166,16 +169,20 @@ class _StreamExtraction:
             self._provenance()  # before a delete: shards whose weights cannot be loaded stay
         if plan.replace:
             cache.delete_stream(plan.root, plan.split, plan.spec.name)
-        mark = cache.fingerprint(dict(plan.identity))
+        self.staging = staging_plan(cache.fingerprint(dict(plan.identity)), stream)
         names = plan.root, plan.split, plan.spec.name
-        form: dict[str, Any] = {"dim": stream.dim, "dtype": stream.dtype, "plan": mark}
+        form: dict[str, Any] = {"dim": stream.dim, "dtype": stream.dtype, "plan": self.staging}
+        report_other_work(*names, self.staging)
         shards: cache.StreamShards
         put: Callable[..., cache.Staged | None]
         if part is None:
             shards = self._writer = stack.enter_context(cache.StreamWriter(*names, **form))
+            self._report_refused(self._writer.refused)
+            self.recorded = self.recorded or self._writer.made or None
             self._writer.reopen(self.reopened)
             share = share.union(self.reopened)
-            pending, put = sorted(share.intersection(self._writer.pending)), self._writer.write
+            pending = sorted(share.intersection(self._writer.pending))
+            put = self._writer.write
         else:
             shards = cache.StreamShards(*names, **form)
             stack.enter_context(part.running(plan.root, shards.place.writing))
@@ -186,8 +193,13 @@ class _StreamExtraction:
 
         finished = sorted(share.intersection(self.missing.shards) - set(pending))
         self.counts.kept += int(self._split.rows_by_shard()[finished].sum())
-        self.plan_mark, self.target, self._n_missing = mark, pending, len(finished) + len(pending)
+        self.target, self._n_missing = pending, len(finished) + len(pending)
         return Output(self._split, stream, shards, pending, put, self.recorded)
+
+    def _report_refused(self, refused: Sequence[str]) -> None:
+        if refused:
+            shards = count(len(refused), "staged shard")
+            err.print(f"{DOUBT} {plain(f'{shards} computed again, first: {refused[0]}')}")
 
     def accept(self, staged: cache.Staged) -> None:
         """Put a worker's shard into the stream; that of a part stays staged."""
@@ -235,6 +247,10 @@ class _StreamExtraction:
         }
         if (file := self.plan.spec.stream.weights_file) is not None:
             note["weights_file"] = str(file.resolve())
+        if varying := sorted(writer.varying):
+            note["varying"] = varying
+            what = f"shards were computed with different {', '.join(varying)}: they agree to rounding only"
+            err.print(f"{DOUBT} {plain(f'{self.plan.split}, {self.plan.spec.name}: {what}')}")
         note["without_features"] = self.counts.problems + Counter(self._noted.get("without_features"))
         identity = dict(self.plan.identity)
         writer.commit({"identity": identity, "backbone": backbone, "stand_in": stand_in}, note=note)
@@ -268,12 +284,13 @@ class _ParallelRun:
             str(self.split.manifest["digest"]),
             specs=tuple(stream.plan.spec for stream in self.streams),
             resources=self.resources,
-            plans=tuple(stream.plan_mark for stream in self.streams),
+            plans=tuple(stream.staging for stream in self.streams),
             recorded=tuple(stream.recorded for stream in self.streams),
         )
         rows, n_done = self.split.rows_by_shard(), 0
         shared = _shared_folder(self.split, share.specs[0])
-        with connect_workers(self.dask, self.resources.processes, shared) as workers:
+        plug_ins = [spec.stream for spec in share.specs]
+        with connect_workers(self.dask, self.resources.processes, shared, plug_ins) as workers:
             agreed = workers.run_one(share.provenance)
             n = workers.number()
             most = MOST_OF_DEVICE if self.dask.scheduler is None else MOST_SHARDS
@@ -316,7 +333,7 @@ class _Share:
     digest: str  # of the split's manifest
     specs: tuple[StreamSpec, ...]  # streams that share their pixels, or one of labels
     resources: Resources
-    plans: tuple[str, ...]  # of the streams' writers
+    plans: tuple[Mapping[str, Any], ...]  # of the streams' writers
     recorded: tuple[Mapping[str, Any] | None, ...]
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)  # of this extraction
 

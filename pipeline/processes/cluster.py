@@ -12,7 +12,6 @@ import functools
 import logging
 import math
 import operator
-import platform
 import threading
 import time
 from collections import deque
@@ -20,7 +19,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -28,7 +26,9 @@ from pipeline.cli.console import duration, err, plain
 from pipeline.cli.progress import EVERY, SLOW
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.processes import Dask, Failed, alive
+from pipeline.processes.on_worker import Submitter, run_each, run_interruptible, run_task
 from pipeline.processes.pool import TRIALS, Pool
+from pipeline.software import versions
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -42,27 +42,30 @@ LOSSES: Final = 3  # of workers that were running a task, which end the work
 TOGETHER: Final = 8  # most items in a task: submitting one costs as much as reading a short video
 PER_WORKER: Final = 2  # tasks: one runs, one waits, so that the worker has work and Dask's `adapt` starts more workers
 WINDOW: Final = 4  # most tasks per worker whose results are not taken
-LIBRARIES: Final = ("vibe-pipeline", "numpy", "opencv-python", "torch")  # that the numbers in the cache depend on
 START: Final = "Start one (docs/operations.md), name another address, or leave it out to use only this machine."
 AGAIN: Final = "Finished shards are kept: run the same command again."
 
 
 def connect_workers(
-    dask: Dask | str, devices: Sequence[str] = (), shared: Path | None = None
+    dask: Dask | str,
+    devices: Sequence[str] = (),
+    shared: Path | None = None,
+    plug_ins: Sequence[object] = (),
 ) -> AbstractContextManager[_Workers | _Devices]:
     """Connect to the workers of a cluster (a str: its address); without one, start a process for each of the `devices`.
 
-    shared: a file or folder that all workers of a cluster must see. Raises ConfigError for an invalid address;
-    PipelineError if no scheduler answers or there is no worker for the time of `patience`, if a worker has other
-    libraries or does not see the file, if three were lost while they ran the same task, and if the scheduler goes away.
+    shared: a file or folder that all workers of a cluster must see. plug_ins: datasets, streams and detectors that they
+    use. Raises ConfigError for an invalid address; PipelineError if no scheduler answers or there is no worker for the
+    time of `patience`, if a worker has other code or libraries or does not see the file, if three were lost while they
+    ran the same task, and if the scheduler goes away.
     Of devices: a job's error, with the device in its message, and PipelineError if two processes end at one task.
     """
     dask = Dask(dask) if isinstance(dask, str) else dask
-    return _Devices(devices) if dask.scheduler is None else connect_cluster(dask, shared)
+    return _Devices(devices) if dask.scheduler is None else connect_cluster(dask, shared, plug_ins)
 
 
 @contextlib.contextmanager
-def connect_cluster(dask: Dask, shared: Path | None = None) -> Iterator[_Workers]:
+def connect_cluster(dask: Dask, shared: Path | None = None, plug_ins: Sequence[object] = ()) -> Iterator[_Workers]:
     """Connect to the workers of a cluster: see `connect_workers`."""
     import distributed
 
@@ -86,7 +89,8 @@ def connect_cluster(dask: Dask, shared: Path | None = None) -> Iterator[_Workers
         silent = f"no Dask scheduler answers there after {ANSWER:.0f} s ({error})."
         raise PipelineError(f"{scheduler}: {silent} {START}") from error
     try:
-        yield _Workers(client, shared, dask.patience)
+        submitter = Submitter(tuple(versions(*plug_ins).items()), Path.cwd(), shared)
+        yield _Workers(client, submitter, dask.patience)
     except CancelledError as error:
         gone = "the Dask scheduler went away or was restarted. Make sure that it runs."
         raise PipelineError(f"{scheduler}: {gone} {AGAIN}") from error
@@ -130,9 +134,8 @@ class _Workers:
     Each task is bound to one worker: Dask would count the loss of a worker against tasks that only wait there, too.
     """
 
-    def __init__(self, client: Client, shared: Path | None, patience: float) -> None:
-        self._client, self._patience = client, patience
-        self._submitter = _Submitter(_versions(), Path.cwd(), shared)
+    def __init__(self, client: Client, submitter: Submitter, patience: float) -> None:
+        self._client, self._submitter, self._patience = client, submitter, patience
         self._address = str(client.scheduler.address)  # type: ignore[union-attr]  # it is connected
         self._there: list[str] = []  # addresses of workers
         self._needs_gpu = False  # since a worker offered one
@@ -153,7 +156,7 @@ class _Workers:
         The job should call `alive` often: it ends a task whose result is no longer needed. If workers offer the
         resource GPU, only those are used.
         """
-        return self._results(functools.partial(_interruptible, job, item) for item in items)
+        return self._results(functools.partial(run_interruptible, job, item) for item in items)
 
     def map(self, job: Callable[[T], R], items: Sequence[T], same_group: Callable[[T, T], bool]) -> Iterator[R]:
         """Results of `job(item)` in order; a bounded number waits to be taken. Closing it cancels tasks.
@@ -167,7 +170,7 @@ class _Workers:
                 stop = start + max(1, min(TOGETHER, (len(items) - start) // (WINDOW * len(self._there))))
                 while stop < len(items) and same_group(items[stop - 1], items[stop]):
                     stop += 1
-                yield functools.partial(_each, job, items[start:stop])
+                yield functools.partial(run_each, job, items[start:stop])
                 start = stop
 
         for results in self._results(calls(), in_order=True):
@@ -262,7 +265,7 @@ class _Workers:
                 return
             chosen.worker, chosen.since, chosen.was_done = address, time.monotonic(), False
             chosen.future = self._client.submit(
-                _on_worker, self._submitter, chosen.call, pure=False, retries=1, workers=[address]
+                run_task, self._submitter, chosen.call, pure=False, retries=1, workers=[address]
             )
             chosen.future.add_done_callback(functools.partial(self._note_end, chosen))
             lane.append(chosen)
@@ -330,65 +333,3 @@ class _Devices:
                         "their output above. Finished work is kept: run it again, without a failing device."
                     )
                 yield outcome
-
-
-# --------------------------------------------------------------------------------------------------------- on workers
-
-_one_task: Final = threading.Lock()  # a worker's threads share its folder, and readers are not thread-safe
-
-
-@dataclass(frozen=True)
-class _Submitter:
-    versions: tuple[str, ...]
-    folder: Path  # working folder, for relative paths
-    shared: Path | None
-
-
-def _versions() -> tuple[str, ...]:
-    return (f"python {platform.python_version()}", *(f"{name} {metadata.version(name)}" for name in LIBRARIES))
-
-
-def _on_worker(submitter: _Submitter, task: Callable[[], R]) -> R:
-    with _one_task, contextlib.chdir(submitter.folder) if submitter.folder.is_dir() else contextlib.nullcontext():
-        _require(submitter)
-        return task()
-
-
-@functools.cache  # successes only
-def _require(submitter: _Submitter) -> None:
-    """Raise PipelineError if this worker has other libraries, or does not see the shared file."""
-    from distributed import get_worker
-
-    at = f"Dask worker at {get_worker().address}"
-    for expected, version in zip(submitter.versions, _versions(), strict=True):
-        if version != expected:
-            raise PipelineError(f"{at}: expected {expected}, as here, found {version}. Use the same environment.")
-    if submitter.shared is not None and not submitter.shared.exists():
-        raise PipelineError(f"{at}: {submitter.shared} not found. Share it under the same path.")
-
-
-def _each(job: Callable[[T], R], items: Sequence[T]) -> list[R]:
-    require_needed, results = _check_needed(), []
-    for item in items:
-        require_needed()
-        results.append(job(item))
-    return results
-
-
-def _interruptible(job: Callable[[T, Callable[[], None]], R], item: T) -> R:
-    return job(item, _check_needed())
-
-
-def _check_needed() -> Callable[[], None]:
-    """A function that raises InterruptedError when this task's result is no longer needed."""
-    from distributed import get_worker
-
-    worker: Any = get_worker()
-    key = worker.get_current_task()
-
-    def require_needed() -> None:
-        task = worker.state.tasks.get(key)
-        if task is None or task.state == "cancelled":
-            raise InterruptedError("its result is no longer needed")
-
-    return require_needed

@@ -22,12 +22,13 @@ import cache
 from cache.storage.local import LocalStore
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import count
-from pipeline.conversion.identity import describe
+from pipeline.conversion.identity import describe, report_other_work
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.features.plan import IMPORTED, is_current, missing_rows
 from pipeline.features.streams.base import Reads, Stream
 from pipeline.files.formats.arrays import reading, require_unchanged, state_of
 from pipeline.files.raw.files import whole_file_digest
+from pipeline.software import staging_plan
 from vibe_extensions.exchange.array_files import AGAIN, Array, ArrayFile, open_arrays
 from vibe_extensions.exchange.rows import spans
 from vibe_extensions.exchange.vibe_db.joblib_files import text_of
@@ -129,7 +130,8 @@ def import_array(
         known = recorded[IMPORTED].get("videos", {})
     replaced = tuple(video for video in videos if known.get(video, videos[video]) != videos[video])
     dim, dtype = math.prod(numbers.shape[1:]), "float16" if numbers.dtype.str[1:] == "f2" else "float32"
-    plan = cache.fingerprint(identity | source)
+    plan = staging_plan(cache.fingerprint(identity | source))
+    report_other_work(root, name, stream, plan)
     with cache.StreamWriter(root, name, stream, dim=dim, dtype=dtype, plan=plan) as writer:
         if writer.split_digest != split.manifest["digest"]:
             raise cache.CacheChanged(f"{name}: another process has committed meanwhile. Run it again.")

@@ -176,7 +176,8 @@ def test_records_behind_a_damaged_one_do_not_come_back(tmp_path: Path) -> None:
     (damaged,) = tmp_path.glob("journal/*/00000001.json")
     damaged.write_bytes(b"torn")
     begun()[0].add({"new": 1})
-    assert begun()[1] == [{"old": 0}, {"new": 1}]
+    added = [{name: record[name] for name in ("old", "new") if name in record} for record in begun()[1]]
+    assert added == [{"old": 0}, {"new": 1}]
 
 
 def test_journalled_videos_with_another_key_are_appended_again_and_rows_that_were_written_over_do_not_come_back(

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,12 +69,13 @@ class Cluster:
             by_worker = client.run(lambda dask_worker: [task.state for task in dask_worker.state.tasks.values()])
         return [state for states in by_worker.values() for state in states]
 
-    def add(self, *options: str) -> str:
+    def add(self, *options: str, **start: Any) -> str:
+        """Start a worker. start: as `dask` takes it."""
         name = f"worker-{next(self._names)}"
         common = ["--no-nanny", "--no-dashboard", "--memory-limit", "0", "--death-timeout", "300", "--name", name]
         threads = () if "--nthreads" in options else ("--nthreads", "1")
         place = ["--local-directory", str(self.folder)]
-        self.workers[name] = self._start("worker", self.address, *common, *threads, *place, *options)
+        self.workers[name] = self._start("worker", self.address, *common, *threads, *place, *options, **start)
         return name
 
     def kill(self, name: str) -> None:
@@ -87,16 +88,18 @@ class Cluster:
             process.kill()
             process.wait()
 
-    def _start(self, *options: str) -> subprocess.Popen[bytes]:
-        return dask(self.folder, self._path, *options)
+    def _start(self, *options: str, **start: Any) -> subprocess.Popen[bytes]:
+        return dask(self.folder, self._path, *options, **start)
 
 
-def dask(folder: Path, path: Path, *options: str) -> subprocess.Popen[bytes]:
-    """`dask` with these options, with the folder `path` beside the checkout on its path."""
-    environment = {**os.environ, **QUICK, "PYTHONPATH": os.pathsep.join([str(ROOT), str(path)])}
+def dask(
+    folder: Path, path: Path, *options: str, code: Path = ROOT, keep: Sequence[int] = ()
+) -> subprocess.Popen[bytes]:
+    """`dask` with these options, with the folder `path` beside the code on its path. keep: open files that it gets."""
+    environment = {**os.environ, **QUICK, "PYTHONPATH": os.pathsep.join([str(code), str(path)])}
     with (folder / f"{options[0]}.log").open("ab") as log:
         words = [sys.executable, "-m", "dask", *options]
-        return subprocess.Popen(words, cwd=folder, env=environment, stdout=log, stderr=log)
+        return subprocess.Popen(words, cwd=folder, env=environment, stdout=log, stderr=log, pass_fds=keep)
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ from pipeline.features.spec import Resources, StreamSpec
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import MARKER
 from pipeline.processes import Dask, cluster
+from tests.other_code import copy_code
 from tests.pipeline.cluster.conftest import Cluster, dask
 from tests.waiting import LIMIT, await_that
 from vibe_extensions.clips.detection.run import detect_planned
@@ -204,16 +206,38 @@ def test_detection_gives_the_same_files_as_on_one_machine(two: Cluster, embedded
 # ------------------------------------------------------------------------------------------ what workers must have
 
 
-def test_a_worker_with_another_version_is_refused(two: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster.metadata, "version", lambda name: "1.26.0")
-    with pytest.raises(PipelineError, match=r"Dask worker at tcp://.*expected vibe-pipeline 1.26.0, as here, found"):
+def test_a_worker_with_other_libraries_is_refused(two: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "versions", lambda *plug_ins: {"numpy": "1.26.0"})
+    with pytest.raises(PipelineError, match=r"Dask worker at tcp://.*expected numpy 1.26.0, as here, found"):
         list(mapped(two.address, str))
+
+
+def test_a_worker_with_other_code_is_refused_before_anything_is_read(running, penn, tmp_path, ran):
+    running.have(0)
+    running.add(code=copy_code(tmp_path / "other"))
+    words = ["convert", penn.name, "--raw", penn.raw, "--cache", penn.root, "--scheduler", running.address]
+    shown = " ".join(ran(*words, code=2).err.split())
+    assert re.search(
+        rf"Dask worker at tcp://\S+ on {socket.gethostname()}: expected code \w{{12}}, as here, found", shown
+    )
+    assert "Use the same environment, and restart the worker." in shown
+    assert not (penn.root / penn.name / "manifest.json").exists()
 
 
 def test_a_worker_that_does_not_see_the_raw_folder_is_refused_before_anything_is_read(two, made_up, tmp_path):
     with pytest.raises(PipelineError, match=r"Dask worker at tcp://.*/raw not found"):
         list(mapped(two.address, made_up.Doubled(tmp_path), shared=tmp_path / "raw"))
     assert made_up.logged(tmp_path) == []
+
+
+def test_an_error_on_a_worker_names_it(two: Cluster) -> None:
+    """As when the images that it sees have changed since the conversion."""
+    with pytest.raises(PipelineError, match=rf"^Dask worker at tcp://\S+ on {socket.gethostname()}: has other images"):
+        list(mapped(two.address, _refuse))
+
+
+def _refuse(item: int) -> int:
+    raise PipelineError("has other images")
 
 
 # ------------------------------------------------------------------------------------------------------ conversion

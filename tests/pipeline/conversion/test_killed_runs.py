@@ -39,6 +39,8 @@ def main(raw, root, kill_at, workers):
 
     os.fsync = fsync
     cache.write.split_writer.ROWS_PER_SHARD = cache.write.split_writer.ROWS_PER_CHUNK = 8
+    if "WATCHED_PENN" in os.environ:  # the fixture `reads`: a run is continued by the same reader's code
+        datasets.DATASETS["penn_action"] = "tests.fixtures:WatchedPenn"
     dataset = datasets.get("penn_action")
     convert.convert(convert.plan_conversion(dataset, "train", raw=raw, root=root), workers=workers)
     return count
@@ -65,9 +67,11 @@ def step(penn: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         if not kill_at:
             return here(penn.raw, root, 0, workers)
         command = [sys.executable, "-W", "error", str(script), *map(str, (penn.raw, root, kill_at, workers))]
+        watched = {name: value for name, value in os.environ.items() if name == "WATCHED_PENN"}
+        environment = {"PYTHONPATH": str(ROOT), **watched}
         errors = tmp_path / "stderr.txt"  # a pipe would be held open by the workers of the killed process
         with errors.open("w") as stderr:
-            ended = subprocess.run(command, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, stderr=stderr)
+            ended = subprocess.run(command, cwd=ROOT, env=environment, stderr=stderr)
         assert ended.returncode == -signal.SIGKILL, errors.read_text()
         return -signal.SIGKILL
 

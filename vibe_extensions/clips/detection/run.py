@@ -143,7 +143,7 @@ def _run_parallel(
     Raises what `connect_workers` raises.
     """
     total, done = _n_frames_stated(plan.raw, todo), 0
-    with connect_workers(dask, machine.processes, plan.raw) as workers:
+    with connect_workers(dask, machine.processes, plan.raw, [plan.detector]) as workers:
         size = max(1, min(MOST_CLIPS, len(todo) // (4 * workers.number())))
         tasks = [todo[start : start + size] for start in range(0, len(todo), size)]
         for part in workers.as_completed(functools.partial(_on_worker, plan, machine), tasks):

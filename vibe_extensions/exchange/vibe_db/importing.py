@@ -18,7 +18,7 @@ import cache
 from pipeline import datasets
 from pipeline.accounting import Accounting, VideoAccount
 from pipeline.cli.progress import Progress, silent
-from pipeline.conversion.identity import describe
+from pipeline.conversion.identity import describe, report_other_work
 from pipeline.conversion.plan import committed_split
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError
@@ -27,6 +27,7 @@ from pipeline.features.streams.network import ResNet50
 from pipeline.files.formats.arrays import reading, require_unchanged, state_of
 from pipeline.files.raw.files import whole_file_digest
 from pipeline.skeletons import JOINTS, Skeleton, joint_names
+from pipeline.software import staging_plan
 from vibe_extensions.exchange.formats import provenance_path
 from vibe_extensions.exchange.vibe_db.layouts import Layout, layout_of, read_provenance
 from vibe_extensions.exchange.vibe_db.tracks import Database, FileReader, columns_of, open_database
@@ -201,7 +202,9 @@ def _why(root: cache.Root, name: str, origin: Mapping[str, Any]) -> str:
 def _write_tracks(
     root: cache.Root, name: str, tracks: FileReader, origin: Mapping[str, Any], progress: Progress
 ) -> None:
-    plan, provenance = cache.fingerprint(origin), {"imported": str(tracks.database.file.resolve())}
+    plan = staging_plan(cache.fingerprint(origin))
+    report_other_work(root, name, None, plan)
+    provenance = {"imported": str(tracks.database.file.resolve())}
     with cache.SplitWriter(root, name, columns=tracks.columns, plan=plan, provenance=provenance) as writer:
         writer.begin()
         journalled, n_rows = set(writer.journalled), 0
@@ -235,7 +238,8 @@ def _write_stream(
             raise PipelineError(f"{name}: stream {stream!r} has another origin ({why}). Use another name (--stream).")
         if is_current(split, stream):
             return False
-    plan = cache.fingerprint(identity)
+    plan = staging_plan(cache.fingerprint(identity))
+    report_other_work(root, name, stream, plan)
     dim = tracks.database.fields["features"].shape[1]
     with cache.StreamWriter(root, name, stream, dim=dim, plan=plan) as writer:
         if stream in split.streams:

@@ -1,0 +1,91 @@
+"""Functions that run on the workers of a Dask cluster.  raw -> tracks -> features"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import platform
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from pipeline.errors import PipelineError
+from pipeline.software import version
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_one_task: Final = threading.Lock()  # a worker's threads share its folder, and readers are not thread-safe
+
+
+@dataclass(frozen=True)
+class Submitter:
+    """What the process that submits tasks has, and a worker must have, too."""
+
+    versions: tuple[tuple[str, str], ...]  # of `pipeline.software`
+    folder: Path  # working folder, for relative paths
+    shared: Path | None
+
+
+def run_task(submitter: Submitter, task: Callable[[], R]) -> R:
+    """Run a task in the submitter's folder. Raises PipelineError for other software, and what the task raises."""
+    with _one_task, contextlib.chdir(submitter.folder) if submitter.folder.is_dir() else contextlib.nullcontext():
+        _require(submitter)
+        try:
+            return task()
+        except PipelineError as error:
+            if type(error) is PipelineError:  # others have more than a message
+                error.args = (f"{describe_worker()}: {error}",)
+            raise
+
+
+@functools.cache  # successes only
+def _require(submitter: Submitter) -> None:
+    """Raise PipelineError if this worker has other code or libraries, or does not see the shared file."""
+    at = describe_worker()
+    for name, expected in submitter.versions:
+        found = version(name)
+        if found != expected:
+            do = "Use the same environment, and restart the worker."
+            raise PipelineError(f"{at}: expected {name} {expected}, as here, found {found}. {do}")
+    if submitter.shared is not None and not submitter.shared.exists():
+        raise PipelineError(f"{at}: {submitter.shared} not found. Share it under the same path.")
+
+
+def describe_worker() -> str:
+    """The worker that runs this task, for messages."""
+    from distributed import get_worker
+
+    return f"Dask worker at {get_worker().address} on {platform.node()}"
+
+
+def run_each(job: Callable[[T], R], items: Sequence[T]) -> list[R]:
+    """Results of neighbouring items. Raises InterruptedError when they are no longer needed."""
+    require_needed = _check_needed()
+    results = []
+    for item in items:
+        require_needed()
+        results.append(job(item))
+    return results
+
+
+def run_interruptible(job: Callable[[T, Callable[[], None]], R], item: T) -> R:
+    """`job(item, alive)`; `alive` raises InterruptedError when the result is no longer needed."""
+    return job(item, _check_needed())
+
+
+def _check_needed() -> Callable[[], None]:
+    """A function that raises InterruptedError when this task's result is no longer needed."""
+    from distributed import get_worker
+
+    worker: Any = get_worker()
+    key = worker.get_current_task()
+
+    def require_needed() -> None:
+        task = worker.state.tasks.get(key)
+        if task is None or task.state == "cancelled":
+            raise InterruptedError("its result is no longer needed")
+
+    return require_needed

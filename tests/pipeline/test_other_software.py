@@ -1,0 +1,127 @@
+"""Work that other code, other libraries or another processor has left: no commit mixes it with work of this code."""
+
+import importlib
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cache.write.parts import Part
+from pipeline import software
+from pipeline.features.extract import Extraction, extract_together
+from pipeline.features.plan import plan_extraction
+from pipeline.features.spec import Resources, StreamSpec
+from tests.other_code import ROOT, copy_code, run_other
+from tests.pipeline.features.test_extraction_killed import SPLIT
+from tests.pipeline.features.test_extraction_killed import convert as convert_noise
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the code with other boxes and homographies."""
+    return copy_code(tmp_path_factory.mktemp("other"))
+
+
+def says_why(printed: str, pieces: str) -> bool:
+    """Whether a line names the host, the number of pieces, and the ids of both codes."""
+    text = " ".join(printed.split())
+    start = f"unfinished work of {socket.gethostname()} is computed again ({pieces}: code was "
+    return start in text and f", is {software.version('code')}" in text
+
+
+def test_videos_that_a_part_of_other_code_has_read_are_read_again(penn, other, tmp_path, into, ran, reads):
+    calm = tmp_path / "calm"
+    words = ["convert", penn.name, "--raw", penn.raw, "--workers", 1, "--cache"]
+    ran(*words, calm)
+    run_other(other, *words, penn.root, "--part", "1/2")
+    ran(*words, penn.root, "--part", "2/2")
+    reads.clear()
+    assert says_why(ran(*words, penn.root).err, "3 pieces")
+    assert reads.names == ["0001", "0002", "0003"]
+    assert into.tree(penn.root) == into.tree(calm)
+
+
+def test_shards_that_parts_of_other_code_have_staged_are_computed_again(other, tmp_path, into, ran):
+    calm = convert_noise(tmp_path, 8)
+    root = Path(shutil.copytree(calm, tmp_path / "parts"))
+    words = ["extract", SPLIT, "--kind", "homography", "--workers", 1, "--cache"]
+    ran(*words, calm)
+    ran(*words, root, "--part", "1/3")
+    for part in ("2/3", "3/3"):
+        run_other(other, *words, root, "--part", part)
+    shown = ran(*words, root)
+    assert says_why(shown.err, "14 pieces")
+    assert ": extracted, 0 rows computed" not in shown.out
+    assert into.tree(root) == into.tree(calm)
+
+
+def test_a_run_that_was_killed_with_other_code_starts_again_with_a_line(penn, other, tmp_path, into, ran, small_shards):
+    calm = tmp_path / "calm"
+    words = ["convert", penn.name, "--raw", penn.raw, "--workers", 1, "--cache"]
+    ran(*words, calm)
+    begun = (
+        "import sys\n"
+        "import cache.write.split_writer as writer\n"
+        "writer.ROWS_PER_SHARD, writer.ROWS_PER_CHUNK = 16, 8\n"
+        "from cache.write.split_writer import SplitWriter\n"
+        "SplitWriter.commit = lambda *args, **options: sys.exit(9)\n"
+        "from pipeline.__main__ import main\n"
+        "main(sys.argv[1:])\n"
+    )
+    command = [sys.executable, "-c", begun, *map(str, words), str(penn.root)]
+    assert subprocess.run(command, cwd=other, capture_output=True, check=False).returncode == 9
+    assert says_why(ran(*words, penn.root).err, "1 piece")
+    assert into.tree(penn.root) == into.tree(calm)
+
+
+def test_the_id_follows_the_files_of_the_code_and_of_a_plug_in(other: Path, site: Path) -> None:
+    here = software.versions()
+    assert here.keys() == {"code", "python", "numpy", "opencv-python", "torch"}
+    asked = "from pipeline.software import version; print(version('code'))"
+    answers = [
+        subprocess.run([sys.executable, "-c", asked], cwd=folder, capture_output=True, text=True, check=True).stdout
+        for folder in (ROOT, ROOT, other)
+    ]
+    assert answers[0] == answers[1] == f"{here['code']}\n"
+    assert answers[2] != answers[0]
+
+    site.mkdir()
+    (site / "own_streams.py").write_text("class Own:\n    pass\n")
+    plug_in = importlib.import_module("own_streams").Own()
+    assert software.versions(plug_in).keys() - here.keys() == {"code of own_streams"}
+
+
+def test_code_that_changes_while_a_process_runs_has_an_id_of_its_own(tmp_path: Path) -> None:
+    code = copy_code(tmp_path / "code")
+    asked = (
+        "import os, time\n"
+        "from pipeline import software\n"
+        "os.utime('pipeline/boxes.py', (time.time() + 9,) * 2)\n"
+        "print(software.version('code'))\n"
+    )
+    answer = subprocess.run([sys.executable, "-c", asked], cwd=code, capture_output=True, text=True, check=True).stdout
+    assert f"of {socket.gethostname()} ran" in answer
+
+
+def test_staged_shards_of_other_weights_are_computed_again(other, tmp_path, into, made_up, monkeypatch, capsys):
+    """Random weights differ between kinds of processors."""
+    root = convert_noise(tmp_path, 8)
+    calm = Path(shutil.copytree(root, tmp_path / "calm"))
+
+    def extract(at: Path, part: Part | None, sha256: str) -> Extraction:
+        monkeypatch.setattr(made_up._Mean, "provenance", {"stand_in": True, "sha256": sha256, "device": "cpu"})
+        plan = plan_extraction(at, SPLIT, StreamSpec("colour", made_up.Colour()))
+        return extract_together([plan], Resources(workers=1), part=part)[0]
+
+    extract(calm, None, "aa")
+    extract(root, Part(1, 2), "aa")
+    extract(root, Part(2, 2), "bb")
+    done = extract(root, None, "aa")
+    assert done.computed > 0
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "10 staged shards computed again, first: penn_action/train: stream colour, shard" in shown
+    assert "expected weights aa, as of other shards, found bb" in shown
+    assert into.tree(root) == into.tree(calm)
