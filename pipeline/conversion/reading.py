@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import json
 import os
 import socket
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -20,7 +21,7 @@ from pipeline.accounting import NOT_NOW, VideoAccount
 from pipeline.cli.console import DOUBT, err, plain
 from pipeline.cli.progress import Progress
 from pipeline.cli.text import count
-from pipeline.conversion.identity import report_other_work
+from pipeline.conversion.identity import differing, reader_parts, report_other_work
 from pipeline.conversion.plan import ConversionPlan
 from pipeline.datasets.base import Dataset, describe_error
 from pipeline.errors import PipelineError, RawDataError
@@ -28,6 +29,7 @@ from pipeline.files.raw import RawVideo, changes
 from pipeline.files.raw.files import caching, faults, note_fault
 from pipeline.processes import MEMORY, TIMEOUT, Dask, Failed
 from pipeline.processes.cluster import connect_cluster
+from pipeline.processes.on_worker import describe_worker
 from pipeline.processes.pool import ordered_map
 from pipeline.track import Track
 
@@ -57,6 +59,8 @@ class ReadVideo:
     tracks: Sequence[cache.TrackRows] = ()
     pixels: cache.VideoEntry = NO_PIXELS  # only their source, digest and size
     of_part: bool = False  # read before, by a part
+    stamp: changes.Stamp = ""  # of the files that were read
+    worker: str = ""  # of a cluster: its address and host
 
     @property
     def entry(self) -> cache.VideoEntry:
@@ -85,16 +89,36 @@ def read_videos(
     results: Iterator[ReadVideo | Failed]
     with ExitStack() as stack:
         if dask.scheduler is not None and videos:
-            bounded: Callable[[RawVideo], ReadVideo | Failed] = functools.partial(_catch_memory_error, job)
+            reader = json.dumps(dict(plan.reader))
+            on_worker = functools.partial(_read_on_worker, reader, plan.dataset, plan.split, plan.raw, body)
             cluster = stack.enter_context(connect_cluster(dask, plan.raw, [plan.dataset]))
-            results = cluster.map(bounded, videos, _share_label_file)
+            results = cluster.map(on_worker, videos, _share_label_file)
         else:
             load = functools.partial(_body, body, plan.dataset.genders[0])
             results = ordered_map(
                 job, videos, workers, timeout=timeout, memory=memory, same_group=_share_label_file, preload=load
             )
         for video, read in zip(videos, results, strict=True):
-            yield _reject_video(plan.raw, video, read) if isinstance(read, Failed) else read
+            if isinstance(read, Failed):
+                yield _reject_video(plan.raw, video, read)
+            else:
+                yield _refuse_other_files(plan, video, read)
+
+
+def _refuse_other_files(plan: ConversionPlan, video: RawVideo, read: ReadVideo) -> ReadVideo:
+    """The video, or its rejection if its files differ from those that this process sees."""
+    if read.stamp == plan.stamps[video.name]:
+        return read
+    digest = changes.video_digest(plan.raw, video)
+    if digest == read.fingerprint:
+        return read
+    message = f"{plan.raw}: files of {video.name} changed while they were read."
+    if read.worker:
+        difference = changes.describe_difference(read.stamp, changes.stamp(plan.raw, video))
+        message = f"{read.worker} read other files than there are here: {difference}. Mount the same raw folder there."
+    account = VideoAccount(video.name)
+    account.reject(NOT_NOW, f"{message} {LATER}")
+    return ReadVideo(digest, account)
 
 
 class Spool:
@@ -199,11 +223,29 @@ class Spool:
         return pack(head, arrays)
 
 
-def _catch_memory_error(job: Callable[[RawVideo], ReadVideo], video: RawVideo) -> ReadVideo | Failed:
+def _read_on_worker(
+    reader: str, dataset: Dataset, split: str, raw: Path, body: Path | None, video: RawVideo
+) -> ReadVideo | Failed:
+    """Read a video on a worker of a cluster. reader: `reader_parts` of the process that commits, as JSON.
+
+    Raises PipelineError if this worker would read otherwise.
+    """
+    _require_reader(reader, dataset, split, raw, body)
     try:
-        return job(video)
+        read = _read_one(dataset, split, raw, body, video)
     except MemoryError:
         return Failed("machine_memory", "needed more memory than there is")
+    return replace(read, worker=describe_worker())
+
+
+@functools.cache  # successes only
+def _require_reader(reader: str, dataset: Dataset, split: str, raw: Path, body: Path | None) -> None:
+    """Raise PipelineError if files that all videos share, such as those of the body, are others here."""
+    expected = json.loads(reader)
+    others = differing(expected, reader_parts(dataset, split, raw, body if expected["body"] else None))
+    if others:
+        what = "; ".join(map(str, others))
+        raise PipelineError(f"this worker would read otherwise ({what}). Mount the same raw and body folders there.")
 
 
 def _reject_video(raw: Path, video: RawVideo, failed: Failed) -> ReadVideo:
@@ -222,6 +264,7 @@ def _share_label_file(one: RawVideo, other: RawVideo) -> bool:
 @caching()
 def _read_one(dataset: Dataset, split: str, raw: Path, body: Path | None, video: RawVideo) -> ReadVideo:
     model = _body(body, dataset.genders[0])  # not in the try: a body that cannot be loaded is no video's fault
+    stamp = changes.stamp(raw, video)
     digest = changes.video_digest(raw, video)
     tracks: Sequence[Track] = ()
     pixels = NO_PIXELS
@@ -244,7 +287,7 @@ def _read_one(dataset: Dataset, split: str, raw: Path, body: Path | None, video:
     if passing:
         tracks, pixels = (), NO_PIXELS
         account.reject(NOT_NOW, _not_now(raw, video, passing[0]))
-    return ReadVideo(digest, account, [track.rows for track in tracks], pixels)
+    return ReadVideo(digest, account, [track.rows for track in tracks], pixels, stamp=stamp)
 
 
 def _not_now(raw: Path, video: RawVideo, error: OSError) -> str:

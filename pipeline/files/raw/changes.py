@@ -20,6 +20,7 @@ import json
 import os
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -273,6 +274,35 @@ def what_differs(was: Stamp | None, now: Stamp) -> list[str]:
             gone, unreadable = GONE in file.numbers, UNREADABLE in file.numbers
             lines.append(f"{path} {'is missing' if gone else 'cannot be read now' if unreadable else 'has changed'}")
     return lines
+
+
+def describe_difference(there: Stamp, here: Stamp) -> str:
+    """The first input that differs between two machines.
+
+    >>> describe_difference("file 5 1 a.mat", "file 7 1 a.mat")
+    'a.mat (size 5 there, 7 here)'
+    """
+    others = parse(there)
+    for path, file in parse(here).items():
+        other = others.get(path)
+        if other == file:
+            continue
+        if other is None or other.kind != file.kind:
+            return f"{path} (missing there)"
+        values = zip(NUMBERS[file.kind], other.numbers, file.numbers, strict=True)
+        return f"{path} ({', '.join(_both(*value) for value in values if value[1] != value[2])})"
+    return "further files there"
+
+
+def _both(what: str, there: int, here: int) -> str:
+    """A number of an input on two machines; times in UTC."""
+    texts = []
+    for number in (there, here):
+        text = f"{number:,}"
+        if what in ("time", "newest"):
+            text = f"{datetime.fromtimestamp(number / 1e9, UTC):%Y-%m-%d %H:%M:%S}"
+        texts.append({GONE: "missing", UNREADABLE: "unreadable"}.get(number, text))
+    return f"{what} {texts[0]} there, {texts[1]} here"
 
 
 def _size_and_time(file: str) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 
 import cache
@@ -228,6 +229,50 @@ def test_a_worker_that_does_not_see_the_raw_folder_is_refused_before_anything_is
     with pytest.raises(PipelineError, match=r"Dask worker at tcp://.*/raw not found"):
         list(mapped(two.address, made_up.Doubled(tmp_path), shared=tmp_path / "raw"))
     assert made_up.logged(tmp_path) == []
+
+
+@pytest.fixture
+def stale(running: Cluster, penn: Any, tmp_path: Path) -> Iterator[tuple[Path, Any]]:
+    """A path at which this process has the raw folder of `penn`, and the only worker a copy of it; and the copy."""
+    running.have(0)
+    copy = penn.elsewhere(tmp_path / "stale")
+    place = os.open(copy.raw, os.O_RDONLY)
+    running.add(keep=[place])
+    running.await_workers(1)
+    here = os.open(penn.raw, os.O_RDONLY)
+    os.dup2(here, place)
+    yield Path(f"/proc/self/fd/{place}"), copy
+    os.close(here)
+    os.close(place)
+
+
+def test_labels_of_a_worker_with_an_old_raw_folder_are_not_committed(running, stale, penn, into, ran, tmp_path):
+    raw, _ = stale
+    penn.edit("0003", lambda x: np.hstack([x, x[:, -1:]]))
+    words = ["convert", penn.name, "--raw", raw, "--cache", penn.root]
+    shown = ran(*words, "--scheduler", running.address, code=1)
+    assert re.search(
+        rf"0003: not_readable_now: Dask worker at tcp://\S+ on {socket.gethostname()} read other files than there are "
+        r"here: labels/0003.mat \(size [\d,]+ there, [\d,]+ here, time .* there, .* here\). Mount the same raw folder "
+        r"there. The next run reads it again.",
+        shown.out,
+    )
+    assert "0003" not in " ".join(penn.rows("frame_index"))
+    assert "1 unreadable video" in ran("convert", penn.name, "--raw", penn.raw, "--cache", penn.root).out
+    ran("convert", penn.name, "--raw", penn.raw, "--cache", tmp_path / "calm")
+    for column in ("bbox", "kp_2d"):
+        rows, calm = penn.rows(column), into.rows(tmp_path / "calm", penn.name, column)
+        assert all(np.array_equal(rows[track], calm[track]) for track in calm)
+        assert rows.keys() == calm.keys()
+
+
+def test_a_worker_may_have_a_copy_of_the_raw_folder_with_other_times(running, stale, penn, into, ran, tmp_path):
+    raw, copy = stale
+    os.utime(copy.label("0003"), ns=(1, 1))
+    words = ["convert", penn.name, "--cache", penn.root, "--raw"]
+    ran(*words, raw, "--scheduler", running.address)
+    assert "up to date" in ran(*words, penn.raw).out
+    assert len(penn.split.tracks) == 3
 
 
 def test_an_error_on_a_worker_names_it(two: Cluster) -> None:
