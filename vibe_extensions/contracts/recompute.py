@@ -37,6 +37,10 @@ from vibe_extensions.contracts.single_rows import Numbers, Requests, Rows, Singl
 SUSPICIOUS: Final = 0.002
 NOISE: Final = 0.05  # relative difference that two decoders cannot explain
 CLEARLY: Final = 0.5  # a neighbour fits better if its difference is less than this share of the row's own
+OTHERWISE: Final = (
+    "this machine computes other numbers from their frames. Other code, libraries or another kind of processor has "
+    "computed them. If the numbers of this machine are right, run extract --replace"
+)
 MOST_ROWS: Final = 20  # rows that are named on the terminal
 IMPORTED: Final = "it was imported"  # a stream is skipped, which is not a problem
 MOST: Final = 2.0  # largest relative difference, also of a row that cannot be computed now
@@ -67,10 +71,11 @@ class _ComparedStream:
     problem: str = ""  # of the first of them
     misaligned: list[Misaligned] = field(default_factory=list)
     unmatched: int = 0  # rows that match no frame: all zeros, or no closer to their own frame than to a neighbour's
+    beyond: int = 0  # other rows whose difference is at least NOISE
 
     @property
     def ok(self) -> bool:
-        return not (self.misaligned or self.unmatched or self.not_computed)
+        return not (self.misaligned or self.unmatched or self.beyond or self.not_computed)
 
 
 class _Skipped(NamedTuple):
@@ -116,7 +121,9 @@ class Recomputed:
             if stream.unmatched:
                 summary = f"{count(stream.unmatched, 'row')} that match no frame: all zeros, or as far from their own"
                 result.line(f"{summary} frame as from a neighbouring one, or computed with other columns", indent=2)
-            if differing := stream.differing - len(stream.misaligned) - stream.unmatched:
+            if stream.beyond:
+                result.line(f"{count(stream.beyond, 'row')} of {NOISE:.0%} difference or more: {OTHERWISE}", indent=2)
+            if differing := stream.differing - len(stream.misaligned) - stream.unmatched - stream.beyond:
                 summary = f"{count(differing, 'row')} of {SUSPICIOUS:.1%} difference or more"
                 result.line(f"{summary}, which match no neighbouring frame clearly better", DOUBT, indent=2)
             if stream.not_computed:
@@ -246,6 +253,7 @@ def _compare_neighbours(
     unmatched = {row for row, suspect in suspicious.items() if suspect.computed is None or not stored[row].any()}
     if spec.stream.reads.crops == 1 and spec.stream.reads.labels:  # other columns fit no neighbour's
         unmatched |= {row for row, suspect in suspicious.items() if suspect.difference >= NOISE}
+    beyond = {row for row, suspect in suspicious.items() if suspect.difference >= NOISE}
     best: dict[int, tuple[float, int]] = {}
     for result in single.numbers(requests):
         row = int(requests.row[result.number])
@@ -260,8 +268,11 @@ def _compare_neighbours(
             track = split.tracks[int(split.track_of(np.array([row]))[0])].name
             compared.misaligned.append(Misaligned(track, frame, suspicious[row].difference, next_frame, difference))
             unmatched.discard(row)
+            beyond.discard(row)
     if spec.stream.reads.crops <= 1:  # without motion, a pair gives numbers near zero, which are noise
         compared.unmatched = len(unmatched)
+        beyond -= unmatched
+    compared.beyond = len(beyond)
 
 
 def _neighbour_requests(split: Split, spec: StreamSpec, rows: Sequence[int]) -> Requests:

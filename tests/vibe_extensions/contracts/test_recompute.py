@@ -255,6 +255,21 @@ def test_rows_of_zeros_and_rows_that_are_as_far_from_their_own_frame_match_nothi
     assert (one.unmatched, one.misaligned, one.differing, done.ok) == (3, [], 3, False)
 
 
+def test_rows_far_from_what_this_machine_computes_end_with_1_in_streams_of_pairs_too(toy: Toy, verify: Any) -> None:
+    """As after an extraction by other code, or on another kind of processor."""
+    toy.keep("homography")
+    row = toy.split.rows("features/homography", 13, 14)[0]
+    toy.plant("homography", {13: 1.01 * row})
+    assert "1 row of 0.2% difference or more, which match no neighbouring frame clearly better" in verify().out
+    toy.plant("homography", {13: 0.9 * row})
+    shown = verify(code=1).out
+    assert "✗ toy/train, homography: 32 rows recomputed" in shown
+    assert "largest difference 10.00%" in shown
+    assert "1 row of 5% difference or more: this machine computes other numbers from their frames. Other code" in shown
+    (compared,) = json.loads(verify("--json", code=1).out)["recompute"]["compared"]
+    assert (compared["beyond"], compared["misaligned"]) == (1, [])
+
+
 # ---------------------------------------------------------------------------------------------------- what it draws
 
 
