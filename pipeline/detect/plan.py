@@ -72,6 +72,19 @@ class DetectionPlan:
                 found[name if name != now["detector"] else f"{name} with another {', '.join(differ)}"] += 1
         return [f"{count(n, 'clip')} by {by}" for by, n in found.items()]
 
+    def is_unchanged(self, files: ClipFiles) -> bool:
+        """Whether a clip still has the pixels for which its file is planned, as seen by this machine."""
+        kind = {
+            "version": VERSION,
+            "detector": self.about["detector"],
+            "detector_version": self.about["version"],
+            "options": self.about["options"],
+        }
+        try:
+            return _files(self.out, Video(self.raw, files.clip), kind).fingerprint == files.fingerprint
+        except (RawDataError, OSError):
+            return False
+
     @property
     def again(self) -> str:
         """The command that retries clips that were given up."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import re
 import shutil
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from pipeline import datasets
 from pipeline.accounting import Accounting
 from pipeline.detect import Detect, DetectionResources, Detector, People
 from pipeline.detect.clips import PROVENANCE, list_clips
+from pipeline.detect.plan import plan_detection
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.formats.detections import read_results
 from pipeline.files.pixels.frames import Image, Video
@@ -23,7 +25,7 @@ from pipeline.files.raw import MARKER
 from tests.packages import install
 from tests.pipeline.datasets.by_hand import encode
 from vibe_extensions.clips.detection.report import DetectionReport
-from vibe_extensions.clips.detection.run import detect_clips
+from vibe_extensions.clips.detection.run import detect_clips, detect_planned
 
 
 class Killed(Exception):
@@ -144,7 +146,8 @@ def test_a_clip_that_is_replaced_while_people_are_found_in_it_is_named_and_done_
     Replacing.new = tmp_path / new if new else None
     report = detect_clips(raw, out, Replacing(), DetectionResources(batch_size=2))
     assert report.done == 1 and report.problems.keys() == {"b.mp4"}
-    assert "b.mp4: expected the same file until its last frame, found another one" in report.problems["b.mp4"]
+    expected = "b.mp4: expected the clip for which detection began, until its last frame, found another file"
+    assert expected in report.problems["b.mp4"]
     assert not (out / "b.mp4.json").exists()
 
     again = detect_clips(raw, out, Replacing())
@@ -152,6 +155,18 @@ def test_a_clip_that_is_replaced_while_people_are_found_in_it_is_named_and_done_
     if new is not None:
         found = read_results(out / "b.mp4.json")
         assert [persons[0, 0, 0] for persons in found.keypoints] == pytest.approx(np.arange(40, 60), abs=1)
+
+
+def test_people_of_a_clip_that_a_worker_sees_otherwise_than_the_plan_are_not_written(tmp_path: Path) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    write_clip(raw / "a.mp4")
+    write_clip(raw / "b.mp4")
+    plan = plan_detection(raw, out, Bright())
+    write_clip(raw / "a.mp4", first=30)
+    report = detect_planned(plan, DetectionResources())
+    assert (report.done, list(report.problems)) == (1, ["a.mp4"])
+    assert f"on {platform.node()}" in report.problems["a.mp4"]
+    assert not (out / "a.mp4.json").exists()
 
 
 @pytest.mark.parametrize("most", [3, 9, 17, 33])

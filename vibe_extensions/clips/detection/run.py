@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
+import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -320,11 +321,15 @@ class _DetectionRun:
             self._give_up(clip, Video(self.plan.raw, clip.files.clip).unreadable("no such frame"))
             return
         info = self._info(clip)
-        place = self.plan.raw / clip.files.clip
-        if _digest_of(place) != clip.digest:
-            expected = "the same file until its last frame"
-            found = "another one, or none: it was replaced while people were found in it"
-            self._give_up(clip, RawDataError(place, "video", expected, found, "Run the same command again."))
+        if not self.plan.is_unchanged(clip.files):
+            place = self.plan.raw / clip.files.clip
+            expected = "the clip for which detection began, until its last frame"
+            found = f"another file, or none, on {platform.node()}"
+            do = (
+                "Run the same command again, and replace no clip meanwhile. On a cluster, mount the same raw folder on "
+                "all machines."
+            )
+            self._give_up(clip, RawDataError(place, "video", expected, found, do))
             return
         write_clip(clip.files, info, clip.decoded, clip.camera, clip.text)
         self.open.pop(clip.files.clip).text.close()
