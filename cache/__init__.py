@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from cache.crop_policy import CropPolicy, Jitter
-from cache.errors import AccessDenied, CacheChanged, CacheError, MissingSplit
+from cache.errors import AccessDenied, Busy, CacheChanged, CacheError, MissingSplit
 from cache.format.extra import ExtraColumn, Mirror, find_mirrors_by
 from cache.format.layout import (
     COLUMNS,
@@ -46,7 +46,7 @@ __all__ += ["Copied", "copy_split", "copy_tag", "tag_notes"]  # copies
 __all__ += ["Collected", "delete_stream", "finish_commits", "gc", "invalidate"]  # removal
 __all__ += ["Damage", "Repaired", "VerifyReport", "repair", "verify"]  # damage
 __all__ += ["COLUMNS", "COMPUTED", "GENDERS", "ROWS_PER_CHUNK", "ROWS_PER_SHARD", "UNDECODABLE", "UNDEFINED"]  # format
-__all__ += ["AccessDenied", "CacheChanged", "CacheError", "MissingSplit"]  # errors
+__all__ += ["AccessDenied", "Busy", "CacheChanged", "CacheError", "MissingSplit"]  # errors
 
 
 def torch_windows(

@@ -23,6 +23,10 @@ class AccessDenied(CacheError):
         return cls(f"{error.filename}: permission denied. {ask}")
 
 
+class Busy(CacheError):
+    """Another process writes the same split, stream or folder now. Run the command again later."""
+
+
 class CacheChanged(CacheError):
     """The open split or stream has been replaced, as by `extract --replace`: open it again."""
 

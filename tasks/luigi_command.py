@@ -13,6 +13,7 @@ import shlex
 import socket
 import sys
 import tempfile
+from multiprocessing.sharedctypes import RawValue
 from pathlib import Path
 from types import TracebackType
 from typing import Final
@@ -22,6 +23,7 @@ import luigi
 from luigi import configuration, lock
 from luigi.task_register import TaskClassException
 
+from cache.errors import Busy
 from pipeline.cli import console
 from pipeline.cli.command_line import INTERRUPTED, SET, Terminated, exit_code, listen, show_any_symbol
 from pipeline.cli.text import error_text, from_here, python
@@ -43,6 +45,8 @@ EXIT_CODES: Final = {
 SCHEDULER_TIMEOUT: Final = 5.0  # s
 TYPED: Final = "TYPED_COMMAND"  # environment variable: what was typed where make started Luigi
 
+_busy: Final = RawValue("b")  # 1: a task met another process; shared with the processes of Luigi's workers
+_failed: Final = RawValue("b")  # 1: a task failed otherwise
 reported: Final[set[str]] = set()  # messages of printed failures: one missing folder fails all splits of a dataset
 
 
@@ -168,6 +172,10 @@ def _up_to_date(task: luigi.Task) -> None:
 
 @luigi.Task.event_handler(luigi.Event.FAILURE)
 def _report_failure(task: luigi.Task, error: BaseException) -> None:
+    if isinstance(error, Busy):
+        _busy.value = 1
+    else:
+        _failed.value = 1
     if isinstance(task, PipelineTask) and isinstance(error, USER_ERRORS):  # Luigi itself logs others
         message = "the same error" if str(error) in reported else task.message_of(error)
         reported.add(str(error))
@@ -176,8 +184,15 @@ def _report_failure(task: luigi.Task, error: BaseException) -> None:
 
 @luigi.Task.event_handler(luigi.Event.BROKEN_TASK)
 def _unreadable_settings(task: luigi.Task, error: BaseException) -> None:
+    _failed.value = 1
     if isinstance(task, PipelineTask) and isinstance(error, USER_ERRORS):
         _complain(error_text(error))
+
+
+@luigi.Task.event_handler(luigi.Event.PROCESS_FAILURE)
+@luigi.Task.event_handler(luigi.Event.TIMEOUT)
+def _note_lost_process(task: luigi.Task, message: str) -> None:  # noqa: ARG001 - Luigi's signature
+    _failed.value = 1
 
 
 def _complain(text: str) -> None:
@@ -218,6 +233,7 @@ def _not_printed_by_us(record: logging.LogRecord) -> bool:
 
 
 def _handle_interrupt(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    _failed.value = 1
     if isinstance(error, TaskClassException):
         console.err.print(f"{console.ERROR} {plain(str(error))}")
         sys.exit(1)
@@ -236,11 +252,18 @@ def _handle_interrupt(kind: type[BaseException], error: BaseException, trace: Tr
         sys.exit(exit_code(error))  # after Ctrl-C, Python itself ends by the signal
 
 
-def _end_where_output_was_lost() -> None:
-    """Exit with 2 if output was lost: Luigi drops exceptions that are raised while it reports a task."""
+def _correct_exit_code() -> None:
+    """Exit with 2 if output was lost: Luigi drops exceptions that are raised while it reports a task.
+
+    Exit with `already_running` instead of `task_failed` if all failed tasks met other processes that write.
+    """
     if console.out.failure is not None:
         console.err.print(f"{console.ERROR} {plain(error_text(console.out.failure))}")
         os._exit(2)
+    if _busy.value and not _failed.value:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(configuration.get_config().getint("retcode", "already_running"))
 
 
 def take_over_from_luigi() -> None:
@@ -250,4 +273,4 @@ def take_over_from_luigi() -> None:
     sys.excepthook = _handle_interrupt
     if _is_luigi():  # other programs handle their signals themselves
         listen()
-        atexit.register(_end_where_output_was_lost)
+        atexit.register(_correct_exit_code)

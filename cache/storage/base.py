@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.errors import CacheError
+from cache.errors import Busy, CacheError
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store as ZarrStore
@@ -128,7 +128,7 @@ class Store(ABC):
 
     def _concurrent_commit(self, key: str) -> CacheError:
         """The error for a commit that was prepared on a manifest that is no longer in force."""
-        return CacheError.at(
+        return Busy.at(
             self.location(key),
             expected="the manifest that this writer began with",
             found="another one: another writer has committed meanwhile",

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from cache.errors import AccessDenied, CacheError
+from cache.errors import AccessDenied, Busy, CacheError
 from cache.storage.base import Bytes, Etag, Lock, Store
 from cache.storage.durable import (
     make_folder,
@@ -357,7 +357,7 @@ class WriterLock(Lock):
             where = "" if _is_running(holder) else ", on another machine or in a container"
             do = f"Wait until it is done, or end it; finished work is kept. Its lock is {self.file}."
             place, found = self.file.parent.parent, f"process {holder} writing{where}"
-            raise CacheError.at(place, expected="no other writer", found=found, do=do) from None
+            raise Busy.at(place, expected="no other writer", found=found, do=do) from None
         except OSError as error:
             if error.errno == errno.EBADF:  # NFS locks only what may be written
                 denied = PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.file))

@@ -9,7 +9,8 @@ import io
 import json
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeVar
@@ -17,7 +18,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.errors import CacheError
+from cache.errors import Busy, CacheError
 from cache.format.layout import CHECKPOINT, JOURNAL, RUNNING, SPOOL, STAGED_SHARD
 from cache.format.manifest import Place, places_of
 from cache.format.shard import crc32c
@@ -26,6 +27,7 @@ from cache.storage.base import Root, Store
 
 RENEW: Final = 20.0  # s between two writes of a running part's file
 FRESH: Final = 180.0  # s: an older file is one of a killed part
+POLLS: Final = 10  # looks at the files of parts within RENEW
 # Names in `.writing` of uncommitted work, up to where all pieces of one plan have the same name.
 _OF_PLAN: Final = re.compile(rf"{JOURNAL}/\w+|{SPOOL}/\w+(?=-)|{STAGED_SHARD}\w+(?=-\d+-\w+$)|{CHECKPOINT}\d+$")
 
@@ -71,18 +73,61 @@ class Part:
 
 
 def refuse_running_parts(root: Root | Store, folder: str) -> None:
-    """Raise CacheError while parts seem to be running, by their files in `folder`."""
-    store, ages = store_at(root), dict[str, float]()
+    """Raise Busy while parts seem to be running, by their files in `folder`."""
+    store = store_at(root)
+    ages = _fresh_signs(store, folder)
+    if ages:
+        youngest = min(ages, key=ages.__getitem__)
+        left = FRESH - max(ages[youngest], 0.0)
+        again = f"run this again in {left:.0f} s, or delete this file."
+        raise _busy(store, folder, youngest, ages[youngest], f"if they were killed, {again}")
+
+
+def wait_for_parts(root: Root | Store, folder: str, tell: Callable[[str], None]) -> None:
+    """Wait until the files of killed parts in `folder` are old, and remove them.
+
+    A running part renews its file: then another process works here, and this raises Busy. tell: called once, if it
+    waits. The clocks of the machines may differ.
+    """
+    store = store_at(root)
+    began = time.monotonic()
+    before = _fresh_signs(store, folder)
+    if before:
+        longest = max(FRESH - max(age, 0.0) for age in before.values())
+        first = store.location(f"{folder}/{min(before)}")
+        tell(f"{first}: a part was running until {_ago(min(before.values()))}: waiting up to {longest:.0f} s for it")
+    ages = before
+    while ages and time.monotonic() - began < FRESH:
+        time.sleep(RENEW / POLLS)
+        ages = _fresh_signs(store, folder)
+        for name, age in ages.items():
+            if name not in before or age < before[name]:
+                raise _busy(store, folder, name, age, "or end them.")
+        before = ages
+    store.remove([f"{folder}/{name}" for name in ages])
+
+
+def _fresh_signs(store: Store, folder: str) -> dict[str, float]:
+    """Files of parts that may be running -> seconds since they were written, below 0 by other clocks."""
+    ages = dict[str, float]()
     for name in store.list_names(folder):
         if name.startswith(RUNNING):
             with suppress(FileNotFoundError):
                 ages[name] = store.age(f"{folder}/{name}")
-    youngest = min(ages, key=ages.__getitem__, default="")
-    if youngest and (age := ages[youngest]) < FRESH:
-        again = f"run this again in {FRESH - age:.0f} s, or delete this file."
-        do = f"Wait until all parts have ended; if they were killed, {again}"
-        found = f"a sign of life {age:.0f} s ago"
-        raise CacheError.at(store.location(f"{folder}/{youngest}"), expected="no running part", found=found, do=do)
+    return {name: age for name, age in ages.items() if age < FRESH}
+
+
+def _busy(store: Store, folder: str, name: str, age: float, do: str) -> Busy:
+    location = store.location(f"{folder}/{name}")
+    expected = "no running part"
+    found = f"a sign of life {_ago(age)}"
+    return Busy.at(location, expected=expected, found=found, do=f"Wait until all parts have ended; {do}")
+
+
+def _ago(age: float) -> str:
+    if age < -1.0:
+        return f"now (the clocks of the machines differ by {-age:.0f} s)"
+    return f"{max(age, 0.0):.0f} s ago"
 
 
 class OtherWork(NamedTuple):

@@ -15,8 +15,10 @@ from typing import Any, Final
 import numpy as np
 
 import cache
+from cache.format.layout import WRITING
+from cache.write.parts import wait_for_parts
 from pipeline.accounting import NOT_NOW, Accounting, VideoAccount
-from pipeline.cli.progress import Progress, silent
+from pipeline.cli.progress import Progress, silent, tell
 from pipeline.cli.text import command, count
 from pipeline.conversion.committed import LET_GO, empty_lines, speed_of
 from pipeline.conversion.identity import report_other_work
@@ -99,6 +101,7 @@ def convert(
     def read(videos: Sequence[RawVideo]) -> Iterator[ReadVideo]:
         return doubts.watch(Spool(plan).read(videos, read_raw))
 
+    wait_for_parts(plan.root, f"{plan.name}/{WRITING}", tell)
     report_other_work(plan.root, plan.name, None, plan.staging)
     with _open_writer(plan, columns, extra) as writer:
         if writer.digest != ("" if plan.committed is None else plan.committed.manifest["digest"]):

@@ -20,9 +20,9 @@ from typing import Any, Final
 
 import cache
 from cache import Split
-from cache.write.parts import Part
+from cache.write.parts import Part, wait_for_parts
 from pipeline.cli.console import DOUBT, err, plain
-from pipeline.cli.progress import Progress, silent
+from pipeline.cli.progress import Progress, silent, tell
 from pipeline.cli.text import FEW, command, count, few
 from pipeline.conversion.committed import drop_command, speed_of
 from pipeline.conversion.identity import differing, report_other_work
@@ -165,6 +165,8 @@ class _StreamExtraction:
     def open(self, stack: ExitStack, part: Part | None, share: frozenset[int]) -> Output:
         """Raises cache.CacheChanged after a commit since the split was opened. share: missing shards to compute."""
         plan, stream = self.plan, self.plan.spec.stream
+        if part is None:
+            wait_for_parts(plan.root, self._split.place(plan.spec.name).writing, tell)
         if plan.replace or (self.reopened and part is None):
             self._provenance()  # before a delete: shards whose weights cannot be loaded stay
         if plan.replace:

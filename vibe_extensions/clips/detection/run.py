@@ -20,9 +20,9 @@ from typing import Any, Final
 
 from cache.storage.durable import write_atomic
 from cache.storage.local import WriterLock
-from cache.write.parts import Part, refuse_running_parts
+from cache.write.parts import Part, wait_for_parts
 from pipeline.cli.console import DONE, DOUBT, plain
-from pipeline.cli.progress import Progress, silent
+from pipeline.cli.progress import Progress, silent, tell
 from pipeline.cli.text import FEW, few
 from pipeline.detect import DetectionResources, Detector, People, load
 from pipeline.detect.clips import RECORDS, ClipFiles
@@ -111,9 +111,9 @@ def detect_planned(
 
 @contextlib.contextmanager
 def _lock(out: Path) -> Iterator[None]:
-    """Keep other writers out, and remove temporary files of killed ones."""
+    """Wait for killed parts, keep other writers out, and remove temporary files of killed ones."""
+    wait_for_parts(out, RECORDS, tell)
     with WriterLock(out / RECORDS / "lock"):
-        refuse_running_parts(out, RECORDS)
         for temporary in list(out.rglob(f".*.{'[0-9a-f]' * 8}.tmp")):
             temporary.unlink()
         yield
