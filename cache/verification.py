@@ -19,10 +19,11 @@ from typing import Final
 from cache.errors import AccessDenied, CacheError
 from cache.format import shard as shards
 from cache.format.layout import BYTES, GROUP, STAGED, Geometry, json_file
-from cache.format.manifest import Commit, Place, places_of, sha256, split_folders, tag_notes
+from cache.format.listing import ROOT, listed_splits, missing_text, parse_list, refuse_unmounted, root_group
+from cache.format.manifest import Commit, Place, committed_names, places_of, sha256, split_folders, tag_notes
 from cache.format.shard import ShardFile
 from cache.format.tables import Tables
-from cache.read.split import require_cache
+from cache.read.split import FeatureCache, require_cache
 from cache.storage.base import Root, Store
 from cache.write.base import invalidate
 from cache.write.gc import find_unreferenced
@@ -80,7 +81,7 @@ def verify(
     Raises CacheError when there is no cache at `root`, or no such split, and when an object store does not answer.
     """
     store = require_cache(root)
-    folders = split_folders(store)
+    folders = sorted({*split_folders(store), *FeatureCache(store.root).splits})
     if strange := sorted(set(splits or ()) - set(folders)):
         raise CacheError(f"{store.location('')}: no split {strange[0]!r}; there are: {', '.join(folders) or 'none'}")
     names = [name for name in folders if splits is None or name in splits]
@@ -116,6 +117,7 @@ class _Verification:
         self.damaged: list[Damage] = []
         self.notes: list[str] = []
         self.counts: Counter[str] = Counter()  # of splits, shards, bytes
+        self._listed = listed_splits(store)
         self._total, self._started = 0, time.monotonic()
         for place in places if progress else ():
             with suppress(CacheError):
@@ -129,7 +131,8 @@ class _Verification:
         """Check the zarr.json of groups: all the same, and needed by a plain Zarr reader only."""
         files = self._store.read_many(keys)
         for key in keys:
-            if key not in files or bytes(files[key]) != GROUP:
+            expected = root_group(parse_list(bytes(files.get(key, b"")))) if key == ROOT else GROUP
+            if key not in files or bytes(files[key]) != expected:
                 state = "other bytes" if key in files else "no file"
                 message = self._error(key, "the zarr.json of a Zarr group", state, shards.REPAIR)
                 self.damaged.append(Damage(split, None, None, None, key, message))
@@ -202,6 +205,8 @@ class _Verification:
         except FileNotFoundError:
             if lost := place.lost_manifest():
                 self._damage(place, place.manifest, lost)
+            elif place.stream is None and place.split in self._listed:
+                self._damage(place, place.manifest, missing_text(store, place.split))
             else:
                 self.notes.append(f"{store.location(place.home)}: nothing is committed yet")
         except CacheError as error:
@@ -264,13 +269,14 @@ def repair(root: Root, report: VerifyReport) -> Repaired:
         if damage.shard is not None:
             damaged_shards.setdefault(home, set()).add(damage.shard)
         elif damage.array is None and damage.key.endswith("zarr.json"):  # a group's
-            store.put_small({damage.key: GROUP}, damage.key.rpartition("/")[0])
+            _restore_group(store, damage.key)
             repaired.restored.append(damage.key)
         else:
             small.add(home)
     for split, stream in sorted({*small, *damaged_shards}):  # a split first: a stream is of its split
         place = Place(store, split, stream or None)
         try:
+            refuse_unmounted(store, split)
             if (split, stream) in small:
                 _restore_small_files(place, repaired)
             _remove_shards(place, damaged_shards.get((split, stream), ()), repaired)
@@ -279,6 +285,16 @@ def repair(root: Root, report: VerifyReport) -> Repaired:
         except PermissionError as error:
             repaired.refused.append(str(AccessDenied.of(error)))
     return repaired
+
+
+def _restore_group(store: Store, key: str) -> None:
+    """Write a group's zarr.json; the root's with the list that can still be read, or with the committed splits."""
+    group = GROUP
+    if key == ROOT:
+        root = store.read_many([ROOT]).get(ROOT, b"")
+        listed = parse_list(bytes(root))
+        group = root_group(committed_names(store) if listed is None else listed)
+    store.put_small({key: group}, key.rpartition("/")[0])
 
 
 def _restore_small_files(place: Place, repaired: Repaired) -> None:

@@ -131,3 +131,12 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     lower = {name.lower(): name for name in known}
     close = difflib.get_close_matches(word.lower(), lower, n=1)
     return f"; did you mean {lower[close[0]]!r}?" if close else ";"
+
+
+def similar_path(path: Path) -> str:
+    """A suggestion for a missing path, of the names in its folder, as `did_you_mean`."""
+    try:
+        names = [entry.name for entry in path.absolute().parent.iterdir()]
+    except OSError:
+        return ";"
+    return did_you_mean(path.name, names)

@@ -21,6 +21,7 @@ from cache.errors import AccessDenied, CacheError
 from cache.format import layout
 from cache.format.extra import ExtraColumn
 from cache.format.layout import COLUMNS, FEATURES, STAGED, TAG_COPIED, TAGS, ColumnSpec, Geometry
+from cache.format.listing import update_list
 from cache.format.shard import REPAIR, ShardFile, ShardLayout
 from cache.storage.base import Bytes, Etag, Store
 
@@ -103,7 +104,8 @@ class Place:
 
     def create_groups(self) -> None:
         """Write the Zarr groups that are missing."""
-        for key in self.groups:
+        update_list(self.store, there=committed_names(self.store))
+        for key in self.groups[1:]:
             if not self.store.exists(key):
                 self.store.put(key, layout.GROUP, temporary=f"{self.writing}/.{secrets.token_hex(4)}")
 
@@ -305,6 +307,18 @@ def shard_rows(manifest: Mapping[str, Any], shard: int) -> range:
         if first <= start < end:
             return range(start, min(end, start + size))
     raise CacheError(f"no commit has a shard {shard}: commits are {manifest['commits']}, {size} rows a shard")
+
+
+def committed_names(store: Store) -> Iterator[str]:
+    """Names of committed splits, also of those that have lost their manifest."""
+    for name in possible_splits(store):
+        place = Place(store, name)
+        try:
+            is_committed = store.exists(place.manifest) or bool(place.lost_manifest())
+        except PermissionError:
+            is_committed = "/" in name  # opening it says why
+        if is_committed:
+            yield name
 
 
 def split_folders(store: Store) -> list[str]:

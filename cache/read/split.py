@@ -14,6 +14,7 @@ from cache.errors import AccessDenied, CacheChanged, CacheError, MissingSplit
 from cache.format import extra, layout
 from cache.format.extra import FUNCTION, FindMirror, find_mirrors_by
 from cache.format.layout import HAS_VALUE, MANIFEST, PENDING_ROWS, UNDECODABLE, Geometry
+from cache.format.listing import listed_splits, refuse_missing, refuse_unmounted
 from cache.format.manifest import Commit, Place, possible_splits
 from cache.format.tables import TrackTable, VideoTable
 from cache.read.batches import OF_TRACKS, USUAL, OpenSplit, StreamFields
@@ -56,7 +57,10 @@ def require_cache(root: Root) -> Store:
 
 
 class FeatureCache(Mapping[str, "Split"]):
-    """All committed splits of a cache, by "<dataset>/<split>". Each look-up opens the newest commit."""
+    """All splits of a cache, by "<dataset>/<split>". Each look-up opens the newest commit.
+
+    A listed split that is missing, as on a disk that is not mounted, is among them: opening it raises MissingSplit.
+    """
 
     def __init__(self, root: Root) -> None:
         self.store = store_at(root)
@@ -64,18 +68,21 @@ class FeatureCache(Mapping[str, "Split"]):
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """Names of the committed splits, sorted; of a dataset's folder that may not be read, its own."""
-        return tuple(name for name in possible_splits(self.store) if name in self)
+        """Names of committed and listed splits, sorted; of a dataset's folder that may not be read, its own."""
+        committed = {name for name in possible_splits(self.store) if self.is_committed(name)}
+        listed = {name for name in listed_splits(self.store) if name.partition("/")[0] not in committed}
+        return tuple(sorted(committed | listed))
 
     def __getitem__(self, name: str) -> Split:
         is_name = isinstance(name, str) and layout.is_split_name(name)
         try:
             commit = Commit.load(Place(self.store, name)) if is_name else None
-            if commit is None and name in self:
+            if commit is None and self.is_committed(name):
                 self.store.list_names(name)  # raises, as it may not be read
         except PermissionError as error:
             raise AccessDenied.of(error) from error
         if commit is None:
+            refuse_missing(self.store, name)
             names = ", ".join(split for split in self.splits if split != name) or "none"  # committed meanwhile
             raise MissingSplit(f"{self.root}: no committed split {name!r}; there are: {names}")
         return Split(commit)
@@ -87,13 +94,20 @@ class FeatureCache(Mapping[str, "Split"]):
         return len(self.splits)
 
     def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and (self.is_committed(name) or name in listed_splits(self.store))
+
+    def is_committed(self, name: str) -> bool:
+        """Whether the split has a manifest, or may not be read, which opening it reports."""
         try:
-            if isinstance(name, str) and layout.is_name(name):
+            if layout.is_name(name):
                 self.store.list_names(name)
-            is_split = isinstance(name, str) and layout.is_split_name(name)
-            return is_split and self.store.etag(f"{name}/{MANIFEST}") is not None
+            return layout.is_split_name(name) and self.store.etag(f"{name}/{MANIFEST}") is not None
         except PermissionError:
-            return True  # opening it says why
+            return True
+
+    def refuse_unmounted(self, name: str) -> None:
+        """Raise MissingSplit if the split, or its dataset, is listed and its disk does not seem to be mounted."""
+        refuse_unmounted(self.store, name)
 
     def __repr__(self) -> str:
         return f"<FeatureCache {self.root}: {', '.join(self.splits) or 'empty'}>"

@@ -19,7 +19,8 @@ import google_crc32c
 from cache.errors import CacheError
 from cache.format import layout
 from cache.format.layout import IN_PLACE, PROVENANCE, STAGED, json_file
-from cache.format.manifest import Commit, Place, has_shards, places_of, sha256, tag_notes
+from cache.format.listing import refuse_unmounted, update_list
+from cache.format.manifest import Commit, Place, committed_names, has_shards, places_of, sha256, tag_notes
 from cache.format.shard import size_of
 from cache.storage import store_at
 from cache.storage.base import Lock, Root, Store
@@ -86,6 +87,7 @@ class Writer(ABC):
         self._journal = Journal(self._store, place.journal)
 
     def __enter__(self) -> Self:
+        refuse_unmounted(self._store, self.place.split)  # before the lock makes folders there
         self._lock: Lock = self._store.lock(self.place.writing)
         try:
             refuse_running_parts(self._store, self.place.writing)
@@ -177,6 +179,7 @@ def publish(
         _add_note(place, manifest["digest"], note, started)
         staging = place.staging(manifest["digest"])
         place.store.put_small({f"{staging}/{name}": data for name, data in files.items()}, place.home)
+        update_list(place.store, add=[place.split], there=committed_names(place.store))
         place.store.replace(place.manifest, json_file(manifest), expected=None if before is None else before.etag)
         _put_in_place(place, manifest, keep_journal=keep_journal)
     return manifest

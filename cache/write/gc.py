@@ -11,8 +11,9 @@ from typing import Final
 from cache.errors import AccessDenied, CacheError
 from cache.format import layout
 from cache.format.layout import FEATURES, PROVENANCE, STAGED, TAG_COPIED, TAGS, TEMPORARY_SHARD, stream_of
+from cache.format.listing import missing_text, unmounted_folder, update_list
 from cache.format.manifest import Commit, Place, places_of, split_folders, tag_notes
-from cache.read.split import require_cache
+from cache.read.split import FeatureCache, require_cache
 from cache.storage.base import Root, Store
 from cache.write.base import recover
 from cache.write.parts import refuse_running_parts
@@ -30,6 +31,7 @@ class Collected:
     bytes: int = 0
     skipped: list[str] = field(default_factory=list)  # messages: why something was left
     problems: list[str] = field(default_factory=list)  # of the disk, or of permissions
+    forgotten: list[str] = field(default_factory=list)  # splits that were listed, and whose folders are gone
 
 
 def gc(root: Root, *, dry_run: bool = False, unfinished: bool = False, older_than: float | None = None) -> Collected:
@@ -49,6 +51,7 @@ def gc(root: Root, *, dry_run: bool = False, unfinished: bool = False, older_tha
     for split in split_folders(store):
         for place in places_of(store, split):
             sweep.run_locked(place, partial(sweep.place, place))
+    sweep.forget_deleted()
     tags = [f"{TAGS}/{name}" for name in store.list_names(TAGS)]
     sweep.remove(tag for tag in tags if store.exists(f"{tag}/{TAG_COPIED}"))
     if tags and not dry_run:
@@ -82,6 +85,20 @@ class _Sweep:
             self.found.problems.append(str(AccessDenied.of(error)))
         except OSError as error:
             self.found.problems.append(f"{error.filename or place.home}: {error.strerror}")
+
+    def forget_deleted(self) -> None:
+        """Take splits off the list whose folders are gone; report those whose disk does not seem to be mounted."""
+        store = self._store
+        features = FeatureCache(store.root)
+        for name in features.splits:
+            if features.is_committed(name) or Place(store, name).lost_manifest():
+                continue
+            if unmounted_folder(store, name) or store.list_names(name):
+                self.found.problems.append(missing_text(store, name))
+            else:
+                self.found.forgotten.append(name)
+        if self.found.forgotten and not self._dry_run:
+            update_list(store, remove=self.found.forgotten, there=())
 
     def place(self, place: Place) -> None:
         refuse_running_parts(self._store, place.writing)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from cache.errors import CacheError, MissingSplit
 from cache.format import layout, manifest
 from cache.format.layout import HAS_VALUE, NO_KEY, UNDECODABLE, Geometry, stream_columns
+from cache.format.listing import refuse_missing
 from cache.format.manifest import Commit, Place, shard_rows
 from cache.format.shard import ShardLayout
 from cache.format.tables import Tables
@@ -91,6 +92,7 @@ class StreamShards:
         self._commit = Commit.load(self.place)
         split = Commit.load(Place(self._store, self.place.split))  # after the stream's: never older than it
         if split is None:
+            refuse_missing(self._store, self.place.split)
             where = f"{self._store.root}: no committed split {self.place.split!r}"
             raise MissingSplit(f"{where}: convert it before its features")
         self.split, self.split_digest = split, split.digest

@@ -51,7 +51,7 @@ def _copy_splits(args: argparse.Namespace, problems: list[str]) -> Sequence[str]
     for name in choose_splits(args.splits, cached.splits):
         try:
             opened[name] = cached[name]
-        except cache.AccessDenied as error:
+        except (cache.AccessDenied, cache.MissingSplit) as error:
             problems.append(str(error))
     names = [*opened]
     streams = None if args.streams is None else [name for name in args.streams.split(",") if name]

@@ -99,8 +99,11 @@ def _run(args: argparse.Namespace) -> int:
 def reads(args: argparse.Namespace) -> list[str]:
     """[features] and the sections of the streams and of their kinds, also as recorded."""
     names = [name for name in (args.stream, args.kind) if name] or args.cfg.features.streams
-    opened = cache.FeatureCache(args.cache) if args.cache else {}
-    splits = [opened[split] for split in opened if split.startswith(f"{args.dataset}/")]
+    splits = []
+    if args.cache:
+        opened = cache.FeatureCache(args.cache)
+        of_dataset = [name for name in opened if name.startswith(f"{args.dataset}/")]
+        splits = [opened[name] for name in of_dataset if opened.is_committed(name)]
     kinds = [args.cfg.source.section(name).get(KIND, name) for name in names]
     kinds += [kind for name in names for split in splits if (kind := _recorded_kind(split, name)) in streams.names()]
     return ["features", *dict.fromkeys([*names, *kinds])]

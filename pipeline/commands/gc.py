@@ -7,7 +7,7 @@ from typing import Final
 
 import cache
 from pipeline.cli.command_line import Command, json_option, whole
-from pipeline.cli.console import DOUBT, CommandResult, size
+from pipeline.cli.console import DOUBT, IDLE, CommandResult, size
 from pipeline.cli.text import count
 from pipeline.settings.arguments import cache_option
 
@@ -26,9 +26,10 @@ def _run(args: argparse.Namespace) -> int:
     """Print deleted files, and others that were left, with the reason."""
     collected = cache.gc(args.cache, dry_run=args.dry_run, unfinished=args.unfinished, older_than=args.older_than)
     rows = {"dry_run": args.dry_run, "removed": collected.removed, "bytes": collected.bytes, "left": collected.skipped}
-    rows["problems"] = collected.problems
+    rows |= {"problems": collected.problems, "forgotten": collected.forgotten}
     result, verb = CommandResult(rows), "would be removed" if args.dry_run else "removed"
     result.lines(collected.removed, f"[dim]{verb}[/dim]")
+    result.lines((f"{name}: its folder was deleted: forgotten" for name in collected.forgotten), IDLE)
     result.lines((f"left: {text}" for text in collected.skipped), DOUBT)
     result.line(f"{count(len(collected.removed), 'path')} {verb}, {size(collected.bytes)}")
     result.problems = collected.problems

@@ -17,16 +17,19 @@ import cache
 from pipeline import datasets
 from pipeline.accounting import VideoAccount, reason
 from pipeline.cli.text import FEW, command, count, few
+from pipeline.conversion.identity import kind_of
 from pipeline.datasets.base import Dataset
 from pipeline.detect.clips import EXTENSIONS
-from pipeline.errors import PipelineError, RawDataError
+from pipeline.errors import PipelineError, RawDataError, StandInMixed, similar_path
 from pipeline.files.pixels.frames import Video
-from pipeline.files.raw import RawVideo, changes
+from pipeline.files.raw import RawVideo, changes, files
 
 OTHER_SPLIT: Final = "of another split"  # state of a video
 NOT_RECORDED: Final = "not recorded"  # state of a video in a cache of another program
 UNUSABLE: Final = "with rows cannot be used any more; the rows are kept"
 DROP: Final = "--drop-removed"
+MOUNT: Final = "Mount its disk"
+NAME_RAW: Final = "name the dataset's raw folder (--raw DIR, or [paths] raw in luigi.cfg)."
 LET_GO: Final = f"{DROP}, or [convert] removed = drop in luigi.cfg"
 
 
@@ -85,6 +88,47 @@ def drop_command(split: cache.Split, raw: Path | None = None) -> str:
     if body := split.provenance.get("body"):
         named += ["--body", str(body)]
     return command("convert", split.name, *named, "--cache", str(split.root), DROP)
+
+
+def refuse_missing_folder(raw: Path, committed: cache.Split | None) -> None:
+    """Raise PipelineError if the raw folder is missing, and has been there or has a similar name.
+
+    The dataset's reader reports others, with the download that it expects there.
+    """
+    if files.is_folder_there(raw) or raw.is_file():
+        return
+    similar = similar_path(raw)
+    if committed is not None:
+        raise PipelineError(f"{raw}: no such folder{similar} {_origin(committed, raw)} {MOUNT}, or: {NAME_RAW}")
+    if similar != ";":
+        raise PipelineError(f"{raw}: no such folder{similar} To use another folder, {NAME_RAW}")
+
+
+def no_videos(raw: Path, committed: cache.Split) -> PipelineError:
+    """The error about a raw folder without any video of a committed split."""
+    found = "none" if files.list_names(raw) else "an empty folder"
+    n_videos = f"and the cache has {count(len(committed.videos), 'video')}"
+    expected = f"expected videos of {committed.name}, found {found}, {n_videos}"
+    return PipelineError(f"{raw}: {expected}. {_origin(committed, raw)} {MOUNT}, or: {NAME_RAW}")
+
+
+def _origin(committed: cache.Split, raw: Path) -> str:
+    before = recorded_raw(committed)
+    is_same = before == str(raw.resolve())
+    return f"{committed.name} was converted from {'this folder' if is_same else before or 'an unknown folder'}."
+
+
+def refuse_other_kind(committed: cache.Split, raw: Path, reader: Mapping[str, Any]) -> None:
+    """Raise StandInMixed if demo data would replace real data, or the reverse. reader: identity of the new reader."""
+    before = committed.manifest["reader"]
+    if before["stand_in"] == reader["stand_in"]:
+        return
+    root = committed.root
+    other = "demo" if reader["stand_in"] else "real"
+    raise StandInMixed(
+        f"{root}/{committed.name}: was made from {kind_of(before)}, and {raw} is {kind_of(reader)}, which would "
+        f"replace it. Use another cache: --cache {root}-{other}, or [paths] cache in luigi.cfg."
+    )
 
 
 def refuse_other_folder(
@@ -210,6 +254,8 @@ def missing_now(split: cache.Split) -> tuple[dict[str, str], dict[str, str]]:
     if not raw.is_dir():
         again = command("convert", split.name, "--raw", "DIR", "--cache", str(split.root))
         raise PipelineError(f"its raw folder {raw} is missing. Mount its disk. If it has moved: {again}")
+    if not files.list_names(raw):
+        raise no_videos(raw, split)
     listed = {changes.utf8(v.name): v for v in _recorded_dataset(split, raw).videos(raw, split.name.partition("/")[2])}
     stamps, missing = changes.read_stamps(split.root, split.name), {}
     for name in sorted(names_with_rows(split)):

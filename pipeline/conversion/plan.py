@@ -23,16 +23,19 @@ from pipeline.conversion.committed import (
     drop_command,
     missing_names,
     names_with_rows,
+    no_videos,
     recorded_raw,
     recorded_reader,
+    refuse_missing_folder,
     refuse_other_folder,
+    refuse_other_kind,
     refuse_without_raw,
     renamed_videos,
     why_empty,
 )
 from pipeline.conversion.identity import Difference, describe, differing, kind_of, reader_parts
 from pipeline.datasets.base import Dataset
-from pipeline.errors import PipelineError, RawDataError, StandInMixed
+from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.raw import RawVideo, RawVideos, VideoTexts, changes, texts_of
 from pipeline.software import staging_plan
 
@@ -225,7 +228,7 @@ def compare(
     plan = ConversionPlan(dataset, split, raw, root, body, reader, committed, (), (), {}, "", listed=listed)
     if committed is not None:
         _refuse_loss(plan, committed)
-        _refuse_other_kind(plan, committed)
+        refuse_other_kind(committed, raw, reader)
     with _no_collection():
         if committed is not None and not stamped and _is_unchanged(plan, committed):
             return replace(plan, kept=len(listed), sealed=True)
@@ -320,8 +323,15 @@ def _plan_update(
 
 
 def committed_split(root: cache.Root, name: str) -> cache.Split | None:
-    """The split in the cache; None if there is no such split or cache."""
-    return cache.open(root)[name] if name in cache.FeatureCache(root) else None
+    """The split in the cache; None if there is no such split or cache, or it was deleted.
+
+    Raises MissingSplit if its disk does not seem to be mounted.
+    """
+    features = cache.FeatureCache(root)
+    if features.is_committed(name):
+        return cache.open(root)[name]
+    features.refuse_unmounted(name)
+    return None
 
 
 @contextlib.contextmanager
@@ -342,21 +352,18 @@ def _list_videos(committed: cache.Split | None, dataset: Dataset, split: str, ra
     Raises PipelineError if all committed videos are gone.
     """
     dataset.check_split(split)
-    n_committed, texts = 0 if committed is None else len(committed.videos), list[VideoTexts]()
+    refuse_missing_folder(raw, committed)
+    had_videos = committed is not None and len(committed.videos) > 0
+    texts = list[VideoTexts]()
     try:
         texts += texts_of(dataset.videos(raw, split))
     except RawDataError as error:
         if raw.name == dataset.name:  # doctor needs the folder that holds <dataset>/
             error.args = (f"{error} More: {command('doctor', dataset.name, '--raw', str(raw.parent))}",)
-        if not n_committed:
+        if not had_videos:
             raise
-    if committed is not None and n_committed and not texts:
-        folder = f"{committed.root}/{committed.name}"
-        raise PipelineError(
-            f"{raw}: expected videos of {committed.name}, found none, and the cache has {count(n_committed, 'video')}. "
-            "Is the disk mounted, and is this the raw folder? To delete all of these videos, delete "
-            f"{folder}."
-        )
+    if committed is not None and had_videos and not texts:
+        raise no_videos(raw, committed)
     taken = {video.name for video in texts}
     for i, video in enumerate(texts):
         if (name := changes.utf8(video.name)) != video.name:
@@ -365,18 +372,6 @@ def _list_videos(committed: cache.Split | None, dataset: Dataset, split: str, ra
             taken.add(name)
             texts[i] = video._replace(name=name)
     return RawVideos(texts)
-
-
-def _refuse_other_kind(plan: ConversionPlan, committed: cache.Split) -> None:
-    """Raise StandInMixed if demo data would replace real data, or the reverse."""
-    before, reader, root = committed.manifest["reader"], plan.reader, plan.root
-    if before["stand_in"] == reader["stand_in"]:
-        return
-    raise StandInMixed(
-        f"{root}/{plan.name}: was made from {kind_of(before)}, and {plan.raw} is {kind_of(reader)}, which would "
-        f"replace it. Use another cache: --cache {root}-{'demo' if reader['stand_in'] else 'real'}, or [paths] cache "
-        "in luigi.cfg."
-    )
 
 
 def _refuse_loss(plan: ConversionPlan, committed: cache.Split) -> None:

@@ -201,24 +201,38 @@ def complete(args: argparse.Namespace) -> None:
 
 
 def is_new_cache(s: Settings, root: cache.Root) -> bool:
-    """Whether there is no cache yet. Raises ConfigError if it is that of [paths], and `new_cache` is no."""
+    """Whether there is no cache yet. Raises ConfigError if it is that of [paths], and `new_cache` forbids one."""
     if isinstance(root, Path) and root.is_file():
         raise NotADirectoryError(errno.ENOTDIR, "", str(root))
     if cache.store_at(root).exists("zarr.json") or cache.FeatureCache(root):
         return False
-    if _may_be_created(s, root) == "no":
-        where, do = s.source.where("paths", "new_cache"), "To create one: --set paths.new_cache=yes"
+    may_be_created = _may_be_created(s, root)
+    where = s.source.where("paths", "new_cache")
+    do = "To create one: --set paths.new_cache=yes"
+    if may_be_created == "no":
         raise ConfigError(f"{where} = no: {root} has no cache. Is its disk mounted? {do}")
+    if may_be_created == "once" and not _is_writable(s.file):
+        problem = f"{root} has no cache, and {s.file} cannot be changed to new_cache = no afterwards"
+        raise ConfigError(f"{where} = once: {problem}. Is the cache's disk mounted? {do}")
+    return True
+
+
+def _is_writable(file: Path) -> bool:
+    try:
+        file.open("r+b").close()
+    except OSError:
+        return False
     return True
 
 
 def forbid_new_cache(s: Settings, root: cache.Root) -> None:
     """After a commit, change `new_cache = once` in the file to no, if this is the cache of [paths]."""
-    if _may_be_created(s, root) != "once":
+    if _may_be_created(s, root) != "once" or not s.file.is_file():
         return
     try:
-        with s.file.open("r+b") as file:
-            if found := re.search(rb"^new_cache *= *once", file.read(), re.MULTILINE):
+        found = re.search(rb"^\s*new_cache\s*[=:]\s*once", s.file.read_bytes(), re.MULTILINE)
+        if found:
+            with s.file.open("r+b") as file:
                 file.seek(found.end() - len("once"))
                 file.write(b"no  ")  # in place: a kill leaves the rest of the file as it is
     except OSError as error:

@@ -129,7 +129,10 @@ def test_features_of_other_rows_under_the_same_numbers_are_never_taken_for_these
 
 def test_a_lost_manifest_is_reported_and_nothing_is_written_over_what_it_named(root: Path, toy: Any) -> None:
     before = toy.tree(root)
-    for name, match in (("manifest.json", "no committed split"), ("features/resnet50/manifest.json", "extract the")):
+    for name, match in (
+        ("manifest.json", "convert the split again"),
+        ("features/resnet50/manifest.json", "extract the"),
+    ):
         manifest = root / "toy/train" / name
         text = manifest.read_bytes()
         manifest.unlink()

@@ -124,6 +124,7 @@ def test_a_broken_package_is_one_line_and_the_other_datasets_are_planned(dances:
 def test_a_broken_package_whose_rows_are_in_the_cache_does_not_end_status_nor_doctor(dances, penn, luigi_cfg, ran):
     penn.converted()
     (penn.root / "penn_action").rename(penn.root / "dances")
+    ran("gc", "--cache", penn.root)  # it forgets the old name
     shown = ran("status", "--cache", penn.root, "--json", code=1)  # its raw folder is there, and cannot be listed
     assert [row["split"] for row in json.loads(shown.out)] == ["dances/train"]
     assert shown.err.startswith(f"! {dances}")

@@ -1,0 +1,133 @@
+"""The cache lists its splits: one that is listed and missing is a problem for every reader and writer."""
+
+import itertools
+import json
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import cache
+from cache import MissingSplit
+from tests.cache.storage.buckets import NARROW, narrow
+from tests.cache.toy import SPLIT
+from tests.trees import contents
+
+_numbers = itertools.count()
+PARALLEL = 8
+
+
+def convert(root: Any, split: str, toy: Any) -> None:
+    """A first commit of a split, of one video."""
+    with cache.SplitWriter(root, split, plan="p", **NARROW) as writer:
+        writer.begin()
+        writer.append(*narrow(toy.video("a", [5])))
+        writer.commit({})
+
+
+def listed(root: Any) -> list[str]:
+    """The list as any Zarr reader finds it."""
+    attributes: dict[str, list[str]] = json.loads(cache.store_at(root).read("zarr.json"))["attributes"]
+    return attributes["splits"]
+
+
+def unmount(folder: Path) -> None:
+    """What an unmounted disk leaves."""
+    folder.rename(folder.parent.parent / "disk")
+    folder.mkdir()
+
+
+def unmount_a_link(folder: Path) -> None:
+    folder.rename(folder.parent.parent / "disk")
+    folder.symlink_to("/mnt/not-mounted")
+
+
+@pytest.fixture
+def url(memory: None) -> str:
+    return f"s3://listed/{next(_numbers)}"
+
+
+def test_splits_that_are_committed_at_once_are_all_listed(tmp_path: Path, url: str, toy: Any) -> None:
+    names = [f"set_{number}/train" for number in range(PARALLEL)]
+    for root in (tmp_path / "cache", url):
+        with ThreadPoolExecutor(PARALLEL) as threads:
+            list(threads.map(lambda name, root=root: convert(root, name, toy), names))
+        assert listed(root) == names == list(cache.open(root).splits)
+        assert cache.verify(root).ok
+
+
+@pytest.mark.parametrize("hide", [unmount, unmount_a_link])
+def test_a_dataset_whose_disk_is_not_mounted_is_a_problem_and_is_not_written_again(
+    hide: Callable[[Path], None], root: Path, toy: Any
+) -> None:
+    convert(root, "other/train", toy)
+    hide(root / "toy")
+    before = contents(root)
+    assert cache.open(root).splits == ("other/train", SPLIT)
+    for use in (
+        lambda: cache.open(root)[SPLIT],
+        lambda: toy.write(root, toy.videos(), plan="again"),
+        lambda: convert(root, "toy/new", toy),
+        lambda: toy.write_stream(root),
+    ):
+        with pytest.raises(MissingSplit, match=r"cache/toy: expected .*found nothing of it\. Mount its disk"):
+            use()
+    report = cache.verify(root)
+    assert [(damage.split, damage.key) for damage in report.damaged] == [(SPLIT, f"{SPLIT}/manifest.json")]
+    assert "Mount its disk" in cache.repair(root, report).refused[0]
+    assert "Mount its disk" in cache.gc(root).problems[0]
+    assert contents(root) == before
+
+
+def test_a_deleted_split_is_a_problem_until_gc_forgets_it_or_it_is_written_again(root: Path, toy: Any) -> None:
+    convert(root, "other/train", toy)
+    shutil.rmtree(root / "toy")
+    with pytest.raises(MissingSplit, match="no such folder"):
+        cache.open(root)[SPLIT]
+    assert "no such folder" in cache.verify(root).problems[0]
+    assert cache.gc(root, dry_run=True).forgotten == [SPLIT] and listed(root) == ["other/train", SPLIT]
+    toy.write(root, toy.videos())
+    assert cache.verify(root).ok
+
+    shutil.rmtree(root / "toy")
+    assert cache.gc(root).forgotten == [SPLIT] and listed(root) == ["other/train"]
+    assert cache.verify(root).ok
+
+
+def test_a_deleted_split_of_a_bucket_is_a_problem_until_gc_forgets_it(url: str, toy: Any) -> None:
+    convert(url, "other/train", toy)
+    convert(url, SPLIT, toy)
+    store = cache.store_at(url)
+    store.remove(["toy"])
+    assert not cache.verify(url).ok
+    assert cache.gc(url).forgotten == [SPLIT] and listed(url) == ["other/train"]
+    assert cache.verify(url).ok
+
+
+def test_a_cache_of_an_earlier_version_is_listed_by_its_next_commit(root: Path, toy: Any) -> None:
+    group = {"zarr_format": 3, "node_type": "group", "attributes": {}}
+    (root / "zarr.json").write_text(json.dumps(group, sort_keys=True, indent=1) + "\n")
+    assert cache.verify(root).ok and cache.open(root).splits == (SPLIT,)
+    convert(root, "other/train", toy)
+    assert listed(root) == ["other/train", SPLIT]
+    assert cache.verify(root).ok
+
+
+def test_a_split_without_its_manifest_is_listed_and_can_be_written_again(root: Path, toy: Any) -> None:
+    (root / SPLIT / "manifest.json").unlink()
+    assert cache.open(root).splits == (SPLIT,)
+    assert not cache.verify(root).ok
+    toy.write(root, toy.videos())
+    assert cache.verify(root).ok
+
+
+def test_a_damaged_list_is_reported_and_repaired(root: Path) -> None:
+    (root / "zarr.json").write_text('{"attributes": {"splits": 5}}')
+    assert cache.open(root).splits == (SPLIT,)
+    report = cache.verify(root)
+    assert not report.ok
+    cache.repair(root, report)
+    assert listed(root) == [SPLIT] and cache.verify(root).ok
