@@ -20,7 +20,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 import luigi
-from luigi import configuration, lock
+from luigi import configuration, lock, retcodes
 from luigi.task_register import TaskClassException
 
 from cache.errors import Busy
@@ -233,7 +233,6 @@ def _not_printed_by_us(record: logging.LogRecord) -> bool:
 
 
 def _handle_interrupt(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    _failed.value = 1
     if isinstance(error, TaskClassException):
         console.err.print(f"{console.ERROR} {plain(str(error))}")
         sys.exit(1)
@@ -252,18 +251,18 @@ def _handle_interrupt(kind: type[BaseException], error: BaseException, trace: Tr
         sys.exit(exit_code(error))  # after Ctrl-C, Python itself ends by the signal
 
 
-def _correct_exit_code() -> None:
-    """Exit with 2 if output was lost: Luigi drops exceptions that are raised while it reports a task.
-
-    Exit with `already_running` instead of `task_failed` if all failed tasks met other processes that write.
-    """
+def _end_where_output_was_lost() -> None:
+    """Exit with 2 if output was lost: Luigi drops exceptions that are raised while it reports a task."""
     if console.out.failure is not None:
         console.err.print(f"{console.ERROR} {plain(error_text(console.out.failure))}")
         os._exit(2)
+
+
+def _code_of_failures(codes: retcodes.retcode) -> int:
+    """Luigi's exit code for failed tasks: `already_running` if all of them met other processes that write."""
     if _busy.value and not _failed.value:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(configuration.get_config().getint("retcode", "already_running"))
+        return int(codes.already_running)
+    return int(vars(codes).get("task_failed", EXIT_CODES["task_failed"]))
 
 
 def take_over_from_luigi() -> None:
@@ -273,4 +272,5 @@ def take_over_from_luigi() -> None:
     sys.excepthook = _handle_interrupt
     if _is_luigi():  # other programs handle their signals themselves
         listen()
-        atexit.register(_correct_exit_code)
+        atexit.register(_end_where_output_was_lost)
+        retcodes.retcode.task_failed = property(_code_of_failures)  # Luigi reads it when all tasks have ended

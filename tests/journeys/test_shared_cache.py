@@ -1,0 +1,85 @@
+"""A cache that several people and disks share: unmounted disks, other writers."""
+
+import shutil
+
+import pytest
+
+import cache
+from cache.write.parts import Part
+from tests.journeys.conftest import Terminal
+
+DATA = "luigi --module tasks Data"
+RAW = """
+from pathlib import Path
+from vibe_extensions.demo import writing as synthetic
+synthetic.write_body(Path("data/body"))
+synthetic.write_dataset("penn_action", Path("data/raw/penn_action"), n_videos=2, n_frames=10)
+synthetic.write_dataset("amass", Path("data/raw/amass"), n_videos=1, n_frames=300)
+"""
+SETTINGS = """
+[paths]
+raw = data/raw
+body = data/body
+cache = cache
+runs = runs
+new_cache = once
+[data]
+datasets = penn_action amass
+[features]
+streams = homography
+[core]
+local_scheduler = true
+autoload_range = false
+"""
+BY_HAND = "pipeline convert amass train --raw data/raw/amass --cache cache"
+
+
+@pytest.fixture
+def lab(terminal: Terminal) -> Terminal:
+    """A cache of two datasets, as the first run has left it."""
+    (terminal.folder / "demo.py").write_text(RAW)
+    (terminal.folder / "luigi.cfg").write_text(SETTINGS)
+    terminal.types("python demo.py")
+    terminal.types(DATA, r"convert +amass/train", r"convert +penn_action/train")
+    return terminal
+
+
+def test_a_dataset_on_a_disk_that_is_not_mounted_is_a_problem_of_every_command(lab: Terminal) -> None:
+    types, root = lab.types, lab.folder / "cache"
+    root.joinpath("amass").rename(lab.folder / "disk")
+    (root / "amass").mkdir()
+    mount = r"cache/amass: expected the split amass/train.*found nothing of it\. Mount its disk"
+    assert "penn_action/train" in types("pipeline status", mount, code=1)
+    types("pipeline plan", mount, code=2)
+    types(BY_HAND, mount, code=2)
+    types("pipeline extract amass/train --stream homography", mount, code=2)
+    types("pipeline verify --fast", mount, code=1)
+    types("pipeline gc", mount, code=1)
+    types("pipeline copy --to copy", mount, code=1)
+    types(DATA, mount, code=30)
+    assert not [*(root / "amass").iterdir()]
+
+    (root / "amass").rmdir()
+    (lab.folder / "disk").rename(root / "amass")
+    assert types(DATA).count("✓") == 0
+    types("pipeline verify --fast")
+    types("pipeline status")
+
+
+def test_a_deleted_dataset_is_forgotten_by_gc(lab: Terminal) -> None:
+    types = lab.types
+    shutil.rmtree(lab.folder / "cache/amass")
+    types("pipeline status", r"amass/train.*no such folder\. Mount its disk, restore it", code=1)
+    types("pipeline gc", r"amass/train: its folder was deleted: forgotten")
+    types("pipeline status")
+    types("pipeline verify --fast")
+
+
+def test_luigi_ends_with_10_beside_another_writer(lab: Terminal) -> None:
+    types, root = lab.types, lab.folder / "cache"
+    shutil.rmtree(root / "penn_action/train")
+    with cache.SplitWriter(root, "penn_action/train", columns=(), plan="another user's"):
+        types(DATA, r"convert +penn_action/train.*process \d+ writing", code=10)
+    with Part(1, 2).running(root, "penn_action/train/.writing"):
+        types(f"{DATA} --workers 2", r"running-1-of-2: expected no running part", code=10)
+    types(DATA, r"convert +penn_action/train")
