@@ -213,6 +213,7 @@ def main() -> None:
     options.add_argument("--small", action="store_true", help="4,096 rows of 32 numbers, one round")
     args = options.parse_args()
     rows, dim, rounds = (4_096, 32, 1) if args.small else (args.rows, 2048, args.rounds)
+    rows = -(-rows // TRACK) * TRACK  # whole tracks
     with tempfile.TemporaryDirectory(dir=args.at) as folder:
         data = make(Path(folder), rows=rows, dim=dim)
         clock = time.process_time if args.cpu else time.perf_counter

@@ -22,7 +22,7 @@ from cache.format.manifest import tag_notes
 from cache.format.tables import TrackRecord, TrackRows, VideoEntry
 from cache.read.batches import USUAL
 from cache.read.split import FeatureCache, Split, open  # noqa: A004  it reads as cache.open
-from cache.storage import place_of, store_at
+from cache.storage import is_url, store_at
 from cache.storage.base import Root
 from cache.verification import Damage, Repaired, VerifyReport, repair, verify
 from cache.write.base import delete_stream, finish_commits, invalidate
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from cache.read.torch_windows import TorchWindows
     from cache.windows import Tail
 
-__all__ = ["FeatureCache", "Root", "Split", "open", "place_of", "store_at", "torch_windows"]  # reading
+__all__ = ["FeatureCache", "Root", "Split", "is_url", "open", "store_at", "torch_windows"]  # reading
 __all__ += ["CropPolicy", "Jitter", "TrackRecord", "TrackRows", "VideoEntry"]  # records
 __all__ += ["ExtraColumn", "Mirror", "find_mirrors_by"]  # a dataset's own columns
 __all__ += ["SplitWriter", "Staged", "StreamShards", "StreamWriter", "check_track", "fingerprint"]  # writing

@@ -24,7 +24,7 @@ import cache
 from pipeline.errors import ConfigError, expected
 
 Share = Annotated[float, Field(ge=0, lt=1)]
-Place = Annotated[cache.Root, BeforeValidator(lambda place: cache.place_of(str(place)))]
+Place = Annotated[cache.Root, BeforeValidator(lambda place: place if cache.is_url(str(place)) else Path(place))]
 
 # Which tracks of a split are evaluated, as a pattern of their names: Human3.6M's protocol 2 has one camera.
 PUBLISHED_TRACKS: Final[Mapping[str, str]] = {"h36m/val": "*60457274*"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Final
 
@@ -11,6 +12,13 @@ from cache.storage.local import LocalStore
 from cache.storage.object_store import ObjectStore
 
 SCHEMES: Final = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss")
+_ONE_SLASH: Final = re.compile(rf"({'|'.join(SCHEMES)}):/(?!/)")
+
+
+def is_url(text: str) -> bool:
+    """Whether this is the URL of an object store."""
+    scheme, separator, _ = text.partition("://")
+    return bool(separator) and scheme in SCHEMES
 
 
 def store_at(root: Root | Store) -> Store:
@@ -18,6 +26,8 @@ def store_at(root: Root | Store) -> Store:
     if isinstance(root, Store):
         return root
     scheme, separator, path = str(root).partition("://")
+    if _ONE_SLASH.match(str(root)):  # also what pathlib makes of a URL
+        raise CacheError(f"{root}: expected a folder, or a URL as text, with two slashes, such as s3://bucket/prefix")
     if not separator:
         return LocalStore(Path(root))
     if scheme == "file":
@@ -25,8 +35,3 @@ def store_at(root: Root | Store) -> Store:
     if scheme not in SCHEMES:
         raise CacheError(f"{root}: expected a folder, or a URL that starts with one of {', '.join(SCHEMES)}")
     return ObjectStore(str(root))
-
-
-def place_of(text: str) -> Root:
-    """Parse a cache location: the URL of an object store stays text, anything else becomes a path."""
-    return text if "://" in text and not text.startswith("file://") else Path(text.removeprefix("file://"))

@@ -30,6 +30,7 @@ GPU_FULL: Final = (
     "Set a smaller batch_size in [features] (of precision = fast) or in the training's section, or end other programs "
     "on this GPU (nvidia-smi)."
 )
+DASHES: Final = ("\N{EN DASH}", "\N{EM DASH}", "\N{MINUS SIGN}", "\N{HORIZONTAL BAR}", "\N{NON-BREAKING HYPHEN}")
 SETTING: Final = "SECTION.KEY=VALUE"
 SET: Final = "PIPELINE_SET"  # environment variable for child processes: a line SECTION.KEY=VALUE for each --set
 OURS: Final = ("pipeline", "tasks", "vibe_extensions")  # packages of our commands
@@ -73,6 +74,8 @@ class _CommandParser(_Parser):
         self._load()
         options = [*self._option_string_actions]
         for word in args or ():  # before argparse says that another one is required
+            if word.startswith(DASHES):
+                self.error(f"{word}: it begins with a long dash, as word processors write it. Type - or --")
             name = word.partition("=")[0]
             is_known = any(option.startswith(name) for option in options)
             similar = did_you_mean(name, options)

@@ -16,7 +16,7 @@ from pipeline.datasets.base import Dataset
 from pipeline.errors import ConfigError, did_you_mean
 from pipeline.recipe.recipe import Recipe, missing_files
 from pipeline.settings import sections
-from pipeline.settings.file import LUIGI, settings_file
+from pipeline.settings.file import LUIGI, PATH, settings_file
 from pipeline.settings.schema import TYPES
 from pipeline.settings.sections import Settings, SettingValue
 
@@ -29,7 +29,7 @@ def _options(sub: argparse.ArgumentParser) -> None:
     add("--all", action="store_true", help="Also print settings that have their default")
     json_option(sub)
     add("--check", action="store_true", help="Only check the file. Exits with 1 if training would be refused")
-    add("--config", type=Path, metavar="FILE", help="Settings file (default: LUIGI_CONFIG_PATH, else ./luigi.cfg)")
+    add("--config", type=PATH, metavar="FILE", help="Settings file (default: LUIGI_CONFIG_PATH, else ./luigi.cfg)")
     sub.set_defaults(complete=lambda _: None)  # `run` reads and checks every `--set`
 
 

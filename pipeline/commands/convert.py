@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import functools
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 import cache
@@ -31,14 +30,15 @@ from pipeline.settings.arguments import (
     setting_options,
     split_arguments,
 )
+from pipeline.settings.file import PATH
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
     split_arguments(sub)
     cache_option(sub, required=True)
-    sub.add_argument("--raw", type=Path, help="The dataset's raw folder (with --retry: as recorded)")
+    sub.add_argument("--raw", type=PATH, help="The dataset's raw folder (with --retry: as recorded)")
     help_ = "Folder of SMPL's files, for datasets that need them (default: [paths] body)"
-    sub.add_argument("--body", type=Path, help=help_)
+    sub.add_argument("--body", type=PATH, help=help_)
     setting_options(sub, "convert", "workers")
     setting_options(sub, "dask", "scheduler", set_only="patience")
     help_ = "Delete rows of missing and unusable videos (default: [convert] removed)"

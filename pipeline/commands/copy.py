@@ -14,12 +14,13 @@ from pipeline.cli.progress import bar
 from pipeline.cli.text import command, count
 from pipeline.errors import PipelineError
 from pipeline.settings.arguments import cache_option, choose_splits, splits_argument
+from pipeline.settings.file import ROOT
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
     splits_argument(sub)
     cache_option(sub)
-    sub.add_argument("--to", type=cache.place_of, required=True, help="Folder or URL of the new cache")
+    sub.add_argument("--to", type=ROOT, required=True, help="Folder or URL of the new cache")
     help_ = "Comma-separated streams to copy; '' for none (default: all)"
     sub.add_argument("--streams", metavar="NAMES", help=help_)
     sub.add_argument("--tag", metavar="NAME", help="Copy all that a tag of an earlier version names, and only that")

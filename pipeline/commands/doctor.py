@@ -29,7 +29,7 @@ from pipeline.files.formats.detections import read_detections
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import MARKER, files
 from pipeline.plug_ins import demo_data
-from pipeline.settings.file import settings_file
+from pipeline.settings.file import PATH, settings_file
 from pipeline.settings.sections import SHARED, Settings, load
 
 NO_SETTINGS: Final = "Run from the project's folder, set LUIGI_CONFIG_PATH, or name the folder of the data: --raw DIR."
@@ -79,9 +79,9 @@ BODY: Final = _BodyFiles()
 def _options(sub: argparse.ArgumentParser) -> None:
     help_ = "Datasets to check (default: [data] datasets; with --raw: all)"
     sub.add_argument("datasets", nargs="*", metavar="DATASET", help=help_)
-    sub.add_argument("--raw", type=Path, help="Folder that contains <dataset>/ (default: [paths] raw)")
+    sub.add_argument("--raw", type=PATH, help="Folder that contains <dataset>/ (default: [paths] raw)")
     help_ = "Folder of SMPL's files (default: [paths] body; with --raw: none)"
-    sub.add_argument("--body", type=Path, help=help_)
+    sub.add_argument("--body", type=PATH, help=help_)
     json_option(sub)
 
 

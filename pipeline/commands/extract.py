@@ -6,7 +6,6 @@ import argparse
 import functools
 from collections.abc import Mapping
 from dataclasses import fields, replace
-from pathlib import Path
 from typing import Any, Final
 
 import cache
@@ -23,7 +22,7 @@ from pipeline.features.streams.base import Stream
 from pipeline.features.streams.network import ResNet50
 from pipeline.features.weights import KINDS
 from pipeline.settings.arguments import cache_option, part_option, setting_options, split_arguments
-from pipeline.settings.file import BY_SET, Section, parse_overrides
+from pipeline.settings.file import BY_SET, PATH, Section, parse_overrides
 from pipeline.settings.sections import KIND, configure, stream_of
 
 
@@ -41,7 +40,7 @@ def _options(sub: argparse.ArgumentParser) -> None:
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="Set an option of the stream (repeatable)")
     setting_options(sub, "features", *(field.name for field in fields(Resources)))
     setting_options(sub, "dask", "scheduler", set_only="patience")
-    add("--raw", type=Path, help="The dataset's raw folder, if it has moved")
+    add("--raw", type=PATH, help="The dataset's raw folder, if it has moved")
     mode = sub.add_mutually_exclusive_group()
     mode.add_argument("--replace", action="store_true", help="Recompute an existing stream from scratch")
     part_option(mode, "missing shards")

@@ -16,6 +16,7 @@ from pipeline.cli.command_line import Command
 from pipeline.cli.console import out, plain
 from pipeline.errors import PipelineError
 from pipeline.plug_ins import demo_data
+from pipeline.settings.file import PATH
 
 TEMPLATE: Final = Path(__file__).parent / "templates" / "luigi.cfg"
 ABOUT_REAL: Final = """\
@@ -35,10 +36,10 @@ REAL: Final[Mapping[tuple[str, str], str]] = {  # differences from the settings 
 
 def _options(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
-    add("folder", type=Path, nargs="?", default=Path(), help="Working folder (default: the current one)")
+    add("folder", type=PATH, nargs="?", default=Path(), help="Working folder (default: the current one)")
     add("--real", action="store_true", help="Write settings for real data, not for the demo data")
-    add("--raw", type=Path, metavar="DIR", help="Folder of the downloads, with --real (default: data/raw)")
-    add("--body", type=Path, metavar="DIR", help="Folder of SMPL's files, with --real (default: data/body)")
+    add("--raw", type=PATH, metavar="DIR", help="Folder of the downloads, with --real (default: data/raw)")
+    add("--body", type=PATH, metavar="DIR", help="Folder of SMPL's files, with --real (default: data/body)")
     help_ = "Weights of the network, with --real (default: spin:data/model_checkpoint.pt)"
     add("--weights", metavar="SPEC", help=help_)
 

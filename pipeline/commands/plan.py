@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Collection, Iterator, Sequence
-from pathlib import Path
 from typing import Any, Final
 
-import cache
 from pipeline import datasets
 from pipeline.cli.command_line import Command, json_option
 from pipeline.cli.console import DONE, DOUBT, WRONG, CommandResult, err, plain, size
@@ -19,7 +17,7 @@ from pipeline.recipe.forecast import Forecast, forecast_lines, forecasts_of
 from pipeline.recipe.overview import SplitPlan, plan_splits
 from pipeline.recipe.recipe import NO_SETTINGS, Recipe, missing_files
 from pipeline.settings.arguments import CACHE, join_split_name
-from pipeline.settings.file import settings_file
+from pipeline.settings.file import PATH, ROOT, settings_file
 from pipeline.settings.sections import load
 
 
@@ -27,8 +25,8 @@ def _options(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
     add("names", nargs="*", metavar="DATASET[/SPLIT]", help="Datasets or splits (default: [data] datasets)")
     add("--all", action="store_true", help="Name every video instead of the first few")
-    add("--config", type=Path, help="Settings file (default: LUIGI_CONFIG_PATH, else ./luigi.cfg)")
-    add("--cache", type=cache.place_of, help=f"{CACHE} (default: [paths] cache)")
+    add("--config", type=PATH, help="Settings file (default: LUIGI_CONFIG_PATH, else ./luigi.cfg)")
+    add("--cache", type=ROOT, help=f"{CACHE} (default: [paths] cache)")
     json_option(sub, ", with all videos")
 
 

@@ -38,7 +38,7 @@ from pipeline.recipe.forecast import forecast_lines, forecasts_of
 from pipeline.recipe.overview import SplitPlan, plan_splits
 from pipeline.recipe.recipe import LAYOUT, Recipe, StepResult, missing_files
 from pipeline.settings.arguments import BODY, body_of, cache_option, check_own_folder, from_settings, refuse_one_folder
-from pipeline.settings.file import option_type
+from pipeline.settings.file import PATH, option_type
 from pipeline.settings.sections import Settings, detector_of
 
 NO_DETECTOR: Final = "none"
@@ -60,14 +60,14 @@ NO_DOWNLOAD: Final = (
 def _options(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
     add("dataset", metavar="DATASET", help=f"{', '.join(datasets.names())} (videos: your own clips)")
-    add("--raw", type=Path, required=True, help="The dataset's raw folder; for videos, the folder of the clips")
+    add("--raw", type=PATH, required=True, help="The dataset's raw folder; for videos, the folder of the clips")
     cache_option(sub, required=True)
-    add("--pages", type=Path, metavar="DIR", help="Folder for CACHE-DATASET-SPLIT.html (default: next to the cache)")
+    add("--pages", type=PATH, metavar="DIR", help="Folder for CACHE-DATASET-SPLIT.html (default: next to the cache)")
     add("--plan", action="store_true", help="Print what would be done, and stop")
     add("--all", action="store_true", help="Name every video in the plan instead of the first few")
     add("--weights", help="Weights of the network, as for extract (default: from luigi.cfg, if any)")
     add("--stream", help="Name of the stream, as for extract (default: [features] streams)")
-    add("--body", type=Path, help="Folder of SMPL's files, for datasets that need them (default: [paths] body)")
+    add("--body", type=PATH, help="Folder of SMPL's files, for datasets that need them (default: [paths] body)")
     detectors = ", ".join([*detect.names(), NO_DETECTOR])
     add("--detector", help=f"Detector for clips without keypoints: {detectors}")
     every_option(sub)

@@ -45,12 +45,15 @@ def _options(sub: argparse.ArgumentParser) -> None:
 
 
 def _percent(text: str) -> float:
+    expected = f"expected a percentage such as 2%, found {text!r}"
     try:
-        if 0 <= (number := float(text.removesuffix("%"))) <= 100:
-            return number
+        number = float(text.removesuffix("%"))
     except ValueError:
-        pass
-    raise argparse.ArgumentTypeError(f"expected a percentage such as 2%, found {text!r}")
+        raise argparse.ArgumentTypeError(expected) from None
+    is_fraction = 0 < number < 1 and not text.endswith("%")
+    if not 0 <= number <= 100 or is_fraction:
+        raise argparse.ArgumentTypeError(expected)
+    return number
 
 
 def _run(args: argparse.Namespace) -> int:

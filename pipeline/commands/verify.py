@@ -31,6 +31,7 @@ from pipeline.features.weights import WeightsSpec
 from pipeline.plug_ins import service
 from pipeline.processes import cores
 from pipeline.settings.arguments import cache_option, choose_splits, join_split_name
+from pipeline.settings.file import PATH
 from pipeline.track import other_units
 
 RECOMPUTE: Final = "vibe_pipeline.recompute"  # group of the function behind --recompute
@@ -77,7 +78,7 @@ def _options(sub: argparse.ArgumentParser) -> None:
     )
     add("--seed", type=whole(0), default=0, help="Seed of the drawn rows, with --recompute (default: 0)")
     add("--weights", metavar="KIND:FILE", help="Weights of streams that were computed with a file, with --recompute")
-    add("--raw", type=Path, help="The dataset's raw folder, with --recompute, if it has moved")
+    add("--raw", type=PATH, help="The dataset's raw folder, with --recompute, if it has moved")
     workers_option(sub, "processes, with --recompute")
     json_option(sub)
 

@@ -14,7 +14,9 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Annotated, ClassVar, Final
+
+from pydantic import BeforeValidator
 
 from pipeline.accounting import VideoAccount
 from pipeline.datasets.people import ClipDataset, Rules, clip_tracks
@@ -30,6 +32,19 @@ if TYPE_CHECKING:
 FOLDERS: Final = {"train": "train", "val": "val", "validation": "val", "test": "test"}  # name of a top folder -> split
 
 
+def _refuse_fraction(value: str) -> str:
+    try:
+        is_fraction = 0 < float(value) < 1
+    except ValueError:
+        return value  # the type reports it
+    if is_fraction:
+        raise ValueError(f"per cent: {round(100 * float(value))} for {value}")
+    return value
+
+
+Percent = Annotated[int, BeforeValidator(_refuse_fraction)]
+
+
 @dataclass(frozen=True)
 class OwnVideos(ClipDataset):
     """One track per person and uninterrupted stretch of visibility.
@@ -37,8 +52,8 @@ class OwnVideos(ClipDataset):
     Clips are drawn for `val` and `test` by a hash of `seed` and their path. `bridge` is for prediction.
     """
 
-    val: int = 0  # per cent of the clips drawn for val; clips in a folder with a split's name belong to that split
-    test: int = 0  # per cent of the clips drawn for test
+    val: Percent = 0  # per cent of the clips drawn for val; clips in a folder with a split's name belong to that split
+    test: Percent = 0  # per cent of the clips drawn for test
     seed: int = 0  # another seed draws other clips
     max_gap: int | None = None  # frames that a person may be missing and still be the same person; a second of them
     min_frames: int = 40  # shorter stretches of a person are left out; at most half of `max_frames`

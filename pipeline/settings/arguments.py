@@ -25,7 +25,7 @@ from pipeline.errors import ConfigError, PipelineError
 from pipeline.files.formats import smpl_files
 from pipeline.files.raw import files, is_stand_in
 from pipeline.settings import sections
-from pipeline.settings.file import LUIGI, option_type, parse_overrides, settings_file
+from pipeline.settings.file import LUIGI, ROOT, option_type, parse_overrides, settings_file
 from pipeline.settings.schema import TYPES
 from pipeline.settings.sections import Settings, declared_names
 
@@ -62,7 +62,7 @@ def split_arguments(sub: argparse.ArgumentParser) -> None:
 
 def cache_option(sub: argparse.ArgumentParser, *, required: bool = False) -> None:
     """Add `--cache`; required to add rows, since [paths] cache, else the default, is for the datasets of luigi.cfg."""
-    sub.add_argument("--cache", type=cache.place_of, required=required, help=CACHE)
+    sub.add_argument("--cache", type=ROOT, required=required, help=CACHE)
     sub.set_defaults(adds_rows=required)
     if not required:
         from_settings(sub, cache="paths.cache")

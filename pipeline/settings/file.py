@@ -15,6 +15,7 @@ crop = size:256 region:256x192                  CropPolicy: name:value; empty: t
 from __future__ import annotations
 
 import argparse
+import codecs
 import functools
 import io
 import os
@@ -31,6 +32,7 @@ from pydantic import TypeAdapter
 import cache
 from pipeline.cli.command_line import SET
 from pipeline.errors import ConfigError, did_you_mean, expected
+from pipeline.files.places import folder_of
 
 # Sections that Luigi reads itself.
 LUIGI: Final = frozenset(
@@ -177,11 +179,10 @@ def _value_of(hint: Any, text: str, base: Path) -> Any:
         return None if text in ("", "none") else _value_of(inner, text, base)
     if not text:
         raise ValueError("expected a value, found none")
+    if hint == cache.Root and cache.is_url(text):
+        return text
     if hint in (Path, cache.Root):
-        if text[0] in "\"'":
-            raise ValueError("expected a path without quotes")
-        place = cache.place_of(text) if hint == cache.Root else Path(text)
-        return place if isinstance(place, str) else base / place.expanduser()
+        return base / folder_of(text, or_url=hint == cache.Root)
     return _adapter(hint).validate_python(text)
 
 
@@ -195,6 +196,10 @@ def option_type(hint: Any) -> Callable[[str], Any]:
             raise argparse.ArgumentTypeError(f"{expected(error)}, found {text!r}") from error
 
     return parse
+
+
+PATH: Final = option_type(Path)  # type of an option that names a file or folder
+ROOT: Final = option_type(cache.Root)  # the same, or the URL of an object store
 
 
 def settings_file() -> Path:
@@ -215,6 +220,9 @@ def parse_overrides(lines: Sequence[str] | None = None) -> Iterator[tuple[str, s
 
 def _lines(file: Path) -> list[str]:
     data = file.read_bytes()
+    if data.startswith(codecs.BOM_UTF8):  # which Luigi does not read either
+        do = "Save it as UTF-8 without BOM, or delete it with: sed -i '1s/^\\xEF\\xBB\\xBF//' " + str(file)
+        raise ConfigError(f"{file}, line 1: expected text in UTF-8, found a byte order mark (BOM) before it. {do}")
     try:
         return list(io.StringIO(data.decode(), newline=None))
     except UnicodeDecodeError as error:

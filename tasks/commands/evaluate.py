@@ -13,7 +13,7 @@ from pipeline.cli.command_line import Command, json_option, whole
 from pipeline.cli.progress import bar
 from pipeline.cli.text import from_here
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.settings.file import settings_file
+from pipeline.settings.file import PATH, ROOT, settings_file
 from tasks import evaluation
 from tasks.base import fact, plain
 from tasks.settings import settings
@@ -30,7 +30,7 @@ NOTE: Final = "published figures are beside their protocol; hmmr averages over v
 def _options(sub: argparse.ArgumentParser) -> None:
     model_options(sub)
     splits = sub.add_argument_group("data")
-    splits.add_argument("--cache", type=cache.place_of, help="Folder or URL of the cache (default: [paths] cache)")
+    splits.add_argument("--cache", type=ROOT, help="Folder or URL of the cache (default: [paths] cache)")
     names = "Split, such as 3dpw/test (repeatable; default: the evaluation splits of the model's settings)"
     splits.add_argument("--split", action="append", default=[], metavar="NAME", help=names)
     splits.add_argument("--stream", help="Feature stream (default: the model's, else the first of [features] streams)")
@@ -43,7 +43,7 @@ def _options(sub: argparse.ArgumentParser) -> None:
     )
     splits.add_argument("--batch-size", type=whole(1), default=16, metavar="N", help="Windows per batch (default: 16)")
     files = "Folder for metrics.json, results.csv, results by track and worst windows"
-    sub.add_argument("--out", type=Path, metavar="DIR", help=files)
+    sub.add_argument("--out", type=PATH, metavar="DIR", help=files)
     json_option(sub, ": the content of metrics.json")
 
 
@@ -51,8 +51,8 @@ def model_options(sub: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """Add the options of all commands that use a model."""
     model = sub.add_argument_group("model")
     file = "best.pt of a run, or a published file of VIBE, SPIN or HMR2.0"
-    model.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help=file)
-    model.add_argument("--body", type=Path, metavar="DIR", help="Folder of SMPL's files (default: [paths] body)")
+    model.add_argument("--checkpoint", type=PATH, required=True, metavar="FILE", help=file)
+    model.add_argument("--body", type=PATH, metavar="DIR", help="Folder of SMPL's files (default: [paths] body)")
     model.add_argument("--device", default="auto", help="Device: auto (a GPU if there is one), cpu, cuda, cuda:1, ...")
     return model
 

@@ -15,6 +15,8 @@ from pipeline.cli.command_line import Command
 from pipeline.cli.progress import bar
 from pipeline.cli.text import from_here
 from pipeline.errors import PipelineError
+from pipeline.settings import sections
+from pipeline.settings.file import PATH, ROOT, settings_file
 from tasks.base import DEMO_DATA, UNTRAINED_FEATURES, USER_ERRORS, PipelineTask, fact, plain, say
 from tasks.evaluation import Evaluate, baseline_config
 from tasks.settings import settings
@@ -49,7 +51,7 @@ class Report(PipelineTask):
         from vibe_extensions.pages.report.assembly import write_report
 
         with self.progress() as progress:
-            size, _ = write_report(as_configured(), _own_page(), progress)
+            size, _ = write_report(as_configured(), _require_own(page()), progress)
         self.say(size)
         self.show()
 
@@ -72,14 +74,14 @@ def page() -> Path:
     return settings().paths.runs / PAGE
 
 
-def _own_page() -> Path:
-    """`page`. Raises PipelineError if the file of that name is no report."""
+def _require_own(file: Path) -> Path:
+    """The file, for a report. Raises PipelineError if it is there and is none."""
     from vibe_extensions.pages.report.assembly import recorded_fingerprint
 
-    if page().exists() and not recorded_fingerprint(page()):
+    if file.exists() and not recorded_fingerprint(file):
         expected = "expected no file, or an earlier report; found another one, which is not replaced"
-        raise PipelineError(f"{page()}: {expected}. Move it, or name another page: tasks report --out FILE")
-    return page()
+        raise PipelineError(f"{file}: {expected}. Move it, or name another page: tasks report --out FILE")
+    return file
 
 
 def as_configured(*, training: bool = True) -> ReportContent:
@@ -107,10 +109,10 @@ def as_configured(*, training: bool = True) -> ReportContent:
 
 def _options(sub: argparse.ArgumentParser) -> None:
     """Add the options."""
-    sub.add_argument("--out", type=Path, metavar="FILE", help="output page (default: report.html in [paths] runs)")
+    sub.add_argument("--out", type=PATH, metavar="FILE", help="output page (default: report.html in [paths] runs)")
     sub.add_argument(
         "--run",
-        type=Path,
+        type=PATH,
         action="append",
         default=[],
         dest="folders",
@@ -118,8 +120,19 @@ def _options(sub: argparse.ArgumentParser) -> None:
         help="folder of a training run, finished or not (repeatable; default: the runs that luigi.cfg names)",
     )
     help_ = "Another cache: report on its data, and on the runs that --run names (default: [paths] cache)"
-    sub.add_argument("--cache", type=cache.place_of, metavar="DIR", help=help_)
+    sub.add_argument("--cache", type=ROOT, metavar="DIR", help=help_)
     sub.add_argument("--no-training", action="store_true", help="report on the data only")
+
+
+def _content_of(args: argparse.Namespace) -> ReportContent:
+    """The content without the runs that --run names. With --cache, luigi.cfg is optional."""
+    from vibe_extensions.pages.report.assembly import ReportContent
+
+    if args.cache is not None and not settings_file().exists():
+        s = sections.load(settings_file(), tolerant=True, optional=True)
+        return ReportContent(args.cache, None, None, s.stream.name, Path(), training=False)
+    pages = as_configured(training=not (args.folders or args.no_training or args.cache))
+    return pages if args.cache is None else replace(pages, root=args.cache, raw=None)
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -130,14 +143,15 @@ def _run(args: argparse.Namespace) -> int:
     if args.folders and args.no_training:
         raise PipelineError("--run and --no-training exclude each other. Omit one of them.")
     if missing := [folder for folder in args.folders if not folder.is_dir()]:
-        raise PipelineError(f"--run {missing[0]}: folder not found. Runs are in {page().parent}.")
-    out = args.out or _own_page()
-    if args.out is not None:
-        check_page(out)
-    pages = as_configured(training=not (args.folders or args.no_training or args.cache))
+        raise PipelineError(f"--run {missing[0]}: folder not found. Runs are in [paths] runs.")
     if args.cache is not None:
         cache.open(args.cache)  # raises CacheError
-        pages = replace(pages, root=args.cache, raw=None)
+    pages = _content_of(args)
+    if args.out is not None:
+        out = args.out
+        check_page(out)
+    else:
+        out = _require_own(pages.runs_folder / PAGE)
     if args.folders:
         pages = replace(pages, runs=tuple((folder.resolve().name, folder) for folder in args.folders), training=True)
     with bar("  report", console.out) as progress:

@@ -25,6 +25,7 @@ from pipeline.detect.clips import KEYPOINTS
 from pipeline.errors import MissingAssets
 from pipeline.files.pixels.frames import Image, Video
 from pipeline.files.raw.files import whole_file_digest
+from pipeline.settings.file import PATH
 from vibe_extensions.anny.body_file import PACKAGE, body_file
 from vibe_extensions.anny.writing import SUMMARY
 from vibe_extensions.clips.packages import PackageFile, cache_folder, fetch_files
@@ -66,7 +67,7 @@ class _DrawnPerson(NamedTuple):
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--out", type=Path, metavar="DIR", default=Path("data/try"), help="Folder (default: data/try)")
+    sub.add_argument("--out", type=PATH, metavar="DIR", default=Path("data/try"), help="Folder (default: data/try)")
 
 
 def _run(args: argparse.Namespace) -> int:

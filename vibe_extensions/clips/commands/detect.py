@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import fields
-from pathlib import Path
 from typing import Final
 
 from pipeline import detect
@@ -17,16 +16,16 @@ from pipeline.detect.clips import list_images
 from pipeline.detect.plan import plan_detection, usual_detector
 from pipeline.settings import sections
 from pipeline.settings.arguments import from_settings, part_option, setting_options
-from pipeline.settings.file import BY_SET, Section
+from pipeline.settings.file import BY_SET, PATH, Section
 from vibe_extensions.clips.detection.run import detect_planned
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
-    add("raw", type=Path, metavar="RAW", help="a folder of clips, with subfolders, or one clip")
+    add("raw", type=PATH, metavar="RAW", help="a folder of clips, with subfolders, or one clip")
     add(
         "--out",
-        type=Path,
+        type=PATH,
         required=True,
         metavar="KEYPOINTS",
         help="output folder: a JSON file per clip; many in one zip",

@@ -22,7 +22,7 @@ from pipeline.conversion.plan import committed_split
 from pipeline.datasets.videos import OwnVideos
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.settings import sections
-from pipeline.settings.file import settings_file
+from pipeline.settings.file import PATH, ROOT, settings_file
 from tasks.base import DEMO_DATA, fact, plain, say, warn
 from tasks.commands.evaluate import model_options, positive
 
@@ -33,20 +33,20 @@ if TYPE_CHECKING:
 def _options(sub: argparse.ArgumentParser) -> None:
     """Add the options."""
     sub.add_argument("named", metavar="CLIPS", help="A clip, a folder of clips, or DATASET/SPLIT of the cache")
-    sub.add_argument("--cache", type=cache.place_of, required=True, metavar="DIR", help="Cache of tracks and features")
+    sub.add_argument("--cache", type=ROOT, required=True, metavar="DIR", help="Cache of tracks and features")
     sub.add_argument("--detector", help=f"Detector for clips without keypoints: {', '.join(detect.names())}, or none")
     every_option(sub)
     sub.add_argument("--tracks", default="*", metavar="PATTERN", help="Names of tracks to predict (default: all)")
     model = model_options(sub)
     model.add_argument("--weights", help="Weights of the feature network, such as spin:FILE (default: from luigi.cfg)")
-    model.add_argument("--pose-embedding", type=Path, metavar="FILE", help="best.pt of TrainPrVIPE, if it has moved")
+    model.add_argument("--pose-embedding", type=PATH, metavar="FILE", help="best.pt of TrainPrVIPE, if it has moved")
     model.add_argument("--stream", help="Feature stream of a split (default: the model's)")
     model.add_argument("--refine", action="store_true", help="Fit the bodies to the tracks' 2D joints (L-BFGS)")
     model.add_argument(
         "--smooth", type=positive, default=0.0, metavar="SIGMA", help="Smooth bodies over time (default: 0 frames)"
     )
     outputs = sub.add_argument_group("output")
-    outputs.add_argument("--out", type=Path, metavar="DIR", help="Output folder (default: NAME-bodies)")
+    outputs.add_argument("--out", type=PATH, metavar="DIR", help="Output folder (default: NAME-bodies)")
     outputs.add_argument(
         "--overlay",
         action=argparse.BooleanOptionalAction,

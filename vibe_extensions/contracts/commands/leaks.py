@@ -31,6 +31,7 @@ from pipeline.files.pixels import sources
 from pipeline.processes import Failed, cores
 from pipeline.processes.pool import ordered_map
 from pipeline.settings.arguments import cache_option
+from pipeline.settings.file import PATH
 
 TRAIN: Final = "train"  # name of training splits; all others are test splits
 PUBLISHED: Final = "video"  # kind of recordings that have one name in all datasets
@@ -49,7 +50,7 @@ def _options(sub: argparse.ArgumentParser) -> None:
     cache_option(sub)
     add = sub.add_argument
     add("--pictures", type=whole(1), metavar="N", help="Also decode and compare N images of each video")
-    add("--raw", type=Path, help="Folder that contains <dataset>/, with --pictures, if it has moved")
+    add("--raw", type=PATH, help="Folder that contains <dataset>/, with --pictures, if it has moved")
     add("--all", action="store_true", help="List everything that is shared or unknown")
     workers_option(sub, "decoding processes")
     json_option(sub, ", with everything")

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Final
 
 from pipeline.cli.command_line import Command, whole, workers_option
 from pipeline.cli.console import err, out, plain
 from pipeline.cli.progress import bar
 from pipeline.processes import cores
+from pipeline.settings.file import PATH
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--out", type=Path, required=True, help="output folder, for raw/<dataset>/ and body/")
+    sub.add_argument("--out", type=PATH, required=True, help="output folder, for raw/<dataset>/ and body/")
     sub.add_argument("--seed", type=whole(0), default=0, help="random seed (default: 0)")
     sub.add_argument("--size", default="default", help="amount of data: tiny, default or large")
     workers_option(sub)

@@ -15,7 +15,7 @@ from pipeline.cli.text import count
 from pipeline.datasets import find_installed
 from pipeline.errors import ConfigError
 from pipeline.settings.arguments import BODY, body_of, cache_option, split_arguments
-from pipeline.settings.file import BY_SET, Section
+from pipeline.settings.file import BY_SET, PATH, Section
 from vibe_extensions.exchange.formats import export_formats
 
 
@@ -26,11 +26,11 @@ def _options(sub: argparse.ArgumentParser) -> None:
     formats = export_formats()
     about = "; ".join(f"{name}: {form.about}" for name, form in formats.items())
     add("--format", required=True, choices=formats, help=about)
-    add("--out", type=Path, required=True, help="output file, or a folder for a file with its usual name")
+    add("--out", type=PATH, required=True, help="output file, or a folder for a file with its usual name")
     add("--stream", help="feature stream (default: resnet50)")
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="option of the format (repeatable)")
-    add("--raw", type=Path, help="the dataset's raw folder, if it has moved; for formats with images")
-    add("--body", type=Path, help="folder of SMPL's files, for formats with bodies (default: [paths] body)")
+    add("--raw", type=PATH, help="the dataset's raw folder, if it has moved; for formats with images")
+    add("--body", type=PATH, help="folder of SMPL's files, for formats with bodies (default: [paths] body)")
     add("--replace", action="store_true", help="overwrite existing output")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Final
 
 from pipeline.cli.command_line import Command
@@ -13,6 +12,7 @@ from pipeline.cli.text import FEW, count
 from pipeline.commands.convert import accounting_lines
 from pipeline.errors import ConfigError
 from pipeline.settings.arguments import cache_option, split_arguments
+from pipeline.settings.file import PATH
 from pipeline.skeletons import JOINTS
 
 
@@ -20,7 +20,7 @@ def _options(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
     add(
         "file",
-        type=Path,
+        type=PATH,
         help="database file, joblib (.pt) or HDF5 (.h5); with --format arrays npy, npz, safetensors "
         "or Parquet; no code in it is run",
     )

@@ -19,6 +19,7 @@ from pipeline.errors import PipelineError
 from pipeline.files.raw import is_stand_in
 from pipeline.plug_ins import PageWriter
 from pipeline.settings.arguments import BODY, body_of, check_own_folder, split_arguments
+from pipeline.settings.file import PATH, ROOT
 from pipeline.settings.sections import SHARED
 from vibe_extensions.pages import show
 from vibe_extensions.pages.show.tracks import PAGE_FRAMES
@@ -30,12 +31,12 @@ CLIP: Final = ".mp4"  # for a clip
 def _options(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
     split_arguments(sub)
-    add("--cache", type=cache.place_of, help="folder or URL of the cache: show converted tracks")
+    add("--cache", type=ROOT, help="folder or URL of the cache: show converted tracks")
     read = "the dataset's raw folder: without --cache, show the tracks that conversion would read"
-    add("--raw", type=Path, help=f"{read}; with --cache, the current folder of the images")
+    add("--raw", type=PATH, help=f"{read}; with --cache, the current folder of the images")
     help_ = f"output page, one HTML file; with the suffix {CLIP}, a clip of one video"
-    add("--out", type=Path, required=True, help=help_)
-    add("--body", type=Path, help="folder of SMPL's files, to draw SMPL poses (default: [paths] body)")
+    add("--out", type=PATH, required=True, help=help_)
+    add("--body", type=PATH, help="folder of SMPL's files, to draw SMPL poses (default: [paths] body)")
     add("--tracks", type=whole(1), default=6, help="number of tracks, spread over the split (default: 6)")
     add("--track", action="append", default=[], metavar="NAME", help="show this track (repeatable)")
     help_ = "show all tracks of this video, and detections without a track (default for a clip: the first video)"

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from pathlib import Path
 from typing import Final
 
 from pipeline.cli.command_line import Command
 from pipeline.cli.console import DOUBT, err, out, plain
 from pipeline.cli.progress import bar
 from pipeline.cli.text import count
+from pipeline.settings.file import PATH
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
-        "files", type=Path, nargs="+", metavar="FILE", help="4D-Humans' 000000.tar, ..., or CameraHMR's .npz files"
+        "files", type=PATH, nargs="+", metavar="FILE", help="4D-Humans' 000000.tar, ..., or CameraHMR's .npz files"
     )
-    sub.add_argument("--raw", type=Path, required=True, help="the dataset's raw folder, for fits.sqlite")
+    sub.add_argument("--raw", type=PATH, required=True, help="the dataset's raw folder, for fits.sqlite")
     what = "regular expression whose first group extracts the image's name from its key"
     sub.add_argument("--key", default="", metavar="REGEX", help=f"{what} (default: the whole key)")
 
