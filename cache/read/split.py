@@ -39,7 +39,10 @@ def require_cache(root: Root) -> Store:
     """The store of a cache that exists. Raises CacheError when there is none, and for a folder within a cache."""
     store = store_at(root)
     if not (store.exists("zarr.json") or FeatureCache(root)):  # where it is lost, `verify --repair` writes it again
-        reason = "no zarr.json" if isinstance(store.root, str) or store.root.is_dir() else "no such folder"
+        if isinstance(store.root, str) or store.root.is_dir():
+            reason = "no zarr.json"
+        else:
+            reason = "a file" if store.root.exists() else "no such folder"
         do = "Convert a dataset into it first, or mount its disk."
         raise CacheError.at(store.location(""), expected="a feature cache", found=reason, do=do)
     is_inner, inner, do = store.exists(MANIFEST), "one split", "the folder or URL that holds <dataset>/<split>."

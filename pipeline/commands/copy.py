@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 import cache
@@ -31,12 +32,21 @@ def _run(args: argparse.Namespace) -> int:
     problems = list[str]()
     if os.path.realpath(args.cache) == os.path.realpath(args.to):
         raise PipelineError(f"--to {args.to}: this is the cache itself. Name a new folder.")
+    _refuse_other_files(args.to)
     names = _copy_tag(args) if args.tag else _copy_splits(args, problems)
     with bar("verify", err) as progress:
         problems += cache.verify(args.to, fast=True, progress=progress, splits=names).problems if names else ()
     for problem in problems:
         out.print(f"{WRONG} {plain(problem)}")
     return 1 if problems else 0
+
+
+def _refuse_other_files(to: cache.Root) -> None:
+    """Raise PipelineError for a folder with files that is no cache."""
+    if isinstance(to, Path) and to.is_dir() and not (to / "zarr.json").exists() and not cache.FeatureCache(to):
+        names = [file.name for file in to.iterdir() if file.name != "lost+found" and not file.name.startswith(".")]
+        if names:
+            raise PipelineError(f"--to {to}: holds other files, such as {min(names)}. Name a new folder, or a cache.")
 
 
 def _copy_tag(args: argparse.Namespace) -> Sequence[str]:

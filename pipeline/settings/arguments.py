@@ -21,7 +21,7 @@ from pipeline import datasets
 from pipeline.cli.console import DOUBT, err, plain
 from pipeline.cli.text import error_text, from_here
 from pipeline.datasets.base import Dataset, globs
-from pipeline.errors import ConfigError, PipelineError
+from pipeline.errors import ConfigError, PipelineError, did_you_mean, similar_path
 from pipeline.files.formats import smpl_files
 from pipeline.files.raw import files, is_stand_in
 from pipeline.settings import sections
@@ -94,7 +94,9 @@ def choose_splits(names: Sequence[str], splits: Sequence[str]) -> list[str]:
     words = ["/".join(names)] if len(names) == 2 and "/".join(names) in splits else names
     if unknown := [word for word in words if not any(name == word or name.startswith(f"{word}/") for name in splits)]:
         other = f". For that cache: --cache {unknown[0]}" if Path(unknown[0]).is_dir() else ""
-        raise PipelineError(f"no split {unknown[0]!r} in the cache; there are: {', '.join(splits) or 'none'}{other}")
+        similar = did_you_mean(unknown[0], [*splits, *(name.partition("/")[0] for name in splits)])
+        there_are = ", ".join(splits) or "none"
+        raise PipelineError(f"no split {unknown[0]!r} in the cache{similar} there are: {there_are}{other}")
     return [name for name in splits if not words or name in words or name.partition("/")[0] in words]
 
 
@@ -108,6 +110,9 @@ def check_own_folder(raw: Path, dataset: Dataset) -> None:
             first = dataset.parts[0]
             what = f"--raw {raw}: found no files of {dataset.name} ({first.what}: {first.patterns[0]})"
             raise PipelineError(f"{what}. Did you mean --raw {from_here(near)}?")
+    if raw.name != dataset.name and raw.name in datasets.names():
+        what = f"--raw {raw}: found no files of {dataset.name}, and the folder is named after another dataset"
+        raise PipelineError(f"{what}. Did you mean --raw {from_here(raw.parent / dataset.name)}, or {raw.name}?")
 
 
 def refuse_one_folder(raw: Path, root: cache.Root) -> None:
@@ -181,6 +186,10 @@ def complete(args: argparse.Namespace) -> None:
     options: dict[str, str] = getattr(args, "from_settings", {})
     given = {options[name]: value for name in options if (value := getattr(args, name)) is not None}
     adds_rows = getattr(args, "adds_rows", False)
+    if adds_rows:
+        _refuse_cache_in_raw(args.cache, args.raw)
+    elif "paths.cache" in given:
+        _refuse_misspelt_cache(args.cache)
     if given.keys() == set(options.values()) and not args.settings and not args.reads and not adds_rows:
         return
     file = getattr(args, "config", None) or settings_file()
@@ -198,6 +207,26 @@ def complete(args: argparse.Namespace) -> None:
             raise ConfigError(f"{file.resolve()}: file not found. {do}")
         name = "--set" if "cache" in args.cfg.source.section("paths").by_set else file.name
         err.print(plain(f"cache      {from_here(args.cache)} ({name}, [paths] cache)"))
+
+
+def _refuse_misspelt_cache(root: cache.Root) -> None:
+    """Raise PipelineError for a missing folder with a similar name beside it."""
+    if isinstance(root, Path) and not root.exists():
+        similar = similar_path(root)
+        if similar != ";":
+            raise PipelineError(f"{root}: no such folder{similar} To use another cache: --cache DIR")
+
+
+def _refuse_cache_in_raw(root: cache.Root, raw: Path | None) -> None:
+    """Raise ConfigError if one of the two folders is in the other."""
+    if raw is None or not isinstance(root, Path):
+        return
+    inner = root.resolve()
+    outer = raw.resolve()
+    if inner.is_relative_to(outer) or outer.is_relative_to(inner):
+        raise ConfigError(
+            f"--cache {root} and --raw {raw}: one is in the other. Name a cache outside of the raw folder."
+        )
 
 
 def is_new_cache(s: Settings, root: cache.Root) -> bool:

@@ -1,0 +1,5 @@
+"""The fixtures of `lab.py`."""
+
+from tests.pipeline.commands.lab import lab, types
+
+__all__ = ["lab", "types"]

@@ -1,0 +1,153 @@
+"""What people type wrong: the command ends with the right exit code, the cause, and what to do."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.pipeline.commands.lab import SETTINGS
+
+CONVERT = "convert penn_action train --raw raw/penn_action --cache cache"
+EXTRACT = "extract penn_action/train --stream homography"
+
+# command -> what it prints, all with exit code 2
+OPTIONS = {
+    "statsu": r"invalid choice: 'statsu'; did you mean 'status'\?",
+    "status --cahce cache": r"unrecognized arguments: --cahce; did you mean '--cache'\?",
+    "status \N{EN DASH}\N{EN DASH}cache cache": r"long dash.* Type - or --",
+    "status \N{EN DASH}all": r"long dash",
+    "status penn_acton": r"no split 'penn_acton' in the cache; did you mean 'penn_action",
+    "status penn_action/trian": r"no split 'penn_action/trian' in the cache; did you mean 'penn_action/train'",
+    "status --cache cahce": r"cahce: .*no such folder; did you mean 'cache'\?",
+    "status --cache cache/penn_action": r"cache/penn_action: .*Open the whole",
+    "status --cache luigi.cfg": r"luigi\.cfg: expected a feature cache, found a file",
+    "status --cache raw": r"raw: expected a feature cache, found no zarr\.json",
+    "status --cache $HOME/cache": r"--cache: expected a path without environment variables",
+    "status --cache ${CACHE}": r"--cache: expected a path without environment variables",
+    "status --cache https://lab/cache": r"--cache: expected .*a URL that starts with one of s3",
+    "status --cache s3:/bucket/cache": r"--cache: .*two slashes: s3://bucket/prefix",
+    "status --cache file:///cache": r"--cache: expected a path, without file:",
+    r"status --cache D:\cache": r"--cache: expected a path of this system \(in WSL",
+    r"status --cache C:/cache": r"--cache: expected a path of this system \(in WSL",
+    "status --cache ~nobody-here/cache": r"--cache: .*there is no home folder of ~nobody-here",
+    "status --cache 'cache'": r"--cache: expected a path without quotes",
+    "status --max-rejected 0.02": r"expected a percentage such as 2%",
+    "status --max-rejected many": r"expected a percentage such as 2%",
+    "status --csv --json": r"--csv excludes --json",
+    "verify --recompute -5": r"--recompute",
+    "verify --weights spin:x": r"--weights needs --recompute",
+    "gc --older-than 1h": r"expected a whole number of at least 0, found '1h'",
+    "copy --to cache": r"--to cache: this is the cache itself",
+    "copy --to s3:/bucket": r"--to: .*two slashes",
+    "copy --to copy --streams resnet50": r"--streams resnet50: these splits have no streams",
+    "copy": r"the following arguments are required: --to",
+    "convert": r"required: dataset, split",
+    "convert penn_action --raw raw/penn_action --cache cache": r"required: split",
+    "convert penn_acton train --raw raw/penn_action --cache cache": r"did you mean 'penn_action'\?",
+    "convert penn_action trian --raw raw/penn_action --cache cache": r"no split 'trian'; .*train",
+    "convert penn_action/train train --raw raw/penn_action --cache cache": r"penn_action/train already names the split",
+    "convert penn_action train --raw raw/pen_action --cache cache": r"no such folder; did you mean 'penn_action'\?",
+    "convert penn_action train --raw raw/pen_action --cache new": r"no such folder; did you mean 'penn_action'\?",
+    "convert penn_action train --raw raw --cache cache": r"Did you mean --raw raw/penn_action\?",
+    "convert penn_action train --raw raw/penn_action/frames --cache cache": r"Did you mean --raw raw/penn_action\?",
+    "convert penn_action train --raw luigi.cfg --cache cache": r"luigi\.cfg: .*(a file|this is a file)",
+    "convert penn_action train --raw $RAW/penn_action --cache cache": r"--raw: expected a path without environment",
+    "convert penn_action train --raw http://x/y --cache cache": r"--raw: expected a path of this system, which",
+    "convert 3dpw train --raw raw/penn_action --cache cache": r"another dataset\. Did you mean --raw raw/3dpw",
+    f"{CONVERT} --part 0/4": r"--part: expected K/N with K from 1 to N.*found '0/4'",
+    f"{CONVERT} --part 5/4": r"--part: expected K/N with K from 1 to N.*found '5/4'",
+    f"{CONVERT} --part 2": r"--part: expected K/N",
+    f"{CONVERT} --part 1/2 --drop-removed": r"not allowed with",
+    f"{CONVERT} --set convert.wrokers=2": r"--set \[convert\] wrokers: unknown key; did you mean 'workers'\?",
+    f"{CONVERT} --set workers=2": r"expected SECTION\.KEY=VALUE",
+    f"{CONVERT} --set convert.workers": r"expected SECTION\.KEY=VALUE",
+    f"{CONVERT} --set convert.workers=two": r"\[convert\] workers = two: expected a whole number",
+    f"{CONVERT} --set convert.strict=maybe": r"\[convert\] strict = maybe: expected true or false",
+    f"{CONVERT} --set vibe.epochs=5": r"--set vibe\.epochs: `convert` does not read it",
+    f"{CONVERT} --set convert.removed=delete": r"\[convert\] removed = delete: expected .*keep.*drop",
+    f"{CONVERT} --workers two": r"--workers: expected a whole number.*'two'",
+    f"{CONVERT} --workers -1": r"--workers: expected .*-1",
+    "extract penn_action train --stream resnet": r"resnet.*did you mean 'resnet50'\?",
+    f"{EXTRACT} --device gpu": r"--device: expected .*cuda.*found 'gpu'",
+    f"{EXTRACT} --part 3/2": r"--part: expected K/N",
+    f"{EXTRACT} --replace --part 1/2": r"not allowed with",
+    "extract penn_action/trian --stream homography": r"no committed split 'penn_action/trian'; there are: penn_act",
+    "extract penn_action train --stream resnet50 --weights spin": r"weights 'spin': .*spin:FILE",
+    "extract penn_action train --stream resnet50 --weights spin:nowhere.pt": r"nowhere\.pt",
+    "extract penn_action train --stream resnet50 --precision half": r"--precision: .*'half'; known: exact, fast",
+    "prepare penn_action --cache cache": r"required: --raw",
+    "prepare penn_action --raw raw/pen_action --cache cache": r"no such folder; did you mean 'penn_action'\?",
+    "detect raw --out keypoints --detector rtmpos": r"did you mean 'rtmpose'\?",
+    "plan --config luigi.cgf": r"luigi\.cgf: file not found",
+    "config --check --config nowhere/luigi.cfg": r"nowhere/luigi\.cfg: file not found",
+    "config pahts": r"pahts.*did you mean 'paths'\?",
+    "show penn_action/train --cache cache --out nowhere/": r"nowhere",
+    "export penn_action train --cache cache --format vib --out x": r"did you mean 'vibe'\?",
+    "bodies penn_action train --age 30": r"--age: expected Anny's age from 0 to 1",
+    "bodies penn_action train": r"blaze_joints",
+    "detect nowhere --out keypoints": r"nowhere: .*no such (file or )?folder",
+}
+# lines of luigi.cfg -> what `config --check` prints, with exit code 2
+FILE = {
+    "raw = $HOME/raw": r"line 2 \[paths\] raw = \$HOME/raw: expected a path without environment variables",
+    "raw = https://lab/raw": r"line 2 \[paths\] raw = .*: expected a path of this system",
+    "raw = s3://lab/raw": r"line 2 \[paths\] raw = .*: expected a path of this system",
+    r"raw = D:\raw": r"line 2 \[paths\] raw = .*: expected a path of this system \(in WSL",
+    'raw = "raw"': r"line 2 \[paths\] raw = .*: expected a path without quotes",
+    "raw = ~nobody-here/raw": r"line 2 \[paths\] raw = .*no home folder of ~nobody-here",
+    "raw = file:///raw": r"line 2 \[paths\] raw = .*without file:",
+    "raw =": r"line 2 \[paths\] raw = : expected a value",
+    "rwa = raw": r"\[paths\] rwa: unknown key; did you mean 'raw'\?",
+    "cache = s3:/bucket": r"line 4 \[paths\] cache = .*two slashes: s3://bucket/prefix",
+    "cache = ftp://lab/cache": r"line 4 \[paths\] cache = .*starts with one of s3",
+    "cache = raw": r"\[paths\] raw: .* is in the cache",
+    "runs = cache": r"\[paths\] runs: .* is in the cache",
+    "runs = raw": r"\[paths\] runs: .* is also raw",
+    "datasets = penn_acton": r"line 7 \[data\] datasets: .*did you mean 'penn_action'\?",
+    "datasets = penn_action, amass": r"line 7 \[data\] datasets: .*'penn_action,'",
+    "datasets =": r"line 7 \[data\] datasets: expected one or more of",
+    "[dta]": r"\[dta\]: unknown section; did you mean 'data'\?",
+    "streams = homograpy": r"line 9 \[features\] streams: .*did you mean 'homography'\?",
+    "streams = homography homography": r"line 9 \[features\] streams: expected different names",
+    "streams homography": r"line 9: expected key = value",
+    "\N{BOM}[paths]": r"line 1: .*byte order mark",
+    "new_cache = maybe": r"\[paths\] new_cache = maybe: expected 'yes', 'no' or 'once'",
+    "[videos]\nval = 0.2": r"\[videos\] val = 0\.2: expected per cent: 20 for 0\.2",
+    "[videos]\nval = 120": r"\[videos\] .*expected percentages",
+    "[features]\nstreams = homography\n[features]": r"duplicate line",
+    "[convert]\nworkers = -1": r"\[convert\] workers = -1: expected 0 or more",
+    "[convert]\nstrict = ja": r"\[convert\] strict = ja: expected true or false",
+    "[retcode]\ntask_failed = x": r"\[retcode\] task_failed = x: expected a whole number",
+    "[embedded]\nenabled = true\nsize = huge": r"\[embedded\] size = huge: expected 'tiny', 'default' or 'large'",
+    "[vibe]\nepoch = 3": r"\[vibe\] epoch: unknown key; did you mean 'epochs'\?",
+    "[vibe]\nepochs = 0": r"\[vibe\] epochs = 0: expected more than 0",
+    "streams = resnet50\n[resnet50]\nweights = spin": r"\[resnet50\] weights = spin: .*spin:FILE",
+    "[penn_action]\nfoo = 1": r"\[penn_action\] foo: (unknown key|.*no settings)",
+}
+
+
+@pytest.mark.parametrize("words", OPTIONS)
+def test_a_mistake_on_the_command_line(words: str, types: Callable[..., str]) -> None:
+    shown = types(f"pipeline {words}")
+    assert re.match(rf"2: (.*\n)*error: .*{OPTIONS[words]}", shown), shown
+    assert "Traceback" not in shown and "bug in this program" not in shown
+
+
+@pytest.mark.parametrize("line", FILE)
+def test_a_mistake_in_luigi_cfg(line: str, lab: Path, types: Callable[..., str]) -> None:
+    key = line.partition(" ")[0]
+    text = re.sub(rf"^{re.escape(key)} .*$", lambda _: line, SETTINGS, flags=re.MULTILINE)
+    if line.startswith("\N{BOM}"):
+        text = f"\N{BOM}{SETTINGS}"
+    elif text == SETTINGS:
+        text = (
+            f"{SETTINGS}{line}\n" if line.startswith("[") else SETTINGS.replace("runs = runs", f"runs = runs\n{line}")
+        )
+    (lab / "luigi.cfg").write_text(text)
+    try:
+        shown = types("pipeline config --check")
+    finally:
+        (lab / "luigi.cfg").write_text(SETTINGS)
+    assert re.match(rf"2: error: .*{FILE[line]}", shown), shown
+    assert len(shown.splitlines()) == 1

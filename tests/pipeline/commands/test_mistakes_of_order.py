@@ -1,0 +1,132 @@
+"""Commands in the wrong folder, state or order: each ends with the cause, and with what to do."""
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+
+def nothing(_: Path) -> None:
+    """The folder as it is."""
+
+
+def without_settings(folder: Path) -> None:
+    (folder / "luigi.cfg").unlink()
+
+
+def as_real_data(folder: Path) -> None:
+    (folder / "raw/penn_action/STAND_IN.json").unlink()
+
+
+def without_raw(folder: Path) -> None:
+    shutil.rmtree(folder / "raw")
+
+
+def with_empty_raw(folder: Path) -> None:
+    without_raw(folder)
+    (folder / "raw/penn_action").mkdir(parents=True)
+
+
+def without_cache(folder: Path) -> None:
+    shutil.rmtree(folder / "cache")
+
+
+def with_new_cache_no(folder: Path) -> None:
+    without_cache(folder)
+    file = folder / "luigi.cfg"
+    file.write_text(file.read_text().replace("runs = runs", "runs = runs\nnew_cache = no"))
+
+
+def unmounted(folder: Path) -> None:
+    (folder / "cache/penn_action").rename(folder / "disk")
+    (folder / "cache/penn_action").mkdir()
+
+
+def with_real_weights(folder: Path) -> None:
+    file = folder / "luigi.cfg"
+    file.write_text(file.read_text().replace("homography", "resnet50\n[resnet50]\nweights = spin:spin.pt"))
+
+
+CONVERT = "pipeline convert penn_action train --raw raw/penn_action --cache cache"
+TO_CACHE = CONVERT.removesuffix(" cache")
+EXTRACT = "pipeline extract penn_action/train --stream homography"
+
+# command, what is wrong in the folder, exit code, what it prints
+STATES: list[tuple[str, Callable[[Path], None], int, str]] = [
+    ("pipeline status", without_settings, 2, r"luigi\.cfg: file not found\. Run from the project's folder, or name"),
+    ("pipeline plan", without_settings, 2, r"luigi\.cfg: file not found\. Run from the project's folder"),
+    ("pipeline config --check", without_settings, 2, r"luigi\.cfg: file not found\. Run from the project's folder"),
+    ("tasks train", without_settings, 2, r"luigi\.cfg: file not found\. Run from the project's folder"),
+    (CONVERT, as_real_data, 2, r"was made from .*demo data.*Use another cache: --cache cache-real"),
+    (CONVERT, without_raw, 2, r"raw/penn_action: no such folder.*this folder\. Mount its disk"),
+    (CONVERT, with_empty_raw, 2, r"raw/penn_action: .*found an empty folder.*Mount its disk"),
+    ("pipeline plan", without_raw, 2, r"raw/penn_action: no such folder.*Mount its disk"),
+    ("pipeline status", without_raw, 1, r"its raw folder .*raw/penn_action is missing\. Mount its disk"),
+    ("pipeline status", with_empty_raw, 1, r"found an empty folder.*Mount its disk"),
+    (EXTRACT, without_raw, 2, r"raw folder was .*raw/penn_action, which does not exist\. Name"),
+    (CONVERT, with_new_cache_no, 2, r"new_cache = no: cache has no cache\. Is its disk mounted\?"),
+    (CONVERT, unmounted, 2, r"cache/penn_action: .*found nothing of it\. Mount its disk"),
+    (EXTRACT, unmounted, 2, r"cache/penn_action: .*found nothing of it\. Mount its disk"),
+    ("pipeline status", unmounted, 1, r"cache/penn_action: .*found nothing of it\. Mount its disk"),
+    ("pipeline verify --fast", unmounted, 1, r"cache/penn_action: .*found nothing of it\. Mount its disk"),
+    ("pipeline plan", unmounted, 2, r"cache/penn_action: .*found nothing of it\. Mount its disk"),
+    ("pipeline plan", with_real_weights, 2, r"spin\.pt"),
+    ("pipeline status", without_cache, 2, r"cache: expected a feature cache, found no such folder\. Convert a dataset"),
+    (EXTRACT, without_cache, 2, r"cache: expected a feature cache, found no such folder\. Convert a dataset"),
+    (f"{TO_CACHE} raw/penn_action/cache", nothing, 2, r"one is in the other"),
+    (f"{TO_CACHE} /dev/null/cache", nothing, 2, r"a folder is needed"),
+    (f"{CONVERT} two words", nothing, 2, r"unrecognized arguments: two words\. Quote names that have spaces"),
+    (f"{TO_CACHE} raw", nothing, 2, r"one is in the other"),
+    (f"{CONVERT}x/y --raw luigi.cfg/x", nothing, 2, r"luigi\.cfg"),
+    (f"{TO_CACHE} luigi.cfg", nothing, 2, r"a folder is needed"),
+    ("pipeline init", nothing, 2, r"luigi\.cfg exists\. Name another folder"),
+    ("pipeline init luigi.cfg", nothing, 2, r"luigi\.cfg: this is a file, where a folder is needed"),
+    ("pipeline init --raw raw", nothing, 2, r"add --real"),
+    ("pipeline gc --cache raw", nothing, 2, r"raw: expected a feature cache"),
+    ("pipeline verify --cache cache/penn_action/train", nothing, 2, r"Open the whole: .*cache"),
+    ("pipeline copy --to raw/penn_action", nothing, 2, r"raw/penn_action: holds other files"),
+    ("tasks evaluate --checkpoint nowhere.pt", nothing, 2, r"nowhere\.pt: .*(not found|no such file)"),
+    ("tasks evaluate --checkpoint luigi.cfg", nothing, 2, r"luigi\.cfg: .*checkpoint"),
+    ("tasks evaluate --checkpoint raw", nothing, 2, r"raw: "),
+    ("tasks train --set vibe.epochs=no", nothing, 2, r"\[vibe\] epochs = no: expected a whole number"),
+    ("tasks trian", nothing, 2, r"invalid choice: 'trian'; did you mean 'train'\?"),
+    ("tasks report --cache nowhere", nothing, 2, r"nowhere: "),
+    ("tasks report --cache cache --out nowhere/page.html --no-training", nothing, 2, r"nowhere"),
+]
+ENVIRONMENT = [  # command, variable, value, what it prints
+    ("pipeline status", "LUIGI_CONFIG_PATH", "other.cfg", r"other\.cfg: file not found"),
+    ("pipeline plan", "LUIGI_CONFIG_PATH", "raw", r"raw: this is a folder, where a file is needed"),
+    ("pipeline plan", "PIPELINE_SET", "workers=2", r"PIPELINE_SET=workers=2: expected SECTION"),
+]
+
+
+@pytest.fixture
+def own_lab(lab: Path, types: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the folder, to change."""
+    folder = tmp_path / "lab"
+    shutil.copytree(lab, folder, symlinks=True)
+    provenance = folder / "cache/penn_action/train/provenance.json"
+    provenance.write_text(provenance.read_text().replace(str(lab), str(folder)))
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.mark.parametrize(("command", "change", "code", "pattern"), STATES)
+def test_a_mistake_in_the_folder_or_the_order(
+    command: str, change: Callable[[Path], None], code: int, pattern: str, own_lab: Path, types: Callable[..., str]
+) -> None:
+    change(own_lab)
+    shown = types(command)
+    assert shown.startswith(f"{code}: "), shown
+    assert re.search(pattern, shown), shown
+    assert "Traceback" not in shown and "bug in this program" not in shown
+
+
+@pytest.mark.parametrize(("command", "variable", "value", "pattern"), ENVIRONMENT)
+def test_a_mistake_in_the_environment(
+    command: str, variable: str, value: str, pattern: str, types: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    assert re.match(f"2: error: .*{pattern}", types(command))
