@@ -209,6 +209,12 @@ class Data(PipelineTask):
     def flaw(self) -> str:
         return _rejected_text(*(f"{dataset}/{split}" for dataset, split, _ in _enabled_splits()))
 
+    def show(self) -> None:
+        """Name datasets of the cache that [data] datasets does not have."""
+        message = settings().left_out(cache.open(settings().paths.cache).splits)
+        if message:
+            warn(message)
+
     def work(self) -> None:
         opened = cache.open(settings().paths.cache)
         names = [f"{dataset}/{split}" for dataset, split, _ in _enabled_splits()]
@@ -217,6 +223,7 @@ class Data(PipelineTask):
         status = command("status", "--cache", from_here(opened.root))
         for name in (name for name, rows in n_rows.items() if not rows):
             warn(f"{name} is empty: nothing of it could be used. The reasons: {status}")
+        self.show()
 
 
 def _enabled_splits() -> Iterator[tuple[str, str, bool]]:

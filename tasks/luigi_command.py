@@ -25,7 +25,7 @@ from luigi.task_register import TaskClassException
 
 from cache.errors import Busy
 from pipeline.cli import console
-from pipeline.cli.command_line import INTERRUPTED, SET, Terminated, exit_code, listen, show_any_symbol
+from pipeline.cli.command_line import INTERRUPTED, SET, Terminated, exit_code, listen, raise_file_limit, show_any_symbol
 from pipeline.cli.text import error_text, from_here, python
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.files.raw import is_stand_in
@@ -270,6 +270,7 @@ def take_over_from_luigi() -> None:
     show_any_symbol()
     logging.getLogger("luigi-interface").addFilter(_not_printed_by_us)
     sys.excepthook = _handle_interrupt
+    raise_file_limit()
     if _is_luigi():  # other programs handle their signals themselves
         listen()
         atexit.register(_end_where_output_was_lost)

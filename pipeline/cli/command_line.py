@@ -7,6 +7,7 @@ import contextlib
 import importlib
 import io
 import os
+import resource
 import signal
 import sys
 import threading
@@ -30,6 +31,7 @@ GPU_FULL: Final = (
     "Set a smaller batch_size in [features] (of precision = fast) or in the training's section, or end other programs "
     "on this GPU (nvidia-smi)."
 )
+OPEN_FILES: Final = 65_536
 DASHES: Final = ("\N{EN DASH}", "\N{EM DASH}", "\N{MINUS SIGN}", "\N{HORIZONTAL BAR}", "\N{NON-BREAKING HYPHEN}")
 SETTING: Final = "SECTION.KEY=VALUE"
 SET: Final = "PIPELINE_SET"  # environment variable for child processes: a line SECTION.KEY=VALUE for each --set
@@ -137,6 +139,7 @@ def parser_of(
 def run(parser: Callable[[], argparse.ArgumentParser], argv: Sequence[str] | None, module: str) -> int:
     """Run one command of `python -m MODULE` and return its exit code (EXIT_CODES)."""
     show_any_symbol()
+    raise_file_limit()
     arguments = sys.argv[1:] if argv is None else list(argv)
     arguments = ["--help"] if arguments == ["help"] else arguments
     # In its own process to the very end: a second Ctrl-C may come while Python exits.
@@ -178,6 +181,14 @@ def _print_interruption(error: KeyboardInterrupt, args: argparse.Namespace, agai
         return
     message = f"{INTERRUPTED[exit_code(error)]}: {plain(getattr(args, 'kept', NOTHING_HALF))}"
     err.print(message if rank is not None else f"{message}:\n  {plain(again)}")
+
+
+def raise_file_limit() -> None:
+    """Let this process open many files, as far as the system allows: a batch reads from many shards."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def show_any_symbol() -> None:

@@ -172,7 +172,8 @@ class Preparation:
                     step(self, plan)
                 except ERRORS as error:
                     failures.append(error_text(error, [args.cache]))
-                    text = "see the plan above" if failures[-1] in printed else plain(failures[-1], keep=LAYOUT)
+                    news = [text for text in failures[-1].split("\n") if text not in printed]
+                    text = plain("\n".join(news), keep=LAYOUT) or "see the plan above"
                     err.print(f"{WRONG} {line(step.__name__[1:], plan.name, text)}")
         n_flaws = _print_summary(self, runnable, detected.warnings)
         return int(bool(failures or n_flaws or detected.flaws))

@@ -6,6 +6,7 @@ import argparse
 import csv
 import io
 import math
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,7 +28,9 @@ from pipeline.features.plan import is_current, is_untrained, stream_label, weigh
 from pipeline.files.pixels import sources
 from pipeline.grades import Grade, track_grade
 from pipeline.recipe.overview import stored_bytes
+from pipeline.settings import sections
 from pipeline.settings.arguments import cache_option, choose_splits, splits_argument
+from pipeline.settings.file import settings_file
 
 COLUMNS: Final = ("split", "videos", "tracks", "frames kept / found", "dropped", "streams")
 
@@ -85,6 +88,7 @@ def _run(args: argparse.Namespace) -> int:
         result.text += [_table(rows, range(4)), "", _table(rows, (0, 4, 5))]
     if not args.sizes:
         result.lines(cache.tag_notes(opened.store), DOUBT)
+        result.lines(_left_out(args, opened), IDLE)
         result.lines(dict.fromkeys(text for row in rows for text in _weights_lines(row)), IDLE)
         result.lines((*_incomplete_downloads(rows), *_lost_lines(rows, args.cache)), DOUBT)
         folders = chosen if args.splits else split_folders(opened.store)  # also those that are not committed
@@ -95,6 +99,17 @@ def _run(args: argparse.Namespace) -> int:
                 shown = few(texts, len(texts) if args.all else FEW, command_line)
                 result.lines((f"{row['split']}: {text}" for text in shown), mark)
     return result.print(as_json=args.json)
+
+
+def _left_out(args: argparse.Namespace, opened: cache.FeatureCache) -> list[str]:
+    """A message about datasets that luigi.cfg no longer names, if this is its cache."""
+    file = settings_file()
+    if not file.exists():
+        return []
+    s = sections.load(file, tolerant=True)
+    is_own = os.path.realpath(s.paths.cache) == os.path.realpath(opened.root)
+    message = s.left_out(opened.splits) if is_own and not args.splits else ""
+    return [message] if message else []
 
 
 def _rejected_beyond(most: float, rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:

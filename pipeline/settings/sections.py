@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import itertools
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
@@ -119,6 +119,13 @@ class Settings:
         names = names or datasets.names()
         broken = datasets.broken(names)
         return [f"{n}/{split}" for n in names if n not in broken for split in datasets.get(n).splits], broken
+
+    def left_out(self, splits: Iterable[str]) -> str:
+        """A message about datasets of these splits of the cache that [data] datasets does not name; "" without any."""
+        names = dict.fromkeys(split.partition("/")[0] for split in splits)
+        others = [name for name in names if name not in self.data.datasets]
+        where = self.source.where("data", "datasets")
+        return f"{', '.join(others)}: in the cache, but not in {where}: `Data` does not update it" if others else ""
 
     def drops_removed(self, name: str) -> bool:
         """Whether rows of missing videos are deleted: always for demo data."""
