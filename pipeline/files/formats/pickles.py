@@ -161,6 +161,8 @@ ALLOWED: Final[Mapping[Kind, Mapping[tuple[str, str], Any]]] = {
 
 SET_STATE: Final[Any] = pickle._Unpickler.dispatch[pickle.BUILD[0]]
 
+OTHER_PROGRAMS: Final = ("collections", "torch", "pandas")  # what results of WHAM, TRAM and others hold
+
 
 class ArrayUnpickler(pickle._Unpickler):
     """Python's unpickler with a list of names and checked states. Raises UnsafePickle and others."""
@@ -179,9 +181,12 @@ class ArrayUnpickler(pickle._Unpickler):
         if (module, name) in self.allowed:
             return self.allowed[module, name]
         asks_for = f"{module}.{name}"[:200]
+        needs = self.holds.split(":")[0]
+        advice = "Do not unpickle it by other means; download the file again from its official page."
+        if module.partition(".")[0] in OTHER_PROGRAMS:
+            advice = "It is another program's file: have that program write plain dicts and NumPy arrays."
         raise UnsafePickle(
-            f"{self.path}: not read, because it asks for {asks_for}, which {self.holds.split(':')[0]} never does. Do "
-            "not unpickle it by other means; download the file again from its official page.",
+            f"{self.path}: not read, because it asks for {asks_for}, which {needs} does not need. {advice}",
             asks_for=asks_for,
         )
 

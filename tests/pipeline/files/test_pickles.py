@@ -1,6 +1,8 @@
 """Pickles from strangers are data: what they hold comes out, what they would do does not happen."""
 
+import collections
 import pickle
+import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -144,6 +146,14 @@ def test_chumpy_objects_become_their_values_without_chumpy(protocol: int, tmp_pa
     content = read(tmp_path, mapping(weights=chumpy_leaf(value), shapedirs=selected) + b".", "smpl")
     np.testing.assert_array_equal(content["weights"], value)
     np.testing.assert_array_equal(content["shapedirs"], value[..., :2])
+
+
+def test_results_of_another_program_are_no_attack(tmp_path: Path) -> None:
+    content = pickle.dumps(collections.defaultdict(dict, {0: {"pose": np.zeros((2, 72))}}))  # as WHAM's wham_output.pkl
+    words = r"file\.pkl.*collections\.defaultdict.*plain dicts and NumPy arrays"
+    with pytest.raises(UnsafePickle, match=words) as caught:
+        read(tmp_path, content, "sequence")
+    assert not re.search("never|official page|other means", str(caught.value))
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
