@@ -32,8 +32,10 @@ OFF_CENTRE: Final = 0.05  # of the image's size: distance of a principal point f
 RESIZED: Final = 0.05  # of a size that labels state: a smaller difference may be the release's
 SHOWN: Final = 6  # joints of a person whose height counts
 MOST_PERSONS_OUTSIDE: Final = 0.1  # of the persons: all their joints outside
+SOME: Final = 0.02  # of the joints: no more than wild ones
 SMALLEST: Final = 4.0  # px, height or width of the median person
 SAME_VIDEO: Final = "Run the detector on this very file, on every frame of it, into an empty folder, and write pixels."
+IN_PIXELS: Final = "Write the joints of a 2D detector, in pixels of the clip, not those of a pose lifter."
 SAME_SIZE: Final = "Use the release's own frames for its labels, without resizing them."
 FROM_0: Final = "Count frames from 0: the first frame is 0."
 CUT_AGAIN: Final = "Encode the video again (ffmpeg without -c copy), and make labels of the result."
@@ -252,8 +254,7 @@ def require_in_picture(
     points = keypoints[shown][:, :2]
     if not len(points):
         return
-    far = (points < -MARGIN * np.array(size)) | (points > (1 + MARGIN) * np.array(size))
-    outside = far.any(axis=1).mean()
+    outside = _far_outside(points, size).mean()
     reach = np.quantile(np.abs(points), 0.98, axis=0)  # a few wild joints do not decide
     whole = shown.sum(axis=1) >= min(SHOWN, keypoints.shape[1])
     low, high = extents(keypoints[whole])[0].transpose(1, 0, 2)  # (N, 2)
@@ -265,19 +266,36 @@ def require_in_picture(
     ):
         return
     kind = "boxes" if boxes else "joints"
-    cause = f"{outside:.0%} of them far outside: of another resolution or of another video"
     if normalised:
-        cause = "normalised to the picture's size"
-        do = "Write pixels: " + (
-            f"multiply x and w by {size[0]}, y and h by {size[1]}."
-            if boxes
-            else "OpenPose does, by --keypoint_scale 0."
-        )
+        cause, advice = _share_or_metres(points, size, boxes=boxes)
     elif side < SMALLEST:
-        cause = f"{outside:.0%} of them far outside: persons of {side:.2g} px"
+        cause, advice = f"persons of {side:.2g} px: of a far smaller copy, or in metres", IN_PIXELS
+    elif _far_outside(points[:, ::-1], size).mean() < SOME:
+        cause = f"{outside:.0%} of them far outside, but inside if x and y are exchanged: y before x"
+        advice = "Write x before y."
+    else:
+        cause, advice = f"{outside:.0%} of them far outside: of another resolution or of another video", do
     expected = f"{kind} in pixels of the {size[0]} x {size[1]} image"
     actual = f"{kind} up to ({reach[0]:.4g}, {reach[1]:.4g}), {cause}"
-    refuse(RawDataError(labels, kind if boxes else "keypoints", expected, actual, do, reason="keypoints_outside"))
+    refuse(RawDataError(labels, kind if boxes else "keypoints", expected, actual, advice, reason="keypoints_outside"))
+
+
+def _share_or_metres(points: Floats, size: tuple[int, int], *, boxes: bool) -> tuple[str, str]:
+    """Cause and advice for points (N, 2) that are all within 2 px of the image's corner."""
+    if (points < -SOME).any(axis=1).mean() > SOME:
+        return "in metres, or normalised about the middle", IN_PIXELS
+    factors = "OpenPose does, by --keypoint_scale 0."
+    if boxes:
+        factors = f"multiply x and w by {size[0]}, y and h by {size[1]}."
+    return "normalised to the picture's size", f"Write pixels: {factors}"
+
+
+def _far_outside(points: Floats, size: tuple[int, int]) -> Bools:
+    """(N,) whether points (N, 2) px are outside of the image by more than MARGIN."""
+    below = points < -MARGIN * np.array(size)
+    above = points > (1 + MARGIN) * np.array(size)
+    outside = below | above
+    return outside[:, 0] | outside[:, 1]
 
 
 def require_in_pictures(

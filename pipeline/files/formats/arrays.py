@@ -43,6 +43,21 @@ OTHERS: Final = {  # first bytes of files that are often downloaded by mistake
     b"\x89HDF": "an HDF5 file",
     b"version http": "a Git LFS pointer",
 }
+NO_TEXT: Final = OTHERS | {  # first bytes of files that are renamed to a text or a clip
+    b"GIF8": "a GIF image",
+    b"\x89PNG": "a PNG image",
+    b"\xff\xd8\xff": "a JPEG image",
+    b"RIFF": "an AVI video or WebP image",
+    b"\x1aE\xdf\xa3": "a WebM or Matroska video",
+    b"%PDF": "a PDF",
+    b"\x93NUMPY": "a NumPy array (.npy)",
+    b"\x80": "a pickle",
+    b"PAR1": "a Parquet file",
+    b"MATLAB": "a MATLAB file",
+    b"\x30\x26\xb2\x75": "Windows Media, to be converted: ffmpeg -i IN.wmv OUT.mp4",
+    b"\xff\xfe": "text in UTF-16, not in UTF-8",
+    b"\xfe\xff": "text in UTF-16, not in UTF-8",
+}
 _MARK: Final = re.compile(rb'[{}"\\]')
 _KEY: Final = re.compile(rb'"([0-9]{1,9})"\s*:\s*\Z')
 
@@ -89,7 +104,28 @@ def other_format(start: bytes) -> str:
     """What a file is instead of the expected download, by its first bytes; "" if unknown."""
     if not start:
         return "empty (0 bytes)"
-    return next((what for magic, what in OTHERS.items() if start.lstrip().startswith(magic)), "")
+    return begins_as(start.lstrip(), OTHERS)
+
+
+def other_than_text(content: bytes) -> str:
+    """What a file is instead of text in UTF-8; "" for text."""
+    if not content.strip():
+        return f"empty ({len(content)} bytes)"
+    if not content.strip(b"\0"):
+        return "zero bytes alone, as a full disk or a broken copy leaves them"
+    if content[4:8] == b"ftyp":
+        return "an MP4 or MOV video"
+    if content[257:262] == b"ustar":
+        return "a tar archive"
+    return begins_as(content.lstrip(), NO_TEXT)
+
+
+def begins_as(start: bytes, formats: Mapping[bytes, str]) -> str:
+    """What begins with the first of `formats` that fits; "" for none."""
+    for magic, what in formats.items():
+        if start.startswith(magic):
+            return what
+    return ""
 
 
 def load_mat(file: Path, keys: Collection[str], optional: Collection[str] = ()) -> dict[str, NDArray[Any]]:
@@ -157,8 +193,19 @@ def numbers(file: Path, key: str, stored: Any, shape: Shape, *, do: str = AGAIN)
         array = np.empty(0, object)
     if not fits(array.shape, shape) or array.dtype.kind not in "biuf":
         shape_text = "(" + ", ".join("any" if n is None else str(n) for n in shape) + ")"
-        raise RawDataError(file, key, f"numbers of shape {shape_text}", f"{array.shape} {array.dtype}", do)
+        found = f"{array.shape} {array.dtype}"
+        if fits(array.shape, shape):
+            found = f"{kind(_first_other(array))} among them"
+        raise RawDataError(file, key, f"numbers of shape {shape_text}", found, do)
     return array.astype(np.float64)
+
+
+def _first_other(array: NDArray[Any]) -> object:
+    """The first element that is no real number."""
+    for element in array.ravel().tolist():
+        if not isinstance(element, int | float) or abs(element) > LARGEST_WHOLE:
+            return element
+    return array.ravel().tolist()
 
 
 def table(file: Path, keys: Sequence[str], rows: Sequence[Any], n: int, *, do: str = AGAIN) -> Doubles:
@@ -179,7 +226,33 @@ def load_json(file: Path, *, do: str) -> Any:
     NaN and infinities come as floats: callers check numbers.
     """
     with reading(file, "JSON", do=do):
-        return json.loads(read_regular(file))
+        content = read_regular(file)
+        try:
+            return json.loads(content)
+        except (ValueError, RecursionError) as error:
+            refuse(other_than_text(content) or _json_fault(content, error))
+
+
+def _json_fault(content: bytes, error: Exception) -> str:
+    """Why text is no JSON."""
+    if isinstance(error, UnicodeDecodeError):
+        return "text that is not in UTF-8"
+    if isinstance(error, RecursionError):
+        return "lists or objects that are nested too deeply"
+    begins_as_json = content.lstrip()[:1] in (b"[", b"{")
+    if str(error).startswith("Extra data"):
+        return "JSON Lines, a value in each line" if _is_json(content.splitlines()[0]) else f"{error}: two texts in one"
+    if begins_as_json and content.rstrip()[-1:] not in (b"]", b"}"):
+        return f"JSON that is cut off: it ends with {content[-20:]!r}"
+    return str(error) if begins_as_json else f"a text that begins with {content[:30]!r}"
+
+
+def _is_json(text: bytes) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
 
 
 def load_sequence(file: Path, keys: tuple[int, int], levels: str, *, do: str) -> dict[int, Any]:
@@ -268,7 +341,7 @@ def kind(value: object) -> str:
     """Short description of a value of any size and depth.
 
     >>> kind([1, 2, 3]), kind({}), kind(None), kind(2.5), kind("x" * 100)
-    ('3 entries', 'an object', 'nothing', '2.5', "a text 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx'...")
+    ('3 entries', 'an empty object', 'nothing', '2.5', "a text 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx'...")
     """
     match value:
         case None:
@@ -276,7 +349,7 @@ def kind(value: object) -> str:
         case list():
             return f"{len(value)} entries"
         case dict():
-            return "an object"
+            return "an object" if value else "an empty object"
         case str():
             return f"a text {value[:40]!r}" + ("..." if len(value) > 40 else "")
         case int() if abs(value) > LARGEST_WHOLE:

@@ -14,7 +14,7 @@ from typing import Final
 
 import numpy as np
 
-from pipeline.files.formats.arrays import reading, whole
+from pipeline.files.formats.arrays import other_than_text, reading, refuse, whole
 from pipeline.files.formats.found import DAMAGED, FORMATS, FoundPerson, LabelContent, LabelFormat, label_error
 from pipeline.files.raw.files import read_regular
 from pipeline.skeletons import Doubles
@@ -35,17 +35,31 @@ def content_of(file: Path) -> LabelContent:
     lines = _lines(file)
     if not lines:
         raise label_error(file, "line 1", f"{','.join(COLUMNS)}, or MOT's lines", "nothing", HEADER)
+    first = lines[0][1]
+    if _begins_with_number(first.split(",")):
+        return _mot(file, lines)
+    if _begins_with_number(first.split()):
+        found = f"numbers with spaces between them: {first[:40]!r}"
+        do = "Write YOLO's lines as a text file for each frame, numbered from 1; MOT's lines with commas."
+        raise label_error(file, "line 1", f"{','.join(COLUMNS)}, or MOT's lines", found, do)
+    return _csv(file, lines)
+
+
+def _begins_with_number(words: Sequence[str]) -> bool:
     try:
-        float(lines[0][1].split(",")[0])
+        float(words[0])
     except ValueError:
-        return _csv(file, lines)
-    return _mot(file, lines)
+        return False
+    return True
 
 
 def _lines(file: Path) -> list[tuple[str, str]]:
     """(key, text) of each line that is not blank."""
     with reading(file, "text in UTF-8", do=DAMAGED):
-        text = read_regular(file).decode("utf-8-sig")
+        content = read_regular(file)
+        if content.strip() and (other := other_than_text(content)):
+            refuse(other)
+        text = content.decode("utf-8-sig")
     return [(f"line {i}", line) for i, line in enumerate(text.splitlines(), 1) if line.strip()]
 
 
@@ -54,7 +68,11 @@ def _csv(file: Path, lines: Sequence[tuple[str, str]]) -> LabelContent:
     with reading(file, "CSV", do=HEADER):
         header, *rows = csv.reader((line for _, line in lines), strict=True)
     names = [name.strip() for name in header]
-    if missing := [name for name in COLUMNS if name not in names]:
+    missing = [name for name in COLUMNS if name not in names]
+    if len(names) == 1 and lines[0][1].count(";") >= len(COLUMNS) - 1:
+        do = "Separate columns by commas."
+        raise label_error(file, "line 1", ",".join(COLUMNS), "semicolons between columns", do)
+    if missing:
         raise label_error(file, "line 1", ",".join(COLUMNS), f"{names}, without {', '.join(missing)}", HEADER)
     if len(rows) + 1 != len(lines):
         raise label_error(file, "file", "a line a person and frame", "one over several", HEADER)
@@ -83,7 +101,7 @@ def _mot(file: Path, lines: Sequence[tuple[str, str]]) -> LabelContent:
             raise label_error(file, key, "frame,id,x,y,w,h,conf,x,y,z", found, do)
         frame, who = MOT.frame(file, key, values[0]), whole(file, key, values[1], do=FORMATS)
         score = values[6] if len(values) > 6 else 1.0
-        box = MOT.corners(file, key, values[2:6], score if 0 < score <= 1 else 1.0)
+        box = MOT.corners(file, key, values[2:6], score if score > 0 else 1.0)
         if score == 0 or (len(values) == 9 and values[7] not in MOT_PEOPLE):
             passed_over += 1
             continue

@@ -19,6 +19,7 @@ from typing import Final
 
 import numpy as np
 
+from pipeline.cli.text import count
 from pipeline.errors import FOLDER, RawDataError, refuse
 from pipeline.files.formats import box_lines, keypoints_json
 from pipeline.files.formats.arrays import load_json, reading
@@ -47,6 +48,8 @@ CORNERS: Final = ("upper left corner", "lower right corner")  # the "joints" of 
 FEWEST: Final = 6  # joints that a file's own names must share with ours
 CONFIDENT: Final = 0.3  # a joint below it does not count
 SHOWN: Final = 0.83  # persons with a smaller share of visible joints are ignored for bones
+HIGHEST_SCORE: Final = 10.0  # OpenPose's and AlphaPose's exceed 1, and so do peaks that no tool normalises
+MOST_SCORES: Final = 0.9  # a few wild ones do not decide
 MIN_PERSONS: Final = 8  # with fewer in a sequence, the usual order is taken
 CLEARLY: Final = 0.75  # bones must be this much shorter than in the usual order, if that fits too
 # In body diagonals: 0.01 in real BODY_25, 0.34 for BODY_25B read as BODY_25; 0.05 in the demo data, whose neck is the
@@ -203,10 +206,11 @@ def _assemble(place: Path, content: LabelContent, file_of: Mapping[int, Path]) -
     skeleton: Skeleton = CORNERS
     if lengths != {len(CORNERS)} or len(content.joints or ()) == len(CORNERS):
         skeleton, points = _order_joints(place, points, content.joints)
+    _require_scores(place, points)
     notes = [*content.notes]
     if content.passed_over:
         notes.append(f"{content.passed_over} detections are no people, or marked as not to be used")
-    identity, names = _identities([[one.who for one in by_frame[frame]] for frame in frames])
+    identity, names = _identities([[one.who for one in by_frame[frame]] for frame in frames], notes)
     return Detections(
         skeleton,
         np.array(frames, np.int64),
@@ -237,10 +241,31 @@ def _order_joints(
     return "coco" if skeleton == joint_names("coco") else skeleton, [persons[:, used] for persons in points]
 
 
-def _identities(who: Sequence[Sequence[int | str | None]]) -> tuple[Sequence[Ints] | None, Sequence[str]]:
-    """The detector's identities if everybody has one; texts are numbered in sorted order."""
+def _require_scores(place: Path, points: Sequence[Doubles]) -> None:
+    """Raise RawDataError for scores in per cent or of 0 to 255: nearly all would count as certain."""
+    scores = np.concatenate([np.empty(0), *(persons[..., 2].ravel() for persons in points)])
+    scores = scores[np.isfinite(scores) & (scores > 0)]
+    if len(scores) and np.quantile(scores, MOST_SCORES) > HIGHEST_SCORE:
+        found = f"scores from {scores.min():.4g} to {scores.max():.4g}"
+        scale = 100 if scores.max() <= 100 else 255
+        raise label_error(place, "scores", "confidences in 0..1", found, f"Divide them by {scale}.")
+
+
+def _identities(
+    who: Sequence[Sequence[int | str | None]], notes: list[str]
+) -> tuple[Sequence[Ints] | None, Sequence[str]]:
+    """The detector's identities if everybody has one; texts are numbered in sorted order.
+
+    One identity for all is none, if a frame has several people. A note says that identities are not used.
+    """
     everyone = {identity for of_frame in who for identity in of_frame}
-    if None in everyone or not everyone:
+    shared = len(everyone) == 1 and any(len(of_frame) > 1 for of_frame in who)
+    if None in everyone and len(everyone) > 1:
+        n_without = sum(of_frame.count(None) for of_frame in who)
+        notes.append(f"identities are not used: {count(n_without, 'detection')} have none. People are linked")
+    elif shared and None not in everyone:
+        notes.append(f"identities are not used: everybody is {everyone.pop()!r}. People are linked")
+    if shared or None in everyone or not everyone:
         return None, ()
     names = sorted(identity for identity in everyone if isinstance(identity, str))
     number: dict[object, int] = {name: k for k, name in enumerate(names)}

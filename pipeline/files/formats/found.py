@@ -28,7 +28,7 @@ ORDERS: Final = {
     26: ("halpe_26",),
 }
 BODY: Final = {136: 26, 133: 23}  # joints of Halpe-136 and COCO-WholeBody -> those before face and hands
-DAMAGED: Final = "It is damaged or cut off: remove it, and have it written again."
+DAMAGED: Final = "Have the detector write it again, or unpack or copy it again."
 FORMATS: Final = "docs/datasets/videos.md has the formats that are read: write it in one of these."
 EXPORT: Final = "Export one of the joint orders in docs/datasets/kinetics.md: x, y and score of each joint in pixels."
 BOXES: Final = {  # a box's two stored points -> its upper left and lower right corner

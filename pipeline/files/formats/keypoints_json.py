@@ -6,12 +6,14 @@ The content tells the format (`content_of`), not the file's name.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from pipeline.cli.text import count
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import kind, load_json, numbers, records, whole
 from pipeline.files.formats.found import (
@@ -37,6 +39,14 @@ OTHER_TOOL: Final = (
     "Ten lines in docs/adding-a-detector.md write those of another tool."
 )
 NUMBERS: Final = tuple(3 * n_joints for n_joints in (*ORDERS, *sorted(BODY)))  # a person whose joints have no names
+X_FIRST: Final = "Write x, y and score of each joint, in this order."
+VISIBILITY: Final = (0, 1, 2)  # COCO's: not labelled, labelled and hidden, visible
+AROUND: Final = 0.1  # of a box's size: joints this far outside belong to it
+ANIMALS: Final = frozenset({  # COCO's, AP-10K's and others; and joints that people do not have
+    "animal", "bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe", "monkey",
+    "macaque", "ape", "tiger", "lion", "mouse", "mice", "rat", "pig", "fox", "wolf", "deer", "rabbit", "fish", "fly",
+    "locust", "tail", "tailbase", "paw", "hoof", "withers", "snout", "beak", "wings",
+})  # fmt: skip
 _PICTURE: Final = re.compile(r"(?P<name>(?:.*\D)?)(?P<number>[0-9]{1,18})", re.DOTALL)
 
 RESULTS: Final = LabelFormat("AlphaPose's and COCO's results", first=0, box="x y w h")
@@ -59,9 +69,17 @@ def content_of(file: Path, size: Size | None = None) -> LabelContent:
         return openpose_content(((i, file, entry) for i, entry in enumerate(entries)), size)
     if not isinstance(content, list) or not all(isinstance(entry, dict) for entry in content):
         expected = "a list of results, or an object with images or instance_info"
-        found = f"an object with {', '.join(map(repr, content))[:80]}" if isinstance(content, dict) else kind(content)
-        raise label_error(file, "file", expected, found, OTHER_TOOL)
+        raise label_error(file, "file", expected, _kind(content), OTHER_TOOL)
     return _results(file, content)
+
+
+def _kind(content: object) -> str:
+    """Short description of a file's content."""
+    if content and isinstance(content, dict):
+        return f"an object with {', '.join(map(repr, content))[:80]}"
+    if content and isinstance(content, list):
+        return f"a list of {len(content)}, the first {kind(content[0])}"
+    return kind(content)
 
 
 def _has(entry: object, key: str) -> bool:
@@ -80,8 +98,8 @@ def openpose_content(frames: Iterable[tuple[int, Path, object]], size: Size | No
         scale = _scale(file, "canvas", (page.get("canvas_width"), page.get("canvas_height")), size)
         scaled += bool((scale != 1).any())
         if "people" not in page:
-            keys = f"an object with {', '.join(map(repr, page))[:80]}" if page else kind(content)
-            raise label_error(file, "people", "OpenPose's object with people, in a file for each frame", keys, ONE_FILE)
+            expected = "OpenPose's object with people, in a file for each frame"
+            raise label_error(file, "people", expected, _kind(content), ONE_FILE)
         for person in records(file, "people", page["people"], do=FORMATS):
             key = "pose_keypoints" if "pose_keypoints" in person else "pose_keypoints_2d"  # 1.0's first
             read.found.append(FoundPerson(frame, _joints(file, key, person.get(key)) * [*scale, 1]))
@@ -94,7 +112,9 @@ def openpose_content(frames: Iterable[tuple[int, Path, object]], size: Size | No
 def _results(file: Path, results: Sequence[Mapping[str, Any]]) -> LabelContent:
     """One list of people with image names, without COCO's other categories."""
     people = [result for result in results if result.get("category_id", 1) == 1]
+    others = Counter(str(result["category_id"])[:20] for result in results if result.get("category_id", 1) != 1)
     found, before = [], ""
+    axes = _Axes()
     for i, result in enumerate(people):
         name, frame = _split_name(file, "image_id", result.get("image_id"))
         before = name if i == 0 else before
@@ -104,12 +124,15 @@ def _results(file: Path, results: Sequence[Mapping[str, Any]]) -> LabelContent:
             raise label_error(file, "image_id", expected, f"{before[:40]!r} and {name[:40]!r} before it", do)
         if "keypoints" in result or "bbox" not in result:
             points = _joints(file, "keypoints", result.get("keypoints"))
+            axes.compare(points, result.get("bbox", result.get("box")))
         else:
             points = RESULTS.corners(file, "bbox", result["bbox"], _score(file, result))
         found.append(FoundPerson(frame, points, _identity(file, result)))
+    axes.require_x_first(file)
     if not any(person.who for person in found):  # where it did not track, all are 0; its trackers count from 1
         found = [person._replace(who=None) for person in found]
-    return LabelContent(found, passed_over=len(results) - len(people))
+    notes = [f"{count(n, 'result')} of category {name} left out: 1 is COCO's person" for name, n in others.items()]
+    return LabelContent(found, notes=notes)
 
 
 def _score(file: Path, result: Mapping[str, Any]) -> float:
@@ -139,8 +162,80 @@ def _identity(file: Path, result: Mapping[str, Any]) -> int | None:
     return whole(file, "idx", idx, do=FORMATS)
 
 
+def _track_id(file: Path, key: str, entry: Mapping[str, Any]) -> int | None:
+    """`track_id`, which CVAT has in `attributes`; None for a negative one, as without a tracker."""
+    if "track_id" not in entry:
+        attributes = entry.get("attributes")
+        entry = attributes if isinstance(attributes, dict) else {}
+    if "track_id" not in entry:
+        return None
+    who = whole(file, f"{key}.track_id", entry["track_id"], do="Number people by whole numbers, or leave track_id out.")
+    return None if who < 0 else who
+
+
+class _Axes:
+    """Whether joints lie in their own boxes only if y is taken for x."""
+
+    def __init__(self) -> None:
+        self._n = 0
+        self._inside = 0
+        self._inside_swapped = 0
+
+    def compare(self, points: Doubles, box: object) -> None:
+        """Count the joints of a person, (J, 3) px px score, in a box x y w h; of other boxes, none."""
+        if not isinstance(box, list) or len(box) != 4 or not all(isinstance(value, int | float) for value in box):
+            return
+        shown = points[points[:, 2] > 0, :2]
+        low = np.array(box[:2], np.float64) - AROUND * np.array(box[2:])
+        high = np.array(box[:2], np.float64) + (1 + AROUND) * np.array(box[2:])
+        self._n += len(shown)
+        self._inside += int(((shown >= low) & (shown <= high)).all(axis=1).sum())
+        self._inside_swapped += int(((shown[:, ::-1] >= low) & (shown[:, ::-1] <= high)).all(axis=1).sum())
+
+    def require_x_first(self, file: Path) -> None:
+        """Raise RawDataError if most joints are outside of their boxes, and inside with x and y exchanged."""
+        if self._n and self._inside < self._n / 2 and self._inside_swapped > 0.9 * self._n:
+            share = self._inside_swapped / self._n
+            found = f"y before x: {share:.0%} of the joints lie in their boxes only if x and y are exchanged"
+            raise label_error(file, "keypoints", "x before y", found, X_FIRST)
+
+
+class _Categories(NamedTuple):
+    """Who are people among COCO's categories."""
+
+    people: frozenset[str]  # ids
+    joints: list[str] | None  # names, if the file has them
+    names: Mapping[str, str]  # of all categories, by id
+
+
+def _categories(file: Path, stored: object) -> _Categories:
+    """People are called person, else they are all with keypoints, else all, but for animals (AP-10K's, macaques)."""
+    listed = records(file, "categories", stored or [], do=FORMATS)
+    called_person = [category for category in listed if category.get("name") == "person"]
+    people = called_person or [category for category in listed if not _is_animal(category)]
+    with_joints = [category for category in people if category.get("keypoints")]
+    people = with_joints or people
+    joints = None
+    for category in with_joints:
+        own = _names(file, "categories.keypoints", category["keypoints"])
+        joints = own if joints is None else joints
+        if own != joints:
+            found = f"others for {people[0].get('name')!r} and {category.get('name')!r}"
+            do = "Export one skeleton for all categories of people."
+            raise label_error(file, "categories.keypoints", "the same joints for all people", found, do)
+    names = {str(category.get("id")): str(category.get("name"))[:40] for category in listed}
+    return _Categories(frozenset(str(category.get("id")) for category in people), joints, names)
+
+
+def _is_animal(category: Mapping[str, Any]) -> bool:
+    joints = category.get("keypoints")
+    texts = [category.get("name"), category.get("supercategory"), *(joints if isinstance(joints, list) else ())]
+    words = re.findall("[a-z]+", " ".join(map(str, texts)).lower())
+    return not ANIMALS.isdisjoint(words)
+
+
 def _coco(file: Path, content: Mapping[str, Any], size: Size | None) -> LabelContent:
-    """`images`, `annotations`, and `categories`, of which the one with keypoints names the joints.
+    """`images`, `annotations`, and `categories`, of which that of people names the joints.
 
     An image's frame is its `frame_index`, else the number at the end of its `file_name`. A joint's score is in
     `keypoint_scores`, else 1 where it is labelled. Identities are `track_id`, if every annotation has one. Joints and
@@ -161,42 +256,52 @@ def _coco(file: Path, content: Mapping[str, Any], size: Size | None) -> LabelCon
             camera[frame_of[image_id]] = np.append(moved, 1).reshape(3, 3)
     if len(set(frame_of.values())) != len(images):
         raise label_error(file, "images", "each frame once", "one twice", ONE_VIDEO)
-    listed = records(file, "categories", content.get("categories") or [], do=FORMATS)
-    named = [category for category in listed if category.get("keypoints")]
-    persons = [c.get("id") for c in named or [c for c in listed if c.get("name") == "person"]]
-    names = _names(file, "categories.keypoints", named[0]["keypoints"]) if named else None
-    found, boxes = list[FoundPerson](), list[tuple[str, Mapping[str, Any], list[float]]]()
-    passed_over = n_shown = 0
+    categories = _categories(file, content.get("categories"))
+    people = LabelContent([], sorted(frame_of.values()), categories.joints, camera=camera)
+    boxes = list[tuple[str, Mapping[str, Any], list[float]]]()
+    others, axes, n_shown = Counter[str](), _Axes(), 0
     for i, entry in enumerate(records(file, "annotations", content.get("annotations"), do=FORMATS)):
         key = f"annotations[{i}]"
         image_id = whole(file, f"{key}.image_id", entry.get("image_id"), do=FORMATS)
         if image_id not in frame_of:
             raise label_error(file, f"{key}.image_id", "the id of one of images", str(image_id))
-        annotation = persons and "category_id" in entry and entry["category_id"] not in persons
-        if annotation or entry.get("iscrowd") == 1:
-            passed_over += 1
+        category = str(entry.get("category_id"))
+        if categories.names and "category_id" in entry and category not in categories.people:
+            others[categories.names.get(category, category)[:40]] += 1
+            continue
+        if entry.get("iscrowd") == 1:
+            people.passed_over += 1
             continue
         scale = [*scale_of[image_id], 1]
-        who = whole(file, f"{key}.track_id", entry["track_id"], do=FORMATS) if "track_id" in entry else None
         if "keypoints" in entry or "bbox" not in entry:
-            points = _joints(file, f"{key}.keypoints", entry.get("keypoints"), len(names) if names else None)
-            points[:, 2] = points[:, 2] > 0  # COCO's visibility
-            if (scores := entry.get("keypoint_scores")) is not None:
-                stored = numbers(file, f"{key}.keypoint_scores", scores, (len(points),), do=FORMATS)
-                points[:, 2] = np.where(points[:, 2], stored, 0)
+            points = _coco_joints(file, key, entry, categories.joints)
+            axes.compare(points, entry.get("bbox"))
             n_shown += int(np.count_nonzero(points[:, 2]))
         else:
             points = COCO.corners(file, f"{key}.bbox", entry["bbox"], _score(file, entry))
-        found.append(FoundPerson(frame_of[image_id], points * scale, who))
+        people.found.append(FoundPerson(frame_of[image_id], points * scale, _track_id(file, key, entry)))
         boxes += [(f"{key}.bbox", entry, scale)] if "bbox" in entry else []
-    if len(boxes) == len(found) and not n_shown:
+    axes.require_x_first(file)
+    if len(boxes) == len(people.found) and not n_shown:
         corners = [COCO.corners(file, where, entry["bbox"], _score(file, entry)) * s for where, entry, s in boxes]
-        found = [one._replace(points=points) for one, points in zip(found, corners, strict=True)]
-    people = LabelContent(found, sorted(frame_of.values()), names, passed_over=passed_over, camera=camera)
+        people.found = [one._replace(points=box) for one, box in zip(people.found, corners, strict=True)]
+    people.notes += [f"{count(n, 'annotation')} of {name!r} left out: no people" for name, n in others.items()]
     if scaled := [image for image in images if (scale_of[int(image["id"])] != 1).any()]:
         shape = f"{scaled[0]['width']:.0f} x {scaled[0]['height']:.0f} px"
         people.notes.append(f"keypoints of {len(scaled)} frames are of pictures of {shape}: scaled to the clip's size")
     return people
+
+
+def _coco_joints(file: Path, key: str, entry: Mapping[str, Any], names: Sequence[str] | None) -> Doubles:
+    """(J, 3) px px score: of `keypoint_scores`, else of visibility (0, 1, 2) or a score in its place."""
+    points = _joints(file, f"{key}.keypoints", entry.get("keypoints"), len(names) if names else None)
+    scores = entry.get("keypoint_scores")
+    if scores is not None:
+        stored = numbers(file, f"{key}.keypoint_scores", scores, (len(points),), do=FORMATS)
+        points[:, 2] = np.where(points[:, 2] > 0, stored, 0)
+    elif np.isin(points[:, 2], VISIBILITY).all():
+        points[:, 2] = points[:, 2] > 0
+    return points
 
 
 def _scale(file: Path, key: str, stated: tuple[object, object], size: Size | None) -> Doubles:
@@ -260,8 +365,7 @@ def _instance(
     if not names and 3 * n_joints not in NUMBERS:
         expected = f"{', '.join(str(n // 3) for n in NUMBERS)} joints, or meta_info with their names"
         raise label_error(file, f"{key}.keypoints", expected, str(n_joints), EXPORT)
-    who = whole(file, f"{key}.track_id", person["track_id"], do=FORMATS) if "track_id" in person else None
-    return np.column_stack([points, scores]), who
+    return np.column_stack([points, scores]), _track_id(file, key, person)
 
 
 def _names(file: Path, key: str, names: object) -> list[str]:
@@ -274,5 +378,9 @@ def _joints(file: Path, key: str, stored: object, n_joints: int | None = None) -
     """(J, 3) from a flat list of numbers: `n_joints` joints, or as many as in a known order."""
     lengths = NUMBERS if n_joints is None else (3 * n_joints,)
     if not isinstance(stored, list) or len(stored) not in lengths:
-        raise label_error(file, key, f"{' or '.join(map(str, lengths))} numbers a person", kind(stored), EXPORT)
+        found = kind(stored)
+        if isinstance(stored, list) and stored and isinstance(stored[0], list):
+            found = f"{len(stored)} lists"
+        expected = f"one list of {', '.join(map(str, lengths))} numbers a person"
+        raise label_error(file, key, expected, found, EXPORT)
     return numbers(file, key, stored, (len(stored),), do=FORMATS).reshape(-1, 3)

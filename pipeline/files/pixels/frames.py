@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import PipelineError, RawDataError
+from pipeline.files.formats.arrays import NO_TEXT, begins_as
 from pipeline.files.pixels.decode import (
     EBML,
     MAX_PIXELS,
@@ -325,7 +326,7 @@ class Video:
             return f"{self.place} cannot be read: {error.strerror}"
         if not _is_video(start):
             # FFmpeg also follows play lists, which name other files and addresses.
-            kind = next((kind for begin, kind in OTHERS.items() if start.startswith(begin)), "")
+            kind = begins_as(start, NO_TEXT)
             found = f"it is {kind}" if kind else f"it begins with {start[:12]!r}" if start else "it is empty"
             return f"{self.place} is no MP4, AVI, Matroska, WebM, MPEG or FLV file: {found}"
         return ""
@@ -356,7 +357,6 @@ class Video:
 
 
 MOST_LOST: Final = 2  # frames that a decoder may lose at a video's end
-OTHERS: Final = {b"\xff\xd8\xff": "a JPEG image", b"\x89PNG": "a PNG image", b"\x30\x26\xb2\x75": "Windows Media"}
 MAX_FPS: Final = 1000.0  # containers with a variable rate report their clock, 90000 a second, or the like
 # By codec: the start of a picture in a packet, and in a group if it needs no earlier picture. Later slices of a H.264
 # picture have no leading 1 bit; a MPEG-4 picture that is not coded is shorter.

@@ -217,7 +217,7 @@ def change_of(name: str, change: Callable[[Any], object]) -> dict[str, Any]:
 
 HOSTILE: list[tuple[dict[str, Any], str]] = [
     ({"": ""}, "line 1.*found nothing"),
-    ({"": "<html>\n<body>Log in</body>\n"}, "line 1.*without track, frame"),
+    ({"": "<html>\n<body>Log in</body>\n"}, "expected text in UTF-8, found a web page"),
     ({"": "[{"}, "expected JSON"),
     ({"": {"people": []}}, "a list of results, or an object with images or instance_info"),
     ({"": "0,1,10,10,20,40\n"}, r"'line 1': expected frames from 1 on, as in MOT, found 0"),
@@ -227,7 +227,7 @@ HOSTILE: list[tuple[dict[str, Any], str]] = [
     ({"": "1,1.5,10,10,20,40\n"}, r"'line 1': expected a whole number"),
     ({"": "1,1,10,10\n"}, r"'line 1': expected frame,id,x,y,w,h.*4 numbers"),
     ({"": "1,1,10,10,20,40\n1,1,x\n"}, r"'line 2': expected numbers"),
-    ({"": "1 0.5 0.5 0.1 0.1\n"}, "without track"),
+    ({"": "1 0.5 0.5 0.1 0.1\n"}, "numbers with spaces between them.*YOLO's lines as a text file for each frame"),
     ({"c_0.txt": yolo(0)}, r"'name': expected frames from 1 on, as in YOLO, found 0"),
     ({"c_1.txt": "0 320 240 40 80\n"}, r"'line 1': expected cx cy w h in shares of the image, 0 to 1"),
     ({"c_1.txt": "0 0.5 0.5 0.1\n"}, r"'line 1': expected 5, 39, 56 numbers, then conf and id, found 4"),
@@ -246,7 +246,7 @@ HOSTILE: list[tuple[dict[str, Any], str]] = [
     (change_of("coco of boxes", lambda c: c["annotations"][2].update(bbox=[1, 2, 3, -4])), r"annotations\[2\].bbox"),
     (change_of("coco of boxes", lambda c: c["annotations"][2].update(score=None)), "'score': expected a number"),
     (change_of("coco results of boxes", lambda c: c[0].update(bbox="1234")), "'bbox': expected numbers of shape"),
-    (change_of("coco results", lambda c: c[0].update(keypoints=None)), "'keypoints': expected 51"),
+    (change_of("coco results", lambda c: c[0].update(keypoints=None)), "'keypoints': expected one list of 51"),
     (change_of("coco results of boxes", lambda c: c[0].update(keypoints=flat(0))), "a box alone, 51 numbers a person"),
 ]
 BY_HAND: list[tuple[Any, str]] = [  # where the same detector would write the same file again
@@ -335,4 +335,127 @@ def test_a_crowd_is_no_person(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text(json.dumps(content))
     found = read_detections(tmp_path / "x.json", "x", lambda: SIZE)
     assert found is not None
-    assert (found.n_persons, found.notes[0][:2]) == (N - 1, "2 ")
+    assert found.n_persons == N - 1
+    assert [note[:26] for note in found.notes] == ["1 annotation of 'car' left", "1 detections are no people"]
+
+
+def category(name: str, joints: list[str] = COCO_NAMES, **more: Any) -> dict[str, Any]:
+    return {"id": 1, "name": name, "keypoints": joints, **more}
+
+
+@pytest.mark.parametrize(
+    ("one", "is_person"),
+    [
+        (category("person"), True),
+        (category("Player"), True),
+        (category("left winger"), True),
+        (category("mouse_person"), False),
+        (category("macaque"), False),
+        (category("dog", supercategory="Canidae"), False),
+        (category("4", supercategory="animal"), False),
+        (category("mare", [*COCO_NAMES[:16], "root_of_tail"]), False),
+        ({"id": 1, "name": "pedestrian"}, True),
+        ({"id": 1, "name": "sheep"}, False),
+    ],
+)
+def test_animals_are_no_people(one: dict[str, Any], is_person: bool, tmp_path: Path) -> None:
+    found = read(write(tmp_path / "k", {"": coco_object() | {"categories": [one, {"id": 3, "name": "bear"}]}}))
+    names = ["bear"] if is_person else [one["name"], "bear"]
+    assert found.n_persons == (N if is_person else 0)
+    assert [note.partition(" left")[0].rpartition("'")[0].partition("'")[2] for note in found.notes] == names
+
+
+def two_people(**more: Any) -> dict[str, Any]:
+    """COCO's JSON of two people in each frame; `more`: of an annotation, by frame and person."""
+    content = coco_object() | {"annotations": []}
+    for t in EVERY:
+        for k in (0, 1):
+            own = {key: value(t, k) for key, value in more.items()}
+            content["annotations"].append({"image_id": 100 + t, "category_id": 1, "keypoints": flat(t)} | own)
+    return content
+
+
+@pytest.mark.parametrize(
+    ("more", "who", "note"),
+    [
+        ({"track_id": lambda t, k: 4 + k}, [4, 5], ""),
+        ({"attributes": lambda t, k: {"track_id": 7 - k, "keyframe": True}}, [7, 6], ""),  # CVAT's
+        ({"attributes": lambda t, k: {"occluded": False}}, None, ""),
+        ({"track_id": lambda t, k: -1}, None, ""),
+        ({"track_id": lambda t, k: 0}, None, "everybody is 0"),
+        ({"track_id": lambda t, k: 3}, None, "everybody is 3"),
+        ({"track_id": lambda t, k: k if t else -1}, None, "2 detections have none"),
+    ],
+)
+def test_an_identity_is_read_where_a_tool_has_it_and_is_none_if_it_tells_nobody_apart(more, who, note, tmp_path):
+    found = read(write(tmp_path / "k", {"": two_people(**more)}))
+    assert (found.identity and [ids.tolist() for ids in found.identity]) == (who and [who] * N)
+    assert [note for said in found.notes if note in said] == [note] * len(found.notes)
+    assert bool(found.notes) == bool(note)
+
+
+def scored(form: str, scale: float) -> dict[str, Any]:
+    """Files of a format with confidences times `scale`: 0.9 to 0.97 of 1."""
+    points = [body(t) * [1, 1, 0] + [0, 0, 0.9 * scale] for t in EVERY]
+    flats = [one.ravel().tolist() for one in points]
+    match form:
+        case "coco":
+            scores = [0.9 * scale] * 17
+            return change_of("coco", lambda c: [one.update(keypoint_scores=scores) for one in c["annotations"]])
+        case "coco, in place of visibility":
+            content = coco_object()
+            for t in EVERY:
+                del content["annotations"][t]["keypoint_scores"]
+                content["annotations"][t]["keypoints"] = flats[t]
+            return {"": content}
+        case "results":
+            return {"": [one | {"keypoints": flats[t]} for t, one in enumerate(RESULTS)]}
+        case "boxes":
+            return {"": [one | {"score": 0.9 * scale} for one in BOXES]}
+        case "openpose":
+            return {f"c_{t:012d}_keypoints.json": {"people": [{"pose_keypoints_2d": flats[t]}]} for t in EVERY}
+        case "mmpose":
+            return change_of("mmpose inferencer", lambda c: [
+                f["instances"][0].update(keypoint_scores=[0.9 * scale] * 17) for f in c if f["instances"]
+            ])  # fmt: skip
+        case "mot":
+            return {"": "".join(f"{t + 1},7,{MOT[t]},{0.9 * scale},-1,-1,-1\n" for t in EVERY)}
+        case "yolo":
+            return yolo_files(lambda t: f"{yolo(t)} {0.9 * scale} 2")
+    raise AssertionError(form)
+
+
+FORMS = ("coco", "coco, in place of visibility", "results", "boxes", "openpose", "mmpose", "mot", "yolo")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_scores_in_per_cent_are_refused_and_those_a_little_over_1_are_not(form: str, tmp_path: Path) -> None:
+    found = read(write(tmp_path / "k", scored(form, 1)))
+    np.testing.assert_allclose(np.concatenate(found.keypoints)[..., 2], 0.9, rtol=1e-6)
+    assert read(write(tmp_path / "above", scored(form, 3))).n_persons == N
+    for scale, said in ((100, "0..1, found scores from 90 to 90. Divide them by 100"), (255, "Divide them by 255")):
+        with pytest.raises(RawDataError) as caught:
+            read(write(tmp_path / str(scale), scored(form, scale)))
+        assert said in str(caught.value)
+
+
+def test_y_before_x_is_told_by_the_boxes(tmp_path: Path) -> None:
+    def extent(t: int) -> list[float]:
+        low, high = body(t)[:, :2].min(axis=0), body(t)[:, :2].max(axis=0)
+        return [*low, *(high - low)]
+
+    for swap in (False, True):
+        order = [1, 0, 2] if swap else [0, 1, 2]
+        joints = [np.add(body(t), [60, 0, 0])[:, order].ravel().tolist() for t in EVERY]
+        boxes = [[x + 60, y, w, h] for x, y, w, h in map(extent, EVERY)]
+        content = coco_object()
+        for t in EVERY:
+            content["annotations"][t] |= {"keypoints": joints[t], "bbox": boxes[t]}
+        results = [one | {"keypoints": joints[t], "bbox": boxes[t]} for t, one in enumerate(RESULTS)]
+        for number, files in enumerate(({"": content}, {"": results})):
+            place = write(tmp_path / f"{swap}{number}", files)
+            if not swap:
+                assert read(place).n_persons == N
+                continue
+            with pytest.raises(RawDataError, match=r"y before x: 100% of the joints.*Write x, y and score"):
+                read(place)
