@@ -77,9 +77,9 @@ class Kinetics(ClipDataset):
         files: dict[str, list[str]] = {}
         for file in _clips(clips, split):
             files.setdefault(file.rpartition(".")[0], []).append(file)
-        labels = ClipLabels(raw)
-        # Keypoints without a video are a video too, so that they are counted.
         with_video = set(itertools.chain.from_iterable(name.split("/") for name in files))  # classes' folders, too
+        labels = ClipLabels(raw, stems=with_video)
+        # Keypoints without a video are a video too, so that they are counted.
         for clip in labels.below(split)[1] - with_video:
             if not clip.lower().endswith(EXTENSIONS) or clip.rpartition(".")[0] not in with_video:
                 files[f"{split}/{clip}"] = []
@@ -106,8 +106,11 @@ def _raw_video(labels: ClipLabels, split: str, name: str, clips: list[str]) -> V
         files = sorted(clips, key=lambda file: (EXTENSIONS.index(f".{file.rpartition('.')[2].lower()}"), file))
     folder, _, stem = name.rpartition("/")
     clip = files[0].rpartition("/")[2] if files else f"{stem}{EXTENSIONS[0]}"
-    found = labels.find(clip, folder)
-    detected, folders = found if any(found) else labels.find(clip, split)
+    detected, folders = labels.find(clip, folder)
+    if not detected and not folders:
+        detected, folders = labels.find(clip, split)
+    if not detected and not folders and files:
+        detected, folders = labels.find_similar(clip, folder)
     return VideoTexts(name, files=(*files, *detected), label_folders=folders)
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import math
@@ -22,9 +23,9 @@ from pipeline.boxes import smooth_boxes, tight_boxes
 from pipeline.cli.text import count
 from pipeline.datasets.base import Dataset, Origin, finite_joints
 from pipeline.datasets.pixels import DETECTED_OUTSIDE, require_frames, require_in_picture
-from pipeline.detect.clips import EXTENSIONS, KEYPOINTS, labels_of, read_info, require_own_labels
+from pipeline.detect.clips import EXTENSIONS, KEYPOINTS, labels_of, read_info, require_own_labels, require_own_name
 from pipeline.errors import RawDataError
-from pipeline.files.formats.detections import Detections, read_detections
+from pipeline.files.formats.detections import Detections, read_detections, read_results
 from pipeline.files.pixels.cuts import cuts_of
 from pipeline.files.pixels.frames import MOST_LOST, Video
 from pipeline.files.raw import RawVideo
@@ -281,10 +282,13 @@ def clip_tracks(
     `source_of` gives the clip, or raises RawDataError; by default, it is the video's first file. Raises RawDataError if
     labels or clip cannot be used, or do not belong together.
     """
+    clip = PurePath(video.files[0] if video.files else video.name).name
+    stem = PurePath(clip).stem if video.files else clip
     labels = labels_of(raw, video)
     if labels is not None and source_of is None:  # else the reader knows that its files of one stem are one clip
         require_own_labels(video, labels)
-    stem = PurePath(video.files[0]).stem if video.files else PurePath(video.name).name
+    if labels is not None:
+        require_own_name(raw, video, labels, clip)
     source_of = functools.cache(source_of or (lambda: Video(raw, video.files[0].as_posix())))
     detections = None if labels is None else read_detections(labels, stem, lambda: source_of().size())
     if detections is not None:
@@ -294,8 +298,7 @@ def clip_tracks(
     source.require_decodable()
     source.require_whole()
     if labels is None or detections is None:
-        message = f"{raw / video.name}: no keypoints in {labels or raw / KEYPOINTS}: run {DETECTORS} on it"
-        account.reject("no_keypoints", message)
+        account.reject("no_keypoints", f"{raw / video.name}: {_no_keypoints(raw, video, labels)}")
         return []
     fps = source.header().fps
     info = _info_of(labels, source)
@@ -323,6 +326,19 @@ def clip_tracks(
         )
         for index, _, bbox, kp_2d, scale, name in persons
     ]
+
+
+def _no_keypoints(raw: Path, video: RawVideo, labels: Path | None) -> str:
+    """Where keypoints were searched, and what to do."""
+    if labels is not None:
+        return f"no keypoints in {labels}, which is empty: run {DETECTORS} on it"
+    for clip in video.files:
+        for file in (raw / f"{clip}.json", (raw / clip).with_suffix(".json")):
+            with contextlib.suppress(RawDataError):
+                if file.is_file() and read_results(file).n_persons:
+                    place = PurePath(KEYPOINTS, video.name).parent
+                    return f"no keypoints in {raw / KEYPOINTS}, but {file} has some. Move it to {place}/"
+    return f"no keypoints in {raw / KEYPOINTS}: run {DETECTORS} on it"
 
 
 def _frames_of_a_second(fps: float, account: VideoAccount) -> int:

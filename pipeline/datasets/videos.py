@@ -30,6 +30,11 @@ if TYPE_CHECKING:
     from pipeline.body import Body
 
 FOLDERS: Final = {"train": "train", "val": "val", "validation": "val", "test": "test"}  # name of a top folder -> split
+LIKE_A_SPLIT: Final = {  # names of folders that are not read as a split's -> what is meant
+    **dict.fromkeys(("training", "trainset", "train_set"), "train"),
+    **dict.fromkeys(("valid", "validate", "valset", "val_set", "dev", "eval", "evaluation"), "val"),
+    **dict.fromkeys(("testing", "tests", "testset", "test_set"), "test"),
+}
 
 
 def _refuse_fraction(value: str) -> str:
@@ -104,6 +109,10 @@ class OwnVideos(ClipDataset):
         return "test" if drawn < self.test else "val" if drawn < self.test + self.val else "train"
 
     def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None) -> Sequence[Track]:
+        top, slash, _ = video.name.partition("/")
+        meant = LIKE_A_SPLIT.get(top.lower(), split) if slash else split
+        if meant != split:
+            account.notes.append(f"{top}/ names no split, so its clips belong to {split}: rename it to {meant}/")
         limits = self.max_jitter, self.max_limb_spread
         rules = Rules(self.min_frames, self.max_gap, self.cleaning(), self.bridge, self.cuts, *limits)
         return clip_tracks(self, raw, split, video, account, rules)

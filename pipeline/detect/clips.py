@@ -31,7 +31,8 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, Final
@@ -39,9 +40,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import RawDataError
+from pipeline.errors import FOLDER, RawDataError
 from pipeline.files.formats.arrays import state_of
-from pipeline.files.formats.detections import SUFFIXES, UNREAD
+from pipeline.files.formats.detections import ALPHAPOSE, SUFFIXES, UNREAD
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import RawVideo, VideoTexts
 from pipeline.files.raw.files import PACK, VIDEOS, is_folder, is_packed, open_regular, packed_entry, packed_names
@@ -57,6 +58,15 @@ EXTENSIONS: Final = VIDEOS  # those that cannot be decoded (.wmv) are rejected w
 ENDINGS: Final = ", ".join(suffix for suffix in EXTENSIONS if suffix != ".wmv")
 _DAMAGED: Final = f"{PACK}/"  # listed for a PACK that cannot be read: reading the keypoints of a clip tells
 KINDS: Final = f"files that end in {ENDINGS}"
+PACKED: Final = (".zip", ".gz", ".bz2", ".xz", ".zst", ".tar", ".tgz", ".7z", ".rar")
+_SUFFIXES: Final = (*SUFFIXES, *UNREAD, *PACKED, *VIDEOS, ".part", ".crdownload", ".tmp", ".bak")
+_ADDED: Final = re.compile(  # to a clip's name, by programs and browsers
+    rf"({'|'.join(map(re.escape, _SUFFIXES))}|_keypoints|[ _]?\(\d+\)| - copy)+$"
+)
+_OF_ALL: Final = "*"  # no clip's plain name
+NAMES_OF_ALL: Final = frozenset(  # of files that hold the people of all clips
+    ("all", "annotations", "detections", "keypoints", "labels", "output", "poses", "predictions", "results")
+)
 PICTURES: Final = (".jpg", ".jpeg", ".png", ".heic", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 
@@ -77,9 +87,13 @@ def list_images(raw: Path) -> list[str]:
 
 
 def images_hint(raw: Path) -> str:
-    """Advice for a folder of images without clips; "" without images."""
-    n = len(list_images(raw))
-    return f" ({n:,} images; make a clip of numbered ones: ffmpeg -i %06d.jpg clip.mp4)" if n else ""
+    """Advice for a folder of images or of a packed file without clips; "" for another one."""
+    packed = [file for file in list_files(raw) if file.casefold().endswith(PACKED)]
+    if packed:
+        return f" ({packed[0]}: unpack it)"
+    images = list_images(raw)
+    numbered = "clip.gif" if images and images[0].casefold().endswith(".gif") else "%06d.jpg"
+    return f" ({len(images):,} images; make a clip of them: ffmpeg -i {numbered} clip.mp4)" if images else ""
 
 
 def list_files(raw: Path) -> list[str]:
@@ -102,15 +116,22 @@ def entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 class ClipLabels:
-    """Labels of `clips` in the folder `keypoints`; each of its folders is listed once."""
+    """Labels of `clips` in the folder `keypoints`; each of its folders is listed once.
 
-    def __init__(self, raw: Path, clips: Sequence[str] = ()) -> None:
+    Raises RawDataError if there is none, but one of a similar name.
+    """
+
+    def __init__(self, raw: Path, clips: Sequence[str] = (), stems: Container[str] = ()) -> None:
+        """stems: of clips whose labels may lie in other folders."""
         self._raw = raw
+        self._stems = stems
+        _require_folder_name(raw)
         self._called: dict[str, list[str]] = {}  # path, with or without its suffix -> clips
         for clip in clips:
             for called in (clip, _stem(clip)):
                 self._called.setdefault(called, []).append(clip)
         self._listed: dict[str, tuple[set[str], set[str]]] = {}
+        self._similar: dict[str, dict[str, str]] = {}  # folder -> `_plain` name -> name
 
     def below(self, folder: str) -> tuple[set[str], set[str]]:
         """Names of the files and of the folders in `keypoints/<folder>`."""
@@ -130,6 +151,8 @@ class ClipLabels:
         """A clip with its labels, and other clips that the labels may belong to."""
         folder, _, name = clip.rpartition("/")
         files, folders = self.find(name, folder)
+        if not files and not folders:
+            files, folders = self.find_similar(name, folder)
         stems = (_stem(name), *(_stem(name) + suffix for suffix in (*SUFFIXES, *UNREAD)))
         by_stem = any(path.rpartition("/")[2] in stems for path in (*files, *folders))
         others = (other for other in self._called.get(_stem(clip), ()) if other != clip) if by_stem else ()
@@ -156,15 +179,112 @@ class ClipLabels:
                     return (), (below + called,)
         return (), ()
 
+    def find_similar(self, clip: str, folder: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """As `find`: labels that seem to be the clip's, but have another name or lie in another folder.
+
+        `require_own_name` raises the error.
+        """
+        for place in dict.fromkeys((folder, "")):
+            similar = self._list_similar(place)
+            name = similar.get(_plain(_stem(clip))) if similar else None
+            if name is None and place == folder:
+                name = similar.get(_OF_ALL)
+            path = PurePath(KEYPOINTS, place, name or "").as_posix()
+            if name is None or read_info(self._raw / path).get("description") == MADE_BY:  # `detect` renames its own
+                continue
+            return ((), (path,)) if (self._raw / path).is_dir() else ((path,), ())
+        return (), ()
+
+    def _list_similar(self, folder: str) -> dict[str, str]:
+        """Labels that are of no clip, also those a folder deeper, by plain name; _OF_ALL: a file as of all clips."""
+        if folder in self._similar:
+            return self._similar[folder]
+        found = self._similar[folder] = {}
+        files, folders = self.below(folder)
+        for name in sorted(files | folders):
+            if name.startswith(PACK) or self._is_of_a_clip(folder, name):
+                continue
+            plain = _plain(name)
+            found[_OF_ALL if plain in NAMES_OF_ALL or name == ALPHAPOSE else plain] = name
+            if name in folders:
+                for inner in sorted(entry.name for entry in entries(self._raw / KEYPOINTS / folder / name)):
+                    found.setdefault(_plain(inner), f"{name}/{inner}")
+        return found
+
+    def _is_of_a_clip(self, folder: str, name: str) -> bool:
+        """Whether `find` takes a name in `keypoints/<folder>` for a clip's labels, or it is a folder of clips."""
+        path = f"{folder}/{name}" if folder else name
+        if name in self._stems or _stem(name) in self._stems or _stem(_stem(name)) in self._stems:
+            return True
+        if name in self.below(folder)[1]:
+            return path in self._called or (self._raw / path).is_dir()
+        return _stem(path) in self._called and name.endswith((*SUFFIXES, *UNREAD))
+
+
+def _require_folder_name(raw: Path) -> None:
+    """Raise RawDataError for `Keypoints`, `keypoint` or `keypoints.zip` without a folder `keypoints`."""
+    if (raw / KEYPOINTS).is_dir():
+        return
+    for entry in entries(raw):
+        if _plain(entry.name) not in (KEYPOINTS, "keypoint") or PurePath(entry.name).suffix.lower() in VIDEOS:
+            continue
+        if is_folder(entry):
+            found, do = "another name", f"Rename it to {KEYPOINTS}."
+        elif entry.name.casefold().endswith(PACKED):
+            found, do = "a packed file", f"Unpack it into {KEYPOINTS}/."
+        else:
+            found, do = "a file", f"Write a file for each clip, named as the clip, into {KEYPOINTS}/."
+        raise RawDataError(raw / entry.name, FOLDER, f"keypoint files in a folder {KEYPOINTS}/", found, do)
+
 
 def _stem(clip: str) -> str:
     return clip.rpartition(".")[0]
+
+
+def _plain(name: str) -> str:
+    """Small letters and digits of a name, without what programs add to it."""
+    composed = unicodedata.normalize("NFC", name).casefold()
+    return re.sub(r"[\W_]", "", _ADDED.sub("", composed))
 
 
 def labels_of(raw: Path, video: RawVideo) -> Path | None:
     """The file or folder of a video's labels, or None."""
     files = (file for file in video.files if file.parts[0] == KEYPOINTS)
     return next((raw / path for path in (*files, *video.label_folders)), None)
+
+
+def require_own_name(raw: Path, video: RawVideo, labels: Path, clip: str) -> None:
+    """Raise RawDataError for labels of `ClipLabels.find_similar`. clip: the file's name."""
+    names = (clip, _stem(clip) or clip)
+    is_a_folder = labels.is_dir()
+    own = [f"{name}{end}" for name in names for end in ("", *(() if is_a_folder else (*SUFFIXES, *UNREAD)))]
+    *below, top = (raw / KEYPOINTS / parent for parent in PurePath(video.name).parents)
+    folder = labels.parent.parent if labels.parent.name == PACK else labels.parent
+    is_in_place = folder in (below or [top])
+    if labels.name in own and is_in_place:
+        return
+    place = PurePath(KEYPOINTS, video.name).parent
+    expected = f"{clip}.json or {names[1]}.json (.txt, .csv; or a folder {clip}/ or {names[1]}/) in {place}/"
+    do = "Rename it."
+    if _plain(labels.name) != _plain(names[1]):
+        found, do = "a name of no clip", "Write a file for each clip, named as the clip."
+    elif labels.name.casefold().endswith(PACKED):
+        found, do = "a packed file", "Unpack it."
+    elif not is_in_place:
+        found, do = "one in another folder", f"Move it to {place}/."
+    elif is_a_folder:
+        found = "a folder of another name"
+    elif _composed(labels.name) in map(_composed, own):
+        found, do = "the same letters in another Unicode form", "Rename it, for example with convmv --nfc or --nfd."
+    elif labels.name.casefold() in [name.casefold() for name in own]:
+        found = "other capitals"
+    else:
+        found = "another name"
+    raise RawDataError(labels, "name", expected, found, do)
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def require_own_labels(video: RawVideo, labels: Path) -> None:

@@ -114,7 +114,7 @@ def _is_labelled(raw: Path, labels: ClipLabels, clip: str, by_any_detector: bool
         return True
     folder, _, name = clip.rpartition("/")
     if not any(labels.find(name, folder)):
-        return False
+        return any(labels.find_similar(name, folder))  # conversion says how to rename them
     info = read_info(detected_file(raw / KEYPOINTS, clip))
     by_detect = info.get("description") == MADE_BY
     return not by_detect or (by_any_detector and info.get("clip_digest") == file_digest(raw / clip))

@@ -10,7 +10,16 @@ from typing import Final
 
 import cache
 from cache.storage.durable import write_atomic
-from pipeline.detect.clips import ENDINGS, EXTENSIONS, KEYPOINTS, ClipLabels, entries, labels_of, require_own_labels
+from pipeline.detect.clips import (
+    ENDINGS,
+    EXTENSIONS,
+    KEYPOINTS,
+    ClipLabels,
+    entries,
+    labels_of,
+    require_own_labels,
+    require_own_name,
+)
 from pipeline.errors import ConfigError, DataError
 from pipeline.features import streams as kinds
 from pipeline.features.spec import StreamSpec
@@ -81,6 +90,7 @@ def folder_of(named: Path, root: cache.Root, out: Path) -> Path:
     links, (video,) = {raw / clip.name: clip}, RawVideos([ClipLabels(clip.parent, siblings).video(clip.name)])
     if (labels := labels_of(clip.parent, video)) is not None:
         require_own_labels(video, labels)
+        require_own_name(clip.parent, video, labels, clip.name)
         suffix = "" if video.label_folders else labels.suffix
         if labels.parent.name == PACK:
             content, labels = read_regular(labels), raw / KEYPOINTS / f".{labels.name}"

@@ -1,0 +1,184 @@
+"""What `convert` says about each of many mistakes with keypoint files, their names and clips."""
+
+import contextlib
+import io
+import json
+import re
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from pipeline.__main__ import main
+from tests.pipeline.datasets.by_hand import write_video
+from tests.pipeline.datasets.label_mistakes import (
+    GOOD,
+    HTML,
+    KEPT,
+    LFS,
+    MISTAKES,
+    NOBODY,
+    REJECTED,
+    SIZE,
+    N,
+    openpose,
+    pages,
+    plant,
+    zipped,
+)
+
+CLIP = "the clip"  # stands for its bytes
+WMV = b"\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\0\xaa\0\x62\xce\x6c"
+NFC, NFD = (unicodedata.normalize(form, "caf\u00e9") for form in ("NFC", "NFD"))
+
+
+class Place(NamedTuple):
+    """Files of a folder of clips, the first the clip; its outcome, and words about it."""
+
+    files: dict[str, Any]
+    outcome: str
+    words: str
+
+
+def called(clip: str, labels: str, outcome: str, words: str) -> Place:
+    return Place({clip: CLIP, labels: GOOD}, outcome, words)
+
+
+def no_clip(content: str | bytes, words: str) -> Place:
+    return Place({"clips/{k}.mp4": content, "keypoints/clips/{k}.json": GOOD}, REJECTED, words)
+
+
+PLACES = {
+    "other letters": called("my clip.mp4", "keypoints/my_clip.json", REJECTED, r"my_clip\.json.*Rename it"),
+    "a space": called("space.mp4", "keypoints/space .json", REJECTED, "Rename it"),
+    "nfd for nfc": called(f"{NFC}.mp4", f"keypoints/{NFD}.json", REJECTED, "another Unicode form"),
+    "capitals of the stem": called("b/low.mp4", "keypoints/b/LOW.json", REJECTED, "other capitals. Rename it"),
+    "capitals of the suffix": called("b/up.MP4", "keypoints/b/up.mp4.json", REJECTED, "other capitals|another name"),
+    "in capitals alike": called("b/alike.MP4", "keypoints/b/alike.MP4.json", KEPT, ""),
+    "not in the subfolder": called("deep/above.mp4", "keypoints/above.json", REJECTED, "Move it to keypoints/deep/"),
+    "unpacked too deep": called("c/in.mp4", "keypoints/c/out/in.json", REJECTED, "Move it to keypoints/c/"),
+    "beside the clip": called(
+        "d/beside.mp4", "d/beside.json", NOBODY, r"beside\.json has some. Move it to keypoints/d/"
+    ),
+    "beside, by its name": called("d/b2.mp4", "d/b2.mp4.json", NOBODY, r"b2\.mp4\.json has some. Move it"),
+    "metadata beside": Place({"d/m.mp4": CLIP, "d/m.json": "{}"}, NOBODY, "no keypoints in [^,]*: run"),
+    "one file of all": called("e/one.mp4", "keypoints/e/results.json", REJECTED, "results.json.*a file for each clip"),
+    "alphapose's own name": called("f/1.mp4", "keypoints/f/alphapose-results.json", REJECTED, "a file for each clip"),
+    "testing": called("testing/a.mp4", "keypoints/testing/a.json", KEPT, "belong to train: rename it to test/"),
+    "valid": called("valid/a.mp4", "keypoints/valid/a.json", KEPT, "belong to train: rename it to val/"),
+    "training": called("training/a.mp4", "keypoints/training/a.json", KEPT, ""),
+    "one name for two": Place(
+        {"g/two.mp4": CLIP, "g/two.mov": CLIP, "keypoints/g/two.json": GOOD}, REJECTED, r"two\.mov.*share this name"
+    ),
+    "text": no_clip("hello", "begins with b'hello'"),
+    "a web page": no_clip(HTML, "DOCTYPE|web page"),
+    "a pointer": no_clip(LFS, "version http|Git LFS"),
+    "nothing": no_clip("", "it is empty"),
+    "a picture": no_clip(b"\xff\xd8\xff\xe0\0\x10JFIF", "JPEG"),
+    "windows media": no_clip(WMV + bytes(99), "Windows Media"),
+}
+
+
+class Said(NamedTuple):
+    outcome: str
+    text: str
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Said]:
+    """What is said about a mistake's clip, after one conversion of all."""
+    base = tmp_path_factory.mktemp("mistakes")
+    raw, clips = base / "raw", dict[str, str]()
+    whole = write_video(base / "whole.mp4", N, size=SIZE, step=0)
+    for k, (name, mistake) in enumerate(MISTAKES.items()):
+        clips[name] = f"m{k:03d}.mp4"
+        raw.mkdir(exist_ok=True)
+        (raw / clips[name]).hardlink_to(whole)
+        plant(raw, f"m{k:03d}", mistake.files)
+    for k, (name, place) in enumerate(PLACES.items()):
+        for path, content in place.files.items():
+            file = raw / path.format(k=k)
+            clips.setdefault(name, path.format(k=k))
+            file.parent.mkdir(parents=True, exist_ok=True)
+            if content is CLIP:
+                file.hardlink_to(whole)
+            else:
+                file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    place = ("videos/train", "--cache", str(base / "cache"))
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        assert main(["convert", *place, "--raw", str(raw)]) == 0
+        printed.truncate(printed.seek(0))
+        assert main(["status", *place, "--all", "--json"]) == 0
+    (state,) = json.loads(printed.getvalue())
+    videos, alone = {video["name"]: video for video in state["videos"]}, state["without_track"]
+
+    def said(name: str) -> Said:
+        clip = clips[name]
+        video = videos.get(clip, {"message": "", "notes": [], "dropped": {}, "failed": False, "set_aside": ""})
+        text = f"{video['message']} {video['notes']} {video['dropped']} {alone.get(clip, '')}"
+        if video["failed"]:
+            return Said(REJECTED, text)
+        return Said(NOBODY if clip in alone or video["set_aside"] else KEPT, text.replace(f"{raw}/", ""))
+
+    return said
+
+
+@pytest.mark.parametrize("name", [*MISTAKES, *PLACES])
+def test_a_mistake_is_named_with_its_cause(name: str, told: Callable[[str], Said]) -> None:
+    expected, said = {**PLACES, **MISTAKES}[name], told(name)
+    assert said.outcome == expected.outcome, said.text
+    assert re.search(expected.words, said.text, re.DOTALL), said.text
+
+
+ROOTS = {
+    "Keypoints": ({"Keypoints/a.json": GOOD}, "found another name. Rename it to keypoints"),
+    "keypoint": ({"keypoint/a.json": GOOD}, "Rename it to keypoints"),
+    "KEYPOINTS": ({"KEYPOINTS/a.json": GOOD}, "Rename it to keypoints"),
+    "key_points": ({"key_points/a.json": GOOD}, "Rename it to keypoints"),
+    "zipped": ({"keypoints.zip": zipped(a=GOOD)}, r"keypoints\.zip.*Unpack it into keypoints/"),
+    "a tarball": ({"keypoints.tar.gz": "x"}, "Unpack it into keypoints/"),
+    "a file": ({"keypoints": GOOD}, "a file for each clip, named as the clip"),
+    "one json": ({"keypoints.json": GOOD}, "a file for each clip, named as the clip"),
+}
+NO_CLIPS: dict[str, tuple[dict[str, Any], str]] = {
+    "images": ({"a/1.jpg": "x", "a/2.jpg": "x"}, "2 images; make a clip"),
+    "a gif": ({"a.gif": "GIF89a"}, r"ffmpeg -i clip\.gif"),
+    "packed clips": ({"clips.zip": zipped(a="x")}, r"clips\.zip: unpack it"),
+    "keypoints alone": ({"keypoints/a.json": GOOD}, "found none. Name the folder of the clips"),
+    "no folder": ({}, "no such folder. Name the folder of the clips"),
+}
+
+
+@pytest.mark.parametrize("command", ["convert", "prepare"])
+@pytest.mark.parametrize("name", [*ROOTS, *NO_CLIPS])
+def test_a_folder_that_is_called_otherwise_or_without_clips_ends_the_command(name, command, tmp_path, ran):
+    files, words = {**ROOTS, **NO_CLIPS}[name]
+    raw = tmp_path / "raw"
+    if name in ROOTS:
+        write_video(raw / "a.mp4", N, size=SIZE, step=0)
+    for path, content in files.items():
+        (raw / path).parent.mkdir(parents=True, exist_ok=True)
+        (raw / path).write_bytes(content if isinstance(content, bytes) else content.encode())
+    split = ("train",) if command == "convert" else ("--plan",)
+    shown = ran(command, "videos", *split, "--raw", raw, "--cache", tmp_path / "cache", code=2)
+    if command == "convert" or name in ROOTS:
+        assert re.search(words, shown.err)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_clip_that_has_another_tool_s_keypoints_under_another_name_is_not_detected(tmp_path: Path, ran: Any) -> None:
+    for name in ("Lost.mp4", "none.mp4"):
+        write_video(tmp_path / "raw" / name, N, size=SIZE, step=0)
+    plant(tmp_path / "raw", "lost", {".json": GOOD})
+    plan = ran("prepare", "videos", "--plan", "--raw", tmp_path / "raw", "--cache", tmp_path / "cache").out
+    assert re.search(r"detect +1 clip, .*\n +none\.mp4", plan)
+
+
+def test_kinetics_names_keypoints_of_another_name(tmp_path: Path, ran: Any) -> None:
+    write_video(tmp_path / "raw/train/jump/AbC_000001_000011.mp4", N, size=SIZE, step=0)
+    plant(tmp_path / "raw", "train/jump/abc_000001_000011.mp4", {".json": GOOD})
+    plant(tmp_path / "raw", "train/dance", pages(openpose))  # of a clip that is gone
+    shown = ran("convert", "kinetics", "train", "--raw", tmp_path / "raw", "--cache", tmp_path / "cache", code=1)
+    assert re.search(r"abc_\w+\.mp4\.json: 'name': .*other capitals\. Rename it", shown.out)
