@@ -47,6 +47,7 @@ UP: Final = cache.ExtraColumn(  # if the world's vertical is known
     mirror=cameras.mirrored_axis,
 )
 CONVERT_UNITS: Final = "Take the release's own files; a reader of your own converts to m, rad, px and shares of 1."
+FEWEST_TINY: Final = 8  # person-frames with boxes under a pixel, without another one, are in another unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +226,11 @@ class Dataset(ReaderOptions, ABC):
         columns = self.columns(split, body=body is not None)
         extra = self.extra_columns(split, body=body is not None)
         tracks = [kept for track in tracks for kept in self._drop_rows(track, account, extra)]
+        labels = raw / next(iter((*video.label_folders, *video.files)), Path(video.name))
+        n_tiny = account.dropped["degenerate_box"]
+        if not tracks and n_tiny >= FEWEST_TINY and n_tiny >= account.found / 2:
+            found = f"{n_tiny} of {account.found} boxes smaller than a pixel"
+            refuse(RawDataError(labels, "joints", "joints in pixels", found, CONVERT_UNITS, reason="other_unit"))
         names = Counter(track.name for track in tracks)
         if twice := next((name for name, times in names.items() if times > 1), ""):
             raise cache.CacheError(f"{twice}: {names[twice]} tracks have this name; its reader must tell them apart")
@@ -235,7 +241,6 @@ class Dataset(ReaderOptions, ABC):
                 raise cache.CacheError(f"{track.name}: has no {', '.join(missing)}, which its reader declares")
         source = next((track.frames for track in tracks if track.frames is not None), None)
         keypoints = [track.kp_2d for track in tracks if track.kp_2d is not None]
-        labels = raw / next(iter((*video.label_folders, *video.files)), Path(video.name))
         for track in tracks:
             for column, expected, actual in other_units(track.columns | dict(track.extra)):
                 found, do = f"{actual} in {track.name}", CONVERT_UNITS

@@ -20,7 +20,14 @@ from numpy.typing import NDArray
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import tight_boxes
 from pipeline.datasets.base import Dataset, ReleasePart, finite_joints
-from pipeline.datasets.pixels import RESIZED, frames_there, require_in_pictures, require_size
+from pipeline.datasets.pixels import (
+    RESIZED,
+    SAME_SIZE,
+    frames_there,
+    require_in_picture,
+    require_in_pictures,
+    require_size,
+)
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import load_mat, numbers
 from pipeline.files.pixels.frames import Pictures
@@ -43,7 +50,7 @@ class PennAction(Dataset):
 
     name: ClassVar[str] = "penn_action"
     splits: ClassVar[tuple[str, ...]] = ("train", "test")
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3  # 3: joints in metres are refused
     checks_joints: ClassVar[bool] = True
     page: ClassVar[str] = "http://dreamdragon.github.io/PennAction/"
     parts: ClassVar[tuple[ReleasePart, ...]] = (
@@ -85,11 +92,11 @@ class PennAction(Dataset):
         account.found = len(kp_2d)
         pictures = Pictures(raw, f"frames/{video.name}/{{:06d}}.jpg", first=1)
         size, beyond = _note_contradictions(file, label, kp_2d, account)
-        if (
-            size is None or beyond
-        ):  # if the images have the size that the label states, joints outside are the release's
+        if size is None or beyond:
+            # If the images have the size that the label states, joints outside are the release's.
             require_in_pictures(file, kp_2d, pictures, size)
         else:
+            require_in_picture(file, kp_2d, (round(size[0]), round(size[1])), do=SAME_SIZE)  # joints in metres
             require_size(pictures, size, file, f"{UNPACK[:-1]}, without resizing images.", tolerance=RESIZED)
         boxes, empty, degenerate = tight_boxes(kp_2d)
         reasons = {

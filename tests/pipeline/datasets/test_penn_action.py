@@ -10,7 +10,7 @@ from pipeline import datasets
 from pipeline.accounting import Accounting
 from pipeline.errors import RawDataError
 from pipeline.skeletons import JOINTS
-from tests.pipeline.datasets.by_hand import jpeg, read_one, touch
+from tests.pipeline.datasets.by_hand import jpeg, read_one, refusal, touch
 
 PENN = datasets.get("penn_action")
 INTO_SPIN49 = [38, 34, 33, 35, 32, 36, 31, 28, 27, 29, 26, 30, 25]  # headtop, lshoulder, rshoulder, ... rankle
@@ -153,3 +153,13 @@ def test_a_missing_folder_and_files_of_another_dataset_are_called_that(tmp_path:
     savemat(tmp_path / "labels/0001.mat", {"annot2": np.zeros(3), "cameras": np.zeros(3)})
     _, account = read(tmp_path)
     assert "found only annot2, cameras. Name the folder of this dataset, if it is another's file" in account["message"]
+
+
+@pytest.mark.parametrize("scale", [0.001, 0.01])
+def test_joints_in_metres_or_shares_of_the_image_are_in_another_unit(scale: float, tmp_path: Path) -> None:
+    i, j = np.mgrid[:20, :13]
+    joints = {"x": scale * (10.0 * j + i + 1), "y": scale * (20.0 * j + 1)}
+    write_video(tmp_path, n_frames=20, nframes=np.uint8(20), **joints)
+    error = refusal(PENN, tmp_path)
+    assert error.reason in ("other_unit", "keypoints_outside")
+    assert "metres" in str(error) or "smaller than a pixel" in str(error)
