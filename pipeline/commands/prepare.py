@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -25,7 +26,7 @@ from pipeline.conversion.plan import committed_split
 from pipeline.datasets.base import Dataset
 from pipeline.detect import Detector
 from pipeline.detect.clips import KEYPOINTS, list_clips, list_images
-from pipeline.detect.plan import unlabelled_clips, usual_detector
+from pipeline.detect.plan import detected_otherwise, unlabelled_clips, usual_detector
 from pipeline.errors import ConfigError, MissingAssets, PipelineError, RawDataError
 from pipeline.features import computing
 from pipeline.features.plan import missing_rows, stream_label
@@ -329,16 +330,31 @@ def _show(prepared: Preparation, plan: SplitPlan) -> None:
 def _print_plan(prepared: Preparation, plans: Sequence[SplitPlan]) -> None:
     most = None if prepared.args.all else FEW
     texts = [text for plan in plans for text in lines(plan, most)]
-    if detection := next((plan.detection for plan in plans if plan.detection is not None), None):
-        missing = {files.clip for files in detection.missing}
-        kept = {*list_clips(prepared.args.raw)} - missing  # none, if a detector is named
-        for clips, verb in ((missing, "replaces"), (kept, "keeps, as no --detector is named,")):
-            texts += [f"  {DOUBT} {verb} keypoints of {plain(by)}" for by in detection.detected_otherwise(clips)]
+    texts += _other_keypoints(prepared.args.raw, plans)
     for text in (*texts, *forecast_lines([*forecasts_of(plans).values()])):
         out.print(text)
     if prepared.without_weights:
         out.print(f"{DOUBT} {plain(WITHOUT_WEIGHTS)}")
     out.print()
+
+
+def _other_keypoints(raw: Path, plans: Sequence[SplitPlan]) -> list[str]:
+    """Lines about clips with keypoints of another detector or N, which are replaced or kept."""
+    detector = plans[0].recipe.detector
+    if detector is None:
+        return []
+    detection = next((plan.detection for plan in plans if plan.detection is not None), None)
+    options = None  # until the detector's weights are downloaded
+    missing = {clip for plan in plans for clip in plan.undetected}
+    if detection is not None:
+        options = detection.about["options"]
+        missing = {files.clip for files in detection.missing}
+    kept = {*list_clips(raw)} - missing  # none, if a detector is named
+    by_others = functools.partial(detected_otherwise, raw / KEYPOINTS, detector=detector, options=options)
+    texts = [f"  {DOUBT} replaces keypoints of {plain(by)}" for by in by_others(missing)]
+    new = f"other clips get {detector.name}, --every {detector.every}"
+    texts += [f"  {DOUBT} keeps, as no --detector is named, keypoints of {plain(by)}; {new}" for by in by_others(kept)]
+    return texts
 
 
 def _print_summary(prepared: Preparation, plans: Sequence[SplitPlan], printed: Sequence[str]) -> int:

@@ -61,17 +61,6 @@ class DetectionPlan:
         """Clip -> why it has no file."""
         return dict(self.refused) | {files.clip: why for files, why in self.failed.items()}
 
-    def detected_otherwise(self, clips: Iterable[str]) -> list[str]:
-        """Clips with keypoints of another detector or other options: "2 clips by rtmpose, other every"."""
-        now, found = json.loads(json.dumps(self.about)), Counter[str]()
-        for clip in clips:
-            info = read_info(detected_file(self.out, clip))
-            options, name = dict(info.get("options") or {}), str(info.get("detector"))
-            differ = [key for key in sorted({*options, *now["options"]}) if options.get(key) != now["options"].get(key)]
-            if info.get("description") == MADE_BY and (name != now["detector"] or differ):
-                found[name if name != now["detector"] else f"{name} with another {', '.join(differ)}"] += 1
-        return [f"{count(n, 'clip')} by {by}" for by, n in found.items()]
-
     def is_unchanged(self, files: ClipFiles) -> bool:
         """Whether a clip still has the pixels for which its file is planned, as seen by this machine."""
         kind = {
@@ -92,6 +81,32 @@ class DetectionPlan:
         words = [word for option in options for word in ("--set", option)]
         raw, to = from_here(self.raw), from_here(self.out)
         return command("detect", raw, "--out", to, "--detector", self.detector.name, *words)
+
+
+def detected_otherwise(
+    out: Path, clips: Iterable[str], detector: Detector, options: Mapping[str, Any] | None = None
+) -> list[str]:
+    """Clips with keypoints of another detector or other options: "2 clips by rtmpose with another every".
+
+    options: its `identity`. None: its weights are not downloaded, so only N of `--every N` is compared.
+    """
+    now: dict[str, Any] = {"every": detector.every} if detector.every > 1 else {}
+    if options is not None:
+        now = json.loads(json.dumps(dict(options)))
+    found = Counter[str]()
+    for clip in clips:
+        info = read_info(detected_file(out, clip))
+        if info.get("description") != MADE_BY:
+            continue
+        before = dict(info.get("options") or {})
+        compared = ["every"] if options is None else sorted({*before, *now})
+        differ = [key for key in compared if before.get(key) != now.get(key)]
+        name = str(info.get("detector"))
+        if name != detector.name:
+            found[name] += 1
+        elif differ:
+            found[f"{name} with another {', '.join(differ)}"] += 1
+    return [f"{count(n, 'clip')} by {by}" for by, n in found.items()]
 
 
 def usual_detector(raw: Path) -> str:

@@ -19,14 +19,16 @@ from cache.format.layout import COLUMNS, FEATURES, MANIFEST, ROWS_PER_CHUNK, ROW
 from cache.write.parts import staged_by_parts
 from pipeline.conversion.identity import Difference
 from pipeline.conversion.plan import ConversionPlan, committed_split, compare
-from pipeline.detect.clips import EXTENSIONS, KEYPOINTS, detected_file
-from pipeline.detect.plan import DetectionPlan, unlabelled_clips
+from pipeline.detect import Detector
+from pipeline.detect.clips import EXTENSIONS, KEYPOINTS, detected_file, read_info
+from pipeline.detect.plan import DetectionPlan, detected_otherwise, unlabelled_clips
 from pipeline.errors import PipelineError
 from pipeline.features.inputs import COMPARED, has_current_keys
 from pipeline.features.plan import CHANGED, MissingRows, compare_stream, missing_rows
 from pipeline.features.spec import StreamSpec
 from pipeline.files.pixels import sources
 from pipeline.files.raw import changes
+from pipeline.files.raw.files import file_digest
 from pipeline.recipe.recipe import Recipe
 
 CHECKSUM: Final = 4  # bytes of a crc32c
@@ -148,12 +150,18 @@ def _plan_detection(plan: SplitPlan, todo: ConversionPlan, detections: dict[Path
     if raw not in detections or detector.downloads:
         only = unlabelled_clips(raw, by_any_detector=plan.recipe.by_any_detector)
         if detector.downloads or not only:
-            waiting = (clip for clip in only if clip in clips and detected_file(raw / KEYPOINTS, clip) is None)
-            plan.undetected = tuple(waiting)
+            plan.undetected = tuple(clip for clip in only if clip in clips and not _is_detected(raw, clip, detector))
             return
         detections[raw] = plan.recipe.plan_detection()
     plan.detection = detections[raw]
     plan.undetected = tuple(files.clip for files in plan.detection.missing if files.clip in clips)
+
+
+def _is_detected(raw: Path, clip: str, detector: Detector) -> bool:
+    """Whether a clip has keypoints of this detector and N. Its weights, which are not downloaded, may be others."""
+    info = read_info(detected_file(raw / KEYPOINTS, clip))
+    is_same_clip = bool(info) and info.get("clip_digest") == file_digest(raw / clip)
+    return is_same_clip and not detected_otherwise(raw / KEYPOINTS, [clip], detector)
 
 
 def _plan_streams(plan: SplitPlan, recipe: Recipe) -> None:

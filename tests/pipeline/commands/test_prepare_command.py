@@ -147,9 +147,11 @@ def test_all_missing_downloads_are_named_at_once_and_how_to_do_without(of_clips,
     assert "rejected a.mp4: video_unreadable" in ran(*of_clips, code=1).out
 
 
+@pytest.mark.parametrize("downloads", [False, True])
 @pytest.mark.parametrize("made_by, shown", [("blaze_pose", "blaze_pose"), ("rtmpose", "rtmpose with another every")])
-def test_keypoints_replaced_or_kept_beside_others_are_counted(of_clips, ran, monkeypatch, tmp_path, made_by, shown):
-    monkeypatch.setattr(RTMPose, "downloads", False)
+def test_keypoints_replaced_or_kept_are_counted(of_clips, ran, monkeypatch, tmp_path, made_by, shown, downloads):
+    """Also before the weights are downloaded, which a plan does not do."""
+    monkeypatch.setattr(RTMPose, "downloads", downloads)
     monkeypatch.setattr(RTMPose, "identity", lambda self: {"every": self.every})
     monkeypatch.setattr(RTMPose, "terms", lambda self: [])
     info = {"description": MADE_BY, "clip_digest": file_digest(tmp_path / "clips/a.mp4")}
@@ -160,8 +162,8 @@ def test_keypoints_replaced_or_kept_beside_others_are_counted(of_clips, ran, mon
     planned = ran(*of_clips, "--plan").out
     assert f"! replaces keypoints of 1 clip by {shown}\n" in planned and "detect   2 clips" in planned
     planned = ran(*of_clips[:-2], "--plan").out
-    assert f"! keeps, as no --detector is named, keypoints of 1 clip by {shown}\n" in planned
-    assert "detect   1 clip" in planned
+    kept = f"! keeps, as no --detector is named, keypoints of 1 clip by {shown}; other clips get rtmpose, --every 1\n"
+    assert kept in planned and "detect   1 clip" in planned
     to = ("--out", tmp_path / "clips/keypoints")
     assert f"! replaces keypoints of 1 clip by {shown}\n" in ran("detect", tmp_path / "clips", *to, code=2).err
 

@@ -13,7 +13,7 @@ from pipeline.cli.progress import bar
 from pipeline.cli.text import FEW, count
 from pipeline.detect import DetectionResources
 from pipeline.detect.clips import list_images
-from pipeline.detect.plan import plan_detection, usual_detector
+from pipeline.detect.plan import detected_otherwise, plan_detection, usual_detector
 from pipeline.settings import sections
 from pipeline.settings.arguments import from_settings, part_option, setting_options
 from pipeline.settings.file import BY_SET, PATH, Section
@@ -51,7 +51,8 @@ def _run(args: argparse.Namespace) -> int:
     given.options = weights
     detector = sections.detector_of(args.cfg.source, name, given, args.every)
     plan = plan_detection(args.raw, args.out, detector, part=args.part)
-    for made in plan.detected_otherwise([files.clip for files in plan.missing]):
+    missing = [files.clip for files in plan.missing]
+    for made in detected_otherwise(plan.out, missing, detector, plan.about["options"]):
         err.print(f"  {DOUBT} replaces keypoints of {plain(made)}")
     with bar(f"detect {args.raw.name}", err, unit="frame") as progress:
         report = detect_planned(plan, args.cfg.detect, dask=args.cfg.dask, part=args.part, progress=progress)
