@@ -274,4 +274,4 @@ def take_over_from_luigi() -> None:
     if _is_luigi():  # other programs handle their signals themselves
         listen()
         atexit.register(_end_where_output_was_lost)
-        retcodes.retcode.task_failed = property(_code_of_failures)  # Luigi reads it when all tasks have ended
+        retcodes.retcode.task_failed = property(_code_of_failures)  # type: ignore[assignment]  # read at the end

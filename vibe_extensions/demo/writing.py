@@ -155,8 +155,10 @@ def find_foreign(folder: Path) -> str:
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         return "a link or a file"
     paths = _list_files(folder)
+    if not paths:
+        return ""
     written = _read_marker(folder).get(FILES)
-    if paths and not isinstance(written, dict):
+    if not isinstance(written, dict):
         return f"{MARKER} without a list of files" if MARKER in paths else paths[0]
     for path in paths:
         file = folder / path

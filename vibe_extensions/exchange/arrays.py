@@ -309,8 +309,9 @@ def _write_shards(
         at[match.rows[first:last] - own[0]] = match.position[first:last]
         data, ok = _rows_at(match, stored.reshape(len(stored), *form.trailing), at, form.dtype)
         if shard in pending:
-            # A row's key: the plan, which names the file, and the row number.
-            key = np.full(len(at), int(writer.plan[:16], 16), np.uint64)
+            # A row's key: the plan's identity, which names the file, and the row number.
+            assert isinstance(writer.plan, Mapping)
+            key = np.full(len(at), int(writer.plan["identity"][:16], 16), np.uint64)
             writer.write(shard, data, ok, np.stack([key, at.astype(np.uint64)], axis=1))
         elif committed is not None and shard not in held:
             had = committed.rows(f"{name}_ok", own[0], own[-1] + 1) == 1
