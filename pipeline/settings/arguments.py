@@ -186,9 +186,7 @@ def complete(args: argparse.Namespace) -> None:
     options: dict[str, str] = getattr(args, "from_settings", {})
     given = {options[name]: value for name in options if (value := getattr(args, name)) is not None}
     adds_rows = getattr(args, "adds_rows", False)
-    if adds_rows:
-        _refuse_cache_in_raw(args.cache, args.raw)
-    elif "paths.cache" in given:
+    if "paths.cache" in given and not adds_rows:
         _refuse_misspelt_cache(args.cache)
     if given.keys() == set(options.values()) and not args.settings and not args.reads and not adds_rows:
         return
@@ -215,18 +213,6 @@ def _refuse_misspelt_cache(root: cache.Root) -> None:
         similar = similar_path(root)
         if similar != ";":
             raise PipelineError(f"{root}: no such folder{similar} To use another cache: --cache DIR")
-
-
-def _refuse_cache_in_raw(root: cache.Root, raw: Path | None) -> None:
-    """Raise ConfigError if one of the two folders is in the other."""
-    if raw is None or not isinstance(root, Path):
-        return
-    inner = root.resolve()
-    outer = raw.resolve()
-    if inner.is_relative_to(outer) or outer.is_relative_to(inner):
-        raise ConfigError(
-            f"--cache {root} and --raw {raw}: one is in the other. Name a cache outside of the raw folder."
-        )
 
 
 def is_new_cache(s: Settings, root: cache.Root) -> bool:
