@@ -69,3 +69,16 @@ def test_what_may_not_be_read_is_a_problem_of_its_own_and_the_others_are_shown(h
             assert "other/train: copied" in ran("copy", *at, "--to", root.parent / "to", code=1).out
     place.chmod(mode)
     ran("verify", *at)
+
+
+def test_the_lock_that_another_user_s_killed_run_has_left_stops_no_command(root, ran):
+    for home in (SPLIT, f"{SPLIT}/features/resnet50"):
+        lock = root / home / ".writing/lock"
+        lock.parent.mkdir()
+        lock.write_text(f"{2**22 + 1}\n")  # no process has this number
+        lock.chmod(0o644)
+    for folder in (path for path in root.rglob("*") if path.is_dir()):
+        folder.chmod(0o777)
+    with another_user():
+        assert "left" not in ran("gc", "--cache", root, "--unfinished").out
+    assert list(root.rglob("lock")) == []
