@@ -293,7 +293,7 @@ def _restore_group(store: Store, key: str) -> None:
     if key == ROOT:
         root = store.read_many([ROOT]).get(ROOT, b"")
         listed = parse_list(bytes(root))
-        group = root_group([*committed_names(store)] if listed is None else listed)
+        group = root_group(set(committed_names(store)) if listed is None else listed)
     store.put_small({key: group}, key.rpartition("/")[0])
 
 

@@ -17,7 +17,7 @@ from tasks.training import MODEL_NAMES, Train, model_config, read_metrics, split
 from vibe_model import models, runs
 from vibe_model.evaluation import published
 from vibe_model.evaluation.protocols import LEFT_OUT, by_protocol, table_metrics
-from vibe_model.metrics import METRICS, UNITS
+from vibe_model.metrics import METRICS, UNITS, UNITS_2D
 from vibe_model.models import Model
 from vibe_model.sections import VIBE, which_runs
 from vibe_model.settings import VideoConfig
@@ -168,7 +168,9 @@ def show_notes(metrics: Mapping[str, Any], note: str = "") -> None:
                 protocol_names = f", protocol {', '.join(names)}" if len(by_genders) > 1 else ""
                 console.out.print(f"[dim]{split}{protocol_names}: {labels}[/dim]")
     _show_dynamics(metrics)
-    console.out.print(f"[dim]{UNITS}{note}[/dim]\n")
+    has_3d = any(metrics[split].get("mpjpe") is not None for split in splits_of(metrics))
+    units = UNITS if has_3d else UNITS_2D
+    console.out.print(f"[dim]{units}{note}[/dim]\n")
     if metrics["stand_in"]:
         console.out.print(DEMO_DATA)
 

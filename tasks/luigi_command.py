@@ -16,7 +16,7 @@ import tempfile
 from multiprocessing.sharedctypes import RawValue
 from pathlib import Path
 from types import TracebackType
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import luigi
@@ -258,11 +258,21 @@ def _end_where_output_was_lost() -> None:
         os._exit(2)
 
 
-def _code_of_failures(codes: retcodes.retcode) -> int:
-    """Luigi's exit code for failed tasks: `already_running` if all of them met other processes that write."""
-    if _busy.value and not _failed.value:
-        return int(codes.already_running)
-    return int(vars(codes).get("task_failed", EXIT_CODES["task_failed"]))
+class _CodeOfFailures(luigi.IntParameter):
+    """Luigi's exit code for failed tasks: `already_running` if all of them met other processes that write.
+
+    A data descriptor: Luigi reads it when all tasks have ended.
+    """
+
+    def __get__(self, codes: retcodes.retcode | None, _owner: type[retcodes.retcode]) -> Any:
+        if codes is None:
+            return self
+        if _busy.value and not _failed.value:
+            return codes.already_running
+        return vars(codes)["task_failed"]
+
+    def __set__(self, codes: retcodes.retcode, value: int) -> None:
+        vars(codes)["task_failed"] = value
 
 
 def take_over_from_luigi() -> None:
@@ -274,4 +284,4 @@ def take_over_from_luigi() -> None:
     if _is_luigi():  # other programs handle their signals themselves
         listen()
         atexit.register(_end_where_output_was_lost)
-        retcodes.retcode.task_failed = property(_code_of_failures)  # type: ignore[assignment]  # read at the end
+        retcodes.retcode.task_failed = _CodeOfFailures(default=EXIT_CODES["task_failed"])

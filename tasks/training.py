@@ -32,7 +32,7 @@ from tasks.settings import settings
 from vibe_model import models, runs
 from vibe_model.metrics import score_text
 from vibe_model.models import Model
-from vibe_model.sections import VIBE, check_inputs, model_settings, mposer_settings, not_small
+from vibe_model.sections import VIBE, check_inputs, model_settings, mposer_settings, not_small, without_depth
 from vibe_model.settings import RunConfig, VideoConfig
 from vibe_model.vibe.config import MPoserConfig, TrainConfig
 
@@ -246,6 +246,8 @@ class Train(TrainingTask):
     def work(self) -> None:
         config = self.config()
         if note := not_small(settings(), self.record):
+            warn(note)
+        if note := without_depth(config):
             warn(note)
         if reason := runs.what_differs(config):
             self.say(f"a new run beside {plain(reason)}", mark=console.IDLE)

@@ -48,6 +48,7 @@ class Metric:
 
 MM_PER_FRAME2: Final = "mm per frame²"
 UNITS: Final = "Mean errors over frames in mm, accelerations in mm per frame², PCK and AUC in %"
+UNITS_2D: Final = "2D keypoints alone: PCK in %. Nothing measures depth"
 
 HIPS: Final = [JOINTS["common14"].index(name) for name in ("rhip", "lhip")]
 PCK_THRESHOLD_MM: Final = 150.0

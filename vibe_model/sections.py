@@ -58,6 +58,13 @@ def not_small(s: Settings, model: Model) -> str:
     return f"{model.title} has no preset {EMBEDDED!r}, for demo data: it is trained by its preset {model.preset!r}"
 
 
+def without_depth(config: object) -> str:
+    """Note for a training on 2D labels alone; "" for others, and for configurations without such labels."""
+    if getattr(config, "datasets_3d", True):
+        return ""
+    return "datasets_3d is empty: without 3D labels, training learns 2D joints, and no depth"
+
+
 def model_settings(s: Settings, model: Model, given: str = "", seed: int | None = None) -> VideoConfig:
     """A model's configuration. given: variant of an option, overrides luigi.cfg's. Raises ConfigError."""
     runs, section = which_runs(s, model), s.source.section(model.section)

@@ -80,11 +80,11 @@ def _run(args: argparse.Namespace) -> int:
     if not result.rows:
         result.line("no split is committed yet")
         result.lines(cache.verify(args.cache, fast=True).notes, IDLE)
-    elif args.sizes:
+    elif rows and args.sizes:
         result.text.append(_sizes_table(rows))
-    elif out.fits(whole := _table(rows, range(len(COLUMNS)))):
+    elif rows and out.fits(whole := _table(rows, range(len(COLUMNS)))):
         result.text.append(whole)
-    else:
+    elif rows:
         result.text += [_table(rows, range(4)), "", _table(rows, (0, 4, 5))]
     if not args.sizes:
         result.lines(cache.tag_notes(opened.store), DOUBT)

@@ -110,9 +110,6 @@ def check_own_folder(raw: Path, dataset: Dataset) -> None:
             first = dataset.parts[0]
             what = f"--raw {raw}: found no files of {dataset.name} ({first.what}: {first.patterns[0]})"
             raise PipelineError(f"{what}. Did you mean --raw {from_here(near)}?")
-    if raw.name != dataset.name and raw.name in datasets.names():
-        what = f"--raw {raw}: found no files of {dataset.name}, and the folder is named after another dataset"
-        raise PipelineError(f"{what}. Did you mean --raw {from_here(raw.parent / dataset.name)}, or {raw.name}?")
 
 
 def refuse_one_folder(raw: Path, root: cache.Root) -> None:

@@ -18,7 +18,7 @@ from tasks.base import fact, warn
 from tasks.settings import settings
 from tasks.training import model_config, progress_callback
 from vibe_model import models, runs
-from vibe_model.sections import model_settings, not_small
+from vibe_model.sections import model_settings, not_small, without_depth
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
@@ -42,6 +42,8 @@ def _run(args: argparse.Namespace) -> int:
     model, leads = models.find(args.model), os.environ.get("RANK", "0") == "0"
     config = model_config(model, args.variant, args.seed)
     if leads and (note := not_small(settings(), model)):
+        warn(note)
+    if leads and (note := without_depth(config)):
         warn(note)
     for name, split in runs.open_splits(config).items() if leads else ():
         for stream in config.streams.get(name, ()):

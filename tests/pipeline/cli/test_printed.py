@@ -89,6 +89,8 @@ def test_status(penn: Any, show: Any, network: Any, into: Any) -> None:
         penn.convert("test")
         ran("in both splits", *words)
         shutil.rmtree(penn.root / "penn_action")
+        ran("both splits were deleted", *words)
+        cache.gc(penn.root)
         ran("nothing is committed", *words)
 
 

@@ -54,7 +54,7 @@ OPTIONS = {
     "convert penn_action train --raw luigi.cfg --cache cache": r"luigi\.cfg: .*(a file|this is a file)",
     "convert penn_action train --raw $RAW/penn_action --cache cache": r"--raw: expected a path without environment",
     "convert penn_action train --raw http://x/y --cache cache": r"--raw: expected a path of this system, which",
-    "convert 3dpw train --raw raw/penn_action --cache cache": r"another dataset\. Did you mean --raw raw/3dpw",
+    "convert 3dpw train --raw raw/penn_action --cache cache": r"raw/penn_action/sequenceFiles/train: expected",
     f"{CONVERT} --part 0/4": r"--part: expected K/N with K from 1 to N.*found '0/4'",
     f"{CONVERT} --part 5/4": r"--part: expected K/N with K from 1 to N.*found '5/4'",
     f"{CONVERT} --part 2": r"--part: expected K/N",

@@ -82,3 +82,23 @@ def test_the_lock_that_another_user_s_killed_run_has_left_stops_no_command(root,
     with another_user():
         assert "left" not in ran("gc", "--cache", root, "--unfinished").out
     assert list(root.rglob("lock")) == []
+
+
+def test_a_cache_is_not_created_once_by_whom_cannot_change_the_file_afterwards(penn: Any, ran: Any, monkeypatch: Any):
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        shutil.copytree(penn.raw, folder / "raw/penn_action")
+        settings = "[paths]\nraw = raw\nbody = body\ncache = own/cache\nruns = runs\nnew_cache = once\n"
+        (folder / "luigi.cfg").write_text(f"{settings}[data]\ndatasets = penn_action\n")
+        (folder / "own").mkdir()
+        for path in (folder, *folder.rglob("*")):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        (folder / "own").chmod(0o777)
+        monkeypatch.chdir(folder)
+        words = ("convert", SPLIT, "--raw", "raw/penn_action", "--cache", "own/cache", "--workers", 1)
+        with another_user():
+            refused = ran(*words, code=2).err
+        assert "new_cache = once: own/cache has no cache, and luigi.cfg cannot be changed to" in refused
+        assert not (folder / "own/cache").exists()
+        ran(*words)
+        assert "new_cache = no" in (folder / "luigi.cfg").read_text()
