@@ -255,10 +255,7 @@ class FileReader:
         )
         if problem := next(column_problems(track.columns), None):
             raise self.database.error("vid_name", "rows that comply with docs/cache-format.md", problem)
-        bodies: dict[str, NDArray[Any]] = {}
-        for column in ("pose", "has_smpl"):
-            if column in labels:
-                bodies[column] = labels[column]
+        bodies: dict[str, Array] = {column: labels[column] for column in ("pose", "has_smpl") if column in labels}
         for column, expected, found in other_units(bodies):
             raise self.database.error(column, expected, f"{found} in {name}", OTHER_UNIT)
         return track
