@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from json import JSONDecodeError
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NoReturn
-from zipfile import ZipFile
+from zipfile import ZipFile, is_zipfile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,7 @@ AGAIN: Final = "Unpack the download again."
 BLOCK: Final = 1 << 20  # bytes that are searched at a time
 N_LEVELS: Final = 3  # maps around a frame
 ZIP: Final = b"PK\x03\x04"  # first bytes of an .npz archive
+HDF5: Final = "an HDF5 file"
 OTHERS: Final = {  # first bytes of files that are often downloaded by mistake
     b"<": "a web page (a login or licence page, perhaps)",
     ZIP: "a zip archive",
@@ -40,7 +41,7 @@ OTHERS: Final = {  # first bytes of files that are often downloaded by mistake
     b"]\x00": "a file compressed with lzma",
     b"\x04\x22\x4d\x18": "a file compressed with lz4",
     **dict.fromkeys((b"x\x01", b"x^", b"x\x9c", b"x\xda"), "a file compressed with zlib"),
-    b"\x89HDF": "an HDF5 file",
+    b"\x89HDF": HDF5,
     b"version http": "a Git LFS pointer",
 }
 NO_TEXT: Final = OTHERS | {  # first bytes of files that are renamed to a text or a clip
@@ -78,6 +79,8 @@ def reading(
         own = type(error) in (ValueError, JSONDecodeError)
         missing = isinstance(error, FileNotFoundError)
         problem = "no such file" if missing else str(error) if own else f"{type(error).__name__}: {error}"
+        if isinstance(error, EOFError):
+            problem = "a file that ends early: it is cut off"
         raise RawDataError(file, key, expected, problem[:300], do, reason=reason) from error
 
 
@@ -157,8 +160,11 @@ def load_npz(file: Path, keys: Collection[str], optional: Collection[str] = ()) 
     expected = "an array of numbers or text (pickled objects are not read: they can run code)"
     arrays = {}
     with reading(file, "a NumPy .npz archive"), open_regular(file) as stream:
-        if (head := stream.read(4)) != ZIP:  # NumPy would take it for a pickle, and advise to trust it
-            refuse(other_format(head) or f"a file that begins with {head!r}")
+        head = stream.read(16)
+        if not head.startswith(ZIP):  # NumPy would take it for a pickle, and advise to trust it
+            refuse(other_format(head) or f"a file that begins with {head[:4]!r}")
+        if not is_zipfile(stream):
+            refuse("an archive without its end: it is cut off")
         stream.seek(0)
         archive = np.load(stream, allow_pickle=False)
         for key in (*keys, *(key for key in optional if key in archive)):

@@ -31,7 +31,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import RawDataError
-from pipeline.files.formats.arrays import AGAIN, is_number, load_json, load_sequence, numbers, reading, refuse, state_of
+from pipeline.files.formats.arrays import (
+    AGAIN,
+    is_number,
+    load_json,
+    load_sequence,
+    numbers,
+    other_format,
+    reading,
+    refuse,
+    state_of,
+)
 from pipeline.files.raw.files import open_regular, read_regular
 from pipeline.skeletons import Doubles, Floats, Ints
 
@@ -163,9 +173,9 @@ def load_cdf(file: Path, key: str) -> Floats:
 
     with reading(file, "a whole CDF file", key=key):
         with open_regular(file) as stream:
-            magic = stream.read(4)
-        if magic not in MAGIC:
-            refuse(f"a file that begins with {magic!r}")
+            head = stream.read(16)
+        if not head.startswith(MAGIC):
+            refuse(other_format(head) or f"a file that begins with {head[:4]!r}")
         cdf = cdflib.CDF(file)
         info = cdf.cdf_info()
         names = [*info.zVariables, *info.rVariables]

@@ -15,7 +15,8 @@ from typing import Any, Final
 import h5py
 import numpy as np
 
-from pipeline.files.formats.arrays import Shape, fits, reading, refuse
+from pipeline.files.formats.arrays import HDF5, Shape, fits, other_format, reading, refuse
+from pipeline.files.raw.files import open_regular
 from pipeline.skeletons import Doubles
 
 MAX_NUMBERS: Final = 1 << 24  # of one array: 128 MB. MPI-INF-3DHP's largest has 0.3 * 10^6
@@ -33,6 +34,10 @@ def load_hdf5(
     with reading(file, "a MATLAB 7.3 (HDF5) file"):
         if not file.is_file():  # a pipe would never end
             refuse("no file")
+        with open_regular(file) as stream:
+            what = other_format(stream.read(16))
+        if what and what != HDF5:
+            refuse(what)
         with h5py.File(file, "r", locking=False) as stored:  # raw folders may be read-only
             present = [key for key in shapes if key not in optional or key in stored]
             return {key: _read(file, stored, key, shapes[key]) for key in present}
