@@ -80,3 +80,14 @@ def _smooth(column: Doubles, median: int, sigma: float) -> Doubles:
     robust = median_filter(column, size=median, mode="constant", cval=0.0)  # scipy.signal.medfilt, at any length
     smooth: Doubles = gaussian_filter1d(robust, sigma)  # its default mode mirrors: d c b a | a b c d
     return smooth
+
+
+def boxes_with_margin(joints: Doubles, margin: float) -> Doubles:
+    """Joints (N, J, 3) px px confidence -> (N, 4), x y of the upper left corner, w h, px; infinite without a joint.
+
+    margin: added to the joints' extent on every side, as a share of it.
+    """
+    shown = joints[..., 2:] > 0
+    low = np.where(shown, joints[..., :2], np.inf).min(axis=1)
+    extent = np.where(shown, joints[..., :2], -np.inf).max(axis=1) - low
+    return np.concatenate([low - margin * extent, (1 + 2 * margin) * extent], axis=1)

@@ -22,6 +22,7 @@ from pipeline.cli.progress import line_if_slow
 from pipeline.cli.text import command
 from pipeline.commands.init import tool
 from pipeline.datasets.base import Dataset, Mistake, ReleasePart, describe_error, globs
+from pipeline.datasets.downloads import OTHER_NAMES, find_archives, folders_in_part, misplaced_parts, packed_parts
 from pipeline.detect.clips import KEYPOINTS, labels_of, list_clips
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.formats import smpl_files
@@ -86,7 +87,9 @@ def _options(sub: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    """Print a table of parts; below it, what to do about missing ones. Returns 1 if a part is missing.
+    """Print a table of parts; below it, what to do about missing ones.
+
+    Returns 1 if a part is missing, or an image folder was unpacked in part.
 
     Raises ConfigError, PipelineError for an unknown dataset, PlugInError for a named one that cannot be loaded.
     """
@@ -118,7 +121,8 @@ def _run(args: argparse.Namespace) -> int:
         elif not any(reader.uses_body for reader in readers) and args.body is None:
             body = body.replace_missing(NOT_NEEDED)
         examined.append(body)
-    missing, body_option = any(e.missing for e in examined), [] if args.body is None else ["--body", str(args.body)]
+    missing = any(e.missing or e.is_in_part for e in examined)
+    body_option = [] if args.body is None else ["--body", str(args.body)]
     result = CommandResult({"examined": examined}, [_table(examined)], exit_code=int(missing or bool(broken)))
     for e in examined:
         result.text += _problems(e)
@@ -203,6 +207,8 @@ def _problems(e: Examination) -> Iterator[str]:
 def _summary(e: Examination) -> str:
     if e.missing and not any(part.found for part in e.parts):
         return "still packed" if e.packed else "no files found"
+    if e.is_in_part and not e.missing:
+        return "unpacked in part"
     if e.missing:
         return f"{min(part.state for part in e.missing)}: {', '.join(part.what for part in e.missing)}"
     if e.incomplete:
@@ -247,6 +253,7 @@ class Examination:
     mistakes: tuple[str, ...]  # messages: what is wrong, and what to do
     packed: tuple[Path, ...] = ()  # archives
     usable: tuple[str, ...] = ()  # splits with all required parts, complete or not
+    is_in_part: bool = False  # image folders lack images
 
     @property
     def missing(self) -> tuple[_PartCount, ...]:
@@ -275,9 +282,13 @@ def examine(dataset: Dataset | _BodyFiles, raw: Path) -> Examination:
         found = {p: sum(1 for glob in globs([p]) for _ in files.find(raw, glob, unreadable)) for p in part.patterns}
         part = replace(part, patterns=tuple(sorted(found, key=lambda p: -found[p])))
         counts.append(_PartCount.from_part(part, splits, sum(found.values()), None if stand_in else part.known))
-    packed = _find_archives(raw, parts)
+    packed = find_archives(raw, parts)
     problems = [f"{place} cannot be read: {why}. Change its permissions." for place, why in sorted(unreadable.items())]
-    problems += [*refused, *_misplaced_parts(raw, parts, counts, packed)]
+    absent = [part for part, count in zip(parts, counts, strict=True) if count.state == "missing"]
+    misplaced = [*misplaced_parts(raw, absent, OTHER_NAMES.get(dataset.name, ()))]
+    if not misplaced and any(not count.without and count.state != "there" for count in counts):
+        misplaced = [*packed_parts(raw, packed)]
+    problems += [*refused, *misplaced]
     for mistake in dataset.mistakes:
         if paths := [path for glob in globs([mistake.pattern]) for path in files.find(raw, glob, {})]:
             problems.append(f"{min(paths)} {mistake.what}. {mistake.do}")
@@ -291,8 +302,9 @@ def examine(dataset: Dataset | _BodyFiles, raw: Path) -> Examination:
             splits = tuple(split for part in counts for split in part.splits)
     without = {split for part in counts if part.state in ("missing", "invalid") for split in part.splits}
     usable = tuple(split for split in splits if split not in without)
-    examined = Examination(dataset.name, dataset.page, raw, stand_in, splits, tuple(counts), tuple(problems))
-    return replace(examined, packed=packed, usable=usable)
+    in_part = folders_in_part(dataset, raw) if isinstance(dataset, Dataset) else []
+    examined = Examination(dataset.name, dataset.page, raw, stand_in, splits, tuple(counts), (*in_part, *problems))
+    return replace(examined, packed=packed, usable=usable, is_in_part=bool(in_part))
 
 
 def _choose_layout(raw: Path, parts: Sequence[ReleasePart]) -> Sequence[ReleasePart]:
@@ -349,52 +361,6 @@ def _count_keypoints(dataset: Dataset, raw: Path, part: ReleasePart, refused: li
     refused += errors
     counted = _PartCount.from_part(part, dataset.splits, len(labelled), None)
     return counted._replace(state="invalid") if labelled and len(errors) == n else counted
-
-
-def _misplaced_parts(
-    raw: Path, parts: Sequence[ReleasePart], counts: Sequence[_PartCount], packed: Sequence[Path]
-) -> Iterator[str]:
-    """Messages about parts that are a folder or two off; else about archives."""
-    absent = [part for part, count in zip(parts, counts, strict=True) if count.state == "missing"]
-    if absent and (elsewhere := _elsewhere(raw, absent)) is not None:
-        do = f"Move the contents of {elsewhere} to {raw}."
-        if elsewhere in (raw.parent, raw.parent.parent):
-            own = elsewhere.resolve()
-            renamed = "" if own.name == raw.name else f", with {own.name}/ renamed to {raw.name}"
-            do = f"Name the folder above: --raw {own.parent}{renamed}."
-        yield f"{' and '.join(part.what for part in absent)}: not in {raw} but in {elsewhere}. {do}"
-    elif any(not count.without and count.state != "there" for count in counts):
-        for folder in dict.fromkeys(archive.parent for archive in packed):
-            first, *more = [archive for archive in packed if archive.parent == folder]
-            which = f"{first} and {len(more)} more are" if more else f"{first} is"
-            yield f"{which} still packed. Unpack in {raw}."
-
-
-def _elsewhere(raw: Path, parts: Sequence[ReleasePart]) -> Path | None:
-    """The folder that has `parts` instead of `raw`: below it, above it, or next to it in other capitals."""
-    patterns = [glob for part in parts for glob in globs(part.patterns)]
-    if files.is_folder_there(raw):
-        return files.deeper(raw, patterns)
-    same = [folder for folder in files.list_folders(raw.parent) if _letters(folder.name) == _letters(raw.name)]
-    places = (raw.parent, raw.parent.parent, *same)
-    return next((folder for folder in places if files.any_fits(folder, patterns)), None)
-
-
-def _letters(name: str) -> str:
-    """
-    >>> _letters("Penn_Action"), _letters("3DPW")
-    ('pennaction', '3dpw')
-    """
-    return "".join(char for char in name.lower() if char.isalnum())
-
-
-def _find_archives(raw: Path, parts: Sequence[ReleasePart]) -> tuple[Path, ...]:
-    """Archives in the raw folder; if it does not exist, archives next to it that the parts name."""
-    if files.is_folder_there(raw):
-        return tuple(files.find_archives(raw))
-    named = [part.source.lower() for part in parts]
-    archives = files.find_archives(raw.parent)
-    return tuple(file for file in archives if any(file.name.lower() in source for source in named))
 
 
 COMMAND: Final = Command(_options, _run, reads=lambda a: a.raw and (*SHARED, *(a.datasets or datasets.names())))

@@ -122,6 +122,9 @@ class Dataset(ReaderOptions, ABC):
     harmless: ClassVar[frozenset[str]] = frozenset()  # reasons to reject a video though nothing is wrong with it
     parts: ClassVar[tuple[ReleasePart, ...]] = ()  # which parts of the official download are expected where
     mistakes: ClassVar[tuple[Mistake, ...]] = ()  # known mistakes with this download
+    has_image_folders: ClassVar[bool] = False  # of every image of a sequence, or every n-th
+    films_by_cameras: ClassVar[bool] = False  # the same, and all cameras of a recording have equally many
+    short_in_release: ClassVar[frozenset[str]] = frozenset()  # videos that lack images in the release itself
     totals: ClassVar[Mapping[str, Totals]] = {}  # by split, or under "all" over all splits
     optional_extra: ClassVar[tuple[str, ...]] = ()  # of `extra_columns`, what a track may be without: its fill value
     every: ClassVar[int] = 1  # one of this many annotated frames is kept
@@ -183,6 +186,10 @@ class Dataset(ReaderOptions, ABC):
         Lists folders; reads no label.
         """
         return ""
+
+    def stated_images(self, raw: Path, video: RawVideo) -> int:
+        """How many images a video has, if its labels tell that at once; else 0. Raises OSError."""
+        return 0
 
     def track(self, split: str, video: RawVideo, person: object = 0, **fields: Any) -> Track:
         """A track of this dataset, named <video>/<person>. `fields` are the other fields of Track."""

@@ -129,6 +129,8 @@ class Human36M(Dataset):
     every: ClassVar[int] = STEP
     recording: ClassVar[str] = "sequence"
     # Poses at 50 fps as others count them (weigq/3d_pose_baseline_pytorch's issue 1), the corrupt video's included.
+    films_by_cameras: ClassVar[bool] = True
+    short_in_release: ClassVar[frozenset[str]] = frozenset({"S11/Directions.54138969"})
     totals: ClassVar[Mapping[str, Totals]] = {"train": Totals(600, 1_559_752), "val": Totals(240, 550_644)}
 
     def detect_layout(self, raw: Path, split: str) -> Human36M:

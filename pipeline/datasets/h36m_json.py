@@ -20,7 +20,7 @@ import numpy as np
 from pipeline.accounting import VideoAccount
 from pipeline.cameras import is_rotation, project
 from pipeline.datasets.base import finite_joints
-from pipeline.datasets.pixels import SAME_SIZE, require_rate, require_size
+from pipeline.datasets.pixels import SAME_SIZE, no_pictures, require_rate, require_size
 from pipeline.errors import RawDataError
 from pipeline.files.formats.h36m import CAMERAS, Camera, load_cameras, load_joints
 from pipeline.files.pixels.frames import Pictures, Video
@@ -144,7 +144,7 @@ def read_labels(raw: Path, video: RawVideo, account: VideoAccount) -> LabelledFr
     source = Pictures(raw, f"{folder.as_posix()}/{folder.name}_{{:06d}}.jpg", 1)
     images = source.indices()
     if not len(images):
-        raise RawDataError(source.place, "pictures", f"{len(frames)} images", "none", UNPACK, reason="no_picture")
+        raise no_pictures(source.place, f"{len(frames)} images", UNPACK)
     require_rate(source, int(frames[-1]) + 1, whole=True)
     require_size(source, None, camera_file, SAME_SIZE, intrinsics)
     if n_beyond := int((~np.isin(images, frames)).sum()):

@@ -27,17 +27,17 @@ from numpy.typing import NDArray
 import cache
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import tight_boxes
-from pipeline.cameras import is_rigid
 from pipeline.datasets.base import EXTRINSICS, Dataset, Mistake, Origin, ReleasePart
 from pipeline.datasets.fitted import usable_fits
 from pipeline.datasets.pixels import frames_there, inputs, pictures_or_video, require_size
 from pipeline.errors import RawDataError
 from pipeline.files.formats import neural_annot
 from pipeline.files.formats.arrays import load_mat, numbers, state_of
+from pipeline.files.formats.calibration import read_calibration
 from pipeline.files.formats.hdf5 import load_hdf5
 from pipeline.files.pixels.frames import Pictures, Video
 from pipeline.files.raw import RawVideo
-from pipeline.files.raw.files import is_folder_there, read_regular
+from pipeline.files.raw.files import is_folder_there
 from pipeline.skeletons import JOINTS, LARGEST, Bools, Doubles, Ints, convert, correspondence, with_ones
 from pipeline.track import Track
 
@@ -50,8 +50,6 @@ N_CAMERAS: Final = 14  # in every annot.mat
 CAMERAS: Final = (0, 1, 2, 4, 5, 6, 7, 8)  # those that are usually used: the release's vnect_cameras.zip
 TRAIN, TEST = "mpi_inf_3dhp", "mpi_inf_3dhp_test"  # the skeletons of annot.mat and of annot_data.mat
 AGAIN: Final = "Download it again, with the release's get_dataset.sh (train) or get_testset.sh (test)."
-FIRST_LINE: Final = "Skeletool Camera Calibration File V1.0"
-MOST_CALIBRATED: Final = 1e7
 TEST_SETS: Final = ("mpi_inf_3dhp_test_set", "mpi_inf_3dhp_test_set/mpi_inf_3dhp_test_set")  # as get_testset.sh unpacks
 SEQUENCES: Final[Mapping[str, tuple[int, int]]] = {  # fps, frames: the release's util/mpii_get_sequence_info.m
     "S1/Seq1": (25, 6416), "S1/Seq2": (50, 12430), "S2/Seq1": (25, 6502), "S2/Seq2": (25, 6081),
@@ -115,6 +113,8 @@ class MpiInf3dhp(Dataset):
     )
     optional_extra: ClassVar[tuple[str, ...]] = (EXTRINSICS.name,)
     recording: ClassVar[str] = "sequence"
+    films_by_cameras: ClassVar[bool] = True
+    short_in_release: ClassVar[frozenset[str]] = frozenset({"S6/Seq2/video_2"})
     totals: ClassVar[Mapping[str, Totals]] = {
         "train": Totals(len(SEQUENCES) * len(CAMERAS), len(CAMERAS) * sum(n for _, n in SEQUENCES.values())),
         "test": Totals(6, TEST_FRAMES),
@@ -275,7 +275,7 @@ def _train(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[_Labelled
         source.require_decodable()
         fps = source.header().fps
     try:
-        calibrated, intrinsics, extrinsics = _read_calibration(raw / video.files[1], camera)
+        calibrated, intrinsics, extrinsics = read_calibration(raw / video.files[1], camera)
     except (OSError, RawDataError) as error:  # labels do not need it
         account.notes.append(f"no camera intrinsics: {error}")
         return labels, _Filmed(source, fps)
@@ -366,35 +366,3 @@ def _require_order(file: Path, cameras: NDArray[Any] | None) -> None:
 def _require_file(file: Path) -> None:
     if not file.is_file():
         raise RawDataError(file, "file", "labels", "no file", AGAIN, reason="no_label")
-
-
-def _read_calibration(
-    file: Path, camera: int
-) -> tuple[tuple[int, int], NDArray[np.float32], NDArray[np.float32] | None]:
-    """Width and height (px) of the images that the labels fit, (3, 3) intrinsics (px), (4, 4) world to camera (m).
-
-    The last is None if it is invalid. Raises RawDataError, and OSError if the file cannot be opened.
-    """
-    text = read_regular(file).decode("ascii", errors="replace")
-    lines = [line.split() for line in text.splitlines()]
-    start = next((i for i, words in enumerate(lines) if words == ["name", str(camera)]), None)
-    if not text.startswith(FIRST_LINE) or start is None:
-        raise RawDataError(file, "name", f"a block of camera {camera}", "none", AGAIN)
-    block = {words[0]: words[1:] for words in lines[start : start + 7] if words}
-
-    def values_of(key: str, n: int) -> list[float]:
-        words = block.get(key, [])
-        try:
-            values = [float(word) for word in words]
-        except ValueError:
-            values = []
-        if len(values) != n or not (np.abs(values) < MOST_CALIBRATED).all():  # comparisons with NaN are false
-            raise RawDataError(file, key, f"{n} numbers", " ".join(words)[:80] or "none", AGAIN)
-        return values
-
-    matrix = np.array(values_of("intrinsic", 16)).reshape(4, 4)[:3, :3]
-    width, height = values_of("size", 2)
-    extrinsics = np.array(values_of("extrinsic", 16)).reshape(4, 4)
-    extrinsics[:3, 3] /= 1000
-    rigid = is_rigid(extrinsics[None])[0]
-    return (int(width), int(height)), matrix.astype(np.float32), extrinsics.astype(np.float32) if rigid else None

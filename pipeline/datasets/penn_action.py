@@ -57,6 +57,7 @@ class PennAction(Dataset):
         ReleasePart("label files", ("labels/<0001>.mat",), ARCHIVE, known=2326),
         ReleasePart("videos with pictures", ("frames/<0001>/000001.jpg",), ARCHIVE, known=2326),
     )
+    has_image_folders: ClassVar[bool] = True
     totals: ClassVar[Mapping[str, Totals]] = {  # counted over the official label files
         "train": Totals(videos=1258),
         "test": Totals(videos=1068),
@@ -76,6 +77,13 @@ class PennAction(Dataset):
             for name in sorted(names)
             if name.isdecimal()  # .DS_Store is no video
         ]
+
+    def stated_images(self, raw: Path, video: RawVideo) -> int:
+        try:
+            stated = load_mat(raw / video.files[0], ("nframes",))["nframes"]
+        except RawDataError:  # which reading reports
+            return 0
+        return int(stated.flat[0]) if stated.size == 1 and stated.dtype.kind in "iuf" else 0
 
     def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None) -> Sequence[Track]:
         file = raw / video.files[0]

@@ -93,8 +93,7 @@ def frames_there(source: Pictures | Video, n_labels: int, account: VideoAccount,
         n_beyond = max(n_there - n_labels, 0)
         has_picture = np.arange(n_labels) < n_there
     if not n_there:
-        expected, do = f"{n_labels} images", "Unpack the images again."
-        raise RawDataError(source.place, "pictures", expected, "none", do, reason="no_picture")
+        raise no_pictures(source.place, f"{n_labels} images", "Unpack the images again.")
     if extracted:
         require_rate(source, n_labels)
     if n_beyond:
@@ -104,6 +103,13 @@ def frames_there(source: Pictures | Video, n_labels: int, account: VideoAccount,
         name = source.path(first).name if isinstance(source, Pictures) else f"frame {first}"
         account.notes.append(f"{absent} of {n_labels} labelled frames have no picture, the first is {name}")
     return has_picture
+
+
+def no_pictures(folder: Path, expected: str, do: str) -> RawDataError:
+    """The error for a folder without the expected images; it names a file of another name."""
+    others = sorted(entry.name for entry in scan_folder(folder, {}) if not entry.name.startswith("."))
+    found = f"none, but {len(others):,} files of other names, such as {others[0]}" if others else "none"
+    return RawDataError(folder, "pictures", expected, found, do, reason="no_picture")
 
 
 def require_rate(source: Pictures | Video, n_labels: int, *, whole: bool = False) -> None:

@@ -21,13 +21,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 import numpy as np
 
 from pipeline.accounting import Totals, VideoAccount
+from pipeline.boxes import boxes_with_margin
 from pipeline.cli.text import count
 from pipeline.datasets.base import Dataset, Mistake, Origin, ReleasePart, finite_joints
-from pipeline.datasets.pixels import RESIZED, require_size
+from pipeline.datasets.pixels import RESIZED, no_pictures, require_size
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import kind, load_json, records, table, whole
 from pipeline.files.pixels.frames import Pictures, below
 from pipeline.files.raw import RawVideo
+from pipeline.files.raw.files import read_regular
 from pipeline.skeletons import Bools, Doubles, Ints, convert
 from pipeline.track import Track
 
@@ -96,6 +98,7 @@ class PoseTrack(Dataset):
     mistakes: ClassVar[tuple[Mistake, ...]] = (
         Mistake("images/*_5sec/", "is of PoseTrack 2017", f"Get {LABELS} and {PICTURES}. {TODAY}"),
     )
+    has_image_folders: ClassVar[bool] = True
     recording: ClassVar[str] = "sequence"
     totals: ClassVar[Mapping[str, Totals]] = {"train": Totals(about=166_000), "val": Totals(170, about=47_000)}
 
@@ -134,6 +137,10 @@ class PoseTrack(Dataset):
         sequences = f"{count(len(both), 'sequence')} with labels of PoseTrack 2018 and of PoseTrack21"
         return f"{sequences}: those of 2018 count, those in {unused} do not" if both else ""
 
+    def stated_images(self, raw: Path, video: RawVideo) -> int:
+        """The number of images that the labels list, by their bytes: JSON takes ten times as long."""
+        return sum(read_regular(raw / file).count(b'"file_name"') for file in video.files[:1])
+
     def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None) -> Sequence[Track]:
         if not video.files:
             account.reject("no_annotations", f"{raw / video.folders[0]}: there are pictures, but no annotations")
@@ -149,7 +156,7 @@ class PoseTrack(Dataset):
             return []
         skeleton, kp_2d = _joints(coco, account)
         track_id, person_id = coco.track_ids(), coco.person_ids()
-        box = _boxes_of_joints(kp_2d) if coco.of_21 else coco.boxes()
+        box = boxes_with_margin(kp_2d, BOX_MARGIN) if coco.of_21 else coco.boxes()
         pictures, frame_of_picture, problems = _pictures(raw, raw / file, coco.file_names, account)
         if pictures.place != raw / video.folders[0]:
             where = pictures.place.relative_to(raw).as_posix()
@@ -196,17 +203,6 @@ def _unpacks_of_21(file: Path) -> bool:
     return file.parent.parent == Path(POSETRACK21)
 
 
-def _boxes_of_joints(joints: Doubles) -> Doubles:
-    """Joints (N, J, 3) -> (N, 4), as 2018's `bbox`: their extent with a margin, x y of the upper left corner, w h, px.
-
-    Infinite without a joint.
-    """
-    shown = joints[..., 2:] > 0
-    low = np.where(shown, joints[..., :2], np.inf).min(axis=1)
-    extent = np.where(shown, joints[..., :2], -np.inf).max(axis=1) - low
-    return np.concatenate([low - BOX_MARGIN * extent, (1 + 2 * BOX_MARGIN) * extent], axis=1)
-
-
 def _joints(coco: _Coco, account: VideoAccount) -> tuple[tuple[str, ...], Doubles]:
     """The J joints in spin49's names, and (N, J, 3) px px confidence: 1, or 0 at (0, 0), where there is no joint."""
     names = coco.joint_names()
@@ -241,8 +237,8 @@ def _pictures(
     misnamed = np.array([p != pattern for p, _ in numbered])
     absent = ~misnamed & ~np.isin(frame_index, indices)
     if absent.sum() == n_alike:
-        expected = f"{len(file_names)} labelled images"
-        raise RawDataError(pictures.place, "pictures", expected, "none of them", UNPACK, reason="no_picture")
+        expected = f"{len(file_names)} labelled images such as {pictures.path(int(frame_index[~misnamed][0])).name}"
+        raise no_pictures(pictures.place, expected, UNPACK)
     for applies, problem in ((misnamed, f"are not called {pattern}"), (absent, "are not there")):
         if applies.any():
             first = kind(file_names[int(applies.argmax())])

@@ -81,6 +81,7 @@ class ThreeDPW(Dataset):
         ),
     )
     recording: ClassVar[str] = "sequence"
+    has_image_folders: ClassVar[bool] = True
     totals: ClassVar[Mapping[str, Totals]] = {
         split: Totals(known, about=known * 70_000 // 60) for split, known in SEQUENCES.items()
     }

@@ -101,7 +101,12 @@ def choose_splits(names: Sequence[str], splits: Sequence[str]) -> list[str]:
 
 
 def check_own_folder(raw: Path, dataset: Dataset) -> None:
-    """Raise PipelineError if --raw is one level off: the folder above the dataset's, or one in it."""
+    """Raise PipelineError if --raw is one level off: the folder above the dataset's, or one in it; or no folder."""
+    if raw.is_symlink() and not files.is_there(raw):
+        raise PipelineError(f"--raw {raw}: is a link to {raw.readlink()}, which does not exist. Is its disk mounted?")
+    is_file = files.is_there(raw) and not files.is_folder_there(raw)
+    if is_file and dataset.parts:  # others tell what their folder is
+        raise PipelineError(f"--raw {raw}: is a file. Unpack it, and name the folder that holds its content.")
     patterns = globs([pattern for part in dataset.parts for pattern in part.patterns])
     if not files.is_folder_there(raw) or files.any_fits(raw, patterns):
         return

@@ -99,6 +99,7 @@ class Bedlam(Dataset):
         Mistake(f"{folder}/", "has labels in a layout that is skipped", "Unpack bedlam-labels-smpl.zip beside it.")
         for folder in _folders_of(SKIPPED)
     )
+    has_image_folders: ClassVar[bool] = True
     optional_extra: ClassVar[tuple[str, ...]] = (EXTRINSICS.name, UP.name, INTRINSICS.name, *smplx.NAMES)
     smplx_columns: ClassVar[tuple[cache.ExtraColumn, ...]] = ()
     turned: ClassVar[str] = "closeup"  # in the names of scenes with rotated images

@@ -61,6 +61,7 @@ class Emdb(Dataset):
         ReleasePart("sequences' images", (f"{SEQUENCE}/images/00000.jpg",), "P<0..9>.zip"),
     )
     recording: ClassVar[str] = "sequence"
+    has_image_folders: ClassVar[bool] = True
     totals: ClassVar[Mapping[str, Totals]] = {"emdb1": Totals(17), "emdb2": Totals(25)}
 
     @property

@@ -34,7 +34,6 @@ HASHED_WHOLE: Final = 16 * MIB  # larger videos are sampled: hashing Kinetics wo
 VIDEOS: Final = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv")  # in any capitals
 
 WILD: Final = re.compile(r"[*?\[]")
-ARCHIVE: Final = re.compile(r"\.(zip|7z|rar|tgz|tbz2?|txz|tar(\.[a-z0-9]+)?)(\.\d{3})?$", re.IGNORECASE)
 PACK: Final = "detected.zip"  # keypoints of the clips of one folder; `detected.zip/<clip>.json` is a path here
 LARGEST: Final = 1 << 30  # bytes of a file in it
 END_OF_ZIP: Final = struct.Struct("<10xH2L2x")  # number of entries, bytes of the index, and where it starts
@@ -311,30 +310,32 @@ def _size(entry: os.DirEntry[str]) -> int:
         return -1
 
 
-def find(raw: Path, pattern: str, unreadable: Unreadable) -> Iterator[str]:
+def find(raw: Path, pattern: str, unreadable: Unreadable, *, any_case: bool = False) -> Iterator[str]:
     """Paths below `raw` that match a glob without "**", unsorted. Wildcards do not match hidden names.
 
-    A slash at the end matches folders only.
+    A slash at the end matches folders only. any_case: in any capitals.
     """
-    return _find(str(raw), pattern.rstrip("/").split("/"), pattern.endswith("/"), unreadable)
+    return _find(str(raw), pattern.rstrip("/").split("/"), pattern.endswith("/"), unreadable, any_case)
 
 
-def _find(folder: str, names: Sequence[str], only_folders: bool, unreadable: Unreadable) -> Iterator[str]:
+def _find(
+    folder: str, names: Sequence[str], only_folders: bool, unreadable: Unreadable, any_case: bool
+) -> Iterator[str]:
     name, deeper_names = names[0], names[1:]
-    if not WILD.search(name):
+    if not (any_case or WILD.search(name)):
         path = os.path.join(folder, name)  # noqa: PTH118 - a quarter of a million of these
         if deeper_names:
-            yield from _find(path, deeper_names, only_folders, unreadable)
+            yield from _find(path, deeper_names, only_folders, unreadable, any_case)
         elif _is_there(path, only_folders, unreadable):
             yield path
         return
-    fits = re.compile(fnmatch.translate(name)).match
+    fits = re.compile(fnmatch.translate(name), re.IGNORECASE if any_case else 0).match
     for entry in scan_folder(folder, unreadable):
         if not fits(entry.name) or (entry.name.startswith(".") and not name.startswith(".")):
             continue
         if deeper_names:
             if is_folder(entry):
-                yield from _find(entry.path, deeper_names, only_folders, unreadable)
+                yield from _find(entry.path, deeper_names, only_folders, unreadable, any_case)
         elif not only_folders or is_folder(entry):
             yield entry.path
 
@@ -391,10 +392,3 @@ def deeper(raw: Path, patterns: Sequence[str]) -> Path | None:
             if any_fits(folder, patterns):
                 return folder
     return None
-
-
-def find_archives(raw: Path) -> list[Path]:
-    """Archives in a folder and its subfolders, by name."""
-    found = (e for folder in (raw, *list_folders(raw)) for e in scan_folder(folder, {}) if ARCHIVE.search(e.name))
-    archives = [Path(e.path) for e in found if e.name != PACK]
-    return sorted(file for file in archives if os.path.isfile(file))  # noqa: PTH113 - Path's own may raise

@@ -1,0 +1,207 @@
+"""What is wrong with a download, by names of files and folders alone.  [raw] -> tracks -> features -> windows
+
+Folders under other names or one level off, links that lead nowhere, names in other capitals, archives, and image
+folders that were unpacked in part. `python -m pipeline doctor` shows the messages.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from pipeline.datasets.base import Dataset, ReleasePart, globs
+from pipeline.errors import RawDataError
+from pipeline.files.pixels.sources import match_numbered
+from pipeline.files.raw import files
+
+OTHER_NAMES: Final[Mapping[str, tuple[str, ...]]] = {  # dataset -> what its downloads call its folder
+    "h36m": ("Human36M", "human3.6m", "h3.6m"),
+    "kinetics": ("k400",),
+    "mpi_inf_3dhp": ("3dhp", "mpii3d"),
+}
+LEAST_IMAGES: Final = 0.9  # of a sequence: counts of the releases themselves differ by some frames
+SHOWN: Final = 5  # folders
+_ARCHIVE: Final = re.compile(r"\.(zip|7z|rar|tgz|tbz2?|txz|tar(\.[a-z0-9]+)?)(\.\d{3})?$", re.IGNORECASE)
+_PIECE: Final = re.compile(r"(.+\.tar\.?(?:gz|bz2)?)(?!gz$|xz$)[a-z]{2}")  # x.tar.aa, x.tar.gzaa
+
+
+# ------------------------------------------------------------------------------------------------ places and names
+
+
+def misplaced_parts(raw: Path, absent: Sequence[ReleasePart], names: Sequence[str] = ()) -> Iterator[str]:
+    """Messages about required parts that are missing from `raw`, if they are near it.
+
+    names: other names of the dataset's folder.
+    """
+    broken = [path for path in _first_places(raw, absent) if path.is_symlink() and not files.is_there(path)]
+    for path in broken:
+        yield f"{path} is a link to {path.readlink()}, which does not exist. Mount its disk, or correct the link."
+    if files.is_there(raw) and not files.is_folder_there(raw):
+        yield f"{raw} is a file. Unpack it into a folder of this name."
+    if broken or not absent:
+        return
+    what = " and ".join(part.what for part in absent)
+    patterns = _patterns(absent)
+    elsewhere = _find_elsewhere(raw, patterns, names)
+    if elsewhere is not None:
+        yield f"{what}: not in {raw} but in {elsewhere}. {_advise_move(raw, elsewhere)}"
+        return
+    for part in absent:
+        others = [path for glob in globs(part.patterns) for path in files.find(raw, glob, {}, any_case=True)]
+        if others:
+            pattern = part.patterns[0]
+            yield f"{part.what}: {min(others)} differs in capitals from {pattern}. Rename it and its like."
+
+
+def _patterns(parts: Iterable[ReleasePart]) -> list[str]:
+    """The globs of parts, and of what may be there instead."""
+    patterns: list[str] = []
+    for part in parts:
+        patterns += globs(part.patterns)
+        if part.instead is not None:
+            patterns += globs(part.instead.patterns)
+    return patterns
+
+
+def _first_places(raw: Path, parts: Iterable[ReleasePart]) -> list[Path]:
+    """The raw folder, and what parts have directly in it under a fixed name."""
+    first = dict.fromkeys(pattern.partition("/")[0] for pattern in _patterns(parts))
+    return [raw, *(raw / name for name in first if not files.WILD.search(name))]
+
+
+def _find_elsewhere(raw: Path, patterns: Sequence[str], names: Sequence[str]) -> Path | None:
+    """The folder with matches instead of `raw`: below it, beside it under a similar name, or above it."""
+    if files.is_folder_there(raw):
+        below = files.deeper(raw, patterns)
+        if below is not None:
+            return below
+    beside = [folder for folder in files.list_folders(raw.parent) if _is_alike(folder, raw, names)]
+    above = [] if files.is_folder_there(raw) else [raw.parent, raw.parent.parent]
+    for folder in (*beside, *above):
+        if files.any_fits(folder, patterns):
+            return folder
+    return None
+
+
+def _is_alike(folder: Path, raw: Path, names: Sequence[str]) -> bool:
+    """Whether a folder has another name of the dataset, or this one with a version: posetrack18."""
+    alike = {_letters(name) for name in names}
+    letters = _letters(folder.name)
+    is_version = re.fullmatch(rf"{re.escape(_letters(raw.name))}([0-9]{{2,4}})?", letters)  # bedlam2 is no bedlam
+    return folder != raw and (is_version is not None or letters in alike)
+
+
+def _letters(name: str) -> str:
+    """
+    >>> _letters("Penn_Action"), _letters("3DPW")
+    ('pennaction', '3dpw')
+    """
+    return "".join(char for char in name.lower() if char.isalnum())
+
+
+def _advise_move(raw: Path, elsewhere: Path) -> str:
+    own = elsewhere.resolve()
+    nested = elsewhere / elsewhere.name
+    if files.is_folder_there(nested):
+        return f"{nested} is a folder in one of the same name. Move its contents to {elsewhere}."
+    if elsewhere in (raw.parent, raw.parent.parent):
+        renamed = "" if own.name == raw.name else f", with {own.name}/ renamed to {raw.name}"
+        return f"Name the folder above: --raw {own.parent}{renamed}."
+    rename = "" if files.is_there(raw) else f", or rename it: mv {elsewhere} {raw}"
+    return f"Move the contents of {elsewhere} to {raw}{rename}."
+
+
+def packed_parts(raw: Path, archives: Sequence[Path]) -> Iterator[str]:
+    """A message for each folder with archives; of an archive in pieces, also how they are joined."""
+    for folder in dict.fromkeys(archive.parent for archive in archives):
+        first, *more = [archive for archive in archives if archive.parent == folder]
+        which = f"{first} and {len(more)} more are" if more else f"{first} is"
+        piece = _PIECE.fullmatch(first.name)
+        join = "" if piece is None else f" Join its pieces first: cat {folder / piece[1]}* > {folder / 'joined.tar'}"
+        yield f"{which} still packed. Unpack in {raw}.{join}"
+
+
+def find_archives(raw: Path, parts: Sequence[ReleasePart]) -> tuple[Path, ...]:
+    """Archives in the raw folder and its subfolders; if it does not exist, archives next to it that the parts name."""
+    if files.is_folder_there(raw):
+        return tuple(_list_archives(raw))
+    named = [part.source.lower() for part in parts]
+    archives = _list_archives(raw.parent)
+    return tuple(file for file in archives if any(file.name.lower() in source for source in named))
+
+
+def _list_archives(folder: Path) -> list[Path]:
+    found: list[Path] = []
+    for place in (folder, *files.list_folders(folder)):
+        names = [entry.name for entry in files.scan_folder(place, {}) if _ARCHIVE.search(entry.name)]
+        found += [place / name for name in names if name != files.PACK]
+    return sorted(path for path in found if files.is_there(path) and not files.is_folder_there(path))
+
+
+# --------------------------------------------------------------------------------------------- image folders in part
+
+
+def folders_in_part(dataset: Dataset, raw: Path) -> list[str]:
+    """Messages about image folders with far fewer images than their sequence has, the first few by name."""
+    if not (dataset.has_image_folders or dataset.films_by_cameras):
+        return []
+    counts = dict[Path, tuple[int, int]]()
+    for split in dataset.splits:
+        _count_images(dataset, raw, split, counts)
+    messages = [
+        f"{folder} has {n:,} of {expected:,} images. Unpack the images again."
+        for folder, (n, expected) in sorted(counts.items())
+        if n < LEAST_IMAGES * expected
+    ]
+    n_more = len(messages) - SHOWN
+    return messages[:SHOWN] + ([f"{n_more:,} more folders have too few images."] if n_more > 0 else [])
+
+
+def _count_images(dataset: Dataset, raw: Path, split: str, counts: dict[Path, tuple[int, int]]) -> None:
+    """Add image folders of a split to `counts`: the number of their images, and of their sequence's.
+
+    A sequence has as many images as its labels state (`Dataset.stated_images`), as its other cameras have, and as there
+    would be without a gap; at least one.
+    """
+    try:
+        videos = dataset.videos(raw, split)
+    except (RawDataError, OSError):  # told as a missing part, or as a folder that cannot be read
+        return
+    most = dict[str | None, int]()
+    recordings = dict[Path, str | None]()
+    for video in videos:
+        for folder in (raw / path for path in video.folders):
+            is_short = video.name in dataset.short_in_release
+            if is_short or folder in counts or not files.is_folder_there(folder):
+                continue
+            numbers = _image_numbers(folder)
+            stated = 0
+            with contextlib.suppress(OSError):  # reading tells
+                stated = dataset.stated_images(raw, video)
+            expected = max(_count_without_gaps(numbers), stated, 1)
+            counts[folder] = len(numbers), expected
+            recording = recordings[folder] = dataset.origin(video.name).recording
+            most[recording] = max(most.get(recording, 0), expected)
+    if dataset.films_by_cameras:
+        for folder, recording in recordings.items():
+            counts[folder] = counts[folder][0], most[recording]
+
+
+def _image_numbers(folder: Path) -> list[int]:
+    """The numbers in the names of a folder's images, ascending."""
+    matches = (match_numbered(entry.name) for entry in files.scan_folder(folder, {}))
+    return sorted(int(match["number"]) for match in matches if match)
+
+
+def _count_without_gaps(numbers: Sequence[int]) -> int:
+    """How many images there would be, one in each of the most common steps from the first to the last."""
+    if len(numbers) < 2:
+        return len(numbers)
+    steps, times = np.unique(np.diff(numbers), return_counts=True)
+    step = max(int(steps[times.argmax()]), 1)
+    return (numbers[-1] - numbers[0]) // step + 1
