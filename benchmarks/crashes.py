@@ -246,7 +246,10 @@ class Steps:
 
     def _lost(self, computed: Contents) -> Contents:
         """Entries of the cache whose videos are missing or spoiled now. computed: what the raw folder gives."""
-        usable = {entry.video for name, entry in computed.items() if not name.startswith("video ")}
+        usable = set[str]()
+        for name, entry in computed.items():
+            if name.startswith("video ") and not entry.labels[1]["set_aside"]:
+                usable.add(entry.video)
         committed = {entry.video for name, entry in self.current.items() if not name.startswith("video ")}
         lost = committed - usable
         return {name: entry for name, entry in self.current.items() if entry.video in lost}
