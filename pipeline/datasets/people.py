@@ -23,7 +23,8 @@ from pipeline.boxes import smooth_boxes, tight_boxes
 from pipeline.cli.text import count
 from pipeline.datasets.base import Dataset, Origin, finite_joints
 from pipeline.datasets.pixels import DETECTED_OUTSIDE, require_frames, require_in_picture
-from pipeline.detect.clips import EXTENSIONS, KEYPOINTS, labels_of, read_info, require_own_labels, require_own_name
+from pipeline.detect.clips import EXTENSIONS, KEYPOINTS, labels_of, read_info, require_own_labels
+from pipeline.detect.file_names import require_own_name
 from pipeline.errors import RawDataError
 from pipeline.files.formats.detections import Detections, read_detections, read_results
 from pipeline.files.pixels.cuts import cuts_of
@@ -288,7 +289,7 @@ def clip_tracks(
     if labels is not None and source_of is None:  # else the reader knows that its files of one stem are one clip
         require_own_labels(video, labels)
     if labels is not None:
-        require_own_name(raw, video, labels, clip)
+        require_own_name(raw / KEYPOINTS, video, labels, clip)
     source_of = functools.cache(source_of or (lambda: Video(raw, video.files[0].as_posix())))
     detections = None if labels is None else read_detections(labels, stem, lambda: source_of().size())
     if detections is not None:

@@ -275,12 +275,14 @@ def require_in_picture(
     if normalised:
         cause, advice = _share_or_metres(points, size, boxes=boxes)
     elif side < SMALLEST:
-        cause, advice = f"persons of {side:.2g} px: of a far smaller copy, or in metres", IN_PIXELS
+        cause = f"persons of {side:.2g} px: of a far smaller copy, or in metres"
+        advice = IN_PIXELS
     elif _far_outside(points[:, ::-1], size).mean() < SOME:
-        cause = f"{outside:.0%} of them far outside, but inside if x and y are exchanged: y before x"
+        cause = f"{outside:.0%} of them far outside, but not if x and y are exchanged: y before x"
         advice = "Write x before y."
     else:
-        cause, advice = f"{outside:.0%} of them far outside: of another resolution or of another video", do
+        cause = f"{outside:.0%} of them far outside: of another resolution or of another video"
+        advice = do
     expected = f"{kind} in pixels of the {size[0]} x {size[1]} image"
     actual = f"{kind} up to ({reach[0]:.4g}, {reach[1]:.4g}), {cause}"
     refuse(RawDataError(labels, kind if boxes else "keypoints", expected, actual, advice, reason="keypoints_outside"))

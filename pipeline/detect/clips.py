@@ -31,7 +31,6 @@ import itertools
 import json
 import os
 import re
-import unicodedata
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -40,6 +39,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.detect.file_names import NAMES_OF_ALL, PACKED, plain
 from pipeline.errors import FOLDER, RawDataError
 from pipeline.files.formats.arrays import state_of
 from pipeline.files.formats.detections import ALPHAPOSE, SUFFIXES, UNREAD
@@ -58,15 +58,7 @@ EXTENSIONS: Final = VIDEOS  # those that cannot be decoded (.wmv) are rejected w
 ENDINGS: Final = ", ".join(suffix for suffix in EXTENSIONS if suffix != ".wmv")
 _DAMAGED: Final = f"{PACK}/"  # listed for a PACK that cannot be read: reading the keypoints of a clip tells
 KINDS: Final = f"files that end in {ENDINGS}"
-PACKED: Final = (".zip", ".gz", ".bz2", ".xz", ".zst", ".tar", ".tgz", ".7z", ".rar")
-_SUFFIXES: Final = (*SUFFIXES, *UNREAD, *PACKED, *VIDEOS, ".part", ".crdownload", ".tmp", ".bak")
-_ADDED: Final = re.compile(  # to a clip's name, by programs and browsers
-    rf"({'|'.join(map(re.escape, _SUFFIXES))}|_keypoints|[ _]?\(\d+\)| - copy)+$"
-)
 _OF_ALL: Final = "*"  # no clip's plain name
-NAMES_OF_ALL: Final = frozenset(  # of files that hold the people of all clips
-    ("all", "annotations", "detections", "keypoints", "labels", "output", "poses", "predictions", "results")
-)
 PICTURES: Final = (".jpg", ".jpeg", ".png", ".heic", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 
@@ -131,7 +123,7 @@ class ClipLabels:
             for called in (clip, _stem(clip)):
                 self._called.setdefault(called, []).append(clip)
         self._listed: dict[str, tuple[set[str], set[str]]] = {}
-        self._similar: dict[str, dict[str, str]] = {}  # folder -> `_plain` name -> name
+        self._similar: dict[str, dict[str, str]] = {}  # folder -> `plain` name -> name
 
     def below(self, folder: str) -> tuple[set[str], set[str]]:
         """Names of the files and of the folders in `keypoints/<folder>`."""
@@ -182,17 +174,19 @@ class ClipLabels:
     def find_similar(self, clip: str, folder: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """As `find`: labels that seem to be the clip's, but have another name or lie in another folder.
 
-        `require_own_name` raises the error.
+        `file_names.require_own_name` raises the error.
         """
         for place in dict.fromkeys((folder, "")):
             similar = self._list_similar(place)
-            name = similar.get(_plain(_stem(clip))) if similar else None
+            name = similar.get(plain(_stem(clip))) if similar else None
             if name is None and place == folder:
                 name = similar.get(_OF_ALL)
             path = PurePath(KEYPOINTS, place, name or "").as_posix()
-            if name is None or read_info(self._raw / path).get("description") == MADE_BY:  # `detect` renames its own
-                continue
-            return ((), (path,)) if (self._raw / path).is_dir() else ((path,), ())
+            if name is None or read_info(self._raw / path).get("description") == MADE_BY:
+                continue  # `detect` renames its own files
+            if (self._raw / path).is_dir():
+                return (), (path,)
+            return (path,), ()
         return (), ()
 
     def _list_similar(self, folder: str) -> dict[str, str]:
@@ -204,11 +198,13 @@ class ClipLabels:
         for name in sorted(files | folders):
             if name.startswith(PACK) or self._is_of_a_clip(folder, name):
                 continue
-            plain = _plain(name)
-            found[_OF_ALL if plain in NAMES_OF_ALL or name == ALPHAPOSE else plain] = name
+            key = plain(name)
+            if key in NAMES_OF_ALL or name == ALPHAPOSE:
+                key = _OF_ALL
+            found[key] = name
             if name in folders:
                 for inner in sorted(entry.name for entry in entries(self._raw / KEYPOINTS / folder / name)):
-                    found.setdefault(_plain(inner), f"{name}/{inner}")
+                    found.setdefault(plain(inner), f"{name}/{inner}")
         return found
 
     def _is_of_a_clip(self, folder: str, name: str) -> bool:
@@ -226,14 +222,16 @@ def _require_folder_name(raw: Path) -> None:
     if (raw / KEYPOINTS).is_dir():
         return
     for entry in entries(raw):
-        if _plain(entry.name) not in (KEYPOINTS, "keypoint") or PurePath(entry.name).suffix.lower() in VIDEOS:
+        if plain(entry.name) not in (KEYPOINTS, "keypoint") or PurePath(entry.name).suffix.lower() in VIDEOS:
             continue
+        found = "a file"
+        do = f"Write a file for each clip, named as the clip, into {KEYPOINTS}/."
         if is_folder(entry):
-            found, do = "another name", f"Rename it to {KEYPOINTS}."
+            found = "another name"
+            do = f"Rename it to {KEYPOINTS}."
         elif entry.name.casefold().endswith(PACKED):
-            found, do = "a packed file", f"Unpack it into {KEYPOINTS}/."
-        else:
-            found, do = "a file", f"Write a file for each clip, named as the clip, into {KEYPOINTS}/."
+            found = "a packed file"
+            do = f"Unpack it into {KEYPOINTS}/."
         raise RawDataError(raw / entry.name, FOLDER, f"keypoint files in a folder {KEYPOINTS}/", found, do)
 
 
@@ -241,50 +239,10 @@ def _stem(clip: str) -> str:
     return clip.rpartition(".")[0]
 
 
-def _plain(name: str) -> str:
-    """Small letters and digits of a name, without what programs add to it."""
-    composed = unicodedata.normalize("NFC", name).casefold()
-    return re.sub(r"[\W_]", "", _ADDED.sub("", composed))
-
-
 def labels_of(raw: Path, video: RawVideo) -> Path | None:
     """The file or folder of a video's labels, or None."""
     files = (file for file in video.files if file.parts[0] == KEYPOINTS)
     return next((raw / path for path in (*files, *video.label_folders)), None)
-
-
-def require_own_name(raw: Path, video: RawVideo, labels: Path, clip: str) -> None:
-    """Raise RawDataError for labels of `ClipLabels.find_similar`. clip: the file's name."""
-    names = (clip, _stem(clip) or clip)
-    is_a_folder = labels.is_dir()
-    own = [f"{name}{end}" for name in names for end in ("", *(() if is_a_folder else (*SUFFIXES, *UNREAD)))]
-    *below, top = (raw / KEYPOINTS / parent for parent in PurePath(video.name).parents)
-    folder = labels.parent.parent if labels.parent.name == PACK else labels.parent
-    is_in_place = folder in (below or [top])
-    if labels.name in own and is_in_place:
-        return
-    place = PurePath(KEYPOINTS, video.name).parent
-    expected = f"{clip}.json or {names[1]}.json (.txt, .csv; or a folder {clip}/ or {names[1]}/) in {place}/"
-    do = "Rename it."
-    if _plain(labels.name) != _plain(names[1]):
-        found, do = "a name of no clip", "Write a file for each clip, named as the clip."
-    elif labels.name.casefold().endswith(PACKED):
-        found, do = "a packed file", "Unpack it."
-    elif not is_in_place:
-        found, do = "one in another folder", f"Move it to {place}/."
-    elif is_a_folder:
-        found = "a folder of another name"
-    elif _composed(labels.name) in map(_composed, own):
-        found, do = "the same letters in another Unicode form", "Rename it, for example with convmv --nfc or --nfd."
-    elif labels.name.casefold() in [name.casefold() for name in own]:
-        found = "other capitals"
-    else:
-        found = "another name"
-    raise RawDataError(labels, "name", expected, found, do)
-
-
-def _composed(name: str) -> str:
-    return unicodedata.normalize("NFC", name)
 
 
 def require_own_labels(video: RawVideo, labels: Path) -> None:

@@ -247,10 +247,14 @@ def _json_fault(content: bytes, error: Exception) -> str:
         return "lists or objects that are nested too deeply"
     begins_as_json = content.lstrip()[:1] in (b"[", b"{")
     if str(error).startswith("Extra data"):
-        return "JSON Lines, a value in each line" if _is_json(content.splitlines()[0]) else f"{error}: two texts in one"
+        if _is_json(content.splitlines()[0]):
+            return "JSON Lines, a value in each line"
+        return f"{error}: two texts in one"
     if begins_as_json and content.rstrip()[-1:] not in (b"]", b"}"):
         return f"JSON that is cut off: it ends with {content[-20:]!r}"
-    return str(error) if begins_as_json else f"a text that begins with {content[:30]!r}"
+    if begins_as_json:
+        return str(error)
+    return f"a text that begins with {content[:30]!r}"
 
 
 def _is_json(text: bytes) -> bool:

@@ -57,7 +57,8 @@ def _lines(file: Path) -> list[tuple[str, str]]:
     """(key, text) of each line that is not blank."""
     with reading(file, "text in UTF-8", do=DAMAGED):
         content = read_regular(file)
-        if content.strip() and (other := other_than_text(content)):
+        other = other_than_text(content)
+        if content.strip() and other:
             refuse(other)
         text = content.decode("utf-8-sig")
     return [(f"line {i}", line) for i, line in enumerate(text.splitlines(), 1) if line.strip()]

@@ -189,8 +189,9 @@ class _Axes:
         low = np.array(box[:2], np.float64) - AROUND * np.array(box[2:])
         high = np.array(box[:2], np.float64) + (1 + AROUND) * np.array(box[2:])
         self._n += len(shown)
+        swapped = shown[:, ::-1]
         self._inside += int(((shown >= low) & (shown <= high)).all(axis=1).sum())
-        self._inside_swapped += int(((shown[:, ::-1] >= low) & (shown[:, ::-1] <= high)).all(axis=1).sum())
+        self._inside_swapped += int(((swapped >= low) & (swapped <= high)).all(axis=1).sum())
 
     def require_x_first(self, file: Path) -> None:
         """Raise RawDataError if most joints are outside of their boxes, and inside with x and y exchanged."""
@@ -229,7 +230,9 @@ def _categories(file: Path, stored: object) -> _Categories:
 
 def _is_animal(category: Mapping[str, Any]) -> bool:
     joints = category.get("keypoints")
-    texts = [category.get("name"), category.get("supercategory"), *(joints if isinstance(joints, list) else ())]
+    texts = [category.get("name"), category.get("supercategory")]
+    if isinstance(joints, list):
+        texts += joints
     words = re.findall("[a-z]+", " ".join(map(str, texts)).lower())
     return not ANIMALS.isdisjoint(words)
 
@@ -259,7 +262,9 @@ def _coco(file: Path, content: Mapping[str, Any], size: Size | None) -> LabelCon
     categories = _categories(file, content.get("categories"))
     people = LabelContent([], sorted(frame_of.values()), categories.joints, camera=camera)
     boxes = list[tuple[str, Mapping[str, Any], list[float]]]()
-    others, axes, n_shown = Counter[str](), _Axes(), 0
+    others = Counter[str]()
+    axes = _Axes()
+    n_shown = 0
     for i, entry in enumerate(records(file, "annotations", content.get("annotations"), do=FORMATS)):
         key = f"annotations[{i}]"
         image_id = whole(file, f"{key}.image_id", entry.get("image_id"), do=FORMATS)

@@ -18,8 +18,8 @@ from pipeline.detect.clips import (
     entries,
     labels_of,
     require_own_labels,
-    require_own_name,
 )
+from pipeline.detect.file_names import require_own_name
 from pipeline.errors import ConfigError, DataError
 from pipeline.features import streams as kinds
 from pipeline.features.spec import StreamSpec
@@ -90,7 +90,7 @@ def folder_of(named: Path, root: cache.Root, out: Path) -> Path:
     links, (video,) = {raw / clip.name: clip}, RawVideos([ClipLabels(clip.parent, siblings).video(clip.name)])
     if (labels := labels_of(clip.parent, video)) is not None:
         require_own_labels(video, labels)
-        require_own_name(clip.parent, video, labels, clip.name)
+        require_own_name(clip.parent / KEYPOINTS, video, labels, clip.name)
         suffix = "" if video.label_folders else labels.suffix
         if labels.parent.name == PACK:
             content, labels = read_regular(labels), raw / KEYPOINTS / f".{labels.name}"

@@ -1,0 +1,72 @@
+"""Names of keypoint files that only resemble a clip's.  [pixels] -> raw keypoints -> tracks"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from pathlib import Path, PurePath
+from typing import Final
+
+from pipeline.errors import RawDataError
+from pipeline.files.formats.detections import SUFFIXES, UNREAD
+from pipeline.files.raw import RawVideo
+from pipeline.files.raw.files import PACK, VIDEOS
+
+PACKED: Final = (".zip", ".gz", ".bz2", ".xz", ".zst", ".tar", ".tgz", ".7z", ".rar")
+_SUFFIXES: Final = (*SUFFIXES, *UNREAD, *PACKED, *VIDEOS, ".part", ".crdownload", ".tmp", ".bak")
+_ADDED: Final = re.compile(  # to a clip's name, by programs and browsers
+    rf"({'|'.join(map(re.escape, _SUFFIXES))}|_keypoints|[ _]?\(\d+\)| - copy)+$"
+)
+NAMES_OF_ALL: Final = frozenset(  # of files that hold the people of all clips
+    ("all", "annotations", "detections", "keypoints", "labels", "output", "poses", "predictions", "results")
+)
+
+
+def plain(name: str) -> str:
+    """Small letters and digits of a name, without what programs add to it.
+
+    >>> plain("My clip (1).JSON"), plain("my_clip_keypoints.json.gz")
+    ('myclip', 'myclip')
+    """
+    return re.sub(r"[\W_]", "", _ADDED.sub("", _composed(name).casefold()))
+
+
+def require_own_name(keypoints: Path, video: RawVideo, labels: Path, clip: str) -> None:
+    """Raise RawDataError for labels of `ClipLabels.find_similar`. keypoints: the folder. clip: the file's name."""
+    names = (clip, clip.rpartition(".")[0] or clip)
+    is_a_folder = labels.is_dir()
+    own = list(names)
+    if not is_a_folder:
+        for name in names:
+            own += [f"{name}{suffix}" for suffix in (*SUFFIXES, *UNREAD)]
+    *below, top = (keypoints / parent for parent in PurePath(video.name).parents)
+    folder = labels.parent.parent if labels.parent.name == PACK else labels.parent
+    is_in_place = folder in (below or [top])
+    if labels.name in own and is_in_place:
+        return
+    place = PurePath(keypoints.name, video.name).parent
+    expected = f"{clip}.json or {names[1]}.json (.txt, .csv; or a folder {clip}/ or {names[1]}/) in {place}/"
+    do = "Rename it."
+    if plain(labels.name) != plain(names[1]):
+        found = "a name of no clip"
+        do = "Write a file for each clip, named as the clip."
+    elif labels.name.casefold().endswith(PACKED):
+        found = "a packed file"
+        do = "Unpack it."
+    elif not is_in_place:
+        found = "one in another folder"
+        do = f"Move it to {place}/."
+    elif is_a_folder:
+        found = "a folder of another name"
+    elif _composed(labels.name) in map(_composed, own):
+        found = "the same letters in another Unicode form"
+        do = "Rename it, for example with convmv --nfc or --nfd."
+    elif labels.name.casefold() in [name.casefold() for name in own]:
+        found = "other capitals"
+    else:
+        found = "another name"
+    raise RawDataError(labels, "name", expected, found, do)
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
