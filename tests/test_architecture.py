@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 ORDER = {  # packages, and the folders and modules of each, from low to high: nothing imports what comes after it
     "cache": "errors crop_policy windows storage format read write verification mixture __init__",
     "pipeline": """
-        __init__ errors software cli processes accounting skeletons cameras boxes linking files
+        __init__ errors cli processes accounting skeletons cameras boxes linking files
         track crops homography smplx extensions plug_ins
         detect grades body datasets conversion features api settings recipe
         commands __main__

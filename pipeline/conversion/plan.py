@@ -37,7 +37,7 @@ from pipeline.conversion.identity import Difference, describe, differing, kind_o
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.raw import RawVideo, RawVideos, VideoTexts, changes, texts_of
-from pipeline.software import staging_plan
+from pipeline.processes.software import staging_plan
 
 UNFINISHED: Final = "a killed run left something to finish or to remove"
 

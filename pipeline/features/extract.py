@@ -44,7 +44,7 @@ from pipeline.features.plan import ExtractionPlan, missing_rows
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.processes import NO_CLUSTER, Dask
 from pipeline.processes.cluster import connect_workers
-from pipeline.software import staging_plan
+from pipeline.processes.software import staging_plan
 
 HERE: Final = Resources()  # the whole machine
 MOST_SHARDS: Final = 4  # in a task of a cluster: a lost worker costs 32,768 rows

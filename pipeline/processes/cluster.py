@@ -28,7 +28,7 @@ from pipeline.errors import ConfigError, PipelineError
 from pipeline.processes import Dask, Failed, alive
 from pipeline.processes.on_worker import Submitter, run_each, run_interruptible, run_task
 from pipeline.processes.pool import TRIALS, Pool
-from pipeline.software import versions
+from pipeline.processes.software import versions
 
 if TYPE_CHECKING:
     from distributed import Client, Future

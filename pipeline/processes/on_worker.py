@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from pipeline.errors import PipelineError
-from pipeline.software import version
+from pipeline.processes.software import version
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -24,7 +24,7 @@ _one_task: Final = threading.Lock()  # a worker's threads share its folder, and 
 class Submitter:
     """What the process that submits tasks has, and a worker must have, too."""
 
-    versions: tuple[tuple[str, str], ...]  # of `pipeline.software`
+    versions: tuple[tuple[str, str], ...]  # of `pipeline.processes.software`
     folder: Path  # working folder, for relative paths
     shared: Path | None
 

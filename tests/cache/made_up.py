@@ -38,6 +38,7 @@ class State:
     shards: frozenset[int] = frozenset()  # that a column has
     streams: Mapping[str, frozenset[int]] = field(default_factory=dict)  # -> shards that it has
     there: bool = False
+    pending: Mapping[str, Collection[tuple[str, int]]] = field(default_factory=dict)  # stream -> (track, n-th row)
 
     @property
     def live(self) -> frozenset[int]:
@@ -204,6 +205,8 @@ def _rows(split: cache.Split, tracks: list[tuple[int, int, str]], state: State) 
             video, _, person = name.partition("/")
             keys = keys_of(columns_of(state.videos[video], int(person))["bbox"])
             has = decodable(keys) & np.isin(np.arange(start, stop) // SHARD, [*shards])
+            for track, n in state.pending.get(stream, ()):
+                has[n] &= track != name
             windows += [[start + n, start + n + 2] for n in range(stop - start - 1) if has[n] and has[n + 1]]
             expected += [keys[n : n + 2] for n in range(stop - start - 1) if has[n] and has[n + 1]]
         ranges = np.array(windows, np.int64).reshape(-1, 2)

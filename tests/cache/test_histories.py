@@ -158,7 +158,7 @@ class Histories(RuleBasedStateMachine):
     @precondition(lambda self: self.state.there)
     @rule(trouble=troubles)
     def copy(self, trouble: Trouble) -> None:
-        """Into another cache: all that is live, and of each stream the shards of which it has every row."""
+        """Into another cache: all that is live, and of each stream every row that it has."""
         cache.copy_split(self.root, SPLIT, self.top / "expected")
         expected = files_of(self.top / "expected")
         self._interrupted(lambda: cache.copy_split(self.root, SPLIT, self.other), trouble, 300)
@@ -171,21 +171,29 @@ class Histories(RuleBasedStateMachine):
         order = {name: self.state.videos[name] for name in copied.videos.names}
         has = {name: frozenset(copied.stream_shards(name)) for name in copied.streams}
         shards = frozenset(map(int, copied.manifest["shards"]["bbox"]))
-        as_copied = State(order, starts, int(copied.manifest["extent"]), shards, has, there=True)
+        pending = {stream: self._rows_without(held) for stream, held in self.state.streams.items()}
+        as_copied = State(order, starts, int(copied.manifest["extent"]), shards, has, there=True, pending=pending)
         lengths = {track.name: track.stop - track.start for track in copied.tracks}
         assert lengths == {name: self.state.length(name) for name in self.state.starts}
         assert differences_of(copied, as_copied) == []
-        for stream, held in self.state.streams.items():  # each shard of which it has every row
-            missing = {
-                (starts[name] + row) // SHARD
-                for name, start in self.state.starts.items()
-                for row in range(self.state.length(name))
-                if (start + row) // SHARD not in held
-            }
-            assert has.get(stream, frozenset()) == as_copied.live - missing
+        for stream, rows in pending.items():  # each shard of which it has a row
+            expected_shards = set()
+            for name, start in starts.items():
+                held_rows = [row for row in range(as_copied.length(name)) if (name, row) not in rows]
+                expected_shards |= {(start + row) // SHARD for row in held_rows}
+            assert has.get(stream, frozenset()) == expected_shards
         shutil.rmtree(self.other)
         shutil.rmtree(self.top / "expected")
         self._disk_changed()
+
+    def _rows_without(self, shards: Collection[int]) -> frozenset[tuple[str, int]]:
+        """Rows of tracks, as (track, n-th row), that are in none of these shards."""
+        rows = set()
+        for name, start in self.state.starts.items():
+            for row in range(self.state.length(name)):
+                if (start + row) // SHARD not in shards:
+                    rows.add((name, row))
+        return frozenset(rows)
 
     @precondition(lambda self: self.root.exists())
     @rule(swapped=st.booleans())

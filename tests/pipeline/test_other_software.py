@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from cache.write.parts import Part
-from pipeline import software
 from pipeline.features.extract import Extraction, extract_together
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
+from pipeline.processes import software
 from tests.other_code import ROOT, copy_code, run_other
 from tests.pipeline.features.test_extraction_killed import SPLIT
 from tests.pipeline.features.test_extraction_killed import convert as convert_noise
@@ -80,7 +80,7 @@ def test_a_run_that_was_killed_with_other_code_starts_again_with_a_line(penn, ot
 def test_the_id_follows_the_files_of_the_code_and_of_a_plug_in(other: Path, site: Path) -> None:
     here = software.versions()
     assert here.keys() == {"code", "python", "numpy", "opencv-python", "torch"}
-    asked = "from pipeline.software import version; print(version('code'))"
+    asked = "from pipeline.processes.software import version; print(version('code'))"
     answers = [
         subprocess.run([sys.executable, "-c", asked], cwd=folder, capture_output=True, text=True, check=True).stdout
         for folder in (ROOT, ROOT, other)
@@ -98,7 +98,7 @@ def test_code_that_changes_while_a_process_runs_has_an_id_of_its_own(tmp_path: P
     code = copy_code(tmp_path / "code")
     asked = (
         "import os, time\n"
-        "from pipeline import software\n"
+        "from pipeline.processes import software\n"
         "os.utime('pipeline/boxes.py', (time.time() + 9,) * 2)\n"
         "print(software.version('code'))\n"
     )

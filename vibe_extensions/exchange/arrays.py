@@ -28,7 +28,7 @@ from pipeline.features.plan import IMPORTED, is_current, missing_rows
 from pipeline.features.streams.base import Reads, Stream
 from pipeline.files.formats.arrays import reading, require_unchanged, state_of
 from pipeline.files.raw.files import whole_file_digest
-from pipeline.software import staging_plan
+from pipeline.processes.software import staging_plan
 from vibe_extensions.exchange.array_files import AGAIN, Array, ArrayFile, open_arrays
 from vibe_extensions.exchange.rows import spans
 from vibe_extensions.exchange.vibe_db.joblib_files import text_of

@@ -195,7 +195,7 @@ def test_of_another_user_s_running_writer_the_process_and_the_lock_are_named(sha
         lock.chmod(0o444)
         open_to_all(shared)
         refused = as_another_user(lambda: WriterLock(lock))
-    assert refused.startswith(f"CacheError: {shared / 'split'}: expected no other writer")
+    assert refused.startswith(f"Busy: {shared / 'split'}: expected no other writer")
     assert f"process {os.getpid()} writing." in refused
     assert f"Its lock is {lock}" in refused
 

@@ -125,7 +125,7 @@ READING = {  # command -> runs that together read all that it names; plan: all b
     "doctor": ["amass --raw {3dpw}/.."],
     "extract": ["penn_action train --cache {penn}", "penn_action train --cache {penn} --stream mine --kind resnet50"],
     "prepare": [
-        *("3dpw --raw {3dpw} --cache {tmp}/c --plan", "videos --raw {tmp} --cache {tmp}/e --plan"),
+        *("3dpw --raw {3dpw} --cache {tmp}/c --plan", "videos --raw {raw} --cache {tmp}/e --plan"),
         "penn_action --raw {raw} --cache {tmp}/d --pages {tmp} --weights untrained:0",
     ],
     "plan": [],

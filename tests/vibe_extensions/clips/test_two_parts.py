@@ -111,11 +111,13 @@ def test_an_impossible_n_is_refused(every: int) -> None:
 
 
 def test_a_detector_of_one_step_and_data_without_detection_refuse_it(tmp_path: Path, ran: Any) -> None:
-    write_bar(tmp_path / "a.avi", 5)
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    write_bar(raw / "a.avi", 5)
     out, cache = tmp_path / "out", tmp_path / "cache"
     for words, said in (
-        (["detect", tmp_path, "--out", out, "--detector", "demo"], "the detector demo finds people and joints"),
-        (["prepare", "videos", "--raw", tmp_path, "--cache", cache, "--detector", "none"], "no detector runs here"),
+        (["detect", raw, "--out", out, "--detector", "demo"], "the detector demo finds people and joints"),
+        (["prepare", "videos", "--raw", raw, "--cache", cache, "--detector", "none"], "no detector runs here"),
     ):
         assert f"--every 4: {said}" in " ".join(ran(*words, "--every", 4, code=2).err.split())
 

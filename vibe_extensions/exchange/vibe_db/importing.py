@@ -26,8 +26,8 @@ from pipeline.features.plan import is_current, missing_rows
 from pipeline.features.streams.network import ResNet50
 from pipeline.files.formats.arrays import reading, require_unchanged, state_of
 from pipeline.files.raw.files import whole_file_digest
+from pipeline.processes.software import staging_plan
 from pipeline.skeletons import JOINTS, Skeleton, joint_names
-from pipeline.software import staging_plan
 from vibe_extensions.exchange.formats import provenance_path
 from vibe_extensions.exchange.vibe_db.layouts import Layout, layout_of, read_provenance
 from vibe_extensions.exchange.vibe_db.tracks import Database, FileReader, columns_of, open_database

@@ -22,13 +22,13 @@ CODE_OF: Final = "code of "  # and a package with a dataset, stream or detector
 PYTHON: Final = "python"
 LIBRARIES: Final = ("numpy", "opencv-python", "torch")
 OWN: Final = ("cache", "pipeline", "tasks", "vibe_extensions", "vibe_model")
-_HOME: Final = Path(__file__).parents[1]  # of the packages
+_HOME: Final = Path(__file__).parents[2]  # of the packages
 _BEGAN: Final = time.time()
 
 
 def versions(*plug_ins: object) -> dict[str, str]:
     """Version by name; of code the digest of its files. plug_ins: datasets, streams and detectors that are used."""
-    packages = {type(plug_in).__module__.partition(".")[0] for plug_in in plug_ins}
+    packages = {_package_of(type(plug_in).__module__) for plug_in in plug_ins}
     others = sorted(packages.difference(OWN, ["__main__"]))
     names = [CODE, *(f"{CODE_OF}{package}" for package in others), PYTHON, *LIBRARIES]
     return {name: version(name) for name in names}
@@ -55,6 +55,13 @@ def version(name: str) -> str:
 def staging_plan(identity: str, *plug_ins: object) -> dict[str, Any]:
     """The plan of uncommitted work: what it is for, and the `versions` that compute it."""
     return {"identity": identity, "software": versions(*plug_ins)}
+
+
+def _package_of(module: str) -> str:
+    """The top-level package of a module; of a folder without `__init__.py`, which others may share, the module."""
+    package = module.partition(".")[0]
+    has_file = getattr(importlib.import_module(package), "__file__", None) is not None
+    return package if has_file else module
 
 
 def _find_files(package: str) -> list[Path]:
