@@ -300,6 +300,9 @@ def _write_shards(
     """
     place, name = writer.place, f"features/{writer.place.stream}"
     pending = {*writer.pending} - held
+    existing = set[int]()  # shards of a killed import are neither pending nor committed
+    if committed is not None and place.stream in committed.streams:
+        existing = {*committed.stream_shards(str(place.stream))} - held
     folder = place.store.path(place.home) if isinstance(place.store, LocalStore) else None
     stored, form = match.arrays.mapped(match.array, folder), writer.columns[str(place.stream)]
     for n_done, shard in enumerate(chosen := sorted(pending) if committed is None else writer.live_shards):
@@ -313,7 +316,7 @@ def _write_shards(
             assert isinstance(writer.plan, Mapping)
             key = np.full(len(at), int(writer.plan["identity"][:16], 16), np.uint64)
             writer.write(shard, data, ok, np.stack([key, at.astype(np.uint64)], axis=1))
-        elif committed is not None and shard not in held:
+        elif committed is not None and shard in existing:
             had = committed.rows(f"{name}_ok", own[0], own[-1] + 1) == 1
             differs = (ok != had) | (ok & (data != committed.rows(name, own[0], own[-1] + 1)).any(axis=1))
             if (bad := own[differs & writer.live(shard)]).size:

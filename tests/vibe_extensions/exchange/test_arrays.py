@@ -148,6 +148,20 @@ def test_a_file_that_is_replaced_while_it_is_read_gives_no_row(name: str, root: 
     np.testing.assert_array_equal(stored(root), (X + 1).reshape(N, 6))
 
 
+def test_a_first_import_that_ends_early_is_continued(root: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", x=X, **KEYS)
+
+    def end(done: int, total: int, message: str = "") -> None:  # noqa: ARG001
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        import_array(tmp_path / "x.npz", root, NAME, "mine", progress=end)
+    assert cache.open(root)[NAME].streams == ()
+    assert imported(root, tmp_path / "x.npz").why == "imported"
+    assert stored(root).tobytes() == X.reshape(N, 6).tobytes()
+
+
 def swapped(array: np.ndarray) -> np.ndarray:
     return array[np.r_[0, 2, 1, 3:N]]
 
