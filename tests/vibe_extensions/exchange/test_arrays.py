@@ -151,7 +151,7 @@ def test_a_file_that_is_replaced_while_it_is_read_gives_no_row(name: str, root: 
 def test_a_first_import_that_ends_early_is_continued(root: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", x=X, **KEYS)
 
-    def end(done: int, total: int, message: str = "") -> None:  # noqa: ARG001
+    def end(done: int, total: int, message: str = "") -> None:
         if done == 2:
             raise KeyboardInterrupt
 
