@@ -178,7 +178,7 @@ class Steps:
         self.seconds: dict[str, float] = {}
         self.current: Contents = {}
         self.pixels: dict[str, str] = {}  # of each video's rows in the cache
-        self.files: list[Path] = []  # of another tool's numbers, for the cache as it was then
+        self.file: Path | None = None  # of another tool's numbers, for the cache as it was then
         shrink()
 
     def do(self) -> str:
@@ -347,15 +347,13 @@ class Steps:
             process.log.unlink()
 
     def _import(self) -> None:
-        """Import another tool's numbers of all tracks, or an old file of them, after an import that may be killed."""
-        is_old = bool(self.files) and self.rng.random() < 0.5
-        if is_old:
-            file = self.rng.choice(self.files)
-        else:
+        """Import another tool's numbers of all tracks, or the stream's file again, after one that may be killed."""
+        is_old = self.file is not None and self.rng.random() < 0.5
+        if not is_old:
             cache.delete_stream(self.root, SPLIT, IMPORTED)  # an old file may have left tracks without numbers
-            file = self._write_array()
+            self.file = self._write_array()
         self.notes.append("an old file" if is_old else "a new file")
-        words = ["import", str(file), *SPLIT.split("/"), "--cache", str(self.root)]
+        words = ["import", str(self.file), *SPLIT.split("/"), "--cache", str(self.root)]
         words += ["--format", "arrays", "--as", IMPORTED, "--match", "tracks"]
 
         if self.rng.random() < 0.5:
@@ -382,7 +380,6 @@ class Steps:
             tracks[track.name] = (self.pixels[track.video], frame_index)
         file = self.work / f"numbers-{self.step}.npz"
         write_array(file, tracks)
-        self.files = [*self.files[-4:], file]
         return file
 
     def require_own_pixels(self) -> int:
