@@ -116,13 +116,15 @@ def test_workers_that_come_late_and_go_are_waited_for(running, made_up, tmp_path
     monkeypatch.setattr(cluster, "SLOW", 0.1)
 
     def come_and_go() -> None:
-        for n_begun in (5, 10):
-            await_that(lambda: running.ask(lambda dask_scheduler: dask_scheduler.adaptive_target()) > 0)
-            name = running.add()
-            await_that(lambda n=n_begun: len(made_up.logged(tmp_path)) > n)  # type: ignore[misc]
-            running.kill(name)
-        (tmp_path / "open").touch()
-        running.add()
+        try:
+            for n_begun in (5, 10):
+                await_that(lambda: running.ask(lambda dask_scheduler: dask_scheduler.adaptive_target()) > 0)
+                name = running.add()
+                await_that(lambda n=n_begun: len(made_up.logged(tmp_path)) > n)  # type: ignore[misc]
+                running.kill(name)
+        finally:  # or the items would wait for ever
+            (tmp_path / "open").touch()
+            running.add()
 
     coming = threading.Thread(target=come_and_go)
     coming.start()

@@ -266,12 +266,13 @@ class Doubled:
 
     folder: Path
     seconds: float = 0.0
-    gate: float = math.inf  # items from this one on wait for the file `open` in the folder
+    gate: float = math.inf  # items that begin after so many wait for the file `open` in the folder
 
     def __call__(self, item: int) -> int:
         with (self.folder / "log").open("ab", buffering=0) as file:  # one line, whole, also when other processes write
             file.write(b"begun\n")
+        n_begun = len(logged(self.folder))  # workers take items in any order
         time.sleep(self.seconds)
-        while item >= self.gate and not (self.folder / "open").exists():
+        while n_begun > self.gate and not (self.folder / "open").exists():
             time.sleep(0.01)
         return 2 * item
