@@ -235,14 +235,16 @@ class Steps:
             self.notes.append(self.lab.edit(self.rng))
         words = self.words("convert")
         expected = dict(self.fresh())
+        lost: Contents = {}
 
         if self.rng.random() < 0.5:
             words.append(DROP)
             self.notes.append(DROP)
         else:
-            expected |= self._lost(expected)
+            lost = self._lost(expected)
+            expected |= lost
         self._command(words, expected)
-        self._note_pixels()
+        self._note_pixels(lost)
 
     def _lost(self, computed: Contents) -> Contents:
         """Entries of the cache whose videos are missing or spoiled now. computed: what the raw folder gives."""
@@ -254,9 +256,12 @@ class Steps:
         lost = committed - usable
         return {name: entry for name, entry in self.current.items() if entry.video in lost}
 
-    def _note_pixels(self) -> None:
-        """Record the pixels of the videos that were converted now; lost ones keep theirs."""
-        self.pixels |= self.lab.pixels()
+    def _note_pixels(self, lost: Contents) -> None:
+        """Record the pixels of the videos whose rows are of now; rows of lost ones are of earlier pixels."""
+        kept = {entry.video for entry in lost.values()}
+        for video, pixels in self.lab.pixels().items():
+            if video not in kept:
+                self.pixels[video] = pixels
 
     def _command(self, words: list[str], expected: Contents) -> None:
         """Run a command in one of several ways, and then undisturbed."""
@@ -412,7 +417,7 @@ class Steps:
     def _damage(self) -> None:
         """Damage a file. Verification names it, readers get no other data, and it is repaired or restored."""
         self._update(self.root)
-        self._note_pixels()
+        self._note_pixels({})
         self.current = contents(self.root)
         files = [file for file in sorted((self.root / SPLIT).rglob("*")) if file.is_file() and "c" in file.parts]
         file = self.rng.choice(files)

@@ -74,7 +74,9 @@ def files_run(data: coverage.CoverageData) -> dict[str, int]:
 
 def measure(folder: Path) -> dict[str, dict[str, int]]:
     """Way -> files that ran, with their number of functions. Writes demo data and caches into an empty folder."""
-    (folder / "sitecustomize.py").write_text(GENTLE)
+    site = folder / "site"  # not the working folder: a command refuses modules in it that hide others
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(GENTLE)
     (folder / "luigi.cfg").write_text(SETTINGS)
     plain = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
     plain |= {"PYTHONPATH": str(ROOT), "LUIGI_CONFIG_PATH": "luigi.cfg", "OMP_NUM_THREADS": "1"}
@@ -86,7 +88,7 @@ def measure(folder: Path) -> dict[str, dict[str, int]]:
         lists = {"patch": ("_exit", "fork", "subprocess"), "source": [ROOT / package for package in PACKAGES]}
         options = "".join(f"{key} = {','.join(map(str, values))}\n" for key, values in lists.items())
         settings.write_text(f"[run]\ndata_file = {data}\nparallel = true\nsigterm = true\n{options}")
-        measured = {**plain, "COVERAGE_PROCESS_START": str(settings), "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"}
+        measured = {**plain, "COVERAGE_PROCESS_START": str(settings), "PYTHONPATH": f"{site}{os.pathsep}{ROOT}"}
         run(command, folder, measured)
         combined = coverage.Coverage(data_file=data, config_file=False)
         with warnings.catch_warnings():  # of processes that ended while they wrote their data once more
