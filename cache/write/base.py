@@ -179,8 +179,9 @@ def publish(
         _add_note(place, manifest["digest"], note, started)
         staging = place.staging(manifest["digest"])
         place.store.put_small({f"{staging}/{name}": data for name, data in files.items()}, place.home)
-        update_list(place.store, add=[place.split], there=committed_names(place.store))
         place.store.replace(place.manifest, json_file(manifest), expected=None if before is None else before.etag)
+        # Not before: a reader would miss the manifest of a listed split. After a kill here, the next commit lists it.
+        update_list(place.store, add=[place.split], there=committed_names(place.store))
         _put_in_place(place, manifest, keep_journal=keep_journal)
     return manifest
 

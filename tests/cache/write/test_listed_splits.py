@@ -12,6 +12,7 @@ import pytest
 
 import cache
 from cache import MissingSplit
+from cache.storage.local import LocalStore
 from tests.cache.storage.buckets import NARROW, narrow
 from tests.cache.toy import SPLIT
 from tests.trees import contents
@@ -43,6 +44,21 @@ def unmount(folder: Path) -> None:
 def unmount_a_link(folder: Path) -> None:
     folder.rename(folder.parent.parent / "disk")
     folder.symlink_to("/mnt/not-mounted")
+
+
+def test_no_reader_finds_a_listed_split_without_its_manifest(tmp_path: Path, toy: Any, monkeypatch: Any) -> None:
+    seen: list[tuple[str, ...]] = []
+    replace = LocalStore.replace
+
+    def look_and_replace(store: LocalStore, key: str, data: bytes, **expected: Any) -> None:
+        for name in cache.FeatureCache(tmp_path / "cache").splits:
+            assert cache.open(tmp_path / "cache")[name].tracks
+        replace(store, key, data, **expected)
+        seen.append(cache.FeatureCache(tmp_path / "cache").splits)
+
+    monkeypatch.setattr(LocalStore, "replace", look_and_replace)
+    convert(tmp_path / "cache", SPLIT, toy)
+    assert seen[-1] == (SPLIT,)
 
 
 @pytest.fixture
