@@ -115,19 +115,16 @@ def import_array(
     before = recorded.get("identity", {}) | {key: recorded.get(IMPORTED, {}).get(key) for key in source}
     if (is_same := before == identity | source) and is_current(split, stream):
         return _result(split, stream, "")
-    any_file = {"file_sha256": digest, "array": array, "matched_by": matched_by}
-    if recorded and (why := describe(before | any_file, identity | source)):
-        raise PipelineError(f"{name}: stream {stream!r} has another origin ({why}). {OTHER_NAME}")
+    if recorded:
+        any_file = {"file_sha256": digest, "array": array, "matched_by": matched_by}
+        _require_same_origin(split, stream, before | any_file, identity | source)
     numbers = arrays.open(array)
     match = _match(split, arrays, array, keys, options.match)
-    if recorded and match.digest not in ("", recorded[IMPORTED].get("rows_digest")):
-        why = f"the split has changed since {stream!r} was imported, and the file counts rows or tracks"
-        raise PipelineError(f"{name}: {why}. Match by track names: {BY_NAMES}")
+    if recorded:
+        _require_same_rows(split, stream, recorded, match)
     source |= {"rows_digest": match.digest} if match.digest else {}
     videos = _pixels_by_video(split, match)
-    known = {}  # at the first import of this file
-    if recorded and recorded["identity"]["file_sha256"] == digest:
-        known = recorded[IMPORTED].get("videos", {})
+    known = _known_videos(recorded, digest)
     replaced = tuple(video for video in videos if known.get(video, videos[video]) != videos[video])
     dim, dtype = math.prod(numbers.shape[1:]), "float16" if numbers.dtype.str[1:] == "f2" else "float32"
     plan = staging_plan(cache.fingerprint(identity | source))
@@ -141,15 +138,34 @@ def import_array(
             _require_new_tracks(writer, split, match)
         held = _shards_of(split, replaced, writer)
         waiting = sum(int(writer.live(shard).sum()) for shard in held)
-        why = "imported"
-        if held and held.issuperset(writer.pending):
-            why = "refused"
-        else:
+        is_refused = bool(held) and held.issuperset(writer.pending)
+        if not is_refused:
             _write_shards(writer, held, None if is_same else split, match, progress)
             require_unchanged(file, state)
             entries = _entries(split, match, file.name, identity, source | {"videos": {**videos, **known}})
             writer.commit(entries, note={IMPORTED: str(file.resolve())})
-    return replace(_result(cache.open(root)[name], stream, why), replaced=replaced, waiting=waiting)
+    result = _result(cache.open(root)[name], stream, "refused" if is_refused else "imported")
+    return replace(result, replaced=replaced, waiting=waiting)
+
+
+def _require_same_origin(split: cache.Split, stream: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    why = describe(before, now)
+    if why:
+        raise PipelineError(f"{split.name}: stream {stream!r} has another origin ({why}). {OTHER_NAME}")
+
+
+def _require_same_rows(split: cache.Split, stream: str, recorded: Mapping[str, Any], match: _Match) -> None:
+    if match.digest not in ("", recorded[IMPORTED].get("rows_digest")):
+        why = f"the split has changed since {stream!r} was imported, and the file counts rows or tracks"
+        raise PipelineError(f"{split.name}: {why}. Match by track names: {BY_NAMES}")
+
+
+def _known_videos(recorded: Mapping[str, Any], digest: str) -> Mapping[str, str]:
+    """Fingerprints of the videos at the first import of a file with this digest; empty at that import."""
+    if not recorded or recorded["identity"]["file_sha256"] != digest:
+        return {}
+    known: Mapping[str, str] = recorded[IMPORTED].get("videos", {})
+    return known
 
 
 def _pixels_by_video(split: cache.Split, match: _Match) -> dict[str, str]:
