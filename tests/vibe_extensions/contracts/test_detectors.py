@@ -105,14 +105,16 @@ def test_a_broken_promise_is_named(words: str, detector: Detector) -> None:
 
 
 class OfItsProcess(Bright):
-    """What a hash with a seed of the process is, and the like."""
+    """Other boxes than in the test's own process, as a hash with a seed of the process gives them."""
 
     def people(self, image: Image) -> People:
         people = super().people(image)
-        return people._replace(boxes=people.boxes - os.getpid() % 997 / 97)
+        is_another = os.environ.get("OWN_PROCESS") != str(os.getpid())
+        return people._replace(boxes=people.boxes - 5 * is_another)
 
 
-def test_what_follows_from_the_process_is_named() -> None:
+def test_what_follows_from_the_process_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OWN_PROCESS", str(os.getpid()))
     assert detector_problems(OfItsProcess(), IMAGES) == ["finds different people in another process"]
 
 
