@@ -21,7 +21,6 @@ Prints a line per step. A difference ends it with 1; it prints the seed, the ste
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import multiprocessing
 import random
@@ -32,10 +31,10 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 
@@ -43,12 +42,21 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, als
 
 import cache
 from benchmarks.common import parser, report, table
-from benchmarks.lab import Lab, measured, write_array
+from benchmarks.lab import (
+    SPLIT,
+    STREAM,
+    Contents,
+    Lab,
+    contents,
+    differences,
+    measured,
+    state_of,
+    stored_rows,
+    write_array,
+)
 from cache.write import parts, split_writer
 from pipeline.__main__ import main as pipeline_main
 
-SPLIT = "penn_action/train"
-STREAM = "homography"
 IMPORTED = "mine"
 LONGEST: Final = 300.0  # s that a command may take
 ENDED: Final = (0, 1, 2, 143, -signal.SIGTERM, -signal.SIGKILL)
@@ -58,17 +66,6 @@ DROP: Final = "--drop-removed"
 
 FRESH: Final = multiprocessing.get_context("forkserver")  # forks a process that has imported these modules
 FRESH.set_forkserver_preload(["__main__", "pipeline.__main__"])
-
-
-class Entry(NamedTuple):
-    """All that readers get of one track, or the account of one video."""
-
-    video: str
-    labels: tuple[Any, ...]
-    stream: tuple[list[int], bytes] | None = None  # flags and rows of STREAM; None: not computed
-
-
-Contents = Mapping[str, Entry]
 
 
 class Difference(Exception):
@@ -91,42 +88,6 @@ def run_command(words: Sequence[str], log: str) -> None:
     shrink()
     with Path(log).open("w") as out, contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
         sys.exit(pipeline_main(list(words)))
-
-
-def contents(root: Path) -> Contents:
-    """All that readers get of a split's tracks, and the accounts of its videos."""
-    if not (root / "zarr.json").exists() or SPLIT not in cache.open(root):
-        return {}
-    split = cache.open(root)[SPLIT]
-    entries: dict[str, Entry] = {}
-
-    for track in split.tracks:
-        columns = {name: split.rows(name, track.start, track.stop).tobytes() for name in split.columns}
-        labels = (repr(track[4:]), columns)
-        entries[track.name] = Entry(track.video, labels, stored_rows(split, STREAM, track.start, track.stop))
-
-    for video in split.videos:
-        entries[f"video {video.name}"] = Entry(video.name, (video.fingerprint, video.account))
-    return entries
-
-
-def stored_rows(split: cache.Split, stream: str, start: int, stop: int) -> tuple[list[int], bytes] | None:
-    """Flags and bytes of a track's rows in a stream; None unless all of its shards are computed."""
-    if stream not in split.streams:
-        return None
-    size = split.manifest["geometry"]["rows_per_shard"]
-    needed = range(start // size, (stop - 1) // size + 1)
-    if not {*needed} <= {*split.stream_shards(stream)}:
-        return None
-    flags = split.rows(f"features/{stream}_ok", start, stop)
-    return flags.tolist(), split.rows(f"features/{stream}", start, stop).tobytes()
-
-
-def state_of(root: Path) -> str:
-    """A digest of `contents`, also while another process writes."""
-    while True:
-        with contextlib.suppress(cache.CacheChanged):  # replaced since it was opened: open it again
-            return hashlib.sha256(repr(sorted(contents(root).items())).encode()).hexdigest()
 
 
 @contextlib.contextmanager
@@ -472,19 +433,6 @@ class Steps:
         if code not in codes or "defect" in out.getvalue():
             raise Difference(f"{' '.join(words)} ended with {code}, expected {codes}: {out.getvalue()}")
         return out.getvalue()
-
-
-def differences(actual: Contents, state: Contents, *, complete: bool) -> list[str]:
-    """Names of tracks and videos that differ. complete: a missing row of the stream is a difference."""
-    names = list(actual.keys() ^ state.keys())
-    for name in actual.keys() & state.keys():
-        ours = actual[name]
-        theirs = state[name]
-        is_computed = ours.stream is not None or complete
-        has_wrong_rows = is_computed and theirs.stream is not None and ours.stream != theirs.stream
-        if ours.labels != theirs.labels or ours.video != theirs.video or has_wrong_rows:
-            names.append(name)
-    return sorted(names)
 
 
 def main() -> int:

@@ -1,4 +1,6 @@
-"""A raw folder of Penn Action that is edited at random, and the numbers that another tool would compute from it."""
+"""A raw folder of Penn Action that is edited at random, numbers that another tool would compute from it, and all that
+readers get of its cache.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +12,18 @@ import random
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.io import loadmat
 
+import cache
 from vibe_extensions.demo import writing as synthetic
 from vibe_extensions.demo.files import jpeg, write_mat
 
+SPLIT = "penn_action/train"
+STREAM = "homography"
 KINDS = ("labels", "frames")
 
 
@@ -150,3 +155,63 @@ def write_array(file: Path, tracks: Mapping[str, tuple[str, NDArray[np.int64]]])
         "features": np.concatenate(numbers),
     }
     np.savez(file, **arrays)
+
+
+class Entry(NamedTuple):
+    """All that readers get of one track, or the account of one video."""
+
+    video: str
+    labels: tuple[Any, ...]
+    stream: tuple[list[int], bytes] | None = None  # flags and rows of STREAM; None: not computed
+
+
+Contents = Mapping[str, Entry]
+
+
+def contents(root: Path) -> Contents:
+    """All that readers get of a split's tracks, and the accounts of its videos."""
+    if not (root / "zarr.json").exists() or SPLIT not in cache.open(root):
+        return {}
+    split = cache.open(root)[SPLIT]
+    entries: dict[str, Entry] = {}
+
+    for track in split.tracks:
+        columns = {name: split.rows(name, track.start, track.stop).tobytes() for name in split.columns}
+        labels = (repr(track[4:]), columns)
+        entries[track.name] = Entry(track.video, labels, stored_rows(split, STREAM, track.start, track.stop))
+
+    for video in split.videos:
+        entries[f"video {video.name}"] = Entry(video.name, (video.fingerprint, video.account))
+    return entries
+
+
+def stored_rows(split: cache.Split, stream: str, start: int, stop: int) -> tuple[list[int], bytes] | None:
+    """Flags and bytes of a track's rows in a stream; None unless all of its shards are computed."""
+    if stream not in split.streams:
+        return None
+    size = split.manifest["geometry"]["rows_per_shard"]
+    needed = range(start // size, (stop - 1) // size + 1)
+    if not {*needed} <= {*split.stream_shards(stream)}:
+        return None
+    flags = split.rows(f"features/{stream}_ok", start, stop)
+    return flags.tolist(), split.rows(f"features/{stream}", start, stop).tobytes()
+
+
+def state_of(root: Path) -> str:
+    """A digest of `contents`, also while another process writes."""
+    while True:
+        with contextlib.suppress(cache.CacheChanged):  # replaced since it was opened: open it again
+            return hashlib.sha256(repr(sorted(contents(root).items())).encode()).hexdigest()
+
+
+def differences(actual: Contents, state: Contents, *, complete: bool) -> list[str]:
+    """Names of tracks and videos that differ. complete: a missing row of the stream is a difference."""
+    names = list(actual.keys() ^ state.keys())
+    for name in actual.keys() & state.keys():
+        ours = actual[name]
+        theirs = state[name]
+        is_computed = ours.stream is not None or complete
+        has_wrong_rows = is_computed and theirs.stream is not None and ours.stream != theirs.stream
+        if ours.labels != theirs.labels or ours.video != theirs.video or has_wrong_rows:
+            names.append(name)
+    return sorted(names)

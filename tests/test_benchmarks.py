@@ -177,7 +177,8 @@ def test_twenty_steps_of_a_lab_leave_what_a_model_expects(tmp_path: Path) -> Non
 NOTICED = """
 import sys
 from pathlib import Path
-from benchmarks.crashes import Steps, differences
+from benchmarks.crashes import Steps
+from benchmarks.lab import differences
 
 steps = Steps(Path(sys.argv[1]), 0)
 for command in ("convert", "extract"):
