@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Final, NamedTuple
@@ -38,7 +38,6 @@ Rows = NDArray[np.int64]
 VERSION: Final = 1  # raised whenever the same file would give different numbers
 TRACKS: Final = ("track_name", "track", "vid_name")  # arrays of track names
 FRAMES: Final = ("frame_index", "frame", "frame_id")
-MATCHES: Final = ("tracks", "rows")
 USUAL: Final = "features"  # array that is taken of several
 LARGEST_EXACT: Final = 1 << 24  # integers up to it are exact in float32
 FRAME_BITS: Final = 40  # of a key; the rest is the track's number
@@ -67,7 +66,7 @@ class ArrayOptions:
     """Options of an import, besides file, split and stream."""
 
     array: str = ""  # "": the only one, or `features`
-    match: str = ""  # one of MATCHES; "": by tracks if the file has their names, and none may be missing
+    match: str = ""  # "tracks" or "rows"; "": by tracks if the file has their names, and none may be missing
     weights_of: str | None = None  # description of the network that computed the numbers
 
 
@@ -102,54 +101,104 @@ def import_array(
         cache.CacheError: the split is missing, or another process writes the stream.
     """
     options = options or ArrayOptions()
-    file = file / "rows.parquet" if file.is_dir() else file
+    if file.is_dir():
+        file = file / "rows.parquet"
     state = state_of(file, do="Check the path.")
     with reading(file, "a file", do="Check the path."):
         digest = whole_file_digest(file)
-    arrays, split = open_arrays(file), cache.open(root)[name]
-    array, keys = _choose(arrays, options.array), _keys_of(arrays, options.match)
-    matched_by = MATCHES[not keys or options.match == "rows"]
-    identity = {"kind": IMPORTED, "version": VERSION, "file_sha256": digest, "weights": options.weights_of}
-    source = {"format": "arrays", "array": array, "matched_by": matched_by}
+    arrays = open_arrays(file)
+    split = cache.open(root)[name]
+    array = _choose(arrays, options.array)
+    keys = _keys_of(arrays, options.match)
+    identity, source = _origin_of(array, keys, digest, options)
+
     recorded = split.stream_manifest(stream) if stream in split.streams else {}
-    before = recorded.get("identity", {}) | {key: recorded.get(IMPORTED, {}).get(key) for key in source}
-    if (is_same := before == identity | source) and is_current(split, stream):
+    before = _recorded_origin(recorded, source)
+    is_same = before == identity | source
+    if is_same and is_current(split, stream):
         return _result(split, stream, "")
     if recorded:
-        any_file = {"file_sha256": digest, "array": array, "matched_by": matched_by}
-        _require_same_origin(split, stream, before | any_file, identity | source)
-    numbers = arrays.open(array)
+        _require_same_origin(split, stream, before, identity | source)
     match = _match(split, arrays, array, keys, options.match)
     if recorded:
         _require_same_rows(split, stream, recorded, match)
-    source |= {"rows_digest": match.digest} if match.digest else {}
+    if match.digest:
+        source["rows_digest"] = match.digest
     videos = _pixels_by_video(split, match)
-    known = _known_videos(recorded, digest)
-    replaced = tuple(video for video in videos if known.get(video, videos[video]) != videos[video])
-    dim, dtype = math.prod(numbers.shape[1:]), "float16" if numbers.dtype.str[1:] == "f2" else "float32"
-    plan = staging_plan(cache.fingerprint(identity | source))
-    report_other_work(root, name, stream, plan)
-    with cache.StreamWriter(root, name, stream, dim=dim, dtype=dtype, plan=plan) as writer:
-        if writer.split_digest != split.manifest["digest"]:
-            raise cache.CacheChanged(f"{name}: another process has committed meanwhile. Run it again.")
-        if recorded:
-            writer.reopen(missing_rows(split, stream).incomplete)
-        if recorded and options.match != "tracks":
-            _require_new_tracks(writer, split, match)
+    imported_videos = {**videos, **_known_videos(recorded, digest)}
+    replaced = tuple(video for video in videos if imported_videos[video] != videos[video])
+
+    with _writer_of(root, name, stream, match, identity | source) as writer:
+        _reopen(writer, split, match, options.match)
         held = _shards_of(split, replaced, writer)
         waiting = sum(int(writer.live(shard).sum()) for shard in held)
         is_refused = bool(held) and held.issuperset(writer.pending)
         if not is_refused:
             _write_shards(writer, held, None if is_same else split, match, progress)
             require_unchanged(file, state)
-            entries = _entries(split, match, file.name, identity, source | {"videos": {**videos, **known}})
+            source["videos"] = imported_videos
+            entries = _entries(split, match, file.name, identity, source)
             writer.commit(entries, note={IMPORTED: str(file.resolve())})
     result = _result(cache.open(root)[name], stream, "refused" if is_refused else "imported")
     return replace(result, replaced=replaced, waiting=waiting)
 
 
+def _origin_of(
+    array: str, keys: tuple[str, str] | None, digest: str, options: ArrayOptions
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The stream's identity, and where in the file its rows come from."""
+    by_position = keys is None or options.match == "rows"
+    identity = {
+        "kind": IMPORTED,
+        "version": VERSION,
+        "file_sha256": digest,
+        "weights": options.weights_of,
+    }
+    source = {
+        "format": "arrays",
+        "array": array,
+        "matched_by": "rows" if by_position else "tracks",
+    }
+    return identity, source
+
+
+def _recorded_origin(recorded: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
+    """The identity in a stream's manifest, and these entries of its source."""
+    identity: dict[str, Any] = recorded.get("identity", {})
+    source = recorded.get(IMPORTED, {})
+    return identity | {key: source.get(key) for key in keys}
+
+
+def _writer_of(
+    root: cache.Root, name: str, stream: str, match: _Match, origin: Mapping[str, Any]
+) -> cache.StreamWriter:
+    """The writer of the stream, with the shape and type of the array."""
+    plan = staging_plan(cache.fingerprint(origin))
+    report_other_work(root, name, stream, plan)
+    numbers = match.arrays.open(match.array)
+    dim = math.prod(numbers.shape[1:])
+    dtype = "float16" if numbers.dtype.str[1:] == "f2" else "float32"
+    return cache.StreamWriter(root, name, stream, dim=dim, dtype=dtype, plan=plan)
+
+
+def _reopen(writer: cache.StreamWriter, split: cache.Split, match: _Match, how: str) -> None:
+    """Make an existing stream's shards with missing rows pending. how: as in ArrayOptions.match.
+
+    Raises CacheChanged after another commit of the split, and PipelineError if the file has no new tracks.
+    """
+    if writer.split_digest != split.manifest["digest"]:
+        raise cache.CacheChanged(f"{split.name}: another process has committed meanwhile. Run it again.")
+    stream = str(writer.place.stream)
+    if stream not in split.streams:
+        return
+    writer.reopen(missing_rows(split, stream).incomplete)
+    if how != "tracks":
+        _require_new_tracks(writer, split, match)
+
+
 def _require_same_origin(split: cache.Split, stream: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    why = describe(before, now)
+    any_file = {key: now[key] for key in ("file_sha256", "array", "matched_by")}
+    why = describe({**before, **any_file}, now)
     if why:
         raise PipelineError(f"{split.name}: stream {stream!r} has another origin ({why}). {OTHER_NAME}")
 
