@@ -53,12 +53,17 @@ CONVERT = "pipeline convert penn_action train --raw raw/penn_action --cache cach
 TO_CACHE = CONVERT.removesuffix(" cache")
 EXTRACT = "pipeline extract penn_action/train --stream homography"
 
+# messages that several commands print
+NO_SETTINGS = r"luigi\.cfg: file not found\. Run from the project's folder"
+NO_CACHE = r"cache: expected a feature cache, found no such folder\. Convert a dataset"
+UNMOUNTED = r"cache/penn_action: .*found nothing of it\. Mount its disk"
+
 # command, what is wrong in the folder, exit code, what it prints
 STATES: list[tuple[str, Callable[[Path], None], int, str]] = [
-    ("pipeline status", without_settings, 2, r"luigi\.cfg: file not found\. Run from the project's folder, or name"),
-    ("pipeline plan", without_settings, 2, r"luigi\.cfg: file not found\. Run from the project's folder"),
-    ("pipeline config --check", without_settings, 2, r"luigi\.cfg: file not found\. Run from the project's folder"),
-    ("tasks train", without_settings, 2, r"luigi\.cfg: file not found\. Run from the project's folder"),
+    ("pipeline status", without_settings, 2, NO_SETTINGS + ", or name"),
+    ("pipeline plan", without_settings, 2, NO_SETTINGS),
+    ("pipeline config --check", without_settings, 2, NO_SETTINGS),
+    ("tasks train", without_settings, 2, NO_SETTINGS),
     (CONVERT, as_real_data, 2, r"was made from .*demo data.*Use another cache: --cache cache-real"),
     (CONVERT, without_raw, 2, r"raw/penn_action: no such folder.*this folder\. Mount its disk"),
     (CONVERT, with_empty_raw, 2, r"raw/penn_action: .*found an empty folder.*Mount its disk"),
@@ -67,14 +72,14 @@ STATES: list[tuple[str, Callable[[Path], None], int, str]] = [
     ("pipeline status", with_empty_raw, 1, r"found an empty folder.*Mount its disk"),
     (EXTRACT, without_raw, 2, r"raw folder was .*raw/penn_action, which does not exist\. Name"),
     (CONVERT, with_new_cache_no, 2, r"new_cache = no: cache has no cache\. Is its disk mounted\?"),
-    (CONVERT, unmounted, 2, r"cache/penn_action: .*found nothing of it\. Mount its disk"),
-    (EXTRACT, unmounted, 2, r"cache/penn_action: .*found nothing of it\. Mount its disk"),
-    ("pipeline status", unmounted, 1, r"cache/penn_action: .*found nothing of it\. Mount its disk"),
-    ("pipeline verify --fast", unmounted, 1, r"cache/penn_action: .*found nothing of it\. Mount its disk"),
-    ("pipeline plan", unmounted, 2, r"cache/penn_action: .*found nothing of it\. Mount its disk"),
+    (CONVERT, unmounted, 2, UNMOUNTED),
+    (EXTRACT, unmounted, 2, UNMOUNTED),
+    ("pipeline status", unmounted, 1, UNMOUNTED),
+    ("pipeline verify --fast", unmounted, 1, UNMOUNTED),
+    ("pipeline plan", unmounted, 2, UNMOUNTED),
     ("pipeline plan", with_real_weights, 2, r"spin\.pt"),
-    ("pipeline status", without_cache, 2, r"cache: expected a feature cache, found no such folder\. Convert a dataset"),
-    (EXTRACT, without_cache, 2, r"cache: expected a feature cache, found no such folder\. Convert a dataset"),
+    ("pipeline status", without_cache, 2, NO_CACHE),
+    (EXTRACT, without_cache, 2, NO_CACHE),
     (f"{TO_CACHE} raw/penn_action/cache", nothing, 2, r"expected two separate folders"),
     (f"{TO_CACHE} /dev/null/cache", nothing, 2, r"a folder is needed"),
     (f"{CONVERT} two words", nothing, 2, r"unrecognized arguments: two words\. Quote names that have spaces"),
