@@ -44,6 +44,7 @@ class VideoAccount:
     message: str = ""  # the full sentence for that
     notes: list[str] = field(default_factory=list)  # differences that cost no frame, or explain a reason
     subjects: list[str | None] = field(default_factory=list)  # people of its tracks, if labels name them; None: unnamed
+    clip: dict[str, Any] = field(default_factory=dict)  # what the video file is (`ClipRecord.as_dict`); {}: images
 
     def drop(self, reason: str, frames: int, *people: NDArray[Any]) -> None:  # noqa: ARG002
         """Count `frames` person-frames as dropped for `reason`, if there are any.
@@ -122,8 +123,9 @@ class VideoAccount:
     def as_dict(self) -> dict[str, Any]:
         """The account as JSON values; `from_dict` restores it."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        if not values["subjects"]:  # accounts of other datasets keep their bytes
-            del values["subjects"]
+        for name in ("subjects", "clip"):  # accounts of other datasets keep their bytes
+            if not values[name]:
+                del values[name]
         return values | {key: dict(sorted(values[key].items())) for key in _COUNTED} | {"notes": list(self.notes)}
 
     @classmethod
@@ -211,6 +213,7 @@ REASONS: Final[dict[str, Reason]] = {
     "duplicate_person": Reason("the labels have one person twice in a frame", False),
     "face_only": Reason("too many frames show only the face and shoulders of the person", True),
     "frame_count_mismatch": Reason("the numbers of frames and labels differ, so the match is unknown", False),
+    "frame_damaged": Reason("the video is damaged here: the frame cannot be decoded", False),
     "huge_box": Reason("the person's box reaches far out of the image", False),
     "joint_outside_picture": Reason("a joint is outside the image", True),
     "joints_shake": Reason("a joint of the person shakes more than the reader allows", True),

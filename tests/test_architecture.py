@@ -168,7 +168,7 @@ def test_luigi_is_known_to_tasks_alone_and_to_those_of_extensions() -> None:
 
 def test_what_is_imported_is_what_pyproject_names() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    names = ("s3", "timm", "clips", "contracts", "exchange", "pages")
+    names = ("s3", "timm", "clips", "contracts", "exchange")
     extras = (project["optional-dependencies"][extra] for extra in names)
     texts = [*project["dependencies"], *(text for extra in extras for text in extra)]
     named = {canonicalize_name(Requirement(text).name) for text in texts}

@@ -77,7 +77,7 @@ def _run(args: argparse.Namespace) -> int:
     result.lines(few([f"note {note}" for note in (*conversion.doubts, *conversion.notes)], FEW, every), DOUBT, 2)
     result.lines(plan.renamed_lines, indent=2)
     result.exit_code = int(args.retry and bool(conversion.rejected))
-    return _end(result, plan, conversion.problems)
+    return _end(result, plan, [*conversion.problems, *few(conversion.damaged, FEW, every)])
 
 
 def _run_part(args: argparse.Namespace, plan: convert.ConversionPlan) -> int:

@@ -73,7 +73,7 @@ def _options(sub: argparse.ArgumentParser) -> None:
         nargs="?",
         const=100,
         metavar="N",
-        help="Recompute N random rows (default: 100) of each stream with a second decoder and compare. Exits with 1 if "
+        help="Recompute N random rows (default: 100) of each stream anew and compare. Exits with 1 if "
         "a row does not match its own frame, or cannot be compared",
     )
     add("--seed", type=whole(0), default=0, help="Seed of the drawn rows, with --recompute (default: 0)")

@@ -22,6 +22,7 @@ from pipeline.datasets.base import Dataset
 from pipeline.detect.clips import EXTENSIONS
 from pipeline.errors import PipelineError, RawDataError, StandInMixed, similar_path
 from pipeline.files.pixels.frames import Video
+from pipeline.files.pixels.sources import file_part
 from pipeline.files.raw import RawVideo, changes, files
 
 OTHER_SPLIT: Final = "of another split"  # state of a video
@@ -68,7 +69,8 @@ def renamed_videos(
     renamed = _pair_renamed(old, {name: digest[: changes.CONTENTS] for name, (_, digest) in coming.items()})
     lost = gone.keys() - renamed.values()
     numbers = [number for number, name in enumerate(committed.videos.names) if name in lost] if lost else []
-    pixels = {entry.name: entry.pixels for entry in map(committed.videos.__getitem__, numbers) if entry.pixels}
+    entries = map(committed.videos.__getitem__, numbers)
+    pixels = {entry.name: file_part(entry.pixels) for entry in entries if entry.pixels}
     clips = {}
     for name, (video, _) in coming.items() if pixels else ():
         if name not in renamed and video.files and video.files[0].suffix.lower() in EXTENSIONS:

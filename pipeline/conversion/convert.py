@@ -27,6 +27,7 @@ from pipeline.conversion.reading import LATER, UNEXPECTED, UNSETTLED, ReadVideo,
 from pipeline.datasets.base import Dataset
 from pipeline.detect.clips import labels_of
 from pipeline.errors import PipelineError
+from pipeline.files.pixels.clip_record import record_from
 from pipeline.files.raw import RawVideo, changes
 from pipeline.processes import MEMORY, NO_CLUSTER, TIMEOUT, Dask
 
@@ -50,6 +51,7 @@ class Conversion:
     notes: tuple[str, ...] = ()  # on videos of this run: "<video>: <note>"
     doubts: tuple[str, ...] = ()  # the same on labels that may not belong to their images
     problems: tuple[str, ...] = ()  # why the command fails after the commit
+    damaged: tuple[str, ...] = ()  # videos of this run with lost frames: "<video>: <remark>"
     read: int = 0  # number of videos that were read, without those of other splits
     unchanged: int = 0  # number of videos that were not read again, without those of other splits
     uncounted: int = 0  # number of unreadable videos, whose frames are not in `totals`
@@ -144,11 +146,19 @@ def _summarize(
         rejected=tuple(sorted(rejected, key=lambda account: account.set_aside != UNEXPECTED)),
         notes=notes,
         doubts=doubtful,
+        damaged=tuple(_damaged(account for account in accounts if account.name in appended)),
         problems=(*plan.kept_lines, *unreadable, *empty_lines(plan.name, totals, accounts)),
         read=sum(account.name in appended and not account.other_split for account in accounts),
         unchanged=sum(account.name not in appended and not account.other_split for account in accounts),
         uncounted=sum(not account.found for account in failed),
     )
+
+
+def _damaged(accounts: Iterable[VideoAccount]) -> Iterator[str]:
+    for account in accounts:
+        record = record_from(account.clip)
+        if record is not None and record.lost:
+            yield f"{account.name}: {record.remarks()[0]}"
 
 
 def record_folders(plan: ConversionPlan) -> None:

@@ -25,8 +25,11 @@ from pipeline.conversion.identity import differing, reader_parts, report_other_w
 from pipeline.conversion.plan import ConversionPlan
 from pipeline.datasets.base import Dataset, describe_error
 from pipeline.errors import PipelineError, RawDataError
+from pipeline.files.pixels.clip_record import ClipRecord, record_from
+from pipeline.files.pixels.frames import Video
+from pipeline.files.pixels.sources import file_part, pixels_digest
 from pipeline.files.raw import RawVideo, changes
-from pipeline.files.raw.files import caching, faults, note_fault
+from pipeline.files.raw.files import caching, faults, note_fault, remember
 from pipeline.processes import MEMORY, TIMEOUT, Dask, Failed
 from pipeline.processes.cluster import connect_cluster
 from pipeline.processes.on_worker import describe_worker
@@ -87,6 +90,8 @@ def read_videos(
     body = plan.body if plan.reader["body"] else None
     job = functools.partial(_read_one, plan.dataset, plan.split, plan.raw, body)
     results: Iterator[ReadVideo | Failed]
+    if plan.committed is not None:
+        videos = _WithClips(videos, plan.committed)
     with ExitStack() as stack:
         if dask.scheduler is not None and videos:
             reader = json.dumps(dict(plan.reader))
@@ -103,6 +108,30 @@ def read_videos(
                 yield _reject_video(plan.raw, video, read)
             else:
                 yield _refuse_other_files(plan, video, read)
+
+
+class _WithClips(Sequence[RawVideo]):
+    """Raw videos with the records of clips that a split has of them, looked up on access: there may be 400,000."""
+
+    def __init__(self, videos: Sequence[RawVideo], committed: cache.Split) -> None:
+        self._videos = videos
+        self._committed = committed
+        self._numbers = {name: number for number, name in enumerate(committed.videos.names)}
+
+    def __len__(self) -> int:
+        return len(self._videos)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self._with_clip(video) for video in self._videos[index]]
+        return self._with_clip(self._videos[index])
+
+    def _with_clip(self, video: RawVideo) -> RawVideo:
+        number = self._numbers.get(video.name)
+        if number is None:
+            return video
+        entry = self._committed.videos[number]
+        return replace(video, clip=entry.account.get("clip"), clip_digest=file_part(entry.pixels))
 
 
 def _refuse_other_files(plan: ConversionPlan, video: RawVideo, read: ReadVideo) -> ReadVideo:
@@ -272,9 +301,10 @@ def _read_one(dataset: Dataset, split: str, raw: Path, body: Path | None, video:
     with faults() as passing:
         try:
             _refuse_other_encodings(raw, video)
+            _remember_clip(video)
             with _one_thread(model):
                 tracks, account = dataset.read_accounted(raw, split, video, model)
-            pixels = _describe_pixels(tracks)
+            pixels = _describe_pixels(tracks, account)
         except MemoryError:
             raise
         except Exception as error:  # a bug of the reader must not cost the other videos
@@ -312,13 +342,28 @@ def _refuse_other_encodings(raw: Path, video: RawVideo) -> None:
             raise RawDataError(shown, "name", expected="UTF-8", found="other bytes", do=do, reason="name_not_utf8")
 
 
-def _describe_pixels(tracks: Sequence[Track]) -> cache.VideoEntry:
-    """Source, digest and size of the pixels. Raises RawDataError if no image can be read."""
+def _remember_clip(video: RawVideo) -> None:
+    """Take the record that an earlier version of the reader made of the same clip."""
+    record = record_from(video.clip)
+    if record is not None:
+        remember(ClipRecord, video.clip_digest, record)
+
+
+def _describe_pixels(tracks: Sequence[Track], account: VideoAccount) -> cache.VideoEntry:
+    """Source, digest and size of the pixels; the record of a video in its account.
+
+    Raises RawDataError if no image can be read.
+    """
     source = next((track.frames for track in tracks if track.frames is not None), None)
     if source is None:
         return NO_PIXELS
+    digest = source.digest()
+    if isinstance(source, Video):
+        record = source.record()
+        account.clip = record.as_dict()
+        digest = pixels_digest(digest, record.otherwise)
     width, height = source.size()
-    return cache.VideoEntry(name="", source=source.spec, pixels=source.digest(), width=width, height=height)
+    return cache.VideoEntry(name="", source=source.spec, pixels=digest, width=width, height=height)
 
 
 @contextmanager

@@ -34,7 +34,7 @@ from pipeline.datasets import h36m_json
 from pipeline.datasets.base import EXTRINSICS, UP, Dataset, Mistake, Origin, ReleasePart, finite_joints
 from pipeline.datasets.fitted import MOST_OFF_M, distances_to_joints, usable_fits
 from pipeline.datasets.h36m_json import CAMERA, FILE, FITS, JOINTS_3D, METRES, PELVIS, STEP, LabelledFrames
-from pipeline.datasets.pixels import LEAST_SHARE, frames_there, inputs, other_frames, pictures_or_video
+from pipeline.datasets.pixels import LEAST_SHARE, frames_there, inputs, lost_frames, other_frames, pictures_or_video
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import numbers
 from pipeline.files.formats.h36m import load_cameras, load_cdf, load_fits, load_metadata
@@ -96,7 +96,7 @@ class Human36M(Dataset):
 
     name: ClassVar[str] = "h36m"
     splits: ClassVar[tuple[str, ...]] = tuple(SUBJECTS)
-    version: ClassVar[int] = 4  # 4: fits off the joints or of extreme shape, and images at another rate, are refused
+    version: ClassVar[int] = 5  # 5: videos decoded by PyAV; 4: fits off the joints, images at another rate
     checks_fits: ClassVar[bool] = True
     page: ClassVar[str] = "http://vision.imar.ro/human3.6m"
     parts: ClassVar[tuple[ReleasePart, ...]] = (
@@ -244,6 +244,7 @@ def _read_release(raw: Path, video: RawVideo, account: VideoAccount) -> Labelled
     has_picture = frames_there(source, account.found, account)
     row = np.arange(account.found)
     reasons = {"not_sampled": row % STEP != 0, "no_label": row >= n_labelled, "no_picture": ~has_picture}
+    reasons["frame_damaged"] = lost_frames(source, account.found)
     subject, _, stem = video.name.partition("/")
     name, _, number = stem.rpartition(".")
     camera = action = None
@@ -295,7 +296,7 @@ def _source(raw: Path, video: RawVideo, n_labels: int, account: VideoAccount) ->
     fps = FPS
     if isinstance(source, Video):
         source.require_decodable()
-        fps = source.header().fps
+        fps = source.record().fps
     n_there = source.count_frames()
     if n_there < LEAST_SHARE * n_labels or fps < LEAST_SHARE * FPS:  # comparisons with NaN are false
         expected = f"about {n_labels} at {FPS:.0f} fps, as there are labels"

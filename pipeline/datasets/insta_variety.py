@@ -51,7 +51,7 @@ class InstaVariety(ClipDataset):
 
     name: ClassVar[str] = "insta_variety"
     splits: ClassVar[tuple[str, ...]] = ("train", "test")
-    version: ClassVar[int] = 4  # 4: Human3.6M's 17 joints in the order of pose lifters; identities, scores
+    version: ClassVar[int] = 5  # 5: clips decoded by PyAV; 4: joint orders, identities, scores
     page: ClassVar[str] = "https://github.com/akanazawa/human_dynamics"
     added: ClassVar[tuple[str, ...]] = ("fits",)
     parts: ClassVar[tuple[ReleasePart, ...]] = (

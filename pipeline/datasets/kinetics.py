@@ -53,7 +53,7 @@ class Kinetics(ClipDataset):
 
     name: ClassVar[str] = "kinetics"
     splits: ClassVar[tuple[str, ...]] = ("train", "val")
-    version: ClassVar[int] = 8  # 8: Human3.6M's 17 joints in the order of pose lifters; identities, scores
+    version: ClassVar[int] = 9  # 9: clips decoded by PyAV; 8: joint orders, identities, scores
     page: ClassVar[str] = "https://github.com/cvdfoundation/kinetics-dataset"
     parts: ClassVar[tuple[ReleasePart, ...]] = (*_parts("train", None), *_parts("val", 19_906))
     mistakes: ClassVar[tuple[Mistake, ...]] = (

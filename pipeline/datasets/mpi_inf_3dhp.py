@@ -29,7 +29,7 @@ from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import tight_boxes
 from pipeline.datasets.base import EXTRINSICS, Dataset, Mistake, Origin, ReleasePart
 from pipeline.datasets.fitted import usable_fits
-from pipeline.datasets.pixels import frames_there, inputs, pictures_or_video, require_size
+from pipeline.datasets.pixels import frames_there, inputs, lost_frames, pictures_or_video, require_size
 from pipeline.errors import RawDataError
 from pipeline.files.formats import neural_annot
 from pipeline.files.formats.arrays import load_mat, numbers, state_of
@@ -69,7 +69,7 @@ class MpiInf3dhp(Dataset):
 
     name: ClassVar[str] = "mpi_inf_3dhp"
     splits: ClassVar[tuple[str, ...]] = ("train", "test")
-    version: ClassVar[int] = 4  # 4: fits of extreme shape are not used
+    version: ClassVar[int] = 5  # 5: videos decoded by PyAV; 4: fits of extreme shape are not used
     page: ClassVar[str] = "https://vcai.mpi-inf.mpg.de/3dhp-dataset"
     parts: ClassVar[tuple[ReleasePart, ...]] = (
         ReleasePart("label files", (f"{SEQUENCE}/annot.mat",), "get_dataset.sh", ("train",), len(SEQUENCES)),
@@ -157,6 +157,7 @@ class MpiInf3dhp(Dataset):
         bbox, _, degenerate = tight_boxes(with_ones(np.where(inside[:, None, None], kp_2d, 0)), BOX_FACTOR)
         reasons = {
             "no_picture": ~frames_there(filmed.source, len(finite), account),
+            "frame_damaged": lost_frames(filmed.source, len(finite)),
             "label_not_finite": ~finite,
             "joint_outside_picture": ~inside,
             "degenerate_box": degenerate,
@@ -273,7 +274,7 @@ def _train(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[_Labelled
     fps = float(SEQUENCES[sequence][0]) if sequence in SEQUENCES else math.nan
     if isinstance(source, Video):
         source.require_decodable()
-        fps = source.header().fps
+        fps = source.record().fps
     try:
         calibrated, intrinsics, extrinsics = read_calibration(raw / video.files[1], camera)
     except (OSError, RawDataError) as error:  # labels do not need it

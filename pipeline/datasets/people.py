@@ -10,7 +10,7 @@ import functools
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any, ClassVar, Final, NamedTuple
@@ -27,6 +27,7 @@ from pipeline.detect.clips import EXTENSIONS, KEYPOINTS, labels_of, read_info, r
 from pipeline.detect.file_names import require_own_name
 from pipeline.errors import RawDataError
 from pipeline.files.formats.detections import Detections, read_detections, read_results
+from pipeline.files.pixels.clip_record import ClipRecord, record_from
 from pipeline.files.pixels.cuts import cuts_of
 from pipeline.files.pixels.frames import MOST_LOST, Video
 from pipeline.files.raw import RawVideo
@@ -37,8 +38,6 @@ from pipeline.skeletons import Bools, Doubles, Ints, Skeleton, convert, joint_na
 from pipeline.track import CROP_SCALE, Track
 
 DETECTORS: Final = "`python -m pipeline detect`, OpenPose or another one"
-UNEVEN: Final = 1.5  # times the mean time between two frames: the rate varies
-TIMED: Final = 300  # frames at a clip's start whose times are compared
 MIN_CONFIDENCE: Final = 0.3
 MIN_VISIBLE: Final = 6  # joints
 BOX_FACTOR: Final = 1.1
@@ -56,6 +55,7 @@ class Rules:
     cuts: bool = True  # link no one across a scene cut
     max_jitter: float | None = None  # % of the box (`pipeline.grades`); no limit
     max_limb_spread: float | None = None  # %; no limit
+    filmed_fps: float = math.nan  # frames a second at which the clip was filmed, if the user states it
 
 
 @dataclass(frozen=True)
@@ -93,12 +93,18 @@ class _PersonTrack(NamedTuple):
 
 
 def people(
-    detections: Detections, account: VideoAccount, rules: Rules, max_gap: int = SECOND, cuts: Sequence[int] = ()
+    detections: Detections,
+    account: VideoAccount,
+    rules: Rules,
+    max_gap: int = SECOND,
+    cuts: Sequence[int] = (),
+    clock: Ints | None = None,
 ) -> Iterator[_PersonTrack]:
     """Everybody with at least `rules.min_frames` frames; others are counted as dropped in `account`.
 
     A person missing for more than `max_gap` frames, or across `cuts` (first frames of new scenes), is a new one
-    afterwards. `_Selection` has what of a person is used; cleaning may split one into `<name>`, `<name>.1`, ...
+    afterwards. clock: of `ClipRecord`, where gaps are counted by it; None: by frames. `_Selection` has what of a
+    person is used; cleaning may split one into `<name>`, `<name>.1`, ...
     """
     detections = _apply_confidence(detections, account)
     selection = _Selection(detections.skeleton, rules, account)
@@ -106,7 +112,7 @@ def people(
         select = selection.boxes
     else:
         select = selection.visible if rules.cleaning is None else selection.clean_parts
-    identified = _identify(detections, account, max_gap, cuts)
+    identified = _identify(detections, account, max_gap, cuts, clock)
     taken = {name for name, _ in identified}
     for name, members in identified:
         kp_2d = np.stack([detections.keypoints[t][p] for t, p in members])
@@ -238,11 +244,17 @@ def _apply_confidence(detections: Detections, account: VideoAccount) -> Detectio
 
 
 def _identify(
-    detections: Detections, account: VideoAccount, max_gap: int, cuts: Sequence[int]
+    detections: Detections, account: VideoAccount, max_gap: int, cuts: Sequence[int], clock: Ints | None
 ) -> list[tuple[str, Ints]]:
     """Name and (n, 2) rows (t, p) of every person, by the detector's identities or by linking."""
+    frames = detections.frame_index
+    camera = detections.camera
+    if clock is not None:
+        frames = clock[frames]
+        cuts = clock[list(cuts)].tolist()
+        camera = {int(clock[frame]): matrix for frame, matrix in camera.items() if frame < len(clock)}
     if detections.identity is None:
-        linked = link(detections.keypoints, detections.frame_index, max_gap, cuts=cuts, camera=detections.camera)
+        linked = link(detections.keypoints, frames, max_gap, cuts=cuts, camera=camera)
         return [(str(k), rows) for k, rows in enumerate(linked)]
     members: dict[int, dict[int, int]] = {}  # identity -> t -> p
     for t, identities in enumerate(detections.identity):
@@ -257,7 +269,7 @@ def _identify(
     for identity in sorted(members):
         called = detections.names[identity] if detections.names else str(identity)
         rows = np.array(sorted(members[identity].items()), np.int64)
-        for k, segment in enumerate(split_at_gaps(detections.frame_index[rows[:, 0]], max_gap, cuts)):
+        for k, segment in enumerate(split_at_gaps(frames[rows[:, 0]], max_gap, cuts)):
             named.append((_free_name(f"{called}-", k, taken) if k else called, rows[segment]))
     return named
 
@@ -291,7 +303,9 @@ def clip_tracks(
     if labels is not None:
         require_own_name(raw / KEYPOINTS, video, labels, clip)
     source_of = functools.cache(source_of or (lambda: Video(raw, video.files[0].as_posix())))
-    detections = None if labels is None else read_detections(labels, stem, lambda: source_of().size())
+    detections = None
+    if labels is not None:
+        detections = read_detections(labels, stem, lambda: _labelled_size(labels, source_of()))
     if detections is not None:
         account.found = detections.n_persons
         account.notes.extend(detections.notes)
@@ -301,24 +315,31 @@ def clip_tracks(
     if labels is None or detections is None:
         account.reject("no_keypoints", f"{raw / video.name}: {_no_keypoints(raw, video, labels)}")
         return []
-    fps = source.header().fps
     info = _info_of(labels, source)
+    recorded = record_from(info.get("record"))
+    if recorded is not None:
+        source.remember(recorded)
+    record = source.record()
+    account.clip = record.as_dict()
+    if math.isfinite(rules.filmed_fps):
+        record = replace(record, filmed_fps=rules.filmed_fps)
+    account.notes.extend(record.remarks())
+    if info and recorded is None:
+        _refuse_other_pixels(labels, record)
+    fps = record.fps
     require_frames(labels, source, detections.frames, account, every=rules.bridge and detections.complete)
     n_unlisted = source.count_frames() - len(detections.frames)
     if detections.complete and MOST_LOST < n_unlisted < len(detections.frames):
         file = labels.relative_to(raw).as_posix()
         account.notes.append(f"{file} has no entry for {count(n_unlisted, 'frame')} of {source.count_frames()}")
+    detections = _stretch(detections, _labelled_size(labels, source), source.size())
     require_in_picture(labels, confident(detections), source.size(), DETECTED_OUTSIDE, boxes=detections.boxes_alone)
-    steps = source.steps(TIMED) if rules.cleaning is not None else np.empty(0)
-    if len(steps) and steps.max() > UNEVEN * steps.mean():
-        account.notes.append(
-            f"the frame rate varies: from {steps.min():.0f} to {steps.max():.0f} ms a frame. Frames are taken one "
-            "after the other, and fps is the file's average"
-        )
+    detections = _drop_lost_frames(detections, record.lost, account)
     cuts = _scene_cuts(info, source, account, decode=rules.cleaning is not None) if rules.cuts else []
     detections = replace(detections, camera=pixel_camera(detections.camera, *source.size()))
     max_gap = rules.max_gap if rules.max_gap is not None else _frames_of_a_second(fps, account)
-    persons = people(detections, account, rules, max_gap, cuts)
+    clock = None if record.is_even else record.clock()
+    persons = people(detections, account, rules, max_gap, cuts, clock)
     if rules.bridge:
         persons = _bridge_gaps(persons, max_gap, account)
     return [
@@ -340,6 +361,49 @@ def _no_keypoints(raw: Path, video: RawVideo, labels: Path | None) -> str:
                     place = PurePath(KEYPOINTS, video.name).parent
                     return f"no keypoints in {raw / KEYPOINTS}, but {file} has some. Move it to {place}/"
     return f"no keypoints in {raw / KEYPOINTS}: run {DETECTORS} on it"
+
+
+def _labelled_size(labels: Path, source: Video) -> tuple[int, int]:
+    """Width and height px of the images that labels were made of, where pixels are not square.
+
+    Files of `detect` state it. Other tools read stored pixels, as OpenCV does.
+    """
+    view = source.view()
+    info = {} if labels.is_dir() else read_info(labels)
+    stated = (info.get("width"), info.get("height"))
+    return view.size if stated == view.size else view.unstretched
+
+
+def _refuse_other_pixels(labels: Path, record: ClipRecord) -> None:
+    """Raise RawDataError if `detect` of an earlier version, which kept no record, saw other images of this clip."""
+    if record.otherwise:
+        found = f"those of an earlier version, which decoded it wrongly ({', '.join(record.otherwise)})"
+        do = "Run `python -m pipeline detect` again; if it names the clip as done, delete the file first."
+        raise RawDataError(labels, "keypoints", "keypoints of the clip as it is decoded now", found, do)
+
+
+def _drop_lost_frames(detections: Detections, lost: Collection[int], account: VideoAccount) -> Detections:
+    """The detections without those of frames that cannot be decoded."""
+    is_lost = np.isin(detections.frame_index, [*lost])
+    if not is_lost.any():
+        return detections
+    for t in np.flatnonzero(is_lost).tolist():
+        account.drop("frame_damaged", len(detections.keypoints[t]))
+    kept = np.flatnonzero(~is_lost).tolist()
+    return replace(
+        detections,
+        frame_index=detections.frame_index[kept],
+        keypoints=[detections.keypoints[t] for t in kept],
+        identity=None if detections.identity is None else [detections.identity[t] for t in kept],
+    )
+
+
+def _stretch(detections: Detections, size: tuple[int, int], shown: tuple[int, int]) -> Detections:
+    """Detections in px of images of one size -> of another."""
+    if size == shown:
+        return detections
+    factor = np.array([shown[0] / size[0], shown[1] / size[1], 1])
+    return replace(detections, keypoints=[persons * factor for persons in detections.keypoints])
 
 
 def _frames_of_a_second(fps: float, account: VideoAccount) -> int:

@@ -15,7 +15,6 @@ import numpy as np
 from pipeline.accounting import VideoAccount
 from pipeline.boxes import extents
 from pipeline.errors import RawDataError, refuse
-from pipeline.files.pixels.decode import edit_list
 from pipeline.files.pixels.frames import MOST_LOST, Pictures, Video
 from pipeline.files.pixels.sources import match_numbered, picture_pattern
 from pipeline.files.raw.files import scan_folder
@@ -73,7 +72,7 @@ def pictures_or_video(
 
 
 def frames_there(source: Pictures | Video, n_labels: int, account: VideoAccount, *, extracted: bool = True) -> Bools:
-    """(n_labels,) labelled frames with an image; for a video, those that decode.
+    """(n_labels,) labelled frames with an image; for a video, those up to its end, of which `lost_frames` has none.
 
     Differences are noted; counting them is up to the reader. Raises RawDataError: `no_picture` without any image;
     `frame_count_mismatch` if the numbers of frames and labels are multiples of each other (another frame rate; not
@@ -86,10 +85,11 @@ def frames_there(source: Pictures | Video, n_labels: int, account: VideoAccount,
         has_picture = np.isin(np.arange(n_labels), indices)
     else:
         n_there = source.count_frames()
-        hidden = (source.header().n_frames or 0) - n_there
-        if n_there < n_labels and hidden > (0 if edit_list(source.place)[0] else MOST_LOST):
+        if n_there < n_labels and _n_not_shown(source):
             refuse(_hidden(source.place, source, n_there, f"{n_labels} labels"))
-        _note_hidden(source, n_there, account)
+        _note_hidden(source, account)
+        if n_there:
+            account.notes.extend(source.record().remarks())
         n_beyond = max(n_there - n_labels, 0)
         has_picture = np.arange(n_labels) < n_there
     if not n_there:
@@ -103,6 +103,12 @@ def frames_there(source: Pictures | Video, n_labels: int, account: VideoAccount,
         name = source.path(first).name if isinstance(source, Pictures) else f"frame {first}"
         account.notes.append(f"{absent} of {n_labels} labelled frames have no picture, the first is {name}")
     return has_picture
+
+
+def lost_frames(source: Pictures | Video, n_labels: int) -> Bools:
+    """(n_labels,) labelled frames of a video that cannot be decoded, which keep their numbers."""
+    lost = source.record().lost if isinstance(source, Video) else ()
+    return np.isin(np.arange(n_labels), [*lost])
 
 
 def no_pictures(folder: Path, expected: str, do: str) -> RawDataError:
@@ -196,7 +202,7 @@ def require_frames(
     if last == n_decoded and first > 0:
         actual = f"frames {first} to {last}, counted from 1"
         refuse(other_frames(labels, f"frames 0 to {n_decoded - 1}, which {source.place} has", actual, FROM_0))
-    elif last >= n_decoded and isinstance(source, Video) and (source.header().n_frames or 0) > last:
+    elif last >= n_decoded and isinstance(source, Video) and n_decoded + _n_not_shown(source) > last:
         refuse(_hidden(labels, source, n_decoded, f"labels up to frame {last}"))
     elif last >= n_decoded or (every and last + 1 < n_decoded - MOST_LOST):
         expected = f"labels of the {n_decoded} frames of {source.place}"
@@ -207,22 +213,35 @@ def require_frames(
             f"labels of the frames 1 to {last}, of {n_decoded}: if they are counted from 1, correct that"
         )
     if isinstance(source, Video):
-        _note_hidden(source, n_decoded, account)
+        _note_hidden(source, account)
 
 
-def _note_hidden(video: Video, there: int, account: VideoAccount) -> None:
+def _n_not_shown(video: Video) -> int:
+    """Number of frames that the header states and that are not shown; 0 for one or two at the end of a video."""
+    if not video.count_frames():
+        return 0
+    record = video.record()
+    n_missing = record.n_missing if record.n_missing > MOST_LOST else 0
+    return record.n_hidden + n_missing
+
+
+def _note_hidden(video: Video, account: VideoAccount) -> None:
     """Note frames hidden by the edit list: labels that end early fit with or without them."""
-    start, stated = edit_list(video.place)[0], video.header().n_frames or 0
-    if start and stated > there:
+    if not video.count_frames():
+        return
+    record = video.record()
+    if record.n_hidden:
+        stored = record.n_frames + record.n_hidden
         account.notes.append(
-            f"the edit list hides the first {start:.3f} s: {there} of {stated} frames decode, and labels count those"
+            f"the edit list hides {record.n_hidden} of {stored} frames: labels count those that are shown"
         )
 
 
 def _hidden(labels: Path, video: Video, there: int, found: str) -> RawDataError:
     """The error for frames that the header states and that do not decode."""
-    stated, start = video.header().n_frames, edit_list(video.place)[0]
-    cause = f"its edit list begins at {start:.3f} s" if start else "it is cut off or damaged"
+    record = video.record()
+    stated = record.n_frames + _n_not_shown(video)
+    cause = "its edit list hides the others" if record.n_hidden else "it is cut off or damaged"
     expected = f"labels of the {there} frames that decode of {video.place}"
     found = f"{found}, while the video's header states {stated} frames and {there} decode ({cause})"
     return other_frames(labels, expected, found, CUT_AGAIN)

@@ -10,7 +10,9 @@ VLOG-people (`pipeline.linking`).
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,7 @@ from pipeline.accounting import VideoAccount
 from pipeline.datasets.people import ClipDataset, Rules, clip_tracks
 from pipeline.detect.clips import ENDINGS, KEYPOINTS, ClipLabels, images_hint, list_clips
 from pipeline.errors import ConfigError, RawDataError
+from pipeline.files.pixels.video import MAX_FPS
 from pipeline.files.raw import RawVideo, RawVideos
 from pipeline.linking import Cleaning
 from pipeline.track import Track
@@ -68,13 +71,16 @@ class OwnVideos(ClipDataset):
     cuts: bool = True  # end all tracks at scene cuts; false: where a sharp key frame passes for one
     max_jitter: float | None = None  # drop people with a joint that shakes more, in % of their box; unset: none
     max_limb_spread: float | None = None  # drop people with a limb whose length varies more, in %; unset: none
+    fps: str = (
+        ""  # frames a second at which clips were filmed, if not those of the file: "240", "slow/*=240, a.mp4=120"
+    )
 
     name: ClassVar[str] = "videos"
     splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
     optional_splits: ClassVar[frozenset[str]] = frozenset({"val", "test"})  # used if a folder or a setting says so
-    version: ClassVar[int] = 5  # 5: Human3.6M's 17 joints in the order of pose lifters; identities, scores
+    version: ClassVar[int] = 6  # 6: clips decoded by PyAV; 5: joint orders, identities, scores
     page: ClassVar[str] = ""
-    added: ClassVar[tuple[str, ...]] = ("cuts", "max_jitter", "max_limb_spread")
+    added: ClassVar[tuple[str, ...]] = ("cuts", "max_jitter", "max_limb_spread", "fps")
 
     def __post_init__(self) -> None:
         if not (self.val >= 0 and self.test >= 0 and self.val + self.test <= 100):
@@ -85,6 +91,28 @@ class OwnVideos(ClipDataset):
             if limit is not None and not limit > 0:
                 raise ConfigError(f"videos: max_jitter or max_limb_spread is {limit:g}; expected more than 0 %")
         self.cleaning()
+        self.filmed_fps("")
+
+    def filmed_fps(self, clip: str) -> float:
+        """The stated rate of a clip, by its path below the raw folder; nan without one. Raises ConfigError.
+
+        >>> OwnVideos(fps="slow/*=240, 60").filmed_fps("slow/a.mp4")
+        240.0
+        """
+        stated = math.nan
+        for entry in filter(None, map(str.strip, self.fps.split(","))):
+            pattern, _, number = entry.rpartition("=")
+            try:
+                rate = float(number)
+            except ValueError:
+                rate = math.nan
+            if not 0 < rate <= MAX_FPS:
+                expected = 'a number above 0, or "slow/*=240, a.mp4=120" by clips'
+                raise ConfigError(f"videos: fps is {self.fps!r}, in it {entry!r}; expected {expected}")
+            is_first = math.isnan(stated)
+            if is_first and fnmatch.fnmatchcase(clip, pattern.strip() or "*"):
+                stated = rate
+        return stated
 
     def cleaning(self) -> Cleaning:
         """The filter. Raises ConfigError."""
@@ -113,6 +141,14 @@ class OwnVideos(ClipDataset):
         meant = LIKE_A_SPLIT.get(top.lower(), split) if slash else split
         if meant != split:
             account.notes.append(f"{top}/ names no split, so its clips belong to {split}: rename it to {meant}/")
-        limits = self.max_jitter, self.max_limb_spread
-        rules = Rules(self.min_frames, self.max_gap, self.cleaning(), self.bridge, self.cuts, *limits)
+        rules = Rules(
+            self.min_frames,
+            self.max_gap,
+            self.cleaning(),
+            self.bridge,
+            self.cuts,
+            self.max_jitter,
+            self.max_limb_spread,
+            self.filmed_fps(video.name),
+        )
         return clip_tracks(self, raw, split, video, account, rules)

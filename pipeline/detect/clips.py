@@ -54,8 +54,8 @@ PROVENANCE: Final = ".provenance"
 LONGEST_NAME: Final = 255  # bytes, of Linux's file systems
 VERSION: Final = 2  # raised by hand whenever the same clip and detector would give another file
 END: Final = b"}]}\n"  # only a complete file ends like this
-EXTENSIONS: Final = VIDEOS  # those that cannot be decoded (.wmv) are rejected with the reason, not skipped
-ENDINGS: Final = ", ".join(suffix for suffix in EXTENSIONS if suffix != ".wmv")
+EXTENSIONS: Final = VIDEOS
+ENDINGS: Final = ", ".join(EXTENSIONS)
 _DAMAGED: Final = f"{PACK}/"  # listed for a PACK that cannot be read: reading the keypoints of a clip tells
 KINDS: Final = f"files that end in {ENDINGS}"
 _OF_ALL: Final = "*"  # no clip's plain name

@@ -166,7 +166,7 @@ def plan_detection(
         except (PipelineError, OSError) as error:
             refused[utf8(clip)] = str(error)
             continue
-        if is_done:
+        if is_done and not _was_misread(out, raw, clip):
             done += 1
         elif files.failed.is_file():
             failed[files] = files.failed.read_text()
@@ -198,8 +198,19 @@ def _files(out: Path, video: Video, kind: Mapping[str, Any]) -> ClipFiles:
     if utf8(video.path) != video.path:
         do = "Rename it, for example with convmv."
         raise RawDataError(video.root / utf8(video.path), "name", "UTF-8", "other bytes", do)
-    video.require_whole()
+    problem = video.refusal()
+    if problem:
+        raise video.unreadable(problem)
     return ClipFiles(out, video.path, fingerprint({**kind, "pixels": video.digest()}))
+
+
+def _was_misread(out: Path, raw: Path, clip: str) -> bool:
+    """Whether an earlier version, whose files have no record, decoded other images, as far as the first frame tells.
+
+    Conversion decodes all frames, and refuses such a file.
+    """
+    info = read_info(detected_file(out, clip))
+    return "record" not in info and bool(Video(raw, clip).first_look().otherwise)
 
 
 def _find_lost_clips(raw: Path, out: Path, clips: Sequence[str]) -> dict[str, ClipFiles]:

@@ -188,7 +188,7 @@ class Pixels(NamedTuple):
 
     def check(self) -> None:
         """Raise VideoLost if the pixels have changed since the conversion, or cannot be read."""
-        if self.digest and self.source.digest() != self.digest:
+        if self.digest and self.source.digest() != sources.file_part(self.digest):
             self._require_readable()
             raise VideoLost(
                 f"{self.source.place} has other images than those that were converted. If they have moved, name their "

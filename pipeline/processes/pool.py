@@ -30,7 +30,7 @@ START: Final = 300.0  # s: limit for the start of a process, or the preparation 
 ROOM: Final = 1 << 16  # bytes: a pipe's buffer, which fills while its reader is busy
 TRIALS: Final = 2  # failures at one place of a task before it is given up, the last one in a fresh process
 FRUITLESS: Final = 4  # processes in a row that end before they start a task: then the pool gives up
-VIDEO_THREADS: Final = "OPENCV_FFMPEG_THREADS"  # environment: threads of one video's decoder
+VIDEO_THREADS: Final = "VIDEO_THREADS"  # environment: threads of one video's decoder
 
 # Of `ordered_map`
 AHEAD: Final = 16  # most items that are sent to a process ahead

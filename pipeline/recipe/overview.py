@@ -201,7 +201,7 @@ def _has_other_keys(todo: ConversionPlan | None, committed: cache.Split, name: s
     videos = (committed.videos[number] for number in np.unique(committed.tracks.video)[:COMPARED].tolist())
     files = [(video.pixels, sources.parse(todo.raw, video.source)) for video in videos if video.pixels]
     found = [(digest, source) for digest, source in files if source.place.exists()]
-    return bool(found) and all(digest != source.digest() for digest, source in found)
+    return bool(found) and all(sources.file_part(digest) != source.digest() for digest, source in found)
 
 
 def _as_extracted(committed: cache.Split, name: str) -> _StreamPlan:

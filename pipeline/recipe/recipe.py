@@ -129,7 +129,8 @@ class Recipe:
         return StepResult(
             details=[_summarize_conversion(done), *map(plain, plan.renamed_lines)],
             mark=DONE if done.totals["frames"]["kept"] else DOUBT,
-            warnings=few(rejected, FEW, every),
+            warnings=few([*rejected, *done.damaged], FEW, every),
+            flaws=len(done.damaged),
             notes=few([f"note {note}" for note in notes], FEW, every),
             problems=done.problems,
         )

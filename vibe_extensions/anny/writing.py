@@ -34,7 +34,7 @@ from vibe_extensions.anny.body_file import FILE, body_file, read_body
 from vibe_extensions.anny.fitting import BLAZE, BONES, FittedBodies, Fitter
 from vibe_extensions.pages.show.bodies import FEWEST, Painter, SeenBody
 from vibe_extensions.pages.show.clip import DEMO_MARK, PEOPLE, caption, frames_of, rate_of
-from vibe_extensions.pages.video_file import best_format, video_writer
+from vibe_extensions.pages.video_file import SUFFIX, video_writer
 from vibe_model import runs
 from vibe_model.prediction.predict import file_name
 
@@ -119,7 +119,7 @@ def write_bodies(job: BodiesJob, progress: Progress) -> dict[str, Any]:
             summary["left_out"] += track.stop - track.start - len(rows.joints)
             n_done += track.stop - track.start
         if raw is not None and people:
-            file = f"overlays/{Path(file_name(entry.name)).stem}-{digest.hexdigest()[:8]}{best_format().suffix}"
+            file = f"overlays/{Path(file_name(entry.name)).stem}-{digest.hexdigest()[:8]}{SUFFIX}"
             shown = f"{f'{DEMO_MARK}  ' if about['stand_in'] else ''}Anny's body, estimated"
             if not (job.out / file).is_file():
                 _write_overlay(job.out / file, sources.parse(raw, entry.source), people, fitter, shown)

@@ -7,7 +7,6 @@ extraction (`vibe_extensions.contracts.single_rows`), and if the numbers differ,
 from __future__ import annotations
 
 import zlib
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -35,7 +34,7 @@ from vibe_extensions.contracts.single_rows import Numbers, Requests, Rows, Singl
 # demo data and two clips of Kinetics: correct rows differ by up to 0.0004 (float16), successive frames of demo data by
 # at least 0.05, of the slower clip by 0.014 (median). Noise of one grey level makes 0.02.
 SUSPICIOUS: Final = 0.002
-NOISE: Final = 0.05  # relative difference that two decoders cannot explain
+NOISE: Final = 0.05  # relative difference that rounding cannot explain
 CLEARLY: Final = 0.5  # a neighbour fits better if its difference is less than this share of the row's own
 OTHERWISE: Final = (
     "this machine computes other numbers from their frames. Other code, libraries or another kind of processor has "
@@ -64,7 +63,6 @@ class _ComparedStream:
     split: str
     stream: str
     rows: int = 0  # compared
-    ways: Counter[str] = field(default_factory=Counter)  # decoder -> rows
     largest: float = 0.0  # relative difference
     differing: int = 0  # rows whose difference is at least SUSPICIOUS
     not_computed: int = 0  # rows whose frames could not be decoded
@@ -107,8 +105,7 @@ class Recomputed:
             if not stream.rows:
                 result.line(f"{name}: no rows to compare", IDLE)
                 continue
-            decoders = "; ".join(f"{decoder}: {rows:,}" for decoder, rows in stream.ways.items())
-            summary = f"{count(stream.rows, 'row')} recomputed ({decoders}), largest difference {stream.largest:.2%}"
+            summary = f"{count(stream.rows, 'row')} recomputed, largest difference {stream.largest:.2%}"
             result.line(f"{name}: {summary}", DONE if stream.ok else WRONG)
             if stream.misaligned:
                 result.line(f"{count(len(stream.misaligned), 'row')} with the numbers of another frame:", indent=2)
@@ -225,7 +222,6 @@ def _compare(split: Split, spec: StreamSpec, n: int, seed: int, workers: int, pr
         row = int(rows[result.number])
         difference = _relative_difference(result.numbers, _stored_numbers(split, spec, row), parts)
         compared.rows += 1
-        compared.ways[result.decoder] += 1
         compared.largest = max(compared.largest, difference)
         if difference >= SUSPICIOUS:
             suspicious[row] = _Suspicious(difference, result.numbers)

@@ -1,6 +1,6 @@
 """Compute single rows of a stream, independently of the engine, to compare stored rows with.
 
-This module has its own code for which rows, frames and crops belong together, and decodes videos by PyAV. So it finds
+This module has its own code for which rows, frames and crops belong together, and decodes each video anew. So it finds
 a row that the engine put in the wrong place. Loading a stream, its computation, and reading labels are shared.
 """
 
@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import functools
 import itertools
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from importlib.util import find_spec
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -22,9 +20,8 @@ from pipeline.features.computing import compute_labels, load, numbers_of, row_of
 from pipeline.features.inputs import Pixels, VideoLost, column, crop_labels, cuts, label, label_batch, pixels
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.base import Labels, Machine, Stream
-from pipeline.files.pixels.decode import MAX_PIXELS
-from pipeline.files.pixels.frames import Frame, Image, Video, increasing
-from pipeline.processes import Failed, alive
+from pipeline.files.pixels.frames import Frame
+from pipeline.processes import Failed
 from pipeline.processes.pool import ordered_map
 
 MOST_ROWS: Final = 256  # per process and chunk (39 MB of 224 px crops)
@@ -47,7 +44,6 @@ class _RowResult(NamedTuple):
 
     number: int  # of the request
     numbers: Numbers | None  # None: unknown, or see `problem`
-    decoder: str  # of the frame
     problem: str = ""  # why the row could not be computed
 
 
@@ -56,7 +52,6 @@ class _Chunk(NamedTuple):
 
     numbers: Rows  # (n,) of the requests
     pixels: Pixels
-    decoder: str  # name
     frames: Rows  # (n, crops) frame numbers of each row's crops, its own last
     cuts: NDArray[np.void]  # (n,)
     labels: Labels  # (n, ...) by column
@@ -122,7 +117,7 @@ class SingleRows:
                 rows = [f"a process that decoded it {rows.message}"] * len(chunk.numbers)
             for number, row in zip(chunk.numbers.tolist(), rows, strict=True):
                 numbers, problem = (None, row) if isinstance(row, str) else (row, "")
-                yield _RowResult(number, numbers, chunk.decoder, problem)
+                yield _RowResult(number, numbers, problem)
 
     def _chunks(self, requests: Requests) -> Iterator[_Chunk]:
         video = self._split.tracks.video[self._split.track_of(requests.row)]
@@ -132,13 +127,9 @@ class SingleRows:
                 numbers = of_video[first : first + MOST_ROWS]
                 rows = requests.source[numbers, None] - np.arange(self._stream.reads.crops)[::-1]
                 pixels_of = self._pixels(int(video[numbers[0]]))
-                decoder, source = "OpenCV", pixels_of.source
-                if isinstance(source, Video) and find_spec("av") is not None:  # the extra `pages`
-                    decoder = "PyAV"
-                    pixels_of = pixels_of._replace(source=VideoByPyAV(source.root, source.path))
                 shown = cuts(self._split, self._stream.policy, requests.box[numbers])
                 labels = self._labels(requests.labels[numbers])
-                yield _Chunk(numbers, pixels_of, decoder, self._frames(rows), shown, labels)
+                yield _Chunk(numbers, pixels_of, self._frames(rows), shown, labels)
 
     def _labels(self, rows: Rows) -> Labels:
         return {name: label(self._split, name, rows) for name in self._stream.reads.labels}
@@ -185,54 +176,3 @@ def _row_of(stream: Stream | None, size: int, chunk: _Chunk, i: int, kept: Mappi
         return crops[0]
     labels = crop_labels({name: values[i] for name, values in chunk.labels.items()}, cut)
     return row_of(stream, crops, labels, f"frame {frame}")
-
-
-class VideoByPyAV(Video):
-    """A video's frames in PyAV's order: without seeking, rotated as the header says."""
-
-    __slots__ = ()
-
-    def read(self, frame_index: Iterable[int]) -> Iterator[Frame]:
-        images = self._images()
-        position, image, problem, kind = -1, None, "", ""
-        for index in increasing(frame_index):
-            while not problem and position < index:
-                try:
-                    image = next(images)
-                    position += 1
-                except StopIteration:
-                    problem, kind = f"{self.place} ends after {position + 1} frames", "video_ended"
-                except _Unreadable as error:
-                    problem, kind = f"{self.place}: frame {position + 1} and later: {error}", "video_unreadable"
-            if problem or image is None:
-                yield Frame(index, None, problem, kind)
-            else:
-                yield Frame(index, image(), None)
-
-    def _images(self) -> Iterator[Callable[[], Image]]:
-        """Functions that give each frame's pixels: colours are converted only on use."""
-        import av
-
-        if refused := self.refusal():
-            raise _Unreadable(refused)
-        try:
-            with av.open(os.path.abspath(self.place), options={"protocol_whitelist": "file"}) as container:  # noqa: PTH100
-                if not container.streams.video:
-                    raise _Unreadable("no video stream in it")
-                stream = container.streams.video[0]
-                if not 0 < stream.width * stream.height <= MAX_PIXELS:
-                    raise _Unreadable(f"claims {stream.width} x {stream.height} px, expected 1 to {MAX_PIXELS}")
-                for frame in container.decode(stream):
-                    alive()
-                    yield lambda frame=frame: _rotate(frame.to_ndarray(format="rgb24"), frame.rotation)  # type: ignore[misc]
-        except av.FFmpegError as error:
-            raise _Unreadable(str(error)) from error
-
-
-class _Unreadable(Exception):
-    """The rest of a video cannot be decoded."""
-
-
-def _rotate(image: Image, degrees: int) -> Image:
-    """Rotate counter-clockwise by quarter turns."""
-    return np.ascontiguousarray(np.rot90(image, round(degrees / 90)))

@@ -6,37 +6,42 @@
 from __future__ import annotations
 
 import hashlib
-import math
-import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import ClassVar, Final, NamedTuple, Protocol
+from typing import ClassVar, Final, Protocol
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.formats.arrays import NO_TEXT, begins_as
-from pipeline.files.pixels.decode import (
-    EBML,
-    MAX_PIXELS,
-    MP4,
-    PictureError,
-    decode,
-    edit_list,
-    missing_bytes,
-    picture_size,
-    read_picture,
+from pipeline.files.pixels.clip_record import ClipRecord, Survey, count_missing
+from pipeline.files.pixels.decode import EBML, MP4, PictureError, decode, picture_size, read_picture
+from pipeline.files.pixels.video import Image as Image
+from pipeline.files.pixels.video import (
+    NumberedFrame,
+    OpenVideo,
+    Painter,
+    Undecodable,
+    VideoHeader,
+    View,
+    open_video,
+    view_of,
 )
-from pipeline.files.raw.files import cached, file_digest, folder_digest, list_names, note_fault, open_regular
+from pipeline.files.raw.files import (
+    cached,
+    file_digest,
+    folder_digest,
+    list_names,
+    note_fault,
+    open_regular,
+    recall,
+    remember,
+)
 from pipeline.processes import alive
-from pipeline.skeletons import Doubles, Ints
-
-Image = NDArray[np.uint8]  # (H, W, 3) RGB
+from pipeline.skeletons import Ints
 
 
 @dataclass(frozen=True, slots=True, eq=False)  # eq=False: == of arrays is ambiguous
@@ -47,6 +52,7 @@ class Frame:
     image: Image | None
     problem: str | None
     kind: str = ""  # of the problem, short and stable, for counting: "picture_missing", "video_ended", ...
+    record: ClipRecord | None = None  # of a video that has ended, if it was asked for
 
 
 class FrameSource(Protocol):
@@ -79,15 +85,6 @@ class FrameSource(Protocol):
         The next index is taken after the previous frame was used. Shows progress (`processes.alive`) for every frame,
         also for skipped ones. Raises ValueError if the indices do not increase from 0 on.
         """
-
-
-class VideoHeader(NamedTuple):
-    """A video's header. Containers are often wrong about `n_frames`: do not rely on it."""
-
-    n_frames: int | None  # None: not in the header
-    fps: float  # nan: not in the header
-    width: int
-    height: int
 
 
 def below(root: Path, relative: str) -> Path:
@@ -201,8 +198,25 @@ class Video:
         return self.root / self.path
 
     def size(self) -> tuple[int, int]:
-        header = self.header()
-        return header.width, header.height
+        return self.view().size
+
+    def view(self) -> View:
+        """How its frames are shown, by the first one. Raises RawDataError if there is none."""
+        return self.first_look().view
+
+    @cached
+    def first_look(self) -> ClipRecord:
+        """`record` up to the first frame that can be decoded. Raises RawDataError if there is none."""
+        known = recall(ClipRecord, self.digest())
+        if known is not None:
+            return known
+        survey = Survey()
+        with self._reported(), self._open() as video:
+            for frame in video.frames():
+                survey.add(frame)
+                if frame.decoded is not None:
+                    break
+            return survey.record(video, self.place)
 
     def digest(self) -> str:
         return _digest("video", file_digest(self.place))
@@ -210,145 +224,94 @@ class Video:
     @cached
     def header(self) -> VideoHeader:
         """The container's header. Raises RawDataError if it cannot be opened."""
-        with self._open_capture() as (capture, problem):
-            if problem:
-                raise self.unreadable(problem)
-            n_frames, fps = capture.get(cv2.CAP_PROP_FRAME_COUNT), capture.get(cv2.CAP_PROP_FPS)
-            width, height = (int(capture.get(key)) for key in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
-        return VideoHeader(
-            n_frames=int(n_frames) if 0 < n_frames < 2**40 else None,
-            fps=float(fps) if 0 < fps <= MAX_FPS else math.nan,
-            width=width,
-            height=height,
-        )
+        with self._reported(), self._open() as video:
+            return video.header()
 
     @cached
+    def record(self) -> ClipRecord:
+        """What the video is, by decoding all of it, unless it is known. Raises RawDataError if it cannot be decoded."""
+        known = recall(ClipRecord, self.digest())
+        if known is not None:
+            return known
+        survey = Survey()
+        with self._reported(), self._open() as video:
+            for frame in video.frames():
+                alive(frame.number)
+                survey.add(frame)
+            return survey.record(video, self.place)
+
+    def remember(self, record: ClipRecord) -> None:
+        """Inside `caching`, take a record of the same file in place of decoding it."""
+        remember(ClipRecord, self.digest(), record)
+
     def count_frames(self) -> int:
-        """Number of frames that decode, 0 if the video cannot be opened.
-
-        Counts packets where nothing hints that some give no frame (`_count_packets`), else decodes. One thread needs
-        the least work in total; other processes use the other cores.
-        """
-        if n_frames := self._count_packets():
-            return n_frames
-        with self._open_capture(cv2.CAP_PROP_N_THREADS, 1) as (capture, problem):
-            while not problem and capture.grab():
-                n_frames += 1
-                alive(n_frames)
-        return n_frames
-
-    def _count_packets(self) -> int:
-        """Number of packets, if it is the header's number and each packet has one intact picture; else 0.
-
-        0 also for a cut file, an edit list that hides frames, other codecs, a first picture that needs an earlier one,
-        and frames at other times than their packets, such as frames of two fields.
-        """
-        if self._cut_off() or any(edit_list(self.place)):
+        """Number of frames, lost ones among them; 0 if the video cannot be decoded."""
+        try:
+            return self.record().n_frames
+        except RawDataError:
             return 0
-        times: list[float] = []  # ms, of the packets
-        with self._open_capture(cv2.CAP_PROP_FORMAT, -1) as (capture, problem):
-            codec = b"" if problem else (int(capture.get(cv2.CAP_PROP_FOURCC)) % 2**32).to_bytes(4, "little")
-            picture, stated = _PICTURES.get(codec), capture.get(cv2.CAP_PROP_FRAME_COUNT)
-            while picture and capture.grab():
-                packet = capture.retrieve()[1]
-                starts = [] if packet is None else picture.findall(packet.data)
-                if len(starts) != 1 or not (times or starts[0]):
-                    return 0
-                times.append(capture.get(cv2.CAP_PROP_POS_MSEC))
-                alive(len(times))
-        n_packets, first = len(times), np.sort(times)[:3]
-        steps = self.steps(3) if n_packets == stated else np.empty(0)
-        return n_packets if len(steps) == 2 and np.allclose(steps, np.diff(first), atol=1) else 0
 
     def require_decodable(self) -> None:
-        """Raise RawDataError unless the first frame can be decoded."""
-        first = next(self.read([0]))
-        if first.problem is not None:
-            raise self.unreadable(first.problem)
+        """Raise RawDataError unless a frame can be decoded."""
+        self.size()
 
     def require_whole(self) -> None:
-        """Raise RawDataError for a file of another kind, or a truncated one that loses frames (it is decoded)."""
-        if problem := self.refusal():
-            raise self.unreadable(problem)
-        if not (cut := self._cut_off()):
-            return
-        stated, there = self.header().n_frames or 0, self.count_frames()
-        if stated > there + MOST_LOST:
-            expected, found = f"the {stated} frames that its header states", f"{there} that decode: {cut}"
-            do, reason = "Copy or download it again, or encode the frames as a new file.", "frame_count_mismatch"
-            raise RawDataError(self.place, "video", expected, found, do, reason=reason)
+        """Raise RawDataError for a file of another kind, or a truncated one that loses frames."""
+        with self._reported(), self._open() as video:
+            if not count_missing(video, self.place):
+                return
+        self.refuse_cut_off(self.record())
 
-    def _cut_off(self) -> str:
-        """Message about missing bytes at the file's end; "" if none are known."""
-        there, stated = missing_bytes(self.place)
-        return f"it is cut off, {there:,} of at least {stated:,} bytes are there" if stated > there else ""
+    def refuse_cut_off(self, record: ClipRecord) -> None:
+        """Raise RawDataError for a truncated file that loses frames, by its record."""
+        if record.n_missing > MOST_LOST:
+            expected = f"the {record.header_frames} frames that its header states"
+            found = f"{record.n_frames - len(record.lost)} that decode: it is cut off"
+            do = "Copy or download it again, or encode the frames as a new file."
+            raise RawDataError(self.place, "video", expected, found, do, reason="frame_count_mismatch")
 
-    def steps(self, most: int) -> Doubles:
-        """Milliseconds between the first `most` frames, where known and positive; empty for an unreadable video.
+    def read(self, frame_index: Iterable[int], survey: Survey | None = None) -> Iterator[Frame]:
+        """As `FrameSource.read`. survey: gets the frames; the last frame, `video_ended`, has its record."""
+        indices = increasing(frame_index)
+        try:
+            with self._open() as video:
+                yield from _read(video, indices, self.place, survey)
+        except Undecodable as error:
+            for index in indices:
+                yield Frame(index, None, str(error), "video_unreadable")
 
-        OpenCV has 0 for an unknown time: of the last frames of an AVI with B-frames.
-        """
-        times: list[float] = []
-        with self._open_capture() as (capture, problem):
-            while not problem and len(times) < most and capture.grab():
-                times.append(capture.get(cv2.CAP_PROP_POS_MSEC) or (math.nan if times else 0.0))
-        steps = np.diff(np.array(times, np.float64))
-        return steps[steps > 0]
+    @contextmanager
+    def _open(self) -> Iterator[OpenVideo]:
+        """The open video. Raises Undecodable."""
+        problem = self.refusal()
+        if problem:
+            raise Undecodable(problem)
+        with open_video(self.place) as video:
+            yield video
 
-    def read(self, frame_index: Iterable[int]) -> Iterator[Frame]:
-        kind = "video_unreadable"
-        position = 0  # of the frame that the next grab() takes
-        with self._open_capture() as (capture, problem):
-            for index in increasing(frame_index):
-                while not problem and position <= index:
-                    alive()
-                    if capture.grab():
-                        position += 1
-                    else:
-                        problem, kind = f"{self.place} ends after {position} frames", "video_ended"
-                if problem:
-                    yield Frame(index, None, problem, kind)
-                    continue
-                decoded, bgr = capture.retrieve()
-                if decoded:
-                    yield Frame(index, np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8), None)
-                else:
-                    damaged = f"{self.place}: frame {index} cannot be decoded"
-                    yield Frame(index, None, damaged, "frame_damaged")
+    @contextmanager
+    def _reported(self) -> Iterator[None]:
+        """Raise RawDataError in place of Undecodable."""
+        try:
+            yield
+        except Undecodable as error:
+            raise self.unreadable(str(error)) from error
 
     def refusal(self) -> str:
         """Why no decoder may open it; "" if one may."""
         try:
             with open_regular(self.place) as stream:
-                start = stream.read(16)
+                start = stream.read(KIND_BYTES)
         except OSError as error:
             note_fault(error)
             return f"{self.place} cannot be read: {error.strerror}"
+        if not start:
+            return f"{self.place} is empty"
         if not _is_video(start):
             # FFmpeg also follows play lists, which name other files and addresses.
             kind = begins_as(start, NO_TEXT)
-            found = f"it is {kind}" if kind else f"it begins with {start[:12]!r}" if start else "it is empty"
-            return f"{self.place} is no MP4, AVI, Matroska, WebM, MPEG or FLV file: {found}"
-        return ""
-
-    @contextmanager
-    def _open_capture(self, *properties: int) -> Iterator[tuple[cv2.VideoCapture, str]]:
-        """The capture, and why it cannot be used or "". `properties`: OpenCV's keys and values."""
-        capture = cv2.VideoCapture()
-        try:
-            yield capture, self.refusal() or self._problem(capture, properties)
-        finally:
-            capture.release()
-
-    def _problem(self, capture: cv2.VideoCapture, properties: Sequence[int]) -> str:
-        """Open the video; returns why it cannot be used, or ""."""
-        # An absolute path cannot be taken for a protocol, nor, by the named backend, for an image sequence (%02d).
-        path = os.path.abspath(self.place)  # noqa: PTH100 - links stay as they are
-        if not capture.open(path, cv2.CAP_FFMPEG, properties):
-            return f"{self.place} cannot be opened: {self._cut_off() or 'no decodable video stream in it'}"
-        width, height = capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT)
-        if not 0 < width * height <= MAX_PIXELS:
-            return f"{self.place} claims {width:.0f} x {height:.0f} px, expected 1 to {MAX_PIXELS}"
+            found = f"it is {kind}" if kind else f"it begins with {start[:12]!r}"
+            return f"{self.place} is no video of a known kind: {found}"
         return ""
 
     def unreadable(self, problem: str) -> RawDataError:
@@ -356,20 +319,56 @@ class Video:
         return RawDataError(self.place, "video", expected, problem, do, reason="video_unreadable")
 
 
+def _read(video: OpenVideo, indices: Iterator[int], place: Path, survey: Survey | None) -> Iterator[Frame]:
+    """Frames of an open video. place: for messages."""
+    frames = video.frames()
+    painter: Painter | None = None
+    current: NumberedFrame | None = None
+    has_ended = False
+    n_frames = 0
+    record: ClipRecord | None = None
+
+    for index in indices:
+        while not has_ended and (current is None or current.number < index):
+            alive()
+            current = next(frames, None)
+            if current is None:
+                has_ended = True
+                record = survey.record(video, place) if survey is not None else None
+                continue
+            n_frames = current.number + 1
+            if survey is not None:
+                survey.add(current)
+            if painter is None and current.decoded is not None:
+                painter = Painter(view_of(video.stream, current.decoded))
+
+        if current is None:
+            problem = f"{place} ends after {n_frames} frames"
+            yield Frame(index, None, problem, "video_ended", record=record)
+        elif current.decoded is None or painter is None:
+            yield Frame(index, None, f"{place}: frame {index} cannot be decoded", "frame_damaged")
+        else:
+            yield Frame(index, painter.image(current.decoded), None)
+
+
 MOST_LOST: Final = 2  # frames that a decoder may lose at a video's end
-MAX_FPS: Final = 1000.0  # containers with a variable rate report their clock, 90000 a second, or the like
-# By codec: the start of a picture in a packet, and in a group if it needs no earlier picture. Later slices of a H.264
-# picture have no leading 1 bit; a MPEG-4 picture that is not coded is shorter.
-_PICTURES: Final = {
-    b"h264": re.compile(rb"\x00\x00\x01(?:([\x05\x25\x45\x65])|[\x01\x21\x41\x61])[\x80-\xff]"),
-    b"FMP4": re.compile(rb"\x00\x00\x01\xb6(?:([\x00-\x3f])|[\x40-\xff])(?s:.{7})"),
-}
+KIND_BYTES: Final = 200  # of a file's start, which tell its kind
 _NUMBER: Final = re.compile(r"\{:0(\d{1,2})d\}")
+_STARTS: Final = (
+    EBML,  # Matroska, WebM
+    b"\x00\x00\x01\xba",  # MPEG program stream
+    b"\x00\x00\x01\xb3",  # MPEG video
+    b"FLV\x01",
+    b"\x30\x26\xb2\x75",  # ASF, Windows Media
+)
 
 
 def _is_video(start: bytes) -> bool:
-    avi = start.startswith(b"RIFF") and start[8:12] == b"AVI "
-    return start[4:8] in MP4 or avi or start.startswith((EBML, b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3", b"FLV\x01"))
+    is_avi = start.startswith(b"RIFF") and start[8:12] == b"AVI "
+    is_mp4 = start[4:8] in MP4
+    is_transport = start[:1] == b"G" == start[188:189]
+    is_m2ts = start[4:5] == b"G" == start[196:197]
+    return is_avi or is_mp4 or is_transport or is_m2ts or start.startswith(_STARTS)
 
 
 def increasing(frame_index: Iterable[int]) -> Iterator[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -149,6 +149,22 @@ def parse(root: Path, spec: str) -> FrameSource:
     if kind not in SOURCES:
         raise PipelineError(f"pixel source {spec!r}: expected one of {', '.join(SOURCES)}. Convert the video again.")
     return SOURCES[kind](root, rest)
+
+
+def pixels_digest(file: str, otherwise: Sequence[str]) -> str:
+    """The digest of decoded pixels, on which features depend.
+
+    file: `FrameSource.digest`. otherwise: `ClipRecord.otherwise`, for which OpenCV decoded other pixels of that file.
+
+    >>> pixels_digest("0f3c", ["HDR", "damaged"]), file_part("0f3c:HDR,damaged")
+    ('0f3c:HDR,damaged', '0f3c')
+    """
+    return ":".join(filter(None, [file, ",".join(otherwise)]))
+
+
+def file_part(pixels: str) -> str:
+    """`FrameSource.digest` of a `pixels_digest`."""
+    return pixels.partition(":")[0]
 
 
 def picture_pattern(raw: Path, folder: Path) -> Pictures | None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -22,6 +22,8 @@ class RawVideo:
     folders: tuple[Path, ...] = ()  # image folders: the names in them decide the tracks
     label_folders: tuple[Path, ...] = ()  # folders of label files: names and content decide the tracks
     span: tuple[int, int] | None = None  # bytes [start, stop) of the one file that are this video's; None: all of it
+    clip: Mapping[str, Any] | None = field(default=None, compare=False)  # `ClipRecord.as_dict` of an earlier conversion
+    clip_digest: str = field(default="", compare=False)  # of the pixels of `clip`
 
     @property
     def paths(self) -> tuple[Path, ...]:

@@ -25,13 +25,29 @@ from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile, ZipInfo
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 Unreadable = dict[str, str]  # folder or file that cannot be listed -> why not
 
 MIB: Final = 1 << 20
 SMALL: Final = 1 << 16  # bytes
 HASHED_WHOLE: Final = 16 * MIB  # larger videos are sampled: hashing Kinetics would take as long as decoding it
-VIDEOS: Final = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv")  # in any capitals
+VIDEOS: Final = (  # in any capitals
+    ".mp4",
+    ".mov",
+    ".mkv",
+    ".avi",
+    ".webm",
+    ".m4v",
+    ".mpg",
+    ".mpeg",
+    ".flv",
+    ".wmv",
+    ".3gp",
+    ".ts",
+    ".mts",
+    ".m2ts",
+)
 
 WILD: Final = re.compile(r"[*?\[]")
 PACK: Final = "detected.zip"  # keypoints of the clips of one folder; `detected.zip/<clip>.json` is a path here
@@ -79,6 +95,18 @@ def cached(function: Callable[P, R]) -> Callable[P, R]:
         return result
 
     return call
+
+
+def remember(kind: type[T], key: str, value: T) -> None:
+    """Inside `caching`, keep a value for `recall`; else do nothing."""
+    cache = _CACHE.get()
+    if cache is not None:
+        cache[kind, (key,)] = value
+
+
+def recall(kind: type[T], key: str) -> T | None:
+    """The remembered value, or None."""
+    return (_CACHE.get() or {}).get((kind, (key,)))
 
 
 def passes(error: BaseException) -> bool:

@@ -17,7 +17,6 @@ from pipeline.datasets.pixels import (
     require_in_picture,
 )
 from pipeline.errors import RawDataError, reading_refused
-from pipeline.files.pixels.decode import edit_list
 from pipeline.files.pixels.frames import Pictures, Video
 from pipeline.files.pixels.sources import picture_pattern
 from tests.pipeline.datasets.by_hand import standing, touch, write_video
@@ -149,55 +148,19 @@ def video(tmp_path: Path) -> Video:
 
 
 def test_frames_that_an_edit_list_hides_are_not_counted(video: Video) -> None:
-    assert (video.count_frames(), edit_list(video.place)[0]) == (60, 0)
+    assert (video.count_frames(), video.record().n_hidden) == (60, 0)
     cut_at_start(video.place, 20)
     assert video.header().n_frames == 60
-    assert (video.count_frames(), edit_list(video.place)[0]) == (40, 0.8)
+    assert (video.count_frames(), video.record().n_hidden) == (40, 20)
     shown = next(video.read([0])).image
     assert shown is not None
     assert abs(float(shown.mean()) - 5 * 20) < 4  # frame 0 is what was frame 20
 
 
-@pytest.mark.parametrize("kind", [b"", b"\0\0\0\x08ftyp", b"\0\0\0\x01moov" + bytes(8), b"\xff" * 64, b"\0" * 64])
-def test_what_has_no_edit_list_begins_at_0(tmp_path: Path, kind: bytes) -> None:
-    (tmp_path / "x.mp4").write_bytes(kind)
-    assert edit_list(tmp_path / "x.mp4")[0] == edit_list(tmp_path / "none.mp4")[0] == 0
-
-
-def box(kind: bytes, *content: bytes, wide: bool = False) -> bytes:
-    """A box of ISO/IEC 14496-12, with a size of 64 bits where `wide`."""
-    inner = b"".join(content)
-    if wide:
-        return (1).to_bytes(4) + kind + (16 + len(inner)).to_bytes(8) + inner
-    return (8 + len(inner)).to_bytes(4) + kind + inner
-
-
-@pytest.mark.parametrize("wide", [False, True])
-@pytest.mark.parametrize(
-    ("edits", "start"),
-    [
-        (b"", 0),
-        (bytes(8), 0),  # no entry
-        (bytes(4) + (1).to_bytes(4), 0),  # one is announced, and missing
-        (bytes(7) + b"\1" + (9).to_bytes(4) + (50).to_bytes(4) + bytes(4), 2),
-        (b"\1" + bytes(6) + b"\1" + (9).to_bytes(8) + (50).to_bytes(8) + bytes(4), 2),  # version 1, of 64 bits
-        (bytes(7) + b"\2" + bytes(4) + b"\xff" * 4 + bytes(8) + (50).to_bytes(4) + bytes(4), 2),  # after a pause
-        (bytes(7) + b"\1" + b"\xff" * 4, 0),
-    ],
-)
-def test_edit_lists_of_all_forms_and_boxes_of_64_bits(tmp_path: Path, edits: bytes, start: float, wide: bool) -> None:
-    clock = box(b"mdhd", bytes(12), (25).to_bytes(4), bytes(8))
-    media = box(b"mdia", clock, box(b"hdlr", bytes(8) + b"vide" + bytes(12)), wide=wide)
-    track = box(b"trak", box(b"edts", box(b"elst", edits, wide=wide)), media, wide=wide)
-    content = box(b"ftyp", b"isom") + box(b"mdat", bytes(30), wide=wide) + box(b"moov", track, wide=wide)
-    (tmp_path / "x.mp4").write_bytes(content)
-    assert edit_list(tmp_path / "x.mp4")[0] == start
-
-
 @pytest.mark.parametrize(
     ("frames", "every", "words"),
     [
-        (range(60), True, ["40 frames that decode", "header states 60", "edit list begins at 0.800 s"]),
+        (range(60), True, ["40 frames that decode", "header states 60", "its edit list hides the others"]),
         (range(41), False, ["header states 60"]),
         (range(1, 41), True, ["counted from 1", "0 to 39"]),
         ([1, 5, 40], False, ["counted from 1"]),
@@ -237,12 +200,12 @@ def test_a_release_s_labels_of_hidden_frames_are_refused_and_a_shorter_video_is_
     account = VideoAccount("x")
     assert frames_there(video, 62, account).sum() == 60  # as long as its header states
     cut_at_start(video.place, 1)
-    with pytest.raises(RawDataError, match=r"header states 60 frames and 59 decode \(its edit list begins at 0.040 s"):
+    with pytest.raises(RawDataError, match=r"header states 60 frames and 59 decode \(its edit list hides"):
         frames_there(video, 60, account)
     require_frames(Path("labels"), video, list(range(58)), account)  # those that end early are noted
     frames_there(video, 58, account)
     assert [note for note in account.notes if "edit list" in note] == [
-        "the edit list hides the first 0.040 s: 59 of 60 frames decode, and labels count those"
+        "the edit list hides 1 of 60 frames: labels count those that are shown"
     ] * 2
 
 

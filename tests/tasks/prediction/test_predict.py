@@ -1,11 +1,14 @@
 """Bodies on a new video: the output is what the model returns by hand, and mistakes are reported before work begins."""
 
+import errno
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import MagicMock
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -25,7 +28,6 @@ from vibe_extensions.clips.prediction import overlay, refine
 from vibe_extensions.clips.prediction.job import PredictionJob
 from vibe_extensions.clips.prediction.overlay import BodyDrawing, PredictedBodies, project_body, record_type
 from vibe_extensions.clips.prediction.predict import predict_videos
-from vibe_extensions.pages import video_file
 from vibe_model.cameras import crop_to_image, project
 from vibe_model.checkpoints import load_trained
 from vibe_model.prediction.predict import TrackBodies, predict_tracks
@@ -210,10 +212,8 @@ def test_an_interrupted_overlay_and_one_on_a_full_disk_leave_no_file(job, world,
         with pytest.raises(KeyboardInterrupt):
             overlay.write_overlay(*args)
     assert list(folder.iterdir()) == []
-    monkeypatch.setattr(video_file, "best_format", lambda: video_file.VideoFormat(".mp4", "mp4v"))
-    writer = MagicMock()  # of OpenCV: on a full disk, it reports no error
-    writer.fourcc = cv2.VideoWriter.fourcc
-    monkeypatch.setattr(cv2, "VideoWriter", writer)
+    full = av.FFmpegError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    monkeypatch.setattr(av.VideoFrame, "from_ndarray", MagicMock(side_effect=full))
     with pytest.raises(PipelineError, match="free disk space"):
         overlay.write_overlay(*args)
     assert list(folder.iterdir()) == []

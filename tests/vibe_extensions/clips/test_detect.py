@@ -209,7 +209,8 @@ def test_a_corrupt_clip_costs_itself(tmp_path: Path) -> None:
     assert "bad.mp4" in report.problems["bad.mp4"]
     assert "it is a JPEG image" in report.problems["photo.mp4"]
     assert re.search(r"20 frames .* found \d+ that decode: it is cut off", report.problems["cut off.avi"])
-    assert (report.done, [name.partition("/")[0] for name in files(out)]) == (1, [".detect", "good.mp4.json"])
+    assert report.done == 1
+    assert {name.partition("/")[0] for name in files(out)} == {".detect", "good.mp4.json"}
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mov", "a.avi", "a.webm"])

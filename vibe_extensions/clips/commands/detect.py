@@ -58,7 +58,7 @@ def _run(args: argparse.Namespace) -> int:
         report = detect_planned(plan, args.cfg.detect, dask=args.cfg.dask, part=args.part, progress=progress)
     if args.json:
         show_json(report.as_dict() | {"stand_in": detector.stand_in})
-        return 1 if report.problems else 0
+        return 1 if report.problems or report.damaged else 0
     if report.done:
         out.print(plain(str(report)))
     elif report.packed:
@@ -76,7 +76,7 @@ def _run(args: argparse.Namespace) -> int:
         out.print(f"  {STAND_IN} stand-in detector: use these keypoints only to try the pipeline")
     for message in (*report.doubts, *report.problems.values()):
         out.print(f"  {DOUBT} {plain(message)}")
-    return 1 if report.problems else 0
+    return 1 if report.problems or report.damaged else 0
 
 
 KEPT: Final = "finished clips are kept; the same command continues with the others"

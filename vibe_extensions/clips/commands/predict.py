@@ -131,7 +131,6 @@ def _preparing(args: argparse.Namespace, raw: Path, loaded: sections.Settings) -
 def _write(args: argparse.Namespace, job: PredictionJob, *, overlay: bool) -> tuple[dict[str, Any], int]:
     """Predict a split. Returns the content of predictions.json, and the number of videos that could not be drawn."""
     from vibe_extensions.clips.prediction import predict
-    from vibe_extensions.pages.video_file import best_format
 
     job.out.mkdir(parents=True, exist_ok=True)
     options = {key: getattr(args, key) for key in ("refine", "smooth", "tracks", "export")}
@@ -144,8 +143,6 @@ def _write(args: argparse.Namespace, job: PredictionJob, *, overlay: bool) -> tu
     if overlay and videos.frames:
         rate = videos.frames / max(videos.drawing, 1e-9)
         say("overlay", job.name, f"{count(videos.frames, 'frame')}, {rate:.0f} a second")
-        if not best_format().plays:
-            warn("no browser plays these overlays: install PyAV for H.264 (pip install av)")
     for text in few(videos.problems, FEW, "predictions.json"):
         warn(text)
     _print_places(videos.summary, job.out)

@@ -17,6 +17,7 @@ import numpy as np
 
 from pipeline import homography
 from pipeline.errors import RawDataError
+from pipeline.files.pixels.clip_record import ClipRecord, Survey
 from pipeline.files.pixels.cuts import Histogram, histogram
 from pipeline.files.pixels.frames import Frame, Image, Video
 from pipeline.processes import Failed, alive
@@ -43,6 +44,7 @@ class DecodedTask(NamedTuple):
     frames: list[_ClipFrame]
     ended: bool  # this is the clip's last task
     problem: RawDataError | None = None  # why the clip cannot be read
+    record: ClipRecord | None = None  # of a clip that has ended
 
 
 Task = tuple[str, int]  # a clip, and the task's first frame
@@ -62,22 +64,25 @@ class ClipDecoding:
         if self._clip != task[0] or (self._position != task[1] and not self._over):
             (self._clip, self._position), self._over = task, False
             before = max(self._position - 1, 0)
-            self._frames, self._before = Video(self._raw, self._clip).read(itertools.count(before)), None
+            self._frames, self._before = Video(self._raw, self._clip).read(itertools.count(before), Survey()), None
             if before < self._position:
                 self._before = _small(next(self._frames).image)
         frames: list[_ClipFrame] = []
         problem = None
+        record = None
         for frame in itertools.islice(self._frames, 0 if self._over else self._size):  # a task beyond the end is empty
             if frame.kind in ("video_ended", "video_unreadable"):
                 self._over = True
+                record = frame.record
                 problem = None if frame.index else Video(self._raw, self._clip).unreadable(str(frame.problem))
                 break
             colours = None if frame.image is None else histogram(frame.image)
             small = _small(frame.image)
-            frames.append(_ClipFrame(frame.index, frame.image, colours, _camera_motion(self._before, small)))
+            camera = _camera_motion(self._before, small)
+            frames.append(_ClipFrame(frame.index, frame.image, colours, camera))
             self._before = small
         self._position += len(frames)
-        return DecodedTask(self._clip, frames, self._over, problem)
+        return DecodedTask(self._clip, frames, self._over, problem, record)
 
 
 def _small(image: Image | None) -> homography.Bytes | None:

@@ -22,7 +22,7 @@ class DetectionReport:
     problems: dict[str, str] = field(default_factory=dict)  # clip -> why it has no file
     frames: int = 0  # computed in this run
     persons: int = 0
-    undecoded: int = 0  # frames within clips
+    damaged: dict[str, str] = field(default_factory=dict)  # clip with lost frames -> its first remark
     decoding: float = 0.0  # s the network waited for frames
     seconds: float = 0.0
 
@@ -33,14 +33,15 @@ class DetectionReport:
 
     def add(self, other: DetectionReport) -> None:
         """Add the counts of another process."""
-        for name in ("done", "frames", "persons", "undecoded", "decoding"):
+        for name in ("done", "frames", "persons", "decoding"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.problems |= other.problems
+        self.damaged |= other.damaged
 
     @property
     def doubts(self) -> list[str]:
         """Messages for the user, besides `problems`."""
-        messages = [f"{count(self.undecoded, 'frame')} within clips cannot be decoded"] if self.undecoded else []
+        messages = [f"{clip}: {remark}" for clip, remark in self.damaged.items()]
         if self.orphans:
             first = ", ".join(self.orphans[:FEW]) + (", ..." if len(self.orphans) > FEW else "")
             files = f"{count(len(self.orphans), 'keypoint file')} of missing clips: {first}"

@@ -28,6 +28,7 @@ from pipeline.detect import DetectionResources, Detector, People, load
 from pipeline.detect.clips import RECORDS, ClipFiles
 from pipeline.detect.plan import DetectionPlan, plan_detection
 from pipeline.errors import PipelineError, RawDataError
+from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.pixels.cuts import LEAST, Histogram, cuts, difference
 from pipeline.files.pixels.frames import Image, Video
 from pipeline.files.raw.files import file_digest
@@ -127,7 +128,7 @@ def run_step(plan: DetectionPlan, machine: DetectionResources, *, dask: Dask, pr
         details=[plain(str(report))],
         mark=DONE if report.done or report.renamed else DOUBT,
         warnings=[*report.doubts, *failures],
-        flaws=len(report.problems),
+        flaws=len(report.problems) + len(report.damaged),
     )
 
 
@@ -179,6 +180,7 @@ class _OpenClip:
         self._every, self._shape = every, tuple[int, ...]()  # of the last decoded frame
         self.files, self.has_ended, self.n_persons = files, False, 0
         self.differences: list[float] = []  # of each frame to the one before (pipeline.files.pixels.cuts)
+        self.record: ClipRecord | None = None  # once it has ended
         self.undecoded: list[int] = []  # frame numbers
         self.decoded: list[int] = []
         self.camera: dict[int, list[float]] = {}  # of frames in which it moved
@@ -212,6 +214,7 @@ class _OpenClip:
                 self._shape = frame.image.shape
                 yield _WaitingFrame(self, frame.number, frame.image, not (follows and same_scene))
         self.has_ended |= task.ended
+        self.record = task.record or self.record
 
     def add_people(self, frame: int, people: People) -> None:
         """Store a frame's people. They are written in frame order."""
@@ -276,7 +279,6 @@ class _DetectionRun:
                     self._detect(frame.image.shape)
                 elif sum(map(len, self.waiting.values())) > WAITING * self.size:
                     self._detect(max(self.waiting, key=lambda shape: len(self.waiting[shape])))
-            self.report.undecoded += sum(frame.image is None for frame in task.frames)
             if task.problem is not None:
                 self._give_up(clip, task.problem)
             else:
@@ -320,7 +322,13 @@ class _DetectionRun:
         if not clip.decoded:
             self._give_up(clip, Video(self.plan.raw, clip.files.clip).unreadable("no such frame"))
             return
-        info = self._info(clip)
+        assert clip.record is not None, "it has ended"
+        try:
+            Video(self.plan.raw, clip.files.clip).refuse_cut_off(clip.record)
+        except RawDataError as error:
+            self._give_up(clip, error)
+            return
+        info = self._info(clip, clip.record)
         if not self.plan.is_unchanged(clip.files):
             place = self.plan.raw / clip.files.clip
             expected = "the clip for which detection began, until its last frame"
@@ -331,6 +339,8 @@ class _DetectionRun:
             )
             self._give_up(clip, RawDataError(place, "video", expected, found, do))
             return
+        if clip.record.lost:
+            self.report.damaged[clip.files.clip] = clip.record.remarks()[0]
         write_clip(clip.files, info, clip.decoded, clip.camera, clip.text)
         self.open.pop(clip.files.clip).text.close()
         self.report.done += 1
@@ -342,11 +352,8 @@ class _DetectionRun:
         self.report.problems[clip.files.clip] = str(error)
         self.total -= _n_frames_stated(self.plan.raw, [clip.files])
 
-    def _info(self, clip: _OpenClip) -> dict[str, Any]:
+    def _info(self, clip: _OpenClip, record: ClipRecord) -> dict[str, Any]:
         """The first line of the clip's file."""
-        fps = math.nan
-        with contextlib.suppress(RawDataError):  # of a file that was replaced meanwhile
-            fps = Video(self.plan.raw, clip.files.clip).header().fps
         return dict(self.plan.about) | {
             "weights": list(self.plan.weights),
             "clip": clip.files.clip,
@@ -357,7 +364,8 @@ class _DetectionRun:
             "cuts": cuts(clip.differences),
             "width": clip.size[0],
             "height": clip.size[1],
-            "fps": fps if math.isfinite(fps) else None,
+            "fps": record.fps if math.isfinite(record.fps) else None,
+            "record": record.as_dict(),
         }
 
 

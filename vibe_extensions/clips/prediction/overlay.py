@@ -24,7 +24,7 @@ from pipeline.errors import PipelineError
 from pipeline.files.pixels.frames import Image
 from vibe_extensions.pages.show.bodies import COLOURS, OPACITY, Painter, SeenBody
 from vibe_extensions.pages.show.clip import caption, frames_of, rate_of
-from vibe_extensions.pages.video_file import best_format, video_writer
+from vibe_extensions.pages.video_file import SUFFIX, video_writer
 from vibe_model import runs
 from vibe_model.cameras import CROP_PX, FOCAL_LENGTH_PX
 from vibe_model.networks.video_model import VideoModel
@@ -188,7 +188,7 @@ def write_overlay(
             caption(image, text)
             write(image)
             written += 1
-    return file.with_suffix(best_format().suffix), written
+    return file.with_suffix(SUFFIX), written
 
 
 def _time_label(step: int, fps: float) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -31,7 +30,7 @@ from vibe_extensions.pages.show.drawing import (
     rgb,
 )
 from vibe_extensions.pages.show.tracks import Shown, ShownTrack
-from vibe_extensions.pages.video_file import DEFAULT_FPS, H264_ENCODERS, best_format, video_writer
+from vibe_extensions.pages.video_file import DEFAULT_FPS, video_writer
 
 DEMO_MARK: Final = "DEMO DATA"  # in the corner of images made with demo data
 OVER: Final = frozenset({"video_ended", "video_unreadable"})  # problems that end a video
@@ -138,7 +137,6 @@ def write_clip(shown: Shown, out: Path, *, progress: Progress = silent) -> tuple
     ((video, source),) = videos.items()
     if source is None or any("bbox" not in track.rows for track in shown.tracks):
         raise PipelineError(f"{shown.name}: {video} has no images for a clip. Draw a page instead: --out PAGE.html")
-    _require_h264(out)
     people = [_Person(track, number) for number, track in enumerate(shown.tracks)]
     bodies = LabelledBodies(shown.body) if shown.body is not None else None
     indexed = [track.rows["frame_index"] for track in shown.tracks]
@@ -153,14 +151,6 @@ def write_clip(shown: Shown, out: Path, *, progress: Progress = silent) -> tuple
             n_written, with_rows = n_written + 1, with_rows + any(frame.index in person.rows for person in people)
             progress(frame.index, max(total, frame.index), video)
     return n_written, with_rows
-
-
-def _require_h264(out: Path) -> None:
-    """Raise PipelineError, with the package to install, if this installation cannot write H.264."""
-    if best_format().codec not in H264_ENCODERS:
-        found = "has no H.264 encoder" if find_spec("av") else "is not installed"
-        do = "pip install 'vibe-pipeline[pages]', in a clone .venv/bin/pip install -e '.[pages]'"
-        raise PipelineError(f"{out}: H.264 requires the package av, which {found}: {do}")
 
 
 def _draw_frame(

@@ -357,7 +357,12 @@ def _cached_track(split: Split, number: int, raw: Path | None, frames: int) -> S
     columns = {name: split.rows(name, record.start, record.stop) for name in split.columns}
     source = sources.parse(raw, entry.source) if raw is not None and entry.source else None
     notes = [str(note) for note in entry.account.get("notes", ())]
-    if source is not None and entry.pixels and source.place.exists() and source.digest() != entry.pixels:
+    if (
+        source is not None
+        and entry.pixels
+        and source.place.exists()
+        and source.digest() != sources.file_part(entry.pixels)
+    ):
         notes.append("the images in the raw folder have changed since conversion")
     found = grades.track_grade(split, record, source)
     return shown_track(record, columns, source=source, notes=notes, frames=frames, grade=found)
