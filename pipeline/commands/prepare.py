@@ -25,7 +25,7 @@ from pipeline.conversion.committed import rejected_videos
 from pipeline.conversion.plan import committed_split
 from pipeline.datasets.base import Dataset
 from pipeline.detect import Detector
-from pipeline.detect.clips import KEYPOINTS, list_clips, list_images
+from pipeline.detect.clips import KEYPOINTS, describe_others, list_clips
 from pipeline.detect.plan import detected_otherwise, unlabelled_clips, usual_detector
 from pipeline.errors import ConfigError, MissingAssets, PipelineError, RawDataError
 from pipeline.features import computing
@@ -280,9 +280,9 @@ def _detect(prepared: Preparation, recipe: Recipe) -> StepResult:
     else:
         with prepared.bar("detect", prepared.dataset.name, "frame") as progress:
             result = recipe.detect(plan, progress)
-    if pictures := list_images(prepared.args.raw):
-        text = f"skipped {count(len(pictures), 'image')} among the clips: {', '.join(pictures[:FEW])}"
-        result = replace(result, warnings=[*result.warnings, text])
+    others = describe_others(prepared.args.raw)
+    if others:
+        result = replace(result, warnings=[*result.warnings, others])
     result.report("detect", prepared.dataset.name)
     return result
 

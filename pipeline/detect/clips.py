@@ -39,6 +39,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.cli.text import FEW, count
 from pipeline.detect.file_names import NAMES_OF_ALL, PACKED, plain
 from pipeline.errors import FOLDER, RawDataError
 from pipeline.files.formats.arrays import state_of
@@ -59,6 +60,7 @@ ENDINGS: Final = ", ".join(EXTENSIONS)
 _DAMAGED: Final = f"{PACK}/"  # listed for a PACK that cannot be read: reading the keypoints of a clip tells
 KINDS: Final = f"files that end in {ENDINGS}"
 _OF_ALL: Final = "*"  # no clip's plain name
+BESIDE_CLIPS: Final = (".json", ".txt", ".md", ".csv", ".xml", ".yaml", ".yml", ".cfg", ".log")  # not named as skipped
 PICTURES: Final = (".jpg", ".jpeg", ".png", ".heic", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 
@@ -76,6 +78,19 @@ def list_images(raw: Path) -> list[str]:
     """Image files among the clips, but for those in `keypoints`."""
     files = (file for file in list_files(raw) if not file.startswith(f"{KEYPOINTS}/"))
     return [file for file in files if PurePath(file).suffix.lower() in PICTURES]
+
+
+def describe_others(raw: Path) -> str:
+    """ "skipped 2 files of other kinds: a.heic, b.jpg"; "" if there are only clips, labels, tables and texts."""
+    others = []
+    for file in list_files(raw):
+        is_known = PurePath(file).suffix.lower() in (*EXTENSIONS, *BESIDE_CLIPS)
+        if not is_known and not file.startswith(f"{KEYPOINTS}/") and PurePath(file).name != PACK:
+            others.append(file)
+    if not others:
+        return ""
+    names = ", ".join(others[:FEW]) + (", ..." if len(others) > FEW else "")
+    return f"skipped {count(len(others), 'file')} of other kinds: {names}"
 
 
 def images_hint(raw: Path) -> str:

@@ -247,7 +247,7 @@ def test_a_name_that_is_not_utf8_costs_its_clip_alone(tmp_path: Path, ran: Any) 
     content = json.loads(ran("detect", tmp_path / "raw", "--out", tmp_path / "again", "--json", code=1).out)
     assert (content["done"], content["frames"], content["stand_in"]) == (1, 3, True)
     assert list(content["problems"]) == ["bad\\udcff.mp4"] and content["bottleneck"] in ("decode", "model")
-    for words in ("bad\\udcff.mp4", "UTF-8", "skipped 1 image: photo.jpg"):
+    for words in ("bad\\udcff.mp4", "UTF-8", "skipped 1 file of other kinds: photo.jpg"):
         assert words in shown
 
 

@@ -10,9 +10,9 @@ from pipeline import detect
 from pipeline.cli.command_line import Command, every_option, json_option, named_values
 from pipeline.cli.console import DOUBT, STAND_IN, err, out, plain, show_json
 from pipeline.cli.progress import bar
-from pipeline.cli.text import FEW, count
+from pipeline.cli.text import count
 from pipeline.detect import DetectionResources
-from pipeline.detect.clips import list_images
+from pipeline.detect.clips import describe_others
 from pipeline.detect.plan import detected_otherwise, plan_detection, usual_detector
 from pipeline.settings import sections
 from pipeline.settings.arguments import from_settings, part_option, setting_options
@@ -69,9 +69,9 @@ def _run(args: argparse.Namespace) -> int:
         out.print(plain(f"renamed {before} -> {clip}, with its keypoints"))
     if report.up_to_date:
         out.print(f"{count(report.up_to_date, 'clip')} up to date")
-    if pictures := list_images(args.raw):
-        first = ", ".join(pictures[:FEW]) + (", ..." if len(pictures) > FEW else "")
-        out.print(f"  {DOUBT} skipped {count(len(pictures), 'image')}: {plain(first)}")
+    others = describe_others(args.raw)
+    if others:
+        out.print(f"  {DOUBT} {plain(others)}")
     if detector.stand_in and (report.done or report.up_to_date):
         out.print(f"  {STAND_IN} stand-in detector: use these keypoints only to try the pipeline")
     for message in (*report.doubts, *report.problems.values()):
