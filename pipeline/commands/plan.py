@@ -11,6 +11,7 @@ from pipeline.cli.command_line import Command, json_option
 from pipeline.cli.console import DONE, DOUBT, WRONG, CommandResult, err, plain, size
 from pipeline.cli.text import FEW, command, count, few
 from pipeline.conversion.plan import ConversionPlan
+from pipeline.features.inputs import unusual_clips
 from pipeline.features.plan import IMPORTED
 from pipeline.files.raw.changes import what_differs
 from pipeline.recipe.forecast import Forecast, forecast_lines, forecasts_of
@@ -81,6 +82,11 @@ def lines(plan: SplitPlan, most: int | None, shown: Collection[str] = ()) -> Ite
             rows = f"{missing.rows:,} of {n_rows} in {count(n_shards, 'shard')}, {size(stream.n_bytes)}"
             yield f"  extract  {plain(stream.stream)}: {rows}{because}"
             yield f"    why    {plain(stream.why)}"
+            unusual = unusual_clips(plan.committed, missing.shards)
+            if unusual:
+                shown = len(unusual) if most is None else most
+                yield f"    {count(len(unusual), 'clip')} that earlier versions decoded otherwise:"
+                yield from (f"      {plain(line)}" for line in few(unusual, shown, "--all names them"))
         elif because and not stream.differs and (todo is None or todo.append):
             yield f"  {_verb(plan, stream.stream)}  {plain(stream.stream)}: new rows of the conversion"
         if stream.other_keys:
