@@ -337,7 +337,7 @@ def clip_tracks(
     detections = _drop_lost_frames(detections, record.lost, account)
     cuts = _scene_cuts(info, source, account, decode=rules.cleaning is not None) if rules.cuts else []
     detections = replace(detections, camera=pixel_camera(detections.camera, *source.size()))
-    max_gap = rules.max_gap if rules.max_gap is not None else _frames_of_a_second(fps, account)
+    max_gap = rules.max_gap if rules.max_gap is not None else _frames_of_a_second(record.usual_fps, account)
     clock = None if record.is_even else record.clock()
     persons = people(detections, account, rules, max_gap, cuts, clock)
     if rules.bridge:

@@ -43,6 +43,7 @@ class ClipRecord:
     n_resized: int  # frames of another size than the first one's
     n_repeated: int  # frames equal to the one before
     n_streams: int  # of video
+    n_restarts: int  # places where the file's times begin anew; here, times go on by the usual step
     transfer: int  # transfer function, by ITU-T H.273
     header_frames: int | None
     header_fps: float  # nan: not in the header
@@ -77,14 +78,24 @@ class ClipRecord:
         places = (self.times[known] - self.times[known[0]]) * rate + known[0]
         return bool(np.abs(places - known).max() <= UNEVEN)
 
+    @property
+    def usual_fps(self) -> float:
+        """Frames a second where none is missing: `fps`, or more if the times are uneven, as by a pause."""
+        if self.is_even:
+            return self.fps
+        steps = np.diff(self.times[np.isfinite(self.times)])
+        usual = 1 / float(np.median(steps[steps > 0]))
+        return self.fps * max(1.0, usual / self.played_fps)
+
     def clock(self) -> Ints:
-        """(n,) the time of each frame in mean frames, strictly increasing: the frame's number where times are even."""
+        """(n,) the time of each frame in frames at `usual_fps`, strictly increasing; its number if times are even."""
         numbers = np.arange(self.n_frames, dtype=np.int64)
         if self.is_even:
             return numbers
         known = np.flatnonzero(np.isfinite(self.times))
         times = np.interp(numbers, known, self.times[known])
-        ticks = np.round((times - times[0]) * self.played_fps).astype(np.int64)
+        rate = self.usual_fps * self.played_fps / self.fps
+        ticks = np.round((times - times[0]) * rate).astype(np.int64)
         return np.maximum.accumulate(ticks - numbers) + numbers
 
     @property
@@ -114,6 +125,8 @@ class ClipRecord:
         if not self.is_even:
             steps = 1000 * np.diff(self.times[np.isfinite(self.times)])
             remarks.append(f"the frame rate varies: from {steps.min():.0f} to {steps.max():.0f} ms a frame")
+        if self.n_restarts:
+            remarks.append(f"times begin anew {count(self.n_restarts, 'time')}: several recordings in one file")
         if self.n_interlaced:
             remarks.append(f"interlaced: {count(self.n_interlaced, 'frame')} of two fields")
         if self.transfer in HDR:
@@ -218,12 +231,13 @@ class Survey:
         if video.index is not None:
             n_hidden += max(0, (header.n_frames or 0) - len(video.index))
         view = view_of(video.stream, self._first)
+        times, n_restarts = _join(np.array(self._times))
 
         return ClipRecord(
             stored=view.stored,
             aspect=view.aspect.as_integer_ratio(),
             matrix=view.matrix,
-            times=np.array(self._times),
+            times=times,
             lost=tuple(self._lost),
             n_hidden=n_hidden,
             n_missing=count_missing(video, path, video.n_packets),
@@ -231,6 +245,7 @@ class Survey:
             n_resized=self._n_resized,
             n_repeated=self._n_repeated,
             n_streams=video.n_streams,
+            n_restarts=n_restarts,
             transfer=int(self._first.color_trc),
             header_frames=header.n_frames,
             header_fps=header.fps,
@@ -270,6 +285,19 @@ def _sample(frame: VideoFrame) -> NDArray[np.uint8]:
     data: Any = plane
     rows: NDArray[np.uint8] = np.frombuffer(data, np.uint8).reshape(plane.height, plane.line_size)
     return rows[::SAMPLED, : plane.width : SAMPLED].copy()
+
+
+def _join(times: Doubles) -> tuple[Doubles, int]:
+    """Times (n,) that never go back, and at how many places they did, as in recordings that were joined."""
+    known = np.flatnonzero(np.isfinite(times))
+    steps = np.diff(times[known])
+    is_back = steps < 0
+    if not is_back.any():
+        return times, 0
+    steps[is_back] = np.median(steps[~is_back]) if not is_back.all() else 0.0
+    joined = times.copy()
+    joined[known[1:]] = times[known[0]] + np.cumsum(steps)
+    return joined, int(is_back.sum())
 
 
 def mean_rate(times: Doubles) -> float:

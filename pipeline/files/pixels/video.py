@@ -72,11 +72,15 @@ class _Numbering:
     lost_key: float = -math.inf  # time of a key frame that is lost; later frames are drawn over it until the next one
     needs_key: bool = True
     waiting: list[int] = field(default_factory=list)  # times of packets whose frames have not come, ascending
+    keys: set[int] = field(default_factory=set)  # those of key frames; some decoders do not mark their frames
 
-    def expect(self, time: int | None) -> None:
+    def expect(self, packet: Any) -> None:
         """A packet is passed to the decoder."""
-        if time is not None:
-            bisect.insort(self.waiting, time)
+        if packet.pts is None:
+            return
+        bisect.insort(self.waiting, packet.pts)
+        if packet.is_keyframe:
+            self.keys.add(packet.pts)
 
     def skip_to(self, time: int | None) -> Iterator[NumberedFrame]:
         """Lost frames before a time; with None, all that are still expected."""
@@ -117,10 +121,11 @@ class _Numbering:
 
         is_after_lost_key = frame.pts is None or frame.pts > self.lost_key
         if self.needs_key and is_after_lost_key:
-            self.needs_key = not frame.key_frame
+            self.needs_key = not (frame.key_frame or frame.pts in self.keys)
             if self.needs_key:
                 yield self.lose()
                 return
+        self.keys.discard(frame.pts)
         yield NumberedFrame(self.n_frames, frame, time)
         self.n_frames += 1
 
@@ -198,8 +203,10 @@ class OpenVideo:
         self.n_packets += 1
         if packet.is_discard:
             self.n_hidden += 1
+            if packet.is_keyframe:
+                numbering.needs_key = False  # shown frames are drawn over it
         else:
-            numbering.expect(packet.pts)
+            numbering.expect(packet)
 
     def _packets(self) -> Iterator[Any]:
         """The packets up to the file's end, or to a place where it cannot be read on, and an empty one at the end."""

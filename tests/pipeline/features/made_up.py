@@ -276,3 +276,23 @@ class Doubled:
         while n_begun > self.gate and not (self.folder / "open").exists():
             time.sleep(0.01)
         return 2 * item
+
+
+@dataclass(frozen=True, kw_only=True)
+class Painted(Stream):
+    """The number that `made_clips.paint` painted into the whole frame."""
+
+    kind: ClassVar[str] = "painted"
+    dim: ClassVar[int] = 1
+
+    @property
+    def reads(self) -> Reads:
+        return Reads(1, is_whole=True)
+
+    def computed(self, crops: Sequence[np.ndarray], labels: Mapping[str, np.ndarray]) -> np.ndarray:
+        (frame,) = crops
+        height, width = frame.shape[:2]
+        columns = ((np.arange(8) + 0.5) * width / 8).astype(int)
+        grey = frame.mean(axis=2)
+        bits = grey[height // 4, columns] > grey[3 * height // 4, columns]
+        return np.array([int((bits << np.arange(8)).sum())], np.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -61,6 +62,8 @@ class Clip:
     prepare: Callable[[Any], None] = lambda stream: None
     prepare_frame: Callable[[Any], None] = lambda frame: None
     muxer: dict[str, str] = field(default_factory=dict)
+    metadata: dict[str, str] = field(default_factory=dict)
+    paint: Callable[[int], int] = lambda number: number  # frame -> the number that it shows
 
     def encode(self) -> bytes:
         """The file's bytes."""
@@ -72,6 +75,7 @@ class Clip:
 
     def _write(self, file: Path, form: str | None) -> None:
         with av.open(str(file), "w", format=form, options=self.muxer) as container:
+            container.metadata.update(self.metadata)
             options = {"g": "10", **self.options}
             stream = container.add_stream(self.codec, rate=self.rate, options=options)
             stream.width, stream.height = self.size
@@ -81,7 +85,7 @@ class Clip:
             self.prepare(stream)
             packets: list[Any] = []
             for number in range(self.n_frames):
-                frame = av.VideoFrame.from_ndarray(paint(number, *self.size)).reformat(format=self.pix_fmt)
+                frame = av.VideoFrame.from_ndarray(paint(self.paint(number), *self.size)).reformat(format=self.pix_fmt)
                 frame.pts = number if self.times is None else self.times[number]
                 frame.time_base = stream.codec_context.time_base or Fraction(1, self.rate)
                 self.prepare_frame(frame)
@@ -120,3 +124,49 @@ def zero(data: bytes, number: int) -> bytes:
     """The file with zeros in place of one packet's content."""
     place = find_packet(data, number)
     return data[: place.start] + bytes(place.stop - place.start) + data[place.stop :]
+
+
+MATRIX = {  # of a display: rows a b u, c d v, x y w, in fixed point
+    "mirrored": (-1, 0, 0, 1),
+    "a quarter turn": (0, 1, -1, 0),
+    "a half turn": (-1, 0, 0, -1),
+    "mirrored and turned": (0, 1, 1, 0),
+}
+
+
+def with_matrix(data: bytes, name: str) -> bytes:
+    """An MP4 with another display matrix in its first track's header."""
+    start = data.index(b"tkhd") + 4 + 40  # behind the type; version, times, layer, volume
+    a, b, c, d = MATRIX[name]
+    numbers = [value << 16 for value in (a, b, 0, c, d, 0, 0, 0)] + [1 << 30]
+    return data[:start] + struct.pack(">9i", *numbers) + data[start + 36 :]
+
+
+def trimmed(data: bytes, n_hidden: int, rate: int = 25) -> bytes:
+    """An MP4 whose edit list begins `n_hidden` frames later, as phones trim clips."""
+    start = data.index(b"elst") + 4 + 8
+    duration, media_time, speed = struct.unpack_from(">IiI", data, start)
+    scale = struct.unpack_from(">I", data, data.index(b"mdhd") + 4 + 12)[0]
+    entry = struct.pack(">IiI", duration - 1000 * n_hidden // rate, media_time + scale * n_hidden // rate, speed)
+    return data[:start] + entry + data[start + 12 :]
+
+
+def write_two_streams(file: Path, small: tuple[int, int], large: tuple[int, int]) -> None:
+    """40 frames of `large`, numbered from 0 on; before it a stream of 15 frames of `small`, from 200 on downwards."""
+    with av.open(str(file), "w") as container:
+        streams = []
+        for (width, height), rate in ((small, 10), (large, 25)):
+            stream: Any = container.add_stream("libx264", rate=rate)
+            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+            streams.append(stream)
+        for number in range(40):
+            for stream, first, step in zip(streams, (200, 0), (-1, 1), strict=True):
+                if stream is streams[0] and number >= 15:
+                    continue
+                image = paint(first + step * number, stream.width, stream.height)
+                frame = av.VideoFrame.from_ndarray(image)
+                frame.pts = number
+                frame.time_base = 1 / stream.average_rate
+                container.mux(stream.encode(frame))
+        for stream in streams:
+            container.mux(stream.encode(None))

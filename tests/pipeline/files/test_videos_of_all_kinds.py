@@ -1,17 +1,65 @@
 """Clips of all containers, codecs and oddities: the number painted into a frame is the number that reading gives it."""
 
 import functools
+import json
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from pipeline.files.pixels.clip_record import record_from
 from pipeline.files.pixels.frames import Video
-from tests.pipeline.files.made_clips import HEIGHT, WIDTH, Clip, number_in, zero
+from tests.pipeline.files.made_clips import (
+    HEIGHT,
+    MATRIX,
+    WIDTH,
+    Clip,
+    number_in,
+    trimmed,
+    with_matrix,
+    write_two_streams,
+    zero,
+)
 
 X265 = {"x265-params": "log-level=none"}
 INTERLACED = {"flags": "+ilme+ildct", "x264-params": "interlaced=1:tff=1"}
 N = 40
+
+INTERLACED_CLIPS = (
+    "interlaced.mp4",
+    "interlaced.ts",
+    "interlaced_mpeg2.ts",
+    "interlaced_mpeg2_b_frames.mpg",
+    "interlaced_mpeg4.avi",
+)
+
+
+def hdr(transfer: str) -> dict[str, str]:
+    """Options of x265."""
+    return {"x265-params": f"log-level=none:colorprim=bt2020:transfer={transfer}:colormatrix=bt2020nc"}
+
+
+def widen(stream: Any) -> None:
+    stream.codec_context.sample_aspect_ratio = Fraction(4, 3)
+
+
+def doubled(packets: list[Any]) -> list[Any]:
+    """Two packets have one time, each."""
+    for first, second in zip(packets[::2], packets[1::2], strict=True):
+        second.pts = first.pts
+        second.dts = first.dts
+    return packets
+
+
+def shifted(packets: list[Any], n_frames: int) -> list[Any]:
+    """All packets come earlier or later."""
+    for packet in packets:
+        packet.pts += n_frames
+        packet.dts += n_frames
+    return packets
+
 
 WHOLE = [
     Clip("h264.mp4"),
@@ -70,7 +118,57 @@ WHOLE = [
     Clip("interlaced_mpeg2.ts", "mpeg2video", options={"flags": "+ilme+ildct"}),
     Clip("interlaced_mpeg2_b_frames.mpg", "mpeg2video", options={"flags": "+ilme+ildct", "bf": "2"}),
     Clip("interlaced_mpeg4.avi", "mpeg4", options={"flags": "+ilme+ildct"}),
+    Clip("mpeg1.mpg", "mpeg1video"),
+    Clip("dnxhd.mov", "dnxhd", size=(1280, 720), pix_fmt="yuv422p", options={"b": "60M"}),
+    Clip("prores_other.mov", "prores_aw", pix_fmt="yuv422p10le"),
+    Clip("cineform.mov", "cfhd", pix_fmt="yuv422p10le"),
+    Clip("animation.mov", "qtrle", pix_fmt="rgb24"),
+    Clip("road.mov", "rpza", pix_fmt="rgb555le"),
+    Clip("sorenson.mov", "svq1", pix_fmt="yuv410p"),
+    Clip("png.mov", "png", pix_fmt="rgb24"),
+    Clip("v210.mov", "v210", pix_fmt="yuv422p10le"),
+    Clip("screen.flv", "flashsv", pix_fmt="bgr24"),
+    Clip("rgb.mkv", "libx264rgb", pix_fmt="rgb24"),
+    Clip("grey_16_bit.mkv", "ffv1", pix_fmt="gray16le"),
+    Clip("vp9_444.webm", "libvpx-vp9", pix_fmt="yuv444p", options={"cpu-used": "8"}),
+    *(Clip(f"{codec}.avi", codec) for codec in ("ffvhuff", "utvideo", "magicyuv", "snow", "asv2", "jpeg2000")),
+    *(Clip(f"{codec}.avi", codec) for codec in ("msmpeg4v2", "msmpeg4", "wmv1", "rawvideo")),
+    Clip("huffyuv.avi", "huffyuv", pix_fmt="yuv422p"),
+    Clip("cinepak.avi", "cinepak", pix_fmt="rgb24"),
+    Clip("zmbv.avi", "zmbv", pix_fmt="bgr0"),
+    Clip("doubled_times.mkv", options={"bf": "0"}, change=lambda packets: doubled(packets)),
+    Clip("negative_times.mkv", change=lambda packets: shifted(packets, -3), muxer={"avoid_negative_ts": "disabled"}),
+    Clip("hlg.mp4", "libx265", options=hdr("arib-std-b67"), pix_fmt="yuv420p10le"),
+    Clip("pq.mp4", "libx265", options=hdr("smpte2084"), pix_fmt="yuv420p10le"),
+    Clip("wide_pixels.mp4", prepare=lambda stream: widen(stream)),
+    Clip("dv.avi", "dvvideo", size=(720, 576)),
+    Clip("h263.3gp", "h263", size=(176, 144)),
+    Clip(
+        "slow_motion.mp4",
+        rate=30,
+        muxer={"movflags": "use_metadata_tags"},
+        metadata={"com.android.capture.fps": "240.0"},
+    ),
 ]
+REMARKS = {  # of the clips that are unusual; others have none
+    **{name: [f"interlaced: {N} frames of two fields"] for name in INTERLACED_CLIPS},
+    "uneven.mkv": ["30.303 frames a second by their times, 25 by the header"],
+    "uneven.webm": ["30.303 frames a second by their times, 25 by the header"],
+    "pause.mkv": [
+        "10.955 frames a second by their times, 25 by the header",
+        "the frame rate varies: from 40 to 2040 ms a frame",
+    ],
+    "doubled_times.mkv": ["the frame rate varies: from 0 to 80 ms a frame"],
+    "hlg.mp4": ["HDR clip (HLG), shown as SDR"],
+    "pq.mp4": ["HDR clip (PQ), shown as SDR"],
+    "wide_pixels.mp4": ["128 x 64 pixels that are not square, shown as 171 x 64"],
+    "dv.avi": [
+        f"interlaced: {N} frames of two fields",
+        "720 x 576 pixels that are not square, shown as 768 x 576",
+    ],
+    "h263.3gp": ["176 x 144 pixels that are not square, shown as 192 x 144"],
+    "slow_motion.mp4": ["filmed at 240 frames a second, played at 30: slow motion"],
+}
 
 
 @functools.cache
@@ -92,15 +190,10 @@ def test_each_frame_has_the_number_that_is_painted_into_it(tmp_path: Path, name:
     video = Video(tmp_path, name)
     assert numbers(video) == list(range(N))
     assert not video.record().lost
+    assert video.record().remarks() == REMARKS.get(name, [])
     few = [0, 1, 7, 8, N - 1]
     shown = [frame.image for frame in video.read(few)]
     assert [number_in(image) for image in shown if image is not None] == few
-
-
-@pytest.mark.parametrize("name", [clip.name for clip in WHOLE if clip.name.startswith("interlaced")])
-def test_an_interlaced_clip_is_noted(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_bytes(content(name))
-    assert Video(tmp_path, name).record().remarks() == [f"interlaced: {N} frames of two fields"]
 
 
 DAMAGED = [
@@ -140,3 +233,88 @@ def test_a_damaged_packet_shifts_no_frame(
     ]
     (remark,) = video.record().remarks()
     assert "cannot be decoded" in remark
+
+
+@pytest.mark.parametrize("name", ["h264.mp4", "h264_b_frames.mp4", "hevc.mp4", "mpeg4_b_frames.mp4"])
+@pytest.mark.parametrize("n_hidden", [10, 13])  # a key frame is the first that is shown, or not
+def test_frames_count_from_the_first_one_that_a_trimmed_clip_shows(tmp_path: Path, name: str, n_hidden: int) -> None:
+    (tmp_path / name).write_bytes(trimmed(content(name), n_hidden))
+    video = Video(tmp_path, name)
+    assert numbers(video) == list(range(n_hidden, N))
+    assert video.record().n_hidden == n_hidden
+
+
+@pytest.mark.parametrize("name", ["h264.ts", "mpeg2_b_frames.mpg"])
+def test_joined_recordings_are_one_clip(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(2 * content(name))
+    video = Video(tmp_path, name)
+    assert numbers(video) == 2 * list(range(N))
+    record = video.record()
+    assert record.fps == pytest.approx(25, rel=1e-3)
+    assert record.remarks() == ["times begin anew 1 time: several recordings in one file"]
+
+
+@pytest.mark.parametrize("kind", MATRIX)
+def test_frames_are_turned_and_mirrored_as_the_header_says(tmp_path: Path, kind: str) -> None:
+    upright = {
+        "mirrored": lambda image: image[:, ::-1],
+        "a quarter turn": np.rot90,
+        "a half turn": lambda image: np.rot90(image, 2),
+        "mirrored and turned": lambda image: image.transpose(1, 0, 2),
+    }
+    (tmp_path / "a.mp4").write_bytes(with_matrix(content("h264.mp4"), kind))
+    video = Video(tmp_path, "a.mp4")
+    images = [frame.image for frame in video.read(range(N))]
+    assert [number_in(upright[kind](image)) for image in images if image is not None] == list(range(N))
+    assert video.size() == ((HEIGHT, WIDTH) if "turn" in kind and "half" not in kind else (WIDTH, HEIGHT))
+    assert video.record().remarks() == (["mirrored, as its header says"] if "mirrored" in kind else [])
+
+
+@pytest.mark.parametrize("name", ["two.mkv", "two.ts", "two.mp4"])
+def test_one_of_two_streams_is_read_for_everything(tmp_path: Path, name: str) -> None:
+    write_two_streams(tmp_path / name, (WIDTH // 2, HEIGHT // 2), (WIDTH, HEIGHT))
+    video = Video(tmp_path, name)
+    of_stream = {WIDTH: list(range(N)), WIDTH // 2: list(range(200, 185, -1))}
+    assert numbers(video) == of_stream[video.size()[0]]
+    assert video.record().remarks() == ["2 video streams: the one that players choose is read"]
+
+
+@pytest.mark.parametrize("first", ["interlaced", "progressive"])
+def test_a_clip_that_changes_between_interlaced_and_progressive_has_all_its_frames(tmp_path: Path, first: str) -> None:
+    parts = [content("h264.ts"), content("interlaced.ts")]
+    joined = b"".join(parts if first == "progressive" else reversed(parts))
+    (tmp_path / "a.ts").write_bytes(joined)
+    video = Video(tmp_path, "a.ts")
+    assert numbers(video) == 2 * list(range(N))
+    assert f"interlaced: {N} frames of two fields" in video.record().remarks()
+
+
+def test_frames_of_another_size_are_scaled_to_the_first_ones(tmp_path: Path) -> None:
+    larger = Clip("large.ts", size=(2 * WIDTH, 2 * HEIGHT)).encode()
+    (tmp_path / "a.ts").write_bytes(content("h264.ts") + larger)
+    video = Video(tmp_path, "a.ts")
+    assert numbers(video) == 2 * list(range(N))
+    images = [frame.image for frame in video.read(range(2 * N))]
+    assert {image.shape for image in images if image is not None} == {(HEIGHT, WIDTH, 3)}
+    assert f"{N} frames of another size, scaled to the first frame's" in video.record().remarks()
+
+
+def test_a_share_of_repeated_frames_is_noted(tmp_path: Path) -> None:
+    clip = Clip("a.mp4")
+    clip.paint = lambda number: number // 4
+    (tmp_path / "a.mp4").write_bytes(clip.encode())
+    assert Video(tmp_path, "a.mp4").record().remarks() == ["75% of the frames repeat the one before"]
+
+
+@pytest.mark.parametrize("name", ["h264.mp4", "uneven.mkv", "pause.mkv", "dv.avi", "hlg.mp4", "h264_b_frames.avi"])
+def test_a_record_is_restored_from_json(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(content(name))
+    record = Video(tmp_path, name).record()
+    restored = record_from(json.loads(json.dumps(record.as_dict())))
+    assert restored is not None
+    assert restored.remarks() == record.remarks()
+    assert restored.fps == pytest.approx(record.fps, nan_ok=True)
+    assert restored.clock().tolist() == record.clock().tolist()
+    assert restored.view == record.view
+    assert record_from({**record.as_dict(), "aspect": [1, 0]}) is None
+    assert record_from({"n": 40}) is None

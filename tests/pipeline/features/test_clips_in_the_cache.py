@@ -1,0 +1,85 @@
+"""Clips of all kinds from their files to the cache: each row has the pixels of its own frame, and damage is named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+import cache
+from pipeline.__main__ import main
+from pipeline.features.extract import extract_together
+from pipeline.features.plan import plan_extraction
+from pipeline.features.spec import Resources, StreamSpec
+from pipeline.files.pixels.frames import Video
+from tests.pipeline.files.made_clips import zero
+from tests.pipeline.files.test_videos_of_all_kinds import DAMAGED, WHOLE, N, content
+
+SPLIT = "videos/train"
+DAMAGE = 17  # the packet, in decoding order
+
+
+def write_keypoints(raw: Path, clip: str, size: tuple[int, int]) -> None:
+    """One person in all frames: 17 joints on a grid in the middle of the image."""
+    width, height = size
+    places = np.linspace(0.1, 0.9, 17)
+    joints = np.column_stack([width * (0.4 + 0.2 * (np.arange(17) % 2)), height * places, np.full(17, 0.9)])
+    results = [{"image_id": f"{t}.jpg", "keypoints": joints.ravel().tolist(), "score": 2.5} for t in range(N)]
+    file = raw / "keypoints" / f"{clip}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(results))
+
+
+def run(command: str, raw: Path, root: Path) -> int:
+    return main([*command.split(), SPLIT, "--raw", str(raw), "--cache", str(root), "--set", "videos.min_frames=5"])
+
+
+def extract(root: Path, made_up: ModuleType) -> int:
+    """Computes `painted`. Returns the number of rows computed."""
+    plan = plan_extraction(root, SPLIT, StreamSpec("painted", made_up.Painted()))
+    (done,) = extract_together([plan], Resources(workers=2, batch_size=64))
+    return done.computed
+
+
+def test_every_row_of_every_kind_of_clip_has_the_pixels_of_its_own_frame(
+    tmp_path: Path, made_up: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = tmp_path / "raw"
+    root = tmp_path / "cache"
+    raw.mkdir()
+    for clip in WHOLE:
+        (raw / clip.name).write_bytes(content(clip.name))
+    damaged = {f"damaged_{name}" for name in DAMAGED}
+    for name in DAMAGED:
+        (raw / f"damaged_{name}").write_bytes(zero(content(name), DAMAGE))
+    clips = sorted(file.name for file in raw.iterdir())
+    for name in clips:
+        write_keypoints(raw, name, Video(raw, name).view().unstretched)
+    assert len(clips) > 100
+
+    assert run("convert", raw, root) == 1  # for the damaged clips
+    said = capsys.readouterr().out
+    assert "rejected" not in said
+    assert "the file is damaged" in said
+    extract(root, made_up)
+    split = cache.open(root)[SPLIT]
+    assert sorted({track.video for track in split.tracks}) == clips
+    assert [track.name for track in split.tracks if track.video == "pause.mkv"] == ["pause.mkv/0", "pause.mkv/1"]
+    for video in split.videos:
+        tracks = [track for track in split.tracks if track.video == video.name]
+        frames = np.concatenate([split.rows("frame_index", track.start, track.stop) for track in tracks])
+        painted = np.concatenate([split.rows("features/painted", track.start, track.stop) for track in tracks])
+        lost = video.account["clip"]["lost"]
+        assert sorted([*frames.tolist(), *lost]) == list(range(N)), video.name
+        assert bool(lost) == (video.name in damaged)
+        assert video.account["dropped"] == ({"frame_damaged": len(lost)} if lost else {})
+        is_right = painted[:, 0] == frames
+        if video.name in damaged:  # images up to the next key frame may be drawn over a lost one
+            is_right |= frames // 10 == DAMAGE // 10
+        assert is_right.all(), (video.name, painted[:, 0].tolist())
+
+    assert run("convert", raw, root) == 0  # the second time, nothing is new
+    assert extract(root, made_up) == 0
