@@ -84,9 +84,9 @@ def lines(plan: SplitPlan, most: int | None, shown: Collection[str] = ()) -> Ite
             yield f"    why    {plain(stream.why)}"
             unusual = unusual_clips(plan.committed, missing.shards)
             if unusual:
-                shown = len(unusual) if most is None else most
+                n_shown = len(unusual) if most is None else most
                 yield f"    {count(len(unusual), 'clip')} that earlier versions decoded otherwise:"
-                yield from (f"      {plain(line)}" for line in few(unusual, shown, "--all names them"))
+                yield from (f"      {plain(line)}" for line in few(unusual, n_shown, "--all names them"))
         elif because and not stream.differs and (todo is None or todo.append):
             yield f"  {_verb(plan, stream.stream)}  {plain(stream.stream)}: new rows of the conversion"
         if stream.other_keys:
