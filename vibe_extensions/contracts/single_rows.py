@@ -81,7 +81,7 @@ class SingleRows:
             labels = label_batch(self._split, rows, self._stream.reads)
             computed, known = compute_labels(self._stream, self._computer, labels, len(rows))
             for i in range(len(rows)):
-                yield _RowResult(start + i, computed[i] if known[i] else None, "labels")
+                yield _RowResult(start + i, computed[i] if known[i] else None)
 
     def _run_network(self, crops: Iterator[_RowResult], labels_of: Rows) -> Iterator[_RowResult]:
         """Compute features of crops, in batches of the network's size. labels_of: row of each request's labels."""

@@ -39,7 +39,8 @@ def video_writer(file: Path, fps: float, size: tuple[int, int]) -> Iterator[Call
     complete. Raises PipelineError if it cannot be written.
     """
     encoder = h264_encoder()
-    file = file.with_suffix(SUFFIX)
+    if file.suffix.lower() != SUFFIX:
+        file = file.with_suffix(SUFFIX)
     part = file.with_name(f".{file.stem}.part{SUFFIX}")  # the suffix names the container
     width, height = (side + side % 2 for side in size)
     part.unlink(missing_ok=True)

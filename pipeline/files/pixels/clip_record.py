@@ -19,6 +19,7 @@ from pipeline.files.pixels.video import HLG, PQ, NumberedFrame, OpenVideo, Undec
 from pipeline.skeletons import Doubles, Ints
 
 HDR: Final = {PQ: "PQ", HLG: "HLG"}
+SAME_RATE: Final = 1e-3  # containers round times to ms
 OTHER_RATE: Final = 0.03  # of the header's rate
 MANY_REPEATED: Final = 0.2  # of the frames
 MOST_NAMED: Final = 5  # lost frames in a remark
@@ -61,7 +62,8 @@ class ClipRecord:
     def played_fps(self) -> float:
         """Frames a second, by their times, else as the header states it; nan if unknown."""
         rate = mean_rate(self.times)
-        return rate if math.isfinite(rate) else self.header_fps
+        is_stated = math.isclose(rate, self.header_fps, rel_tol=SAME_RATE)
+        return self.header_fps if is_stated or math.isnan(rate) else rate
 
     @property
     def fps(self) -> float:

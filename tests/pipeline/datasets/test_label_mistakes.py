@@ -77,7 +77,7 @@ PLACES = {
     "a pointer": no_clip(LFS, "version http|Git LFS"),
     "nothing": no_clip("", "it is empty"),
     "a picture": no_clip(b"\xff\xd8\xff\xe0\0\x10JFIF", "JPEG"),
-    "windows media": no_clip(WMV + bytes(99), "Windows Media"),
+    "windows media": no_clip(WMV + bytes(99), "damaged or cut off"),
 }
 
 

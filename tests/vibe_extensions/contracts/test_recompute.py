@@ -305,7 +305,7 @@ def verify(ran: Callable[..., Any], toy: Toy) -> Callable[..., Any]:
 
 def test_the_command_names_the_row_and_ends_with_1(toy: Toy, verify: Callable[..., Any]) -> None:
     toy.keep("pr_vipe")
-    sound = "✓ toy/train, pr_vipe: 36 rows recomputed (labels: 36), largest difference 0.00%"
+    sound = "✓ toy/train, pr_vipe: 36 rows recomputed, largest difference 0.00%"
     assert sound in verify().out
     toy.plant("pr_vipe", {13: toy.split.rows("features/pr_vipe", 14, 15)[0]})
     shown = verify(code=1).out
