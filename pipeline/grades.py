@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 import cache
 from pipeline.detect.clips import moved_frames
+from pipeline.files.pixels.clip_record import record_from
 from pipeline.files.pixels.frames import FrameSource, Video
 from pipeline.skeletons import JOINTS, LARGEST, Bools, Doubles, Ints, keypoints_13
 
@@ -115,16 +117,28 @@ class _Joints(NamedTuple):
         return float(np.median(speed)) if len(speed) >= FEWEST else math.nan
 
 
-def grade(columns: Mapping[str, NDArray[Any]], fps: float = math.nan, source: FrameSource | None = None) -> Grade:
+def grade(
+    columns: Mapping[str, NDArray[Any]],
+    fps: float = math.nan,
+    source: FrameSource | None = None,
+    clip: Mapping[str, Any] = MappingProxyType({}),
+) -> Grade:
     """Grade a track by its T rows.
 
     columns: as in COLUMNS, (T, ...), and BLAZE_JOINTS. fps: of the video; nan: no speed. source: the images, whose file
-    of `detect` says where the camera moved if there are no `extrinsics`.
+    of `detect` says where the camera moved if there are no `extrinsics`. clip: `ClipRecord.as_dict`, for speeds by time
+    where frames are uneven.
     """
-    index, found = columns["frame_index"].astype(np.int64), np.full(len(Grade._fields), math.nan)
-    steps, counts = np.unique(np.diff(index), return_counts=True)
+    index = columns["frame_index"].astype(np.int64)
+    found = np.full(len(Grade._fields), math.nan)
+    ticks = index
+    record = record_from(clip)
+    if record is not None and not record.is_even:
+        ticks = record.clock()[index]
+        fps *= record.usual_fps / record.fps
+    steps, counts = np.unique(np.diff(ticks), return_counts=True)
     step = int(steps[counts.argmax()]) if len(steps) else 1
-    frames, rate, shots, up = (index - index[0]) / step, fps / step, None, None
+    frames, rate, shots, up = (ticks - ticks[0]) / step, fps / step, None, None
     if "bbox" not in columns:  # motion without a camera
         shots, up = np.zeros(len(index), np.int64), np.array([0.0, 0.0, 1.0])
     elif "extrinsics" in columns:
@@ -148,14 +162,19 @@ def grade(columns: Mapping[str, NDArray[Any]], fps: float = math.nan, source: Fr
     return Grade(*found.tolist())
 
 
-def track_grade(split: cache.Split, track: cache.TrackRecord, source: FrameSource | None) -> Grade:
+def track_grade(
+    split: cache.Split,
+    track: cache.TrackRecord,
+    source: FrameSource | None,
+    clip: Mapping[str, Any] = MappingProxyType({}),
+) -> Grade:
     """`grade` of a committed track. Raises CacheError if rows cannot be read."""
     names = (name for name in COLUMNS if name in {*split.columns, *split.extra})
     columns: dict[str, NDArray[Any]] = {name: split.rows(name, track.start, track.stop) for name in names}
     if BLAZE_JOINTS in split.streams:
         with contextlib.suppress(cache.CacheError):  # rows that are not extracted yet
             columns[BLAZE_JOINTS] = split.rows(f"features/{BLAZE_JOINTS}", track.start, track.stop)
-    return grade(columns, track.fps, source)
+    return grade(columns, track.fps, source, clip)
 
 
 def _joints_3d(columns: Mapping[str, NDArray[Any]]) -> tuple[Doubles, Doubles]:

@@ -275,8 +275,9 @@ def _worst_grades(split: cache.Split, problems: list[str]) -> dict[int, Grade]:
     worst, raw = dict[int, Grade](), committed.recorded_raw(split)
     try:
         for track, number in zip(split.tracks, split.tracks.video.tolist(), strict=True):
-            spec = split.videos[number].source
-            found = track_grade(split, track, sources.parse(Path(raw), spec) if raw and spec else None)
+            video = split.videos[number]
+            source = sources.parse(Path(raw), video.source) if raw and video.source else None
+            found = track_grade(split, track, source, video.account.get("clip", {}))
             worst[number] = worst[number].worse(found) if number in worst else found
     except (cache.CacheError, OSError) as error:
         problems.append(f"{split.name}: no grades: {error_text(error)}")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline.detect import clips
+from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.pixels.frames import Video
 from pipeline.grades import BLAZE_12, BLAZE_JOINTS, Grade, grade
 from pipeline.skeletons import KEYPOINTS_13, convert
@@ -145,3 +146,31 @@ def test_a_track_without_joints_has_no_grade_and_a_hidden_joint_counts() -> None
     columns["kp_2d"][:, :, 2] = 0
     assert grade(columns) == pytest.approx(Grade(), nan_ok=True)
     assert str(grade(columns)) == "no joints"
+
+
+def test_where_frames_are_uneven_speeds_are_by_time(tmp_path: Path) -> None:
+    shown = np.sort(np.random.default_rng(3).choice(np.arange(T), 320, replace=False))  # of 30 a second
+    record = ClipRecord(
+        stored=(800, 600),
+        aspect=(1, 1),
+        matrix=(1, 0, 0, 1),
+        times=np.append(np.zeros(7), shown / 30 + 1),
+        lost=(),
+        n_hidden=0,
+        n_missing=0,
+        n_interlaced=0,
+        n_resized=0,
+        n_repeated=0,
+        n_streams=1,
+        n_restarts=0,
+        transfer=1,
+        header_frames=None,
+        header_fps=math.nan,
+        filmed_fps=math.nan,
+    )
+    columns = {name: values[shown] for name, values in flat(walk(0.4)).items()}
+    columns["frame_index"] = np.arange(7, 7 + len(shown))
+    assert not record.is_even
+    found = grade(columns, record.fps, clip(tmp_path), record.as_dict())
+    assert found.skating_2d_percent_s == pytest.approx(20, rel=0.03)
+    assert grade(columns, record.fps, clip(tmp_path)).skating_2d_percent_s != pytest.approx(20, rel=0.05)

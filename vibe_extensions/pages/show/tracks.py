@@ -243,7 +243,7 @@ class _RawTracks:
                 source=t.frames,
                 notes=account.notes,
                 frames=self._choice.frames,
-                grade=grades.grade(t.columns | dict(t.extra), t.fps, t.frames),
+                grade=grades.grade(t.columns | dict(t.extra), t.fps, t.frames, account.clip),
             )
             for t, track_columns in zip(tracks, columns, strict=True)
         ]
@@ -364,5 +364,5 @@ def _cached_track(split: Split, number: int, raw: Path | None, frames: int) -> S
         and source.digest() != sources.file_part(entry.pixels)
     ):
         notes.append("the images in the raw folder have changed since conversion")
-    found = grades.track_grade(split, record, source)
+    found = grades.track_grade(split, record, source, entry.account.get("clip", {}))
     return shown_track(record, columns, source=source, notes=notes, frames=frames, grade=found)
