@@ -47,7 +47,10 @@ def _options(sub: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    """Extract the streams of one split. Returns 1 if it has no rows, lost videos, or not the columns of a stream."""
+    """Extract the streams of one split.
+
+    Returns 1 if it has no rows, lost videos, a crashed decoder, or not the columns of a stream.
+    """
     name = f"{args.dataset}/{args.split}"
     committed = cache.open(args.cache)[name]
     if problems := why_empty(committed):
@@ -92,7 +95,8 @@ def _run(args: argparse.Namespace) -> int:
                 out.print(f"  {DOUBT} {plain(f'{video} is left to a later run: {why}')}")
     for problem in problems:
         out.print(f"{WRONG} {plain(problem)}")
-    return int(bool(refusals or problems))
+    has_crashed = any(extraction.n_crashed for extraction in every)
+    return int(bool(refusals or problems or has_crashed))
 
 
 def reads(args: argparse.Namespace) -> list[str]:

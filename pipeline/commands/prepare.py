@@ -167,17 +167,18 @@ class Preparation:
         runnable = [plan for plan in plans if not plan.problems]
         failures = [problem for plan in plans for problem in plan.problems]
         printed = [text for plan in runnable if plan.conversion for text in plan.conversion.kept_lines]
+        n_flaws = detected.flaws
         for step in (_convert, _extract, _show):
             for plan in runnable:
                 try:
-                    step(self, plan)
+                    n_flaws += step(self, plan)
                 except ERRORS as error:
                     failures.append(error_text(error, [args.cache]))
                     news = [text for text in failures[-1].split("\n") if text not in printed]
                     text = plain("\n".join(news), keep=LAYOUT) or "see the plan above"
                     err.print(f"{WRONG} {line(step.__name__[1:], plan.name, text)}")
-        n_flaws = _print_summary(self, runnable, detected.warnings)
-        return int(bool(failures or n_flaws or detected.flaws))
+        n_flaws += _print_summary(self, runnable, detected.warnings)
+        return int(bool(failures or n_flaws))
 
     def plans(self) -> list[SplitPlan]:
         every = plan_splits(self.recipes)
@@ -287,13 +288,15 @@ def _detect(prepared: Preparation, recipe: Recipe) -> StepResult:
     return result
 
 
-def _convert(prepared: Preparation, plan: SplitPlan) -> None:
+def _convert(prepared: Preparation, plan: SplitPlan) -> int:
+    """Returns the number of flaws, as all steps do."""
     recipe = plan.recipe
     conversion = plan.conversion if plan.up_to_date and plan.conversion else recipe.plan_conversion()
     with prepared.bar("convert", recipe.name, "video") as progress:
         result = recipe.convert(conversion, progress)
     details = () if conversion.up_to_date else result.details
     replace(result, details=details, warnings=()).report("convert", recipe.name)  # the summary has the warnings
+    return result.flaws
 
 
 def _split_now(plan: SplitPlan) -> cache.Split | None:
@@ -301,27 +304,31 @@ def _split_now(plan: SplitPlan) -> cache.Split | None:
     return plan.committed if plan.up_to_date else committed_split(plan.recipe.root, plan.name)
 
 
-def _extract(prepared: Preparation, plan: SplitPlan) -> None:
+def _extract(prepared: Preparation, plan: SplitPlan) -> int:
     recipe, split = plan.recipe, _split_now(plan)
     if plan.up_to_date or split is None or not split.manifest["rows"]:  # conversion has reported the latter
-        return
-    if upcoming := recipe.plan_extraction():
-        with prepared.bar("extract", recipe.name) as progress:
-            result = recipe.extract(upcoming, progress)
-        result.report("extract", recipe.name)
+        return 0
+    upcoming = recipe.plan_extraction()
+    if not upcoming:
+        return 0
+    with prepared.bar("extract", recipe.name) as progress:
+        result = recipe.extract(upcoming, progress)
+    result.report("extract", recipe.name)
+    return result.flaws
 
 
-def _show(prepared: Preparation, plan: SplitPlan) -> None:
+def _show(prepared: Preparation, plan: SplitPlan) -> int:
     recipe, split = plan.recipe, _split_now(plan)
     page = prepared.page(recipe)
     pages = PageWriter.load()
     if split is None or not len(split.tracks) or pages.split_of(page) == split.manifest["digest"]:
-        return
+        return 0
     page.parent.mkdir(parents=True, exist_ok=True)
     with prepared.bar("show", recipe.name, "track") as progress:
         n = pages.write_split(recipe.root, recipe.name, page, raw=recipe.raw, body=recipe.body, progress=progress)
     details = [f"{count(n, 'track')} in {plain(from_here(page))} ({size(page.stat().st_size)})"]
     StepResult(details=details).report("show", recipe.name)
+    return 0
 
 
 # ----------------------------------------------------------------------------------------------------------- output

@@ -31,6 +31,7 @@ from pipeline.features.computing import load
 from pipeline.features.engine.meter import Meter
 from pipeline.features.engine.run import Output, Run, Written
 from pipeline.features.engine.shards import Counts
+from pipeline.features.engine.worker import AFTER, KINDS
 from pipeline.features.inputs import (
     Pixels,
     find_lost,
@@ -59,6 +60,11 @@ class Extraction(Counts):
     meter: Meter  # where the time went
     shards: int  # that were missing; in the share of a part
     problem: str = ""  # message that rows are still missing, because their videos cannot be read
+
+    @property
+    def n_crashed(self) -> int:
+        """Number of rows given up because a decoder crashed, hung or needed too much memory."""
+        return sum(self.problems[kind] for kind in (*KINDS.values(), AFTER))
 
 
 def extract_together(

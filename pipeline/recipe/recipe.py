@@ -49,7 +49,7 @@ class StepResult:
     warnings: Sequence[str] = ()  # untrusted text
     notes: Sequence[str] = ()  # the same, that no summary repeats
     problems: Sequence[str] = ()  # why the step failed, after committing the rest
-    flaws: int = 0  # clips that were given up
+    flaws: int = 0  # clips that were given up or are damaged, and rows that a crash cost: the command ends with 1
 
     def report(self, verb: str, what: str) -> None:
         """Print `✓ convert    3dpw/train    28 videos, ...` and warnings. Raises PipelineError with the problems."""
@@ -129,9 +129,9 @@ class Recipe:
         return StepResult(
             details=[_summarize_conversion(done), *map(plain, plan.renamed_lines)],
             mark=DONE if done.totals["frames"]["kept"] else DOUBT,
-            warnings=few([*rejected, *done.damaged], FEW, every),
+            warnings=few(rejected, FEW, every),
             flaws=len(done.damaged),
-            notes=few([f"note {note}" for note in notes], FEW, every),
+            notes=few([f"note {note}" for note in (*notes, *done.damaged)], FEW, every),
             problems=done.problems,
         )
 
@@ -222,7 +222,8 @@ def extract(plans: Sequence[ExtractionPlan], s: Settings, progress: Progress, *,
     details = [name + _summarize_extraction(extraction) for name, extraction in zip(names, every, strict=True)]
     warnings = [text for extraction in every for text in extraction.examples]
     problems = [extraction.problem for extraction in every if extraction.problem]
-    return StepResult(details=details, warnings=warnings, problems=problems)
+    n_crashed = sum(extraction.n_crashed for extraction in every)
+    return StepResult(details=details, warnings=warnings, problems=problems, flaws=n_crashed)
 
 
 def _summarize_conversion(done: convert.Conversion) -> str:
