@@ -355,7 +355,7 @@ def _count_keypoints(dataset: Dataset, raw: Path, part: ReleasePart, refused: li
     for video, labels in labelled[:n]:
         clip = PurePath(video.files[0] if video.files else video.name)
         try:
-            read_detections(labels, clip.stem, Video(raw, clip.as_posix()).size)
+            read_detections(labels, clip.stem, Video(raw, clip.as_posix()).sizes)
         except RawDataError as error:
             errors.append(f"{error} (of the first {n} of {len(labelled)} clips with keypoints)")
     refused += errors

@@ -305,7 +305,7 @@ def clip_tracks(
     source_of = functools.cache(source_of or (lambda: Video(raw, video.files[0].as_posix())))
     detections = None
     if labels is not None:
-        detections = read_detections(labels, stem, lambda: _labelled_size(labels, source_of()))
+        detections = read_detections(labels, stem, lambda: _labelled_sizes(labels, source_of()))
     if detections is not None:
         account.found = detections.n_persons
         account.notes.extend(detections.notes)
@@ -332,7 +332,7 @@ def clip_tracks(
     if detections.complete and MOST_LOST < n_unlisted < len(detections.frames):
         file = labels.relative_to(raw).as_posix()
         account.notes.append(f"{file} has no entry for {count(n_unlisted, 'frame')} of {source.count_frames()}")
-    detections = _stretch(detections, _labelled_size(labels, source), source.size())
+    detections = _stretch(detections, _labelled_sizes(labels, source)[0], source.size())
     require_in_picture(labels, confident(detections), source.size(), DETECTED_OUTSIDE, boxes=detections.boxes_alone)
     detections = _drop_lost_frames(detections, record.lost, account)
     cuts = _scene_cuts(info, source, account, decode=rules.cleaning is not None) if rules.cuts else []
@@ -363,15 +363,14 @@ def _no_keypoints(raw: Path, video: RawVideo, labels: Path | None) -> str:
     return f"no keypoints in {raw / KEYPOINTS}: run {DETECTORS} on it"
 
 
-def _labelled_size(labels: Path, source: Video) -> tuple[int, int]:
-    """Width and height px of the images that labels were made of, where pixels are not square.
+def _labelled_sizes(labels: Path, source: Video) -> list[tuple[int, int]]:
+    """Widths and heights px of the images that labels may be made of, where pixels are not square.
 
-    Files of `detect` state it. Other tools read stored pixels, as OpenCV does.
+    Files of `detect` state it. Other tools read stored pixels, as OpenCV does, unless the file states the size.
     """
-    view = source.view()
     info = {} if labels.is_dir() else read_info(labels)
-    stated = (info.get("width"), info.get("height"))
-    return view.size if stated == view.size else view.unstretched
+    is_shown = (info.get("width"), info.get("height")) == source.size()
+    return [source.size()] if is_shown else source.sizes()
 
 
 def _refuse_other_pixels(labels: Path, record: ClipRecord) -> None:

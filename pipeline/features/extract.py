@@ -248,7 +248,7 @@ class _StreamExtraction:
         assert not pending, f"{self.plan.split}: shards {pending} were not computed"
         backbone = dict(provenance or writer.made or self.recorded or self._provenance())
         stand_in = bool(backbone.get("stand_in") or self._split.manifest.get("stand_in"))
-        software = {name: version(name) for name in ("opencv-python", "torch", "torchvision")}
+        software = {name: version(name) for name in ("av", "opencv-python", "torch", "torchvision")}
         note: dict[str, Any] = {  # times go here, since the manifest is equal for every run
             "measured": meter.as_dict() if meter.rows else speed_of(self._noted),  # carried rows have no speed
             "computed_with": software,

@@ -31,7 +31,7 @@ from pipeline.files.formats.found import (
     ORDERS,
     FoundPerson,
     LabelContent,
-    Size,
+    Sizes,
     label_error,
 )
 from pipeline.files.formats.keypoints_json import ONE_VIDEO
@@ -114,38 +114,38 @@ class Detections:
         return self.skeleton == CORNERS
 
 
-def read_detections(place: Path, video: str, size: Size) -> Detections | None:
+def read_detections(place: Path, video: str, sizes: Sizes) -> Detections | None:
     """Content of a file or folder; None for an empty folder.
 
     Args:
         place: a file or folder; its content tells the format.
         video: the clip's stem, by which files in a folder may be named.
-        size: of the clip's images, for formats in shares of it.
+        sizes: of the clip's images, for formats in shares of it.
 
     Raises:
         RawDataError: unknown format, several videos, or unknown joint order.
     """
     if not place.is_dir():
-        return read_results(place, size)
+        return read_results(place, sizes)
     numbered = _numbered_files(place, video)
     results = [place / name for name in (*(f"{video}{suffix}" for suffix in SUFFIXES), ALPHAPOSE)]
     single = next((file for file in results if file.is_file()), None)
     if not numbered:
-        return None if single is None else read_results(single, size)
+        return None if single is None else read_results(single, sizes)
     if by_yolo := numbered[0][1].suffix == ".txt":
-        content = box_lines.yolo_content(numbered, size())
+        content = box_lines.yolo_content(numbered, sizes()[0])
     else:
         pages = ((number, file, load_json(file, do=DAMAGED)) for number, file in numbered)
-        content = keypoints_json.openpose_content(pages, size)
+        content = keypoints_json.openpose_content(pages, sizes)
     if single is not None and all(single != file for _, file in numbered):
         content.notes.append(f"{single.name} is not used: {'YOLO' if by_yolo else 'OpenPose'}'s files are")
     return _assemble(place, content, {} if by_yolo else dict(numbered))
 
 
-def read_results(file: Path, size: Size | None = None) -> Detections:
+def read_results(file: Path, sizes: Sizes | None = None) -> Detections:
     """A clip's people in one file: JSON by its first character, else text. Raises RawDataError.
 
-    `size` of the clip's images, to which people in images of another scale are scaled, with a note.
+    `sizes` of the clip's images, to the first of which people in images of another scale are scaled, with a note.
     """
     if file.suffix.lower() in UNREAD:
         expected, actual = f"{', '.join(SUFFIXES)}, or a folder of them", f"a {file.suffix} file, which is not read"
@@ -153,7 +153,7 @@ def read_results(file: Path, size: Size | None = None) -> Detections:
     with reading(file, "a file", do=DAMAGED), open_regular(file) as stream:
         start = stream.read(64).lstrip()[:1]
     text = start not in (b"[", b"{") and file.suffix.lower() != ".json"
-    return _assemble(file, box_lines.content_of(file) if text else keypoints_json.content_of(file, size), {})
+    return _assemble(file, box_lines.content_of(file) if text else keypoints_json.content_of(file, sizes), {})
 
 
 def _numbered_files(folder: Path, video: str) -> list[tuple[int, Path]]:

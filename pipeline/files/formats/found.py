@@ -17,7 +17,9 @@ from pipeline.files.formats import arrays
 from pipeline.files.formats.arrays import whole
 from pipeline.skeletons import LARGEST, Doubles
 
-Size = Callable[[], tuple[int, int]]  # the image's width and height in px, asked for where a format needs it
+# Widths and heights in px that the images may have, asked for where a format needs them. Keypoints that state another
+# one of them, or a multiple, are scaled to the first.
+Sizes = Callable[[], Sequence[tuple[int, int]]]
 
 # Number of joints -> the known orders, the usual one first.
 ORDERS: Final = {

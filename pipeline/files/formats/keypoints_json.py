@@ -25,7 +25,7 @@ from pipeline.files.formats.found import (
     FoundPerson,
     LabelContent,
     LabelFormat,
-    Size,
+    Sizes,
     label_error,
 )
 from pipeline.skeletons import Doubles
@@ -55,18 +55,18 @@ INFERENCER: Final = LabelFormat("MMPose's inferencer", first=0)  # enumerate() o
 DEMO: Final = LabelFormat("MMPose's demo", first=1)  # counts a frame before it is looked at
 
 
-def content_of(file: Path, size: Size | None = None) -> LabelContent:
+def content_of(file: Path, sizes: Sizes | None = None) -> LabelContent:
     """A clip's people in one file, in pixels of an image of `size`. Raises RawDataError for any other file."""
     content = load_json(file, do=DAMAGED)
     if _has(content, "instance_info"):
         return _mmpose(DEMO, file, "instance_info", content["instance_info"], content.get("meta_info"))
     if _has(content, "images"):
-        return _coco(file, content, size)
+        return _coco(file, content, sizes)
     entries = content if isinstance(content, list) else []
     if entries and all(isinstance(entry, list) or _has(entry, "instances") for entry in entries):
         return _mmpose(INFERENCER, file, "frames", entries, None)
     if entries and all(_has(entry, "people") for entry in entries):
-        return openpose_content(((i, file, entry) for i, entry in enumerate(entries)), size)
+        return openpose_content(((i, file, entry) for i, entry in enumerate(entries)), sizes)
     if not isinstance(content, list) or not all(isinstance(entry, dict) for entry in content):
         expected = "a list of results, or an object with images or instance_info"
         raise label_error(file, "file", expected, _kind(content), OTHER_TOOL)
@@ -86,7 +86,7 @@ def _has(entry: object, key: str) -> bool:
     return isinstance(entry, dict) and key in entry
 
 
-def openpose_content(frames: Iterable[tuple[int, Path, object]], size: Size | None) -> LabelContent:
+def openpose_content(frames: Iterable[tuple[int, Path, object]], sizes: Sizes | None) -> LabelContent:
     """(frame, file, content) of OpenPose's `--write_json` files, or of ComfyUI's list. Raises RawDataError.
 
     Joints on a canvas (`canvas_width`, `canvas_height`) of another scale are scaled to the clip's size.
@@ -95,7 +95,7 @@ def openpose_content(frames: Iterable[tuple[int, Path, object]], size: Size | No
     read = LabelContent(frames=looked_at)
     for frame, file, content in frames:
         page = content if isinstance(content, dict) else {}
-        scale = _scale(file, "canvas", (page.get("canvas_width"), page.get("canvas_height")), size)
+        scale = _scale(file, "canvas", (page.get("canvas_width"), page.get("canvas_height")), sizes)
         scaled += bool((scale != 1).any())
         if "people" not in page:
             expected = "OpenPose's object with people, in a file for each frame"
@@ -237,7 +237,7 @@ def _is_animal(category: Mapping[str, Any]) -> bool:
     return not ANIMALS.isdisjoint(words)
 
 
-def _coco(file: Path, content: Mapping[str, Any], size: Size | None) -> LabelContent:
+def _coco(file: Path, content: Mapping[str, Any], sizes: Sizes | None) -> LabelContent:
     """`images`, `annotations`, and `categories`, of which that of people names the joints.
 
     An image's frame is its `frame_index`, else the number at the end of its `file_name`. A joint's score is in
@@ -253,7 +253,7 @@ def _coco(file: Path, content: Mapping[str, Any], size: Size | None) -> LabelCon
             frame_of[image_id] = COCO.frame(file, f"images[{i}].frame_index", image["frame_index"])
         else:
             frame_of[image_id] = _split_name(file, f"images[{i}].file_name", image.get("file_name"))[1]
-        scale_of[image_id] = _scale(file, f"images[{i}]", (image.get("width"), image.get("height")), size)
+        scale_of[image_id] = _scale(file, f"images[{i}]", (image.get("width"), image.get("height")), sizes)
         if "camera" in image:
             moved = numbers(file, f"images[{i}].camera", image["camera"], (8,), do=FORMATS)
             camera[frame_of[image_id]] = np.append(moved, 1).reshape(3, 3)
@@ -309,17 +309,19 @@ def _coco_joints(file: Path, key: str, entry: Mapping[str, Any], names: Sequence
     return points
 
 
-def _scale(file: Path, key: str, stated: tuple[object, object], size: Size | None) -> Doubles:
+def _scale(file: Path, key: str, stated: tuple[object, object], sizes: Sizes | None) -> Doubles:
     """(2,) scale from the detector's image to the clip; 1 if unknown.
 
     Raises RawDataError for another shape: how it was cut or padded is unknown.
     """
-    if size is None or not all(stated):
+    if sizes is None or not all(stated):
         return np.ones(2)
     shape = np.array([whole(file, f"{key}.size", value, do=FORMATS) for value in stated], np.float64)
-    clip = np.array(size(), np.float64)
-    if (shape > 0).all() and abs(np.subtract(*(shape / clip))) <= (1 / clip).sum():  # a pixel of rounding each
-        return clip / shape if (shape != clip).any() else np.ones(2)
+    clip, *others = np.array(sizes(), np.float64)
+    for possible in (clip, *others):
+        is_multiple = abs(np.subtract(*(shape / possible))) <= (1 / possible).sum()  # a pixel of rounding each
+        if is_multiple and (shape > 0).all():
+            return clip / shape if (shape != clip).any() else np.ones(2)
     expected = f"the clip's width and height, {clip[0]:.0f} x {clip[1]:.0f}, or both times one number"
     actual = f"{shape[0]:.0f} x {shape[1]:.0f}"
     do = "Run the detector on the clip as it is decoded (turned as its rotation flag says, nothing cut or padded)."

@@ -200,6 +200,11 @@ class Video:
     def size(self) -> tuple[int, int]:
         return self.view().size
 
+    def sizes(self) -> list[tuple[int, int]]:
+        """Widths and heights px that keypoints may count in: of stored pixels, as other tools have them; as shown."""
+        view = self.view()
+        return list(dict.fromkeys([view.unstretched, view.size]))
+
     def view(self) -> View:
         """How its frames are shown, by the first one. Raises RawDataError if there is none."""
         return self.first_look().view

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -17,11 +18,13 @@ from pipeline import datasets
 from pipeline.__main__ import main
 from pipeline.accounting import Accounting, VideoAccount
 from pipeline.conversion.identity import reader_parts
-from pipeline.errors import RawDataError
+from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.raw import MARKER
 from pipeline.skeletons import convert
 from pipeline.track import Track
 from tests.pipeline.datasets.by_hand import standing, touch, write_video
+from tests.pipeline.files.made_clips import Clip
+from tests.pipeline.files.test_videos_of_all_kinds import widen
 from vibe_extensions.contracts import datasets as contract
 from vibe_extensions.demo.files import mp4_writer
 
@@ -301,3 +304,47 @@ def test_a_folder_without_clips_is_an_error(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "none"):
         with pytest.raises(RawDataError, match="end in"):
             datasets.get("videos").videos(folder, "train")
+
+
+def test_keypoints_count_in_stored_or_in_shown_pixels_as_their_file_states(tmp_path: Path) -> None:
+    content = Clip("a.mp4", size=(720, 576), n_frames=45, prepare=widen).encode()
+    in_stored_px = standing("coco", 300, 200)
+    in_shown_px = in_stored_px * [4 / 3, 1, 1]
+    found = {}
+    for name, joints, size in (
+        ("no size", in_stored_px, {}),
+        ("stored", in_stored_px, {"width": 720, "height": 576}),
+        ("shown", in_shown_px, {"width": 960, "height": 576}),
+        ("half of it", in_shown_px * [0.5, 0.5, 1], {"width": 480, "height": 288}),
+    ):
+        raw = tmp_path / name
+        (raw / "keypoints").mkdir(parents=True)
+        (raw / "a.mp4").write_bytes(content)
+        images = [{"id": t + 1, "file_name": f"{t}.jpg", **size} for t in range(45)]
+        people = [{"image_id": t + 1, "category_id": 1, "keypoints": joints.ravel().tolist()} for t in range(45)]
+        file = {"images": images, "annotations": people, "categories": [{"id": 1, "name": "person"}]}
+        (raw / "keypoints/a.mp4.json").write_text(json.dumps(file))
+        (track,) = read(raw)[0]
+        found[name] = track.columns["kp_2d"][0]
+    for joints in found.values():
+        assert joints == pytest.approx(found["no size"], abs=1e-3)
+    nose = found["no size"][0, :2]
+    assert nose == pytest.approx(in_shown_px[0, :2], abs=1e-3)
+
+
+@pytest.mark.parametrize("fps", ["240", "*.mp4=240, 60", "b.mp4=60,a.*=240"])
+def test_a_stated_rate_is_the_clips(tmp_path: Path, fps: str) -> None:
+    raw = tmp_path / "raw"
+    write_clip(raw / "a.mp4")
+    write_alphapose(raw / "keypoints/a.mp4.json")
+    (track,), accounts = read(raw, fps=fps)
+    assert track.fps == 240
+    assert "filmed at 240 frames a second, played at 25: slow motion" in accounts["a.mp4"].notes
+    (track,), _ = read(raw)
+    assert track.fps == 25
+
+
+@pytest.mark.parametrize("fps", ["fast", "slow/*=", "a.mp4=0", "-30"])
+def test_a_rate_that_is_none_is_refused(fps: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(repr(fps))):
+        datasets.get("videos", fps=fps)

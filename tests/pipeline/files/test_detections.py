@@ -139,7 +139,7 @@ def write(place: Path, files: dict[str, Any]) -> Path:
 
 
 def read(place: Path) -> Detections:
-    found = read_detections(place, "c", lambda: SIZE)
+    found = read_detections(place, "c", lambda: [SIZE])
     assert found is not None
     return found
 
@@ -310,7 +310,7 @@ def test_people_in_pictures_of_another_scale_are_scaled_to_the_clip(stated: Any,
     boxed = np.column_stack([np.reshape(box(0), (2, 2)), [0.8, 0.8]])
     given = [{"": stated_by_coco[0]}, {"": stated_by_coco[1]}, {"": frames}, by_frame]
     for number, (files, expected) in enumerate(zip(given, (body(0), boxed, body(0), body(0)), strict=True)):
-        found = read_detections(write(tmp_path / f"{number}/k", files), "c", lambda: SIZE)
+        found = read_detections(write(tmp_path / f"{number}/k", files), "c", lambda: [SIZE])
         assert found is not None
         np.testing.assert_allclose(found.keypoints[0][0], expected * [scale, scale, 1], rtol=0.004)
         assert any("scaled" in note for note in found.notes) == (scale != 1)
@@ -333,7 +333,7 @@ def test_a_crowd_is_no_person(tmp_path: Path) -> None:
     content = coco_object()
     content["annotations"][2]["iscrowd"] = 1
     (tmp_path / "x.json").write_text(json.dumps(content))
-    found = read_detections(tmp_path / "x.json", "x", lambda: SIZE)
+    found = read_detections(tmp_path / "x.json", "x", lambda: [SIZE])
     assert found is not None
     assert found.n_persons == N - 1
     assert [note[:26] for note in found.notes] == ["1 annotation of 'car' left", "1 detections are no people"]
