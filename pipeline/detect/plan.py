@@ -161,12 +161,15 @@ def plan_detection(
     refused: dict[str, str] = {}
     for clip in clips:
         try:
-            files = _files(out, Video(raw, clip), kind)
-            is_done = files.done()
+            video = Video(raw, clip)
+            files = _files(out, video, kind)
+            is_done = files.done() and not _was_misread(out, raw, clip)
+            if not is_done:
+                video.require_whole()
         except (PipelineError, OSError) as error:
             refused[utf8(clip)] = str(error)
             continue
-        if is_done and not _was_misread(out, raw, clip):
+        if is_done:
             done += 1
         elif files.failed.is_file():
             failed[files] = files.failed.read_text()

@@ -232,7 +232,7 @@ MISTAKES = [
     *damaged(H36M, "train", "S*/MyPoseFeatures/D2_Positions/*", **BOTH),
     *damaged("insta_variety", "train", "train/*", page=(HTML, PAGE), cut=(None, "is lost")),
     *damaged("emdb", "emdb1", "P*/*/*.pkl", empty=(b"", EMPTY)),
-    *damaged("kinetics", "train", "train/*/*.mp4", 1, cut=(None, "it is cut off")),
+    *damaged("kinetics", "train", "train/*/*.mp4", 1, cut=(None, "damaged or cut off")),
 ]
 
 

@@ -17,10 +17,9 @@ from pipeline.commands import prepare
 from pipeline.detect.clips import MADE_BY
 from pipeline.errors import MissingAssets
 from pipeline.files.raw.files import file_digest
+from tests.pipeline.datasets.by_hand import write_video
 from vibe_extensions.clips.detectors.rtmpose import RTMPose
 from vibe_extensions.part_dynamics.streams import Homography
-
-CLIP = b"\0\0\0\x18ftypmp42" + bytes(500)  # which only a decoder refuses
 
 
 def test_real_data_without_weights_become_tracks_and_keep_the_weights_that_they_are_given_once(penn, ran, network):
@@ -112,8 +111,7 @@ def test_one_split_that_cannot_be_converted_does_not_stop_the_others(penn, ran, 
 @pytest.fixture
 def of_clips(tmp_path: Path) -> tuple[Any, ...]:
     """The command's words for a clip without keypoints."""
-    (tmp_path / "clips").mkdir()
-    (tmp_path / "clips/a.mp4").write_bytes(CLIP)
+    write_video(tmp_path / "clips/a.mp4", 3)
     where = ("--raw", tmp_path / "clips", "--cache", tmp_path / "cache")
     return ("prepare", "videos", *where, "--detector", "rtmpose")
 
@@ -158,7 +156,7 @@ def test_keypoints_replaced_or_kept_are_counted(of_clips, ran, monkeypatch, tmp_
     info |= {"detector": made_by, "options": {"every": 4}}
     (tmp_path / "clips/keypoints").mkdir()
     (tmp_path / "clips/keypoints/a.mp4.json").write_text(f'{{"info": {json.dumps(info)},\n"images": []}}\n')
-    (tmp_path / "clips/b.mp4").write_bytes(CLIP)
+    write_video(tmp_path / "clips/b.mp4", 4)
     planned = ran(*of_clips, "--plan").out
     assert f"! replaces keypoints of 1 clip by {shown}\n" in planned and "detect   2 clips" in planned
     planned = ran(*of_clips[:-2], "--plan").out

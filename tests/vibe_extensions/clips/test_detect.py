@@ -210,7 +210,7 @@ def test_a_corrupt_clip_costs_itself(tmp_path: Path) -> None:
     assert "it is a JPEG image" in report.problems["photo.mp4"]
     assert re.search(r"20 frames .* found \d+ that decode: it is cut off", report.problems["cut off.avi"])
     assert report.done == 1
-    assert {name.partition("/")[0] for name in files(out)} == {".detect", "good.mp4.json"}
+    assert [name for name in files(out) if not name.startswith(".detect/")] == ["good.mp4.json"]
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mov", "a.avi", "a.webm"])
