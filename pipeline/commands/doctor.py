@@ -23,18 +23,19 @@ from pipeline.cli.text import command
 from pipeline.commands.init import tool
 from pipeline.datasets.base import Dataset, Mistake, ReleasePart, describe_error, globs
 from pipeline.datasets.downloads import OTHER_NAMES, find_archives, folders_in_part, misplaced_parts, packed_parts
-from pipeline.detect.clips import KEYPOINTS, labels_of, list_clips
+from pipeline.detect.clips import EXTENSIONS, KEYPOINTS, labels_of, list_clips
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.formats import smpl_files
 from pipeline.files.formats.detections import read_detections
 from pipeline.files.pixels.frames import Video
-from pipeline.files.raw import MARKER, files
+from pipeline.files.raw import MARKER, RawVideo, files
 from pipeline.plug_ins import demo_data
 from pipeline.settings.file import PATH, settings_file
 from pipeline.settings.sections import SHARED, Settings, load
 
 NO_SETTINGS: Final = "Run from the project's folder, set LUIGI_CONFIG_PATH, or name the folder of the data: --raw DIR."
 SAMPLED: Final = 3  # clips whose keypoints are read
+OPENED: Final = 100  # clips of a split whose first frame is decoded
 TO_BE_MADE, NOT_NEEDED = "will be made", "not needed yet"  # states of missing parts that the user need not get
 MARKS: Final = {
     "there": DONE,
@@ -323,7 +324,10 @@ def _listed_videos(dataset: Dataset, raw: Path, *, stand_in: bool) -> tuple[list
     for split in dataset.splits:
         n, total = 0, dataset.totals.get(split)
         try:
-            n = len(dataset.videos(raw, split))
+            videos = dataset.videos(raw, split)
+            n = len(videos)
+            if dataset.keypoints_from == "detected":
+                problems |= dict.fromkeys(_unusual_clips(raw, videos[:OPENED]))
         except RawDataError as error:
             problems[str(error)] = None
         except Exception as error:  # a reader of another package
@@ -339,6 +343,25 @@ def _listed_videos(dataset: Dataset, raw: Path, *, stand_in: bool) -> tuple[list
             counts.append(labelled)
             problems |= dict.fromkeys(refused)
     return counts, [*problems]
+
+
+def _unusual_clips(raw: Path, videos: Sequence[RawVideo]) -> Iterator[str]:
+    """What is unusual about clips by their headers and first frames, with an example: conversion decodes all."""
+    clips_of = dict[str, list[str]]()
+    for video in videos:
+        clip = str(video.files[0]) if video.files else video.name
+        if PurePath(clip).suffix.lower() not in EXTENSIONS:
+            continue
+        try:
+            remarks = Video(raw, clip).first_look().remarks()
+        except RawDataError as error:
+            remarks = [str(error)]
+        for remark in remarks:
+            clips_of.setdefault(remark, []).append(clip)
+    for remark, clips in clips_of.items():
+        n_others = len(clips) - 1
+        others = f" and {n_others} other clip{'s' if n_others > 1 else ''}" if n_others else ""
+        yield f"{clips[0]}{others}: {remark}"
 
 
 def _count_keypoints(dataset: Dataset, raw: Path, part: ReleasePart, refused: list[str]) -> _PartCount:

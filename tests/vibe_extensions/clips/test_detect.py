@@ -24,6 +24,8 @@ from pipeline.files.pixels.frames import Image, Video
 from pipeline.files.raw import MARKER
 from tests.packages import install
 from tests.pipeline.datasets.by_hand import encode
+from tests.pipeline.files.made_clips import Clip, zero
+from tests.pipeline.files.test_videos_of_all_kinds import hdr
 from vibe_extensions.clips.detection.report import DetectionReport
 from vibe_extensions.clips.detection.run import detect_clips, detect_planned
 
@@ -433,3 +435,42 @@ def test_a_folder_without_clips_is_an_error(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "none"):
         with pytest.raises(ConfigError, match=str(folder)):
             detect_clips(folder, tmp_path / "out", Bright())
+
+
+def test_frames_after_a_damaged_one_keep_their_numbers_and_the_damage_is_named(tmp_path: Path) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    for name in ("whole.mp4", "broken.mp4"):
+        write_clip(raw / name)
+    whole = (raw / "broken.mp4").read_bytes()
+    (raw / "broken.mp4").write_bytes(zero(whole, 5))
+    report = detect_clips(raw, out, Bright())
+    assert report.done == 2
+    assert "cannot be decoded, such as 5" in report.damaged["broken.mp4"]
+    assert "whole.mp4" not in report.damaged
+    found = read_results(out / "broken.mp4.json")
+    lost = json.loads((out / "broken.mp4.json").read_text())["info"]["record"]["lost"]
+    assert lost[0] == 5
+    assert found.frame_index.tolist() == [frame for frame in range(20) if frame not in lost]
+    intact = found.frame_index >= 12  # behind the next key frame
+    expected = 20 + found.frame_index
+    places = np.array([persons[0, 0, 0] for persons in found.keypoints])
+    assert places[intact] == pytest.approx(expected[intact], abs=1)
+    assert detect_clips(raw, out, Bright()).damaged == {}  # the second run detects nothing
+
+
+def test_only_clips_that_earlier_versions_decoded_wrongly_are_detected_again(tmp_path: Path) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    write_clip(raw / "a.mp4")
+    clip = Clip("hdr.mp4", "libx265", options=hdr("arib-std-b67"), pix_fmt="yuv420p10le", paint=lambda t: t + 1)
+    (raw / "hdr.mp4").write_bytes(clip.encode())
+    assert detect_clips(raw, out, Bright()).done == 2
+    for clip in ("a.mp4", "hdr.mp4"):  # as versions without a record wrote them
+        file = out / f"{clip}.json"
+        first, rest = file.read_text().split("\n", 1)
+        info = json.loads(first.removesuffix(",") + "}")["info"]
+        del info["record"]
+        file.write_text(f"{json.dumps({'info': info})[:-1]},\n{rest}")
+    plan = plan_detection(raw, out, Bright())
+    assert ([files.clip for files in plan.missing], plan.done) == (["hdr.mp4"], 1)
+    assert detect_clips(raw, out, Bright()).done == 1
+    assert plan_detection(raw, out, Bright()).up_to_date
