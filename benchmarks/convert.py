@@ -5,8 +5,7 @@
 Demo data of each dataset in two sizes, N videos and 4 N. For each, in a fresh process and into a fresh cache on the
 same disk: `python -m pipeline convert` with one process and with two, and the same command again with nothing to do.
 For two datasets also a plain script that holds all rows in lists, as published code does; both must have the same
-number of rows. Then frames of videos are counted from packets and by decoding, in turns: of moving noise in H.264 with
-the sizes of Kinetics and Human3.6M, and of `--clips`.
+number of rows. Of videos, all frames are decoded once.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -22,19 +20,16 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
-from unittest import mock
 
-import cv2
 import numpy as np
 
 import cache
 from pipeline import datasets
-from pipeline.files.pixels.frames import Video
 from vibe_extensions.demo import writing as synthetic
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
 
-from benchmarks.common import ROOT, paired, parser, report, table
+from benchmarks.common import ROOT, parser, report, table
 
 SIZES: Final = {  # 4 N: videos of the split train; frames of each
     "penn_action": (400, 30),
@@ -47,7 +42,6 @@ SIZES: Final = {  # 4 N: videos of the split train; frames of each
     "amass": (200, 1500),
 }
 EVERY: Final = 0.05  # s between two samples of memory
-CLIPS: Final = ((300, 340, 256, 30), (2500, 1000, 1000, 50))  # frames, width, height, frames a second
 WAYS: Final = ("one process", "two processes", "nothing to do")
 PLAINLY: Final = "plain script"
 
@@ -74,7 +68,6 @@ def main() -> None:
     options.add_argument("--datasets", nargs="*", choices=list(SIZES), default=list(SIZES))
     options.add_argument("--scale", type=float, default=1.0, help="times the usual number of videos")
     options.add_argument("--frames", type=int, help="of each video, instead of the usual number")
-    options.add_argument("--clips", type=Path, nargs="*", default=[], help="more videos whose frames are counted")
     options.add_argument("--plain", nargs=3, metavar=("DATASET", "RAW", "OUT"), help=argparse.SUPPRESS)
     args = options.parse_args()
     if args.plain:
@@ -85,9 +78,8 @@ def main() -> None:
         work = Path(folder)
         synthetic.write_body(work / "body")
         pairs = [tuple(measure(work, name, share, args) for share in (1, 4)) for name in args.datasets]
-        counted = [count(file) for file in (*(encode(work, *clip) for clip in CLIPS), *args.clips)]
     about = "Demo data in the official layouts: no result about the datasets."
-    report(about, "How fast is conversion, and does its memory stay flat?", [*tables(pairs), *counts(counted)], args)
+    report(about, "How fast is conversion, and does its memory stay flat?", tables(pairs), args)
 
 
 def measure(work: Path, name: str, share: int, args: argparse.Namespace) -> Measured:
@@ -152,36 +144,6 @@ def proportional_set(pid: int) -> float:
     except OSError:
         return 0.0
     return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
-
-
-def encode(work: Path, n_frames: int, width: int, height: int, fps: int) -> Path:
-    """Write a video of noise that moves, in H.264."""
-    import av
-
-    noise = np.random.default_rng(0).integers(0, 256, (height // 8, width // 8, 3), np.uint8)
-    noise = cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
-    file = work / f"noise, {width} x {height}.mp4"
-    with av.open(str(file), "w") as container:
-        stream = container.add_stream("libx264", rate=fps, options={"preset": "veryfast"})
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        for i in range(n_frames):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.roll(noise, 2 * i, 1))))
-        container.mux(stream.encode())
-    return file
-
-
-def count(file: Path) -> tuple[str, ...]:
-    """Count a video's frames from packets and by decoding, five times each in turns. Returns a row of the table."""
-    seconds: dict[bool, list[float]] = {True: [], False: []}
-    by_packets = Video._count_packets
-    for decode in (False, True) * 5:
-        with mock.patch.object(Video, "_count_packets", (lambda _: 0) if decode else by_packets):
-            began = time.process_time()
-            n_frames = Video(file.parent, file.name).count_frames()
-            seconds[decode].append(time.process_time() - began)
-    packets, decoding = (statistics.median(seconds[decode]) for decode in (False, True))
-    ratio = paired(seconds[True], seconds[False])
-    return file.name, f"{n_frames:,}", f"{n_frames / packets:,.0f}", f"{n_frames / decoding:,.0f}", f"{ratio:.1f}"
 
 
 # --------------------------------------------------------------------------------------------------- plain scripts
@@ -250,13 +212,6 @@ def tables(pairs: Sequence[tuple[Measured, ...]]) -> Iterator[str]:
         for small, large in pairs
     ]
     yield from table(("dataset", "one process MiB", "two processes MiB"), memory)
-
-
-def counts(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
-    """Speed of counting frames."""
-    yield "\n## Counting a video's frames\n"
-    yield "Per second of CPU time, the median of five turns. Ratio: time of decoding : time of reading packets.\n"
-    yield from table(("video", "frames", "packets/s", "decoding/s", "ratio"), rows)
 
 
 if __name__ == "__main__":
