@@ -100,7 +100,7 @@ class OwnVideos(ClipDataset):
         240.0
         """
         stated = math.nan
-        for entry in filter(None, map(str.strip, self.fps.split(","))):
+        for entry in filter(None, map(str.strip, (self.fps or "").split(","))):
             pattern, _, number = entry.rpartition("=")
             try:
                 rate = float(number)
