@@ -37,6 +37,7 @@ OPTIONS: Final = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
 WITH_OTHER_PACKETS: Final = frozenset(("h264", "mpeg1video", "mpeg2video", "vc1", "vp8", "vp9"))
 PQ: Final = 16  # transfer functions, ITU-T H.273, table 3
 HLG: Final = 18
+SAME_AS_BGR: Final = frozenset(("yuv420p", "yuvj420p"))  # FFmpeg converts them to equal RGB and BGR
 MAX_FPS: Final = 1000.0  # headers with a variable rate state their clock, 90000 a second or the like
 
 
@@ -235,7 +236,7 @@ def open_video(path: Path) -> Iterator[OpenVideo]:
     # An absolute path cannot be taken for a protocol.
     name = os.path.abspath(path)  # noqa: PTH100 - links stay as they are
     try:
-        container = av.open(name, options=OPTIONS, metadata_errors="replace")
+        container = av.open(name, container_options=OPTIONS, metadata_errors="replace")
     except av.InvalidDataError as error:
         raise Undecodable(f"{path} cannot be opened: it is damaged or cut off") from error
     except (av.FFmpegError, OSError, ValueError) as error:
@@ -348,11 +349,21 @@ class Painter:
             coded = self._reformatter.reformat(frame, format="rgb48le").to_ndarray()
             image = _PQ_TO_SDR[np.right_shift(coded.astype(np.uint16, copy=False), 6)]
         else:
-            image = self._reformatter.reformat(frame, format="rgb24").to_ndarray()
+            image = self._rgb(frame)
         width, height = self._view.square
         if image.shape[:2] != (height, width):
             image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
         return self._view.turn(image)
+
+    def _rgb(self, frame: VideoFrame) -> Image:
+        """(H, W, 3) as stored, to the bit as by OpenCV: features of earlier versions fit."""
+        image: Any
+        if frame.format.name in SAME_AS_BGR:
+            image = self._reformatter.reformat(frame, format="rgb24").to_ndarray()
+        else:
+            bgr: Any = self._reformatter.reformat(frame, format="bgr24", interpolation="BICUBIC").to_ndarray()
+            image = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+        return np.asarray(image, np.uint8)
 
 
 def _pq_to_sdr() -> NDArray[np.uint8]:
