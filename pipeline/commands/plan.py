@@ -83,7 +83,7 @@ def lines(plan: SplitPlan, most: int | None, shown: Collection[str] = ()) -> Ite
             yield f"  extract  {plain(stream.stream)}: {rows}{because}"
             yield f"    why    {plain(stream.why)}"
             unusual = unusual_clips(plan.committed, missing.shards)
-            if unusual:
+            if unusual and missing.replaced:
                 n_shown = len(unusual) if most is None else most
                 yield f"    {count(len(unusual), 'clip')} that earlier versions decoded otherwise:"
                 yield from (f"      {plain(line)}" for line in few(unusual, n_shown, "--all names them"))
