@@ -71,9 +71,7 @@ class OwnVideos(ClipDataset):
     cuts: bool = True  # end all tracks at scene cuts; false: where a sharp key frame passes for one
     max_jitter: float | None = None  # drop people with a joint that shakes more, in % of their box; unset: none
     max_limb_spread: float | None = None  # drop people with a limb whose length varies more, in %; unset: none
-    fps: str = (
-        ""  # frames a second at which clips were filmed, if not those of the file: "240", "slow/*=240, a.mp4=120"
-    )
+    fps: str | None = None  # rates of the camera, as 240 or "slow/*=240, a.mp4=120"; unset: those of the files
 
     name: ClassVar[str] = "videos"
     splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
