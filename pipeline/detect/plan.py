@@ -29,7 +29,7 @@ from pipeline.detect.clips import (
     read_info,
 )
 from pipeline.errors import ConfigError, PipelineError, RawDataError
-from pipeline.files.pixels.frames import Video
+from pipeline.files.pixels.frames import MOST_LOST, Video
 from pipeline.files.raw import is_stand_in
 from pipeline.files.raw.changes import utf8
 from pipeline.files.raw.files import PACK, file_digest, pack_index
@@ -208,12 +208,17 @@ def _files(out: Path, video: Video, kind: Mapping[str, Any]) -> ClipFiles:
 
 
 def _was_misread(out: Path, raw: Path, clip: str) -> bool:
-    """Whether an earlier version, whose files have no record, decoded other images, as far as the first frame tells.
+    """Whether an earlier version, whose files have no record, decoded other images, or ended at a damaged frame.
 
-    Conversion decodes all frames, and refuses such a file.
+    By the first frame and the header: conversion decodes all frames, and refuses such a file.
     """
     info = read_info(detected_file(out, clip))
-    return "record" not in info and bool(Video(raw, clip).first_look().otherwise)
+    n_decoded = info.get("frames")
+    if "record" in info or type(n_decoded) is not int:
+        return False
+    look = Video(raw, clip).first_look()
+    n_shown = (look.header_frames or 0) - look.n_hidden
+    return bool(look.otherwise) or n_shown > n_decoded + MOST_LOST
 
 
 def _find_lost_clips(raw: Path, out: Path, clips: Sequence[str]) -> dict[str, ClipFiles]:
