@@ -463,14 +463,17 @@ def test_only_clips_that_earlier_versions_decoded_wrongly_are_detected_again(tmp
     write_clip(raw / "a.mp4")
     clip = Clip("hdr.mp4", "libx265", options=hdr("arib-std-b67"), pix_fmt="yuv420p10le", paint=lambda t: t + 1)
     (raw / "hdr.mp4").write_bytes(clip.encode())
-    assert detect_clips(raw, out, Bright()).done == 2
-    for clip in ("a.mp4", "hdr.mp4"):  # as versions without a record wrote them
-        file = out / f"{clip}.json"
+    write_clip(raw / "short.mp4")
+    assert detect_clips(raw, out, Bright()).done == 3
+    for name in ("a.mp4", "hdr.mp4", "short.mp4"):  # as versions without a record wrote them
+        file = out / f"{name}.json"
         first, rest = file.read_text().split("\n", 1)
         info = json.loads(first.removesuffix(",") + "}")["info"]
         del info["record"]
+        if name == "short.mp4":  # which ended at a damaged frame
+            info["frames"] = 11
         file.write_text(f"{json.dumps({'info': info})[:-1]},\n{rest}")
     plan = plan_detection(raw, out, Bright())
-    assert ([files.clip for files in plan.missing], plan.done) == (["hdr.mp4"], 1)
-    assert detect_clips(raw, out, Bright()).done == 1
+    assert ([files.clip for files in plan.missing], plan.done) == (["hdr.mp4", "short.mp4"], 1)
+    assert detect_clips(raw, out, Bright()).done == 2
     assert plan_detection(raw, out, Bright()).up_to_date
