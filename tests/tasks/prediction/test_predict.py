@@ -22,10 +22,12 @@ from pipeline.files.raw import MARKER
 from pipeline.settings.sections import load
 from tasks.__main__ import main
 from tests.fake_network import replace_network
+from tests.pipeline.files.made_clips import Clip
 from tests.tasks.prediction.conftest import SEQLEN, SHORT, SPLIT, save_checkpoint, small_config, the_body
 from vibe_extensions.clips.prediction import job as jobs
 from vibe_extensions.clips.prediction import overlay, refine
 from vibe_extensions.clips.prediction.job import PredictionJob
+from vibe_extensions.clips.prediction.motions import write_motion
 from vibe_extensions.clips.prediction.overlay import BodyDrawing, PredictedBodies, project_body, record_type
 from vibe_extensions.clips.prediction.predict import predict_videos
 from vibe_model.cameras import crop_to_image, project
@@ -194,6 +196,32 @@ def test_bodies_come_by_frame_whatever_the_order_of_tracks(tmp_path) -> None:
     assert found == [(4, 0), (4, 1), (5, 0), (9, 0), (9, 2)]
     assert all(r["camera"][0] == r["track"] for r in bodies.read_frames(0, 10))
     assert len(bodies.read_frames(10, 20)) == 0
+
+
+def test_a_motion_of_a_clip_with_a_pause_is_as_long_as_the_clip(tmp_path: Path) -> None:
+    clip = Clip("pause.mkv", rate=30, times=[33 * t + 2000 * (t > 20) for t in range(40)])
+    (tmp_path / clip.name).write_bytes(clip.encode())
+    record = Video(tmp_path, clip.name).record()
+    n = record.n_frames
+    rows = np.arange(n)
+    bodies = TrackBodies(
+        track=cache.TrackRecord("a", "a", 0, n, record.fps, 1, 1.3),
+        rows=rows,
+        run=rows,
+        frame_index=rows,
+        bbox=np.tile(np.float32([100, 100, 50, 50]), (n, 1)),
+        picture=(200, 200),
+        rotmat=np.tile(np.eye(3, dtype=np.float32), (n, 24, 1, 1)),
+        shape=np.zeros((n, 10), np.float32),
+        camera=np.column_stack([np.ones(n), rows / n, np.zeros(n)]).astype(np.float32),
+    )
+    stored = np.load(write_motion(tmp_path, bodies, the_body(), record.fps, record.as_dict()))
+    rate = stored["mocap_framerate"].item()
+    assert (len(stored["trans"]) - 1) / rate == pytest.approx(39 * 0.033 + 2, abs=0.05)
+    across = stored["trans"][:, 0]
+    in_pause = across[round(1.66 * rate)]
+    assert across.max() > in_pause > across.min()
+    assert json.loads(stored["about"].item())["first_frame"] == 0
 
 
 def test_an_interrupted_overlay_and_one_on_a_full_disk_leave_no_file(job, world, monkeypatch, tmp_path) -> None:

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
@@ -21,6 +23,7 @@ from scipy.spatial.transform import Rotation
 from pipeline.body import Body
 from pipeline.cameras import pose_in_camera, resample_linear, resample_rotations
 from pipeline.errors import PipelineError
+from pipeline.files.pixels.clip_record import record_from
 from vibe_model import runs
 from vibe_model.prediction.predict import TrackBodies, file_name
 
@@ -35,7 +38,9 @@ RATE_NOISE: Final = 0.01  # treats 29.97 as 30
 ENDING: Final = "_stageii.npz"  # of AMASS's SMPL-X files
 
 
-def write_motion(folder: Path, bodies: TrackBodies, body: Body, fps: float) -> Path:
+def write_motion(
+    folder: Path, bodies: TrackBodies, body: Body, fps: float, clip: Mapping[str, Any] = MappingProxyType({})
+) -> Path:
     """Write one person's motion, from the first frame to the last. Returns the file.
 
     Interpolates missing frames, and below MIN_RATE as many frames between two as reach it. The shape is the mean over
@@ -44,11 +49,17 @@ def write_motion(folder: Path, bodies: TrackBodies, body: Body, fps: float) -> P
 
     Args:
         fps: Rate of the source's frames.
+        clip: `ClipRecord.as_dict`: frames of uneven length keep their times.
 
     Raises:
         PipelineError: the images' size is unknown.
     """
-    frames, step = bodies.frame_index, bodies.track.step
+    frames = bodies.frame_index
+    step = bodies.track.step
+    record = record_from(clip)
+    if record is not None and not record.is_even:
+        frames = record.clock()[frames]
+        fps *= record.usual_fps / record.fps
     parts = max(1, math.ceil(MIN_RATE * step / fps - RATE_NOISE))  # frames written for each source frame
     every = frames[0] + np.arange((frames[-1] - frames[0]) // step * parts + 1) * step / parts
     position = np.interp(every, frames, np.arange(len(frames)))
@@ -61,7 +72,11 @@ def write_motion(folder: Path, bodies: TrackBodies, body: Body, fps: float) -> P
     poses[:, :22] = turned[:, :22]
     for hand, fingers in HANDS.items():
         poses[:, fingers] = turned[:, [hand]]
-    about = {"track": bodies.track.name, "first_frame": int(frames[0]), "interpolated": len(every) - len(frames)}
+    about = {
+        "track": bodies.track.name,
+        "first_frame": int(bodies.frame_index[0]),
+        "interpolated": len(every) - len(frames),
+    }
     about["frames_for_one"] = parts
     flat, rate = poses.reshape(len(every), 3 * N_JOINTS), np.array(fps / step * parts)
     arrays: dict[str, Any] = {

@@ -78,7 +78,8 @@ def predict_videos(job: PredictionJob, progress: Progress) -> PredictedVideos:
         for _, track, error_px in tracks:
             predicted.errors.append(error_px)
             better = [round(px, 2) for px in error_px] if error_px[1] < error_px[0] else None
-            rows.append(_write(job, track, about | {"video": entry.name, "refined": better}))
+            clip = entry.account.get("clip", {})
+            rows.append(_write(job, track, about | {"video": entry.name, "refined": better}, clip))
             bodies.add(track)
             predicted.bodies += len(track)
             progress(predicted.bodies, total, entry.name)
@@ -117,15 +118,18 @@ def _bodies(job: PredictionJob, split: cache.Split) -> Iterator[tuple[int, Track
             yield int(split.tracks.video[track]), bodies.smooth_time(job.smooth), (before, after)
 
 
-def _write(job: PredictionJob, bodies: TrackBodies, about: Mapping[str, Any]) -> dict[str, Any]:
-    """Write the files of one person. Returns their entry in predictions.json."""
+def _write(
+    job: PredictionJob, bodies: TrackBodies, about: Mapping[str, Any], clip: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Write the files of one person. Returns their entry in predictions.json. clip: `ClipRecord.as_dict`."""
     generator = job.trained.generator
     file = save_npz(job.out / BODIES, bodies, generator, about=about)
     first, last = (int(bodies.frame_index[i]) for i in (0, -1))
     facts = {"name": bodies.track.name, "file": f"{BODIES}/{file.name}", "refined": about["refined"]}
     if job.export:
         fps = bodies.track.fps if math.isfinite(bodies.track.fps) else DEFAULT_FPS
-        facts["motion"] = f"{MOTIONS}/{write_motion(job.out / MOTIONS, bodies, generator.body, fps).name}"
+        motion = write_motion(job.out / MOTIONS, bodies, generator.body, fps, clip)
+        facts["motion"] = f"{MOTIONS}/{motion.name}"
     return {**facts, "frames": len(bodies), "first": first, "last": last}
 
 

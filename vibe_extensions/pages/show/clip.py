@@ -56,9 +56,10 @@ def frames_of(source: FrameSource, first: int = 0, step: int = 1, stop: int = 0)
         yield frame, shown
 
 
-def rate_of(source: FrameSource) -> float:
-    """Frames per second of the source, or DEFAULT_FPS if unknown."""
-    fps = source.header().fps if isinstance(source, Video) else math.nan
+def rate_of(source: FrameSource, fps: float = math.nan) -> float:
+    """Frames per second at which the source is played; of images `fps`, or DEFAULT_FPS. Decodes a video."""
+    if isinstance(source, Video):
+        fps = source.record().played_fps
     return fps if math.isfinite(fps) else DEFAULT_FPS
 
 
@@ -145,7 +146,7 @@ def write_clip(shown: Shown, out: Path, *, progress: Progress = silent) -> tuple
     fps = shown.tracks[0].record.fps if shown.tracks else math.nan
     total = (source.header().n_frames or 0) if isinstance(source, Video) else int(indices[-1]) + 1
     n_written = with_rows = 0
-    with video_writer(out, (fps if math.isfinite(fps) else rate_of(source)) / step, source.size()) as write:
+    with video_writer(out, rate_of(source, fps) / step, source.size()) as write:
         for frame, image in frames_of(source, int(indices[0]) % step, step, int(indices[-1]) + 1):
             write(_draw_frame(frame, image, people, bodies, shown))
             n_written, with_rows = n_written + 1, with_rows + any(frame.index in person.rows for person in people)
