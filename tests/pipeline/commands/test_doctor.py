@@ -16,6 +16,8 @@ from pipeline.datasets.base import Dataset, ReleasePart, globs
 from pipeline.errors import RawDataError
 from pipeline.files.formats import smpl_files
 from pipeline.files.raw import RawVideo
+from tests.pipeline.datasets.by_hand import write_video
+from tests.pipeline.files.made_clips import Clip, with_matrix
 from vibe_extensions.demo import RELEASES
 
 
@@ -146,7 +148,8 @@ def test_clips_of_kinetics_have_keypoints_in_any_layout(clips: str, tmp_path: Pa
 
 
 def test_keypoints_of_one_s_own_clips_are_counted_and_one_file_is_read(tmp_path: Path, doctor: Any) -> None:
-    touch(tmp_path / "a.mp4", tmp_path / "b.mp4")
+    for name in "ab":
+        write_video(tmp_path / f"{name}.mp4", 2)
     assert "videos of train" in doctor("videos", "--raw", tmp_path, code=0), "the folder that `prepare` takes"
     assert set(counts(look("videos", tmp_path))) == {"videos of train"}
     (tmp_path / "keypoints").mkdir()
@@ -233,3 +236,13 @@ def test_from_an_empty_raw_folder_to_a_converted_dataset_by_what_it_prints(
     (prepare,) = re.findall(" -m pipeline (prepare .*)", ran(*again).out)
     ran(*shlex.split(prepare), "--set", "convert.workers=1")
     assert (tmp_path / "data/cache/penn_action/test/manifest.json").is_file()
+
+
+def test_what_is_unusual_about_clips_is_named_by_their_first_frames(tmp_path: Path, doctor: Any) -> None:
+    write_video(tmp_path / "a.mp4", 2)
+    mirrored = with_matrix(Clip("a.mp4").encode(), "mirrored")
+    for name in ("b.mp4", "c.mp4"):
+        (tmp_path / name).write_bytes(mirrored)
+    said = doctor("videos", "--raw", tmp_path, code=0)
+    assert "b.mp4 and 1 other clip: mirrored, as its header says" in said
+    assert "a.mp4" not in said
