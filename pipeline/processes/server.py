@@ -35,6 +35,9 @@ END_TIME: Final = 5.0  # s to wait for the end of a killed process
 ONE_THREAD: Final = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"), "1"
 )
+# Freed images stay for the next ones, up to 32 MiB. By default glibc returns them to the system, and each page of each
+# image is a page fault: a third of the time of decoding.
+KEEP_FREED: Final = dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), str(32 << 20))
 
 
 class Process:
@@ -124,7 +127,7 @@ class _Server:
             [sys.executable, "-P", "-c", "from pipeline.processes import server; server.serve()", str(self.owner)],
             process_group=0,
             stdin=remote.fileno(),
-            env={**os.environ, **ONE_THREAD, "PYTHONPATH": os.pathsep.join(sys.path)},
+            env={**os.environ, **ONE_THREAD, **KEEP_FREED, "PYTHONPATH": os.pathsep.join(sys.path)},
         )
         remote.close()
 

@@ -340,17 +340,18 @@ class Painter:
 
     def __init__(self, view: View) -> None:
         self._view = view
+        self._square = view.square
         self._reformatter = VideoReformatter()
 
     def image(self, frame: VideoFrame) -> Image:
         """The image of a frame. One of another size, in the middle of a clip, is scaled to the first one's."""
         image: Any
         if frame.color_trc == PQ:
-            coded = self._reformatter.reformat(frame, format="rgb48le").to_ndarray()
+            coded = self._reformatter.reformat(frame, format="rgb48le", threads=1).to_ndarray()
             image = _PQ_TO_SDR[np.right_shift(coded.astype(np.uint16, copy=False), 6)]
         else:
             image = self._rgb(frame)
-        width, height = self._view.square
+        width, height = self._square
         if image.shape[:2] != (height, width):
             image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
         return self._view.turn(image)
@@ -359,9 +360,11 @@ class Painter:
         """(H, W, 3) as stored, to the bit as by OpenCV: features of earlier versions fit."""
         image: Any
         if frame.format.name in SAME_AS_BGR:
-            image = self._reformatter.reformat(frame, format="rgb24").to_ndarray()
+            image = self._reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
         else:
-            bgr: Any = self._reformatter.reformat(frame, format="bgr24", interpolation="BICUBIC").to_ndarray()
+            bgr: Any = self._reformatter.reformat(
+                frame, format="bgr24", interpolation="BICUBIC", threads=1
+            ).to_ndarray()
             image = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
         return np.asarray(image, np.uint8)
 
