@@ -109,6 +109,18 @@ def test_one_command_measures_and_writes_the_report(words: str, tmp_path: Path) 
 
 
 @pytest.mark.slow
+def test_one_command_compares_decoding_with_another_checkout_and_writes_the_report(tmp_path: Path) -> None:
+    options = ["--before", ROOT, "--commands", "extract", "--scale", 0.01, "--rounds", 1, "--minutes", 2]
+    text = ran("decoding", tmp_path, *options, "--at", tmp_path)
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| extract | H")]
+    assert len(rows) == 4
+    for _, _, ratio, _, before, now, equal in rows:
+        assert min(float(cell.partition(" ")[0]) for cell in (ratio, before, now)) > 0
+        assert equal == "100.0% |"
+    assert float(cells(text, "2")[1]) > 0
+
+
+@pytest.mark.slow
 def test_one_command_measures_detection_and_writes_the_report(tmp_path: Path) -> None:
     text = ran("detection", tmp_path, "--frames", 2, "--at", tmp_path)
     assert "one person in each of 2 frames" in text

@@ -251,6 +251,9 @@ def open_video(path: Path) -> Iterator[OpenVideo]:
         yield video
 
 
+UPRIGHT: Final = (1, 0, 0, 1)  # the matrix of frames that are shown as they are stored
+
+
 @dataclass(frozen=True, slots=True)
 class View:
     """How a player shows stored frames: their size, turned or mirrored, with square pixels.
@@ -261,7 +264,7 @@ class View:
 
     stored: tuple[int, int]  # width, height px
     aspect: Fraction = Fraction(1)  # width / height of a stored pixel
-    matrix: tuple[int, int, int, int] = (1, 0, 0, 1)
+    matrix: tuple[int, int, int, int] = UPRIGHT
 
     @property
     def is_turned(self) -> bool:
@@ -294,8 +297,10 @@ class View:
         return (height, width) if self.is_turned else (width, height)
 
     def turn(self, image: Image) -> Image:
-        """Turn and mirror an image (H, W, 3)."""
+        """Turn and mirror an image (H, W, 3). Without both, it is not copied, and its rows may be padded."""
         a, b, c, d = self.matrix
+        if self.matrix == UPRIGHT:
+            return image
         if self.is_turned:
             image = image.transpose(1, 0, 2)
             flip_x, flip_y = c < 0, b < 0
@@ -323,7 +328,7 @@ def _matrix(frame: VideoFrame) -> tuple[int, int, int, int]:
     """The display matrix of a frame, to the nearest right angle."""
     stored = frame.side_data.get("DISPLAYMATRIX")
     if stored is None:
-        return 1, 0, 0, 1
+        return UPRIGHT
     data: Any = stored
     a, b, _, c, d, *_ = np.frombuffer(bytes(data), np.int32).tolist()
     if abs(a) + abs(d) >= abs(b) + abs(c):
