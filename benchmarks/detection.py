@@ -31,12 +31,12 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from pipeline.boxes import extents
-from pipeline.detect import DetectionResources, People, get
-from pipeline.detect.clips import list_clips
-from pipeline.detect.plan import plan_detection
+from pipeline.clips.detection.run import detect_planned
+from pipeline.clips.detectors import DetectionResources, People, get
+from pipeline.clips.detectors.two_parts import Boxes, Networks, TwoPartDetector
+from pipeline.clips.files import list_clips
+from pipeline.clips.plan import plan_detection
 from pipeline.files.pixels.frames import Image, Video
-from vibe_extensions.clips.detection.run import detect_planned
-from vibe_extensions.clips.detectors.two_parts import Boxes, Networks, TwoPartDetector
 from vibe_extensions.demo.writing import write_dataset
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script

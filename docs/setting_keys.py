@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast, get_args, get_origin, get_type_hints
 
 from cache import CropPolicy, Jitter
-from pipeline import datasets, detect
+from pipeline import datasets
+from pipeline.clips import detectors
 from pipeline.commands.config import text_of
 from pipeline.datasets.base import Dataset
 from pipeline.features import streams
@@ -115,7 +116,7 @@ def sections() -> dict[str, tuple[Key, ...]]:
         **TYPES,
         **{name: type(datasets.get(name)) for name in datasets.names()},
         **{name: streams.find(name) for name in streams.names()},
-        **{name: detect.find(name) for name in detect.names()},
+        **{name: detectors.find(name) for name in detectors.names()},
     }
     trainings = (*models.every(), MPOSER, PR_VIPE)
     keys = {name: tuple(keys_of(cls)) for name, cls in options.items()}

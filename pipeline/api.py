@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Final
 from cache import CropPolicy, ExtraColumn
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import extents, smooth_boxes, tight_boxes
+from pipeline.clips.detectors import Detect, Detector, People
 from pipeline.datasets import Dataset, RawVideo
 from pipeline.datasets.base import EXTRINSICS, UP, Mistake, Origin, ReleasePart, finite_joints, smpl_labels
 from pipeline.datasets.pixels import frames_there, inputs, pictures_or_video
-from pipeline.detect import Detect, Detector, People
 from pipeline.errors import ConfigError, MissingAssets, PipelineError, RawDataError
 from pipeline.features.streams.base import (
     ROW_RATE,

@@ -15,22 +15,19 @@ EXTENSIONS: Final[Mapping[str, Mapping[str, str]]] = {  # group -> name -> "modu
         "emdb": "vibe_extensions.world.emdb:Emdb",
     },
     "vibe_pipeline.streams": {
-        "blaze_joints": "vibe_extensions.clips.blaze_stream:BlazeJoints",
+        "blaze_joints": "pipeline.features.streams.blaze:BlazeJoints",
         "cam_angvel": "vibe_extensions.world.streams:CamAngvel",
         "hmr2": "vibe_extensions.world.streams:Hmr2",
         "homography": "vibe_extensions.part_dynamics.streams:Homography",
         "imported": "vibe_extensions.exchange.arrays:Imported",
-        "onnx": "vibe_extensions.clips.onnx_stream:Onnx",
+        "onnx": "pipeline.features.streams.onnx:Onnx",
         "pr_vipe": "vibe_extensions.part_dynamics.streams:PrVipe",
         "stationary": "vibe_extensions.world.streams:Stationary",
     },
     "vibe_pipeline.detectors": {
         "demo": "vibe_extensions.demo.detector:Demo",
-        "blaze_pose": "vibe_extensions.clips.detectors.blaze_pose:BlazePose",
-        "rtmpose": "vibe_extensions.clips.detectors.rtmpose:RTMPose",
-    },
-    "vibe_pipeline.detection": {
-        "clips": "vibe_extensions.clips.detection.run:run_step",
+        "blaze_pose": "pipeline.clips.detectors.blaze_pose:BlazePose",
+        "rtmpose": "pipeline.clips.detectors.rtmpose:RTMPose",
     },
     "vibe_pipeline.commands": {
         "bodies": "vibe_extensions.anny:BODIES",

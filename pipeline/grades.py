@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import cache
-from pipeline.detect.clips import moved_frames
+from pipeline.clips.files import moved_frames
 from pipeline.files.pixels.clip_record import record_from
 from pipeline.files.pixels.frames import FrameSource, Video
 from pipeline.skeletons import JOINTS, LARGEST, Bools, Doubles, Ints, keypoints_13

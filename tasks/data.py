@@ -12,9 +12,9 @@ import cache
 from pipeline import datasets
 from pipeline.cli.console import IDLE
 from pipeline.cli.text import command, count, from_here
+from pipeline.clips.plan import DetectionPlan
 from pipeline.conversion import convert
 from pipeline.conversion.committed import rejected_videos
-from pipeline.detect.plan import DetectionPlan
 from pipeline.errors import ConfigError
 from pipeline.files.raw import is_stand_in
 from pipeline.plug_ins import PlugInError, demo_data

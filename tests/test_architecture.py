@@ -212,7 +212,7 @@ def test_no_file_outside_features_knows_a_streams_kind() -> None:
         "pipeline.features.",
         "pipeline.grades",
         "vibe_extensions.anny.",
-        "vibe_extensions.clips.blaze_stream",
+        "pipeline.features.streams.blaze",
         "vibe_extensions.part_dynamics.",
         "vibe_extensions.world.",
         "vibe_model.checkpoints",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.detect.clips import MADE_BY
+from pipeline.clips.files import MADE_BY
 from tests.cache import toy
 from vibe_extensions.demo import writing as synthetic
 

@@ -10,10 +10,11 @@ from typing import Any, ClassVar
 
 import pytest
 
-from pipeline import datasets, detect
+from pipeline import datasets
+from pipeline.clips import detectors
+from pipeline.clips.detectors import Detector
 from pipeline.conversion.identity import reader_parts
 from pipeline.datasets.base import Dataset
-from pipeline.detect import Detector
 from pipeline.features import streams
 from pipeline.features.streams.base import NumberStream
 from tests.golden import FOLDER
@@ -42,7 +43,7 @@ def every_record(before: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any
     """Our datasets, streams, detectors and trainings. before: their earlier records."""
     kinds: dict[str, Any] = {f"dataset {name}": type(datasets.get(name)) for name in datasets.names()}
     kinds |= {f"stream {name}": streams.find(name) for name in streams.names()}
-    kinds |= {f"detector {name}": detect.find(name) for name in detect.names()}
+    kinds |= {f"detector {name}": detectors.find(name) for name in detectors.names()}
     of_all_datasets = {option.name for option in fields(Dataset)}
     for name, kind in kinds.items():
         if kind.__module__.startswith(("pipeline.", "vibe_extensions.")):

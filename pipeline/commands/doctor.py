@@ -20,10 +20,10 @@ from pipeline.cli.command_line import Command, json_option
 from pipeline.cli.console import DONE, DOUBT, CommandResult, err, plain
 from pipeline.cli.progress import line_if_slow
 from pipeline.cli.text import command
+from pipeline.clips.files import EXTENSIONS, KEYPOINTS, labels_of, list_clips
 from pipeline.commands.init import tool
 from pipeline.datasets.base import Dataset, Mistake, ReleasePart, describe_error, globs
 from pipeline.datasets.downloads import OTHER_NAMES, find_archives, folders_in_part, misplaced_parts, packed_parts
-from pipeline.detect.clips import EXTENSIONS, KEYPOINTS, labels_of, list_clips
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.formats import smpl_files
 from pipeline.files.formats.detections import read_detections

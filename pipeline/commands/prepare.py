@@ -13,20 +13,21 @@ from pathlib import Path
 from typing import Final
 
 import cache
-from pipeline import datasets, detect
+from pipeline import datasets
 from pipeline.cli.command_line import Command, every_option
 from pipeline.cli.console import DOUBT, STAND_IN, VERB, WRONG, err, line, out, plain, size
 from pipeline.cli.progress import Progress, bar
 from pipeline.cli.text import FEW, command, count, error_text, few, from_here
+from pipeline.clips import detectors
+from pipeline.clips.detectors import Detector
+from pipeline.clips.files import KEYPOINTS, describe_others, list_clips
+from pipeline.clips.plan import detected_otherwise, unlabelled_clips, usual_detector
 from pipeline.commands import extract as extract_command
 from pipeline.commands.convert import accounting_lines
 from pipeline.commands.plan import lines
 from pipeline.conversion.committed import rejected_videos
 from pipeline.conversion.plan import committed_split
 from pipeline.datasets.base import Dataset
-from pipeline.detect import Detector
-from pipeline.detect.clips import KEYPOINTS, describe_others, list_clips
-from pipeline.detect.plan import detected_otherwise, unlabelled_clips, usual_detector
 from pipeline.errors import ConfigError, MissingAssets, PipelineError, RawDataError
 from pipeline.features import computing
 from pipeline.features.plan import missing_rows, stream_label
@@ -69,8 +70,8 @@ def _options(sub: argparse.ArgumentParser) -> None:
     add("--weights", help="Weights of the network, as for extract (default: from luigi.cfg, if any)")
     add("--stream", help="Name of the stream, as for extract (default: [features] streams)")
     add("--body", type=PATH, help="Folder of SMPL's files, for datasets that need them (default: [paths] body)")
-    detectors = ", ".join([*detect.names(), NO_DETECTOR])
-    add("--detector", help=f"Detector for clips without keypoints: {detectors}")
+    known = ", ".join([*detectors.names(), NO_DETECTOR])
+    add("--detector", help=f"Detector for clips without keypoints: {known}")
     every_option(sub)
     help_ = "Device: auto, cpu, cuda, cuda:1, ... (default: [detect] device, [features] device)"
     add("--device", type=option_type(DeviceName), help=help_)
@@ -237,7 +238,7 @@ def _detector(args: argparse.Namespace, settings: Settings, specs: Iterable[Stre
             raise ConfigError(f"--every {args.every}: no detector runs here. Leave the option out.")
         return None
     name = args.detector or usual_detector(args.raw)
-    detect.find(name)  # a misspelt name is refused even if no clip needs a detector
+    detectors.find(name)  # a misspelt name is refused even if no clip needs a detector
     if args.raw.is_file():
         return None  # the dataset's reader reports the expected files
     clips = unlabelled_clips(args.raw, by_any_detector=_keeps_other_keypoints(args, name))
@@ -246,7 +247,7 @@ def _detector(args: argparse.Namespace, settings: Settings, specs: Iterable[Stre
     try:
         detector = detector_of(args.cfg.source, name, every=args.every)
         if not detector.downloads or not args.plan:
-            detect.identity(detector)  # downloads its weights
+            detectors.identity(detector)  # downloads its weights
     except (ConfigError, MissingAssets) as error:
         message = re.sub(rf"--set (?!\[|{re.escape(name)}\.)", f"--set {name}.", str(error)).rstrip(".")  # as here
         message = message.replace("--weights ", f"--detector {name} --set {name}.weights=")

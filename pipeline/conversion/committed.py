@@ -17,9 +17,9 @@ import cache
 from pipeline import datasets
 from pipeline.accounting import VideoAccount, reason
 from pipeline.cli.text import FEW, command, count, few
+from pipeline.clips.files import EXTENSIONS
 from pipeline.conversion.identity import kind_of
 from pipeline.datasets.base import Dataset
-from pipeline.detect.clips import EXTENSIONS
 from pipeline.errors import PipelineError, RawDataError, StandInMixed, similar_path
 from pipeline.files.pixels.frames import Video
 from pipeline.files.pixels.sources import file_part

@@ -20,12 +20,12 @@ from cache.write.parts import wait_for_parts
 from pipeline.accounting import NOT_NOW, Accounting, VideoAccount
 from pipeline.cli.progress import Progress, silent, tell
 from pipeline.cli.text import command, count
+from pipeline.clips.files import labels_of
 from pipeline.conversion.committed import LET_GO, empty_lines, speed_of
 from pipeline.conversion.identity import report_other_work
 from pipeline.conversion.plan import ConversionPlan, plan_conversion
 from pipeline.conversion.reading import LATER, UNEXPECTED, UNSETTLED, ReadVideo, Spool, read_videos
 from pipeline.datasets.base import Dataset
-from pipeline.detect.clips import labels_of
 from pipeline.errors import PipelineError
 from pipeline.files.pixels.clip_record import record_from
 from pipeline.files.raw import RawVideo, changes

@@ -4,7 +4,7 @@ Kay et al.: The Kinetics Human Action Video Dataset, 2017.
 
     <split>/<class>/<clip>.mp4, or <split>/<clip>.mp4
     keypoints/<split>/<clip>/                 folder of OpenPose's --write_json or of AlphaPose; or
-    keypoints/<split>/<class>/<clip>.mp4.json `python -m pipeline detect`; other names: `pipeline.detect.clips`
+    keypoints/<split>/<class>/<clip>.mp4.json `python -m pipeline detect`; other names: `pipeline.clips.files`
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from pipeline.accounting import Totals, VideoAccount
+from pipeline.clips.files import KEYPOINTS, ClipLabels, entries
 from pipeline.datasets.base import Mistake, ReleasePart
 from pipeline.datasets.people import ClipDataset, Rules, clip_tracks
-from pipeline.detect.clips import KEYPOINTS, ClipLabels, entries
 from pipeline.errors import RawDataError
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import RawVideo, RawVideos, VideoTexts

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from pipeline.accounting import VideoAccount
 from pipeline.boxes import smooth_boxes, tight_boxes
 from pipeline.cli.text import count
+from pipeline.clips.file_names import require_own_name
+from pipeline.clips.files import EXTENSIONS, KEYPOINTS, labels_of, read_info, require_own_labels
 from pipeline.datasets.base import Dataset, Origin, finite_joints
 from pipeline.datasets.pixels import DETECTED_OUTSIDE, require_frames, require_in_picture
-from pipeline.detect.clips import EXTENSIONS, KEYPOINTS, labels_of, read_info, require_own_labels
-from pipeline.detect.file_names import require_own_name
 from pipeline.errors import RawDataError
 from pipeline.files.formats.detections import Detections, read_detections, read_results
 from pipeline.files.pixels.clip_record import ClipRecord, record_from

@@ -3,7 +3,7 @@
     <any folders>/<clip>.mp4                    mp4, mov, mkv, avi, webm, m4v, mpg, mpeg or flv
     keypoints/<any folders>/<clip>.mp4.json     `python -m pipeline detect`, or another detector
 
-Names and formats of label files: `pipeline.detect.clips`, `pipeline.files.formats.detections`. People are linked
+Names and formats of label files: `pipeline.clips.files`, `pipeline.files.formats.detections`. People are linked
 over time unless the detector tracked, never across a scene cut, and cleaned as HMMR's authors cleaned InstaVariety and
 VLOG-people (`pipeline.linking`).
 """
@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Final
 from pydantic import BeforeValidator
 
 from pipeline.accounting import VideoAccount
+from pipeline.clips.files import ENDINGS, KEYPOINTS, ClipLabels, images_hint, list_clips
 from pipeline.datasets.people import ClipDataset, Rules, clip_tracks
-from pipeline.detect.clips import ENDINGS, KEYPOINTS, ClipLabels, images_hint, list_clips
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.pixels.video import MAX_FPS
 from pipeline.files.raw import RawVideo, RawVideos

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Final, Self
 
 from pipeline.errors import ConfigError, MissingAssets
+from pipeline.files.packages import NOT_KNOWN
 from pipeline.files.raw.files import whole_file_digest
 
 KINDS: Final = {
@@ -18,8 +19,6 @@ KINDS: Final = {
     "untrained": "random weights from a seed, untrained:0",
 }
 FILES: Final = ("spin", "file")  # kinds whose argument is a path
-DATA_TERMS: Final = "trained on data with other terms"
-NOT_KNOWN: Final = "not known"
 TERMS: Final = {  # kind -> licence and source; docs/licences.md has more. A library states its own
     "spin": ("non-commercial research, as SMPL and its training data", "github.com/nkolot/SPIN"),
     "file": (NOT_KNOWN, "a file"),

@@ -23,8 +23,8 @@ from cache.read.batches import OF_TRACKS
 from pipeline.accounting import Totals
 from pipeline.cli.console import duration, plain, size
 from pipeline.cli.text import count
+from pipeline.clips.files import read_speed
 from pipeline.conversion.plan import ConversionPlan
-from pipeline.detect.clips import read_speed
 from pipeline.errors import MissingAssets, PipelineError
 from pipeline.files.pixels.frames import Video
 from pipeline.recipe.overview import SplitPlan, columns_bytes, stream_bytes

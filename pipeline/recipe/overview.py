@@ -17,11 +17,11 @@ import numpy as np
 import cache
 from cache.format.layout import COLUMNS, FEATURES, MANIFEST, ROWS_PER_CHUNK, ROWS_PER_SHARD, stream_of
 from cache.write.parts import staged_by_parts
+from pipeline.clips.detectors import Detector
+from pipeline.clips.files import EXTENSIONS, KEYPOINTS, detected_file, read_info
+from pipeline.clips.plan import DetectionPlan, detected_otherwise, unlabelled_clips
 from pipeline.conversion.identity import Difference
 from pipeline.conversion.plan import ConversionPlan, committed_split, compare
-from pipeline.detect import Detector
-from pipeline.detect.clips import EXTENSIONS, KEYPOINTS, detected_file, read_info
-from pipeline.detect.plan import DetectionPlan, detected_otherwise, unlabelled_clips
 from pipeline.errors import PipelineError
 from pipeline.features.inputs import COMPARED, has_current_keys
 from pipeline.features.plan import CHANGED, MissingRows, compare_stream, missing_rows

@@ -9,32 +9,30 @@ import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import cache
 from pipeline import datasets
 from pipeline.cli.console import DONE, DOUBT, IDLE, line, out, plain
 from pipeline.cli.progress import Progress
 from pipeline.cli.text import FEW, command, count, few, from_here
+from pipeline.clips.detectors import Detector
+from pipeline.clips.files import KEYPOINTS
+from pipeline.clips.plan import DetectionPlan, plan_detection, unlabelled_clips
 from pipeline.conversion import convert
 from pipeline.datasets.base import Dataset
-from pipeline.detect import DetectionResources, Detector
-from pipeline.detect.clips import KEYPOINTS
-from pipeline.detect.plan import DetectionPlan, plan_detection, unlabelled_clips
 from pipeline.errors import MissingAssets, PipelineError
 from pipeline.features.plan import ExtractionPlan, plan_extraction
 from pipeline.features.spec import StreamSpec
 from pipeline.files.formats import smpl_files
 from pipeline.files.raw import is_stand_in
-from pipeline.plug_ins import PlugInError, demo_data, service
-from pipeline.processes import Dask
+from pipeline.plug_ins import PlugInError, demo_data
 from pipeline.settings.arguments import body_for_fits, forbid_new_cache, is_new_cache
 from pipeline.settings.sections import Settings
 
 if TYPE_CHECKING:
     from pipeline.features.extract import Extraction
 
-DETECTION: Final = "vibe_pipeline.detection"  # group of the function that runs a DetectionPlan
 FIRST_TIME: Final = ("not converted before", "not extracted before")  # reasons that are not printed
 LAYOUT: Final = "\n\t"  # control codes of messages with several lines
 NO_SETTINGS: Final = "Run from the project's folder, set LUIGI_CONFIG_PATH, or name the file: --config FILE."
@@ -59,12 +57,6 @@ class StepResult:
             out.print(f"  {DOUBT} {plain(text, keep=LAYOUT)}")
         if self.problems:
             raise PipelineError("\n".join(self.problems))
-
-
-class _Detect(Protocol):
-    def __call__(
-        self, plan: DetectionPlan, machine: DetectionResources, *, dask: Dask, progress: Progress
-    ) -> StepResult: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +104,19 @@ class Recipe:
         return upcoming
 
     def detect(self, plan: DetectionPlan, progress: Progress) -> StepResult:
-        """Find people in clips. Raises PipelineError if the extension `clips` is missing."""
-        detect: _Detect = service(DETECTION)
-        return detect(plan, self.settings.detect, dask=self.settings.dask, progress=progress)
+        """Find people in clips. Raises as `detect_planned`."""
+        from pipeline.clips.detection.run import detect_planned
+
+        dask = self.settings.dask
+        report = detect_planned(plan, self.settings.detect, dask=dask, progress=progress)
+        failures = few(list(report.problems.values()), FEW, plan.again)
+        has_results = report.done or report.renamed
+        return StepResult(
+            details=[plain(str(report))],
+            mark=DONE if has_results else DOUBT,
+            warnings=[*report.doubts, *failures],
+            flaws=len(report.problems) + len(report.damaged),
+        )
 
     def convert(self, plan: convert.ConversionPlan, progress: Progress) -> StepResult:
         if plan.up_to_date:

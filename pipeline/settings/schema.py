@@ -12,8 +12,8 @@ from pydantic import Field, NonNegativeInt
 from pydantic.dataclasses import dataclass
 
 from cache import Root
+from pipeline.clips.detectors import DetectionResources
 from pipeline.datasets.base import ReaderOptions
-from pipeline.detect import DetectionResources
 from pipeline.features.spec import Resources
 from pipeline.processes import Dask
 

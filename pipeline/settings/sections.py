@@ -17,10 +17,11 @@ from pydantic import ValidationError
 
 from cache import CacheError
 from cache.format.layout import check_names
-from pipeline import datasets, detect, plug_ins
+from pipeline import datasets, plug_ins
 from pipeline.cli.console import DOUBT, err, plain
+from pipeline.clips import detectors
+from pipeline.clips.detectors import Detector
 from pipeline.datasets.base import Dataset
-from pipeline.detect import Detector
 from pipeline.errors import ConfigError, PipelineError, did_you_mean
 from pipeline.features import streams
 from pipeline.features.spec import StreamSpec
@@ -264,13 +265,13 @@ def detector_of(source: SettingsFile, name: str, options: Section | None = None,
     Raises ConfigError for `every` (of --every) above 1 if the detector does not have this option.
     """
     section = source.section(name)
-    if every is not None and "every" in {field.name for field in fields(detect.find(name))}:
+    if every is not None and "every" in {field.name for field in fields(detectors.find(name))}:
         options = Section(BY_SET, name, {**(options or {}), "every": str(every)})
     elif every is not None and every > 1:
         do = "Leave --every out, or use a detector with two networks, such as rtmpose."
         raise ConfigError(f"--every {every}: the detector {name} finds people and joints in one step. {do}")
     layers = [section] if options is None else [options, section]
-    detector = configure(layers, detect.find(name), functools.partial(detect.get, name))
+    detector = configure(layers, detectors.find(name), functools.partial(detectors.get, name))
     below = detector.below(source.path.resolve().parent)  # paths of luigi.cfg only
     return replace(detector, **{key: getattr(below, key) for key in section.keys() - (options or {}).keys()})
 
@@ -285,7 +286,7 @@ def _detector_named(source: SettingsFile, settings: DetectSettings, implied: str
     if detector is None:
         return None
     try:
-        detect.find(detector)
+        detectors.find(detector)
     except PipelineError as error:
         raise ConfigError(f"{where('detector')}: {error}") from error
     return detector_of(source, detector)
@@ -296,7 +297,7 @@ def _detector_named(source: SettingsFile, settings: DetectSettings, implied: str
 
 def _check_sections(source: SettingsFile, *, tolerant: bool) -> None:
     """Raise ConfigError for an unknown section, unless `tolerant`, and for names that two packages claim."""
-    names = [*TYPES, *datasets.names(), *streams.names(), *detect.names(), *declared_names()]
+    names = [*TYPES, *datasets.names(), *streams.names(), *detectors.names(), *declared_names()]
     if twice := sorted(name for name in {*names} if names.count(name) > 1):
         raise ConfigError(f"{source.path} [{twice[0]}]: a stream, detector or model has this name, too. Rename it.")
     section_names = sorted({*names, *source.section("features").get("streams", "").split()})

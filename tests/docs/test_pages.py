@@ -18,7 +18,8 @@ from markdown_it import MarkdownIt
 
 import cache
 from docs import setting_keys
-from pipeline import datasets, detect
+from pipeline import datasets
+from pipeline.clips import detectors
 from pipeline.commands.config import effective
 from pipeline.features import streams
 from pipeline.settings.file import LUIGI, Section
@@ -132,8 +133,8 @@ OPTIONS = {name: keys for name, keys in OPTIONS.items() if keys}
 
 
 def test_every_section_is_in_the_table_of_sections_and_among_the_generated_ones() -> None:
-    known = {*TYPES, *OPTIONS, *streams.names(), *detect.names(), *declared_names()}
-    without_keys = {name for name in detect.names() if not dataclasses.fields(detect.find(name))}
+    known = {*TYPES, *OPTIONS, *streams.names(), *detectors.names(), *declared_names()}
+    without_keys = {name for name in detectors.names() if not dataclasses.fields(detectors.find(name))}
     rows = tables(sections(document("settings.md"))["Sections"], "section")
     assert sorted(row["section"] for row in rows) == sorted(f"[{name}]" for name in known - without_keys)
     assert set(setting_keys.sections()) == known - without_keys

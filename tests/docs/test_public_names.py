@@ -29,8 +29,9 @@ tasks.Data tasks.TrainVIBE tasks.EvaluateVIBE tasks.Report
 vibe_model.networks.video_model.VideoModel vibe_model.networks.video_model.Estimate vibe_model.vibe.networks.Regressor
 vibe_model.training.video.VideoTrainer vibe_model.training.data.TrainingBatch
 vibe_model.settings.VideoConfig
-vibe_model.models.Model vibe_model.models.Training pipeline.features.weights.WeightsSpec pipeline.detect.Detector
-pipeline.detect.People pipeline.files.pixels.frames.Video pipeline.files.pixels.frames.FrameSource
+vibe_model.models.Model vibe_model.models.Training pipeline.features.weights.WeightsSpec
+pipeline.clips.detectors.Detector pipeline.clips.detectors.People
+pipeline.files.pixels.frames.Video pipeline.files.pixels.frames.FrameSource
 pipeline.datasets.base.Origin vibe_extensions.contracts.datasets.reader_problems cache.torch_windows
 vibe_extensions.contracts.detectors.detector_problems vibe_extensions.contracts.streams.stream_problems
 vibe_model.evaluation.protocols.Protocol

@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 
 import cache
+from pipeline.features.streams.onnx import read_part
 from tests.journeys.conftest import KIT, Terminal
 from tests.onnx_graphs import Graph
 from tests.pipeline.datasets.by_hand import encode
-from vibe_extensions.clips.onnx_stream import read_part
 
 SETTINGS = """
 [paths]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.detect import clips
+from pipeline.clips import files as clips
 from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.pixels.frames import Video
 from pipeline.grades import BLAZE_12, BLAZE_JOINTS, Grade, grade

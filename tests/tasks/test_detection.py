@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 import cache
+from pipeline.clips.detectors.rtmpose import RTMPose
 from pipeline.files.raw import MARKER
 from pipeline.settings import sections
 from tests.tasks.conftest import Project
-from vibe_extensions.clips.detectors.rtmpose import RTMPose
 from vibe_extensions.demo import writing as synthetic
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import MissingAssets
-from vibe_extensions.clips.packages import cache_folder, open_wheel
+from pipeline.files.packages import cache_folder, open_wheel
 from vibe_model.runs import replace_file
 
 Array = NDArray[Any]

@@ -3,7 +3,7 @@
 from pipeline.plug_ins import CommandEntry
 
 DETECT = CommandEntry(
-    "vibe_extensions.clips.commands.detect", "Detect people and their keypoints in every frame of a folder of clips."
+    "pipeline.commands.detect", "Detect people and their keypoints in every frame of a folder of clips."
 )
 PREDICT = CommandEntry(
     "vibe_extensions.clips.commands.predict",

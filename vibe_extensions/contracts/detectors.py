@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 import pytest
 
-from pipeline.detect import Detector, People, flaw
+from pipeline.clips.detectors import Detector, People, flaw
 from pipeline.files.pixels.frames import Image
 from pipeline.plug_ins import demo_data
 from vibe_extensions.contracts.common import declaration_problems, fail_if_any, number_problems, run_in_new_process

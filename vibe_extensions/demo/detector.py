@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.detect import Detect, Detector, People
+from pipeline.clips.detectors import Detect, Detector, People
 from pipeline.files.pixels.frames import Image
 from pipeline.skeletons import joint_names
 

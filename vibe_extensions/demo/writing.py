@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from cache.storage.local import WriterLock
 from pipeline.cli.progress import Progress, silent
-from pipeline.detect import clips
+from pipeline.clips import files as clips
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.files.raw import MARKER
 from pipeline.files.raw.files import PACK, pack_index, whole_file_digest

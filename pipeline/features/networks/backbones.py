@@ -20,8 +20,9 @@ from pipeline.cli.console import err, plain
 from pipeline.crops import CROP_SIZE
 from pipeline.errors import ConfigError, MissingAssets, PipelineError, did_you_mean
 from pipeline.features.networks.base import IMAGENET_MEAN, IMAGENET_STD, Loaded, Normalisation
-from pipeline.features.weights import DATA_TERMS, FILES, NetworkWeights, WeightsSpec
+from pipeline.features.weights import FILES, NetworkWeights, WeightsSpec
 from pipeline.files.formats.checkpoints import load_checkpoint, not_a_checkpoint
+from pipeline.files.packages import DATA_TERMS
 
 N = TypeVar("N", bound=nn.Module)
 

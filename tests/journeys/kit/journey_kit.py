@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.api import Detect, Detector, Machine, NumberStream, People
-from vibe_extensions.clips.detectors.two_parts import Boxes, Networks, TwoPartDetector
+from pipeline.clips.detectors.two_parts import Boxes, Networks, TwoPartDetector
 
 # Of COCO's 17 joints in a person's box: across and down it, as shares of its sides.
 ACROSS = [0.5, 0.46, 0.54, 0.42, 0.58, 0.3, 0.7, 0.2, 0.8, 0.2, 0.8, 0.4, 0.6, 0.4, 0.6, 0.4, 0.6]

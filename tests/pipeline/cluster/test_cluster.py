@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 
 import cache
-from pipeline import detect
-from pipeline.detect import DetectionResources
-from pipeline.detect.plan import plan_detection
+from pipeline.clips import detectors
+from pipeline.clips.detection.run import detect_planned
+from pipeline.clips.detectors import DetectionResources
+from pipeline.clips.plan import plan_detection
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import streams
 from pipeline.features.extract import extract_together
@@ -31,7 +32,6 @@ from pipeline.processes import Dask, cluster
 from tests.other_code import copy_code
 from tests.pipeline.cluster.conftest import Cluster, dask
 from tests.waiting import LIMIT, await_that
-from vibe_extensions.clips.detection.run import detect_planned
 from vibe_extensions.demo.files import mp4_writer
 
 ROOT = Path(__file__).parents[3]
@@ -196,7 +196,7 @@ def test_detection_gives_the_same_files_as_on_one_machine(two: Cluster, embedded
     found = {}
     devices = "cpu,cpu"
     for name, options in (("alone", {}), ("devices", {}), ("cluster", {"dask": Dask(two.address)})):
-        plan = plan_detection(tmp_path / "raw", tmp_path / name, detect.get("demo"))
+        plan = plan_detection(tmp_path / "raw", tmp_path / name, detectors.get("demo"))
         machine = DetectionResources(workers=1, devices=devices if name == "devices" else None)
         report = detect_planned(plan, machine, **options)
         assert [Path(clip).name for clip in report.problems] == ["broken.mp4"]

@@ -13,12 +13,12 @@ import pytest
 import torch
 
 import cache
+from pipeline.clips.detectors.rtmpose import RTMPose
+from pipeline.clips.files import MADE_BY
 from pipeline.commands import prepare
-from pipeline.detect.clips import MADE_BY
 from pipeline.errors import MissingAssets
 from pipeline.files.raw.files import file_digest
 from tests.pipeline.datasets.by_hand import write_video
-from vibe_extensions.clips.detectors.rtmpose import RTMPose
 from vibe_extensions.part_dynamics.streams import Homography
 
 

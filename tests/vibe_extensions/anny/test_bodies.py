@@ -13,6 +13,7 @@ import torch
 import cache
 from pipeline.cli.progress import silent
 from pipeline.errors import MissingAssets, PipelineError
+from pipeline.files.packages import cache_folder
 from pipeline.skeletons import JOINTS
 from tests.trees import everything
 from tests.vibe_extensions.anny.made_body import make_body
@@ -20,7 +21,6 @@ from vibe_extensions.anny import fitting, writing
 from vibe_extensions.anny.body import PARAMETERS, AnnyBody, RestBody
 from vibe_extensions.anny.body_file import FILE, BodyArrays, body_file, read_body
 from vibe_extensions.anny.fitting import BLAZE, BONES, Fitter
-from vibe_extensions.clips.packages import cache_folder
 from vibe_extensions.exchange.arrays import import_array
 from vibe_model.rotations import axis_angle_to_matrix
 

@@ -14,7 +14,10 @@ import pytest
 
 from pipeline.__main__ import parser
 from pipeline.api import Detect, Detector, Image, Machine, NumberStream, People
+from pipeline.clips.detectors import blaze_pose
 from pipeline.errors import MissingAssets
+from pipeline.features.streams import blaze as blaze_stream
+from pipeline.files.packages import cache_folder, fetch_files
 from tests.pipeline.datasets.by_hand import encode
 from tests.trees import everything
 from tests.vibe_extensions.anny.made_body import make_body
@@ -22,9 +25,6 @@ from tests.vibe_extensions.anny.test_bodies import home, plant  # noqa: F401 - a
 from vibe_extensions.anny import fitting
 from vibe_extensions.anny.body_file import body_file
 from vibe_extensions.anny.commands import try_clip
-from vibe_extensions.clips import blaze_stream
-from vibe_extensions.clips.detectors import blaze_pose
-from vibe_extensions.clips.packages import cache_folder, fetch_files
 
 LICENCES = ("BSD-3-Clause", "perfanalytics", "Apache-2.0", "The MediaPipe Authors", "CC0", "MakeHuman")
 

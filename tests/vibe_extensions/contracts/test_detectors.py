@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from pipeline import detect
-from pipeline.detect import Detect, Detector, Image, People
+from pipeline.clips import detectors
+from pipeline.clips.detectors import Detect, Detector, Image, People
 from vibe_extensions.contracts.detectors import detector_problems
 
 NOBODY = People(*(np.zeros((0, *shape), np.float32) for shape in ((4,), (), (17, 3))))
@@ -122,4 +122,4 @@ def test_good_detectors_have_no_problems() -> None:
     assert detector_problems(Bright(), IMAGES, another_process=False) == []
     boxes_alone = each(keypoints=lambda k: k[:, :0])
     assert detector_problems(boxes_alone, IMAGES, another_process=False) == []
-    assert detector_problems(detect.get("demo"), another_process=False) == []
+    assert detector_problems(detectors.get("demo"), another_process=False) == []

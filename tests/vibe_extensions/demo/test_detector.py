@@ -2,14 +2,14 @@
 
 import numpy as np
 
-from pipeline import detect
+from pipeline.clips import detectors
 from pipeline.files.pixels.frames import Video
 from pipeline.skeletons import convert, joint_names
 from tests.fixtures import Embedded
 
 
 def test_it_finds_the_joints_of_rendered_bodies(embedded: Embedded) -> None:
-    find = detect.get("demo").load("cpu")
+    find = detectors.get("demo").load("cpu")
     errors = []
     for take in embedded.takes("kinetics"):
         for frame in Video(embedded.raw("kinetics"), take.shot.file).read(range(0, take.shot.n_frames, 4)):
@@ -36,4 +36,4 @@ def test_it_finds_the_joints_of_rendered_bodies(embedded: Embedded) -> None:
 
 def test_it_finds_nobody_in_an_empty_place() -> None:
     grey = np.full((120, 160, 3), 130, np.uint8)
-    assert [len(people.boxes) for people in detect.get("demo").load("cpu")([grey, grey])] == [0, 0]
+    assert [len(people.boxes) for people in detectors.get("demo").load("cpu")([grey, grey])] == [0, 0]

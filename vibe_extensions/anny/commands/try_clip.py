@@ -14,21 +14,22 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 import cache
-from pipeline import detect, grades
+from pipeline import grades
 from pipeline.__main__ import main
 from pipeline.cli.command_line import Command
 from pipeline.cli.console import DONE, ERROR, IDLE, err, line, out, plain, size
 from pipeline.cli.progress import bar
 from pipeline.cli.text import command, from_here
+from pipeline.clips import detectors
+from pipeline.clips.files import KEYPOINTS
 from pipeline.crops import crop_person
-from pipeline.detect.clips import KEYPOINTS
 from pipeline.errors import MissingAssets
+from pipeline.files.packages import PackageFile, cache_folder, fetch_files
 from pipeline.files.pixels.frames import Image, Video
 from pipeline.files.raw.files import whole_file_digest
 from pipeline.settings.file import PATH
 from vibe_extensions.anny.body_file import PACKAGE, body_file
 from vibe_extensions.anny.writing import SUMMARY
-from vibe_extensions.clips.packages import PackageFile, cache_folder, fetch_files
 from vibe_extensions.pages.show.clip import PEOPLE
 from vibe_extensions.pages.show.page import split_of, templates, write
 from vibe_model.runs import replace_file
@@ -106,7 +107,7 @@ def _run(args: argparse.Namespace) -> int:
 
 def _fetch(clip: Path) -> list[str]:
     """Fetch the clip, weights and body if missing. Returns messages about files that cannot be fetched."""
-    steps: tuple[Callable[[], object], ...] = (partial(fetch_files, CLIP), detect.get(DETECTOR).identity, body_file)
+    steps: tuple[Callable[[], object], ...] = (partial(fetch_files, CLIP), detectors.get(DETECTOR).identity, body_file)
     missing = []
     with bar(f"fetch files into {cache_folder()}", err, unit="package") as progress:
         for number, fetch in enumerate(steps):

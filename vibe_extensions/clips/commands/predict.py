@@ -12,11 +12,11 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
 import cache
-from pipeline import detect
 from pipeline.cli import console
 from pipeline.cli.command_line import Command, every_option, json_option
 from pipeline.cli.progress import bar
 from pipeline.cli.text import FEW, count, few, from_here
+from pipeline.clips import detectors
 from pipeline.commands import prepare
 from pipeline.conversion.plan import committed_split
 from pipeline.datasets.videos import OwnVideos
@@ -34,7 +34,9 @@ def _options(sub: argparse.ArgumentParser) -> None:
     """Add the options."""
     sub.add_argument("named", metavar="CLIPS", help="A clip, a folder of clips, or DATASET/SPLIT of the cache")
     sub.add_argument("--cache", type=ROOT, required=True, metavar="DIR", help="Cache of tracks and features")
-    sub.add_argument("--detector", help=f"Detector for clips without keypoints: {', '.join(detect.names())}, or none")
+    sub.add_argument(
+        "--detector", help=f"Detector for clips without keypoints: {', '.join(detectors.names())}, or none"
+    )
     every_option(sub)
     sub.add_argument("--tracks", default="*", metavar="PATTERN", help="Names of tracks to predict (default: all)")
     model = model_options(sub)

@@ -10,7 +10,8 @@ from typing import Final
 
 import cache
 from cache.storage.durable import write_atomic
-from pipeline.detect.clips import (
+from pipeline.clips.file_names import require_own_name
+from pipeline.clips.files import (
     ENDINGS,
     EXTENSIONS,
     KEYPOINTS,
@@ -19,7 +20,6 @@ from pipeline.detect.clips import (
     labels_of,
     require_own_labels,
 )
-from pipeline.detect.file_names import require_own_name
 from pipeline.errors import ConfigError, DataError
 from pipeline.features import streams as kinds
 from pipeline.features.spec import StreamSpec

@@ -18,8 +18,8 @@ import cache
 from pipeline import datasets
 from pipeline.accounting import VideoAccount
 from pipeline.boxes import extents
+from pipeline.clips.files import EXTENSIONS
 from pipeline.conversion.committed import recorded_reader
-from pipeline.detect.clips import EXTENSIONS
 from pipeline.errors import PipelineError
 from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import FrameSource, Image, Video

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.boxes import extents
-from pipeline.detect import Detector, People
+from pipeline.clips.detectors import Detector, People
 from pipeline.errors import ConfigError
 from pipeline.files.pixels.frames import Image
 

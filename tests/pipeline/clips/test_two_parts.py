@@ -12,16 +12,16 @@ import cv2
 import numpy as np
 import pytest
 
+from pipeline.clips.detection.decoders import ClipDecoding
+from pipeline.clips.detection.run import detect_clips
+from pipeline.clips.detectors import DetectionResources
+from pipeline.clips.detectors.rtmpose import RTMPose
+from pipeline.clips.detectors.two_parts import Boxes, Networks, TwoPartDetector, find_and_follow
 from pipeline.datasets.people import pixel_camera
-from pipeline.detect import DetectionResources
 from pipeline.errors import ConfigError
 from pipeline.files.formats.detections import read_results
 from pipeline.homography import transfer
 from tests.pipeline.datasets.by_hand import encode
-from vibe_extensions.clips.detection.decoders import ClipDecoding
-from vibe_extensions.clips.detection.run import detect_clips
-from vibe_extensions.clips.detectors.rtmpose import RTMPose
-from vibe_extensions.clips.detectors.two_parts import Boxes, Networks, TwoPartDetector, find_and_follow
 
 
 @dataclass(frozen=True)

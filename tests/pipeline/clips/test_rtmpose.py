@@ -19,15 +19,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto
 
-from pipeline import detect
-from pipeline.detect import Detector, Image
+from pipeline.clips import detectors
+from pipeline.clips.detectors import Detector, Image, rtmpose
+from pipeline.clips.detectors import graphs as of_graphs
+from pipeline.clips.detectors.rtmpose import Published, RTMPose
 from pipeline.errors import ConfigError, MissingAssets, RawDataError
 from pipeline.files.formats.detections import read_results
 from tests.onnx_graphs import Graph
 from tests.pipeline.datasets.by_hand import encode
-from vibe_extensions.clips.detectors import graphs as of_graphs
-from vibe_extensions.clips.detectors import rtmpose
-from vibe_extensions.clips.detectors.rtmpose import Published, RTMPose
 from vibe_extensions.contracts import DetectorContract
 
 SIDE = 96  # px of the detector's square input
@@ -191,7 +190,7 @@ def test_colours_and_scales_are_those_of_the_training() -> None:
 class TestContract(DetectorContract):
     @pytest.fixture
     def detector(self, graphs: dict[str, str]) -> Detector:
-        return detect.get("rtmpose", **graphs)
+        return detectors.get("rtmpose", **graphs)
 
     @pytest.fixture
     def images(self) -> list[Image]:
@@ -369,7 +368,7 @@ def test_paths_of_the_settings_are_below_their_folder_and_names_stay(tmp_path: P
     assert written.below(tmp_path) == RTMPose(weights=str(tmp_path / "pose.zip"), detector="yolox-m", min_score=0.5)
     assert RTMPose().below(tmp_path) == RTMPose()
     with pytest.raises(ConfigError, match="family"):
-        detect.get("rtmpose", family="ssd")
+        detectors.get("rtmpose", family="ssd")
 
 
 # ------------------------------------------------------------------------------------------------------- commands

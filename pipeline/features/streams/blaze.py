@@ -10,12 +10,12 @@ from typing import Any, ClassVar, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.clips.detectors import blaze_pose
+from pipeline.clips.detectors.blaze_pose import BODY, FILES, MARGIN, SIDES, SURE, Weights, find, look
 from pipeline.crops import crop_affine, crop_person
 from pipeline.errors import ConfigError
 from pipeline.features.streams.base import Labels, Machine, Reads, Stream
 from pipeline.files.pixels.frames import Image
-from vibe_extensions.clips.detectors import blaze_pose
-from vibe_extensions.clips.detectors.blaze_pose import BODY, FILES, MARGIN, SIDES, SURE, Weights, find, look
 
 SIDE: Final = SIDES[0]  # px of the person's crop, in which the first network finds the circle
 FAR: Final = 0.25  # sides of the crop between its middle and the hips of its person

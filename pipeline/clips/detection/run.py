@@ -21,23 +21,10 @@ from typing import Any, Final
 from cache.storage.durable import write_atomic
 from cache.storage.local import WriterLock
 from cache.write.parts import Part, wait_for_parts
-from pipeline.cli.console import DONE, DOUBT, plain
 from pipeline.cli.progress import Progress, silent, tell
-from pipeline.cli.text import FEW, few
-from pipeline.detect import DetectionResources, Detector, People, load
-from pipeline.detect.clips import RECORDS, ClipFiles
-from pipeline.detect.plan import DetectionPlan, plan_detection
-from pipeline.errors import PipelineError, RawDataError
-from pipeline.files.pixels.clip_record import ClipRecord
-from pipeline.files.pixels.cuts import LEAST, Histogram, cuts, difference
-from pipeline.files.pixels.frames import Image, Video
-from pipeline.files.raw.files import file_digest
-from pipeline.processes import NO_CLUSTER, Dask, cores
-from pipeline.processes.cluster import connect_workers
-from pipeline.recipe.recipe import StepResult
-from vibe_extensions.clips.detection.decoders import DecodedTask, Decoders
-from vibe_extensions.clips.detection.report import DetectionReport
-from vibe_extensions.clips.detection.writing import (
+from pipeline.clips.detection.decoders import DecodedTask, Decoders
+from pipeline.clips.detection.report import DetectionReport
+from pipeline.clips.detection.writing import (
     folders_to_pack,
     note_speed,
     open_people,
@@ -46,6 +33,16 @@ from vibe_extensions.clips.detection.writing import (
     rename_clip,
     write_clip,
 )
+from pipeline.clips.detectors import DetectionResources, Detector, People, load
+from pipeline.clips.files import RECORDS, ClipFiles
+from pipeline.clips.plan import DetectionPlan, plan_detection
+from pipeline.errors import PipelineError, RawDataError
+from pipeline.files.pixels.clip_record import ClipRecord
+from pipeline.files.pixels.cuts import LEAST, Histogram, cuts, difference
+from pipeline.files.pixels.frames import Image, Video
+from pipeline.files.raw.files import file_digest
+from pipeline.processes import NO_CLUSTER, Dask, cores
+from pipeline.processes.cluster import connect_workers
 
 MOST_CLIPS: Final = 16  # per task
 WAITING: Final = 4  # batches of frames of several sizes that may wait for a full batch of one size
@@ -118,18 +115,6 @@ def _lock(out: Path) -> Iterator[None]:
         for temporary in list(out.rglob(f".*.{'[0-9a-f]' * 8}.tmp")):
             temporary.unlink()
         yield
-
-
-def run_step(plan: DetectionPlan, machine: DetectionResources, *, dask: Dask, progress: Progress) -> StepResult:
-    """`detect_planned` as a recipe's step (group `vibe_pipeline.detection`); raises the same errors."""
-    report = detect_planned(plan, machine, dask=dask, progress=progress)
-    failures = few(list(report.problems.values()), FEW, plan.again)
-    return StepResult(
-        details=[plain(str(report))],
-        mark=DONE if report.done or report.renamed else DOUBT,
-        warnings=[*report.doubts, *failures],
-        flaws=len(report.problems) + len(report.damaged),
-    )
 
 
 def _run_parallel(

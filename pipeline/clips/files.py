@@ -40,7 +40,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.cli.text import FEW, count
-from pipeline.detect.file_names import NAMES_OF_ALL, PACKED, plain
+from pipeline.clips.file_names import NAMES_OF_ALL, PACKED, plain
 from pipeline.errors import FOLDER, RawDataError
 from pipeline.files.formats.arrays import state_of
 from pipeline.files.formats.detections import ALPHAPOSE, SUFFIXES, UNREAD

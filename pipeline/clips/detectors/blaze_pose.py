@@ -24,11 +24,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.detect import Detect, People
+from pipeline.clips.detectors import Detect, People
+from pipeline.clips.detectors.two_parts import FollowingDetector, distinct, run_chains
 from pipeline.errors import ConfigError
+from pipeline.files.packages import PackageFile, fetch_files
 from pipeline.files.pixels.frames import Image
-from vibe_extensions.clips.detectors.two_parts import FollowingDetector, distinct, run_chains
-from vibe_extensions.clips.packages import PackageFile, fetch_files
 
 Doubles = NDArray[np.float64]
 Weights = Literal["lite", "full", "heavy"]

@@ -15,9 +15,9 @@ from pipeline.features.extract import extract_together
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import Machine
+from pipeline.features.streams.onnx import Onnx, read_part
 from tests.onnx_graphs import Graph
 from tests.pipeline.features.test_columns import SPLIT, N, convert, expected
-from vibe_extensions.clips.onnx_stream import Onnx, read_part
 from vibe_extensions.contracts import StreamContract
 from vibe_extensions.contracts.recompute import recompute
 

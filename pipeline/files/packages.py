@@ -21,6 +21,8 @@ from typing import Final, NamedTuple
 from pipeline.errors import MissingAssets
 from pipeline.files.raw.files import whole_file_digest
 
+DATA_TERMS: Final = "trained on data with other terms"  # of weights, beside their licence
+NOT_KNOWN: Final = "not known"
 LARGEST: Final = 1 << 28  # bytes of a file in a wheel
 # Any Python unpacks these wheels: one of this system is as good as another.
 TARGET: Final = ("--python-version", "3.12", "--platform", "manylinux_2_28_x86_64", "--only-binary", ":all:")

@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pipeline.clips.detectors import graphs
+from pipeline.clips.detectors.graphs import Session
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features.streams.base import Labels, Machine, NumberStream
-from pipeline.features.weights import NOT_KNOWN
+from pipeline.files.packages import NOT_KNOWN
 from pipeline.processes import cores
-from vibe_extensions.clips.detectors import graphs
-from vibe_extensions.clips.detectors.graphs import Session
 
 if TYPE_CHECKING:
     from cache import Split

@@ -25,12 +25,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.cli.console import err, plain, size
+from pipeline.clips.detectors import graphs
+from pipeline.clips.detectors.graphs import Graph, GraphNetwork
+from pipeline.clips.detectors.two_parts import Boxes, Networks, TwoPartDetector
 from pipeline.errors import ConfigError, MissingAssets
-from pipeline.features.weights import DATA_TERMS, NOT_KNOWN
+from pipeline.files.packages import DATA_TERMS, NOT_KNOWN
 from pipeline.files.pixels.frames import Image
-from vibe_extensions.clips.detectors import graphs
-from vibe_extensions.clips.detectors.graphs import Graph, GraphNetwork
-from vibe_extensions.clips.detectors.two_parts import Boxes, Networks, TwoPartDetector
 
 Floats = NDArray[np.floating[Any]]
 

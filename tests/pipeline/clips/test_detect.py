@@ -15,9 +15,11 @@ import pytest
 from cache import CacheError
 from pipeline import datasets
 from pipeline.accounting import Accounting
-from pipeline.detect import Detect, DetectionResources, Detector, People
-from pipeline.detect.clips import PROVENANCE, list_clips
-from pipeline.detect.plan import plan_detection
+from pipeline.clips.detection.report import DetectionReport
+from pipeline.clips.detection.run import detect_clips, detect_planned
+from pipeline.clips.detectors import Detect, DetectionResources, Detector, People
+from pipeline.clips.files import PROVENANCE, list_clips
+from pipeline.clips.plan import plan_detection
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.formats.detections import read_results
 from pipeline.files.pixels.frames import Image, Video
@@ -26,8 +28,6 @@ from tests.packages import install
 from tests.pipeline.datasets.by_hand import encode
 from tests.pipeline.files.made_clips import Clip, zero
 from tests.pipeline.files.test_videos_of_all_kinds import hdr
-from vibe_extensions.clips.detection.report import DetectionReport
-from vibe_extensions.clips.detection.run import detect_clips, detect_planned
 
 
 class Killed(Exception):
@@ -287,7 +287,7 @@ ODD = """
 from dataclasses import dataclass
 from typing import ClassVar
 import numpy as np
-from pipeline.detect import Detector, People
+from pipeline.clips.detectors import Detector, People
 
 @dataclass(frozen=True)
 class Odd(Detector):

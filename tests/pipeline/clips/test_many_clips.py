@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 import cache
-from pipeline.detect.clips import moved_frames
+from pipeline.clips.detection import writing
+from pipeline.clips.files import moved_frames
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw.files import PACK, pack_index, read_regular
-from vibe_extensions.clips.detection import writing
 from vibe_extensions.clips.prediction.job import folder_of
 from vibe_extensions.demo import writing as synthetic
 

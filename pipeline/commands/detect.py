@@ -6,18 +6,18 @@ import argparse
 from dataclasses import fields
 from typing import Final
 
-from pipeline import detect
 from pipeline.cli.command_line import Command, every_option, json_option, named_values
 from pipeline.cli.console import DOUBT, STAND_IN, err, out, plain, show_json
 from pipeline.cli.progress import bar
 from pipeline.cli.text import count
-from pipeline.detect import DetectionResources
-from pipeline.detect.clips import describe_others
-from pipeline.detect.plan import detected_otherwise, plan_detection, usual_detector
+from pipeline.clips import detectors
+from pipeline.clips.detection.run import detect_planned
+from pipeline.clips.detectors import DetectionResources
+from pipeline.clips.files import describe_others
+from pipeline.clips.plan import detected_otherwise, plan_detection, usual_detector
 from pipeline.settings import sections
 from pipeline.settings.arguments import from_settings, part_option, setting_options
 from pipeline.settings.file import BY_SET, PATH, Section
-from vibe_extensions.clips.detection.run import detect_planned
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
@@ -30,8 +30,8 @@ def _options(sub: argparse.ArgumentParser) -> None:
         metavar="KEYPOINTS",
         help="output folder: a JSON file per clip; many in one zip",
     )
-    detectors = ", ".join(detect.names())
-    add("--detector", help=f"{detectors} (default: from [detect], else rtmpose, or demo for demo data)")
+    known = ", ".join(detectors.names())
+    add("--detector", help=f"{known} (default: from [detect], else rtmpose, or demo for demo data)")
     add("--weights", metavar="FILE|pretrained", help="the network's weights (pretrained: downloaded once)")
     help_ = "option of the detector, such as min_score=0.5 (repeatable)"
     add("--set", action="append", default=[], metavar="NAME=VALUE", help=help_)

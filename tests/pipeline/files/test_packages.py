@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import MissingAssets
-from vibe_extensions.clips import packages
-from vibe_extensions.clips.packages import PackageFile, cache_folder, fetch_files, open_wheel
+from pipeline.files import packages
+from pipeline.files.packages import PackageFile, cache_folder, fetch_files, open_wheel
 
 FILE = PackageFile("thing", "1.0", "thing/data/weights.bin", sha256(b"weights").hexdigest())
 WHEEL = "thing-1.0-py3-none-any.whl"

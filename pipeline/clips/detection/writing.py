@@ -1,4 +1,4 @@
-"""Writing of the files that `pipeline.detect.clips` describes.  pixels -> [raw keypoints] -> tracks"""
+"""Writing of the files that `pipeline.clips.files` describes.  pixels -> [raw keypoints] -> tracks"""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from typing import IO, Any, Final
 import numpy as np
 
 from cache.storage.durable import make_folder, publish, sync_folder, temporary_file, write_atomic, write_synced
-from pipeline.detect import People
-from pipeline.detect.clips import (
+from pipeline.clips.detectors import People
+from pipeline.clips.files import (
     END,
     MADE_BY,
     PROVENANCE,

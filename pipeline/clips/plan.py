@@ -13,8 +13,8 @@ from typing import Any
 from cache import fingerprint
 from cache.write.parts import Part
 from pipeline.cli.text import command, count, from_here
-from pipeline.detect import Detector, identity, terms
-from pipeline.detect.clips import (
+from pipeline.clips.detectors import Detector, identity, terms
+from pipeline.clips.files import (
     EXTENSIONS,
     KEYPOINTS,
     KINDS,

@@ -17,13 +17,13 @@ import pytest
 
 import cache
 from pipeline.api import Image
+from pipeline.clips.detectors import blaze_pose
+from pipeline.clips.detectors.blaze_pose import FILES, BlazePose, find, load_networks, look
 from pipeline.errors import ConfigError, MissingAssets
+from pipeline.features.streams.blaze import BlazeJoints
+from pipeline.files.packages import PackageFile, fetch_files
 from pipeline.files.pixels.frames import Video
 from pipeline.grades import track_grade
-from vibe_extensions.clips.blaze_stream import BlazeJoints
-from vibe_extensions.clips.detectors import blaze_pose
-from vibe_extensions.clips.detectors.blaze_pose import FILES, BlazePose, find, load_networks, look
-from vibe_extensions.clips.packages import PackageFile, fetch_files
 from vibe_extensions.contracts import DetectorContract, StreamContract
 
 CLIP = PackageFile(
@@ -123,7 +123,7 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     places = dict(zip(FILES["full"], (tmp_path / "finder", tmp_path / "landmarks"), strict=True))
     monkeypatch.setattr(blaze_pose, "fetch_files", lambda *files: [places[file] for file in files])
     monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", SimpleNamespace(Interpreter=Interpreter))
-    monkeypatch.setattr("vibe_extensions.clips.blaze_stream._networks", load_networks)
+    monkeypatch.setattr("pipeline.features.streams.blaze._networks", load_networks)
 
 
 def draw(image: Image, hips: Any, *, up: Any, wrist: Any) -> Image:

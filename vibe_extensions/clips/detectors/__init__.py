@@ -1,1 +1,0 @@
-"""Detectors of people and their keypoints."""
