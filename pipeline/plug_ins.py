@@ -1,8 +1,7 @@
 """What packages add, ours and others': registries of datasets, streams, detectors and models; records of functions.
 
-A package registers a class (a model: its record) by an entry point of that name; ours are in the table `EXTENSIONS`.
-Classes are imported when first used. The core calls an extension through a record below only, so that mypy checks both
-sides.
+A package registers a class (a model: its record) by an entry point of that name; ours are in `pipeline.table`. Classes
+are imported when first used.
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, NamedTuple, Protocol, TypeVar
 
+from pipeline import table
 from pipeline.errors import ConfigError, PipelineError, did_you_mean
-from pipeline.extensions import EXTENSIONS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,7 +38,7 @@ SECTIONS: Final = "vibe_pipeline.sections"  # sections of luigi.cfg; each leads 
 TASKS: Final = "vibe_pipeline.tasks"  # each leads to its class
 EXPORTS: Final = "vibe_pipeline.exports"
 DEMO: Final = "vibe_pipeline.demo"  # leads to a DemoData; ours alone
-OWN: Final = "vibe-pipeline"  # this distribution
+DISTRIBUTION: Final = "vibe-pipeline"  # this one
 
 
 class PlugInError(PipelineError):
@@ -48,19 +47,22 @@ class PlugInError(PipelineError):
 
 @functools.cache
 def entry_points(group: str) -> EntryPoints:
-    """Entry points of a group, searched once (20 ms): ours by `EXTENSIONS`, then those of other installed packages."""
-    own = EXTENSIONS.get(group, {})
-    entries = [EntryPoint(name, value, group) for name, value in own.items()]
+    """Entry points of other installed packages in a group, searched once (20 ms)."""
+    entries = []
     for entry in metadata.entry_points(group=group):
-        is_of_earlier_installation = entry.dist is not None and entry.dist.name == OWN
-        if not is_of_earlier_installation and own.get(entry.name) != entry.value:
+        is_of_earlier_installation = entry.dist is not None and entry.dist.name == DISTRIBUTION
+        if not is_of_earlier_installation:
             entries.append(entry)
     return EntryPoints(entries)
 
 
-def _is_own(entry: EntryPoint) -> bool:
-    """Whether an entry is one of `EXTENSIONS`, which belong to no installed package."""
-    return entry.dist is None
+def names_in(*groups: str) -> tuple[str, ...]:
+    """Names in groups, ours first in each, without importing anything."""
+    names = list[str]()
+    for group in groups:
+        names += table.OWN.get(group, {})
+        names += [entry.name for entry in entry_points(group)]
+    return tuple(dict.fromkeys(names))
 
 
 def load_records(group: str, record: type[T], taken: Container[str] = ()) -> dict[str, T]:
@@ -69,11 +71,8 @@ def load_records(group: str, record: type[T], taken: Container[str] = ()) -> dic
     One of another package is left out, with a warning, if it cannot be loaded, is of another class, or has the name of
     another one or of `taken`.
     """
-    records: dict[str, T] = {}
-    for entry in sorted(entry_points(group), key=lambda entry: (not _is_own(entry), entry.name)):
-        if _is_own(entry):
-            records[entry.name] = entry.load()
-            continue
+    records: dict[str, T] = {name: load(value) for name, value in table.OWN.get(group, {}).items()}
+    for entry in sorted(entry_points(group), key=lambda entry: entry.name):
         is_taken = entry.name in taken or entry.name in records
         try:
             records[entry.name] = _load_other(entry, record, is_taken=is_taken)
@@ -106,7 +105,7 @@ def _warn(message: str) -> None:
 
 def service(group: str) -> Any:
     """Load the only entry of a group that only we have."""
-    (entry,) = EXTENSIONS[group].values()
+    (entry,) = table.OWN[group].values()
     return load(entry)
 
 
@@ -139,6 +138,14 @@ class CommandEntry(NamedTuple):
     program: str = "pipeline"  # `python -m pipeline` or `python -m tasks`
 
 
+def commands_of(program: str) -> dict[str, CommandEntry]:
+    """The commands of `python -m pipeline` or `python -m tasks` by name, ours first."""
+    ours = {name: CommandEntry(module, text, program) for name, (module, text) in table.COMMANDS[program].items()}
+    taken = {name for entries in table.COMMANDS.values() for name in entries}
+    others = load_records(COMMANDS, CommandEntry, taken)
+    return ours | {name: entry for name, entry in others.items() if entry.program == program}
+
+
 class _WriteSplit(Protocol):
     def __call__(
         self, root: cache.Root, name: str, page: Path, *, raw: Path, body: Path | None, progress: Progress
@@ -154,7 +161,7 @@ class PageWriter:
 
     @staticmethod
     def load() -> PageWriter:
-        pages: PageWriter = load(f"{load_records(COMMANDS, CommandEntry)['show'].module}:PAGES")
+        pages: PageWriter = load(f"{table.COMMANDS['pipeline']['show'][0]}:PAGES")
         return pages
 
 
@@ -194,14 +201,17 @@ class Records(Generic[T]):
 
     what: str  # noun for messages: "dataset"
     group: str  # of entry points
-    ours: Mapping[str, str]  # name -> module:attribute
     base: type[Any]  # their class
     named_by: str  # attribute with the name
 
+    @property
+    def ours(self) -> Mapping[str, str]:
+        """Name -> module:object."""
+        return table.OWN[self.group]
+
     def names(self) -> tuple[str, ...]:
         """All names, ours first. Raises PipelineError if two packages claim one name."""
-        plug_ins = self._plug_ins()
-        return (*self.ours, *sorted(plug_ins, key=lambda name: (not _is_own(plug_ins[name]), name)))
+        return (*self.ours, *sorted(self._plug_ins()))
 
     def find(self, name: str) -> T:
         """The one of that name. Raises PipelineError for an unknown name, PlugInError for one that cannot be loaded."""
@@ -247,7 +257,7 @@ class Records(Generic[T]):
     def label(self, name: str) -> str:
         """Name for messages: "detector 'my_pose'", with the package's name if it is not ours."""
         entry = self._plug_ins().get(name)
-        return f"{self.what} {name!r}" + (f" of {_package(entry)}" if entry is not None and not _is_own(entry) else "")
+        return f"{self.what} {name!r}" + (f" of {_package(entry)}" if entry is not None else "")
 
     @contextmanager
     def calling(self, name: str, function: str) -> Iterator[None]:
@@ -258,7 +268,7 @@ class Records(Generic[T]):
             raise
         except Exception as error:
             entry = self._plug_ins().get(name)
-            if entry is None or _is_own(entry):
+            if entry is None:
                 raise
             where = _own_line(error, entry.module.partition(".")[0])
             message = f"{self.label(name)} failed in {function}: {type(error).__name__}: {error}{where}"
@@ -278,8 +288,7 @@ class Records(Generic[T]):
         entries: dict[str, EntryPoint] = {}
         for entry in entry_points(group=self.group):
             which = f"{self.what} {entry.name!r}"
-            is_taken = entry.name in entries and _is_own(entries[entry.name])
-            if entry.name in self.ours or is_taken:
+            if entry.name in self.ours:
                 raise PipelineError(f"{which} of {_package(entry)}: this name is in use. Rename it.")
             if entry.name in entries:
                 both = f"{_package(entries[entry.name])} and {_package(entry)}"

@@ -20,7 +20,7 @@ from scipy.io import loadmat, savemat
 
 import cache
 from cache.write import split_writer
-from pipeline import datasets
+from pipeline import datasets, table
 from pipeline.__main__ import main
 from pipeline.conversion import convert
 from pipeline.datasets.penn_action import PennAction
@@ -146,7 +146,7 @@ def reads(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     """In the place of Penn Action's reader, one that is watched."""
     folder = tmp_path_factory.mktemp("watched")
     monkeypatch.setenv("WATCHED_PENN", str(folder))
-    monkeypatch.setitem(datasets.DATASETS, "penn_action", f"{__name__}:WatchedPenn")  # type: ignore[misc]
+    monkeypatch.setitem(table.OWN[datasets.ENTRY_POINTS], "penn_action", f"{__name__}:WatchedPenn")
     return Reads(folder)
 
 

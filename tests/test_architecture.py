@@ -25,7 +25,7 @@ ORDER = {  # packages, and the folders and modules of each, from low to high: no
     "cache": "errors crop_policy windows storage format read write verification mixture __init__",
     "pipeline": """
         __init__ errors cli processes accounting skeletons cameras boxes linking files
-        track crops homography smplx extensions plug_ins
+        track crops homography smplx table plug_ins
         detect grades body datasets conversion features api settings recipe
         commands __main__
     """,
@@ -208,7 +208,7 @@ def test_no_file_outside_features_knows_a_streams_kind() -> None:
     kinds = set(streams.names()) - {"resnet50", "crops", "torchvision", "timm", "onnx", "imported"}
     assert kinds
     reads = (
-        "pipeline.extensions",
+        "pipeline.table",
         "pipeline.features.",
         "pipeline.grades",
         "vibe_extensions.anny.",

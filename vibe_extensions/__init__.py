@@ -1,1 +1,1 @@
-"""Extensions of the core, found by the table `pipeline.extensions`; each has a README."""
+"""Extensions of the core, found by the table `pipeline.table`; each has a README."""

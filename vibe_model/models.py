@@ -95,8 +95,7 @@ class Model(Training):
             return generator
 
 
-_OURS: Final = {"vibe": "vibe_model.vibe.config:MODEL"}
-_REGISTRY: Final[Records[Model]] = Records("model", plug_ins.MODELS, _OURS, Model, "section")
+_REGISTRY: Final[Records[Model]] = Records("model", plug_ins.MODELS, Model, "section")
 names, find, every, broken = _REGISTRY.names, _REGISTRY.find, _REGISTRY.every, _REGISTRY.broken
 unknown, not_installed, calling = _REGISTRY.unknown, _REGISTRY.not_installed, _REGISTRY.calling
 

@@ -5,7 +5,6 @@ Packages add one by an entry point of the group "vibe_pipeline.datasets": the da
 
 from __future__ import annotations
 
-from collections import ChainMap
 from typing import Final
 
 import cache
@@ -14,24 +13,13 @@ from pipeline.datasets.base import Dataset
 from pipeline.files.raw import RawVideo
 from pipeline.plug_ins import Registry
 
-__all__ = ["DATASETS", "ENTRY_POINTS", "OWN_CLIPS", "Dataset", "RawVideo", "broken", "get", "names"]
+__all__ = ["ENTRY_POINTS", "OWN_CLIPS", "Dataset", "RawVideo", "broken", "get", "names"]
 
 ENTRY_POINTS: Final = "vibe_pipeline.datasets"
 
-DATASETS: Final[dict[str, str]] = {  # official releases: name -> module:class
-    "penn_action": "pipeline.datasets.penn_action:PennAction",
-    "posetrack": "pipeline.datasets.posetrack:PoseTrack",
-    "insta_variety": "pipeline.datasets.insta_variety:InstaVariety",
-    "kinetics": "pipeline.datasets.kinetics:Kinetics",
-    "mpi_inf_3dhp": "pipeline.datasets.mpi_inf_3dhp:MpiInf3dhp",
-    "h36m": "pipeline.datasets.h36m:Human36M",
-    "3dpw": "pipeline.datasets.threedpw:ThreeDPW",
-    "amass": "pipeline.datasets.amass:Amass",
-}
+OWN_CLIPS: Final = ("videos",)  # which no release is
 
-OWN_CLIPS: Final[dict[str, str]] = {"videos": "pipeline.datasets.videos:OwnVideos"}
-
-_REGISTRY: Final[Registry[Dataset]] = Registry("dataset", ENTRY_POINTS, ChainMap(OWN_CLIPS, DATASETS), Dataset, "name")
+_REGISTRY: Final[Registry[Dataset]] = Registry("dataset", ENTRY_POINTS, Dataset, "name")
 names, get, broken = _REGISTRY.names, _REGISTRY.get, _REGISTRY.broken
 unknown, not_installed = _REGISTRY.unknown, _REGISTRY.not_installed
 

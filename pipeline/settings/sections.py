@@ -162,8 +162,7 @@ class Declared(NamedTuple):
 
 def declared_names() -> tuple[str, ...]:
     """Names of sections that packages declare, without importing the packages."""
-    groups = (plug_ins.SECTIONS, plug_ins.MODELS)
-    return tuple(dict.fromkeys(entry.name for group in groups for entry in plug_ins.entry_points(group)))
+    return plug_ins.names_in(plug_ins.SECTIONS, plug_ins.MODELS)
 
 
 def load(file: Path, do: str = NO_FILE, *, tolerant: bool = False, optional: bool = False) -> Settings:

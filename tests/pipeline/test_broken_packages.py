@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.extensions import EXTENSIONS
+from pipeline import table
 from pipeline.plug_ins import load
 from tests import packages
 
@@ -104,18 +104,18 @@ def test_installed_metadata_of_an_earlier_state_neither_hide_nor_break_what_the_
     entries |= {"vibe_pipeline.tasks": {"OldTask": "vibe_extensions.gone:OldTask"}}
     packages.install(tmp_path / "site", "vibe-pipeline", entries)  # found before the real ones
     done = run(tmp_path, "--help")
-    ours = EXTENSIONS["vibe_pipeline.commands"].keys() - {"predict", "report"}
+    ours = table.COMMANDS["pipeline"]
     assert {name for name in ours if f"    {name} " not in done.stdout} == set()
     assert "    old " not in done.stdout
     shown = run(tmp_path, "export", "--help")
-    assert all(name in shown.stdout for name in EXTENSIONS["vibe_pipeline.exports"])
+    assert all(name in shown.stdout for name in table.OWN["vibe_pipeline.exports"])
     assert "bedlam2" in run(tmp_path, "doctor", "bedlam2", "--raw", tmp_path, code=1).stdout
     luigi = run(tmp_path, "--module", "tasks", "TrainHMMR", "--help", module="luigi")
     assert [done.stderr, shown.stderr, luigi.stderr] == ["", "", ""]
 
 
 def test_every_name_of_the_table_leads_to_something() -> None:
-    for group, entries in EXTENSIONS.items():
+    for group, entries in table.OWN.items():
         if group != "vibe_pipeline.tasks":  # of Luigi: the test above imports them
             for where in entries.values():
                 assert load(where) is not None, where

@@ -54,7 +54,7 @@ if sys.argv[1]:
 from pipeline.__main__ import main
 if "WATCHED_PENN" in os.environ:  # the fixture `reads`: parts are taken over by the same reader's code
     from pipeline import datasets
-    datasets.DATASETS["penn_action"] = "tests.fixtures:WatchedPenn"
+    table.OWN[datasets.ENTRY_POINTS]["penn_action"] = "tests.fixtures:WatchedPenn"
 sys.exit(main(sys.argv[2:]))
 """
 AGAIN = ("1/3", "2/3", "3/3", "2/3", "5/5")  # one of them twice

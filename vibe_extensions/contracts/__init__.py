@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from pipeline.plug_ins import CommandEntry, import_on_use
+from pipeline.plug_ins import import_on_use
 
 if TYPE_CHECKING:
     from vibe_extensions.contracts.datasets import DatasetContract
@@ -15,10 +15,6 @@ if TYPE_CHECKING:
 
 __all__ = ["DatasetContract", "DetectorContract", "ModelContract", "ProtocolContract", "StreamContract"]
 
-LEAKS = CommandEntry(
-    "vibe_extensions.contracts.commands.leaks",
-    "List people, recordings and images that training splits (named train) share with other splits.",
-)
 # Commands run without pytest.
 _HOMES: Final = {name: f"{__name__}.{name.removesuffix('Contract').lower()}s" for name in __all__}
 __getattr__ = import_on_use(__name__, _HOMES)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from pipeline.plug_ins import CommandEntry, DemoData
+from pipeline.plug_ins import DemoData
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,10 +15,6 @@ if TYPE_CHECKING:
     from pipeline.cli.progress import Progress
     from pipeline.files.formats.smpl_files import SmplArrays
 
-SYNTHESIZE: Final = CommandEntry(
-    "vibe_extensions.demo.commands.synthesize",
-    "Write demo data: small synthetic datasets in the official layouts, and a demo body.",
-)
 RELEASES: Final = (  # official releases that demo data imitates
     *("penn_action", "posetrack", "insta_variety", "kinetics", "mpi_inf_3dhp"),
     *("h36m", "3dpw", "emdb", "bedlam", "amass"),

@@ -141,8 +141,7 @@ PUBLISHED: Final = replace(
     drop_last=True,
     round_labels=True,
 )
-_OURS: Final = {name: f"{__name__}:{name.upper()}" for name in ("default", "published")}
-REGISTRY: Final[Records[Protocol]] = Records("protocol", "vibe_pipeline.protocols", _OURS, Protocol, "name")
+REGISTRY: Final[Records[Protocol]] = Records("protocol", "vibe_pipeline.protocols", Protocol, "name")
 names, find = REGISTRY.names, REGISTRY.find
 
 

@@ -106,7 +106,7 @@ class DetectionResources:
 
 ENTRY_POINTS: Final = "vibe_pipeline.detectors"
 
-_REGISTRY: Final[Registry[Detector]] = Registry("detector", ENTRY_POINTS, {}, Detector, "name")
+_REGISTRY: Final[Registry[Detector]] = Registry("detector", ENTRY_POINTS, Detector, "name")
 names, find, get = _REGISTRY.names, _REGISTRY.find, _REGISTRY.get
 
 

@@ -14,13 +14,7 @@ from pipeline.plug_ins import Registry
 
 ENTRY_POINTS: Final = "vibe_pipeline.streams"
 
-STREAMS: Final[Mapping[str, str]] = {  # kind -> module:class
-    "resnet50": "pipeline.features.streams.network:ResNet50",
-    "torchvision": "pipeline.features.streams.network:Torchvision",
-    "timm": "pipeline.features.streams.network:Timm",
-}
-
-_REGISTRY: Final[Registry[Stream]] = Registry("stream", ENTRY_POINTS, STREAMS, Stream, "kind")
+_REGISTRY: Final[Registry[Stream]] = Registry("stream", ENTRY_POINTS, Stream, "kind")
 names, find, get = _REGISTRY.names, _REGISTRY.find, _REGISTRY.get
 not_installed = _REGISTRY.not_installed
 label, calling = _REGISTRY.label, _REGISTRY.calling

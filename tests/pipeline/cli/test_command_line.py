@@ -19,10 +19,10 @@ import pytest
 import torch
 
 from pipeline import datasets
-from pipeline.__main__ import commands
 from pipeline.cli.console import plain
 from pipeline.datasets.penn_action import PennAction
 from pipeline.features.engine import shards
+from pipeline.plug_ins import commands_of
 from tests.cache import toy
 
 ROOT = Path(__file__).parents[3]
@@ -227,10 +227,10 @@ def test_without_the_packages_a_command_is_one_line() -> None:
 
 
 def test_every_command_explains_itself(ran: Any) -> None:
-    assert all(word in ran("--help").out for word in commands())
+    assert all(word in ran("--help").out for word in commands_of("pipeline"))
     assert ran("help").out == ran("--help").out
     assert ran("--version").out == f"vibe-pipeline {metadata.version('vibe-pipeline')}\n"
-    for name in commands():
+    for name in commands_of("pipeline"):
         shown = ran(name, "--help").out
         assert shown.startswith(f"usage: python -m pipeline {name} ")
         assert name not in ("convert", "extract") or all(word in shown for word in datasets.names())

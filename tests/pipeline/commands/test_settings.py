@@ -16,9 +16,8 @@ import numpy as np
 import pytest
 
 import cache
-from pipeline.__main__ import commands
 from pipeline.files.raw import MARKER
-from pipeline.plug_ins import demo_data
+from pipeline.plug_ins import commands_of, demo_data
 from pipeline.recipe.recipe import Recipe, missing_files
 from pipeline.settings import arguments
 from pipeline.settings.file import SettingsFile
@@ -132,9 +131,9 @@ READING = {  # command -> runs that together read all that it names; plan: all b
 }
 
 
-@pytest.mark.parametrize("name", sorted(name for name, entry in commands().items() if entry.program == "pipeline"))
+@pytest.mark.parametrize("name", sorted(commands_of("pipeline")))
 def test_a_command_reads_only_what_it_names(name, luigi_cfg, embedded, network, run, penn, tmp_path, monkeypatch):
-    module = importlib.import_module(commands()[name].module)
+    module = importlib.import_module(commands_of("pipeline")[name].module)
     if name not in READING:
         assert (module.COMMAND.reads, "args.cfg" in inspect.getsource(module)) == (None, False)
         return

@@ -25,7 +25,7 @@ DRIVER = """
 import os, signal, sys
 from pathlib import Path
 import cache.write.split_writer
-from pipeline import datasets
+from pipeline import datasets, table
 from pipeline.conversion import convert
 
 def main(raw, root, kill_at, workers):
@@ -40,7 +40,7 @@ def main(raw, root, kill_at, workers):
     os.fsync = fsync
     cache.write.split_writer.ROWS_PER_SHARD = cache.write.split_writer.ROWS_PER_CHUNK = 8
     if "WATCHED_PENN" in os.environ:  # the fixture `reads`: a run is continued by the same reader's code
-        datasets.DATASETS["penn_action"] = "tests.fixtures:WatchedPenn"
+        table.OWN[datasets.ENTRY_POINTS]["penn_action"] = "tests.fixtures:WatchedPenn"
     dataset = datasets.get("penn_action")
     convert.convert(convert.plan_conversion(dataset, "train", raw=raw, root=root), workers=workers)
     return count

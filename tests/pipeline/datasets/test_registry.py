@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from pipeline import datasets, plug_ins
+from pipeline import datasets, plug_ins, table
 from pipeline.conversion.identity import reader_parts
 from pipeline.datasets.base import Dataset
 from pipeline.errors import ConfigError, PipelineError
@@ -52,7 +52,7 @@ def install(monkeypatch: pytest.MonkeyPatch, *entries: tuple[str, str, str, obje
 
 def test_ours_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, ("dance-data", "dances", "d:Dances", Dances))
-    assert datasets.names() == (*datasets.DATASETS, "videos", "dances")
+    assert datasets.names() == (*table.OWN[datasets.ENTRY_POINTS], "dances")
     assert datasets.get("dances").name == "dances"
 
 
@@ -95,7 +95,7 @@ def test_two_claims_to_a_name_are_refused(monkeypatch: pytest.MonkeyPatch, entri
 def test_no_reader_leaves_an_option_of_all_datasets_out_of_its_identity(monkeypatch, tmp_path):
     assert reader_parts(datasets.get("insta_variety"), "train", tmp_path, None)["parameters"] == {}
     common = vars(make_dataclass("Common", [("tallest", int, 0)]))["__dataclass_fields__"]
-    readers = [datasets.get(name) for name in datasets.DATASETS]
+    readers = [datasets.get(name) for name in table.OWN[datasets.ENTRY_POINTS]]
     monkeypatch.setattr(Dataset, "__dataclass_fields__", common)
     for reader in readers:
         object.__setattr__(reader, "tallest", 7)

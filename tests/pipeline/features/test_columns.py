@@ -14,6 +14,7 @@ import torch
 
 import cache
 from cache import CropPolicy, Jitter
+from pipeline import table
 from pipeline.errors import ConfigError
 from pipeline.features import streams
 from pipeline.features.engine import run
@@ -113,7 +114,7 @@ class Cliff(LabelStream):
 @pytest.fixture(autouse=True)
 def kinds(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, cls in (("conditioned", "Conditioned"), ("cliff", "Cliff"), ("plain", "Plain")):
-        monkeypatch.setitem(streams.STREAMS, name, f"{__name__}:{cls}")  # type: ignore[misc]
+        monkeypatch.setitem(table.OWN[streams.ENTRY_POINTS], name, f"{__name__}:{cls}")
 
 
 @dataclass(frozen=True, kw_only=True)

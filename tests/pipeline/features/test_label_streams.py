@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import cache
+from pipeline import table
 from pipeline.errors import PipelineError
 from pipeline.features import streams
 from pipeline.features.spec import StreamSpec
@@ -61,7 +62,7 @@ def moved(name: str, columns: dict[str, Any]) -> None:
 def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Toy:
     """With 8 rows a shard: every track crosses shards, and `b` has a gap."""
     for stream in (Boxes, Undeclared):
-        monkeypatch.setitem(streams.STREAMS, stream.kind, f"{__name__}:{stream.__name__}")
+        monkeypatch.setitem(table.OWN[streams.ENTRY_POINTS], stream.kind, f"{__name__}:{stream.__name__}")
     made = Toy(tmp_path)
     made.film()
     made.convert(moving)

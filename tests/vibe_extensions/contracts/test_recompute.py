@@ -13,7 +13,7 @@ import pytest
 
 import cache
 from cache import CropPolicy, Jitter
-from pipeline import crops
+from pipeline import crops, table
 from pipeline.features import streams
 from pipeline.features.extract import Extraction, extract_together
 from pipeline.features.plan import plan_extraction
@@ -77,8 +77,8 @@ class _Means:
 @pytest.fixture(scope="module", autouse=True)
 def _registered() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(streams.STREAMS, "tiny", f"{__name__}:Tiny")  # type: ignore[misc]
-        patch.setitem(streams.STREAMS, "followed", f"{__name__}:Followed")  # type: ignore[misc]
+        patch.setitem(table.OWN[streams.ENTRY_POINTS], "tiny", f"{__name__}:Tiny")
+        patch.setitem(table.OWN[streams.ENTRY_POINTS], "followed", f"{__name__}:Followed")
         yield
 
 
@@ -335,7 +335,7 @@ def test_weights_that_are_not_at_hand_are_skipped_and_may_be_named(toy, network,
     (skipped,) = recompute(toy.root, 5, weights=weights).skipped
     assert "extracted differently" in skipped.why
     assert "✗ toy/train, own: not compared: " in verify(code=1).out
-    with without(streams.STREAMS, "resnet50"):
+    with without(table.OWN[streams.ENTRY_POINTS], "resnet50"):
         assert "stream 'resnet50', whose package is not installed" in recompute(toy.root, 5).skipped[0].why
 
 

@@ -1,0 +1,164 @@
+"""Everything of ours that is found by name, in one table. Modules are imported on use.
+
+Other packages register theirs by entry points of the same groups: `plug_ins`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+OWN: Final[dict[str, dict[str, str]]] = {  # group of entry points -> name -> "module:object", in the order of lists
+    "vibe_pipeline.datasets": {
+        "penn_action": "pipeline.datasets.penn_action:PennAction",
+        "posetrack": "pipeline.datasets.posetrack:PoseTrack",
+        "insta_variety": "pipeline.datasets.insta_variety:InstaVariety",
+        "kinetics": "pipeline.datasets.kinetics:Kinetics",
+        "mpi_inf_3dhp": "pipeline.datasets.mpi_inf_3dhp:MpiInf3dhp",
+        "h36m": "pipeline.datasets.h36m:Human36M",
+        "3dpw": "pipeline.datasets.threedpw:ThreeDPW",
+        "amass": "pipeline.datasets.amass:Amass",
+        "videos": "pipeline.datasets.videos:OwnVideos",
+        "bedlam": "vibe_extensions.world.bedlam:Bedlam",
+        "bedlam2": "vibe_extensions.world.bedlam:Bedlam2",
+        "emdb": "vibe_extensions.world.emdb:Emdb",
+    },
+    "vibe_pipeline.streams": {
+        "resnet50": "pipeline.features.streams.network:ResNet50",
+        "torchvision": "pipeline.features.streams.network:Torchvision",
+        "timm": "pipeline.features.streams.network:Timm",
+        "blaze_joints": "pipeline.features.streams.blaze:BlazeJoints",
+        "cam_angvel": "vibe_extensions.world.streams:CamAngvel",
+        "hmr2": "vibe_extensions.world.streams:Hmr2",
+        "homography": "vibe_extensions.part_dynamics.streams:Homography",
+        "imported": "vibe_extensions.exchange.arrays:Imported",
+        "onnx": "pipeline.features.streams.onnx:Onnx",
+        "pr_vipe": "vibe_extensions.part_dynamics.streams:PrVipe",
+        "stationary": "vibe_extensions.world.streams:Stationary",
+    },
+    "vibe_pipeline.detectors": {
+        "blaze_pose": "pipeline.clips.detectors.blaze_pose:BlazePose",
+        "demo": "vibe_extensions.demo.detector:Demo",
+        "rtmpose": "pipeline.clips.detectors.rtmpose:RTMPose",
+    },
+    "vibe_pipeline.demo": {
+        "demo": "vibe_extensions.demo:DEMO",
+    },
+    "vibe_pipeline.exports": {
+        "gvhmr": "vibe_extensions.world.gvhmr:FORMAT",
+        "parquet": "vibe_extensions.exchange.formats:PARQUET",
+        "rerun": "vibe_extensions.exchange.formats:RERUN",
+        "vibe": "vibe_extensions.exchange.formats:VIBE",
+        "wham": "vibe_extensions.world.wham:FORMAT",
+    },
+    "vibe_pipeline.models": {
+        "vibe": "vibe_model.vibe.config:MODEL",
+        "hmmr": "vibe_extensions.hmmr:MODEL",
+        "part_dynamics": "vibe_extensions.part_dynamics:MODEL",
+    },
+    "vibe_pipeline.protocols": {
+        "default": "vibe_model.evaluation.protocols:DEFAULT",
+        "published": "vibe_model.evaluation.protocols:PUBLISHED",
+        "emdb": "vibe_extensions.world.metrics:EMDB",
+        "hmmr": "vibe_extensions.hmmr.protocol:HMMR",
+    },
+    "vibe_pipeline.recompute": {
+        "contracts": "vibe_extensions.contracts.recompute:recompute",
+    },
+    "vibe_pipeline.sections": {
+        "mposer": "vibe_model.sections:SECTIONS",
+        "pose_embedding": "vibe_extensions.part_dynamics.pr_vipe.config:SECTIONS",
+        "vibe": "vibe_model.sections:SECTIONS",
+    },
+    "vibe_pipeline.tasks": {
+        "EvaluateHMMR": "vibe_extensions.hmmr.training_task:EvaluateHMMR",
+        "EvaluatePartDynamics": "vibe_extensions.part_dynamics.embedding_task:EvaluatePartDynamics",
+        "Report": "vibe_extensions.pages.report_task:Report",
+        "TrainHMMR": "vibe_extensions.hmmr.training_task:TrainHMMR",
+        "TrainPartDynamics": "vibe_extensions.part_dynamics.embedding_task:TrainPartDynamics",
+        "TrainPrVIPE": "vibe_extensions.part_dynamics.embedding_task:TrainPrVIPE",
+    },
+}
+
+COMMANDS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {  # program -> name -> module with COMMAND, summary
+    "pipeline": {
+        "init": ("pipeline.commands.init", "Write a luigi.cfg for the demo data, or with --real for your downloads."),
+        "config": ("pipeline.commands.config", "Print the settings that differ from their defaults, or all."),
+        "doctor": (
+            "pipeline.commands.doctor",
+            "Check the raw folders: what is complete, what is missing, and how to get it.",
+        ),
+        "prepare": (
+            "pipeline.commands.prepare",
+            "Prepare a dataset or your own clips: detect missing keypoints, convert all splits, extract features, draw "
+            "a page of tracks. Run it again to resume, or after adding videos.",
+        ),
+        "plan": ("pipeline.commands.plan", "Show what `make data` would convert and extract, how much, and why."),
+        "convert": ("pipeline.commands.convert", "Convert one split of a raw dataset into the cache."),
+        "extract": ("pipeline.commands.extract", "Compute the missing rows of feature streams."),
+        "verify": ("pipeline.commands.verify", "Check every byte of a cache against its manifests."),
+        "status": (
+            "pipeline.commands.status",
+            "Show the contents of a cache: videos, tracks, kept and dropped frames, streams.",
+        ),
+        "gc": (
+            "pipeline.commands.gc",
+            "Delete files that no manifest references, such as those of killed runs and replaced data.",
+        ),
+        "copy": (
+            "pipeline.commands.copy",
+            "Copy splits and their streams into another cache, without rows of replaced and removed videos.",
+        ),
+        "bodies": (
+            "vibe_extensions.anny.commands.bodies",
+            "Fit a body without SMPL to a stream of joints in metres: one NPZ file per person, and a video.",
+        ),
+        "detect": (
+            "pipeline.commands.detect",
+            "Detect people and their keypoints in every frame of a folder of clips.",
+        ),
+        "export": ("vibe_extensions.exchange.commands.export", "Write a split as files for other programs."),
+        "fits": (
+            "vibe_extensions.world.commands.fits",
+            "Read SMPL fits of 4D-Humans or CameraHMR into a dataset's raw folder, for its option `fits`.",
+        ),
+        "import": (
+            "vibe_extensions.exchange.commands.import_",
+            "Make a split with features from a database file of VIBE or TCMR, or a stream from any array.",
+        ),
+        "leaks": (
+            "vibe_extensions.contracts.commands.leaks",
+            "List people, recordings and images that training splits (named train) share with other splits.",
+        ),
+        "show": (
+            "vibe_extensions.pages.commands.show",
+            "Draw boxes, crops and skeletons of some tracks on an HTML page, from the cache or from raw files.",
+        ),
+        "synthesize": (
+            "vibe_extensions.demo.commands.synthesize",
+            "Write demo data: small synthetic datasets in the official layouts, and a demo body.",
+        ),
+        "try": (
+            "vibe_extensions.anny.commands.try_clip",
+            "Try everything on a real clip that it downloads: people, joints, bodies, and a page about them.",
+        ),
+    },
+    "tasks": {
+        "evaluate": (
+            "tasks.commands.evaluate",
+            "Evaluate a checkpoint on splits of the cache by all protocols, beside published figures.",
+        ),
+        "train": (
+            "tasks.commands.train",
+            "Train on the cache by luigi.cfg; under torchrun, several processes train as one.",
+        ),
+        "predict": (
+            "vibe_extensions.clips.commands.predict",
+            "Predict bodies in a clip, a folder of clips or a split of a cache: one NPZ file per person, and a video.",
+        ),
+        "report": (
+            "vibe_extensions.pages.report_task",
+            "Write a page about the current data, training and results, without converting or training.",
+        ),
+    },
+}
