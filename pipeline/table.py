@@ -19,22 +19,22 @@ OWN: Final[dict[str, dict[str, str]]] = {  # group of entry points -> name -> "m
         "3dpw": "pipeline.datasets.threedpw:ThreeDPW",
         "amass": "pipeline.datasets.amass:Amass",
         "videos": "pipeline.datasets.videos:OwnVideos",
-        "bedlam": "vibe_extensions.world.bedlam:Bedlam",
-        "bedlam2": "vibe_extensions.world.bedlam:Bedlam2",
-        "emdb": "vibe_extensions.world.emdb:Emdb",
+        "bedlam": "pipeline.datasets.bedlam:Bedlam",
+        "bedlam2": "pipeline.datasets.bedlam:Bedlam2",
+        "emdb": "pipeline.datasets.emdb:Emdb",
     },
     "vibe_pipeline.streams": {
         "resnet50": "pipeline.features.streams.network:ResNet50",
         "torchvision": "pipeline.features.streams.network:Torchvision",
         "timm": "pipeline.features.streams.network:Timm",
         "blaze_joints": "pipeline.features.streams.blaze:BlazeJoints",
-        "cam_angvel": "vibe_extensions.world.streams:CamAngvel",
-        "hmr2": "vibe_extensions.world.streams:Hmr2",
+        "cam_angvel": "pipeline.features.streams.world:CamAngvel",
+        "hmr2": "pipeline.features.streams.world:Hmr2",
         "homography": "vibe_extensions.part_dynamics.streams:Homography",
-        "imported": "vibe_extensions.exchange.arrays:Imported",
+        "imported": "pipeline.exchange.arrays:Imported",
         "onnx": "pipeline.features.streams.onnx:Onnx",
         "pr_vipe": "vibe_extensions.part_dynamics.streams:PrVipe",
-        "stationary": "vibe_extensions.world.streams:Stationary",
+        "stationary": "pipeline.features.streams.world:Stationary",
     },
     "vibe_pipeline.detectors": {
         "blaze_pose": "pipeline.clips.detectors.blaze_pose:BlazePose",
@@ -45,11 +45,11 @@ OWN: Final[dict[str, dict[str, str]]] = {  # group of entry points -> name -> "m
         "demo": "vibe_extensions.demo:DEMO",
     },
     "vibe_pipeline.exports": {
-        "gvhmr": "vibe_extensions.world.gvhmr:FORMAT",
-        "parquet": "vibe_extensions.exchange.formats:PARQUET",
-        "rerun": "vibe_extensions.exchange.formats:RERUN",
-        "vibe": "vibe_extensions.exchange.formats:VIBE",
-        "wham": "vibe_extensions.world.wham:FORMAT",
+        "gvhmr": "pipeline.exchange.formats:GVHMR",
+        "parquet": "pipeline.exchange.formats:PARQUET",
+        "rerun": "pipeline.exchange.formats:RERUN",
+        "vibe": "pipeline.exchange.formats:VIBE",
+        "wham": "pipeline.exchange.formats:WHAM",
     },
     "vibe_pipeline.models": {
         "vibe": "vibe_model.vibe.config:MODEL",
@@ -59,7 +59,7 @@ OWN: Final[dict[str, dict[str, str]]] = {  # group of entry points -> name -> "m
     "vibe_pipeline.protocols": {
         "default": "vibe_model.evaluation.protocols:DEFAULT",
         "published": "vibe_model.evaluation.protocols:PUBLISHED",
-        "emdb": "vibe_extensions.world.metrics:EMDB",
+        "emdb": "vibe_model.evaluation.world:EMDB",
         "hmmr": "vibe_extensions.hmmr.protocol:HMMR",
     },
     "vibe_pipeline.recompute": {
@@ -117,13 +117,13 @@ COMMANDS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {  # program -> n
             "pipeline.commands.detect",
             "Detect people and their keypoints in every frame of a folder of clips.",
         ),
-        "export": ("vibe_extensions.exchange.commands.export", "Write a split as files for other programs."),
+        "export": ("pipeline.exchange.commands.export", "Write a split as files for other programs."),
         "fits": (
-            "vibe_extensions.world.commands.fits",
+            "pipeline.exchange.commands.fits",
             "Read SMPL fits of 4D-Humans or CameraHMR into a dataset's raw folder, for its option `fits`.",
         ),
         "import": (
-            "vibe_extensions.exchange.commands.import_",
+            "pipeline.exchange.commands.import_",
             "Make a split with features from a database file of VIBE or TCMR, or a stream from any array.",
         ),
         "leaks": (
@@ -153,7 +153,7 @@ COMMANDS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {  # program -> n
             "Train on the cache by luigi.cfg; under torchrun, several processes train as one.",
         ),
         "predict": (
-            "vibe_extensions.clips.commands.predict",
+            "tasks.commands.predict",
             "Predict bodies in a clip, a folder of clips or a split of a cache: one NPZ file per person, and a video.",
         ),
         "report": (

@@ -35,8 +35,8 @@ losses | vibe_model/losses.py vibe_model/rotations.py | test_losses test_rotatio
 h36m | pipeline/datasets/h36m.py pipeline/files/formats/h36m*.py | test_h36m test_cdf
 metrics | vibe_model/metrics.py vibe_model/evaluation/frame_errors.py | test_metrics test_world_metrics test_evaluation
 threedpw | pipeline/datasets/threedpw.py | test_3dpw
-emdb | vibe_extensions/world/emdb.py pipeline/cameras.py | test_emdb test_cameras
-bedlam | vibe_extensions/world/bedlam.py | test_bedlam
+emdb | pipeline/datasets/emdb.py pipeline/cameras.py | test_emdb test_cameras
+bedlam | pipeline/datasets/bedlam.py | test_bedlam
 steps | vibe_model/vibe/training.py vibe_model/vibe/networks.py | test_steps test_[gd]*r
 amass | pipeline/datasets/amass.py | test_amass
 formats | pipeline/files/formats/[ahp]*.py pipeline/datasets/pixels.py | test_matlab test_pickles test_pixels

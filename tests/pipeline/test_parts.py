@@ -53,7 +53,7 @@ if sys.argv[1]:
         setattr(owner, name, dying(getattr(owner, name)))
 from pipeline.__main__ import main
 if "WATCHED_PENN" in os.environ:  # the fixture `reads`: parts are taken over by the same reader's code
-    from pipeline import datasets
+    from pipeline import datasets, table
     table.OWN[datasets.ENTRY_POINTS]["penn_action"] = "tests.fixtures:WatchedPenn"
 sys.exit(main(sys.argv[2:]))
 """

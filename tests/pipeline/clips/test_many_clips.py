@@ -15,8 +15,8 @@ from pipeline.clips.detection import writing
 from pipeline.clips.files import moved_frames
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw.files import PACK, pack_index, read_regular
-from vibe_extensions.clips.prediction.job import folder_of
 from vibe_extensions.demo import writing as synthetic
+from vibe_model.prediction.job import folder_of
 
 MANY = 4
 

@@ -14,12 +14,12 @@ from pipeline.body import Body
 from pipeline.files.raw import MARKER
 from tasks.__main__ import main
 from tests.fake_network import replace_network
-from vibe_extensions.clips.prediction import job as jobs
-from vibe_extensions.clips.prediction.job import PredictionJob
 from vibe_extensions.demo import writing as synthetic
 from vibe_model import models
 from vibe_model.checkpoints import Trained, load_trained
 from vibe_model.networks.video_model import VideoModel
+from vibe_model.prediction import job as jobs
+from vibe_model.prediction.job import PredictionJob
 from vibe_model.settings import VideoConfig
 from vibe_model.vibe.config import TrainConfig
 

@@ -23,10 +23,10 @@ from tasks.__main__ import main
 from tests.fake_network import replace_network
 from tests.pipeline.datasets.by_hand import encode
 from tests.tasks.prediction.conftest import SHORT, World, save_checkpoint
-from vibe_extensions.clips.prediction.motions import TO_WORLD
 from vibe_extensions.hmmr.config import PRESETS
 from vibe_model.checkpoints import load_trained
 from vibe_model.networks.video_model import VideoModel
+from vibe_model.prediction.motions import TO_WORLD
 
 N_LONG, N_SHORT = 28, 15  # frames; 15 have neither past nor future of the whole window
 

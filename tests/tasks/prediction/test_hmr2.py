@@ -14,13 +14,13 @@ import torch
 import cache
 from pipeline.body import Body
 from pipeline.errors import CheckpointError, DataError
+from pipeline.features.networks import hmr2
 from pipeline.features.streams import network
 from pipeline.files.raw import MARKER
 from tasks.__main__ import main
 from tests.hostile import Call
+from tests.pipeline.features.test_hmr2 import TINY, made_up
 from tests.tasks.prediction.conftest import SHORT, World, the_body
-from tests.vibe_extensions.world.test_hmr2 import TINY, made_up
-from vibe_extensions.world import hmr2_network as hmr2
 from vibe_model.checkpoints import load_trained
 
 Tensors = dict[str, torch.Tensor]

@@ -24,15 +24,15 @@ from tasks.__main__ import main
 from tests.fake_network import replace_network
 from tests.pipeline.files.made_clips import Clip
 from tests.tasks.prediction.conftest import SEQLEN, SHORT, SPLIT, save_checkpoint, small_config, the_body
-from vibe_extensions.clips.prediction import job as jobs
-from vibe_extensions.clips.prediction import overlay, refine
-from vibe_extensions.clips.prediction.job import PredictionJob
-from vibe_extensions.clips.prediction.motions import write_motion
-from vibe_extensions.clips.prediction.overlay import BodyDrawing, PredictedBodies, project_body, record_type
-from vibe_extensions.clips.prediction.predict import predict_videos
 from vibe_model.cameras import crop_to_image, project
 from vibe_model.checkpoints import load_trained
+from vibe_model.prediction import job as jobs
+from vibe_model.prediction import overlay, refine
+from vibe_model.prediction.job import PredictionJob
+from vibe_model.prediction.motions import write_motion
+from vibe_model.prediction.overlay import BodyDrawing, PredictedBodies, project_body, record_type
 from vibe_model.prediction.predict import TrackBodies, predict_tracks
+from vibe_model.prediction.videos import predict_videos
 from vibe_model.vibe.networks import VIBE
 
 

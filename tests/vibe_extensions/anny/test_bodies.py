@@ -13,6 +13,7 @@ import torch
 import cache
 from pipeline.cli.progress import silent
 from pipeline.errors import MissingAssets, PipelineError
+from pipeline.exchange.arrays import import_array
 from pipeline.files.packages import cache_folder
 from pipeline.skeletons import JOINTS
 from tests.trees import everything
@@ -21,7 +22,6 @@ from vibe_extensions.anny import fitting, writing
 from vibe_extensions.anny.body import PARAMETERS, AnnyBody, RestBody
 from vibe_extensions.anny.body_file import FILE, BodyArrays, body_file, read_body
 from vibe_extensions.anny.fitting import BLAZE, BONES, Fitter
-from vibe_extensions.exchange.arrays import import_array
 from vibe_model.rotations import axis_angle_to_matrix
 
 TO_CAMERA = torch.tensor([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])  # upright, facing the camera

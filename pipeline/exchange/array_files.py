@@ -1,0 +1,203 @@
+"""Arrays in untrusted files: npy, npz, safetensors, Parquet.  [files] -> features
+
+Arrays of npy and safetensors files are memory-mapped, others are read a block of rows at a time. Pickled objects are
+refused unread.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Final
+
+import numpy as np
+from numpy.lib import format as npy_format
+from numpy.typing import NDArray
+
+from pipeline.exchange.formats import PARQUET
+from pipeline.exchange.vibe_db.joblib_files import Blocks
+from pipeline.files.formats.arrays import ZIP, reading, refuse
+from pipeline.files.raw.files import open_regular
+
+Array = NDArray[Any]
+
+EXPECTED: Final = "a whole npy, npz, safetensors or Parquet file"
+AGAIN: Final = "Copy the file again, or write it again, as plain numbers without Python objects."
+ROWS: Final = 4096  # per block at most
+BLOCK: Final = 64 << 20  # bytes of a block at most
+LARGEST_HEADER: Final = 100_000_000  # bytes, as in the library safetensors
+HEADERS: Final = {(1, 0): npy_format.read_array_header_1_0, (2, 0): npy_format.read_array_header_2_0}
+BFLOAT16: Final = "BF16"
+DTYPES: Final = {BFLOAT16: "<u2", "F16": "<f2", "F32": "<f4", "F64": "<f8", "BOOL": "?", "U8": "u1", "I8": "i1"} | {
+    f"{kind.upper()}{8 * size}": f"<{kind}{size}" for kind in "iu" for size in (2, 4, 8)
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayFile:
+    """The arrays of a file, read on use."""
+
+    file: Path
+    format: str
+    names: tuple[str, ...]
+    _open: Callable[[str], Array | Blocks]
+    stand_in: bool = False  # it records that its numbers are of random weights or demo data
+
+    def open(self, name: str) -> Array | Blocks:
+        """An array of any type, with rows; memory-mapped if possible. Raises RawDataError."""
+        with reading(self.file, "an array with rows", key=name, do=AGAIN):
+            array = self._open(name)
+            if not array.shape or 0 in array.shape:
+                refuse(f"shape {array.shape}")
+            return array
+
+    def blocks(self, name: str) -> Iterator[Array]:
+        """Yield blocks of at most ROWS rows and BLOCK bytes. Raises RawDataError."""
+        with reading(self.file, "an array of plain values", key=name, do=AGAIN):
+            array = self.open(name)
+            if isinstance(array, Blocks):
+                yield from array.blocks()
+            else:
+                rows = _rows_per_block(array.shape, array.dtype)
+                yield from (array[start : start + rows] for start in range(0, len(array), rows))
+
+    def mapped(self, name: str, folder: Path | None) -> Array:
+        """The memory-mapped array; of an npz or Parquet file, as copied to an unnamed temporary file in `folder`."""
+        array = self.open(name)
+        if not isinstance(array, Blocks):
+            return array
+        with tempfile.TemporaryFile(dir=folder) as copy:
+            for block in self.blocks(name):
+                np.ascontiguousarray(block, array.dtype).tofile(copy)
+            copy.flush()
+            return np.memmap(copy, array.dtype, "r", shape=array.shape)
+
+
+def open_arrays(file: Path) -> ArrayFile:
+    """Open a file. Raises RawDataError for another format; PipelineError if Parquet's library is missing."""
+    with reading(file, EXPECTED, do=AGAIN):
+        with open_regular(file) as stream:
+            head = stream.read(6)
+        if head == npy_format.MAGIC_PREFIX:
+            return ArrayFile(file, "npy", ("array",), lambda _: np.load(file, mmap_mode="r", allow_pickle=False))
+        if head.startswith(ZIP):
+            return _npz(file)
+        if head.startswith(b"PAR1"):
+            PARQUET.function()  # raises PipelineError without pyarrow
+            return _parquet(file)
+        if file.suffix != ".safetensors":
+            refuse(f"a file that begins with {head!r}")
+        return _safetensors(file)
+
+
+def _npz(file: Path) -> ArrayFile:
+    with zipfile.ZipFile(file) as archive:
+        names = tuple(name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy"))
+
+    def opened(name: str) -> Blocks:
+        with zipfile.ZipFile(file) as archive, archive.open(f"{name}.npy") as member:
+            shape, dtype = _header(member)
+            rows = _rows_per_block(shape, dtype)
+
+        def blocks() -> Iterator[Array]:
+            with zipfile.ZipFile(file) as archive, archive.open(f"{name}.npy") as member:
+                _header(member)
+                for start in range(0, shape[0], rows):
+                    block = (min(rows, shape[0] - start), *shape[1:])
+                    yield np.frombuffer(member.read(math.prod(block) * dtype.itemsize), dtype).reshape(block)
+                if member.read(1):  # at the end, the archive's checksum is compared
+                    refuse("more bytes than its shape")
+
+        return Blocks(shape, dtype, blocks)
+
+    return ArrayFile(file, "npz", names, opened)
+
+
+def _rows_per_block(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
+    row = math.prod(shape[1:]) * dtype.itemsize
+    return min(ROWS, BLOCK // max(row, 1)) or refuse(f"rows of {row:,} bytes")
+
+
+def _header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    version = npy_format.read_magic(member)
+    shape, fortran, dtype = HEADERS[version](member) if version in HEADERS else refuse(f"npy version {version}")
+    if dtype.hasobject:
+        refuse("Python objects, whose pickles can run code")
+    if fortran and len(shape) > 1:
+        refuse("Fortran order: write it with numpy.ascontiguousarray")
+    return shape, dtype
+
+
+def _safetensors(file: Path) -> ArrayFile:
+    with open_regular(file) as stream:
+        n_header = int.from_bytes(stream.read(8), "little")
+        if n_header > min(LARGEST_HEADER, file.stat().st_size):
+            refuse(f"a header of {n_header:,} bytes")
+        tensors = json.loads(stream.read(n_header))
+    tensors.pop("__metadata__", None)
+
+    def opened(name: str) -> Array | Blocks:
+        tensor = tensors[name]
+        kind, shape, (start, stop) = tensor["dtype"], tuple(tensor["shape"]), tensor["data_offsets"]
+        dtype = np.dtype(DTYPES[kind] if kind in DTYPES else refuse(f"numbers of {kind}"))
+        if stop - start != math.prod(shape) * dtype.itemsize or start < 0:
+            refuse(f"{stop - start:,} bytes for shape {shape} of {kind}")
+        stored = np.memmap(file, dtype, "r", 8 + n_header + start, shape)
+        if kind != BFLOAT16:
+            return stored
+        wide, rows = np.dtype("<f4"), _rows_per_block(shape, np.dtype("<f4"))
+        starts = range(0, len(stored), rows)
+        return Blocks(shape, wide, lambda: ((stored[i : i + rows].astype("<u4") << 16).view(wide) for i in starts))
+
+    return ArrayFile(file, "safetensors", tuple(tensors), opened)
+
+
+def _parquet(file: Path) -> ArrayFile:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(file) as parquet:
+        schema, n_rows = parquet.schema_arrow, parquet.metadata.num_rows
+
+    def opened(name: str) -> Blocks:
+        def blocks(rows: int) -> Iterator[Array]:
+            start = 0
+            with pq.ParquetFile(file) as parquet:
+                for batch in parquet.iter_batches(rows, columns=[name]):
+                    yield _values(batch.column(0), start)
+                    start += len(batch)
+
+        first = next(blocks(1), np.empty(0))
+        rows = _rows_per_block(first.shape, first.dtype)
+        return Blocks((n_rows, *first.shape[1:]), first.dtype, lambda: blocks(rows))
+
+    stand_in = (schema.metadata or {}).get(b"stand_in") == b"true"  # of our own exports
+    return ArrayFile(file, "parquet", tuple(schema.names), opened, stand_in)
+
+
+def _values(column: Any, first_row: int) -> Array:
+    """An Arrow array of numbers, texts, or lists of equal length as NumPy's; null is allowed in floats only."""
+    import pyarrow.types as kinds
+
+    column = column.dictionary_decode() if kinds.is_dictionary(column.type) else column
+    shape = [len(column)]
+    while True:
+        if column.null_count and not kinds.is_floating(column.type):
+            refuse(f"null in row {first_row + column.is_null().to_pylist().index(True) // math.prod(shape[1:])}")
+        if kinds.is_fixed_size_list(column.type):
+            lengths = np.array([column.type.list_size])
+        elif kinds.is_list(column.type) or kinds.is_large_list(column.type):
+            lengths = np.diff(column.offsets.to_numpy())
+        else:
+            break
+        if (other := np.flatnonzero(lengths != lengths[0])).size:
+            row = first_row + other[0] // math.prod(shape[1:])
+            refuse(f"a list of {lengths[other[0]]} values in row {row}, after lists of {lengths[0]}")
+        shape.append(int(lengths[0]))
+        column = column.flatten()
+    values = column.to_numpy(zero_copy_only=False)
+    return np.asarray(values.astype(str) if values.dtype == object else values).reshape(shape)

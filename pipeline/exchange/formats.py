@@ -1,0 +1,192 @@
+"""Formats of `export`, imported on use; an export appears when it is complete.  tracks, features -> [other files]"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+
+from cache.storage.durable import naming, publish, sync_folder, write_atomic
+from pipeline.errors import PipelineError
+from pipeline.files.formats.arrays import load_json
+from pipeline.files.raw.files import whole_file_digest
+from pipeline.plug_ins import EXPORTS, load, load_records
+
+PROVENANCE: Final = "provenance.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """Result of an export."""
+
+    file: Path  # or folder
+    rows: int
+    summary: str  # "12 rows of 3 segments"
+    absent: Mapping[str, str]  # field that other code may read -> why it is missing
+    left_out: Mapping[str, int]  # missing value -> number of rows not exported
+    stand_in: bool
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of the file, or of all files in the folder."""
+        files = self.file.rglob("*") if self.file.is_dir() else [self.file]
+        return sum(file.stat().st_size for file in files if file.is_file())
+
+
+@dataclass(frozen=True)
+class ExportFormat:
+    """A format of `export`."""
+
+    # "module:function": (root, name, out, *, stream, replace, progress[, options]) -> Exported
+    export: str
+    about: str
+    options: str = ""  # "module:class": a frozen pydantic dataclass, whose fields are set by --set NAME=VALUE
+    packages: Mapping[str, str] = field(default_factory=dict)  # required package -> the extra that installs it
+
+    def function(self) -> Callable[..., Exported]:
+        """Load the exporting function. Raises PipelineError for a missing package, with the command to install it."""
+        for package, extra in self.packages.items():
+            if find_spec(package) is None:
+                do = f"pip install 'vibe-pipeline[{extra}]', in a clone .venv/bin/pip install -e '.[{extra}]'"
+                raise PipelineError(f"this format needs the package {package}: {do}")
+        function: Callable[..., Exported] = load(self.export)
+        return function
+
+    def options_class(self) -> type[Any] | None:
+        """Load the class of its options; None if it has none."""
+        return load(self.options) if self.options else None
+
+
+VIBE: Final = ExportFormat("pipeline.exchange.vibe_db.export:export", "the database file of VIBE's and TCMR's code")
+PARQUET: Final = ExportFormat(
+    "pipeline.exchange.tables:export",
+    "a folder of tables for DuckDB, pandas, polars",
+    options="pipeline.exchange.tables:TableOptions",
+    packages={"pyarrow": "exchange"},
+)
+WHAM: Final = ExportFormat(
+    "pipeline.exchange.wham.export:export",
+    "a file of WHAM's dataset/parsed_data",
+    options="pipeline.exchange.wham.export:WhamOptions",
+)
+GVHMR: Final = ExportFormat(
+    "pipeline.exchange.gvhmr:export",
+    "a folder hmr4d_support of GVHMR, of AMASS or BEDLAM with SMPL-X labels",
+    options="pipeline.exchange.gvhmr:GvhmrOptions",
+)
+RERUN: Final = ExportFormat(
+    "pipeline.exchange.rerun:export",
+    "a recording of some tracks for Rerun's viewer",
+    options="pipeline.exchange.rerun:RecordingOptions",
+    packages={"rerun": "exchange"},
+)
+
+
+def export_formats() -> dict[str, ExportFormat]:
+    """All formats by name, those of other packages last."""
+    return load_records(EXPORTS, ExportFormat)
+
+
+def provenance_path(file: Path) -> Path:
+    """Path of the provenance of a single exported file."""
+    return file.with_name(f"{file.name}.{PROVENANCE}")
+
+
+def require_new_file(file: Path, *, replace: bool) -> None:
+    """Raise PipelineError if the folder of `file` is missing, or if `file` exists and `replace` is False."""
+    _require_parent(file)
+    if not replace and (file.exists() or file.is_symlink()):  # also a dangling link
+        raise PipelineError(f"--out {file}: already exists. Choose another file, or add --replace.")
+
+
+def publish_with_provenance(file: Path, write: Callable[[Path], None], provenance: Mapping[str, Any]) -> None:
+    """Write a file by `write(path)`, and its provenance; the file gets its name when it is complete."""
+    temporary = file.with_name(f".{file.name}.part")
+    temporary.unlink(missing_ok=True)
+    try:
+        write(temporary)
+        digest = _sync(temporary)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _write_provenance(provenance_path(file), {**provenance, "file": file.name, "sha256": digest})
+    publish(temporary, file)  # last, so that a file always has its provenance
+
+
+@contextmanager
+def new_folder(out: Path, *, replace: bool) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Yield a temporary folder and a dict for its PROVENANCE; the folder becomes `out` at the end.
+
+    PROVENANCE also gets the time (`written`) and each file's SHA-256 (`files`). An error or a kill leaves `out`
+    unchanged. Raises PipelineError unless `out` is new or empty, or with `replace` contains only an export.
+    """
+    out = out.resolve()
+    _require_parent(out)
+    if out.exists() and not out.is_dir():
+        raise PipelineError(f"--out {out}: is a file, but this format is a folder. Choose another name.")
+    exists = out.exists() and any(out.iterdir())
+    _refuse_foreign(out)
+    if exists and not replace:
+        raise PipelineError(f"--out {out}: already exists. Choose another folder, or add --replace.")
+    temporary = out.with_name(f".{out.name}.part")
+    old = out.with_name(f".{out.name}.old")
+    _refuse_foreign(old)
+    for folder in (temporary, old):  # left by a killed run
+        shutil.rmtree(folder, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        provenance: dict[str, Any] = {}
+        yield temporary, provenance
+        files = {}
+        for file in sorted(path for path in temporary.rglob("*") if path.is_file()):
+            files[file.relative_to(temporary).as_posix()] = _sync(file)
+        _write_provenance(temporary / PROVENANCE, {**provenance, "files": files})
+        sync_folder(temporary)
+        if exists:
+            out.rename(old)
+        publish(temporary, out)  # also replaces an empty folder
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _require_parent(out: Path) -> None:
+    if not out.parent.is_dir():
+        raise PipelineError(f"--out {out}: the folder {out.parent} does not exist. Create it, or choose another.")
+
+
+def _sync(file: Path) -> str:
+    """Make a written file durable. Returns its SHA-256."""
+    with naming(file), file.open("rb") as stream:
+        os.fsync(stream.fileno())
+    return whole_file_digest(file)
+
+
+def _write_provenance(file: Path, content: Mapping[str, Any]) -> None:
+    """Write the content and the time atomically."""
+    whole = {**content, "written": datetime.now(UTC).isoformat(timespec="seconds")}
+    write_atomic(file, (json.dumps(whole, indent=1, sort_keys=True) + "\n").encode())
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Raise PipelineError for a file that its PROVENANCE does not list."""
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink() or path.is_file()}
+    if foreign := sorted(files - _export_files(folder)):
+        raise PipelineError(f"--out {folder}: contains {foreign[0]}, which no export wrote. Choose a new folder.")
+
+
+def _export_files(folder: Path) -> set[str]:
+    """Paths of an export's files by its PROVENANCE; empty if it has none."""
+    if not (folder / PROVENANCE).is_file():
+        return set()
+    content = load_json(folder / PROVENANCE, do="Choose a new folder.")
+    files = content.get("files") if isinstance(content, dict) else None
+    return {PROVENANCE, *files} if isinstance(files, dict) else set()

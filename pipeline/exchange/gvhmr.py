@@ -1,0 +1,221 @@
+"""A split as GVHMR's `inputs/<DATASET>/hmr4d_support`.  tracks, features -> [files of other programs]
+
+Shen et al.: World-Grounded Human Motion Recovery via Gravity-View Coordinates, SIGGRAPH Asia 2024. Its classes for
+AMASS and BEDLAM load these files by torch.load: a motion is a run of consecutive frames at 30 per second.
+"""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from pathlib import Path
+from typing import IO, Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic.dataclasses import dataclass as validated
+
+import cache
+from pipeline import cameras
+from pipeline.cameras import resample_linear, resample_rotations
+from pipeline.cli.progress import Progress, silent
+from pipeline.cli.text import count
+from pipeline.datasets.bedlam import Bedlam
+from pipeline.errors import PipelineError
+from pipeline.exchange.formats import Exported, new_folder
+from pipeline.exchange.rows import FEATURES, Has, checks_of, origin_of, require_stream, segments_of
+from pipeline.exchange.wham.fields import Motions, RowFields
+from pipeline.exchange.wham.layouts import NO_EXTRINSICS, NO_INTRINSICS, NO_RATE, NO_SIZE
+from pipeline.features.streams.world import Hmr2
+from pipeline.files.formats.arrays import load_npz, numbers
+
+Array = NDArray[Any]
+N_BODY, N_BETAS, N_JOINTS = 66, 10, 55  # numbers of pelvis to wrists; of a shape; joints
+MIN_ROWS: Final = 30  # of a motion with images
+TOO_SHORT: Final = f"a run of fewer than {MIN_ROWS} frames"
+NO_SMPLX, GENDERED = "no smplx_pose", "a gendered body (AMASS's SMPL-X N has neutral ones)"
+MOTIONS, LABELS = "smplxpose_v2.pth", "smplpose_v2.pth"
+RANGES, NO_RANGES = "mid_to_valid_range_all60.pt", "mid_to_valid_range_maxspan60.pt"
+FOLDER: Final = "imgfeats/bedlam_all60"
+Y_UP: Final = np.diag([1.0, -1, -1, 1])  # BEDLAM's world, y down -> y up, or back
+
+
+@validated(frozen=True, config={"extra": "forbid"})
+class GvhmrOptions:
+    """Options: `smplx`, the file SMPLX_NEUTRAL.npz, which BEDLAM's rest joints need."""
+
+    smplx: Path | None = None
+
+
+def export(
+    root: cache.Root,
+    name: str,
+    out: Path,
+    *,
+    stream: str = Hmr2.kind,
+    replace: bool = False,
+    progress: Progress = silent,
+    options: GvhmrOptions | None = None,
+) -> Exported:
+    """Write the split `name` in the cache `root` into the folder `out`. Memory does not grow with the split.
+
+    stream: of kind hmr2, for BEDLAM.
+
+    Raises:
+        cache.CacheError: the split is missing.
+        PipelineError: the split has no SMPL-X labels, or GVHMR no file for it; the stream or the body is missing; no
+            motion can be exported; the folder has other content, or exists and `replace` is False.
+        RawDataError: `smplx` is another file.
+    """
+    split = cache.open(root)[name]
+    dataset = name.partition("/")[0]
+    if "smplx_pose" not in split.columns:
+        do = "Convert AMASS's SMPL-X files, or BEDLAM's all_npz_12_training"
+        raise PipelineError(f"{name}: has no SMPL-X labels, and SMPL's parameters do not fit GVHMR's body. {do}.")
+    if dataset not in ("amass", "bedlam", "bedlam2"):
+        raise PipelineError(f"{name}: GVHMR has no class for this dataset here. Choose amass, bedlam or bedlam2.")
+    with new_folder(out, replace=replace) as (folder, provenance):
+        bedlam = None if dataset == "amass" else _BedlamRuns(split, stream, (options or GvhmrOptions()).smplx)
+        motions = bedlam or _AmassRuns(split)
+        motions.segments.require_rows(split)
+        ranges = _write_motions(folder / (LABELS if bedlam else MOTIONS), motions, progress)
+        if bedlam:
+            torch.save(ranges, folder / RANGES)
+            torch.save({}, folder / NO_RANGES)
+            bedlam.write_features(folder)
+        origin = origin_of(split, *([stream] if bedlam else []))
+        n_rows = sum(stop for _, stop in ranges.values())
+        provenance |= {**origin, "format": "gvhmr", "rows": n_rows, "left_out": dict(motions.segments.left_out)}
+    summary = f"{count(n_rows, 'row')} in {count(len(ranges), 'motion')}"
+    return Exported(out, n_rows, summary, {}, motions.segments.left_out, origin["stand_in"])
+
+
+def _write_motions(file: Path, motions: _AmassRuns | _BedlamRuns, progress: Progress) -> dict[str, tuple[int, int]]:
+    """Write {name: arrays}. Returns the rows [0, F) of each motion.
+
+    torch.save takes the whole dictionary: its tensors are parts of a temporary file, not memory.
+    """
+    shapes: dict[str, dict[str, tuple[int, tuple[int, ...]]]] = {}
+    with tempfile.TemporaryFile(dir=file.parent) as stream:
+        n_done = 0
+        for number, name in enumerate(motions.names):
+            shapes[name] = {}
+            for key, values in motions.arrays(number).items():
+                shapes[name][key] = n_done, values.shape
+                n_done += _append(stream, values)
+            progress(number + 1, len(motions.names), name)
+        stream.flush()
+        flat = torch.from_numpy(np.memmap(stream, "<f4", "r+", shape=(n_done,)))
+        torch.save(
+            {
+                name: {key: flat[start : start + int(np.prod(shape))].view(shape) for key, (start, shape) in of.items()}
+                for name, of in shapes.items()
+            },
+            file,
+        )
+    return {name: (0, of["trans"][1][0]) for name, of in shapes.items()}
+
+
+def _append(stream: IO[bytes], values: Array) -> int:
+    stream.write(np.ascontiguousarray(values, "<f4").tobytes())
+    return values.size
+
+
+class _AmassRuns:
+    """Motions with a neutral SMPL-X body, at 30 frames per second; z is up."""
+
+    def __init__(self, split: cache.Split) -> None:
+        rows = RowFields(split, "", "")
+        checks: dict[str, Has] = {
+            NO_SMPLX: functools.partial(rows.has, NO_SMPLX),
+            GENDERED: lambda start, stop: rows.genders_of(start, stop) == "neutral",
+        }
+        self._motions = Motions(split, segments_of(split, checks), None)
+        self.segments, self.names = self._motions.segments, self._motions.names
+
+    def arrays(self, number: int) -> dict[str, Array]:
+        positions = self._motions.positions(number)
+        pose, trans, betas = (self._motions.read_column(c, number) for c in ("smplx_pose", "trans", "smplx_betas"))
+        body = resample_rotations(pose[:, :N_BODY].reshape(len(pose), -1, 3), positions)
+        return {
+            "pose": body.reshape(-1, N_BODY),
+            "trans": resample_linear(trans, positions),
+            "beta": betas[0, :N_BETAS],
+        }
+
+
+class _BedlamRuns:
+    """Runs of frames at 30 per second, of people in images of a static camera."""
+
+    def __init__(self, split: cache.Split, stream: str, smplx: Path | None) -> None:
+        if smplx is None:
+            raise PipelineError(f"{split.name}: rest joints need SMPL-X's body. Name it: --set smplx=SMPLX_NEUTRAL.npz")
+        require_stream(split, stream)
+        identity = split.stream_manifest(stream).get("identity") or {}
+        if identity.get("kind") != Hmr2.kind:
+            raise PipelineError(f"{split.name}: GVHMR reads tokens: {stream!r} is not of kind {Hmr2.kind}")
+        self._split, self._stream, self._rows = split, stream, RowFields(split, stream, "")
+        self._crop = cache.CropPolicy.from_dict(identity.get("crop") or {})
+        self._rest, self._by_beta = _load_rest(smplx)
+        needs = (NO_SMPLX, NO_RATE, NO_EXTRINSICS, NO_INTRINSICS, NO_SIZE)
+        checks: dict[str, Has] = {need: functools.partial(self._rows.has, need) for need in needs}
+        checks |= {FEATURES: checks_of(split, "kp_3d", stream)[FEATURES]}
+        segments = segments_of(split, checks)
+        self.segments = segments.only(segments.stop - segments.start >= MIN_ROWS, TOO_SHORT)
+        self.names = self.segments.names(split, [_mid(track.video, track.name) for track in split.tracks])
+
+    def arrays(self, number: int) -> dict[str, Array]:
+        """Labels in the camera and in a world whose y is up: both roots state the camera, as GVHMR computes it."""
+        start, stop = (int(column[number]) for column in (self.segments.start, self.segments.stop))
+        columns = ("smplx_pose", "smplx_betas", "smplx_trans", "extrinsics")
+        pose, betas, trans, camera = (self._split.rows(c, start, stop).astype(np.float64) for c in columns)
+        skeleton = self._rest + self._by_beta @ betas[0, :N_BETAS]
+        root, world_trans = cameras.to_world(pose[:, :3], trans, camera @ Y_UP, skeleton[0])
+        return {
+            "pose": np.concatenate([root, pose[:, 3:N_BODY]], axis=1),
+            "trans": world_trans,
+            "beta": betas[0, :N_BETAS],
+            "skeleton": skeleton,
+            "global_orient_incam": pose[:, :3],
+            "trans_incam": trans - camera[:, :3, 3],
+            "cam_ext": camera,
+            "cam_int": self._rows.intrinsics(start, stop),
+        }
+
+    def write_features(self, folder: Path) -> None:
+        """One file per motion, with the boxes that were cropped."""
+        crop_scale = self._split.tracks.crop_scale
+        for number, name in enumerate(self.names):
+            start, stop = (int(of[number]) for of in (self.segments.start, self.segments.stop))
+            bbox = self._split.rows("bbox", start, stop)[:, :3]
+            bbox[:, 2] *= self._crop.scale * crop_scale[self.segments.track[number]]
+            *_, scene, _, last = name.split("/")
+            file = folder / FOLDER / scene / f"{last}.pt"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            content = {
+                "features": torch.from_numpy(self._split.rows(f"features/{self._stream}", start, stop)),
+                "bbx_xys": torch.from_numpy(bbox.astype(np.float32)),
+                "img_wh": torch.from_numpy(self._rows.resolutions(start, start + 1)[0].astype(np.int64)),
+                "start_end": (0, stop - start),
+            }
+            torch.save(content, file)
+
+
+def _mid(video: str, track: str) -> str:
+    """GVHMR's name of a person's motion.
+
+    >>> _mid("20221010_3_1000_batch01hand_30fps/seq_000000", "20221010_3_1000_batch01hand_30fps/seq_000000/rp_a_1")
+    'inputs/bedlam/bedlam_download/20221010_3_1000_batch01hand/mp4/seq_000000.mp4-rp_a_1'
+    """
+    scene, _, sequence = (Bedlam().origin(video).recording or video).partition("/")
+    return f"inputs/bedlam/bedlam_download/{scene}/mp4/{sequence}.mp4-{track.rpartition('/')[2]}"
+
+
+def _load_rest(file: Path) -> tuple[Array, Array]:
+    """Rest joints (55, 3) m of SMPL-X, and their change (55, 3, 10) with the shape. Raises RawDataError."""
+    stored = load_npz(file, ("v_template", "shapedirs", "J_regressor"))
+    vertices = numbers(file, "v_template", stored["v_template"], (None, 3))
+    regressor = numbers(file, "J_regressor", stored["J_regressor"], (N_JOINTS, len(vertices)))
+    directions = numbers(file, "shapedirs", stored["shapedirs"][..., :N_BETAS], (len(vertices), 3, N_BETAS))
+    return regressor @ vertices, np.einsum("jv,vcb->jcb", regressor, directions)

@@ -1,0 +1,227 @@
+"""Some tracks as a recording for Rerun's viewer: images, joints, bodies, cameras.  tracks -> [.rrd]
+
+    <video>/camera                           the camera's pose in the world, if known
+    <video>/camera/image                     the camera's intrinsics, and each frame as JPEG
+    <video>/camera/image/<person>/box, joints
+    <video>/camera/<person>/body             the labelled body in camera axes, if it has a translation
+    <video>/pelvis/<person>/joints           3D joints relative to the pelvis
+    <video>/crops/<person>                   input of the networks
+
+Motion without images has its body at <video>/<person>/body, in the motion's axes. See docs/exports.md.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+import cv2
+import numpy as np
+import rerun as rr
+from numpy.typing import NDArray
+from pydantic import Field
+from pydantic.dataclasses import dataclass as validated
+
+import cache
+from pipeline.cli.progress import Progress, silent
+from pipeline.cli.text import count
+from pipeline.crops import crop_person
+from pipeline.errors import PipelineError
+from pipeline.exchange.formats import Exported, require_new_file
+from pipeline.files.pixels.frames import Frame, Image
+from pipeline.skeletons import bones
+from vibe_extensions.pages.show.bodies import LabelledBodies, intrinsics_of
+from vibe_extensions.pages.show.drawing import NAMES, SIDE_COLOURS, SIDES, rgb
+from vibe_extensions.pages.show.tracks import Choice, ShownTrack, from_cache
+
+Array = NDArray[Any]
+
+PERSON: Final = 0  # class of the annotations
+JPEG_QUALITY: Final = 85
+UP: Final = {  # axis of the world and its sign -> the viewer's axes
+    (1, 1): rr.ViewCoordinates.RIGHT_HAND_Y_UP,
+    (1, -1): rr.ViewCoordinates.RIGHT_HAND_Y_DOWN,
+    (2, 1): rr.ViewCoordinates.RIGHT_HAND_Z_UP,
+    (2, -1): rr.ViewCoordinates.RIGHT_HAND_Z_DOWN,
+}
+
+
+@validated(frozen=True, config={"extra": "forbid"})
+class RecordingOptions:
+    """Options of `export --format rerun`, set by `--set NAME=VALUE`."""
+
+    video: str = ""  # export all tracks of this video
+    tracks: int = Field(default=3, ge=1)  # else this many, spread over the split
+    every: int = Field(default=1, ge=1)  # export every n-th row of each track
+    pictures: bool = True  # export images and crops
+    raw: str = ""  # the dataset's raw folder; "": as recorded at conversion
+    body: str = ""  # folder of SMPL's files; "": no bodies
+
+
+def export(
+    root: cache.Root,
+    name: str,
+    out: Path,
+    *,
+    stream: str = "",  # noqa: ARG001  part of every format's signature
+    replace: bool = False,
+    progress: Progress = silent,
+    options: RecordingOptions = RecordingOptions(),  # noqa: B008  it is frozen
+) -> Exported:
+    """Write some tracks of the split `name` in the cache `root` to the file `out`. Ignores `stream`.
+
+    Raises what `show.from_cache` raises, and PipelineError if `out` is a folder, or exists and `replace` is False.
+    """
+    if out.is_dir():
+        raise PipelineError(f"--out {out}: is a folder. Name a file in it, such as {name.replace('/', '_')}.rrd.")
+    require_new_file(out, replace=replace)
+    choice = Choice(options.tracks, video=options.video, frames=sys.maxsize)
+    raw, body = (Path(text) if text else None for text in (options.raw, options.body))
+    shown = from_cache(root, name, choice, raw=raw, body=body)
+    part, done, missing = out.with_name(f".{out.name}.part"), 0, 0
+    total = sum(len(track.rows["frame_index"][:: options.every]) for track in shown.tracks)
+    part.unlink(missing_ok=True)
+    recording = rr.RecordingStream("vibe-pipeline")
+    try:
+        recording.save(part)
+        recording.send_recording_name(name + " (DEMO DATA)" * shown.stand_in)
+        bodies = LabelledBodies(body) if body is not None else None
+        for video in sorted({track.record.video for track in shown.tracks}):
+            tracks = [track for track in shown.tracks if track.record.video == video]
+            for n_rows, n_missing in _video_frames(recording, video, tracks, bodies, options):
+                done, missing = done + n_rows, missing + n_missing
+                progress(done, total, video)
+        recording.flush()
+        recording.disconnect()
+        part.replace(out)
+    finally:
+        recording.disconnect()
+        part.unlink(missing_ok=True)
+    summary = f"{count(done, 'row')} of {count(len(shown.tracks), 'track')}"
+    absent = {"images": f"{count(missing, 'frame')} cannot be read from the raw folder {shown.raw}"} if missing else {}
+    if body is None and any("pose" in track.rows for track in shown.tracks):
+        absent["bodies"] = "name the folder of SMPL's files: --body DIR"
+    return Exported(out, done, summary, absent, {}, shown.stand_in)
+
+
+def _video_frames(
+    recording: rr.RecordingStream,
+    video: str,
+    tracks: list[ShownTrack],
+    bodies: LabelledBodies | None,
+    options: RecordingOptions,
+) -> Iterator[tuple[int, int]]:
+    """Log one video. Yields for each frame its number of rows, and 1 if its image is missing."""
+    log, fps = _logger(recording, video), tracks[0].record.fps
+    rows = [{int(t.rows["frame_index"][row]): row for row in range(0, t.n_frames, options.every)} for t in tracks]
+    _log_static(log, tracks, bodies)
+    indices = sorted({index for track_rows in rows for index in track_rows})
+    source = tracks[0].source if options.pictures else None
+    frames = (Frame(i, None, None) for i in indices) if source is None else source.read(indices)
+    shown: list[ShownTrack] = []  # in the previous frame
+    for frame in frames:
+        recording.set_time("frame", sequence=frame.index)
+        if math.isfinite(fps):
+            recording.set_time("time", duration=frame.index / fps)
+        present = [
+            (track, track_rows[frame.index])
+            for track, track_rows in zip(tracks, rows, strict=True)
+            if frame.index in track_rows
+        ]
+        if frame.image is not None:
+            log("camera/image", _jpeg(frame.image))
+        _log_camera(log, *present[0])
+        for track in shown:
+            if frame.index not in rows[tracks.index(track)]:
+                _clear(log, track)
+        for track, row in present:
+            _log_person(log, track, row, frame.image, bodies)
+        shown = [track for track, _ in present]
+        yield len(present), int(frame.problem is not None)
+    recording.reset_time()
+
+
+def _logger(recording: rr.RecordingStream, video: str) -> Any:
+    """Return a function (path below the video's entity, *content, static=False) -> None."""
+    parts = [part for part in video.split("/") if part]
+
+    def log(path: str, *content: Any, static: bool = False) -> None:
+        recording.log(rr.new_entity_path([*parts, *path.split("/")] if path else parts), *content, static=static)
+
+    return log
+
+
+def _log_static(log: Any, tracks: list[ShownTrack], bodies: LabelledBodies | None) -> None:
+    """Log data common to all frames: joint names and sides, bones, world axes, body faces."""
+    joints = [
+        rr.AnnotationInfo(id=joint, label=name, color=rgb(SIDE_COLOURS[side]))
+        for joint, (name, side) in enumerate(zip(NAMES, SIDES, strict=True))
+    ]
+    person = rr.AnnotationInfo(id=PERSON, label="person")
+    description = rr.ClassDescription(info=person, keypoint_annotations=joints, keypoint_connections=bones("spin49"))
+    log("", rr.AnnotationContext([description]), static=True)
+    has_images, up = "bbox" in tracks[0].rows, tracks[0].record.extra.get("up")
+    world = rr.ViewCoordinates.RDF if has_images else rr.ViewCoordinates.RIGHT_HAND_Z_UP
+    if up is not None and np.isfinite(up).all():
+        axis = int(np.abs(up).argmax())
+        world = UP.get((axis, int(np.sign(up[axis]))), world)
+    log("", world, static=True)
+    for track in tracks if bodies is not None else ():
+        assert bodies is not None
+        log(_body_path(track), rr.Mesh3D.from_fields(triangle_indices=bodies.faces), static=True)
+
+
+def _log_camera(log: Any, track: ShownTrack, row: int) -> None:
+    """Log the camera's intrinsics, and its pose as the inverse of `extrinsics`."""
+    intrinsics, extrinsics = intrinsics_of(track, row), track.rows.get("extrinsics")
+    if extrinsics is not None and np.isfinite(extrinsics[row]).all():
+        rotation, shift = extrinsics[row][:3, :3].T, extrinsics[row][:3, 3]
+        log("camera", rr.Transform3D(mat3x3=rotation, translation=-rotation @ shift))
+    if intrinsics is not None and track.source is not None and track.source.place.exists():
+        log("camera/image", rr.Pinhole(image_from_camera=intrinsics, resolution=track.source.size()))
+
+
+def _log_person(log: Any, track: ShownTrack, row: int, image: Image | None, bodies: LabelledBodies | None) -> None:
+    """Log one person in one frame."""
+    rows, person = track.rows, _person(track)
+    if "bbox" in rows:
+        box = rows["bbox"][row]
+        log(f"camera/image/{person}/box", rr.Boxes2D(centers=[box[:2]], sizes=[box[2:]], labels=[person]))
+        if image is not None:
+            with suppress(ValueError):  # a box without a valid crop
+                log(f"crops/{person}", _jpeg(crop_person(image, box, track.record.crop_scale)))
+    if "kp_2d" in rows:
+        seen = np.flatnonzero(rows["kp_2d"][row, :, 2] > 0)
+        joints = rr.Points2D(rows["kp_2d"][row, seen, :2], class_ids=PERSON, keypoint_ids=seen)
+        log(f"camera/image/{person}/joints", joints)
+    if "kp_3d" in rows and ("has_3d" not in rows or rows["has_3d"][row] == 1):
+        known = np.flatnonzero(rows["kp_3d"][row, :, 3] > 0)
+        log(f"pelvis/{person}/joints", rr.Points3D(rows["kp_3d"][row, known, :3], class_ids=PERSON, keypoint_ids=known))
+    posed = None if bodies is None else bodies.pose(track, row)
+    if posed is not None and "trans" in rows and np.isfinite(rows["trans"][row]).all():
+        log(_body_path(track), rr.Mesh3D.from_fields(vertex_positions=posed.verts + rows["trans"][row]))
+
+
+def _clear(log: Any, track: ShownTrack) -> None:
+    """Stop showing a person from this frame on."""
+    person = _person(track)
+    for path in (f"camera/image/{person}", f"crops/{person}", f"pelvis/{person}", _body_path(track)):
+        log(path, rr.Clear(recursive=True))
+
+
+def _person(track: ShownTrack) -> str:
+    return track.record.name.removeprefix(f"{track.record.video}/").replace("/", "_")
+
+
+def _body_path(track: ShownTrack) -> str:
+    return f"camera/{_person(track)}/body" if "bbox" in track.rows else f"{_person(track)}/body"
+
+
+def _jpeg(image: Image) -> rr.EncodedImage:
+    options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+    data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)[1]
+    return rr.EncodedImage(contents=data.tobytes(), media_type="image/jpeg")

@@ -1,0 +1,229 @@
+"""Rows of a split to export, and their arrays.  tracks, features -> [files]
+
+Existing code cuts windows from all rows with one name and ignores frame numbers. Rows are therefore exported in
+segments of consecutive frames.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+import cache
+from pipeline.cli.progress import Progress
+from pipeline.errors import PipelineError
+from pipeline.exchange.vibe_db.joblib_files import Blocks
+from pipeline.features.plan import missing_rows, weights_of
+from pipeline.files.formats.arrays import Shape
+
+Rows = NDArray[np.int64]
+Has = Callable[[int, int], NDArray[np.bool_]]  # rows [start, stop) -> which of them have a value
+
+BATCH: Final = 8192  # rows; 64 MB of features
+FEATURES: Final = "no features"
+JOINTS_3D: Final = "no 3D joints"
+SMPL: Final = "no SMPL parameters"
+COMMON: Final = slice(25, 39)  # the 14 of 49 joints that existing code expects in every row
+
+
+class FileField(NamedTuple):
+    """One array or entry of a file."""
+
+    dtype: str  # as written; "U": texts
+    columns: tuple[str, ...] = ()  # required columns of the cache
+    rows_with: tuple[str, ...] = ()  # checks that exported rows must pass
+    shapes: tuple[Shape, ...] = ()  # allowed shapes of a row
+    body: str = ""  # which of SMPL's files it needs
+
+
+def require_stream(split: cache.Split, stream: str) -> None:
+    """Raise PipelineError for a stream that is missing or out of date. Rows of lost videos may be missing."""
+    if stream not in split.streams:
+        streams = ", ".join(split.streams) or "none"
+        raise PipelineError(f"{split.name}: stream {stream!r} is missing (existing streams: {streams}). Extract it.")
+    if missing_rows(split, stream).shards:
+        raise PipelineError(f"{split.name}: stream {stream!r} is older than the tracks. Extract it again.")
+
+
+def recorded_stream(split: cache.Split, stream: str) -> dict[str, Any]:
+    """The provenance entry of a stream."""
+    manifest = split.stream_manifest(stream)
+    recorded = {key: manifest.get(key) for key in ("identity", "backbone", "stand_in")}
+    return {"name": stream, "digest": manifest["digest"], **recorded}
+
+
+def origin_of(split: cache.Split, *streams: str) -> dict[str, Any]:
+    """The provenance entry of a split and of the weights behind its exported streams.
+
+    `stand_in`: it is demo data (`demo`), or a stream has random weights.
+    """
+    manifests = [split.manifest, *map(split.stream_manifest, streams)]
+    stand_in = any(manifest.get("stand_in") for manifest in manifests)
+    demo = bool(split.manifest.get("stand_in"))
+    weights = {stream: weights_of(split, stream) for stream in streams}
+    origin = {"split": split.name, "split_digest": split.manifest["digest"], "demo": demo, "stand_in": stand_in}
+    return origin | {"weights": weights}
+
+
+def array_of(
+    compute: Callable[[int, int], Any],
+    pieces: Sequence[tuple[int, int]],
+    n_rows: int,
+    dtype: str | None,
+    add: Callable[[int], None],
+) -> Blocks:
+    """A lazy array (n_rows, ...): `compute` returns the rows of each piece [start, stop).
+
+    Args:
+        dtype: None: that of the computed rows.
+        add: Called with the number of rows after each piece.
+    """
+    sample = np.asarray(compute(pieces[0][0], pieces[0][0] + 1))
+    kind = np.dtype(dtype or sample.dtype)
+
+    def blocks() -> Iterator[NDArray[Any]]:
+        for start, stop in pieces:
+            block = np.asarray(compute(start, stop)).astype(kind, copy=False)
+            yield block
+            add(len(block))
+
+    return Blocks((n_rows, *sample.shape[1:]), kind, blocks)
+
+
+def counting(progress: Progress, total: int) -> Callable[[str, int], None]:
+    """Return a function (field, rows just written) that reports the progress over all fields."""
+    done = 0
+
+    def add(field: str, rows: int) -> None:
+        nonlocal done
+        done += rows
+        progress(done, total, field)
+
+    return add
+
+
+def absent_fields(split: cache.Split, fields: Mapping[str, FileField], checks: Mapping[str, Has]) -> dict[str, str]:
+    """Fields that cannot be written -> why: a column is missing, or no row passes a check."""
+
+    @functools.cache
+    def is_never(need: str) -> bool:
+        ranges = [*spans(split.tracks.start, split.tracks.stop)]
+        return bool(ranges) and not any(checks[need](start, stop).any() for start, stop in ranges)
+
+    absent = {}
+    for name, field in fields.items():
+        if missing := [column for column in field.columns if column not in split.columns]:
+            absent[name] = f"the split has no {' and no '.join(missing)}"
+        elif need := next((need for need in field.rows_with if need in checks and is_never(need)), ""):
+            absent[name] = f"every row has {need}"
+    return absent
+
+
+def checks_of(split: cache.Split, column_3d: str, stream: str) -> dict[str, Has]:
+    """Checks for rows that have features, 3D joints (`column_3d`: kp_3d or kp_3d_eval) and SMPL parameters.
+
+    Existing code expects all of them in every row.
+    """
+
+    def flag(name: str, start: int, stop: int) -> NDArray[np.bool_]:
+        return np.asarray(split.rows(name, start, stop) == 1) if name in split.columns else np.ones(stop - start, bool)
+
+    def joints_3d(start: int, stop: int) -> NDArray[np.bool_]:
+        joints = split.rows(column_3d, start, stop)
+        has = flag("has_3d", start, stop) & np.isfinite(joints).all(axis=(1, 2))
+        if column_3d == "kp_3d":
+            has &= (joints[:, COMMON, 3] > 0).all(axis=1)
+        return has
+
+    def smpl(start: int, stop: int) -> NDArray[np.bool_]:
+        finite = [np.isfinite(split.rows(name, start, stop)).all(axis=1) for name in ("pose", "betas")]
+        return np.asarray(flag("has_smpl", start, stop) & finite[0] & finite[1])
+
+    def features(start: int, stop: int) -> NDArray[np.bool_]:
+        return np.asarray(split.column(f"features/{stream}_ok")[start:stop] == 1)
+
+    return {FEATURES: features, JOINTS_3D: joints_3d, SMPL: smpl}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Segments:
+    """Ascending runs of rows [start, stop) of `track`, whose frames are one step apart."""
+
+    start: Rows
+    stop: Rows
+    track: Rows  # number of the track in the split
+    last_frame: Rows  # index of the last frame
+    left_out: Mapping[str, int]  # failed check -> number of rows not exported
+
+    @property
+    def rows(self) -> int:
+        return int((self.stop - self.start).sum())
+
+    def numbers(self, start: int, stop: int) -> Rows:
+        """The segment of each of the rows [start, stop)."""
+        return np.searchsorted(self.start, np.arange(start, stop), side="right") - 1
+
+    def only(self, chosen: NDArray[np.bool_], need: str) -> Segments:
+        """The chosen segments, of (n,) flags; the rows of the others are left out for `need`."""
+        n = int((self.stop - self.start)[~chosen].sum())
+        left_out = {**self.left_out, **({need: n} if n else {})}
+        return Segments(self.start[chosen], self.stop[chosen], self.track[chosen], self.last_frame[chosen], left_out)
+
+    def require_rows(self, split: cache.Split) -> None:
+        """Raise PipelineError, with the failed checks, if no rows are left."""
+        if not self.rows:
+            why = ", ".join(f"{n:,} rows have {need}" for need, n in self.left_out.items()) or "it has no tracks"
+            raise PipelineError(f"{split.name}: nothing to export: {why}")
+
+    def names(self, split: cache.Split, of: Sequence[str]) -> list[str]:
+        """Segment names: the track's name in `of`, with `_seg0`, `_seg1`, ... if the track has several segments.
+
+        Raises PipelineError for a duplicate.
+        """
+        several = np.bincount(self.track, minlength=len(of)) > 1
+        within = np.arange(len(self.track)) - np.searchsorted(self.track, self.track)
+        pairs = zip(self.track.tolist(), within.tolist(), strict=True)
+        names = [f"{of[t]}_seg{k}" if several[t] else of[t] for t, k in pairs]
+        if len(set(names)) < len(names):
+            raise PipelineError(f"{split.name}: two tracks have the same name. Rename the videos, and convert again.")
+        return names
+
+
+def spans(start: Rows, stop: Rows) -> Iterator[tuple[int, int]]:
+    """Merge ascending ranges of rows into as few ranges of at most BATCH rows as possible.
+
+    >>> list(spans(np.array([0, 5, 9]), np.array([5, 7, 10])))
+    [(0, 7), (9, 10)]
+    """
+    first = np.flatnonzero(np.r_[True, start[1:] != stop[:-1]]) if len(start) else np.zeros(0, np.int64)
+    for a, b in zip(start[first], stop[np.r_[first[1:] - 1, len(stop) - 1]], strict=True) if len(first) else ():
+        for first_row in range(int(a), int(b), BATCH):
+            yield first_row, min(first_row + BATCH, int(b))
+
+
+def segments_of(split: cache.Split, checks: Mapping[str, Has]) -> Segments:
+    """The rows of committed tracks that pass all checks, in segments of consecutive frames."""
+    left_out = dict.fromkeys(checks, 0)
+    rows, frames = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for start, stop in spans(split.tracks.start, split.tracks.stop):
+        keep = np.ones(stop - start, bool)
+        for need, has in checks.items():
+            fails = keep & ~has(start, stop)
+            left_out[need] += int(fails.sum())
+            keep &= ~fails
+        rows.append(start + np.flatnonzero(keep))
+        frames.append(split.rows("frame_index", start, stop)[keep])
+    row, frame = np.concatenate(rows), np.concatenate(frames)
+    track = split.track_of(row)
+    step = split.tracks.step.astype(np.int64)[track]
+    follows = (np.diff(row) == 1) & (np.diff(track) == 0) & (np.diff(frame) == step[1:])
+    first = np.flatnonzero(np.r_[True, ~follows]) if len(row) else np.zeros(0, np.int64)
+    last = np.r_[first[1:] - 1, len(row) - 1][: len(first)]
+    return Segments(
+        row[first], row[last] + 1, track[first], frame[last], {need: n for need, n in left_out.items() if n}
+    )

@@ -1,0 +1,244 @@
+"""A split as Parquet files: videos, tracks, rows, accounting.  tracks, features -> [Parquet]
+
+Each file is written a group of rows at a time. docs/exports.md lists the columns.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from pydantic.dataclasses import dataclass as validated
+
+import cache
+from cache.format.layout import COLUMNS, ColumnSpec
+from pipeline.accounting import VideoAccount
+from pipeline.cli.progress import Progress, silent
+from pipeline.cli.text import count
+from pipeline.conversion.committed import harmless_of, video_state
+from pipeline.errors import PipelineError
+from pipeline.exchange.formats import Exported, new_folder
+from pipeline.exchange.rows import origin_of, require_stream
+from pipeline.features.inputs import column
+from pipeline.features.streams.network import ResNet50
+from pipeline.skeletons import joint_names
+
+Array = NDArray[Any]
+Group = Mapping[str, Any]  # column -> its values in a group of rows
+
+ROWS: Final = 8192  # per group
+NAME: Final = pa.dictionary(pa.int32(), pa.string())
+OF_TRACK: Final = {"track_number": pa.int32(), "track_name": NAME, "video_number": pa.int32(), "video_name": NAME}
+TYPES: Final[Mapping[str, Mapping[str, Any]]] = {  # table -> its columns besides those of the cache
+    "videos": {
+        "video_number": pa.int32(),
+        "video_name": pa.string(),
+        "state": NAME,
+        "reason": NAME,
+        "message": pa.string(),
+        "tracks": pa.int64(),
+        "found": pa.int64(),
+        "kept": pa.int64(),
+        "source": pa.string(),
+        "width": pa.int32(),
+        "height": pa.int32(),
+        "pixels": pa.string(),
+        "fingerprint": pa.string(),
+    },
+    "accounting": {
+        "video_number": pa.int32(),
+        "video_name": NAME,
+        "state": NAME,
+        "reason": NAME,
+        "person_frames": pa.int64(),
+    },
+    "tracks": {**OF_TRACK, "start": pa.int64(), "stop": pa.int64(), "step": pa.int32(), "gender": NAME},
+    "rows": {"row": pa.int64(), **OF_TRACK, "run_number": pa.int64()},
+}
+
+
+@validated(frozen=True, config={"extra": "forbid"})
+class TableOptions:
+    """Options of `export --format parquet`, set by `--set NAME=VALUE`."""
+
+    features: bool = False  # add the column `features`, from the stream that --stream names
+
+
+def export(
+    root: cache.Root,
+    name: str,
+    out: Path,
+    *,
+    stream: str = "",
+    replace: bool = False,
+    progress: Progress = silent,
+    options: TableOptions = TableOptions(),  # noqa: B008  it is frozen
+) -> Exported:
+    """Write the split `name` in the cache `root` into the folder `out`: four Parquet files, and provenance.json.
+
+    Raises:
+        cache.CacheError: the split is missing.
+        PipelineError: `out` is not new or empty and `replace` is False; the stream (default resnet50) is missing or out
+            of date; `stream` is given without the option `features`.
+    """
+    split = cache.open(root)[name]
+    if stream and not options.features:
+        raise PipelineError(f"--stream {stream}: no features are exported. Add --set features=yes.")
+    features = (stream or ResNet50.kind) if options.features else ""
+    if features:
+        require_stream(split, features)
+    origin = origin_of(split, *([features] if features else []))
+    origin |= {"stream": features, "joints": list(joint_names("spin49"))}
+    row_specs = _row_specs(split, features)
+    n_rows, n_tracks = int((split.tracks.stop - split.tracks.start).sum()), len(split.tracks)
+    with new_folder(out, replace=replace) as (folder, provenance):
+        provenance |= {"format": "parquet", **origin, "rows": n_rows, "tracks": n_tracks}
+        _write(folder, "videos", origin, {}, _groups("videos", _videos(split)))
+        _write(folder, "accounting", origin, {}, _groups("accounting", _accounting(split)))
+        _write(folder, "tracks", origin, _track_specs(split), _tracks(split))
+        _write(folder, "rows", origin, row_specs, _rows(split, row_specs, features, progress))
+    summary = f"{count(n_rows, 'row')} of {count(n_tracks, 'track')} and {count(len(split.videos), 'video')}"
+    return Exported(out, n_rows, summary, {}, {}, origin["stand_in"])
+
+
+def _write(
+    folder: Path, table: str, origin: Mapping[str, Any], specs: Mapping[str, ColumnSpec], groups: Iterable[Group]
+) -> None:
+    """Write a table: the columns of TYPES, then those of `specs` as stored in the cache."""
+    fields = [pa.field(name, kind) for name, kind in TYPES[table].items()]
+    fields += [pa.field(name, _type(spec), metadata={"about": spec.about}) for name, spec in specs.items()]
+    schema = pa.schema(fields, {key: v if isinstance(v, str) else json.dumps(v) for key, v in origin.items()})
+    names = [name for name, kind in TYPES[table].items() if kind == NAME]
+    with pq.ParquetWriter(folder / f"{table}.parquet", schema, compression="zstd", use_dictionary=names) as writer:
+        for group in groups:
+            arrays = {name: _array(values, specs[name]) if name in specs else values for name, values in group.items()}
+            writer.write_table(pa.Table.from_pydict(arrays, schema=schema))
+
+
+# ------------------------------------------------------------------------------------------------- rows and tracks
+
+
+def _row_specs(split: cache.Split, stream: str) -> dict[str, ColumnSpec]:
+    """The split's columns, and `features` if there is a stream. Raises PipelineError for a duplicate name."""
+    specs = {name: split.extra[name].spec if name in split.extra else COLUMNS[name] for name in split.columns}
+    if taken := sorted(TYPES["rows"].keys() & specs.keys()):
+        raise PipelineError(f"{split.name}: its dataset's extra column {taken[0]!r} has the name of an exported column")
+    if stream:
+        dim = split.rows(f"features/{stream}", 0, 0).shape[1]
+        specs["features"] = ColumnSpec((dim,), np.dtype("<f4"), np.nan, f"of the stream {stream}")
+    return specs
+
+
+def _rows(split: cache.Split, names: Collection[str], stream: str, progress: Progress) -> Iterator[Group]:
+    """Yield groups of ROWS live rows, across the gaps between tracks."""
+    tracks, runs = split.tracks, split.runs[:, 0]
+    end = np.cumsum(tracks.stop - tracks.start)  # of each track, in live rows
+    n_rows = int(end[-1]) if len(end) else 0
+    for first in range(0, n_rows, ROWS):
+        numbers = np.arange(first, min(first + ROWS, n_rows))
+        track = np.searchsorted(end, numbers, side="right")
+        rows = (tracks.stop[track] - (end[track] - numbers)).astype(np.int64)
+        values = {name: column(split.rows, name, rows) for name in names if name != "features"}
+        if stream:
+            values["features"] = column(split.rows, f"features/{stream}", rows).astype(np.float32)
+        progress(first, n_rows)
+        run = np.searchsorted(runs, rows, side="right") - 1
+        yield {"row": rows, **_track_columns(split, track), "run_number": run, **values}
+
+
+def _track_specs(split: cache.Split) -> dict[str, ColumnSpec]:
+    """Columns of the track table, with the dataset's extra columns per track."""
+    number = np.dtype("<f8")
+    return {
+        "fps": ColumnSpec((), number, np.nan, "frames per second of the video"),
+        "crop_scale": ColumnSpec((), number, np.nan, "crop side / box side"),
+        "intrinsics": ColumnSpec((3, 3), number, np.nan, "px"),
+        **{name: extra.spec for name, extra in split.extra.items() if extra.per == "track"},
+    }
+
+
+def _tracks(split: cache.Split) -> Iterator[Group]:
+    """Yield groups of the track table."""
+    tracks = split.tracks
+    columns = {name: getattr(tracks, name) for name in ("start", "stop", "step", "fps", "crop_scale")}
+    columns |= {"intrinsics": tracks.tables["track_intrinsics"], **tracks.extra}
+    for first in range(0, len(tracks), ROWS):
+        part = slice(first, first + ROWS)
+        genders = tracks.tables.texts("track_gender", part)
+        values = {name: values[part] for name, values in columns.items()}
+        yield {**_track_columns(split, np.arange(len(tracks))[part]), "gender": genders, **values}
+
+
+def _track_columns(split: cache.Split, track: Array) -> Group:
+    """Numbers and names of the tracks (n,) and their videos."""
+    values = {}
+    for kind, numbers in (("track", track), ("video", split.tracks.video[track])):
+        different, codes = np.unique(numbers, return_inverse=True)
+        names = split.tracks.tables.texts(f"{kind}_name", different)
+        values[f"{kind}_number"] = pa.array(numbers, pa.int32())
+        values[f"{kind}_name"] = pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32()), pa.array(names))
+    return values
+
+
+def _is_flag(spec: ColumnSpec) -> bool:
+    return spec.dtype == np.uint8 and spec.fill == 255
+
+
+def _type(spec: ColumnSpec) -> Any:
+    """Arrow type of a column; nested lists of fixed size for array values."""
+    kind = pa.bool_() if _is_flag(spec) else pa.from_numpy_dtype(spec.dtype)
+    for size in reversed(spec.trailing):
+        kind = pa.list_(kind, size)
+    return kind
+
+
+def _array(values: Array, spec: ColumnSpec) -> Any:
+    """Values (n, ...) as an Arrow array, with null for the fill value; lists of floats keep NaN.
+
+    No list is null, since pyarrow before version 24 cannot read null lists of fixed size.
+    """
+    unknown = np.isnan(values) if np.isnan(spec.fill) else values == spec.fill
+    flat = (values == 1 if _is_flag(spec) else values).reshape(-1)
+    array = pa.array(flat, mask=None if spec.trailing and spec.dtype.kind == "f" else unknown.reshape(-1))
+    for size in reversed(spec.trailing):
+        array = pa.FixedSizeListArray.from_arrays(array, size)
+    return array
+
+
+# -------------------------------------------------------------------------------------------------------- videos
+
+
+def _accounts(split: cache.Split) -> Iterator[tuple[int, cache.VideoEntry, Mapping[str, Any]]]:
+    for number, video in enumerate(split.videos):
+        yield number, video, {**VideoAccount(video.name).as_dict(), **video.account}
+
+
+def _videos(split: cache.Split) -> Iterator[tuple[Any, ...]]:
+    """Yield lines of the video table."""
+    harmless = harmless_of(split)
+    for number, video, account in _accounts(split):
+        counts = (account["tracks_kept"], account["found"], account["kept"])
+        source = (video.source, video.width, video.height, video.pixels)
+        yield (number, video.name, *video_state(account, harmless), *counts, *source, video.fingerprint)
+
+
+def _accounting(split: cache.Split) -> Iterator[tuple[Any, ...]]:
+    """Yield for each video a line of kept person-frames, and a line for each reason to drop some."""
+    harmless = harmless_of(split)
+    for number, video, account in _accounts(split):
+        counts = [("kept", "", account["kept"]), *(("dropped", *item) for item in account["dropped"].items())]
+        lines = [line for line in counts if line[-1]] or [(*video_state(account, harmless)[:2], 0)]
+        yield from ((number, video.name, *line) for line in lines)
+
+
+def _groups(table: str, lines: Iterator[tuple[Any, ...]]) -> Iterator[Group]:
+    """Collect lines of a table into groups of ROWS lines by column."""
+    while group := list(itertools.islice(lines, ROWS)):
+        yield dict(zip(TYPES[table], map(list, zip(*group, strict=True)), strict=True))

@@ -1,0 +1,206 @@
+"""A split as a database file that existing code reads.  tracks, features -> [database files]
+
+Each segment of consecutive frames gets its own `vid_name`, by which existing code cuts windows. Arrays are written a
+block of rows at a time into a part file, which is renamed when it is complete.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+import cache
+from pipeline.cli.progress import Progress, silent
+from pipeline.cli.text import count
+from pipeline.errors import PipelineError
+from pipeline.exchange.formats import Exported, publish_with_provenance, require_new_file
+from pipeline.exchange.rows import (
+    FEATURES,
+    Has,
+    Rows,
+    Segments,
+    absent_fields,
+    array_of,
+    checks_of,
+    counting,
+    origin_of,
+    recorded_stream,
+    require_stream,
+    segments_of,
+    spans,
+)
+from pipeline.exchange.vibe_db.joblib_files import Blocks, write_joblib
+from pipeline.exchange.vibe_db.layouts import FIELDS, NAMED, PICTURE, Layout, layout_of, names_of, usual_name
+from pipeline.skeletons import convert, joint_names
+
+Array = NDArray[Any]
+
+
+def export(
+    root: cache.Root,
+    name: str,
+    out: Path,
+    *,
+    stream: str = "resnet50",
+    replace: bool = False,
+    progress: Progress = silent,
+) -> Exported:
+    """Write the split `name` in the cache `root` to the file `out`, or into the folder `out` under its usual name.
+
+    Also writes `<file>.provenance.json`.
+
+    Raises:
+        cache.CacheError: the split is missing.
+        PipelineError: the stream is missing or out of date; no row can be exported; the file exists and `replace` is
+            False.
+    """
+    split = cache.open(root)[name]
+    dataset, _, part = name.partition("/")
+    layout = layout_of(dataset, part, split.columns)
+    file = out / usual_name(layout, dataset, part) if out.is_dir() else out
+    _check_file(file, layout, replace=replace)
+    if "features" in layout.fields:
+        require_stream(split, stream)
+    checks = checks_of(split, layout.column_3d, stream)
+    absent = _absent_fields(split, layout, checks)
+    if missing := [field for field in ("joints2D", "bbox", "theta") if field in absent]:
+        raise PipelineError(f"{name}: cannot be exported without {missing[0]}: {absent[missing[0]]}")
+    fields = tuple(field for field in layout.fields if field not in absent)
+    needed = {need for field in fields for need in FIELDS[field].rows_with}
+    segments = segments_of(split, {need: has for need, has in checks.items() if need in needed})
+    segments.require_rows(split)
+    arrays = _Fields(split, layout, segments, stream).arrays(fields, progress)
+    provenance = _provenance(split, layout, segments, arrays, stream) | {"absent": absent}
+    write = _write_hdf5 if layout.container == "hdf5" else write_joblib
+    publish_with_provenance(file, lambda part: write(part, arrays), provenance)
+    summary = f"{count(segments.rows, 'row')} of {count(len(segments.start), 'segment')} (vid_name)"
+    return Exported(file, segments.rows, summary, absent, segments.left_out, provenance["stand_in"])
+
+
+def _check_file(file: Path, layout: Layout, *, replace: bool) -> None:
+    if (layout.container == "hdf5") != (file.suffix in (".h5", ".hdf5")):
+        kind = "HDF5: name it .h5" if layout.container == "hdf5" else "a joblib file: name it .pt"
+        raise PipelineError(f"--out {file}: VIBE's code reads this dataset from {kind}")
+    require_new_file(file, replace=replace)
+
+
+def _absent_fields(split: cache.Split, layout: Layout, checks: Mapping[str, Has]) -> dict[str, str]:
+    """Field of the layout that cannot be written -> why."""
+    fields = {name: FIELDS[name] for name in layout.fields}
+    if "joints3D" in fields:
+        fields["joints3D"] = fields["joints3D"]._replace(columns=(layout.column_3d,))
+    absent = absent_fields(split, fields, {need: has for need, has in checks.items() if need != FEATURES})
+    sources = {split.videos[video].source.partition(":")[0] for video in np.unique(split.tracks.video).tolist()}
+    if "img_name" in fields and not sources <= {*NAMED}:
+        absent["img_name"] = "some frames have no image file, or their image is rotated after reading"
+    return absent
+
+
+class _Fields:
+    """The arrays of one file, computed on reading in blocks of at most BATCH rows."""
+
+    def __init__(self, split: cache.Split, layout: Layout, segments: Segments, stream: str) -> None:
+        self.split, self.layout, self.segments, self.stream = split, layout, segments, stream
+        self.names = segments.names(split, split.tracks.names)
+
+    def arrays(self, fields: Sequence[str], progress: Progress) -> dict[str, Blocks]:
+        """Lazy arrays of all fields."""
+        rows, n_rows = self.split.rows, self.segments.rows
+        computed: dict[str, Callable[[int, int], Any]] = {
+            "vid_name": self._vid_names,
+            "img_name": self._img_names,
+            "frame_id": functools.partial(rows, "frame_index"),
+            "joints2D": self._joints_2d,
+            "joints3D": lambda start, stop: rows(self.layout.column_3d, start, stop)[..., :3],
+            "bbox": functools.partial(rows, "bbox"),
+            "pose": functools.partial(rows, "pose"),
+            "shape": functools.partial(rows, "betas"),
+            "theta": lambda start, stop: np.concatenate([rows(n, start, stop) for n in ("pose", "betas")], axis=1),
+            "valid": self._valid,
+            "valid_i": lambda start, stop: self._valid(start, stop)[:, None],
+            "features": functools.partial(rows, f"features/{self.stream}"),
+        }
+        arrays, pieces = {}, [*spans(self.segments.start, self.segments.stop)]
+        add = counting(progress, len(fields) * n_rows)
+        for field in fields:
+            dtype = self._text_type(field) if FIELDS[field].dtype == "U" else FIELDS[field].dtype
+            arrays[field] = array_of(computed[field], pieces, n_rows, dtype, functools.partial(add, field))
+        return arrays
+
+    def _text_type(self, field: str) -> str:
+        """dtype of texts; bytes in HDF5. A segment's last frame has its longest image name."""
+        last = self.names if field == "vid_name" else self._image_names(self.segments.track, self.segments.last_frame)
+        return f"{'S' if self.layout.container == 'hdf5' else '<U'}{max(map(len, last))}"
+
+    def _joints_2d(self, start: int, stop: int) -> Array:
+        kp_2d = self.split.rows("kp_2d", start, stop)
+        if self.layout.in_crops:
+            kp_2d = to_crop_pixels(kp_2d, self.split.rows("bbox", start, stop))
+        return convert(kp_2d, source="spin49", target=self.layout.joints_2d)
+
+    def _valid(self, start: int, stop: int) -> Array:
+        if "valid" not in self.split.columns:
+            return np.ones(stop - start, np.uint8)
+        return np.asarray(self.split.rows("valid", start, stop) == 1)
+
+    def _vid_names(self, start: int, stop: int) -> Array:
+        names = [self.names[i] for i in self.segments.numbers(start, stop).tolist()]
+        if self.layout.container == "hdf5" and (bad := [name for name in names if not name.isascii()]):
+            raise PipelineError(f"vid_name {bad[0]!r}: VIBE's code reads these names as ASCII. Rename the video.")
+        return np.array(names)
+
+    def _img_names(self, start: int, stop: int) -> list[str]:
+        track = self.segments.track[self.segments.numbers(start, stop)]
+        return list(self._image_names(track, self.split.rows("frame_index", start, stop)))
+
+    def _image_names(self, track: Rows, frame: Array) -> Iterator[str]:
+        """Name of the image of each frame of a track."""
+        last, name_of = -1, None
+        for video, index in zip(self.split.tracks.video[track].tolist(), frame.tolist(), strict=True):
+            if video != last:
+                last, name_of = video, names_of(self.split.videos[video].source)
+            assert name_of is not None  # otherwise img_name is absent
+            yield name_of(index)
+
+
+def to_crop_pixels(kp_2d: Array, bbox: Array) -> Array:
+    """Keypoints (n, 49, 3) px, boxes (n, 4) -> keypoints in pixels of the box scaled to 224 x 224."""
+    side, annotated = bbox[:, None, 2:], kp_2d.any(axis=-1, keepdims=True)
+    inside = (kp_2d[..., :2] - (bbox[:, None, :2] - side / 2)) * (PICTURE / side)
+    return np.where(annotated, np.concatenate([inside, kp_2d[..., 2:]], axis=-1), 0)
+
+
+def _write_hdf5(file: Path, arrays: Mapping[str, Blocks]) -> None:
+    try:
+        with h5py.File(file, "w") as stored:
+            for name, array in arrays.items():
+                dataset, row = stored.create_dataset(name, array.shape, array.dtype), 0
+                for block in array.blocks():
+                    dataset[row : row + len(block)] = block
+                    row += len(block)
+    except RuntimeError as error:  # h5py's error for a full disk
+        raise PipelineError(f"{file}: HDF5 cannot write it ({error}). Fix this, and retry.") from error
+
+
+def _provenance(
+    split: cache.Split, layout: Layout, segments: Segments, arrays: Mapping[str, Blocks], stream: str
+) -> dict[str, Any]:
+    scales = np.unique(split.tracks.crop_scale[segments.track]).tolist()
+    skeletons = {"joints2D": layout.joints_2d, "joints3D": layout.joints_3d}
+    return {
+        **origin_of(split, *([stream] if "features" in arrays else [])),
+        "format": "vibe",
+        "stream": recorded_stream(split, stream) if "features" in arrays else None,
+        "rows": segments.rows,
+        "names": len(segments.start),
+        "fields": {name: [array.dtype.str, list(array.shape)] for name, array in arrays.items()},
+        "left_out": dict(segments.left_out),
+        "crop_scale": scales[0] if len(scales) == 1 else None,
+        "joints": {field: list(joint_names(skeletons[field])) for field in skeletons if field in arrays},
+    }

@@ -1,0 +1,267 @@
+"""Import of VIBE's or TCMR's database files as splits with features.  [database files -> tracks, features]
+
+Commits the tracks, then the features. A killed import continues with the next shard. The split's manifest records the
+file, so that no command mistakes it for a conversion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+import cache
+from pipeline import datasets
+from pipeline.accounting import Accounting, VideoAccount
+from pipeline.cli.progress import Progress, silent
+from pipeline.conversion.identity import describe, report_other_work
+from pipeline.conversion.plan import committed_split
+from pipeline.datasets.base import Dataset
+from pipeline.errors import PipelineError
+from pipeline.exchange.formats import provenance_path
+from pipeline.exchange.vibe_db.layouts import Layout, layout_of, read_provenance
+from pipeline.exchange.vibe_db.tracks import Database, FileReader, columns_of, open_database
+from pipeline.features.plan import is_current, missing_rows
+from pipeline.features.streams.network import ResNet50
+from pipeline.files.formats.arrays import reading, require_unchanged, state_of
+from pipeline.files.raw.files import whole_file_digest
+from pipeline.processes.software import staging_plan
+from pipeline.skeletons import JOINTS, Skeleton, joint_names
+
+VERSION: Final = 1  # raised whenever the same file would give different tracks
+WITHOUT_NECK: Final = "common13"
+ORDERS: Final[Mapping[str, Skeleton]] = {  # the values of --joints-2d
+    **{name: name for name in JOINTS if name != "smpl54"},
+    WITHOUT_NECK: tuple(name for name in JOINTS["common14"] if name != "neck"),
+}
+_BY_NUMBER: Final = {49: "spin49", 14: "common14"}
+_SAMPLE: Final = 4096  # rows
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedSplit:
+    """Result of an import. `why` is "" if everything was up to date."""
+
+    rows: int  # of the split
+    tracks: int
+    totals: Mapping[str, Any]
+    stream: str | None  # None: the file has no features
+    without_features: int  # rows whose features are not finite
+    ignored: tuple[str, ...]  # names in the file that are not imported
+    mark: str  # "demo data", "untrained" (features of random weights), or ""
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Options of an import, besides file and split."""
+
+    stream: str = ResNet50.kind
+    weights_of: str | None = None  # description of the network that computed the features
+    joints_2d: str | None = None  # a key of ORDERS; None: from the number of joints
+    crop_scale: float | None = None  # None: that of the dataset's usual features
+
+
+def import_database(
+    file: Path, root: cache.Root, name: str, options: Options | None = None, *, progress: Progress = silent
+) -> ImportedSplit:
+    """Make the split `name` in the cache `root` from a database file, with its features as a stream.
+
+    Raises:
+        RawDataError: the file is invalid.
+        UnsafePickle: the file would run code.
+        PipelineError: the split exists and has another origin.
+        cache.CacheError: another process writes the split.
+    """
+    options = options or Options()
+    dataset, _, part = name.partition("/")
+    reader = datasets.get(dataset)
+    reader.check_split(part)
+    would_fill = reader.columns(part, body=True)
+    layout = layout_of(dataset, part, would_fill)
+    state = state_of(file, do="Check the path.")
+    with reading(file, "a file", do="Check the path."):
+        digest = whole_file_digest(file)
+    provenance = read_provenance(file, digest)
+    if str(provenance.get("split", name)).partition("/")[0] != dataset:
+        raise PipelineError(
+            f"{file}: was exported from {provenance['split']} ({provenance_path(file).name}), so it cannot become "
+            f"{name}. Import it as a split of its own dataset."
+        )
+    with open_database(file, layout) as database:
+        layout = _resolve_layout(layout, database, provenance, options)
+        columns = columns_of(database, layout, evaluation="kp_3d_eval" in would_fill)
+        tracks = FileReader(database, layout, dataset, part, columns, digest, state)
+        origin = _origin(reader, part, tracks, provenance)
+        why = _why(root, name, origin)
+        if why:
+            _write_tracks(root, name, tracks, origin, progress)
+        cache.finish_commits(root, name)  # of an import that was killed
+        stream = options.stream if "features" in database.fields else None
+        if stream is not None and _write_stream(root, name, stream, tracks, provenance, options):
+            why = why or "its features were missing"
+        split = cache.open(root)[name]
+        return ImportedSplit(
+            rows=int(split.manifest["rows"]),
+            tracks=len(split.tracks),
+            totals=split.manifest["accounting"],
+            stream=stream,
+            without_features=0 if stream is None else split.undecodable(stream),
+            ignored=database.ignored,
+            mark="demo data" if origin["stand_in"] else "untrained" if provenance.get("stand_in") else "",
+            why=why,
+        )
+
+
+def _resolve_layout(layout: Layout, database: Database, provenance: Mapping[str, Any], options: Options) -> Layout:
+    """Set the layout's joint orders and crop scale to those of this file."""
+    scale = options.crop_scale or provenance.get("crop_scale") or layout.crop_scale
+    if not isinstance(scale, int | float) or not 0 < scale < 10:
+        raise PipelineError(f"crop scale {scale!r}: expected crop side / box side, such as 1.3")
+    layout = replace(layout, crop_scale=float(scale))
+    if "joints2D" in database.fields:
+        layout = replace(layout, joints_2d=_joints_2d(layout, database, provenance, options))
+    if "joints3D" in database.fields:
+        n_joints = database.fields["joints3D"].shape[1]
+        if n_joints != len(joint_names(layout.joints_3d)) and layout.joints_3d == "spin49":
+            raise database.error("joints3D", "49 joints", f"{n_joints}", "Only test and validation files have 14.")
+        layout = replace(layout, joints_3d="spin49" if n_joints == len(JOINTS["spin49"]) else "common14")
+    return layout
+
+
+def _joints_2d(layout: Layout, database: Database, provenance: Mapping[str, Any], options: Options) -> Skeleton:
+    """Joint order of joints2D: from the option, the file's provenance, or the number of joints."""
+    n_joints = database.fields["joints2D"].shape[1]
+    recorded = provenance.get("joints", {}).get("joints2D")
+    if options.joints_2d is not None:
+        order: Skeleton = ORDERS[options.joints_2d]
+    elif isinstance(recorded, list) and all(isinstance(joint, str) for joint in recorded):
+        order = next((name for name, joints in JOINTS.items() if list(joints) == recorded), tuple(recorded))
+    elif n_joints == len(JOINTS["penn_action"]) and layout.joints_2d == "penn_action":
+        # y points down and most people stand: the head's joint is above the feet's.
+        joints = database.read("joints2D", 0, min(database.rows, _SAMPLE))
+        visible = joints[(joints[:, 0, 2] > 0) & (joints[:, -1, 2] > 0)]
+        share = f"{float((visible[:, 0, 1] < visible[:, -1, 1]).mean()):.0%}" if len(visible) else "none"
+        raise database.error(
+            "joints2D",
+            "13 joints in a known order",
+            f"13 joints, the first above the last in {share} of {len(visible):,} frames (penn_action: most, "
+            f"{WITHOUT_NECK}: few)",
+            "VIBE's scripts write 13 joints in LSP's order without the neck, but read them as Penn Action's. Set "
+            f"--joints-2d {WITHOUT_NECK} (VIBE's) or --joints-2d penn_action.",
+        )
+    else:
+        order = layout.joints_2d if n_joints == len(joint_names(layout.joints_2d)) else _BY_NUMBER.get(n_joints, ())
+    if len(joint_names(order)) != n_joints:
+        expected = f"{len(joint_names(order or layout.joints_2d))} joints"
+        raise database.error("joints2D", expected, f"{n_joints}", "Set their order: --joints-2d NAME.")
+    return order
+
+
+def _origin(dataset: Dataset, split: str, tracks: FileReader, provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest's `reader` entry."""
+    layout = tracks.layout
+    return {
+        "dataset": dataset.name,
+        "split": split,
+        "version": VERSION,
+        "parameters": {},
+        "body": None,
+        "stand_in": bool(provenance.get("demo", provenance.get("stand_in", False))),
+        "imported": {
+            "format": "vibe",
+            "file": tracks.database.file.name,
+            "sha256": tracks.digest,
+            "joints_2d": list(joint_names(layout.joints_2d)) if "kp_2d" in tracks.columns else None,
+            "crop_scale": layout.crop_scale,
+            "from_split": provenance.get("split_digest"),
+        },
+    }
+
+
+def _why(root: cache.Root, name: str, origin: Mapping[str, Any]) -> str:
+    """Why the tracks must be written; "" if they are up to date. Raises PipelineError for another origin."""
+    committed = committed_split(root, name)
+    if committed is None:
+        return "not imported before"
+    before = committed.manifest.get("reader", {})
+    if before == origin:
+        return ""
+    earlier = f"imported from {before['imported']['file']}" if "imported" in before else "converted from raw data"
+    changed = describe(before.get("imported", {}), origin["imported"]) if "imported" in before else ""
+    raise PipelineError(
+        f"{root}/{name}: was {earlier}{f' ({changed})' if changed else ''}. An import cannot extend it: name another "
+        "cache (--cache), or delete that folder with its features."
+    )
+
+
+def _write_tracks(
+    root: cache.Root, name: str, tracks: FileReader, origin: Mapping[str, Any], progress: Progress
+) -> None:
+    plan = staging_plan(cache.fingerprint(origin))
+    report_other_work(root, name, None, plan)
+    provenance = {"imported": str(tracks.database.file.resolve())}
+    with cache.SplitWriter(root, name, columns=tracks.columns, plan=plan, provenance=provenance) as writer:
+        writer.begin()
+        journalled, n_rows = set(writer.journalled), 0
+        for video in tracks.videos():
+            n_rows += video.account.found
+            if video.entry.name not in journalled:
+                writer.append(video.entry, [track.rows for track in video.tracks])
+            progress(n_rows, tracks.database.rows, "labels")
+        accounts = [VideoAccount.from_dict(dict(account)) for account in writer.accounts()]
+        totals = Accounting(accounts).totals()
+        require_unchanged(tracks.database.file, tracks.state)
+        writer.commit({"reader": dict(origin), "stand_in": origin["stand_in"], "accounting": totals})
+
+
+def _write_stream(
+    root: cache.Root, name: str, stream: str, tracks: FileReader, provenance: Mapping[str, Any], options: Options
+) -> bool:
+    """Write the features of the committed rows. Returns False if they are up to date."""
+    exported = recorded if isinstance(recorded := provenance.get("stream"), dict) else {}
+    weights = exported.get("identity") if options.weights_of is None else options.weights_of
+    origin = {"kind": "imported", "version": VERSION, "file_sha256": tracks.digest}
+    identity = {**origin, "weights": weights, "precision": None}
+    entries = {
+        "identity": identity,
+        "backbone": exported.get("backbone") or {"weights": weights, "sha256": None, "stand_in": False},
+        "stand_in": bool(provenance.get("stand_in", False)),
+    }
+    split = cache.open(root)[name]
+    if stream in split.streams:
+        if why := describe(split.stream_manifest(stream).get("identity", {}), identity):
+            raise PipelineError(f"{name}: stream {stream!r} has another origin ({why}). Use another name (--stream).")
+        if is_current(split, stream):
+            return False
+    plan = staging_plan(cache.fingerprint(identity))
+    report_other_work(root, name, stream, plan)
+    dim = tracks.database.fields["features"].shape[1]
+    with cache.StreamWriter(root, name, stream, dim=dim, plan=plan) as writer:
+        if stream in split.streams:
+            writer.reopen(missing_rows(split, stream).incomplete)
+        in_file = np.concatenate([video.rows for video in tracks.videos()])  # each row's number in the file
+        for shard in writer.pending:
+            rows = in_file[np.asarray(writer.rows(shard))]
+            features, ok = _features(tracks.database, rows)
+            # A row's key: the file's digest and the row number.
+            keys = np.stack([np.full(len(rows), int(tracks.digest[:16], 16), np.uint64), rows.astype(np.uint64)], 1)
+            writer.write(shard, features, ok, keys)
+        require_unchanged(tracks.database.file, tracks.state)
+        writer.commit(entries)
+    return True
+
+
+def _features(database: Database, rows: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Features (n, dim) of rows of the file in float16, and whether they are finite."""
+    runs = np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1)
+    read = np.concatenate([database.read("features", int(run[0]), int(run[-1]) + 1) for run in runs])
+    with np.errstate(over="ignore", invalid="ignore"):
+        half = read.astype(np.float16)
+    ok = np.asarray(np.isfinite(half).all(axis=1))
+    half[~ok] = 0
+    return half, ok

@@ -1,0 +1,201 @@
+"""Layouts of database files by dataset, their image names and provenance.  tracks <-> [database files]
+
+A database file contains the full name of every image; the cache stores a pattern with one number. A frame of a video
+file is written as `<path of the video>#<frame>`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import PipelineError, RawDataError
+from pipeline.exchange.formats import provenance_path
+from pipeline.exchange.rows import FEATURES, JOINTS_3D, SMPL, FileField
+from pipeline.files.formats.arrays import load_json
+from pipeline.files.pixels import sources
+from pipeline.files.pixels.frames import Pictures, Video
+from pipeline.skeletons import Skeleton
+
+Container = Literal["joblib", "hdf5"]
+
+PICTURE: Final = 224  # px, side of the images in which InstaVariety's joints are given
+CROP_SCALE: Final = 1.3
+
+_NUMBER: Final = ((), (1,))
+FIELDS: Final[Mapping[str, FileField]] = {
+    "vid_name": FileField("U", shapes=((),)),
+    "img_name": FileField("U", shapes=((),)),
+    "frame_id": FileField("<i8", shapes=((),)),
+    "joints2D": FileField("<f4", ("kp_2d",), (), ((None, 3),)),
+    "joints3D": FileField("<f4", (), (JOINTS_3D,), ((49, 3), (14, 3))),  # the column depends on the layout
+    "bbox": FileField("<f4", ("bbox",), (), ((4,),)),
+    "pose": FileField("<f4", ("pose",), (SMPL,), ((72,),)),
+    "shape": FileField("<f4", ("betas",), (SMPL,), ((10,),)),
+    "theta": FileField("<f4", ("pose", "betas"), (SMPL,), ((82,),)),
+    "valid": FileField("|u1", shapes=_NUMBER),
+    "valid_i": FileField("<f4", shapes=_NUMBER),
+    "features": FileField("<f4", (), (FEATURES,), ((None,),)),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """One kind of database file. Fields are arrays with one row per frame."""
+
+    file: str  # the usual name, without the split
+    fields: tuple[str, ...]
+    joints_2d: Skeleton = "spin49"  # of joints2D
+    joints_3d: str = "spin49"  # of joints3D
+    known_3d: str = "spin49"  # joints that the dataset annotates; values of others are ignored
+    container: Container = "joblib"
+    crop_scale: float = CROP_SCALE  # crop side / box side of the features
+    first_picture: int = 0  # the image number of frame 0, if only images are numbered
+
+    @property
+    def in_crops(self) -> bool:
+        """Whether the images are crops: joints are in pixels of 224 x 224, and there are no boxes."""
+        return "joints2D" in self.fields and "bbox" not in self.fields
+
+    @property
+    def column_3d(self) -> str:
+        """The cache's column for joints3D."""
+        return "kp_3d_eval" if self.joints_3d == "common14" else "kp_3d"
+
+
+_2D: Final = ("vid_name", "img_name", "joints2D", "bbox", "features")
+_3D: Final = ("vid_name", "frame_id", "img_name", "joints2D", "joints3D", "bbox", "features")
+_SMPL: Final = (*_3D[:5], "shape", "pose", "bbox", "features", "valid")
+_MOTION: Final = ("theta", "vid_name")
+
+_LAYOUTS: Final[Mapping[str, Layout]] = {
+    "penn_action": Layout("pennaction", _2D, joints_2d="penn_action", first_picture=1),
+    "posetrack": Layout("posetrack", _2D),
+    "mpi_inf_3dhp": Layout("mpii3d", _3D, known_3d="mpi_inf_3dhp"),
+    "3dpw": Layout("3dpw", _SMPL, joints_2d="common14", crop_scale=1.2),
+    "h36m": Layout("h36m", _SMPL, known_3d="h36m"),
+    "insta_variety": Layout(
+        "insta",
+        ("vid_name", "frame_id", "joints2D", "features"),
+        joints_2d="insta_variety",
+        container="hdf5",
+        crop_scale=1.0,
+    ),
+    "amass": Layout("amass", _MOTION),
+}
+_VALIDATION: Final = {("3dpw", "validation"): "val", ("mpi_inf_3dhp", "test"): "val"}
+REQUIRED: Final = ("vid_name", "joints2D", "bbox", "theta")  # a file must have those of them that its layout has
+
+
+def layout_of(dataset: str, split: str, columns: Collection[str]) -> Layout:
+    """The layout of a split's file; for datasets that VIBE's code does not know, a general one with 49 joints.
+
+    columns: The cache's columns of the split, or those that its dataset's reader would fill.
+    """
+    if dataset not in _LAYOUTS:
+        return _general(dataset, columns)
+    layout = _LAYOUTS[dataset]
+    if dataset == "3dpw" and split != "train":
+        return replace(layout, joints_3d="common14")
+    if (dataset, split) == ("mpi_inf_3dhp", "test"):
+        return replace(layout, fields=(*layout.fields, "valid_i"), known_3d="mpi_inf_3dhp_test")
+    return layout
+
+
+def usual_name(layout: Layout, dataset: str, split: str) -> str:
+    """The file name that VIBE's code expects.
+
+    >>> usual_name(layout_of("mpi_inf_3dhp", "test", ()), "mpi_inf_3dhp", "test")
+    'mpii3d_val_db.pt'
+    """
+    if dataset == "amass":
+        return "amass_db.pt"
+    part = _VALIDATION.get((dataset, split), split)
+    return f"{layout.file}_{part}_db.{'h5' if layout.container == 'hdf5' else 'pt'}"
+
+
+def _general(dataset: str, columns: Collection[str]) -> Layout:
+    if "kp_2d" not in columns:
+        return Layout(dataset, _MOTION)
+    needs = {"joints3D": "kp_3d", "shape": "betas", "pose": "pose", "valid": "valid"}
+    return Layout(dataset, tuple(name for name in _SMPL if name not in needs or needs[name] in columns))
+
+
+NAMED: Final = ("pictures", "video")  # kinds of source whose frames have names
+_LAST_NUMBER: Final = re.compile(r"([0-9]{1,18})([^0-9/]*)\Z")
+
+
+def names_of(source: str) -> Callable[[int], str] | None:
+    """Function from a frame of a pixel source to its image name; None if the frames have no names.
+
+    >>> names_of("pictures:frames/0001/{:06d}.jpg+1")(0), names_of("video:train/x.mp4")(12)
+    ('frames/0001/000001.jpg', 'train/x.mp4#000012')
+    """
+    if source.partition(":")[0] not in NAMED:
+        return None
+    match sources.parse(Path(), source):
+        case Pictures(_, pattern, first):
+            return lambda frame: pattern.format(frame + first)
+        case Video(_, path):
+            return lambda frame: f"{path}#{frame:06d}"
+    return None
+
+
+def parse_numbers(texts: Sequence[str]) -> NDArray[np.int64] | None:
+    """The last number in each text, such as 12 in "frames/0001/000012.jpg"; None if a text has no number."""
+    matches = [_LAST_NUMBER.search(text) for text in texts]
+    if not all(matches):
+        return None
+    return np.array([int(match[1]) for match in matches if match], np.int64)
+
+
+def source_of(names: Sequence[str], frame_index: NDArray[np.int64]) -> str:
+    """The pixel source whose frames have these names; "" if there is none in a raw folder.
+
+    >>> source_of(["a/000007.jpg", "a/000009.jpg"], np.array([6, 8]))
+    'pictures:a/{:06d}.jpg+1'
+    >>> source_of(["/elsewhere/000007.jpg"], np.array([6]))
+    ''
+    """
+    numbers = parse_numbers(names)
+    match = _LAST_NUMBER.search(names[0]) if len(names) else None
+    if numbers is None or match is None or len(set((numbers - frame_index).tolist())) > 1:
+        return ""
+    first = int(numbers[0] - frame_index[0])
+    before, after = names[0][: match.start()], match[2]
+    if before.endswith("#") and not after and first == 0:
+        candidate = f"video:{before[:-1]}"
+    else:
+        shown = [name[len(before) : len(name) - len(after)] for name in names]
+        digits = next((len(text) for text in shown if text.startswith("0")), 1)
+        candidate = f"pictures:{before}{{:0{digits}d}}{after}+{first}"
+    try:
+        name_of = names_of(candidate)
+    except (PipelineError, ValueError):  # an absolute path, or one with '..'
+        return ""
+    same = name_of is not None and all(name_of(int(i)) == name for i, name in zip(frame_index, names, strict=True))
+    return candidate if same else ""
+
+
+def read_provenance(file: Path, sha256: str) -> dict[str, Any]:
+    """The provenance of a file with this SHA-256; empty if there is none.
+
+    Raises RawDataError for an invalid provenance file, or one that belongs to other content.
+    """
+    source = provenance_path(file)
+    if not source.exists():
+        return {}
+    do = f"Restore it, or delete it: then the origin of {file.name} is unknown."
+    content = load_json(source, do=do)
+    recorded = content if isinstance(content, dict) else {}
+    if recorded.get("sha256") != sha256 or not isinstance(recorded.get("stand_in"), bool):
+        sha256_found = recorded.get("sha256", type(content).__name__)
+        do = f"It belongs to another file: copy the one that was written with {file.name}, or delete it."
+        raise RawDataError(source, "sha256", expected=f"{sha256}, that of {file.name}", found=str(sha256_found), do=do)
+    return recorded

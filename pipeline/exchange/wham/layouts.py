@@ -1,0 +1,107 @@
+"""Fields of WHAM's files by split.  tracks, features -> [files of other programs]
+
+Shin et al.: WHAM: Reconstructing World-Grounded Humans with Accurate 3D Motion, CVPR 2024. lib/data_utils/ writes these
+files, lib/data/datasets/ reads them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from pipeline.exchange.rows import FEATURES, JOINTS_3D, SMPL, FileField
+
+PELVIS, REGRESSOR = "SMPL's files", "SMPL's files with J_regressor_wham.npy (31, 6890)"
+NO_SIZE: Final = "no image size"
+NO_GENDER: Final = "no gender (male or female)"
+NO_RATE: Final = "no rate of 30 frames per second"
+NO_TRANS, NO_EXTRINSICS, NO_INTRINSICS = "no trans", "no extrinsics", "no intrinsics"
+REGRESSED: Final = 31  # 17 of COCO's joints, 14 of LSP's
+FROM_MIRRORED: Final = "HMR2.0 on mirrored crops, which no stream contains"
+FROM_FIRST: Final = "bodies from HMR2.0's heads on the first crop, which no stream contains"
+NOT_DERIVED: Final = {
+    "flipped_features": FROM_MIRRORED,
+    "init_kp3d": FROM_FIRST,
+    "init_pose": FROM_FIRST,
+    "flipped_init_kp3d": FROM_MIRRORED,
+    "flipped_init_pose": FROM_MIRRORED,
+}
+
+
+_LABELLED: Final = ("pose", "betas")
+_IN_CAMERA: Final = (*_LABELLED, "trans", "extrinsics")
+_GENDERED: Final = (SMPL, NO_GENDER, NO_TRANS, NO_EXTRINSICS)
+FIELDS: Final[Mapping[str, FileField]] = {
+    "vid": FileField("<i8"),
+    "frame_id": FileField("<i8"),
+    "bbox": FileField("<f4", ("bbox",)),
+    "res": FileField("<f4"),
+    "pose": FileField("<f4", _LABELLED, (SMPL,)),
+    "betas": FileField("<f4", _LABELLED, (SMPL,)),
+    "transl": FileField("<f4", (*_LABELLED, "trans"), (SMPL, NO_TRANS), body=PELVIS),
+    "body_transl": FileField("<f4", _IN_CAMERA, _GENDERED, body=PELVIS),
+    "kp2d": FileField("<f4", ("kp_2d",)),
+    "joints3D": FileField("<f4", ("kp_3d",), (JOINTS_3D,)),
+    "joints2D": FileField("<f4", ("kp_2d",)),
+    "body_joints3D": FileField("<f4", _IN_CAMERA, _GENDERED, body=REGRESSOR),
+    "body_joints2D": FileField("<f4", _IN_CAMERA, (*_GENDERED, NO_INTRINSICS), body=REGRESSOR),
+    "cam_poses": FileField("<f4", ("extrinsics",), (NO_EXTRINSICS,)),
+    "gender": FileField("<i8", (), (NO_GENDER,)),
+    "features": FileField("<f4", (), (FEATURES,)),
+    "stationaries": FileField("<f4"),
+    "root": FileField("<f4", ("pose", "extrinsics"), (SMPL, NO_EXTRINSICS)),
+    "w_trans": FileField("<f4", _IN_CAMERA, (SMPL, NO_TRANS, NO_EXTRINSICS), body=PELVIS),
+    "c_trans": FileField("<f4", ("trans",), (NO_TRANS,)),
+    "extrinsics": FileField("<f4", ("extrinsics",), (NO_EXTRINSICS,)),
+    "intrinsics": FileField("<f4", (), (NO_INTRINSICS,)),
+    "flipped_bbox": FileField("<f4", ("bbox",)),
+    "flipped_kp2d": FileField("<f4", ("kp_2d",)),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class FileLayout:
+    """One of WHAM's files: rows of all videos, or lists with one entry per sequence."""
+
+    file: str
+    fields: tuple[str, ...]
+    not_read: tuple[str, ...] = ("frame_id", "transl")  # by WHAM's code
+    kind: Literal["videos", "motions", "sequences"] = "videos"
+    rows_with: str = NO_SIZE  # check that all rows must pass
+
+    def reason(self, field: str, why: str) -> str:
+        """Why a field is absent, and whether WHAM's code reads it."""
+        return f"{why} ({'WHAM does not read it' if file_field(field) in self.not_read else 'WHAM reads it'})"
+
+
+def file_field(field: str) -> str:
+    """The name in the file of a field of FIELDS."""
+    return field.removeprefix("body_")
+
+
+_LABELS: Final = ("vid", "frame_id", "bbox", "res", "pose", "betas", "kp2d")
+_REAL: Final = (*_LABELS, "joints3D", "joints2D", "cam_poses", "features", "stationaries")
+_PW3D: Final = (*_LABELS, "body_transl", "body_joints3D", "body_joints2D", "cam_poses", "gender", "features")
+_INSTA: Final = (*_LABELS, "joints2D", "features")
+_BEDLAM: Final = ("vid", "pose", "betas", "root", "w_trans", "c_trans", "extrinsics", "intrinsics", "bbox", "features")
+_SEQUENCES: Final = (*_LABELS, "gender", "cam_poses", "features", "flipped_bbox", "flipped_kp2d", *NOT_DERIVED)
+_BY_FLIPPING: Final = tuple(field for field in _SEQUENCES if field.startswith("flipped_"))  # read with FLIP_EVAL only
+
+
+def _sequences(file: str) -> FileLayout:
+    return FileLayout(file, _SEQUENCES, _BY_FLIPPING, "sequences")
+
+
+LAYOUTS: Final[Mapping[str, FileLayout]] = {
+    "3dpw/train": FileLayout("3dpw_train_vit.pth", _PW3D),
+    "mpi_inf_3dhp/train": FileLayout("mpii3d_train_vit.pth", _REAL),
+    "h36m/train": FileLayout("human36m_train_vit.pth", _REAL),
+    "insta_variety/train": FileLayout("insta_train_vit.pth", _INSTA, ("frame_id", "bbox", "res")),
+    "bedlam/train": FileLayout("bedlam_train_vit.pth", _BEDLAM, (), rows_with=NO_RATE),
+    "amass/train": FileLayout("amass.pth", ("vid", "pose", "betas", "transl"), (), "motions", ""),
+    "3dpw/validation": _sequences("3dpw_val_vit.pth"),
+    "3dpw/test": _sequences("3dpw_test_vit.pth"),
+    "emdb/emdb1": _sequences("emdb_1_vit.pth"),
+    "emdb/emdb2": _sequences("emdb_2_vit.pth"),
+}

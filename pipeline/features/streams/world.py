@@ -1,0 +1,228 @@
+"""Camera rotation, contacts of the feet, and HMR2.0's token.  crops, labels -> [streams] -> features
+
+Inputs and targets of WHAM (Shin et al., CVPR 2024) and GVHMR (Shen et al., SIGGRAPH Asia 2024).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache import CropPolicy
+from pipeline import cameras
+from pipeline.errors import ConfigError
+from pipeline.features.streams.base import ROW_RATE, LabelStream, Machine, Reads
+from pipeline.features.streams.network import NetworkStream, Precision
+from pipeline.files.formats import smpl_files
+from pipeline.files.raw import is_stand_in
+from pipeline.skeletons import JOINTS
+
+if TYPE_CHECKING:
+    from pipeline.body import Body
+    from pipeline.features.networks.base import Loaded
+
+
+Doubles = NDArray[np.float64]
+Known = tuple[NDArray[np.float32], NDArray[np.bool_]]
+
+# SMPL's vertices 3216, 3387, 6617, 6787, as in foot sliding.
+POINTS: Final = tuple(JOINTS["spin49"].index(f"OP {name}") for name in ("LBigToe", "LHeel", "RBigToe", "RHeel"))
+OTHER_SIDE: Final = [2, 3, 0, 1]
+AT_REST_M: Final = 0.01  # motion per frame at 30 fps for a contact of 0.5 (WHAM's lib/data/datasets/amass.py)
+STEEPNESS: Final = 5 / AT_REST_M
+RATE: Final = 30.0  # rows per second
+MIN_RATE: Final = 20.0  # at lower rates, a foot can leave the ground between two rows
+LARGEST_EXPONENT: Final = 700.0  # of a float64
+MIRRORED_6D: Final = np.array([1, -1, -1, -1, 1, 1])  # signs of the first two rows of S M S, S = diag(-1, 1, 1)
+GENDERS: Final = {f"SMPL_{gender.upper()}": gender for gender in smpl_files.GENDERS}
+WORLDS: Final = {  # option `world` -> columns to read
+    "extrinsics": ("pose", "betas", "trans", "has_smpl", "extrinsics", ROW_RATE),
+    "labels": ("pose", "betas", "trans", "has_smpl", ROW_RATE),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CamAngvel(LabelStream):
+    """`cameras.angular_velocity` of each row: the camera's rotation as six numbers.
+
+    With the convention "gvhmr", the rotation to the next row; a run's last row repeats the one before it. With "wham",
+    the inverse of the rotation from the previous row, minus the identity's and times 30. If the other row is missing,
+    or a camera is not a rigid motion, the row has the values of a static camera and flag 0.
+    """
+
+    convention: str = "gvhmr"  # definition of the rotation, gvhmr or wham
+
+    kind: ClassVar[str] = "cam_angvel"
+    version: ClassVar[int] = 2
+    dim: ClassVar[int] = 6
+    columns: ClassVar[tuple[str, ...]] = ("extrinsics",)
+    history: ClassVar[int] = 1
+    future: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        if self.convention not in cameras.CONVENTIONS:
+            known = " or ".join(cameras.CONVENTIONS)
+            raise ConfigError(f"convention {self.convention!r}: expected {known}")
+
+    def __str__(self) -> str:
+        return f"camera rotations, convention {self.convention}"
+
+    def __call__(self, labels: Mapping[str, NDArray[Any]]) -> Known:
+        """extrinsics (n, 3, 4, 4), in_run (n, 3) -> rotations (n, 6), (n,) whether they are known."""
+        wham = self.convention == "wham"
+        row, next_ = np.arange(len(labels["in_run"])), np.where(labels["in_run"][:, 2] & (not wham), 2, 1)
+        pairs = np.stack([labels["extrinsics"][row, next_ - 1], labels["extrinsics"][row, next_]], axis=1)
+        known = labels["in_run"][row, next_ - 1] & cameras.is_rigid(pairs.reshape(-1, 4, 4)).reshape(-1, 2).all(axis=1)
+        pairs = np.where(known[:, None, None, None], pairs, np.eye(4))
+        turns = cameras.angular_velocity(pairs.reshape(-1, 4, 4), self.convention)[int(wham) :: 2]
+        at_rest = cameras.angular_velocity(np.eye(4)[None], self.convention)[0]
+        return np.where(known[:, None], turns, at_rest).astype(np.float32), known
+
+    def mirrored(self, values: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+        """Values (..., 6) for the mirrored video, whose camera is `cameras.mirrored`."""
+        return np.asarray(values * MIRRORED_6D.astype(values.dtype) + 0)  # 0 for -0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stationary(LabelStream):
+    """Contact probabilities (0 to 1) of four points of the feet: left toe and heel, right toe and heel.
+
+    1 / (1 + exp(5 / 0.01 (v - 0.01))) with v = |p[i + 1] - p[i - 1]| / 2, the point's motion in m per 30th of a second;
+    the first and last row of a run have their neighbour's v (WHAM). At other rates than 30, v is scaled by the track's
+    rate. Points are vertices of the body in the file `body`, which must be that of the labels. `world`: "extrinsics"
+    transforms labels from camera to world by that column; "labels" is for labels in world coordinates (AMASS).
+
+    A row is -1 with flag 0 if a body or camera that it needs is unknown, its run has fewer than three rows, or its rate
+    is below 20 per second.
+    """
+
+    body: Path = Path()  # file of the labels' body: SMPL_NEUTRAL.pkl, SMPL_MALE.pkl or SMPL_FEMALE.pkl
+    world: str = "extrinsics"  # extrinsics: transform labels by that column; labels: labels are in world coordinates
+
+    kind: ClassVar[str] = "stationary"
+    dim: ClassVar[int] = len(POINTS)
+    history: ClassVar[int] = 2
+    future: ClassVar[int] = 2
+    where: ClassVar[str] = "SMPL's are at smpl.is.tue.mpg.de"
+
+    def __post_init__(self) -> None:
+        if self.body.stem not in GENDERS:
+            expected = ", ".join(f"{stem}.pkl" for stem in GENDERS)
+            raise ConfigError(f"body {str(self.body)!r}: expected one of SMPL's files: --set body=DIR/{expected}")
+        if self.world not in WORLDS:
+            raise ConfigError(f"world {self.world!r}: expected one of {', '.join(WORLDS)}")
+
+    def __str__(self) -> str:
+        return f"{self.body.name}, world of {self.world}"
+
+    @property
+    def reads(self) -> Reads:
+        return Reads(labels=WORLDS[self.world], history=self.history, future=self.future)
+
+    @property
+    def stand_in(self) -> bool:
+        """Whether the body is procedural."""
+        return is_stand_in(self.body.parent)
+
+    def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> _Contacts:  # noqa: ARG002 - on the CPU
+        """Load the body in float64. Raises what `Body.load` raises, and ConfigError for a file that it would ignore."""
+        from pipeline.body import Body
+
+        if self.body.suffix == ".npz" and self.body.with_suffix(".pkl").exists():
+            raise ConfigError(
+                f"body {self.body}: {self.body.stem}.pkl in the same folder takes precedence. Name that file."
+            )
+        return _Contacts(Body.load(self.body.parent, GENDERS[self.body.stem]).double())
+
+    @staticmethod
+    def mirrored(values: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+        """Values (..., 4) for the mirrored video: left and right are swapped."""
+        return values[..., OTHER_SIDE]
+
+
+class _Contacts:
+    def __init__(self, body: Body) -> None:
+        self.provenance: Mapping[str, Any] = {"stand_in": body.is_stand_in}
+        self._body = body
+
+    def __call__(self, labels: Mapping[str, NDArray[Any]]) -> Known:
+        """Labels (n, 5, ...), in_run (n, 5) -> (n, 4), (n,)."""
+        in_run, row = labels["in_run"], np.arange(len(labels["in_run"]))
+        begins, ends = ~in_run[:, 1], ~in_run[:, 3]
+        first = np.where(begins, 2, np.where(ends, 0, 1))  # of the neighbouring row at a run's start or end
+        last = np.where(ends, 2, np.where(begins, 4, 3))
+        rate = labels[ROW_RATE][:, 2]
+        usable = in_run & (labels["has_smpl"] == 1)
+        known = (first < last) & usable[row, first] & usable[:, 2] & usable[row, last] & (rate >= MIN_RATE)
+        contacts = np.full((len(row), len(POINTS)), -1, np.float32)
+        rows = np.flatnonzero(known)
+        if len(rows):
+            start, stop = (
+                self._points({name: values[rows, side[rows]] for name, values in labels.items()})
+                for side in (first, last)
+            )
+            motion = np.linalg.norm(stop - start, axis=-1) / 2 * (rate[rows, None] / RATE)  # NaN if a label is NaN
+            soft = 1 / (1 + np.exp(np.minimum(STEEPNESS * (motion - AT_REST_M), LARGEST_EXPONENT)))
+            known[rows] = np.isfinite(soft).all(axis=1)
+            contacts[known] = soft[known[rows]]
+        return contacts, known
+
+    def _points(self, labels: Mapping[str, NDArray[Any]]) -> Doubles:
+        """World coordinates (n, 4, 3) m of the points in n rows."""
+        import torch
+        from scipy.spatial.transform import Rotation
+
+        pose = np.nan_to_num(labels["pose"].astype(np.float64)).reshape(-1, 3)
+        rotmat = Rotation.from_rotvec(pose).as_matrix().reshape(-1, smpl_files.N_JOINTS, 3, 3)
+        with torch.inference_mode():
+            betas = torch.from_numpy(labels["betas"].astype(np.float64))
+            joints = self._body.joints(betas=betas, rotmat=torch.from_numpy(rotmat))[:, list(POINTS)].numpy()
+        finite = np.isfinite(labels["pose"]).all(axis=1)
+        points: Doubles = np.where(finite[:, None, None], joints + labels["trans"][:, None], np.nan)
+        if "extrinsics" not in labels:
+            return points
+        camera = labels["extrinsics"].astype(np.float64)
+        camera[~cameras.is_rigid(camera)] = np.nan
+        return (points - camera[:, None, :3, 3]) @ camera[:, :3, :3]  # R^T (p - t)
+
+
+# WHAM's crop is 1.2 times the joints' extent. In most datasets a track's crop is 1.43 times (box 1.1, crop scale 1.3),
+# of which 0.84 is 1.2; in others the crop differs by up to a tenth.
+CROP: Final = CropPolicy(size=256, region=(256, 192), scale=0.84)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hmr2(NetworkStream):
+    """1024 numbers per crop: the token of HMR2.0's decoder, from which its heads regress pose and shape.
+
+    WHAM was trained with HMR2.0a; HMR2.0b gives other numbers. `precision` as in `resnet50`.
+    """
+
+    checkpoint: Path = Path()  # HMR2.0's .ckpt, of 4D-Humans or WHAM
+    precision: Precision = "exact"
+    crop: CropPolicy = CROP
+
+    kind: ClassVar[str] = "hmr2"
+    dim: ClassVar[int] = 1024
+    where: ClassVar[str] = "HMR2.0's .ckpt: hmr2_data.tar.gz of github.com/shubham-goel/4D-Humans, or WHAM's hmr2a.ckpt"
+
+    def __post_init__(self) -> None:
+        if self.checkpoint == Path():
+            raise ConfigError(f"checkpoint is not set. Set --set checkpoint=FILE: {self.where}")
+        super().__post_init__()
+        if (self.crop.size, self.crop.region) != (CROP.size, CROP.region):
+            raise ConfigError("crop: HMR2.0 uses the centre of a 256 px crop. Set it to size:256 region:256x192 ...")
+
+    def __str__(self) -> str:
+        return f"{self.checkpoint.name}, {self.precision}, crop {self.crop}"
+
+    def load_network(self) -> Loaded:
+        """Load the network. Raises what `hmr2_network.load` raises."""
+        from pipeline.features.networks import hmr2
+
+        return hmr2.load(self.checkpoint)

@@ -1,0 +1,181 @@
+"""`python -m tasks predict`: bodies in clips, which it prepares first, or in a split of a cache."""
+
+from __future__ import annotations
+
+import argparse
+import glob
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any, Final
+
+import cache
+from pipeline.cli import console
+from pipeline.cli.command_line import Command, every_option, json_option
+from pipeline.cli.progress import bar
+from pipeline.cli.text import FEW, count, few, from_here
+from pipeline.clips import detectors
+from pipeline.commands import prepare
+from pipeline.conversion.plan import committed_split
+from pipeline.datasets.videos import OwnVideos
+from pipeline.errors import ConfigError, PipelineError
+from pipeline.settings import sections
+from pipeline.settings.file import PATH, ROOT, settings_file
+from tasks.base import DEMO_DATA, fact, plain, say, warn
+from tasks.commands.evaluate import model_options, positive
+
+if TYPE_CHECKING:
+    from vibe_model.prediction.job import PredictionJob
+
+
+def _options(sub: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    sub.add_argument("named", metavar="CLIPS", help="A clip, a folder of clips, or DATASET/SPLIT of the cache")
+    sub.add_argument("--cache", type=ROOT, required=True, metavar="DIR", help="Cache of tracks and features")
+    sub.add_argument(
+        "--detector", help=f"Detector for clips without keypoints: {', '.join(detectors.names())}, or none"
+    )
+    every_option(sub)
+    sub.add_argument("--tracks", default="*", metavar="PATTERN", help="Names of tracks to predict (default: all)")
+    model = model_options(sub)
+    model.add_argument("--weights", help="Weights of the feature network, such as spin:FILE (default: from luigi.cfg)")
+    model.add_argument("--pose-embedding", type=PATH, metavar="FILE", help="best.pt of TrainPrVIPE, if it has moved")
+    model.add_argument("--stream", help="Feature stream of a split (default: the model's)")
+    model.add_argument("--refine", action="store_true", help="Fit the bodies to the tracks' 2D joints (L-BFGS)")
+    model.add_argument(
+        "--smooth", type=positive, default=0.0, metavar="SIGMA", help="Smooth bodies over time (default: 0 frames)"
+    )
+    outputs = sub.add_argument_group("output")
+    outputs.add_argument("--out", type=PATH, metavar="DIR", help="Output folder (default: NAME-bodies)")
+    outputs.add_argument(
+        "--overlay",
+        action=argparse.BooleanOptionalAction,
+        help="Draw videos of the bodies over the frames (default: for clips only)",
+    )
+    outputs.add_argument("--export", action="store_true", help="Also write motion files for SMPL's Blender add-ons")
+    json_option(sub, ": predictions.json, and the folder")
+
+
+def _run(args: argparse.Namespace) -> int:
+    """Prepare clips, then predict their bodies; with --json, print predictions.json. Returns 1 if a video failed."""
+    name = Path(args.named).resolve().stem if Path(args.named).exists() else args.named.replace("/", "-")
+    out = args.out or Path(f"{name}-bodies")
+    with console.aside(args.json):
+        summaries, problems = _predict(args, out)
+    if args.json:
+        console.show_json({"out": str(out), **(summaries[0] if len(summaries) == 1 else {"splits": summaries})})
+    return 1 if problems else 0
+
+
+def _predict(args: argparse.Namespace, out: Path) -> tuple[list[dict[str, Any]], int]:
+    """Return the contents of predictions.json, and the number of failed videos."""
+    named = Path(args.named)
+    if not named.exists() and args.named not in cache.FeatureCache(args.cache):
+        expected = f"a clip, a folder of clips, or a split of the cache {args.cache}"
+        raise ConfigError(f"{named}: expected {expected}, found no such file, folder or split")
+    from vibe_model.checkpoints import load_trained
+    from vibe_model.prediction import job as jobs  # imports torch
+
+    loaded = sections.load(settings_file(), tolerant=True, optional=True)
+    if (body := args.body or loaded.value("paths.body")) is None:
+        raise ConfigError(f"{settings_file().resolve()}: file not found. Name the body model's folder: --body DIR")
+    raw = jobs.folder_of(named, args.cache, out) if named.exists() else None
+    model = load_trained(args.checkpoint, body, args.device)
+    if raw is None:
+        stream = args.stream or model.stream or loaded.stream.name
+        job = jobs.open_job(args.cache, args.named, model, stream, out)
+        summary, problems = _write(args, job, overlay=bool(args.overlay))
+        return [summary], problems
+    streams = jobs.streams_of(model, loaded, raw, args.weights, args.pose_embedding)
+    n_left_out = prepare.Preparation.resolve(_preparing(args, raw, loaded), streams).run()
+    found = [f"{OwnVideos.name}/{split}" for split in OwnVideos.splits]
+    splits = [name for name in found if (split := committed_split(args.cache, name)) is not None and len(split.tracks)]
+    if not splits:
+        fewest = loaded.dataset(OwnVideos.name).parameters()["min_frames"]
+        do = f"Tracks of fewer than {fewest} frames are dropped; --set videos.min_frames=5 keeps more."
+        raise PipelineError(f"{args.named}: no clip has a track to predict (see above). {do}")
+    if named.is_file() and args.tracks == "*":
+        args.tracks = f"{glob.escape(named.name)}/*"
+    summaries = []
+    for name in splits:
+        committed = cache.open(args.cache)[name]
+        if refusals := [text for spec in streams if (text := spec.missing_columns(committed))]:
+            warn(refusals[0])
+            n_left_out += 1
+            continue
+        to = out if len(splits) == 1 else out / name.rpartition("/")[2]
+        job = jobs.open_job(args.cache, name, model, streams[-1].name, to, raw)
+        for text in jobs.warnings(job, streams):
+            warn(text)
+        summary, problems = _write(args, job, overlay=args.overlay is not False)
+        summaries.append(summary)
+        n_left_out += problems
+    return summaries, n_left_out
+
+
+def _preparing(args: argparse.Namespace, raw: Path, loaded: sections.Settings) -> argparse.Namespace:
+    """Arguments of `python -m pipeline prepare videos` for these clips."""
+    given = {
+        "dataset": OwnVideos.name,
+        "raw": raw,
+        "cache": args.cache,
+        "detector": args.detector or loaded.value("detect.detector"),
+        "every": args.every,
+        "device": None if args.device == "auto" else args.device,
+        "settings": args.settings,
+        "cfg": loaded,
+    }
+    return argparse.Namespace(**prepare.DEFAULTS | given)
+
+
+def _write(args: argparse.Namespace, job: PredictionJob, *, overlay: bool) -> tuple[dict[str, Any], int]:
+    """Predict a split. Returns the content of predictions.json, and the number of videos that could not be drawn."""
+    from vibe_model.prediction import videos
+
+    job.out.mkdir(parents=True, exist_ok=True)
+    options = {key: getattr(args, key) for key in ("refine", "smooth", "tracks", "export")}
+    job = replace(job, overlay=overlay, **options)
+    with bar(f"  {console.line('predict', job.name, '')}", console.out, unit="frame") as progress:
+        predicted = videos.predict_videos(job, progress)
+    say("predict", job.name, f"{count(predicted.tracks, 'track')}, {count(predicted.bodies, 'body-frame')}")
+    if args.refine:
+        say("refine", job.name, _refined(predicted.errors))
+    if overlay and predicted.frames:
+        rate = predicted.frames / max(predicted.drawing, 1e-9)
+        say("overlay", job.name, f"{count(predicted.frames, 'frame')}, {rate:.0f} a second")
+    for text in few(predicted.problems, FEW, "predictions.json"):
+        warn(text)
+    _print_places(predicted.summary, job.out)
+    return predicted.summary, len(predicted.problems)
+
+
+def _refined(errors: Sequence[tuple[float, float]]) -> str:
+    """Line about the refinement. errors: px of each track before and after; NaN without 2D joints."""
+    better = [pair for pair in errors if pair[1] < pair[0]]
+    text = f"{len(better)} of {count(len(errors), 'track')}"
+    if better:
+        before, after = map(median, zip(*better, strict=True))
+        text += f", median distance to the 2D joints {before:.1f} -> {after:.1f} px"
+    without = sum(map(math.isnan, (before for before, _ in errors)))
+    return text + (f"; {count(without, 'track')} without 2D joints" if without else "")
+
+
+def _print_places(summary: dict[str, Any], out: Path) -> None:
+    """Print where the output files are."""
+    from vibe_model.prediction import videos
+
+    console.out.print()
+    if summary["stand_in"]:
+        console.out.print(DEMO_DATA)
+    shown = plain(from_here(out))
+    fact("bodies", f"{shown}/{videos.BODIES} (listed in {videos.SUMMARY})")
+    if any("motion" in track for video in summary["videos"] for track in video["tracks"]):
+        fact("motions", f"{shown}/{videos.MOTIONS} (interpolated to at least 30 frames per second)")
+    drawn = [video["overlay"]["file"] for video in summary["videos"] if video["overlay"]]
+    if drawn:
+        fact("overlay", f"{shown}/{plain(drawn[0] if len(drawn) == 1 else videos.OVERLAYS)}")
+
+
+COMMAND: Final = Command(_options, _run)

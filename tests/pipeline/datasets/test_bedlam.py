@@ -1,0 +1,339 @@
+"""BEDLAM's readers: files of exactly the release's form by hand, and each trap of the format."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+import cache
+from pipeline import cameras
+from pipeline.body import Body
+from pipeline.commands import doctor
+from pipeline.datasets.bedlam import Bedlam, Bedlam2
+from pipeline.files.pixels.sources import parse
+from pipeline.files.raw.changes import bytes_of_labels, stamp, video_digest
+from pipeline.skeletons import JOINTS
+from tests.pipeline.datasets.by_hand import read_one, refusal, touch
+from vibe_extensions.contracts import datasets as contract
+from vibe_extensions.contracts.commands.leaks import compare_names
+from vibe_extensions.demo.body import procedural, skin
+
+SEQ, SUBJECTS, N = "seq_000000", ("rp_aaron_posed_001", "rp_emma_posed_008"), 6
+SCENE = "20221010_3_1000_batch01hand_6fps"
+K = np.array([[1400.0, 0, 640], [0, 1400, 360], [0, 0, 1]])
+TURNED_K = np.array([[1400.0, 0, 360], [0, 1400, 640], [0, 0, 1]])
+
+
+def labels(n: int = N, step: int = 5, k: Any = K, width: int = 72) -> dict[str, np.ndarray[Any, Any]]:
+    """Two people, each with a world that begins at its own body; row by row, picture by picture."""
+    random, arms = np.random.default_rng(0), procedural("neutral")
+    rows = []
+    tilt = Rotation.from_euler("xz", [0.1, 0.05]).as_matrix()
+    for i in range(n):
+        for p, sub in enumerate(SUBJECTS):
+            pose, betas = random.normal(0, 0.1, 72), np.full(10, 0.3 * p)
+            pose[:3] = (np.pi, 0, 0)  # upright in an image whose y points down
+            extrinsics = np.eye(4)
+            extrinsics[:3, :3], extrinsics[:3, 3] = tilt, (1.2 * p - 0.6, 0.1, 4 + p)
+            trans_cam = np.array([0.01 * i, 0.02, 0.1 * p])
+            joints = skin(arms, betas, pose[None], (trans_cam + extrinsics[:3, 3])[None]).joints[0]
+            px = cameras.project(joints, k)
+            gtkps = np.concatenate([px, np.ones((24, 1))], axis=1)
+            row = {
+                "imgname": f"{SEQ}/{SEQ}_{step * i:04d}.png",
+                "center": (px.min(axis=0) + px.max(axis=0)) / 2,
+                "scale": np.ptp(px, axis=0).max() / 200 * 1.2,
+                "pose_cam": np.concatenate([pose, np.zeros(width - 72)]),
+                "pose_world": np.full(width, 9.0),
+                "shape": betas if width == 72 else np.full(11, 0.5),
+                "trans_cam": trans_cam,
+                "trans_world": np.full(3, 9.0),
+                "cam_int": k,
+                "cam_ext": extrinsics,
+                "gtkps": gtkps,
+                "gender": ("male", "female")[p],
+                "motion_info": "walk",
+                "sub": sub,
+            }
+            rows.append(row)
+    return {key: np.array([row[key] for row in rows]) for key in rows[0]}
+
+
+def write(
+    raw: Path, data: Any, scene: str = SCENE, folder: str = "all_npz_12_smpl_training", pictures: Any = None
+) -> Path:
+    place = touch(raw / scene / "png" / SEQ)
+    for i in range(0, 5 * N, 5) if pictures is None else pictures:
+        cv2.imwrite(str(place / f"{SEQ}_{i:04d}.png"), np.zeros((720, 1280, 3), np.uint8))
+    file = raw / folder / f"{scene}.npz"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(file, **data)
+    return file
+
+
+def read(raw: Path, body: Body | None = None, dataset: Any = None) -> tuple[list[Any], dict[str, Any]]:
+    return read_one(dataset or Bedlam(), raw, "train", body)
+
+
+def test_labels_are_exact(tmp_path: Path) -> None:
+    """1e-4 px and 1e-3 mm: the neutral body of the labels, posed by SMPL's equations, is where it is seen."""
+    data = labels()
+    write(tmp_path, data)
+    tracks, account = read(tmp_path, Body.stand_in())
+    assert (account["found"], account["kept"], account["dropped"], account["notes"]) == (2 * N, 2 * N, {}, [])
+    for p, track in enumerate(tracks):
+        mine = {key: values[p::2] for key, values in data.items()}
+        assert (track.name, track.gender, track.fps) == (f"{SCENE}/{SEQ}/{SUBJECTS[p]}", "neutral", 30)
+        assert (track.frame_index.tolist(), track.step) == ([0, 5, 10, 15, 20, 25], 5)
+        assert track.frames.path(int(track.frame_index[3])).name == f"{SEQ}_0015.png"
+        np.testing.assert_allclose(track.trans, mine["trans_cam"] + mine["cam_ext"][:, :3, 3], atol=1e-6)
+        joints = skin(procedural("neutral"), track.betas[0], track.pose, track.trans).joints
+        seen = cameras.project(joints, track.intrinsics)
+        np.testing.assert_allclose(seen, mine["gtkps"][..., :2], atol=5e-4)
+        for joint, number in (("OP LKnee", 4), ("OP RWrist", 21), ("lshoulder", 16)):
+            at = track.kp_2d[:, JOINTS["spin49"].index(joint)]
+            np.testing.assert_allclose(at[:, :2], mine["gtkps"][:, number, :2], atol=1e-4)  # x before y
+            assert (at[:, 2] == 1).all()
+        np.testing.assert_allclose(track.bbox[:, :2], mine["center"], atol=1e-4)
+        np.testing.assert_allclose(track.bbox[:, 2] * track.crop_scale, 200 * mine["scale"], atol=1e-3)
+        np.testing.assert_allclose(track.extra["extrinsics"], mine["cam_ext"], atol=1e-6)
+        assert ((track.extra["extrinsics"][:, :3, :3] @ track.extra["up"])[:, 1] < -0.9).all()  # up in the picture
+    first, second = (track.extra["extrinsics"][0, :3, 3] for track in tracks)
+    assert np.abs(first - second).max() > 1  # each has a world of its own
+
+
+@pytest.mark.parametrize("width", [10, 11, 16])
+def test_smplx_bodies_are_not_taken_for_smpls(width: int, tmp_path: Path) -> None:
+    data = labels(width=165) | {"shape": np.full((2 * N, width), 0.5)}
+    write(tmp_path, data, folder="training_labels/all_npz_12_training")
+    tracks, account = read(tmp_path, Body.stand_in())
+    assert any("SMPL-X" in note for note in account["notes"])
+    for track in tracks:
+        assert not (track.has_smpl.any() or track.has_3d.any() or track.pose.any() or track.trans.any())
+        assert (track.kp_2d[..., 2] > 0).any()
+        own = slice(SUBJECTS.index(track.name.rpartition("/")[2]), None, 2)
+        np.testing.assert_allclose(track.extra["smplx_pose"], data["pose_cam"][own], atol=1e-6)
+        np.testing.assert_array_equal(track.extra["smplx_betas"][0], [0.5] * width + [0] * (16 - width))
+        assert track.extra["smplx_n_betas"] == width
+        trans = data["trans_cam"][own] + data["cam_ext"][own, :3, 3]
+        np.testing.assert_allclose(track.extra["smplx_trans"], trans, atol=1e-6)
+
+
+def test_images_at_6_fps_that_were_numbered_again_are_refused(tmp_path: Path) -> None:
+    write(tmp_path / "again", labels(), pictures=range(N))
+    error = refusal(Bedlam(), tmp_path / "again")
+    assert error.reason == "frame_count_mismatch"
+    assert "found 6: frames at another rate" in str(error)
+    write(tmp_path / "all", labels(), pictures=range(5 * N))
+    assert [len(track.frame_index) for track in read(tmp_path / "all")[0]] == [N, N]
+
+
+def test_smpl_labels_come_before_smplx_labels_of_a_scene(tmp_path: Path) -> None:
+    write(tmp_path, labels(width=165), folder="all_npz_12_training")
+    write(tmp_path, labels())
+    assert all(track.has_smpl.all() for track in read(tmp_path)[0])
+
+
+def test_the_world_of_a_moving_camera_is_not_used(tmp_path: Path) -> None:
+    data = labels()
+    data["cam_ext"][5, 0, 3] += 0.01  # of one person, in one picture: the camera is that of both
+    write(tmp_path, data)
+    tracks, account = read(tmp_path)
+    assert all(not track.extra for track in tracks)
+    assert any("camera moves" in note for note in account["notes"])
+    data = labels()
+    write(tmp_path / "orbit", data, scene="20221014_3_250_batch01hand_orbit_archVizUI3_time15_6fps")
+    assert all(not track.extra for track in read(tmp_path / "orbit")[0])
+
+
+def test_a_camera_that_zooms_has_intrinsics_by_row(tmp_path: Path) -> None:
+    data = labels()
+    data["cam_int"][:, 0, 0] += np.arange(2 * N)
+    write(tmp_path, data)
+    track = read(tmp_path)[0][1]
+    assert track.intrinsics is None
+    np.testing.assert_allclose(track.extra["intrinsics"], data["cam_int"][1::2])
+
+
+@pytest.mark.parametrize(("dataset", "scene"), [(Bedlam(), "x_closeup_suburb_6fps"), (Bedlam2(), "x_portrait_6fps")])
+def test_pictures_on_their_side_are_turned_clockwise(dataset: Any, scene: str, tmp_path: Path) -> None:
+    data = labels(k=TURNED_K)
+    data["gtkps"] = np.concatenate([data["gtkps"], data["gtkps"][:, :20]], axis=1)  # 44
+    write(tmp_path, data, scene)
+    stored = np.zeros((720, 1280, 3), np.uint8)
+    stored[700:, :20] = (0, 0, 255)  # BGR: red, lower left; turned clockwise, upper left
+    cv2.imwrite(str(tmp_path / scene / "png" / SEQ / f"{SEQ}_0000.png"), stored)
+    track = read(tmp_path, dataset=dataset)[0][0]
+    frame = next(track.frames.read([0]))
+    assert frame.image.shape == (1280, 720, 3) and track.frames.size() == (720, 1280)
+    assert frame.image[5, 5].tolist() == [255, 0, 0] and frame.image.sum() == 255 * 400
+    assert parse(tmp_path, track.frames.spec) == track.frames
+    other = Bedlam2() if dataset.name == "bedlam" else Bedlam()
+    assert refusal(other, tmp_path).reason == "other_picture_size"  # by the camera's principal point
+
+
+def test_rows_may_have_any_order(tmp_path: Path) -> None:
+    data, shuffled = labels(), np.random.default_rng(3).permutation(2 * N)
+    write(tmp_path / "a", data)
+    write(tmp_path / "b", {key: values[shuffled] for key, values in data.items()})
+    for ours, theirs in zip(read(tmp_path / "a")[0], read(tmp_path / "b")[0], strict=True):
+        assert ours.name == theirs.name
+        for column, array in ours.columns.items():
+            np.testing.assert_array_equal(theirs.columns[column], array, err_msg=column)
+
+
+def test_holes_and_what_is_left_out_are_counted(tmp_path: Path) -> None:
+    data = labels()
+    data = {key: np.delete(values, 4, axis=0) for key, values in data.items()}  # the first person's third picture
+    data["trans_cam"][0] = np.nan
+    data["cam_ext"][1, 0] *= -1
+    data["scale"][3] = 0
+    data["imgname"][-1] = data["imgname"][-3]  # the second person twice in picture 20
+    write(tmp_path, data, pictures=[0, 5, 10, 20, 25])
+    tracks, account = read(tmp_path)
+    assert [track.frame_index.tolist() for track in tracks] == [[5, 20, 25], [10]]
+    reasons = {"bad_camera": 1, "degenerate_box": 1, "duplicate_person": 2, "label_not_finite": 1, "no_picture": 2}
+    assert (account["found"], account["kept"], account["dropped"]) == (2 * N - 1, 4, reasons)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "n", "knee", "wrist"),
+    [(Bedlam(), n, 4, 21) for n in (24, 45, 127)] + [(Bedlam(), 44, 13, 4), (Bedlam2(), 90, 13, 4)],
+)
+def test_the_order_of_the_joints_is_told_by_their_number(dataset, n, knee, wrist, tmp_path):
+    """Of BEDLAM, 44 are OpenPose's 25 and 19 others, 24, 45 and 127 begin with SMPL's 22; BEDLAM2's are OpenPose's."""
+    data = labels() | {"gtkps": np.random.default_rng(1).uniform(300, 600, (2 * N, n, 3))}
+    write(tmp_path, data)
+    track = read(tmp_path, dataset=dataset)[0][0]
+    for name, number in (("OP LKnee", knee), ("OP RWrist", wrist)):
+        expected = data["gtkps"][::2, number, :2]
+        np.testing.assert_allclose(track.kp_2d[:, JOINTS["spin49"].index(name), :2], expected, atol=1e-4)
+
+
+def test_bodies_with_an_eleventh_number_are_smpls_first_ten(tmp_path: Path) -> None:
+    data = labels()
+    write(tmp_path, data | {"shape": np.column_stack([data["shape"], np.full(2 * N, 7.0)])})
+    tracks, account = read(tmp_path, Body.stand_in())
+    for p, track in enumerate(tracks):
+        np.testing.assert_array_equal(track.betas, data["shape"][p::2].astype(np.float32))
+    assert all(track.has_smpl.all() for track in tracks)
+    assert any("11 numbers" in note for note in account["notes"])
+
+
+def test_without_subjects_people_are_told_apart_by_their_shape(tmp_path: Path) -> None:
+    data = labels()
+    del data["sub"]
+    write(tmp_path, data)
+    tracks, account = read(tmp_path)
+    assert (len(tracks), account["kept"]) == (2, 2 * N)
+    assert sorted(float(track.betas[0, 0]) for track in tracks) == pytest.approx([0, 0.3])
+    assert any("sub" in note for note in account["notes"])
+
+
+@pytest.mark.parametrize(
+    ("dataset", "folder", "images"),
+    [
+        (Bedlam(), "training-labels/bedlam-labels", "training-images"),
+        (Bedlam(), "bedlam_labels", "training_images"),
+        (Bedlam(), "bedlam_labels/all_npz_12_training", ""),
+        (Bedlam2(), "training-labels/bedlam_v2", "training-images/bedlam_v2"),
+    ],
+)
+def test_the_folders_of_the_releases_own_scripts_are_read(dataset, folder, images, tmp_path):
+    scene = SCENE.removesuffix("_6fps")
+    data = labels() | {"gtkps": np.random.default_rng(1).uniform(300, 600, (2 * N, 127, 3))}
+    write(tmp_path, data, scene, folder)
+    write(tmp_path, data, "agora-bfh", folder)  # of another dataset
+    if images:
+        (tmp_path / images).mkdir(parents=True)
+        (tmp_path / scene).rename(tmp_path / images / scene)
+    assert [track.name for track in read(tmp_path, dataset=dataset)[0]] == [f"{scene}/{SEQ}/{sub}" for sub in SUBJECTS]
+    other: Any = Bedlam2() if dataset.name == "bedlam" else Bedlam()
+    if "all_npz" not in folder:
+        assert folder in dataset.folders and folder not in other.folders
+    assert not doctor.examine(dataset, tmp_path).missing
+
+
+def test_scenes_that_were_not_released_are_a_split_of_their_own(into: Any, tmp_path: Path) -> None:
+    data, unreleased = labels(), "20240621_1_250_archmodelsvol8_tracking_6fps"
+    data["gtkps"] = np.random.default_rng(1).uniform(300, 600, (2 * N, 90, 3))
+    for scene in ("20241107_1_250_archmodelsvol8_tracking_6fps", unreleased):
+        write(tmp_path, data, scene)
+    splits = {split: [v.name for v in Bedlam2().videos(tmp_path, split)] for split in Bedlam2.splits}
+    released = "20241107_1_250_archmodelsvol8_tracking_6fps/seq_000000"
+    assert splits == {"train": [released], "unreleased": [f"{unreleased}/seq_000000"]}
+    for split in Bedlam2.splits:
+        into.convert(tmp_path / "cache", tmp_path, "bedlam2", split)
+    compared = compare_names([*cache.open(tmp_path / "cache").values()])
+    leaks = [(pair.first, pair.second, [common.name for common in pair.common]) for pair in compared if pair.leaks]
+    assert leaks == [("bedlam2/train", "bedlam2/unreleased", [*SUBJECTS])]
+
+
+def test_pictures_at_30_fps_are_every_frame(tmp_path: Path) -> None:
+    write(tmp_path, labels(step=1), SCENE.replace("_6", "_30"), pictures=range(N))
+    assert [track.frame_index.tolist() for track in read(tmp_path)[0]] == [list(range(N))] * 2
+
+
+def test_labels_of_a_sequence_without_a_folder_are_counted(tmp_path: Path) -> None:
+    data, other = labels(), labels(n=2)
+    other["imgname"] = np.char.replace(other["imgname"], "seq_000000", "seq_000007")
+    write(tmp_path, {key: np.concatenate([data[key], other[key]]) for key in data})
+    tracks, account = read(tmp_path)
+    assert ([len(track.frame_index) for track in tracks], account["found"]) == ([N, N], 2 * N + 4)
+    assert (account["kept"], account["dropped"]) == (2 * N, {"no_picture": 4})
+    assert any("seq_000007" in note for note in account["notes"])
+    shutil.rmtree(tmp_path / SCENE)  # and of a scene without any
+    account = read(tmp_path)[1]
+    assert (account["set_aside"], account["found"]) == ("no_picture", 2 * N + 4)
+    assert account["dropped"] == {"no_picture": 2 * N + 4}
+
+
+def test_a_folder_that_comes_later_is_counted_once(tmp_path: Path) -> None:
+    """The first sequence's video changes with the list of folders, since it counts what none is there for."""
+    write(tmp_path, labels())
+    before = {video.name: video_digest(tmp_path, video) for video in Bedlam().videos(tmp_path, "train")}
+    (tmp_path / SCENE / "png/seq_000007").mkdir()
+    after = {video.name: video_digest(tmp_path, video) for video in Bedlam().videos(tmp_path, "train")}
+    assert [*after] == [f"{SCENE}/seq_000000", f"{SCENE}/seq_000007"]
+    assert after[f"{SCENE}/seq_000000"] != before[f"{SCENE}/seq_000000"]
+
+
+def test_all_of_a_scenes_many_sequences_are_listed(tmp_path: Path) -> None:
+    write(tmp_path, labels())
+    for number in range(250):
+        (tmp_path / SCENE / f"png/seq_{number:06d}").mkdir(exist_ok=True)
+    videos = Bedlam().videos(tmp_path, "train")
+    assert len(videos) == 250
+    size = (tmp_path / videos[0].files[0]).stat().st_size
+    assert size <= bytes_of_labels(stamp(tmp_path, video) for video in videos) < size + 250 * 5000  # the npz once
+
+
+FROM_1 = np.repeat([f"{SEQ}/{SEQ}_{5 * i + 1:04d}.png" for i in range(N)], 2)
+TRAPS: list[tuple[str, str, dict[str, Any]]] = [  # reason, word of the message, other labels
+    ("no_picture", "", {}),
+    ("frame_count_mismatch", "multiples of 5", {"imgname": FROM_1}),
+    ("bad_label_file", "imgname", {"imgname": FROM_1.astype(object)}),
+    ("bad_label_file", "sub", {"sub": np.array([*SUBJECTS] * N, object)}),
+    ("bad_label_file", "imgname", {"imgname": np.array(["../x.png"] * 2 * N)}),
+    ("bad_label_file", "10 or 11", {"shape": np.zeros((2 * N, 12))}),
+    ("bad_label_file", "165", {"pose_cam": np.zeros((2 * N, 156))}),
+    ("bad_label_file", "24, 45, 127, 44 joints", {"gtkps": np.zeros((2 * N, 17, 3))}),
+]
+
+
+@pytest.mark.parametrize(("reason", "word", "changes"), TRAPS)
+def test_traps_are_refused_by_name(reason: str, word: str, changes: dict[str, Any], tmp_path: Path) -> None:
+    write(tmp_path, labels() | changes, pictures=None if changes else ())
+    error = refusal(Bedlam(), tmp_path)
+    assert (error.reason, word in str(error)) == (reason, True), str(error)
+
+
+@pytest.mark.parametrize("width", [72, 165])
+def test_it_keeps_what_every_reader_promises(width: int, tmp_path: Path) -> None:
+    write(tmp_path, labels(width=width))
+    for body in (None, Body.stand_in()):
+        assert contract.reader_problems(Bedlam(), tmp_path, "train", body) == []

@@ -1,0 +1,140 @@
+"""`export --format rerun`: recordings are read back by Rerun's own reader and compared with the cache."""
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from rerun.chunk import RrdReader
+
+import cache
+from pipeline.__main__ import main
+from pipeline.exchange.formats import RERUN
+from vibe_extensions.pages.show.drawing import NAMES
+
+POINT = np.array([0.3, -0.2, 4.0])  # m, in the camera
+
+
+@pytest.fixture(scope="module")
+def root(embedded: Any, into: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache with a moving camera, with motion without pictures, and with pictures alone."""
+    root = tmp_path_factory.mktemp("recorded") / "cache"
+    for name, split in (("emdb", "emdb1"), ("amass", "train"), ("penn_action", "train")):
+        body = None if name == "penn_action" else embedded.body
+        into.convert(root, embedded.raw(name), name, split, body=body)
+    return root
+
+
+def export(root: Path, split: str, out: Path, *options: str) -> int:
+    words = ["export", *split.split("/"), "--cache", str(root), "--format", "rerun", "--out", str(out)]
+    return main([*words, *(word for option in options for word in ("--set", option))])
+
+
+def read(file: Path) -> dict[str, dict[str, dict[int, Any]]]:
+    """Entity -> component -> frame (-1: static) -> its values."""
+    content: dict[str, dict[str, dict[int, Any]]] = defaultdict(lambda: defaultdict(dict))
+    for chunk in RrdReader(str(file)).stream().to_chunks():
+        batch = chunk.to_record_batch()
+        names = [name for name in batch.schema.names if name == "frame" or ":" in name]
+        columns = {name: batch.column(name).to_pylist() for name in names}
+        frames = columns.get("frame", [-1] * chunk.num_rows)
+        for name, values in columns.items():
+            if ":" in name:
+                content[chunk.entity_path][name] |= dict(zip(frames, values, strict=True))
+        if "time" in batch.schema.names:
+            nanoseconds = batch.column("time").cast("int64").to_pylist()
+            content[chunk.entity_path]["time"] |= dict(zip(frames, nanoseconds, strict=True))
+    return content
+
+
+def test_a_recording_holds_what_the_cache_holds(root: Path, embedded: Any, tmp_path: Path) -> None:
+    assert export(root, "emdb/emdb1", tmp_path / "a.rrd", f"body={embedded.body}", "tracks=1") == 0
+    split, content = cache.open(root)["emdb/emdb1"], read(tmp_path / "a.rrd")
+    track = split.tracks[0]
+    video = split.videos[0]
+    rows = {name: split.rows(name, track.start, track.stop) for name in split.columns}
+    top, person = f"/{track.video}", track.name.removeprefix(f"{track.video}/")
+    frames = rows["frame_index"].tolist()
+    joints = content[f"{top}/camera/image/{person}/joints"]
+    assert sorted(joints["Points2D:positions"]) == frames
+    for i, frame in enumerate(frames):
+        seen = np.flatnonzero(rows["kp_2d"][i, :, 2] > 0)
+        np.testing.assert_array_equal(joints["Points2D:positions"][frame], rows["kp_2d"][i, seen, :2])
+        assert joints["Points2D:keypoint_ids"][frame] == seen.tolist()
+        assert joints["time"][frame] == pytest.approx(frame / track.fps * 1e9, abs=1000)
+        box = content[f"{top}/camera/image/{person}/box"]
+        np.testing.assert_array_equal(box["Boxes2D:half_sizes"][frame], rows["bbox"][i : i + 1, 2:] / 2)
+        place = content[f"{top}/camera"]
+        rotation = np.reshape(place["Transform3D:mat3x3"][frame], (3, 3)).T  # stored by columns
+        point = POINT @ rotation.T + np.ravel(place["Transform3D:translation"][frame])
+        back = rows["extrinsics"][i, :3, :3] @ point + rows["extrinsics"][i, :3, 3]
+        np.testing.assert_allclose(back, POINT, atol=1e-5)
+    pinhole = content[f"{top}/camera/image"]["Pinhole:image_from_camera"][frames[0]]
+    np.testing.assert_allclose(np.reshape(pinhole, (3, 3)).T, np.asarray(track.intrinsics))
+    verts = np.array(content[f"{top}/camera/{person}/body"]["Mesh3D:vertex_positions"][frames[0]])
+    assert verts.shape == (6890, 3)
+    assert np.abs(verts.mean(axis=0) - rows["trans"][0]).max() < 0.7  # m, about the pelvis
+    for path, size in (
+        (f"{top}/camera/image", (video.height, video.width, 3)),
+        (f"{top}/crops/{person}", (224, 224, 3)),
+    ):
+        blob = np.array(content[path]["EncodedImage:blob"][frames[0]], np.uint8).ravel()
+        picture = cv2.imdecode(blob, cv2.IMREAD_COLOR)
+        assert picture is not None and picture.shape == size
+    ((context,),) = content[top]["AnnotationContext:context"].values()
+    names = [info["label"] for info in context[0]["class_description"]["keypoint_annotations"]]
+    assert names == list(NAMES)
+
+
+def test_motion_without_pictures_is_a_body_and_rows_may_be_fewer(root: Path, embedded: Any, tmp_path: Path) -> None:
+    assert export(root, "amass/train", tmp_path / "a.rrd", f"body={embedded.body}", "every=50", "tracks=1") == 0
+    track = cache.open(root)["amass/train"].tracks[0]
+    content = read(tmp_path / "a.rrd")
+    person = track.name.removeprefix(f"{track.video}/")
+    (body,) = (entity for entity in content if entity.endswith("/body"))
+    assert body == f"/{track.video}/{person}/body"
+    frames = sorted(frame for frame in content[body]["Mesh3D:vertex_positions"] if frame >= 0)
+    rows = cache.open(root)["amass/train"].rows("frame_index", track.start, track.stop)
+    assert frames == rows[::50].tolist()
+    assert not [entity for entity in content if "image" in entity]
+
+
+def test_a_person_without_a_row_in_a_frame_is_cleared(embedded: Any, into: Any, tmp_path: Path) -> None:
+    root = tmp_path / "cache"
+    into.convert(root, embedded.raw("bedlam"), "bedlam", body=embedded.body)
+    split = cache.open(root)["bedlam/train"]
+    frames = [split.rows("frame_index", track.start, track.stop).tolist() for track in split.tracks[:2]]
+    holes = sorted({*frames[0]} ^ {*frames[1]})
+    assert holes, "of the second person two rows are missing"
+    video = split.tracks[0].video
+    assert export(root, "bedlam/train", tmp_path / "a.rrd", f"video={video}", "pictures=no") == 0
+    cleared = {
+        (path, frame)
+        for path, components in read(tmp_path / "a.rrd").items()
+        for frame in components.get("Clear:is_recursive", {})
+    }
+    assert {frame for _, frame in cleared} == {holes[0]}  # once, until the person is back
+    assert all(split.tracks[1].name.removeprefix(f"{split.tracks[1].video}/") in path for path, _ in cleared)
+
+
+def test_pictures_can_be_left_out_and_what_is_there_stays(root: Path, tmp_path: Path, capsys: Any) -> None:
+    out = tmp_path / "a.rrd"
+    name = cache.open(root)["penn_action/train"].tracks[0].video
+    assert export(root, "penn_action/train", out, f"video={name}", "pictures=no") == 0
+    content = read(out)
+    assert not any("EncodedImage:blob" in components for components in content.values())
+    assert {entity.split("/")[1] for entity in content if not entity.startswith("/__")} == {name}
+    before = out.read_bytes()
+    for options, word in ((("video=nope",), "already exists"), (("every=0",), "every"), (("colour=red",), "colour")):
+        assert export(root, "penn_action/train", out, *options) == 2
+        assert word in capsys.readouterr().err
+    assert export(root, "penn_action/train", tmp_path / "b.rrd", "video=nope") == 2
+    assert out.read_bytes() == before and [file.name for file in tmp_path.iterdir()] == ["a.rrd"]
+
+
+def test_without_the_package_its_extra_is_named(root: Path, tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
+    monkeypatch.setitem(RERUN.packages, "rerun_of_nobody", "exchange")
+    assert export(root, "penn_action/train", tmp_path / "a.rrd") == 2
+    assert "vibe-pipeline[exchange]" in capsys.readouterr().err

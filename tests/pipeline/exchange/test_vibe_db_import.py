@@ -1,0 +1,435 @@
+"""Database files as VIBE's and TCMR's scripts leave them become splits, with no more in them than the file says."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import h5py
+import joblib
+import numpy as np
+import pytest
+
+import cache
+from cache.write import split_writer
+from pipeline.errors import PipelineError, RawDataError
+from pipeline.exchange import array_files, rows
+from pipeline.exchange.arrays import import_array
+from pipeline.exchange.vibe_db.export import export
+from pipeline.exchange.vibe_db.importing import ImportedSplit, Options, import_database
+from pipeline.skeletons import JOINTS
+from tests.hostile import memory_peak
+
+SPIN, LSP = JOINTS["spin49"], JOINTS["common14"]
+N = 40  # rows of a hand-made file: two videos of 25 and 15 frames
+BOXES = np.tile([100.0, 80.0, 60.0, 60.0], (N, 1))
+FRAMES = np.r_[np.arange(25), np.arange(15)]
+Held = dict[str, Any]
+
+
+def vid_names(first: str = "a", second: str = "b") -> np.ndarray:
+    return np.repeat(np.array([first, second]), [25, 15])
+
+
+def keypoints(n_joints: int) -> np.ndarray:
+    """Joint j of row i at (100 i + j, j), as float64, which VIBE's files have."""
+    out = np.ones((N, n_joints, 3))
+    out[..., 0] = 100 * np.arange(N)[:, None] + np.arange(n_joints)
+    out[..., 1] = np.arange(n_joints)
+    return out
+
+
+def feature_rows(n: int = N) -> np.ndarray:
+    return np.repeat(np.arange(n, dtype=np.float32)[:, None] / 4, 2048, axis=1)
+
+
+def posetrack(**changed: Any) -> Held:
+    held: Held = {
+        "vid_name": vid_names("data/posetrack/train/1.json_0", "data/posetrack/train/1.json_1"),
+        "img_name": np.array([f"images/train/1/{k:06d}.jpg" for k in FRAMES]),
+        "joints2D": keypoints(49),
+        "bbox": BOXES.copy(),
+        "features": feature_rows(),
+    }
+    return {key: value for key, value in {**held, **changed}.items() if value is not None}
+
+
+def mpii3d(**changed: Any) -> Held:
+    """Joints as VIBE's script leaves them: those that are not annotated are at minus the pelvis."""
+    joints = np.random.default_rng(1).normal(size=(N, 49, 3))
+    joints[:, [SPIN.index(name) for name in SPIN if name not in JOINTS["mpi_inf_3dhp"]]] = 0
+    joints -= joints[:, [SPIN.index("hip")]]
+    names = [f"frame_{k:06d}" for k in range(10, 10 + N)]
+    pictures = np.array([f"/home/x/S1/Seq1/video_0/{name}.jpg" for name in names])
+    held = {"vid_name": vid_names("seg0", "seg1"), "frame_id": np.array(names), "img_name": pictures}
+    return {**posetrack(), **held, "joints3D": joints, **changed}
+
+
+def threedpw(n_3d: int = 49, **changed: Any) -> Held:
+    rng = np.random.default_rng(2)
+    sizes = {"joints3D": (n_3d, 3), "shape": (10,), "pose": (72,)}
+    held: Held = {name: rng.normal(size=(N, *size)).astype(np.float32) for name, size in sizes.items()}
+    held |= {
+        "vid_name": vid_names("courtyard_00_0", "courtyard_00_1"),
+        "frame_id": np.r_[np.arange(3, 28), FRAMES[25:]],
+        "img_name": np.array([f"/data/courtyard_00/image_{k:05d}.jpg" for k in range(N)]),
+    }
+    return {**posetrack(), **held, "joints2D": keypoints(14), "valid": np.arange(N) % 2, **changed}
+
+
+def imported(held: Held, name: str, tmp_path: Path, **options: Any) -> tuple[ImportedSplit, cache.Split]:
+    joblib.dump(held, tmp_path / "db.pt", protocol=3)
+    done = import_database(tmp_path / "db.pt", tmp_path / "cache", name, Options(**options))
+    assert cache.verify(tmp_path / "cache").ok
+    return done, cache.open(tmp_path / "cache")[name]
+
+
+# ----------------------------------------------------------------------------------------------------- what comes out
+
+
+def test_names_in_a_list_are_read_as_those_in_an_array(tmp_path: Path) -> None:
+    expected, split = imported(mpii3d(), "mpi_inf_3dhp/train", tmp_path)
+    texts = {name: mpii3d()[name].tolist() for name in ("vid_name", "frame_id", "img_name")}
+    (tmp_path / "lists").mkdir()
+    done, of_lists = imported(mpii3d(**texts), "mpi_inf_3dhp/train", tmp_path / "lists")
+    assert done == expected
+    same = {name: digest for name, digest in split.manifest["files"].items() if "fingerprint" not in name}
+    assert same.items() <= of_lists.manifest["files"].items()
+    with pytest.raises(RawDataError, match=r"joints2D.* another Python object of this name; store numbers as an array"):
+        imported(mpii3d(joints2D=keypoints(49).tolist()), "mpi_inf_3dhp/train", tmp_path)
+
+
+def test_rows_features_and_tracks_of_a_file_are_those_of_the_split(tmp_path: Path) -> None:
+    exact = np.random.default_rng(3).normal(size=(N, 2048)).astype(np.float32)
+    done, split = imported(posetrack(features=exact), "posetrack/train", tmp_path)
+    assert split.tracks.names == [f"data/posetrack/train/1.json_{n}/0" for n in range(2)]
+    assert [(track.start, track.stop, track.crop_scale) for track in split.tracks] == [(0, 25, 1.3), (25, 40, 1.3)]
+    assert np.array_equal(split.rows("kp_2d", 0, N), keypoints(49).astype(np.float32))
+    assert np.array_equal(split.rows("bbox", 0, N), BOXES.astype(np.float32))
+    windows = split.windows(16, 4, "resnet50")
+    assert windows.tolist() == [[0, 16], [4, 20], [8, 24]]  # none across the names, none in the 15 rows
+    batch = split.read(windows, stream="resnet50")
+    for window, features in zip(windows, batch["features"], strict=True):
+        assert np.array_equal(features, exact[slice(*window)].astype(np.float16).astype(np.float32))
+    assert not batch["w_3d"].any() and not batch["w_smpl"].any()
+    assert split.columns == ("frame_index", "bbox", "kp_2d")
+    assert (done.rows, done.tracks, done.stream, done.mark) == (N, 2, "resnet50", "")
+
+
+@pytest.mark.parametrize(
+    "dataset, names, first, source",
+    [
+        ("posetrack", "images/train/1/{:06d}.jpg", 0, "pictures:images/train/1/{:06d}.jpg+0"),
+        ("penn_action", "frames/0001/{:06d}.jpg", 1, "pictures:frames/0001/{:06d}.jpg+1"),  # counts from 1
+        ("posetrack", None, 0, ""),  # without any number, frames are counted
+    ],
+)
+def test_names_with_numbers_below_a_folder_give_frame_numbers_and_the_source(dataset, names, first, source, tmp_path):
+    img_name = names and np.array([names.format(k + first) for k in FRAMES])
+    held = posetrack(img_name=img_name, joints2D=keypoints(49 if dataset == "posetrack" else 14))
+    _, split = imported(held, f"{dataset}/train", tmp_path)
+    assert split.rows("frame_index", 22, 27).tolist() == [22, 23, 24, 0, 1]
+    assert [video.source for video in split.videos] == [source] * 2
+
+
+def test_mpi_inf_3dhp_s_joints_are_known_by_name_not_by_what_stands_there(tmp_path: Path) -> None:
+    held = mpii3d()
+    assert held["joints3D"][:, SPIN.index("OP Nose")].all()  # minus the pelvis: it looks like a joint
+    _, split = imported(held, "mpi_inf_3dhp/train", tmp_path)
+    kp_3d = split.rows("kp_3d", 0, N)
+    annotated = [name in JOINTS["mpi_inf_3dhp"] for name in SPIN]
+    assert np.array_equal(kp_3d[..., 3], np.tile(np.array(annotated, np.float32), (N, 1)))
+    assert not kp_3d[:, [not there for there in annotated]].any()
+    nose = SPIN.index("lknee")
+    assert np.array_equal(kp_3d[:, nose, :3], held["joints3D"][:, nose].astype(np.float32))
+    assert split.rows("has_3d", 0, N).all()
+    assert split.rows("frame_index", 0, 2).tolist() == [10, 11]
+    assert "img_name is not kept" in split.videos[0].account["notes"][0]  # it leads outside any raw folder
+
+
+def test_a_test_set_s_14_joints_are_those_of_the_49(tmp_path: Path) -> None:
+    held = mpii3d(valid_i=np.arange(N, dtype=float)[:, None] % 2)
+    _, split = imported(held, "mpi_inf_3dhp/test", tmp_path)
+    expected = held["joints3D"][:, [SPIN.index(name) for name in LSP]]
+    assert np.array_equal(split.rows("kp_3d_eval", 0, N), expected.astype(np.float32))
+    assert split.rows("valid", 0, 4).tolist() == [0, 1, 0, 1]
+
+
+def test_3dpw_s_49_joints_are_centred_on_the_pelvis(tmp_path: Path) -> None:
+    """Those of 14 joints, of validation and test sets, are taken as they are."""
+    held, evaluated = threedpw(), threedpw(14)
+    _, split = imported(evaluated, "3dpw/test", tmp_path)
+    assert np.array_equal(split.rows("kp_3d_eval", 0, N), evaluated["joints3D"])
+    assert split.rows("valid", 0, 4).tolist() == [0, 1, 0, 1]
+    batch = split.read(split.windows(8, 8, "resnet50"), stream="resnet50")
+    assert batch["kp_3d"].shape[2:] == (14, 3) and batch["w_3d"].all() and batch["w_smpl"].all()
+    _, split = imported(held, "3dpw/train", tmp_path)
+    joints = held["joints3D"].astype(float)
+    expected = (joints - joints[:, [SPIN.index("hip")]]).astype(np.float32)
+    assert np.array_equal(split.rows("kp_3d", 0, N)[..., :3], expected)
+    assert (split.rows("kp_3d", 0, N)[..., 3] == 1).all()
+    assert np.array_equal(split.rows("pose", 0, N), held["pose"])
+    assert split.tracks[0].crop_scale == 1.2
+    assert split.rows("frame_index", 0, 1) == [3]
+    kp_2d = split.rows("kp_2d", 0, 1)[0]
+    assert kp_2d[SPIN.index("relbow")].tolist() == [LSP.index("relbow"), LSP.index("relbow"), 1]
+    assert not kp_2d[:25].any()
+
+
+def test_bodies_that_are_all_zeros_are_unknown(tmp_path: Path) -> None:
+    """TCMR's script of Human3.6M leaves zeros where there are no fits."""
+    pose, shape = np.zeros((N, 72)), np.zeros((N, 10))
+    pose[10:] = 0.25
+    _, split = imported(threedpw(pose=pose, shape=shape, joints2D=keypoints(49)), "h36m/train", tmp_path)
+    assert split.rows("has_smpl", 0, N).tolist() == [0] * 10 + [1] * 30
+    assert np.isnan(split.rows("pose", 0, 10)).all()
+    known = split.rows("kp_3d", 0, 1)[0, :, 3]
+    assert {SPIN[j] for j in np.flatnonzero(known)} == set(JOINTS["h36m"]) & set(SPIN)
+
+
+def test_joints_in_mm_and_poses_in_degrees_are_refused(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    joints = np.zeros((N, 49, 3))
+    joints[:, 25:39] = rng.uniform(-900, 900, (N, 14, 3))  # most joints are not annotated
+    with pytest.raises(RawDataError, match=r"'joints3D': expected joints in m, .* as in mm"):
+        imported(mpii3d(joints3D=joints), "mpi_inf_3dhp/train", tmp_path)
+    theta = np.degrees(rng.normal(0, 0.4, (N, 82)))
+    with pytest.raises(RawDataError, match="'pose': expected rotations in rad"):
+        imported({"theta": theta, "vid_name": vid_names()}, "amass/train", tmp_path)
+
+
+def test_motions_become_poses_and_shapes_without_pictures(tmp_path: Path) -> None:
+    theta = np.random.default_rng(4).normal(size=(N, 82))
+    done, split = imported({"theta": theta, "vid_name": vid_names()}, "amass/train", tmp_path)
+    assert np.array_equal(split.rows("pose", 0, N), theta[:, :72].astype(np.float32))
+    assert np.array_equal(split.rows("betas", 0, N), theta[:, 72:].astype(np.float32))
+    assert (done.stream, split.streams) == (None, ())
+    assert "trans" not in split.columns
+
+
+def test_insta_variety_s_hdf5_file_is_read(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "insta_train_db.h5", "w") as stored:
+        stored["vid_name"] = np.array(vid_names(*("train_1.tfrecord-0", "train_1.tfrecord-1")), "S")
+        stored["frame_id"] = FRAMES
+        stored["joints2D"], stored["features"] = keypoints(25), feature_rows()
+    import_database(tmp_path / "insta_train_db.h5", tmp_path / "cache", "insta_variety/train")
+    split = cache.open(tmp_path / "cache")["insta_variety/train"]
+    assert next((t.name, t.crop_scale) for t in split.tracks) == ("train_1.tfrecord-0/0", 1.0)
+    heel = SPIN.index("OP RHeel")
+    batch = split.read([[0, 16]], stream="resnet50")
+    assert batch["kp_2d"][0, 1, heel, :2] == pytest.approx([2 * 100 / 224 - 1, -1])  # as existing code has it
+
+
+# ----------------------------------------------------------------------------------------------- what is not all there
+
+
+def test_a_name_that_comes_back_and_a_number_that_falls_begin_another_track(tmp_path: Path) -> None:
+    frame = np.tile(np.arange(10), 4)
+    names = np.repeat(np.array(["a", "b", "a"]), [20, 10, 10])
+    _, split = imported(threedpw(vid_name=names, frame_id=frame), "3dpw/train", tmp_path)
+    assert split.tracks.names == ["a/0", "a/0_part1", "a/0_part2", "b/0"]
+    assert [t.stop - t.start for t in split.tracks] == [10] * 4
+    by_name = {t.name: split.read([[t.start, t.start + 10]], stream="resnet50")["features"] for t in split.tracks}
+    assert by_name["a/0_part2"][0, :, 0].tolist() == [row / 4 for row in range(30, 40)]
+
+
+def test_what_is_not_finite_is_unknown_or_left_out_and_counted(tmp_path: Path) -> None:
+    held = threedpw()
+    held["joints2D"][0, :3, 2] = (-1, 0.5, 3.5)  # confidences are clipped
+    held["joints2D"][0, 3] = np.nan  # one joint
+    held["joints2D"][1] = np.nan  # all joints
+    held["bbox"][2] = np.nan
+    held["joints3D"][3, 30] = np.inf
+    held["pose"][4, 5] = np.nan
+    held["features"][5, 6] = np.nan
+    held["features"][6, 6] = 1e6  # more than float16 holds
+    done, split = imported(held, "3dpw/train", tmp_path)
+    assert split.rows("frame_index", 0, 3).tolist() == [3, 6, 7]  # rows 1 and 2 are gone
+    confidences = split.rows("kp_2d", 0, 1)[0, [SPIN.index(name) for name in LSP[:4]], 2]
+    assert confidences.tolist() == [0, 0.5, 1, 0]
+    assert split.rows("has_3d", 0, 4).tolist() == [1, 0, 1, 1]
+    assert split.rows("has_smpl", 0, 4).tolist() == [1, 1, 0, 1]
+    assert done.without_features == split.undecodable("resnet50") == 2
+    frames = done.totals["frames"]
+    assert frames == {"found": 40, "kept": 38, "dropped": {"degenerate_box": 1, "no_visible_joint": 1}}
+    batch = split.read(split.windows(1, 1, "resnet50"), stream="resnet50")
+    assert all(np.isfinite(values).all() for values in batch.values())
+
+
+def test_a_file_of_which_no_row_can_be_used_makes_an_empty_split(tmp_path: Path) -> None:
+    done, split = imported(posetrack(bbox=BOXES * 0), "posetrack/train", tmp_path)
+    assert done.totals["frames"] == {"found": N, "kept": 0, "dropped": {"degenerate_box": N}}
+    assert done.totals["videos"]["without_tracks"] == 2 and len(split.tracks) == 0
+
+
+@pytest.mark.parametrize(
+    "changed, match, name",
+    [
+        (threedpw(14), "'joints3D': expected 49 joints, found 14", "3dpw/train"),  # no pelvis to centre them on
+        (threedpw(frame_id=np.arange(N) - 3), "'frame_id'", "3dpw/train"),
+        ({"features": feature_rows(N - 1)}, r"'features': expected 40 rows.*\(39, 2048\)", "posetrack/train"),
+        ({"bbox": None}, "'bbox': expected an array of this name", "posetrack/train"),
+        ({"bbox": BOXES[:, :3]}, r"'bbox': expected numbers of shape \(rows, 4\)", "posetrack/train"),
+        ({"bbox": BOXES * [1, 1, 2, 1]}, "'bbox': expected square boxes", "posetrack/train"),
+        ({"features": np.zeros((N, 0))}, r"'features': expected numbers of shape \(rows, any\)", "posetrack/train"),
+        ({"joints2D": keypoints(17)}, "'joints2D'.*17.*--joints-2d", "posetrack/train"),
+        ({"features": feature_rows().astype(complex)}, "array of complex", "posetrack/train"),
+        ({"vid_name": np.arange(N)}, "'vid_name': expected texts", "posetrack/train"),
+        ({"vid_name": np.array(["x" * 5000] * N)}, "'vid_name'.*row 0", "posetrack/train"),
+        ({"vid_name": np.array([b"\xff"] * N)}, "'vid_name'", "posetrack/train"),
+        (dict.fromkeys(posetrack()) | {"theta": np.ones((N, 82))}, "'vid_name'.*only theta", "posetrack/train"),
+    ],
+)
+def test_a_file_that_is_not_what_it_must_be_is_refused_by_its_field(changed, match, name, tmp_path):
+    with pytest.raises(RawDataError, match=match):
+        imported(posetrack(**changed), name, tmp_path)
+    assert not (tmp_path / "cache" / name / "manifest.json").exists()
+
+
+def standing() -> np.ndarray:
+    """13 joints of people who stand, in Penn Action's own order: the head's top above the ankles."""
+    joints = keypoints(13)
+    joints[:, :, 1] = 10 + 10 * np.arange(13)
+    return joints
+
+
+@pytest.mark.parametrize("order, first", [("penn_action", "headtop"), ("common13", "rankle"), (None, "rankle")])
+def test_joints_are_in_the_order_that_was_said_or_14_in_lsp_s(order: str | None, first: str, tmp_path: Path) -> None:
+    joints = standing() if order else np.add(keypoints(14), [0, 10, 0])
+    joints[:, 12 if order is None else 13 :] = 0  # VIBE's script leaves the neck empty
+    _, split = imported(posetrack(joints2D=joints), "penn_action/train", tmp_path, joints_2d=order)
+    kp_2d = split.rows("kp_2d", 0, 1)[0]
+    assert kp_2d[SPIN.index(first)].tolist() == [0, 10, 1]
+    assert not kp_2d[SPIN.index("neck")].any()
+
+
+# ----------------------------------------------------------------------------------------------- origin, other commands
+
+
+def test_the_manifest_records_the_split_s_origin_and_an_import_that_is_done_does_nothing(tmp_path, into):
+    _, split = imported(posetrack(), "posetrack/train", tmp_path, weights_of="SPIN", crop_scale=1.2)
+    origin = split.manifest["reader"]["imported"]
+    assert origin["file"] == "db.pt" and origin["format"] == "vibe" and origin["crop_scale"] == 1.2
+    assert split.tracks[0].crop_scale == 1.2
+    assert split.manifest["stand_in"] is False
+    manifest = split.stream_manifest("resnet50")
+    assert manifest["identity"]["kind"] == "imported" and manifest["identity"]["weights"] == "SPIN"
+    assert origin["sha256"] == manifest["identity"]["file_sha256"]
+    assert split.provenance["imported"] == str((tmp_path / "db.pt").resolve())
+    before, options = into.everything(tmp_path / "cache"), Options(weights_of="SPIN", crop_scale=1.2)
+    assert import_database(tmp_path / "db.pt", tmp_path / "cache", "posetrack/train", options).why == ""
+    after = into.everything(tmp_path / "cache")
+    assert all(after[name] == seen for name, seen in before.items() if ".writing" not in name)
+
+
+def test_a_killed_import_goes_on_to_the_same_bytes(small_shards, tmp_path, into, monkeypatch):
+    imported(posetrack(), "posetrack/train", tmp_path)
+
+    for stop_at in (0, 1, 2):  # of three shards of features, so many are written before it is killed
+
+        def write(self: Any, shard: int, *args: Any, at: int = stop_at, own: Any = cache.StreamWriter.write) -> None:
+            if shard >= at:
+                raise KeyboardInterrupt
+            own(self, shard, *args)
+
+        root = tmp_path / f"killed {stop_at}"
+        with monkeypatch.context() as patch:
+            patch.setattr(cache.StreamWriter, "write", write)
+            with pytest.raises(KeyboardInterrupt):
+                import_database(tmp_path / "db.pt", root, "posetrack/train")
+        assert import_database(tmp_path / "db.pt", root, "posetrack/train").why
+        assert into.tree(root) == into.tree(tmp_path / "cache")
+
+
+def test_a_database_that_is_replaced_while_it_is_read_gives_no_row(tmp_path: Path) -> None:
+    joblib.dump(posetrack(), tmp_path / "db.pt", protocol=3)
+    joblib.dump(posetrack(features=feature_rows() + 1), tmp_path / "new.pt", protocol=3)
+
+    def replace(*_: Any) -> None:
+        if (tmp_path / "new.pt").exists():
+            (tmp_path / "new.pt").replace(tmp_path / "db.pt")
+
+    with pytest.raises(RawDataError, match="it was replaced while it was read"):
+        import_database(tmp_path / "db.pt", tmp_path / "cache", "posetrack/train", progress=replace)
+    assert not (tmp_path / "cache/posetrack/train/manifest.json").exists()
+
+
+def test_a_split_of_another_origin_is_not_touched_and_has_the_same_keys(penn: Any, into: Any, tmp_path: Path) -> None:
+    (tmp_path / "imported").mkdir()
+    _, other = imported(posetrack(bbox=BOXES + 1), penn.name, tmp_path / "imported")
+    penn.converted()
+    joblib.dump(posetrack(), tmp_path / "db.pt")
+    roots = ((penn.root, "converted from raw data"), (tmp_path / "imported/cache", "imported from db.pt.*sha256 was"))
+    for root, was in roots:
+        before = into.tree(root)
+        with pytest.raises(PipelineError, match=was):
+            import_database(tmp_path / "db.pt", root, penn.name)
+        assert into.tree(root) == before
+    manifest = penn.split.manifest
+    assert other.manifest["reader"].keys() == manifest["reader"].keys() | {"imported"}
+    assert other.manifest["accounting"].keys() == manifest["accounting"].keys()
+    assert penn.plan().up_to_date
+
+
+def test_memory_of_imports_and_of_an_export_does_not_grow_with_the_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr(split_writer, "ROWS_PER_SHARD", 64)
+    monkeypatch.setattr(rows, "BATCH", 64)
+    monkeypatch.setattr(array_files, "ROWS", 64)
+    peaks: dict[str, list[int]] = {"import": [], "array": [], "export": []}
+    for times in (1, 5, 25):  # once to import modules; the features of 800 more rows are 6.5 MB
+        held = {name: np.concatenate([values] * times) for name, values in posetrack(img_name=None).items()}
+        held["vid_name"] = np.repeat([f"v{k}" for k in range(4 * times)], 10)
+        joblib.dump(held, tmp_path / "db.pt")
+        np.savez_compressed(tmp_path / "x.npz", x=np.ones((len(held["vid_name"]), 2048), np.float32))
+        split = tmp_path / f"{times}", "posetrack/train"
+        for what, run in (
+            ("import", lambda split=split: import_database(tmp_path / "db.pt", *split)),
+            ("array", lambda split=split: import_array(tmp_path / "x.npz", *split, "mine")),
+            ("export", lambda split=split: export(*split, tmp_path / f"{split[0].name}.pt")),
+        ):
+            peaks[what].append(memory_peak(run))
+    for _, few, many in peaks.values():
+        assert many - few < 1e6, peaks
+
+
+def test_provenance_of_other_content_is_refused(tmp_path: Path) -> None:
+    joblib.dump(posetrack(), tmp_path / "db.pt")
+    content = {"sha256": "0" * 64, "stand_in": False}
+    for text, match in ((json.dumps(content), "sha256"), ("{", "JSON"), ("[]", "sha256")):
+        (tmp_path / "db.pt.provenance.json").write_text(text)
+        with pytest.raises(RawDataError, match=match):
+            import_database(tmp_path / "db.pt", tmp_path / "cache", "posetrack/train")
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [("external", "not in this file"), ("compressed", "h5repack"), ("group", "joints2D'"), ("damaged", "HDF5")],
+)
+def test_an_hdf5_file_that_leads_elsewhere_or_must_be_unpacked_is_refused(how: str, words: str, tmp_path: Path) -> None:
+    file = tmp_path / "db.h5"
+    (tmp_path / "secret").write_bytes(bytes(N * 2048 * 4))
+    with h5py.File(file, "w") as stored:
+        stored["vid_name"], stored["joints2D"] = np.array(vid_names(), "S"), keypoints(25)
+        if how == "external":
+            stored.create_dataset("features", (N, 2048), "f4", external=[(str(tmp_path / "secret"), 0, N * 8192)])
+        elif how == "compressed":
+            stored.create_dataset("features", data=feature_rows(), compression="gzip")
+        else:
+            stored.create_group("joints2D_").create_group("x")
+            del stored["joints2D"]
+    if how == "damaged":
+        file.write_bytes(file.read_bytes()[:8] + bytes(100))
+    with pytest.raises(RawDataError, match=words):
+        import_database(file, tmp_path / "cache", "insta_variety/train")
+    assert not (tmp_path / "cache").exists()
+
+
+def test_the_command_reports_what_it_imported(tmp_path: Path, ran: Any) -> None:
+    joblib.dump(posetrack(segments=np.zeros(3), joints2D=standing()), tmp_path / "db.pt")
+    words = ("import", tmp_path / "db.pt", "penn_action", "train", "--cache", tmp_path / "c", "--format", "vibe")
+    error = " ".join(ran(*words, code=2).err.split())
+    assert "first above the last in 100% of 40 frames" in error
+    assert "--joints-2d common13 (VIBE's) or --joints-2d penn_action" in error
+    out = ran(*words, "--joints-2d", "penn_action").out
+    assert "imported 40 rows in 2 tracks, with the stream resnet50" in out
+    assert "frames 40 kept of 40" in out and "not imported: segments" in out
+    assert "up to date" in ran(*words, "--joints-2d", "penn_action").out

@@ -1,0 +1,323 @@
+"""WHAM's files: what its code loads, against the raw files and bodies that are posed here."""
+
+import functools
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+import cache
+from pipeline.body import Body
+from pipeline.errors import PipelineError, RawDataError, StandInMixed
+from pipeline.exchange.wham.export import WhamOptions, export
+from pipeline.skeletons import JOINTS
+from tests.vibe_extensions.pages.made_tracks import add_stream, add_video
+
+VERTICES = np.arange(31) * 220  # that the regressor of these tests takes for WHAM's joints
+ROWS = {"bbox": (4,), "res": (2,), "pose": (72,), "betas": (10,), "kp2d": (17, 3)}
+LABELS: dict[str, Any] = {"vid": "int64", "frame_id": "int64", **ROWS}
+CAMERA = {"cam_poses": (4, 4), "features": (1024,)}
+PW3D = LABELS | CAMERA | {"transl": (3,), "joints3D": (31, 3), "joints2D": (31, 2), "gender": "int64"}
+H36M = LABELS | CAMERA | {"joints3D": (49, 3), "joints2D": (49, 3), "stationaries": (4,)}
+COCO = [0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15]  # mirrored (WHAM's lib/utils/imutils.py)
+BY_NETWORK = {"flipped_features", "init_kp3d", "init_pose", "flipped_init_kp3d", "flipped_init_pose"}
+
+
+def add_tokens(root: Path, name: str) -> None:
+    add_stream(root, name, "tokens", "hmr2", 1024)
+
+
+def small_cache(root: Path, name: str, columns: dict[str, Any], **options: Any) -> None:
+    """A split of one video, with tokens."""
+    add_video(root, name, columns, fps=30.0, **options)
+    add_tokens(root, name)
+
+
+@pytest.fixture(scope="module")
+def body(embedded: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo body, with a regressor whose joints are vertices."""
+    folder = tmp_path_factory.mktemp("body")
+    for file in embedded.body.iterdir():
+        (folder / file.name).symlink_to(file)
+    np.save(folder / "J_regressor_wham.npy", np.eye(6890)[VERTICES])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(embedded: Any, into: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """made(split): the root of a cache that has it, with tokens. Only to be read."""
+    root = tmp_path_factory.mktemp("wham") / "cache"
+
+    def make(name: str) -> Path:
+        if not (root / name / "manifest.json").exists():
+            dataset, _, split = name.partition("/")
+            into.convert(root, embedded.raw(dataset), dataset, split, body=embedded.body)
+            if dataset != "amass":
+                add_tokens(root, name)
+        return root
+
+    return make
+
+
+stand_in = functools.cache(Body.stand_in)
+
+
+def posed(gender: str, pose: Any, betas: Any, trans: Any) -> np.ndarray:
+    """(n, 6890, 3) m."""
+    rotmat = Rotation.from_rotvec(np.asarray(pose, np.float64).reshape(-1, 3)).as_matrix().reshape(-1, 24, 3, 3)
+    tensors = (torch.tensor(np.asarray(values)).float() for values in (betas, rotmat, trans))
+    with torch.no_grad():
+        return stand_in(gender)(**dict(zip(("betas", "rotmat", "trans"), tensors, strict=True))).verts.numpy()
+
+
+def check(held: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Tensors of these shapes and types, float32 where no type is named, all finite."""
+    assert set(held) == set(expected)
+    for field, shape in expected.items():
+        values = held[field]
+        assert isinstance(values, torch.Tensor) and values.clone() is not values  # as WHAM's code copies them
+        is_type = isinstance(shape, str)
+        assert str(values.dtype) == f"torch.{shape if is_type else 'float32'}", field
+        assert tuple(values.shape[1:]) == (() if is_type else shape), field
+        assert len(values) == len(held["vid"]) and torch.isfinite(values).all(), field
+
+
+# ------------------------------------------------------------------------------------------------ training
+
+
+def test_3dpw_s_bodies_are_those_of_the_release_seen_by_its_cameras(made, embedded, body, tmp_path):
+    """The labels of the cache are by default of the neutral body, whose pelvis is elsewhere than the gendered one's."""
+    root = made("3dpw/train")
+    done = export(root, "3dpw/train", tmp_path, stream="tokens", options=WhamOptions(body=body))
+    held, (sequence,) = joblib.load(tmp_path / "3dpw_train_vit.pth"), embedded.raw("3dpw").glob("sequenceFiles/train/*")
+    check(held, PW3D)
+    assert done.rows == len(held["vid"]) and done.stand_in and not done.absent
+    release = pickle.loads(sequence.read_bytes(), encoding="latin1")
+    split = cache.open(root)["3dpw/train"]
+    for number, track in enumerate(split.tracks):
+        rows, person = held["vid"].numpy() == number, int(track.name.rpartition("/")[2])
+        frame, gender = held["frame_id"].numpy()[rows], {"m": "male", "f": "female"}[release["genders"][person]]
+        labels = (release[key][person][frame] for key in ("poses", "trans"))
+        betas = np.tile(release["betas"][person][:10], (rows.sum(), 1))
+        pose, trans = labels
+        camera = release["cam_poses"][frame]
+        world = posed(gender, pose, betas, trans)
+        seen = np.einsum("nij,nvj->nvi", camera[:, :3, :3], world) + camera[:, None, :3, 3]
+        own = posed(gender, *(held[key].numpy()[rows] for key in ("pose", "betas", "transl")))
+        np.testing.assert_allclose(own, seen, atol=2e-4)
+        np.testing.assert_allclose(held["joints3D"][rows], seen[:, VERTICES], atol=2e-4)
+        pixels = held["joints3D"][rows].numpy() @ release["cam_intrinsics"].T
+        np.testing.assert_allclose(held["joints2D"][rows], pixels[..., :2] / pixels[..., 2:], atol=0.01)
+        np.testing.assert_allclose(held["cam_poses"][rows], camera, atol=1e-5)
+        assert set(held["gender"][rows].tolist()) == {["male", "female"].index(gender)}
+        limb = JOINTS["coco"].index("lwrist"), JOINTS["spin49"].index("lwrist")
+        stored = split.rows("kp_2d", track.start, track.stop)
+        np.testing.assert_array_equal(held["kp2d"][rows, limb[0]], stored[:, limb[1]])
+        assert (held["kp2d"][rows, 0, 2] == 0).all()  # no nose among 3DPW's joints: WHAM masks it
+        np.testing.assert_array_equal(held["features"][rows, 0], np.arange(track.start, track.stop) / 8)
+    assert held["res"].unique(dim=0).tolist() == [[split.videos[0].width, split.videos[0].height]]
+
+
+def test_human36m_has_its_joints_and_contacts_and_a_vid_spans_no_gap(made, tmp_path, monkeypatch):
+    root = made("h36m/train")
+    done = export(root, "h36m/train", tmp_path / "h.pth", stream="tokens")
+    held, split = joblib.load(tmp_path / "h.pth"), cache.open(root)["h36m/train"]
+    check(held, H36M)
+    assert set(done.absent) == {"stationaries"} and (held["stationaries"] == -1).all()
+    has_smpl = split.rows("has_smpl", 0, split.tracks[-1].stop) == 1
+    np.testing.assert_array_equal(held["joints3D"], split.rows("kp_3d", 0, len(has_smpl))[has_smpl, :, :3])
+    assert done.left_out == {"no SMPL parameters": int((~has_smpl).sum())}
+    vid, frame = held["vid"].numpy(), held["frame_id"].numpy()
+    assert vid[0] == 0 and set(np.diff(vid).tolist()) <= {0, 1}
+    assert set(np.diff(frame)[np.diff(vid) == 0].tolist()) == {int(split.tracks.step[0])}
+    add_stream(root, "h36m/train", "contacts", "stationary", 4)
+    options = WhamOptions(stationary="contacts")
+    again = export(root, "h36m/train", tmp_path / "h.pth", stream="tokens", replace=True, options=options)
+    assert not again.absent
+    stationaries = joblib.load(tmp_path / "h.pth")["stationaries"]
+    np.testing.assert_array_equal(stationaries[:, 1], np.flatnonzero(has_smpl) / 8)
+    monkeypatch.setattr("pipeline.exchange.rows.BATCH", 3)
+    blocks = export(root, "h36m/train", tmp_path / "b.pth", stream="tokens", options=options)
+    assert blocks.file.read_bytes() == again.file.read_bytes()
+
+
+def test_insta_variety_is_in_pixels_of_a_picture_of_224(tmp_path: Path) -> None:
+    kp_2d = np.zeros((3, 49, 3), np.float32)
+    kp_2d[:, JOINTS["spin49"].index("OP LEye")] = (150, 75, 1)
+    columns = {"kp_2d": kp_2d, "bbox": np.tile([150, 150, 300, 300], (3, 1))}
+    small_cache(tmp_path / "c", "insta_variety/train", columns)
+    done = export(tmp_path / "c", "insta_variety/train", tmp_path, stream="tokens")
+    held = joblib.load(done.file)
+    assert set(done.absent) == {"pose", "betas"} and all("WHAM reads it" in why for why in done.absent.values())
+    assert held["res"].unique(dim=0).tolist() == [[224, 224]]
+    np.testing.assert_allclose(held["bbox"].unique(dim=0), [[112, 112, 1.12]])
+    assert held["kp2d"][0, :3].tolist() == [[0, 0, 0], [112, 56, 1], [0, 0, 0]]  # nose, left eye, right eye
+    assert torch.equal(held["joints2D"], held["kp2d"])
+
+
+def test_bedlam_s_bodies_in_the_world_and_in_the_camera_are_one(made: Any, body: Path, tmp_path: Path) -> None:
+    root = made("bedlam/train")
+    held = joblib.load(export(root, "bedlam/train", tmp_path, options=WhamOptions(body=body)).file)
+    assert not {"transl", "joints3D"} & held.keys()
+    camera = held["extrinsics"].double().numpy()
+    world, seen = (
+        posed("neutral", np.concatenate([turn, held["pose"][:, 3:]], axis=1), held["betas"], trans)
+        for turn, trans in ((held["root"], held["w_trans"]), (held["pose"][:, :3], held["c_trans"]))
+    )
+    moved = np.einsum("nij,nvj->nvi", camera[:, :3, :3], world) + camera[:, None, :3, 3]
+    np.testing.assert_allclose(moved, seen, atol=1e-3)
+
+
+# ------------------------------------------------------------------------------------------------ motions
+
+
+def test_motions_of_amass_are_at_30_fps_with_y_down_and_begin_on_the_ground(made, body, tmp_path, luigi_cfg, ran):
+    """By the body of luigi.cfg, which AMASS's conversion does without."""
+    root = made("amass/train")
+    luigi_cfg()
+    (tmp_path / "body").symlink_to(body)
+    ran("export", "amass/train", "--cache", root, "--format", "wham", "--out", tmp_path)
+    held = joblib.load(tmp_path / "amass.pth")
+    kinds = {field: values.dtype.kind for field, values in held.items()}
+    assert kinds == {"vid": "U"} | dict.fromkeys(("pose", "betas", "transl"), "f")
+    split = cache.open(root)["amass/train"]
+    for track in split.tracks:
+        rows = held["vid"] == track.video.replace("/", "_")
+        n = track.stop - track.start
+        assert rows.sum() == (n - 1) * 30 // 25 + 1
+        stored = {name: split.rows(name, track.start, track.stop) for name in ("pose", "betas", "trans")}
+        before = posed(track.gender, *(stored[name][::5] for name in ("pose", "betas", "trans")))  # every 0.2 s
+        after = posed(track.gender, *(held[name][rows][::6][: len(before)] for name in ("pose", "betas", "transl")))
+        ground = -before[0, :, 2].min()  # z up
+        moved = before @ np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0]]).T - [0, ground, 0]
+        np.testing.assert_allclose(after, moved, atol=1e-3)
+        assert after[0, :, 1].max() == pytest.approx(0, abs=1e-4)
+    with pytest.raises(PipelineError, match="--body"):
+        export(root, "amass/train", tmp_path, replace=True)
+
+
+# ------------------------------------------------------------------------------------------------ evaluation
+
+
+def test_emdb_s_sequences_are_lists_whose_first_frame_is_there_twice(made: Any, embedded: Any, tmp_path: Path) -> None:
+    root = made("emdb/emdb1")
+    done = export(root, "emdb/emdb1", tmp_path, stream="tokens")
+    held = joblib.load(tmp_path / "emdb_1_vit.pth")
+    assert set(done.absent) == BY_NETWORK
+    assert {field for field, why in done.absent.items() if "WHAM reads it" in why} == {"init_kp3d", "init_pose"}
+    tracks = list(cache.open(root)["emdb/emdb1"].tracks)
+    assert {len(entries) for entries in held.values()} == {len(tracks)}
+    for number, track in enumerate(tracks):
+        entry = {field: values[number] for field, values in held.items()}
+        assert (entry.pop("vid"), entry.pop("gender")) == (track.video.replace("/", "_"), track.gender)
+        assert {len(values) for values in entry.values()} == {track.stop - track.start + 1}
+        for values in entry.values():
+            assert torch.equal(values[0], values[1])
+        (file,) = (embedded.raw("emdb") / track.video).glob("*_data.pkl")
+        release, frame = pickle.loads(file.read_bytes()), entry["frame_id"][1:].numpy()
+        corners = release["bboxes"]["bboxes"][frame].reshape(-1, 2, 2)
+        side = (corners[:, 1] - corners[:, 0]).max(axis=1)
+        expected = np.column_stack([corners.mean(axis=1), side / 1.1])
+        np.testing.assert_allclose(entry["bbox"][1:], expected, rtol=1e-5)
+        rotation = Rotation.from_matrix(release["camera"]["extrinsics"][frame, :3, :3])
+        root_in_camera = rotation * Rotation.from_rotvec(release["smpl"]["poses_root"][frame])
+        off = root_in_camera.inv() * Rotation.from_rotvec(entry["pose"][1:, :3].numpy())
+        assert off.magnitude().max() < 1e-4
+        np.testing.assert_allclose(entry["pose"][1:, 3:], release["smpl"]["poses_body"][frame], atol=1e-6)
+        width = release["camera"]["width"]
+        assert entry["res"][0].tolist() == [width, release["camera"]["height"]]
+        mirrored = entry["bbox"] * torch.tensor([-1, 1, 1]) + torch.tensor([width, 0, 0])
+        np.testing.assert_allclose(entry["flipped_bbox"], mirrored)
+        seen = entry["kp2d"][..., 2] > 0
+        flipped = entry["kp2d"][:, COCO]
+        assert seen.any() and torch.equal(entry["flipped_kp2d"][..., 1:], flipped[..., 1:])
+        np.testing.assert_allclose((entry["flipped_kp2d"] + flipped)[..., 0][seen[:, COCO]], width, rtol=1e-5)
+
+
+def test_3dpw_s_sequences_have_their_names(tmp_path: Path) -> None:
+    columns = {"pose": np.zeros((4, 72)), "betas": np.zeros((4, 10)), "has_smpl": np.ones(4, np.uint8)}
+    for name, file in {"3dpw/validation": "3dpw_val_vit.pth", "3dpw/test": "3dpw_test_vit.pth"}.items():
+        small_cache(tmp_path / "c", name, columns | {"frame_index": np.r_[0:2, 5:7]})
+        done = export(tmp_path / "c", name, tmp_path)
+        assert done.file.name == file and set(done.absent) == {*BY_NETWORK, "features", "cam_poses", "gender"}
+        held = joblib.load(done.file)
+        assert done.summary == "5 rows in 1 sequence"
+        assert (held["vid"], held["frame_id"][0].tolist()) == (["v_0"], [0, 0, 1, 5, 6])  # closed up
+        assert held["bbox"][0].shape == (5, 4) and held["flipped_bbox"][0].shape == (5, 3)
+
+
+# ------------------------------------------------------------------------------------------------ files, messages
+
+
+def test_what_is_absent_is_named_and_the_file_is_written_twice_only_when_told(made, body, tmp_path, ran):
+    root = made("3dpw/train")
+    words = ("export", "3dpw", "train", "--cache", root, "--format", "wham", "--out", tmp_path)
+    out = ran(*words).out
+    for field, why in {"features": "tokens", "joints3D": "--body", "transl": "--body"}.items():
+        assert f"without {field}: " in out and why in out
+    provenance = json.loads((tmp_path / "3dpw_train_vit.pth.provenance.json").read_text())
+    assert provenance["stand_in"] and provenance["kp2d"].endswith("detected") and "joints2D" in provenance["absent"]
+    before = (tmp_path / "3dpw_train_vit.pth").read_bytes()
+    assert "--replace" in ran(*words, code=2).err
+    assert "without" not in ran(*words, "--replace", "--stream", "tokens", "--set", f"body={body}").out
+    assert len((tmp_path / "3dpw_train_vit.pth").read_bytes()) > len(before)
+    provenance = json.loads((tmp_path / "3dpw_train_vit.pth.provenance.json").read_text())
+    assert provenance["weights"] == {"tokens": {}}  # made without a network
+
+
+@pytest.mark.parametrize(
+    ("name", "out", "options", "message"),
+    [
+        ("penn_action/train", ".", {}, "WHAM has no file"),
+        ("3dpw/train", "3dpw_train_db.pt", {}, r"\.pth"),
+        ("3dpw/train", "nowhere/x.pth", {}, "does not exist"),
+        ("3dpw/train", ".", {"stream": "tokenz"}, "'tokenz'.*existing ones: tokens"),
+        ("3dpw/train", ".", {"options": WhamOptions(body=Path("nowhere"))}, "folder nowhere not found"),
+    ],
+)
+def test_what_cannot_be_written_is_refused(made, tmp_path, name, out, options, message):
+    root = made("3dpw/train")
+    with pytest.raises(PipelineError, match=message):
+        export(root, name, tmp_path / out, **options)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_body_of_the_other_kind_and_a_regressor_of_another_shape_are_refused(made, body, tmp_path):
+    root, real = made("3dpw/train"), tmp_path / "real"
+    real.mkdir()
+    for file in body.iterdir():
+        if file.name != "STAND_IN.json":
+            (real / file.name).symlink_to(file.resolve())
+    with pytest.raises(StandInMixed, match="demo data"):
+        export(root, "3dpw/train", tmp_path, options=WhamOptions(body=real))
+    (real / "STAND_IN.json").write_text("{}")
+    (real / "J_regressor_wham.npy").unlink()
+    np.save(real / "J_regressor_wham.npy", np.eye(17, 6890))
+    with pytest.raises(RawDataError, match="J_regressor_wham"):
+        export(root, "3dpw/train", tmp_path, options=WhamOptions(body=real))
+
+
+def test_rows_of_a_later_commit_need_tokens_first(tmp_path: Path) -> None:
+    kp_3d = np.ones((7, 49, 4), np.float32)
+    kp_3d[:, 39, :3] = 0
+    labels = {"kp_3d": kp_3d, "has_3d": np.ones(7, np.uint8), "frame_index": np.r_[0:4, 6:9]}
+    root = tmp_path / "c"
+    small_cache(root, "h36m/train", labels)
+    done = export(root, "h36m/train", tmp_path, stream="tokens")
+    assert joblib.load(done.file)["vid"].tolist() == [0] * 4 + [1] * 3  # no window across the gap
+    add_video(root, "h36m/train", labels, video="w")
+    with pytest.raises(PipelineError, match="older than the tracks"):
+        export(root, "h36m/train", tmp_path, stream="tokens", replace=True)
+
+
+def test_what_is_at_another_rate_than_wham_s_windows_is_refused(tmp_path: Path) -> None:
+    smpl = {"pose": np.zeros((4, 72)), "betas": np.zeros((4, 10)), "has_smpl": np.ones(4, np.uint8)}
+    small_cache(tmp_path / "c", "bedlam/train", smpl, step=5)
+    with pytest.raises(PipelineError, match="4 rows have no rate of 30"):
+        export(tmp_path / "c", "bedlam/train", tmp_path)

@@ -1,0 +1,320 @@
+"""HMR2.0's encoder: its published tensors, and the numbers that they mean, recomputed in NumPy."""
+
+import io
+import json
+import math
+import os
+import pickle
+import sys
+import types
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import erf
+
+from cache import CropPolicy
+from pipeline.errors import ConfigError, MissingAssets, RawDataError
+from pipeline.features import networks, streams
+from pipeline.features.networks import hmr2
+from pipeline.features.networks.base import compute
+from pipeline.features.streams import network
+from pipeline.features.streams.base import Machine
+from pipeline.features.streams.world import Hmr2
+from tests.hostile import Call
+
+CPU = Machine(device="cpu", threads=1, batch_size=2)
+TINY = hmr2.Shape(width=32, depth=2, heads=4, hidden=48, layers=2, decoder_heads=2, head_dim=8, decoder_hidden=24)
+
+Tensors = dict[str, torch.Tensor]
+
+
+def published(shape: hmr2.Shape = hmr2.PUBLISHED) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of all tensors that the token needs, as in 4D-Humans' checkpoint."""
+    width, hidden, dim, inner = shape.width, shape.hidden, shape.dim, shape.decoder_heads * shape.head_dim
+    found: dict[str, tuple[int, ...]] = {
+        "backbone.pos_embed": (1, 16 * 12 + 1, width),
+        "backbone.patch_embed.proj.weight": (width, 3, 16, 16),
+        "backbone.patch_embed.proj.bias": (width,),
+        "smpl_head.transformer.to_token_embedding.weight": (dim, 1),
+        "smpl_head.transformer.to_token_embedding.bias": (dim,),
+        "smpl_head.transformer.pos_embedding": (1, 1, dim),
+    }
+
+    def linear(name: str, n_in: int, n_out: int, *, bias: bool = True) -> None:
+        found[f"{name}.weight"] = (n_out, n_in)
+        if bias:
+            found[f"{name}.bias"] = (n_out,)
+
+    def norm(name: str, n: int) -> None:
+        found[f"{name}.weight"] = found[f"{name}.bias"] = (n,)
+
+    for i in range(shape.depth):
+        block = f"backbone.blocks.{i}"
+        norm(f"{block}.norm1", width)
+        norm(f"{block}.norm2", width)
+        linear(f"{block}.attn.qkv", width, 3 * width)
+        linear(f"{block}.attn.proj", width, width)
+        linear(f"{block}.mlp.fc1", width, hidden)
+        linear(f"{block}.mlp.fc2", hidden, width)
+    norm("backbone.last_norm", width)
+    for i in range(shape.layers):
+        layer = f"smpl_head.transformer.transformer.layers.{i}"
+        for part in range(3):
+            norm(f"{layer}.{part}.norm", dim)
+        linear(f"{layer}.0.fn.to_qkv", dim, 3 * inner, bias=False)
+        linear(f"{layer}.0.fn.to_out.0", inner, dim)
+        linear(f"{layer}.1.fn.to_kv", width, 2 * inner, bias=False)
+        linear(f"{layer}.1.fn.to_q", dim, inner, bias=False)
+        linear(f"{layer}.1.fn.to_out.0", inner, dim)
+        linear(f"{layer}.2.fn.net.0", dim, shape.decoder_hidden)
+        linear(f"{layer}.2.fn.net.3", shape.decoder_hidden, dim)
+    return found
+
+
+def made_up(shape: hmr2.Shape, dtype: torch.dtype = torch.float32) -> Tensors:
+    """Random tensors by the published names, of such sizes that numbers neither vanish nor grow."""
+    drawn, tensors = torch.Generator().manual_seed(1), {}
+    for name, size in published(shape).items():
+        spread = math.prod(size[1:]) ** -0.5 if len(size) > 1 and "pos_embed" not in name else 0.3
+        value = torch.randn(size, generator=drawn) * spread
+        tensors[name] = (value + 1 if "norm" in name and name.endswith("weight") else value).to(dtype)
+    return tensors
+
+
+BODY = {  # what the published files hold besides
+    "smpl.faces": torch.zeros(3, dtype=torch.int64),
+    "smpl_head.decpose.weight": torch.zeros(144, 4),
+    "smpl_head.init_betas": torch.zeros(1, 10),
+    "discriminator.fc.bias": torch.zeros(2),
+    "initialized": torch.tensor(True),
+}
+
+
+@pytest.fixture
+def tensors() -> Tensors:
+    return made_up(TINY)
+
+
+@pytest.fixture
+def file(tensors: Tensors, tmp_path: Path) -> Path:
+    torch.save({"epoch": 35, "state_dict": tensors | BODY, "loops": {}}, tmp_path / "hmr2a.ckpt")
+    return tmp_path / "hmr2a.ckpt"
+
+
+@pytest.fixture
+def crops() -> np.ndarray:
+    return np.random.default_rng(2).integers(0, 256, (3, 256, 192, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The stream takes checkpoints of the tiny shape, and no network is left to others."""
+    load = hmr2.load
+    monkeypatch.setattr(hmr2, "load", lambda checkpoint: load(checkpoint, TINY))
+    network._running.cache_clear()
+    yield
+    network._running.cache_clear()
+
+
+# -------------------------------------------------------------------------------------------- the numbers
+
+
+def plain_token(tensors: Mapping[str, torch.Tensor], crop: np.ndarray, shape: hmr2.Shape) -> np.ndarray:
+    """The token of one crop, (256, 192, 3) uint8 RGB, in float64 by loops over patches and heads."""
+
+    def w(name: str) -> np.ndarray:  # in float64 all of them would be 5 GB
+        found: np.ndarray = tensors[name].double().numpy()
+        return found
+
+    def linear(name: str, x: np.ndarray) -> np.ndarray:
+        return x @ w(f"{name}.weight").T + (w(f"{name}.bias") if f"{name}.bias" in tensors else 0)
+
+    def norm(name: str, x: np.ndarray, eps: float) -> np.ndarray:
+        scaled = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + eps)
+        return scaled * w(f"{name}.weight") + w(f"{name}.bias")
+
+    def gelu(x: np.ndarray) -> np.ndarray:
+        return x * (1 + erf(x / math.sqrt(2))) / 2
+
+    def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, heads: int) -> np.ndarray:
+        given = []
+        for q_, k_, v_ in zip(*(np.split(x, heads, axis=-1) for x in (q, k, v)), strict=True):
+            scores = np.exp(q_ @ k_.T / math.sqrt(q_.shape[-1]))
+            given.append(scores / scores.sum(-1, keepdims=True) @ v_)
+        return np.concatenate(given, axis=-1)
+
+    pixels = (crop / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    padded = np.pad(pixels, ((2, 2), (2, 2), (0, 0)))
+    patches = [padded[y : y + 16, x : x + 16] for y in range(0, 245, 16) for x in range(0, 181, 16)]
+    assert len(patches) == 16 * 12
+    filters, bias = w("backbone.patch_embed.proj.weight"), w("backbone.patch_embed.proj.bias")
+    x = np.stack([np.einsum("ocyx,yxc->o", filters, patch) for patch in patches]) + bias
+    x = x + w("backbone.pos_embed")[0, 1:] + w("backbone.pos_embed")[0, 0]
+    for i in range(shape.depth):
+        block = f"backbone.blocks.{i}"
+        qkv = linear(f"{block}.attn.qkv", norm(f"{block}.norm1", x, 1e-6))
+        q, k, v = qkv.reshape(len(x), 3, -1).transpose(1, 0, 2)
+        x = x + linear(f"{block}.attn.proj", attention(q, k, v, shape.heads))
+        x = x + linear(f"{block}.mlp.fc2", gelu(linear(f"{block}.mlp.fc1", norm(f"{block}.norm2", x, 1e-6))))
+    x = norm("backbone.last_norm", x, 1e-6)
+
+    head = "smpl_head.transformer"
+    token = linear(f"{head}.to_token_embedding", np.zeros((1, 1))) + w(f"{head}.pos_embedding")[0]
+    for i in range(shape.layers):
+        layer = f"{head}.transformer.layers.{i}"
+        q, k, v = np.split(linear(f"{layer}.0.fn.to_qkv", norm(f"{layer}.0.norm", token, 1e-5)), 3, axis=-1)
+        token = token + linear(f"{layer}.0.fn.to_out.0", attention(q, k, v, shape.decoder_heads))
+        q = linear(f"{layer}.1.fn.to_q", norm(f"{layer}.1.norm", token, 1e-5))
+        k, v = np.split(linear(f"{layer}.1.fn.to_kv", x), 2, axis=-1)
+        token = token + linear(f"{layer}.1.fn.to_out.0", attention(q, k, v, shape.decoder_heads))
+        hidden = gelu(linear(f"{layer}.2.fn.net.0", norm(f"{layer}.2.norm", token, 1e-5)))
+        token = token + linear(f"{layer}.2.fn.net.3", hidden)
+    found: np.ndarray = token[0]
+    return found
+
+
+def test_the_token_is_that_of_the_published_architecture(tiny, tensors, file, crops):
+    computer = Hmr2(checkpoint=file).load(CPU, None)
+    features = compute(computer, crops)
+    assert features.shape == (3, 1024)
+    for crop, found in zip(crops[:2], features, strict=False):
+        expected = plain_token(tensors, crop, TINY)
+        np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+    assert np.abs(features[0] - features[1]).max() > 1e-3  # it sees the crop
+    np.testing.assert_array_equal(compute(computer, crops[::-1])[::-1], features)
+    np.testing.assert_array_equal(compute(computer, crops[2:])[0], features[2])
+
+
+def test_in_bf16_it_points_the_same_way_or_is_refused(tiny, file, crops, monkeypatch):
+    monkeypatch.setattr(networks, "has_bf16", lambda device: True)
+    exact, fast = (Hmr2(checkpoint=file, precision=one).load(CPU, None) for one in ("exact", "fast"))
+    assert fast.provenance["arithmetic"].startswith("bf16")
+    a, b = (compute(network, crops).astype(np.float64) for network in (exact, fast))
+    assert ((a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).min() > 0.9999
+    monkeypatch.setattr(networks, "LEAST_COSINE", 1 - 1e-12)
+    network._running.cache_clear()
+    with pytest.raises(ConfigError, match=r"HMR2\.0.* in bf16 differs too much.*Set precision = exact"):
+        Hmr2(checkpoint=file, precision="fast").load(CPU, None)
+
+
+def test_its_tensors_have_the_published_names_and_shapes() -> None:
+    with torch.device("meta"):
+        network = hmr2.Hmr2Network(hmr2.PUBLISHED)
+    assert {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()} == published()
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_the_published_size_is_loaded_and_computed(tmp_path: Path, crops: np.ndarray) -> None:
+    """1.3 GB of made-up numbers in float16, which take 2.7 GB of memory in float32."""
+    tensors = made_up(hmr2.PUBLISHED, torch.float16)
+    torch.save({"state_dict": tensors | BODY}, tmp_path / "hmr2a.ckpt")
+    computer = Hmr2(checkpoint=tmp_path / "hmr2a.ckpt").load(Machine(device="cpu", threads=1, batch_size=1), None)
+    features = computer(crops[:1])
+    np.testing.assert_array_equal(features, computer(crops[:1]))
+    network._running.cache_clear()
+    expected = plain_token(tensors, crops[0], hmr2.PUBLISHED)
+    np.testing.assert_allclose(features[0], expected, atol=1e-4 * np.abs(expected).max())
+
+
+# ------------------------------------------------------------------------------------------- checkpoints
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("backbone.blocks.1.attn.qkv.bias", None, "file without 1 of them, such as 'backbone.blocks.1.attn"),
+        ("backbone.cls_token", torch.zeros(1), "file with 1 others, such as 'backbone.cls_token'"),
+        ("backbone.pos_embed", torch.zeros(1, 192, 32), r"'backbone.pos_embed': expected \(1, 193, 32\), found \(1, "),
+        ("backbone.last_norm.bias", torch.full((32,), math.nan), "'backbone.last_norm.bias': expected finite numbers"),
+        ("backbone.last_norm.bias", "zeros", r"'backbone.last_norm.bias': expected \(32,\), found str"),
+    ],
+)
+def test_another_networks_checkpoint_is_refused_by_the_tensors_name(name, value, expected, tensors, tmp_path):
+    state = {key: tensor for key, tensor in tensors.items() if key != name} | ({} if value is None else {name: value})
+    torch.save({"state_dict": state}, tmp_path / "other.ckpt")
+    with pytest.raises(RawDataError, match=expected):
+        hmr2.load(tmp_path / "other.ckpt", TINY)
+    with pytest.raises(MissingAssets, match=r"nowhere\.ckpt: file not found"):
+        hmr2.load(tmp_path / "nowhere.ckpt", TINY)
+
+
+def lightning(tensors: Tensors, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """As PyTorch Lightning keeps it, with settings of classes that are installed where it was written."""
+    module = types.ModuleType("yacs.config")
+    node = type("CfgNode", (dict,), {"__module__": "yacs.config"})
+    monkeypatch.setattr(module, "CfgNode", node, raising=False)
+    monkeypatch.setitem(sys.modules, "yacs", types.ModuleType("yacs"))
+    monkeypatch.setitem(sys.modules, "yacs.config", module)
+    settings = node({"MODEL": node({"IMAGE_SIZE": 256})})
+    vars(settings)["__immutable__"] = True
+    return {"pytorch-lightning_version": "1.8.1", "hyper_parameters": {"cfg": settings}, "state_dict": tensors | BODY}
+
+
+def test_settings_in_a_checkpoint_are_left_out(tiny, tensors, tmp_path, crops, monkeypatch):
+    with monkeypatch.context() as installed:
+        torch.save(lightning(tensors, installed), tmp_path / "lightning.ckpt")
+    assert "yacs" not in sys.modules
+    torch.save(tensors, tmp_path / "plain.pt")
+    features = [compute(Hmr2(checkpoint=one).load(CPU, None), crops) for one in tmp_path.iterdir()]
+    np.testing.assert_array_equal(*features)
+
+
+def test_a_checkpoint_cannot_run_code(tensors: Tensors, tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    beside = [Call(exec, f"open({str(ran)!r}, 'w')"), Call(io.open, str(ran), "w")]
+    torch.save({"hyper_parameters": beside, "state_dict": tensors}, tmp_path / "beside.ckpt")
+    hmr2.load(tmp_path / "beside.ckpt", TINY)  # what it names is neither imported nor called
+    instead = tensors | {"backbone.last_norm.bias": Call(torch.hub.load, "a", "b")}
+    torch.save({"state_dict": instead}, tmp_path / "instead.ckpt")
+    with pytest.raises(RawDataError, match=r"'backbone.last_norm.bias': expected \(32,\), found OrderedDict"):
+        hmr2.load(tmp_path / "instead.ckpt", TINY)
+    refused = {"call": Call(os.system, f"touch {ran}"), "method": Call(Path.touch, ran), "list": [1]}
+    for name, content in refused.items():
+        torch.save(content, tmp_path / f"{name}.ckpt")
+        with pytest.raises(RawDataError):
+            hmr2.load(tmp_path / f"{name}.ckpt", TINY)
+    (tmp_path / "pickle.ckpt").write_bytes(pickle.dumps(beside[0]))
+    with pytest.raises(RawDataError):
+        hmr2.load(tmp_path / "pickle.ckpt", TINY)
+    assert not ran.exists()
+
+
+# --------------------------------------------------------------------------------------------- the stream
+
+
+def test_its_manifest_answers_which_encoder_which_layer_and_which_crop(tiny: None, file: Path) -> None:
+    stream = streams.get("hmr2", checkpoint=file)
+    identity = json.loads(json.dumps(stream.identity()))
+    assert identity["crop"] == {"size": 256, "region": [256, 192], "scale": 0.84}
+    assert str(file) not in json.dumps(identity)
+    assert streams.of_identity(identity) is None  # where the file is now, only its user knows
+    provenance = json.loads(json.dumps(stream.load(CPU, None).provenance))
+    assert provenance["network"] == "HMR2.0: ViT-H/16 and transformer decoder"
+    assert provenance["layer"].startswith("the decoder's token, before the heads")
+    assert provenance["crop"] == {"size": 256, "region": [256, 192], "scale": 0.84, "jitter": None}
+    assert provenance["weights"] == identity["weights"]
+    assert provenance["weights"]["file_sha256"] != provenance["sha256"]
+    assert provenance["library"].startswith("torch 2")
+    assert provenance["licence"].startswith("non-commercial")
+    assert provenance["source"].endswith("4D-Humans")
+    assert not provenance["stand_in"]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, "checkpoint is not set"),
+        ({"checkpoint": Path("a.ckpt"), "crop": CropPolicy(jitter=None)}, "size:256 region:256x192"),
+        ({"checkpoint": Path("a.ckpt"), "crop": CropPolicy(size=256)}, "size:256 region:256x192"),
+        ({"checkpoint": Path("a.ckpt"), "precision": "half"}, "precision 'half': expected exact or fast"),
+    ],
+)
+def test_options_that_hmr2_cannot_have_are_refused(options: Mapping[str, Any], expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected):
+        streams.get("hmr2", **options)
+    with pytest.raises(MissingAssets, match=r"^checkpoint: file a\.ckpt not found\. HMR2\.0's \.ckpt: .*4D-Humans"):
+        Hmr2(checkpoint=Path("a.ckpt")).identity()

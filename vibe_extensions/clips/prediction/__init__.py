@@ -1,1 +1,0 @@
-"""Bodies predicted in new videos, and images of them.  features -> windows -> [bodies]"""

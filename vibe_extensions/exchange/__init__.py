@@ -1,1 +1,0 @@
-"""Files of other programs: VIBE's databases, Parquet, Rerun. See README.md."""

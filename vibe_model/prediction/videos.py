@@ -1,0 +1,179 @@
+"""Predict the bodies of all videos of a split, and write files.  features -> windows -> [bodies]
+
+    <out>/bodies/*.npz         one file per person
+    <out>/motions/*.npz        the same for Blender
+    <out>/overlay.mp4          the bodies over the frames; for several videos overlays/*.mp4
+    <out>/predictions.json     list of the files, and how they were made; written last
+
+Handles one video at a time, so memory does not grow with the number of videos.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+import cache
+from pipeline.cli.progress import Progress
+from pipeline.errors import PipelineError
+from pipeline.features.inputs import raw_folder
+from pipeline.files.pixels import sources
+from pipeline.files.pixels.frames import FrameSource
+from vibe_extensions.pages.show.clip import DEMO_MARK, rate_of
+from vibe_extensions.pages.video_file import DEFAULT_FPS
+from vibe_model import runs
+from vibe_model.prediction.job import PredictionJob
+from vibe_model.prediction.motions import write_motion
+from vibe_model.prediction.overlay import PredictedBodies, write_overlay
+from vibe_model.prediction.predict import TrackBodies, file_name, predict_tracks, save_npz
+from vibe_model.prediction.refine import refine_track
+from vibe_model.prediction.windows import select_tracks
+
+BODIES: Final = "bodies"
+MOTIONS: Final = "motions"
+OVERLAY: Final = "overlay"  # of a single video
+OVERLAYS: Final = "overlays"
+SUMMARY: Final = "predictions.json"
+
+
+@dataclass(slots=True)
+class PredictedVideos:
+    """Counts and problems of a prediction."""
+
+    tracks: int = 0
+    bodies: int = 0  # person-frames
+    frames: int = 0  # of overlays
+    drawing: float = 0.0  # s
+    errors: list[tuple[float, float]] = field(default_factory=list)  # px before and after `refine`; NaN without joints
+    problems: list[str] = field(default_factory=list)
+    summary: dict[str, Any] = field(default_factory=dict)  # the content of predictions.json
+
+
+def predict_videos(job: PredictionJob, progress: Progress) -> PredictedVideos:
+    """Write all files that the job asks for, and predictions.json.
+
+    A video that cannot be drawn has no overlay. Raises PipelineError if nothing is predicted, and if the raw folder of
+    the overlays' images is missing.
+    """
+    _remove_previous_files(job.out)
+    split, predicted = job.split(), PredictedVideos()
+    about = _about(job, split)
+    predicted.summary = about | {"videos": []}
+    raw = raw_folder(split, job.raw) if job.overlay else None
+    chosen = select_tracks(split, job.tracks)
+    total = sum(track.stop - track.start for track in chosen)
+    n_videos = len({track.video for track in chosen})
+    for number, tracks in itertools.groupby(_bodies(job, split), key=lambda one: one[0]):
+        entry = split.videos[number]
+        facts = {"video": entry.name, "picture": [entry.width, entry.height], "accounting": entry.account}
+        bodies, rows = PredictedBodies(job.out, job.trained.generator.steps), []
+        for _, track, error_px in tracks:
+            predicted.errors.append(error_px)
+            better = [round(px, 2) for px in error_px] if error_px[1] < error_px[0] else None
+            clip = entry.account.get("clip", {})
+            rows.append(_write(job, track, about | {"video": entry.name, "refined": better}, clip))
+            bodies.add(track)
+            predicted.bodies += len(track)
+            progress(predicted.bodies, total, entry.name)
+        fps = bodies.fps if math.isfinite(bodies.fps) else None
+        predicted.summary["videos"].append({**facts, "fps": fps, "tracks": rows, "overlay": None})
+        predicted.tracks += len(rows)
+        if raw is not None:
+            file = job.out / (OVERLAY if n_videos == 1 else f"{OVERLAYS}/{file_name(entry.name)}")
+            _draw(job, predicted, file, sources.parse(raw, entry.source), bodies)
+    if not predicted.tracks:
+        raise PipelineError(f"{job.name}: no frame with a person could be decoded, so nothing is predicted")
+    runs.write_json(job.out / SUMMARY, predicted.summary)
+    return predicted
+
+
+def _bodies(job: PredictionJob, split: cache.Split) -> Iterator[tuple[int, TrackBodies, tuple[float, float]]]:
+    """Yield video number, bodies and errors before and after refinement (px, NaN without) of each person."""
+    trained = job.trained
+    predictions = predict_tracks(
+        trained.generator,
+        split,
+        stream=job.stream,
+        extra_streams=trained.config.extra_streams,
+        seqlen=trained.config.seqlen,
+        tracks=job.tracks,
+        around=True,
+        stills=True,
+    )
+    for (bodies,) in predictions:
+        if len(bodies):  # else no frame could be decoded
+            track = int(split.track_of(np.array([bodies.track.start]))[0])
+            before = after = math.nan
+            if job.refine and "kp_2d" in split.columns:
+                kp_2d = split.rows("kp_2d", bodies.track.start, bodies.track.stop)[bodies.rows - bodies.track.start]
+                bodies, (_, before, after) = refine_track(bodies, kp_2d, trained.generator)
+            yield int(split.tracks.video[track]), bodies.smooth_time(job.smooth), (before, after)
+
+
+def _write(
+    job: PredictionJob, bodies: TrackBodies, about: Mapping[str, Any], clip: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Write the files of one person. Returns their entry in predictions.json. clip: `ClipRecord.as_dict`."""
+    generator = job.trained.generator
+    file = save_npz(job.out / BODIES, bodies, generator, about=about)
+    first, last = (int(bodies.frame_index[i]) for i in (0, -1))
+    facts = {"name": bodies.track.name, "file": f"{BODIES}/{file.name}", "refined": about["refined"]}
+    if job.export:
+        fps = bodies.track.fps if math.isfinite(bodies.track.fps) else DEFAULT_FPS
+        motion = write_motion(job.out / MOTIONS, bodies, generator.body, fps, clip)
+        facts["motion"] = f"{MOTIONS}/{motion.name}"
+    return {**facts, "frames": len(bodies), "first": first, "last": last}
+
+
+def _draw(
+    job: PredictionJob, predicted: PredictedVideos, file: Path, source: FrameSource, bodies: PredictedBodies
+) -> None:
+    """Write the overlay of the last video of `predicted`."""
+    began, text = time.monotonic(), DEMO_MARK if job.stand_in else ""
+    try:
+        overlay, n_frames = write_overlay(file, source, bodies, job.trained.generator, text=text)
+    except PipelineError as error:
+        predicted.problems.append(str(error))
+        return
+    predicted.frames += n_frames
+    predicted.drawing += time.monotonic() - began
+    entry = {"file": overlay.relative_to(job.out).as_posix(), "fps": rate_of(source)}
+    predicted.summary["videos"][-1]["overlay"] = entry
+
+
+def _about(job: PredictionJob, split: cache.Split) -> dict[str, Any]:
+    """The provenance that every file records."""
+    return {
+        "split": job.name,
+        "stand_in": job.stand_in,
+        "checkpoint": job.trained.about,
+        "body_sha256": job.trained.generator.body.digest,
+        "features": dict(split.stream_manifest(job.stream).get("identity") or {}),
+        "seqlen": job.trained.config.seqlen,
+        "steps": list(job.trained.generator.steps),
+        "refine": job.refine,
+        "smooth": job.smooth,
+    }
+
+
+def _remove_previous_files(out: Path) -> None:
+    """Delete the files that an earlier predictions.json lists. Other files stay."""
+    try:
+        videos = json.loads((out / SUMMARY).read_bytes())["videos"]
+        listed = [row.get(key) for video in videos for row in video["tracks"] for key in ("file", "motion")]
+        listed += [video["overlay"]["file"] for video in videos if video["overlay"]]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        listed = []
+    (out / SUMMARY).unlink(missing_ok=True)  # invalid until it is written again
+    for name in filter(None, listed):
+        file = out / str(name)
+        if file.is_file() and file.resolve().is_relative_to(out.resolve()):
+            file.unlink(missing_ok=True)
