@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    import cache
     from pipeline.cli.progress import Progress
     from pipeline.files.formats.smpl_files import SmplArrays
 
@@ -144,25 +143,6 @@ def commands_of(program: str) -> dict[str, CommandEntry]:
     taken = {name for entries in table.COMMANDS.values() for name in entries}
     others = load_records(COMMANDS, CommandEntry, taken)
     return ours | {name: entry for name, entry in others.items() if entry.program == program}
-
-
-class _WriteSplit(Protocol):
-    def __call__(
-        self, root: cache.Root, name: str, page: Path, *, raw: Path, body: Path | None, progress: Progress
-    ) -> int: ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class PageWriter:
-    """Functions for pages of tracks; the module of the command `show` has it as `PAGES`."""
-
-    split_of: Callable[[Path], str]  # digest of the split's manifest that a page shows; "" for no page
-    write_split: _WriteSplit  # writes a page of some tracks of a split, and returns their number
-
-    @staticmethod
-    def load() -> PageWriter:
-        pages: PageWriter = load(f"{table.COMMANDS['pipeline']['show'][0]}:PAGES")
-        return pages
 
 
 class _IsCurrent(Protocol):

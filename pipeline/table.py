@@ -131,7 +131,7 @@ COMMANDS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {  # program -> n
             "List people, recordings and images that training splits (named train) share with other splits.",
         ),
         "show": (
-            "vibe_extensions.pages.commands.show",
+            "pipeline.show.command",
             "Draw boxes, crops and skeletons of some tracks on an HTML page, from the cache or from raw files.",
         ),
         "synthesize": (

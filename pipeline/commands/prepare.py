@@ -34,7 +34,6 @@ from pipeline.features.plan import missing_rows, stream_label
 from pipeline.features.spec import StreamSpec
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import is_stand_in
-from pipeline.plug_ins import PageWriter
 from pipeline.processes import DeviceName
 from pipeline.recipe.forecast import forecast_lines, forecasts_of
 from pipeline.recipe.overview import SplitPlan, plan_splits
@@ -195,6 +194,8 @@ class Preparation:
 
     def check(self, plans: Sequence[SplitPlan]) -> None:
         """Raise errors of later steps before hours of work: weights, packages, device, folders for pages."""
+        from pipeline.show.page import split_of
+
         if missing := missing_files(self.recipes):
             raise PipelineError(" ".join(missing))
         for plan in plans:
@@ -207,9 +208,8 @@ class Preparation:
         specs = {spec.name: spec for recipe in upcoming for spec in recipe.streams}
         if failures := _load(self.args, self.recipes[0].settings, specs.values()):
             raise MissingAssets(" ".join(failures))
-        pages = PageWriter.load()
         for page in map(self.page, (plan.recipe for plan in plans)):
-            if page.exists() and not pages.split_of(page):
+            if page.exists() and not split_of(page):
                 raise PipelineError(
                     f"{page}: expected no file, or an earlier page of tracks; found another file, which is not "
                     "replaced. Move it, or name another folder for pages: --pages DIR"
@@ -319,14 +319,15 @@ def _extract(prepared: Preparation, plan: SplitPlan) -> int:
 
 
 def _show(prepared: Preparation, plan: SplitPlan) -> int:
+    from pipeline.show.page import split_of, write_split_page
+
     recipe, split = plan.recipe, _split_now(plan)
     page = prepared.page(recipe)
-    pages = PageWriter.load()
-    if split is None or not len(split.tracks) or pages.split_of(page) == split.manifest["digest"]:
+    if split is None or not len(split.tracks) or split_of(page) == split.manifest["digest"]:
         return 0
     page.parent.mkdir(parents=True, exist_ok=True)
     with prepared.bar("show", recipe.name, "track") as progress:
-        n = pages.write_split(recipe.root, recipe.name, page, raw=recipe.raw, body=recipe.body, progress=progress)
+        n = write_split_page(recipe.root, recipe.name, page, raw=recipe.raw, body=recipe.body, progress=progress)
     details = [f"{count(n, 'track')} in {plain(from_here(page))} ({size(page.stat().st_size)})"]
     StepResult(details=details).report("show", recipe.name)
     return 0
@@ -370,6 +371,8 @@ def _print_summary(prepared: Preparation, plans: Sequence[SplitPlan], printed: S
 
     printed: messages about clips, which are not repeated.
     """
+    from pipeline.show.page import split_of
+
     n_flaws, with_features, n_rows = 0, "", 0
     at = ["--cache", str(prepared.args.cache)]
     for plan in plans:
@@ -384,7 +387,8 @@ def _print_summary(prepared: Preparation, plans: Sequence[SplitPlan], printed: S
         for text in accounting_lines(split.manifest["accounting"]):
             out.print(f"  {plain(text)}")
         out.print(f"  features {plain(', '.join(streams)) or 'none'}")
-        if PageWriter.load().split_of(page := prepared.page(recipe)) == split.manifest["digest"]:
+        page = prepared.page(recipe)
+        if split_of(page) == split.manifest["digest"]:
             out.print(f"  page {plain(from_here(page))}")
         n_rejected, messages = rejected_videos(split)
         for text in few([_once(text, recipe.raw, printed) for text in messages], FEW, command("status", "--all", *at)):

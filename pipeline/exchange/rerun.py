@@ -33,10 +33,10 @@ from pipeline.crops import crop_person
 from pipeline.errors import PipelineError
 from pipeline.exchange.formats import Exported, require_new_file
 from pipeline.files.pixels.frames import Frame, Image
+from pipeline.show.bodies import LabelledBodies, intrinsics_of
+from pipeline.show.drawing import NAMES, SIDE_COLOURS, SIDES, rgb
+from pipeline.show.tracks import Choice, ShownTrack, from_cache
 from pipeline.skeletons import bones
-from vibe_extensions.pages.show.bodies import LabelledBodies, intrinsics_of
-from vibe_extensions.pages.show.drawing import NAMES, SIDE_COLOURS, SIDES, rgb
-from vibe_extensions.pages.show.tracks import Choice, ShownTrack, from_cache
 
 Array = NDArray[Any]
 

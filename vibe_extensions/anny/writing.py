@@ -28,13 +28,13 @@ from pipeline.errors import PipelineError, RawDataError
 from pipeline.features.inputs import raw_folder
 from pipeline.files.formats.arrays import load_npz
 from pipeline.files.pixels import sources
+from pipeline.show.bodies import FEWEST, Painter, SeenBody
+from pipeline.show.clip import DEMO_MARK, PEOPLE, caption, frames_of, rate_of
+from pipeline.show.video_file import SUFFIX, video_writer
 from pipeline.skeletons import KEYPOINTS_13, KEYPOINTS_13_OF_SPIN49
 from vibe_extensions.anny.body import PARAMETERS
 from vibe_extensions.anny.body_file import FILE, body_file, read_body
 from vibe_extensions.anny.fitting import BLAZE, BONES, FittedBodies, Fitter
-from vibe_extensions.pages.show.bodies import FEWEST, Painter, SeenBody
-from vibe_extensions.pages.show.clip import DEMO_MARK, PEOPLE, caption, frames_of, rate_of
-from vibe_extensions.pages.video_file import SUFFIX, video_writer
 from vibe_model import runs
 from vibe_model.prediction.predict import file_name
 

@@ -20,9 +20,9 @@ from scipy.special import expit
 
 from pipeline.files.formats.smpl_files import SmplArrays
 from pipeline.files.pixels.frames import Image
+from pipeline.show.rasterising import NEAR_M, Floats, Floats32, Samples, SmoothNormals, rasterise
 from vibe_extensions.demo.body import VERTEX_IDS
 from vibe_extensions.demo.camera import Camera
-from vibe_extensions.pages.rasterising import NEAR_M, Floats, Floats32, Samples, SmoothNormals, rasterise
 
 Colours = NDArray[np.float32]  # (F, 3) RGB 0..1
 Picture = NDArray[np.float32]  # (H, W, 3) RGB 0..1

@@ -137,7 +137,7 @@ def _content_of(args: argparse.Namespace) -> ReportContent:
 
 def _run(args: argparse.Namespace) -> int:
     """Write the page, and print its path."""
-    from vibe_extensions.pages.commands.show import check_page
+    from pipeline.show.command import check_page
     from vibe_extensions.pages.report.assembly import write_report
 
     if args.folders and args.no_training:

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 
 from pipeline.errors import PipelineError
 from pipeline.files.pixels.frames import Image
-from vibe_extensions.pages.show.bodies import COLOURS, OPACITY, Painter, SeenBody
-from vibe_extensions.pages.show.clip import caption, frames_of, rate_of
-from vibe_extensions.pages.video_file import SUFFIX, video_writer
+from pipeline.show.bodies import COLOURS, OPACITY, Painter, SeenBody
+from pipeline.show.clip import caption, frames_of, rate_of
+from pipeline.show.video_file import SUFFIX, video_writer
 from vibe_model import runs
 from vibe_model.cameras import CROP_PX, FOCAL_LENGTH_PX
 from vibe_model.networks.video_model import VideoModel

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.body import Body
+from pipeline.show.video_file import DEFAULT_FPS
 from pipeline.skeletons import JOINTS, without_non_finite
-from vibe_extensions.pages.video_file import DEFAULT_FPS
 from vibe_model.cameras import project
 from vibe_model.networks.video_model import Project, VideoModel
 from vibe_model.prediction.predict import TrackBodies

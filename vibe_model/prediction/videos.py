@@ -27,8 +27,8 @@ from pipeline.errors import PipelineError
 from pipeline.features.inputs import raw_folder
 from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import FrameSource
-from vibe_extensions.pages.show.clip import DEMO_MARK, rate_of
-from vibe_extensions.pages.video_file import DEFAULT_FPS
+from pipeline.show.clip import DEMO_MARK, rate_of
+from pipeline.show.video_file import DEFAULT_FPS
 from vibe_model import runs
 from vibe_model.prediction.job import PredictionJob
 from vibe_model.prediction.motions import write_motion

@@ -15,7 +15,7 @@ from pipeline.exchange.gvhmr import GvhmrOptions, export
 from tests.fixtures import convert_into
 from tests.pipeline.datasets.test_amass import smplx, write_motion
 from tests.pipeline.datasets.test_bedlam import SEQ, SUBJECTS, labels, write
-from tests.vibe_extensions.pages.made_tracks import add_stream
+from tests.pipeline.show.made_tracks import add_stream
 
 N, HOLE = 40, 33  # images of a sequence; of the second person, one is not labelled
 SCENE = "20221018_1_1_batch01hand_30fps"

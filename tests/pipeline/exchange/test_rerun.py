@@ -12,7 +12,7 @@ from rerun.chunk import RrdReader
 import cache
 from pipeline.__main__ import main
 from pipeline.exchange.formats import RERUN
-from vibe_extensions.pages.show.drawing import NAMES
+from pipeline.show.drawing import NAMES
 
 POINT = np.array([0.3, -0.2, 4.0])  # m, in the camera
 

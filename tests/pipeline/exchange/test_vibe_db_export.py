@@ -18,7 +18,7 @@ from pipeline.exchange.vibe_db.export import export
 from pipeline.exchange.vibe_db.importing import import_database
 from pipeline.exchange.vibe_db.layouts import layout_of, names_of, source_of, usual_name
 from pipeline.skeletons import JOINTS, joint_names
-from tests.vibe_extensions.pages.made_tracks import add_stream, add_video
+from tests.pipeline.show.made_tracks import add_stream, add_video
 
 DIM = 2048
 SHAPES = {"bbox": (4,), "features": (DIM,), "shape": (10,), "pose": (72,), "theta": (82,), "valid_i": (1,)}

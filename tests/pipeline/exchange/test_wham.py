@@ -17,7 +17,7 @@ from pipeline.body import Body
 from pipeline.errors import PipelineError, RawDataError, StandInMixed
 from pipeline.exchange.wham.export import WhamOptions, export
 from pipeline.skeletons import JOINTS
-from tests.vibe_extensions.pages.made_tracks import add_stream, add_video
+from tests.pipeline.show.made_tracks import add_stream, add_video
 
 VERTICES = np.arange(31) * 220  # that the regressor of these tests takes for WHAM's joints
 ROWS = {"bbox": (4,), "res": (2,), "pose": (72,), "betas": (10,), "kp2d": (17, 3)}

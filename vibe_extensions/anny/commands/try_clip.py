@@ -28,10 +28,10 @@ from pipeline.files.packages import PackageFile, cache_folder, fetch_files
 from pipeline.files.pixels.frames import Image, Video
 from pipeline.files.raw.files import whole_file_digest
 from pipeline.settings.file import PATH
+from pipeline.show.clip import PEOPLE
+from pipeline.show.page import split_of, templates, write
 from vibe_extensions.anny.body_file import PACKAGE, body_file
 from vibe_extensions.anny.writing import SUMMARY
-from vibe_extensions.pages.show.clip import PEOPLE
-from vibe_extensions.pages.show.page import split_of, templates, write
 from vibe_model.runs import replace_file
 
 CLIP: Final = PackageFile(

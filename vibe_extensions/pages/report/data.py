@@ -22,10 +22,10 @@ from pipeline.errors import MissingAssets, PipelineError
 from pipeline.features.plan import is_untrained, missing_rows, stream_label, weights_of
 from pipeline.files.formats import smpl_files
 from pipeline.files.raw import is_stand_in
+from pipeline.show.page import Portrait, portrait
+from pipeline.show.tracks import Choice, Shown, from_cache, spread
 from vibe_extensions.contracts.commands import leaks
 from vibe_extensions.pages.report.page import Cell, PageSection
-from vibe_extensions.pages.show.page import Portrait, portrait
-from vibe_extensions.pages.show.tracks import Choice, Shown, from_cache, spread
 
 ClipTracks = tuple[cache.VideoEntry, list[tuple[str, int, int]]]  # a clip; name, first and last frame of its tracks
 

@@ -1,6 +1,6 @@
 """The report's page: one self-contained HTML file without scripts.  evaluation -> [page]
 
-Track drawings, styles and the content security policy are those of `vibe_extensions.pages.show`. Plots are inline SVG,
+Track drawings, styles and the content security policy are those of `pipeline.show`. Plots are inline SVG,
 each with a table of its numbers. Matplotlib draws in placeholder colours, which are replaced by the page's CSS
 variables for light and dark mode. The same numbers give the same bytes.
 """
@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, MaxNLocator
 from numpy.typing import NDArray
 
-from vibe_extensions.pages.show.page import templates, write
+from pipeline.show.page import templates, write
 
 Array = NDArray[Any]
 Cell = str | int | float | None  # of a table; None and NaN: unknown

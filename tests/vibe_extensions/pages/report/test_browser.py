@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.show.page import write_page
+from pipeline.show.tracks import Choice, from_cache
 from tests.vibe_extensions.pages.report.conftest import person, write_split, write_stream
 from tests.vibe_extensions.pages.report.runs_by_hand import SPLIT, make_run, metrics
-from vibe_extensions.pages import show
 from vibe_extensions.pages.report.assembly import ReportContent, write_report
 
 LONG = "a_video_whose_name_is_much_longer_than_a_line_of_a_telephone_or_a_column_of_a_table_" * 2
@@ -61,7 +62,7 @@ def pages(root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pat
     written = {"report": folder / "report.html", "tracks": folder / "tracks.html"}
     shown, notes = tuple((run.name, run) for run in runs), (f"No run {LONG}.",)
     write_report(ReportContent(own, None, None, "resnet50", folder, shown, notes), written["report"])
-    show.write_page(show.from_cache(own, "penn_action/train", show.Choice(tracks=2, frames=2)), written["tracks"])
+    write_page(from_cache(own, "penn_action/train", Choice(tracks=2, frames=2)), written["tracks"])
     return written
 
 
@@ -126,7 +127,7 @@ def test_the_legend_is_about_what_is_on_the_page(browser: Any, root: Path, tmp_p
     ):
         write_split(tmp_path, f"{name}/train", {"0001/0": columns}, raw=root.parent / "raw/penn_action")
         page = tmp_path / f"{name}.html"
-        show.write_page(show.from_cache(tmp_path, f"{name}/train", show.Choice()), page)
+        write_page(from_cache(tmp_path, f"{name}/train", Choice()), page)
         tab.goto(page.as_uri())
         boxes = {box.get_attribute("id") for box in tab.locator("input").all() if box.is_visible()}
         text = tab.inner_text("body")

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from pipeline.cameras import project
 from pipeline.files.pixels.frames import Image
-from vibe_extensions.pages.rasterising import SmoothNormals, rasterise
-from vibe_extensions.pages.show.drawing import load_body
-from vibe_extensions.pages.show.tracks import ShownTrack
+from pipeline.show.drawing import load_body
+from pipeline.show.rasterising import SmoothNormals, rasterise
+from pipeline.show.tracks import ShownTrack
 
 if TYPE_CHECKING:
     from pipeline.body import BodyOutput

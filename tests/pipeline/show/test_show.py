@@ -11,10 +11,10 @@ import pytest
 import cache
 from pipeline import datasets
 from pipeline.errors import PipelineError, StandInMixed
-from tests.vibe_extensions.pages.made_tracks import made, pictures, shown
+from pipeline.show.drawing import NAMES
+from pipeline.show.tracks import Choice, from_cache, from_raw
+from tests.pipeline.show.made_tracks import made, pictures, shown
 from vibe_extensions.demo import writing as synthetic
-from vibe_extensions.pages import show
-from vibe_extensions.pages.show.drawing import NAMES
 
 
 @pytest.mark.parametrize("name", ["penn_action", "3dpw", "amass"])
@@ -113,7 +113,7 @@ def test_demo_data_are_marked_and_never_meet_real_data(embedded: Any, page: Any,
     (raw / "STAND_IN.json").unlink()
     assert "demo data" not in page("amass", "train", "--raw", raw).source.lower()
     with pytest.raises(StandInMixed):
-        show.from_raw(datasets.get("amass"), "train", raw, show.Choice(), body=embedded.body)
+        from_raw(datasets.get("amass"), "train", raw, Choice(), body=embedded.body)
 
 
 def test_harmless_reasons_do_not_hide_failures(into: Any, page: Any, tmp_path: Path) -> None:
@@ -157,21 +157,21 @@ def test_tracks_are_spread_over_the_split_or_named(embedded: Any, root: Path) ->
     dataset, raw = datasets.get("penn_action"), embedded.raw("penn_action")
     names = [track.name for track in cache.open(root)["penn_action/train"].tracks]
     assert len(names) == 3
-    named = show.Choice(names=tuple(names[1::-1]))
-    for choice, expected in ((show.Choice(tracks=2), names[::2]), (named, names[1::-1])):
-        assert [t.record.name for t in show.from_cache(root, "penn_action/train", choice).tracks] == expected
-        assert [t.record.name for t in show.from_raw(dataset, "train", raw, choice).tracks] == expected
-    unknown = show.Choice(names=("0001/9",))
+    named = Choice(names=tuple(names[1::-1]))
+    for choice, expected in ((Choice(tracks=2), names[::2]), (named, names[1::-1])):
+        assert [t.record.name for t in from_cache(root, "penn_action/train", choice).tracks] == expected
+        assert [t.record.name for t in from_raw(dataset, "train", raw, choice).tracks] == expected
+    unknown = Choice(names=("0001/9",))
     with pytest.raises(PipelineError, match=r"no track '0001/9'; it has 3: 0001/0, 0003/0"):
-        show.from_cache(root, "penn_action/train", unknown)
+        from_cache(root, "penn_action/train", unknown)
     with pytest.raises(PipelineError, match="no track '0001/9': its video has 0001/0"):
-        show.from_raw(dataset, "train", raw, unknown)
+        from_raw(dataset, "train", raw, unknown)
     with pytest.raises(PipelineError, match="there is no such video; did you mean '0001'"):
-        show.from_cache(root, "penn_action/train", show.Choice(video="0001x"))
+        from_cache(root, "penn_action/train", Choice(video="0001x"))
     with pytest.raises(PipelineError, match=r"'0002': of another split; others have tracks: 0001"):
-        show.from_cache(root, "penn_action/train", show.Choice(video="0002"))
+        from_cache(root, "penn_action/train", Choice(video="0002"))
     with pytest.raises(PipelineError, match="no track '9/9': there is no such video"):
-        show.from_raw(dataset, "train", raw, show.Choice(names=("9/9",)))
+        from_raw(dataset, "train", raw, Choice(names=("9/9",)))
 
 
 def test_from_raw_only_shown_videos_are_read_and_a_failing_reader_costs_its_video(embedded, monkeypatch):
@@ -183,7 +183,7 @@ def test_from_raw_only_shown_videos_are_read_and_a_failing_reader_costs_its_vide
         return original(reader, raw, split, video, *more) if video.name != "0001" else {}["joints"]
 
     monkeypatch.setattr(type(dataset), "read", watched)
-    found = show.from_raw(dataset, "train", raw, show.Choice(tracks=2))
+    found = from_raw(dataset, "train", raw, Choice(tracks=2))
     assert read == ["0001", "0002", "0003", "0004", "0005"]  # even numbers are of the test split
     assert [track.record.video for track in found.tracks] == ["0003", "0005"]
     assert found.totals_of.endswith("5 of 6") and found.totals["videos"]["set_aside"] == {"unexpected_error": 1}
@@ -236,13 +236,13 @@ def test_rejected_videos_are_drawn_with_what_is_wrong(embedded: Any, into: Any, 
         assert pictures(text)
         assert "labels up to frame 159" in text.main.text
         assert bad[0] in text.main.text
-    found = show.from_raw(reader, "train", raw, show.Choice(2, rejected=True), of={*good, *bad})
+    found = from_raw(reader, "train", raw, Choice(2, rejected=True), of={*good, *bad})
     assert [track.record.video for track in found.tracks] == bad
-    rejected = show.Choice(rejected=True)
+    rejected = Choice(rejected=True)
     moved = raw.rename(tmp_path / "moved")
     with pytest.raises(PipelineError, match=r"does not exist.*--raw DIR"):
-        show.from_cache(root, "kinetics/train", rejected)
-    assert show.from_cache(root, "kinetics/train", rejected, raw=moved).tracks
+        from_cache(root, "kinetics/train", rejected)
+    assert from_cache(root, "kinetics/train", rejected, raw=moved).tracks
 
 
 def test_a_page_has_the_suffix_of_one(root: Path, tmp_path: Path, ran: Any) -> None:

@@ -25,7 +25,7 @@ from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import FrameSource, Image, Video
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import caching
-from vibe_extensions.pages.show.drawing import CAPTION_FOR, draw_label, rgb
+from pipeline.show.drawing import CAPTION_FOR, draw_label, rgb
 
 Array = NDArray[Any]
 

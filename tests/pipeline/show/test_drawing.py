@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import cache
+from pipeline.show.drawing import NAMES, SIDES, flat, joints_3d, views
 from pipeline.skeletons import bones, mirrored
 from tests.html_pages import Element
-from tests.vibe_extensions.pages.made_tracks import AT, made, pictures, shown
-from vibe_extensions.pages.show.drawing import NAMES, SIDES, flat, joints_3d, views
+from tests.pipeline.show.made_tracks import AT, made, pictures, shown
 
 
 def joints(marks: Element) -> dict[str, tuple[float, float]]:

@@ -4,10 +4,3 @@
 training does, and writes the HTML; `clip` writes all frames of a video; `bodies` poses and draws bodies; `untracked`
 reads and draws detections without a track.
 """
-
-from __future__ import annotations
-
-from vibe_extensions.pages.show.page import split_of, write_page
-from vibe_extensions.pages.show.tracks import Choice, Shown, ShownTrack, from_cache, from_raw
-
-__all__ = ["Choice", "Shown", "ShownTrack", "from_cache", "from_raw", "split_of", "write_page"]

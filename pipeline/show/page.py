@@ -21,14 +21,15 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from jinja2.environment import TemplateStream
 from numpy.typing import NDArray
 
+import cache
 from pipeline.accounting import reason
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import count
 from pipeline.crops import CROP_SIZE, crop_person, normalise_keypoints
 from pipeline.files.pixels.frames import Frame, Image
-from vibe_extensions.pages.show.drawing import SIDE_COLOURS, Skeleton, View, ViewBox, flat, joints_3d, view_box, views
-from vibe_extensions.pages.show.tracks import PAGE_FRAMES, Shown, ShownTrack, spread
-from vibe_extensions.pages.show.untracked import Untracked
+from pipeline.show.drawing import SIDE_COLOURS, Skeleton, View, ViewBox, flat, joints_3d, view_box, views
+from pipeline.show.tracks import PAGE_FRAMES, Choice, Shown, ShownTrack, from_cache, spread
+from pipeline.show.untracked import Untracked
 
 Array = NDArray[Any]
 Rect = tuple[str, float, float, float, float]  # "box" or "crop"; x, y, width, height, px of the frame
@@ -159,6 +160,15 @@ def write_page(shown: Shown, out: Path, *, progress: Progress = silent) -> None:
     untracked = () if shown.untracked is None else _draw_untracked(shown.untracked)
     content = {"shown": shown, "portraits": portraits(), "untracked": untracked}
     write(templates().get_template("page.html").stream(content), out)
+
+
+def write_split_page(
+    root: cache.Root, name: str, page: Path, *, raw: Path, body: Path | None, progress: Progress
+) -> int:
+    """Write a page of some tracks of a split. Returns their number."""
+    shown = from_cache(root, name, Choice(), raw=raw, body=body)
+    write_page(shown, page, progress=progress)
+    return len(shown.tracks)
 
 
 def split_of(page: Path) -> str:

@@ -9,12 +9,11 @@ import numpy as np
 
 import cache
 from pipeline.files.pixels.frames import Pictures
+from pipeline.show.drawing import NAMES
+from pipeline.show.tracks import Shown, ShownTrack, shown_track
 from pipeline.track import Track
 from tests.html_pages import Page
 from tests.made_splits import DEMO, track_of, write_split, write_stream
-from vibe_extensions.pages import show
-from vibe_extensions.pages.show.drawing import NAMES
-from vibe_extensions.pages.show.tracks import shown_track
 
 AT = {"rshoulder": (280, 180), "relbow": (270, 200.5), "lwrist": (330, 210)}  # px, the joints of `made`
 
@@ -33,19 +32,19 @@ def made(raw: Path, n_frames: int = 1, size: tuple[int, int] = (640, 400), **cha
     return Track(**(fields | changed))
 
 
-def shown(track: Track, *notes: str, frames: int = 5) -> show.ShownTrack:
+def shown(track: Track, *notes: str, frames: int = 5) -> ShownTrack:
     fields = ("frame_index", "bbox", "kp_2d", "kp_3d", "kp_3d_eval", "pose", "betas", "has_3d", "has_smpl", "valid")
     columns = {name: np.asarray(value) for name in fields if (value := getattr(track, name)) is not None}
     return shown_track(track, columns, source=track.frames, notes=notes, frames=frames)
 
 
-def shown_split(raw: Path, /, *tracks: show.ShownTrack, **changed: Any) -> show.Shown:
+def shown_split(raw: Path, /, *tracks: ShownTrack, **changed: Any) -> Shown:
     """A split of these tracks with facts of a test's own."""
     facts: dict[str, Any] = {"name": "penn_action/train", "origin": "a test", "raw": raw, "stand_in": False}
     facts |= {"reader": {"dataset": "penn_action", "version": 7, "parameters": {"model": "neutral"}, "body": None}}
     facts |= {"totals": {}, "totals_of": "the whole split", "rejected": (), "n_rejected": 1}
     facts |= {"body": None, "n_tracks": len(tracks), "warnings": ()}
-    return show.Shown(**(facts | changed), tracks=tracks)
+    return Shown(**(facts | changed), tracks=tracks)
 
 
 def pictures(page: Page) -> list[np.ndarray]:

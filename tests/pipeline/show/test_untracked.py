@@ -17,15 +17,15 @@ from pipeline.files.formats.detections import CORNERS, Detections
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import RawVideo
 from pipeline.linking import Cleaning
+from pipeline.show.tracks import Choice, from_cache
+from pipeline.show.untracked import COLOURS, DrawnAccount, Untracked
 from tests.html_pages import Page
 from tests.pipeline.datasets.by_hand import standing
-from tests.vibe_extensions.pages.made_tracks import pictures
+from tests.pipeline.show.made_tracks import pictures
 from tests.vibe_extensions.pages.report.conftest import kept, person, write_split
 from vibe_extensions.demo.files import mp4_writer
-from vibe_extensions.pages import show
 from vibe_extensions.pages.report.data import examples_section, open_splits
 from vibe_extensions.pages.report.page import write_page
-from vibe_extensions.pages.show.untracked import COLOURS, DrawnAccount, Untracked
 
 CLIP = RawVideo("a.mp4", (Path("a.mp4"),))
 
@@ -109,7 +109,7 @@ def test_changed_files_are_named_and_their_detections_not_drawn(clips: Any) -> N
     raw, root = clips
     file = raw / "keypoints/kept.json"
     file.write_text(json.dumps(json.loads(file.read_text())[:-1]))
-    shown = show.from_cache(root, "videos/train", show.Choice(video="kept.mp4"))
+    shown = from_cache(root, "videos/train", Choice(video="kept.mp4"))
     assert shown.untracked is None and len(shown.tracks) == 1
     assert "kept.mp4: detections without a track are not drawn, because its files have changed" in shown.warnings[0]
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vibe_extensions.pages.show.bodies import AMBIENT, TO_LIGHT, Painter, SeenBody
+from pipeline.show.bodies import AMBIENT, TO_LIGHT, Painter, SeenBody
 
 FACES = np.array([[0, 1, 2], [0, 2, 3]])  # a square, seen from the front: anticlockwise
 

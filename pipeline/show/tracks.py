@@ -28,10 +28,10 @@ from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import FrameSource
 from pipeline.files.raw import RawVideo, refuse_mixture
 from pipeline.files.raw.files import caching
+from pipeline.show.drawing import load_body
+from pipeline.show.untracked import DrawnAccount, Untracked, read_untracked
 from pipeline.skeletons import JOINTS
 from pipeline.track import FLAGS, Track
-from vibe_extensions.pages.show.drawing import load_body
-from vibe_extensions.pages.show.untracked import DrawnAccount, Untracked, read_untracked
 
 if TYPE_CHECKING:
     from pipeline.body import Body

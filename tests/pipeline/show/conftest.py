@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from pipeline.__main__ import main
+from pipeline.show.page import write_page
+from pipeline.show.tracks import ShownTrack
 from tests.html_pages import Page
-from tests.vibe_extensions.pages.made_tracks import shown_split
-from vibe_extensions.pages import show
+from tests.pipeline.show.made_tracks import shown_split
 
 
 @pytest.fixture
@@ -27,9 +28,9 @@ def page(tmp_path: Path) -> Any:
 def drawn(tmp_path: Path) -> Any:
     """Writes the page of tracks that a test has made and returns it."""
 
-    def write(*tracks: show.ShownTrack, **changed: Any) -> Page:
+    def write(*tracks: ShownTrack, **changed: Any) -> Page:
         progress = changed.pop("progress", lambda *_: None)
-        show.write_page(shown_split(tmp_path, *tracks, **changed), tmp_path / "page.html", progress=progress)
+        write_page(shown_split(tmp_path, *tracks, **changed), tmp_path / "page.html", progress=progress)
         return Page((tmp_path / "page.html").read_text(encoding="utf-8"))
 
     return write

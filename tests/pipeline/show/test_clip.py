@@ -14,12 +14,12 @@ import pytest
 
 import cache
 from pipeline import datasets
+from pipeline.show import clip
+from pipeline.show.bodies import PosedBody, intrinsics_of, weak_perspective
+from pipeline.show.drawing import draw_label
+from pipeline.show.tracks import Choice, ShownTrack, from_cache, from_raw
 from pipeline.track import Track
-from tests.vibe_extensions.pages.made_tracks import AT, made, shown, shown_split
-from vibe_extensions.pages import show
-from vibe_extensions.pages.show import clip
-from vibe_extensions.pages.show.bodies import PosedBody, intrinsics_of, weak_perspective
-from vibe_extensions.pages.show.drawing import draw_label
+from tests.pipeline.show.made_tracks import AT, made, shown, shown_split
 
 GREY = 90  # of the pictures of `made`
 
@@ -33,12 +33,12 @@ def read(file: Path) -> tuple[np.ndarray, Fraction]:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]), stream.average_rate
 
 
-def written(tmp_path: Path, *tracks: show.ShownTrack, **changed: Any) -> tuple[np.ndarray, Fraction]:
+def written(tmp_path: Path, *tracks: ShownTrack, **changed: Any) -> tuple[np.ndarray, Fraction]:
     clip.write_clip(shown_split(tmp_path, *tracks, **changed), tmp_path / "clip.mp4")
     return read(tmp_path / "clip.mp4")
 
 
-def of_rows(track: Track, rows: list[int]) -> show.ShownTrack:
+def of_rows(track: Track, rows: list[int]) -> ShownTrack:
     """The track with these of its rows."""
     assert track.bbox is not None and track.kp_2d is not None
     part = replace(track, frame_index=track.frame_index[rows], bbox=track.bbox[rows], kp_2d=track.kp_2d[rows])
@@ -146,9 +146,9 @@ def test_a_row_without_a_camera_of_its_own_has_the_track_s(embedded: Any, into: 
     raw, root = embedded.raw("bedlam"), tmp_path / "cache"
     into.convert(root, raw, "bedlam", body=embedded.body)
     split = cache.open(root)["bedlam/train"]
-    choice = show.Choice(names=(split.tracks[0].name,), frames=2)
-    converted = show.from_cache(root, "bedlam/train", choice).tracks[0]
-    read_raw = show.from_raw(datasets.get("bedlam"), "train", raw, choice).tracks[0]
+    choice = Choice(names=(split.tracks[0].name,), frames=2)
+    converted = from_cache(root, "bedlam/train", choice).tracks[0]
+    read_raw = from_raw(datasets.get("bedlam"), "train", raw, choice).tracks[0]
     assert np.isnan(converted.rows["intrinsics"]).all()  # it does not zoom
     np.testing.assert_array_equal(intrinsics_of(converted, 0), split.tracks[0].intrinsics)
     np.testing.assert_array_equal(intrinsics_of(read_raw, 0), split.tracks[0].intrinsics)

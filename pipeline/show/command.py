@@ -12,17 +12,16 @@ import cache
 from pipeline import datasets
 from pipeline.cli.command_line import Command, whole
 from pipeline.cli.console import DOUBT, STAND_IN, err, out, plain, size
-from pipeline.cli.progress import Progress, bar
+from pipeline.cli.progress import bar
 from pipeline.cli.text import FEW, count, few
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError
 from pipeline.files.raw import is_stand_in
-from pipeline.plug_ins import PageWriter
 from pipeline.settings.arguments import BODY, body_of, check_own_folder, split_arguments
 from pipeline.settings.file import PATH, ROOT
 from pipeline.settings.sections import SHARED
-from vibe_extensions.pages import show
-from vibe_extensions.pages.show.tracks import PAGE_FRAMES
+from pipeline.show.page import write_page
+from pipeline.show.tracks import PAGE_FRAMES, Choice, Shown, from_cache, from_raw
 
 PAGE: Final = (".html", ".htm")  # suffixes of --out for a page
 CLIP: Final = ".mp4"  # for a clip
@@ -53,7 +52,7 @@ def _run(args: argparse.Namespace) -> int:
     check_page(args.out, (*PAGE, CLIP))
     if clip and args.frames is not None:
         raise PipelineError("--frames: a clip has all frames of its video. Omit --frames, or write a page.")
-    choice = show.Choice(args.tracks, tuple(args.track), args.video, args.frames or PAGE_FRAMES, args.rejected)
+    choice = Choice(args.tracks, tuple(args.track), args.video, args.frames or PAGE_FRAMES, args.rejected)
     if clip and not (choice.names or choice.video):
         first = _read_tracks(args, replace(choice, tracks=1, frames=1)).tracks
         choice = replace(choice, video=first[0].record.video if first else "")
@@ -64,12 +63,12 @@ def _run(args: argparse.Namespace) -> int:
     with bar(f"show {name}", err, unit="frame" if clip else "track") as progress:
         of = ""
         if clip:
-            from vibe_extensions.pages.show.clip import write_clip  # imports SciPy
+            from pipeline.show.clip import write_clip  # imports SciPy
 
             n, with_rows = write_clip(shown, args.out, progress=progress)
             of = f" of {choice.video or shown.tracks[0].record.video}, {count(n, 'frame')}, {with_rows:,} with rows,"
         else:
-            show.write_page(shown, args.out, progress=progress)
+            write_page(shown, args.out, progress=progress)
     tracks = count(len(shown.tracks), "track")
     if shown.untracked is not None:
         reasons = ", ".join(shown.untracked.dropped)
@@ -83,25 +82,18 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _write_split(root: cache.Root, name: str, page: Path, *, raw: Path, body: Path | None, progress: Progress) -> int:
-    """Write a page of some tracks of a split. Returns their number."""
-    shown = show.from_cache(root, name, show.Choice(), raw=raw, body=body)
-    show.write_page(shown, page, progress=progress)
-    return len(shown.tracks)
-
-
-def _read_tracks(args: argparse.Namespace, choice: show.Choice) -> show.Shown:
+def _read_tracks(args: argparse.Namespace, choice: Choice) -> Shown:
     """Read the chosen tracks from the cache or from raw files."""
     name = f"{args.dataset}/{args.split}"
     if args.cache is not None:
         demo = bool(cache.open(args.cache)[name].manifest.get("stand_in", False))
         body = _body(args, datasets.get(args.dataset), demo=demo)
-        return show.from_cache(args.cache, name, choice, raw=args.raw, body=body)
+        return from_cache(args.cache, name, choice, raw=args.raw, body=body)
     if args.raw is not None:
         dataset = args.cfg.dataset(args.dataset)
         check_own_folder(args.raw, dataset)
         body = _body(args, dataset, demo=is_stand_in(args.raw))
-        return show.from_raw(dataset, args.split, args.raw, choice, body=body)
+        return from_raw(dataset, args.split, args.raw, choice, body=body)
     raise PipelineError("Nothing to show: add --cache DIR for converted tracks, or --raw DIR for raw files.")
 
 
@@ -122,5 +114,4 @@ def check_page(page: Path, suffixes: tuple[str, ...] = PAGE) -> None:
         raise PipelineError(f"--out {page}: expected a file name with the suffix .html{or_clip}")
 
 
-PAGES: Final = PageWriter(split_of=show.split_of, write_split=_write_split)
 COMMAND: Final = Command(_options, _run, reads=lambda args: BODY if args.cache else (args.dataset, *SHARED, *BODY))

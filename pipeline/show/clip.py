@@ -17,8 +17,8 @@ import numpy as np
 from pipeline.cli.progress import Progress, silent
 from pipeline.errors import PipelineError
 from pipeline.files.pixels.frames import Frame, FrameSource, Image, Pictures, Video
-from vibe_extensions.pages.show.bodies import COLOURS, LabelledBodies, SeenBody
-from vibe_extensions.pages.show.drawing import (
+from pipeline.show.bodies import COLOURS, LabelledBodies, SeenBody
+from pipeline.show.drawing import (
     BAND_PX,
     CAPTION_FOR,
     SIDE_COLOURS,
@@ -29,8 +29,8 @@ from vibe_extensions.pages.show.drawing import (
     flat,
     rgb,
 )
-from vibe_extensions.pages.show.tracks import Shown, ShownTrack
-from vibe_extensions.pages.video_file import DEFAULT_FPS, video_writer
+from pipeline.show.tracks import Shown, ShownTrack
+from pipeline.show.video_file import DEFAULT_FPS, video_writer
 
 DEMO_MARK: Final = "DEMO DATA"  # in the corner of images made with demo data
 OVER: Final = frozenset({"video_ended", "video_unreadable"})  # problems that end a video
