@@ -73,7 +73,7 @@ OWN: Final[dict[str, dict[str, str]]] = {  # group of entry points -> name -> "m
     "vibe_pipeline.tasks": {
         "EvaluateHMMR": "vibe_extensions.hmmr.training_task:EvaluateHMMR",
         "EvaluatePartDynamics": "vibe_extensions.part_dynamics.embedding_task:EvaluatePartDynamics",
-        "Report": "vibe_extensions.pages.report_task:Report",
+        "Report": "tasks.report.task:Report",
         "TrainHMMR": "vibe_extensions.hmmr.training_task:TrainHMMR",
         "TrainPartDynamics": "vibe_extensions.part_dynamics.embedding_task:TrainPartDynamics",
         "TrainPrVIPE": "vibe_extensions.part_dynamics.embedding_task:TrainPrVIPE",
@@ -157,7 +157,7 @@ COMMANDS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {  # program -> n
             "Predict bodies in a clip, a folder of clips or a split of a cache: one NPZ file per person, and a video.",
         ),
         "report": (
-            "vibe_extensions.pages.report_task",
+            "tasks.report.task",
             "Write a page about the current data, training and results, without converting or training.",
         ),
     },

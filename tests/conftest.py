@@ -79,7 +79,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class ByFile(LoadFileScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
-            return "tests/tasks" if nodeid.startswith("tests/tasks/") else str(super()._split_scope(nodeid))
+            is_of_project = nodeid.startswith("tests/tasks/") and not nodeid.startswith("tests/tasks/report/")
+            return "tests/tasks" if is_of_project else str(super()._split_scope(nodeid))
 
     config.option.loadscopereorder = (
         False  # it would begin with what has many tests, and end with a journey of a minute

@@ -65,7 +65,7 @@ def test_the_wheel_holds_the_licence_every_file_of_the_packages_and_nothing_else
     every = [file for package in PACKAGES for file in (ROOT / package).rglob("*") if file.is_file()]
     every = [file for file in every if "__pycache__" not in file.parts]
     files = {str(file.relative_to(ROOT)) for file in every if file.name != "README.md"}
-    pages = {"pipeline/show/templates/page.html", "vibe_extensions/pages/report/templates/report.html"}
+    pages = {"pipeline/show/templates/page.html", "tasks/report/templates/report.html"}
     assert {"pipeline/py.typed", "pipeline/commands/templates/luigi.cfg", *pages} <= files
     inside = zipfile.ZipFile(wheel)
     assert {name for name in inside.namelist() if ".dist-info/" not in name} == files

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from vibe_extensions.pages.report.assembly import recorded_fingerprint
-from vibe_extensions.pages.report_task import PAGE
+from tasks.report.assembly import recorded_fingerprint
+from tasks.report.task import PAGE
 
 
 def page(project: Any) -> Path:

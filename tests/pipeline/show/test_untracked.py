@@ -19,13 +19,13 @@ from pipeline.files.raw import RawVideo
 from pipeline.linking import Cleaning
 from pipeline.show.tracks import Choice, from_cache
 from pipeline.show.untracked import COLOURS, DrawnAccount, Untracked
+from tasks.report.data import examples_section, open_splits
+from tasks.report.page import write_page
 from tests.html_pages import Page
 from tests.pipeline.datasets.by_hand import standing
 from tests.pipeline.show.made_tracks import pictures
-from tests.vibe_extensions.pages.report.conftest import kept, person, write_split
+from tests.tasks.report.conftest import kept, person, write_split
 from vibe_extensions.demo.files import mp4_writer
-from vibe_extensions.pages.report.data import examples_section, open_splits
-from vibe_extensions.pages.report.page import write_page
 
 CLIP = RawVideo("a.mp4", (Path("a.mp4"),))
 

@@ -12,6 +12,7 @@ import cache
 from pipeline.accounting import Accounting, Totals, VideoAccount
 from pipeline.files.pixels.frames import Pictures
 from tests import made_splits
+from tests.fixtures import *  # noqa: F403
 
 Columns = Mapping[str, np.ndarray[Any, Any]]
 PENN_FRAMES = (30, 10)  # of the two tracks

@@ -25,7 +25,7 @@ from vibe_model import models, runs
 from vibe_model.sections import VIBE, which_runs
 
 if TYPE_CHECKING:
-    from vibe_extensions.pages.report.assembly import ReportContent
+    from tasks.report.assembly import ReportContent
 
 PAGE: Final = "report.html"  # in [paths] runs
 
@@ -43,12 +43,12 @@ class Report(PipelineTask):
         return [Evaluate(model=m.section) for m in models.every() if which_runs(settings(), m).report]
 
     def up_to_date(self) -> bool:
-        from vibe_extensions.pages.report.assembly import recorded_fingerprint  # slow to import
+        from tasks.report.assembly import recorded_fingerprint  # slow to import
 
         return recorded_fingerprint(page()) == as_configured().fingerprint()
 
     def work(self) -> None:
-        from vibe_extensions.pages.report.assembly import write_report
+        from tasks.report.assembly import write_report
 
         with self.progress() as progress:
             size, _ = write_report(as_configured(), _require_own(page()), progress)
@@ -57,7 +57,7 @@ class Report(PipelineTask):
 
     def show(self) -> None:
         """Print where the page is, and whether it is about demo data."""
-        from vibe_extensions.pages.report.data import open_splits
+        from tasks.report.data import open_splits
 
         show(page(), open_splits(settings().paths.cache).mark)
 
@@ -76,7 +76,7 @@ def page() -> Path:
 
 def _require_own(file: Path) -> Path:
     """The file, for a report. Raises PipelineError if it is there and is none."""
-    from vibe_extensions.pages.report.assembly import recorded_fingerprint
+    from tasks.report.assembly import recorded_fingerprint
 
     if file.exists() and not recorded_fingerprint(file):
         expected = "expected no file, or an earlier report; found another one, which is not replaced"
@@ -86,7 +86,7 @@ def _require_own(file: Path) -> Path:
 
 def as_configured(*, training: bool = True) -> ReportContent:
     """The cache, every model's configured run and baseline, and the ablation, as far as they exist."""
-    from vibe_extensions.pages.report.assembly import ReportContent
+    from tasks.report.assembly import ReportContent
 
     s, notes = settings(), list[str]()
     folders: dict[str, Path] = {}
@@ -126,7 +126,7 @@ def _options(sub: argparse.ArgumentParser) -> None:
 
 def _content_of(args: argparse.Namespace) -> ReportContent:
     """The content without the runs that --run names. With --cache, luigi.cfg is optional."""
-    from vibe_extensions.pages.report.assembly import ReportContent
+    from tasks.report.assembly import ReportContent
 
     if args.cache is not None and not settings_file().exists():
         s = sections.load(settings_file(), tolerant=True, optional=True)
@@ -138,7 +138,7 @@ def _content_of(args: argparse.Namespace) -> ReportContent:
 def _run(args: argparse.Namespace) -> int:
     """Write the page, and print its path."""
     from pipeline.show.command import check_page
-    from vibe_extensions.pages.report.assembly import write_report
+    from tasks.report.assembly import write_report
 
     if args.folders and args.no_training:
         raise PipelineError("--run and --no-training exclude each other. Omit one of them.")

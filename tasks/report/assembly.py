@@ -18,8 +18,8 @@ from pipeline.cli.text import count, from_here
 from pipeline.conversion.committed import rejected_videos
 from pipeline.errors import PipelineError
 from pipeline.features.plan import is_untrained
-from vibe_extensions.pages.report.bodies import bodies_section
-from vibe_extensions.pages.report.data import (
+from tasks.report.bodies import bodies_section
+from tasks.report.data import (
     DEMO,
     UNREADABLE,
     OpenedCache,
@@ -29,9 +29,9 @@ from vibe_extensions.pages.report.data import (
     open_splits,
     overview_section,
 )
-from vibe_extensions.pages.report.page import PageSection, write_page
-from vibe_extensions.pages.report.results import as_csv, results_section
-from vibe_extensions.pages.report.runs import PATTERN, TrainingRun, curves_section, read_json, read_run, split_uses
+from tasks.report.page import PageSection, write_page
+from tasks.report.results import as_csv, results_section
+from tasks.report.runs import PATTERN, TrainingRun, curves_section, read_json, read_run, split_uses
 from vibe_model import models, runs
 from vibe_model.runs import SEQUENCES, WORST_WINDOWS, write_text
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.__main__ import main
+from tasks.report.assembly import ReportContent, write_report
 from tests.html_pages import Element, Page
-from tests.vibe_extensions.pages.report.runs_by_hand import ERRORS, SPLIT, make_run, metrics
-from vibe_extensions.pages.report.assembly import ReportContent, write_report
+from tests.tasks.report.runs_by_hand import ERRORS, SPLIT, make_run, metrics
 
 TEXTS = ("h1", "h2", "h3", "h4", "p", "li", "caption", "tr", "summary", "figcaption", "dt", "dd")
 DRAWN = {"card", "legend", "draw"}  # frames, which are pictures

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 from pipeline.skeletons import JOINTS
-from tests.vibe_extensions.pages.report.conftest import person, write_split
-from tests.vibe_extensions.pages.report.runs_by_hand import SPLIT, log, make_run, metrics
-from vibe_extensions.pages.report.assembly import ReportContent, recorded_fingerprint, write_report
-from vibe_extensions.pages.report.results import as_csv, tables_of
-from vibe_extensions.pages.report.runs import plots_of, read_events, read_run, split_uses
+from tasks.report.assembly import ReportContent, recorded_fingerprint, write_report
+from tasks.report.results import as_csv, tables_of
+from tasks.report.runs import plots_of, read_events, read_run, split_uses
+from tests.tasks.report.conftest import person, write_split
+from tests.tasks.report.runs_by_hand import SPLIT, log, make_run, metrics
 from vibe_model import models
 
 ROOT = Path(__file__).parents[2]
@@ -159,7 +159,7 @@ def test_a_whole_page_is_made_without_torch_and_records_its_fingerprint(make, tm
     write_split(root, "penn_action/train", {"a/0": person(8)})
     code = (
         "import sys; from pathlib import Path\n"
-        "from vibe_extensions.pages.report.assembly import ReportContent, write_report\n"
+        "from tasks.report.assembly import ReportContent, write_report\n"
         f"runs = Path({str(folder)!r})\n"
         f"of = ReportContent({str(root)!r}, None, None, 'resnet50', runs.parent, (('VIBE', runs),))\n"
         f"size, mark = write_report(of, Path({str(out)!r}))\n"

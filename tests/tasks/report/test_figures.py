@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ET
 
 import numpy as np
 
-from vibe_extensions.pages.report.page import Plot, lines
+from tasks.report.page import Plot, lines
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -8,7 +8,7 @@ from typing import Any
 from tensorboard.compat.proto import event_pb2, summary_pb2
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-from vibe_extensions.pages.report.runs import PATTERN
+from tasks.report.runs import PATTERN
 from vibe_model.vibe.config import TrainConfig
 
 SPLIT = "3dpw/test"

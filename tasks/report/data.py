@@ -24,8 +24,8 @@ from pipeline.files.formats import smpl_files
 from pipeline.files.raw import is_stand_in
 from pipeline.show.page import Portrait, portrait
 from pipeline.show.tracks import Choice, Shown, from_cache, spread
+from tasks.report.page import Cell, PageSection
 from vibe_extensions.contracts.commands import leaks
-from vibe_extensions.pages.report.page import Cell, PageSection
 
 ClipTracks = tuple[cache.VideoEntry, list[tuple[str, int, int]]]  # a clip; name, first and last frame of its tracks
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from pipeline.accounting import VideoAccount
+from tasks.report.assembly import ReportContent, summary, write_report
+from tasks.report.data import open_splits
+from tasks.report.page import PageSection, write_page
 from tests.html_pages import Page
-from tests.vibe_extensions.pages.report.conftest import kept, moving, person, write_split, write_stream
-from vibe_extensions.pages.report.assembly import ReportContent, summary, write_report
-from vibe_extensions.pages.report.data import open_splits
-from vibe_extensions.pages.report.page import PageSection, write_page
+from tests.tasks.report.conftest import kept, moving, person, write_split, write_stream
 
 
 def of_problems(anchor: str, title: str, *texts: str) -> PageSection:

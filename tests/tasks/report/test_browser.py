@@ -16,9 +16,9 @@ import pytest
 
 from pipeline.show.page import write_page
 from pipeline.show.tracks import Choice, from_cache
-from tests.vibe_extensions.pages.report.conftest import person, write_split, write_stream
-from tests.vibe_extensions.pages.report.runs_by_hand import SPLIT, make_run, metrics
-from vibe_extensions.pages.report.assembly import ReportContent, write_report
+from tasks.report.assembly import ReportContent, write_report
+from tests.tasks.report.conftest import person, write_split, write_stream
+from tests.tasks.report.runs_by_hand import SPLIT, make_run, metrics
 
 LONG = "a_video_whose_name_is_much_longer_than_a_line_of_a_telephone_or_a_column_of_a_table_" * 2
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

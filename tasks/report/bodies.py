@@ -25,9 +25,9 @@ from pipeline.features.inputs import raw_folder
 from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import Image
 from pipeline.show.bodies import COLOURS, DISTANCE_M, LabelledBodies, SeenBody
-from vibe_extensions.pages.report.data import UNREADABLE, OpenedCache
-from vibe_extensions.pages.report.page import PageSection
-from vibe_extensions.pages.report.runs import TrainingRun
+from tasks.report.data import UNREADABLE, OpenedCache
+from tasks.report.page import PageSection
+from tasks.report.runs import TrainingRun
 
 TILE_PX: Final = 200  # side of a frame
 N_FRAMES: Final = 6  # per window

@@ -21,7 +21,7 @@ from tensorboard.compat.proto import event_pb2
 
 from pipeline.cli.console import duration
 from pipeline.errors import PipelineError
-from vibe_extensions.pages.report.page import PageSection, Plot, lines
+from tasks.report.page import PageSection, Plot, lines
 from vibe_model import models, runs
 from vibe_model.metrics import METRICS, MM_PER_FRAME2, SCORES, score_text
 from vibe_model.runs import SEQUENCES, WORST_WINDOWS

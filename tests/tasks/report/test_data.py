@@ -12,8 +12,8 @@ import cache
 from pipeline.accounting import Totals
 from pipeline.datasets import get
 from pipeline.files.raw import MARKER
-from tests.vibe_extensions.pages.report.conftest import kept, person, write_split, write_stream
-from vibe_extensions.pages.report.data import accounting_section, examples_section, open_splits, overview_section
+from tasks.report.data import accounting_section, examples_section, open_splits, overview_section
+from tests.tasks.report.conftest import kept, person, write_split, write_stream
 
 
 def rows(section: Any, key: str = "rows") -> dict[str, tuple[Any, ...]]:

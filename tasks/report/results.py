@@ -7,8 +7,8 @@ from statistics import median
 from typing import Any, Final, NamedTuple
 
 from pipeline.cli.text import command, count
-from vibe_extensions.pages.report.page import PageSection
-from vibe_extensions.pages.report.runs import TrainingRun
+from tasks.report.page import PageSection
+from tasks.report.runs import TrainingRun
 from vibe_model.evaluation import published
 from vibe_model.evaluation.protocols import LEFT_OUT, by_protocol, meaning, table_metrics
 from vibe_model.metrics import PCK_2D_SHARE, PCK_THRESHOLD_MM, UNITS
