@@ -37,9 +37,9 @@ from pipeline.features import networks
 from pipeline.features.engine.meter import Meter
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import Machine
+from pipeline.features.streams.homography import Homography
 from pipeline.features.streams.network import ResNet50
 from pipeline.features.weights import WeightsSpec
-from vibe_extensions.part_dynamics.streams import Homography
 from vibe_model import models
 from vibe_model.models import Model
 from vibe_model.settings import VideoConfig

@@ -44,12 +44,12 @@ import cache
 from pipeline.body import Body
 from pipeline.skeletons import keypoints_13
 from vibe_extensions.demo.motion import perform, random_betas
-from vibe_extensions.hmmr import config as hmmr_config
-from vibe_extensions.part_dynamics import config as part_dynamics_config
-from vibe_extensions.part_dynamics.pr_vipe.network import PrVIPE
-from vibe_extensions.part_dynamics.pr_vipe.training import STATE
 from vibe_model import TrainConfig, runs, training
+from vibe_model.hmmr import config as hmmr_config
 from vibe_model.models import variant_of
+from vibe_model.part_dynamics import config as part_dynamics_config
+from vibe_model.part_dynamics.pr_vipe.network import PrVIPE
+from vibe_model.part_dynamics.pr_vipe.training import STATE
 from vibe_model.settings import VideoConfig
 from vibe_model.vibe import mposer
 from vibe_model.vibe.config import MPoserConfig

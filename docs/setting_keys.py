@@ -18,9 +18,9 @@ from pipeline.commands.config import text_of
 from pipeline.datasets.base import Dataset
 from pipeline.features import streams
 from pipeline.settings.schema import TYPES
-from vibe_extensions.part_dynamics.pr_vipe.config import PR_VIPE
 from vibe_model import models
 from vibe_model.models import Model, Training
+from vibe_model.part_dynamics.pr_vipe.config import PR_VIPE
 from vibe_model.sections import VIBE, WhichRuns
 from vibe_model.vibe.config import MPOSER
 

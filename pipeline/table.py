@@ -30,10 +30,10 @@ OWN: Final[dict[str, dict[str, str]]] = {  # group of entry points -> name -> "m
         "blaze_joints": "pipeline.features.streams.blaze:BlazeJoints",
         "cam_angvel": "pipeline.features.streams.world:CamAngvel",
         "hmr2": "pipeline.features.streams.world:Hmr2",
-        "homography": "vibe_extensions.part_dynamics.streams:Homography",
+        "homography": "pipeline.features.streams.homography:Homography",
         "imported": "pipeline.exchange.arrays:Imported",
         "onnx": "pipeline.features.streams.onnx:Onnx",
-        "pr_vipe": "vibe_extensions.part_dynamics.streams:PrVipe",
+        "pr_vipe": "vibe_model.part_dynamics.streams:PrVipe",
         "stationary": "pipeline.features.streams.world:Stationary",
     },
     "vibe_pipeline.detectors": {
@@ -53,30 +53,22 @@ OWN: Final[dict[str, dict[str, str]]] = {  # group of entry points -> name -> "m
     },
     "vibe_pipeline.models": {
         "vibe": "vibe_model.vibe.config:MODEL",
-        "hmmr": "vibe_extensions.hmmr:MODEL",
-        "part_dynamics": "vibe_extensions.part_dynamics:MODEL",
+        "hmmr": "vibe_model.hmmr:MODEL",
+        "part_dynamics": "vibe_model.part_dynamics:MODEL",
     },
     "vibe_pipeline.protocols": {
         "default": "vibe_model.evaluation.protocols:DEFAULT",
         "published": "vibe_model.evaluation.protocols:PUBLISHED",
         "emdb": "vibe_model.evaluation.world:EMDB",
-        "hmmr": "vibe_extensions.hmmr.protocol:HMMR",
+        "hmmr": "vibe_model.hmmr.protocol:HMMR",
     },
     "vibe_pipeline.recompute": {
         "contracts": "vibe_extensions.contracts.recompute:recompute",
     },
     "vibe_pipeline.sections": {
         "mposer": "vibe_model.sections:SECTIONS",
-        "pose_embedding": "vibe_extensions.part_dynamics.pr_vipe.config:SECTIONS",
+        "pose_embedding": "vibe_model.part_dynamics.pr_vipe.config:SECTIONS",
         "vibe": "vibe_model.sections:SECTIONS",
-    },
-    "vibe_pipeline.tasks": {
-        "EvaluateHMMR": "vibe_extensions.hmmr.training_task:EvaluateHMMR",
-        "EvaluatePartDynamics": "vibe_extensions.part_dynamics.embedding_task:EvaluatePartDynamics",
-        "Report": "tasks.report.task:Report",
-        "TrainHMMR": "vibe_extensions.hmmr.training_task:TrainHMMR",
-        "TrainPartDynamics": "vibe_extensions.part_dynamics.embedding_task:TrainPartDynamics",
-        "TrainPrVIPE": "vibe_extensions.part_dynamics.embedding_task:TrainPrVIPE",
     },
 }
 

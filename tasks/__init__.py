@@ -5,11 +5,15 @@ from tasks import settings  # noqa: F401 - first: it refuses a luigi.cfg that Lu
 from tasks.ablation import Ablation
 from tasks.data import Convert, Data, Extract, Synthesize
 from tasks.evaluation import Evaluate, EvaluateVIBE
+from tasks.hmmr import EvaluateHMMR, TrainHMMR
 from tasks.luigi_command import prepare, take_over_from_luigi
+from tasks.part_dynamics import EvaluatePartDynamics, TrainPartDynamics, TrainPrVIPE
+from tasks.report.task import Report
 from tasks.training import ExtractBeside, Train, TrainMPoser, TrainVIBE
 
 __all__ = ["Convert", "Data", "Extract", "ExtractBeside", "Synthesize"]
-__all__ += ["Ablation", "Evaluate", "EvaluateVIBE", "Train", "TrainMPoser", "TrainVIBE"]
+__all__ += ["Ablation", "Evaluate", "EvaluateVIBE", "Report", "Train", "TrainMPoser", "TrainVIBE"]
+__all__ += ["EvaluateHMMR", "EvaluatePartDynamics", "TrainHMMR", "TrainPartDynamics", "TrainPrVIPE"]
 
 globals().update(load_records(TASKS, type, taken=__all__))  # Luigi finds a task by its name once its class exists
 prepare()

@@ -48,7 +48,7 @@ PACKAGES = {  # package -> what it may import of ours
     "vibe_extensions": {"vibe_extensions", "tasks", "pipeline", "vibe_model", "cache"},
 }
 OF_PIPELINE = (  # all that models may know
-    *("pipeline.body", "pipeline.skeletons", "vibe_extensions.part_dynamics.pr_vipe.network"),
+    *("pipeline.body", "pipeline.skeletons", "vibe_model.part_dynamics.pr_vipe.network"),
     *("pipeline.errors", "pipeline.files.formats.checkpoints", "pipeline.plug_ins"),
     *("pipeline.settings.file", "pipeline.settings.sections"),
 )
@@ -213,7 +213,7 @@ def test_no_file_outside_features_knows_a_streams_kind() -> None:
         "pipeline.grades",
         "vibe_extensions.anny.",
         "pipeline.features.streams.blaze",
-        "vibe_extensions.part_dynamics.",
+        "vibe_model.part_dynamics.",
         "vibe_extensions.world.",
         "vibe_model.checkpoints",
     )

@@ -18,8 +18,8 @@ from pipeline.datasets.base import Dataset
 from pipeline.features import streams
 from pipeline.features.streams.base import NumberStream
 from tests.golden import FOLDER
-from vibe_extensions.part_dynamics.pr_vipe.config import PR_VIPE
 from vibe_model import models
+from vibe_model.part_dynamics.pr_vipe.config import PR_VIPE
 from vibe_model.vibe.config import MPOSER
 
 RECORDS = FOLDER / "options.json"

@@ -103,7 +103,7 @@ def _labels(split: str, protocol: str, runs: Sequence[TrainingRun]) -> str:
 
 
 def _dynamics(run: TrainingRun) -> Iterator[dict[str, Any]]:
-    """PA-MPJPE of past, present and future bodies predicted from one frame (`vibe_extensions.hmmr.dynamics`)."""
+    """PA-MPJPE of past, present and future bodies predicted from one frame (`vibe_model.hmmr.dynamics`)."""
     for split, errors in run.splits.items():
         tables = [numbers["dynamics"] for numbers in by_protocol(errors).values() if "dynamics" in numbers]
         for table in tables[:1]:

@@ -11,8 +11,8 @@ from pipeline.features.streams.network import ResNet50
 from tasks import Convert, EvaluateHMMR, Train, TrainPrVIPE, evaluation
 from tasks.training import train_config
 from tests.tasks.conftest import GOOD, ROOT, load
-from vibe_extensions.hmmr.config import HMMRConfig
 from vibe_model import models
+from vibe_model.hmmr.config import HMMRConfig
 from vibe_model.models import variant_of
 from vibe_model.sections import VIBE, check_inputs, model_settings, mposer_settings, which_runs
 from vibe_model.vibe.config import TrainConfig

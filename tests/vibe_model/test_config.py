@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import ConfigError
-from vibe_extensions.hmmr import config as hmmr
-from vibe_extensions.part_dynamics import config as part_dynamics
-from vibe_extensions.part_dynamics.pr_vipe import config as pr_vipe
 from vibe_model import TrainConfig
+from vibe_model.hmmr import config as hmmr
+from vibe_model.part_dynamics import config as part_dynamics
+from vibe_model.part_dynamics.pr_vipe import config as pr_vipe
 from vibe_model.vibe import config as vibe
 
 

@@ -17,9 +17,9 @@ from pipeline.clips.detectors.rtmpose import RTMPose
 from pipeline.clips.files import MADE_BY
 from pipeline.commands import prepare
 from pipeline.errors import MissingAssets
+from pipeline.features.streams.homography import Homography
 from pipeline.files.raw.files import file_digest
 from tests.pipeline.datasets.by_hand import write_video
-from vibe_extensions.part_dynamics.streams import Homography
 
 
 def test_real_data_without_weights_become_tracks_and_keep_the_weights_that_they_are_given_once(penn, ran, network):

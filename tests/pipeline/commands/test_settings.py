@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import cache
+from pipeline.features.streams.homography import Homography
 from pipeline.files.raw import MARKER
 from pipeline.plug_ins import commands_of, demo_data
 from pipeline.recipe.recipe import Recipe, missing_files
@@ -24,7 +25,6 @@ from pipeline.settings.file import SettingsFile
 from pipeline.settings.schema import TYPES
 from pipeline.settings.sections import Settings, load
 from tests.pipeline.datasets.by_hand import write_video
-from vibe_extensions.part_dynamics.streams import Homography
 
 ROOT = Path(__file__).parents[3]
 DECIMATE = "[amass]\nresampling = decimate"

@@ -23,8 +23,8 @@ from tasks.__main__ import main
 from tests.fake_network import replace_network
 from tests.pipeline.datasets.by_hand import encode
 from tests.tasks.prediction.conftest import SHORT, World, save_checkpoint
-from vibe_extensions.hmmr.config import PRESETS
 from vibe_model.checkpoints import load_trained
+from vibe_model.hmmr.config import PRESETS
 from vibe_model.networks.video_model import VideoModel
 from vibe_model.prediction.motions import TO_WORLD
 

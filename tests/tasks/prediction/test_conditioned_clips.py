@@ -10,7 +10,7 @@ from pipeline.files.raw import MARKER
 from tasks.__main__ import main
 from tests.onnx_graphs import Graph
 from tests.tasks.prediction.conftest import SHORT, save_checkpoint
-from vibe_extensions.hmmr.config import PRESETS
+from vibe_model.hmmr.config import PRESETS
 
 
 def write_graph(file: Path, shape: tuple[int, ...]) -> None:

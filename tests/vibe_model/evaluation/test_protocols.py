@@ -20,12 +20,12 @@ from tests.vibe_model.training.tiny_runs import in_memory, like_vibe
 from vibe_extensions.contracts import ProtocolContract
 from vibe_extensions.contracts.protocols import protocol_problems
 from vibe_extensions.demo.body import procedural
-from vibe_extensions.hmmr import HMMR
-from vibe_extensions.hmmr import protocol as hmmr_protocol
 from vibe_model import TrainConfig, training
 from vibe_model.evaluation import protocols
 from vibe_model.evaluation.evaluate import evaluate_all, evaluate_split
 from vibe_model.evaluation.frame_errors import Scorer
+from vibe_model.hmmr import HMMR
+from vibe_model.hmmr import protocol as hmmr_protocol
 from vibe_model.metrics import METRICS
 from vibe_model.prediction.predict import predict_tracks
 from vibe_model.vibe import config as vibe

@@ -13,8 +13,8 @@ from cache import CacheChanged, CacheError
 from pipeline.errors import ConfigError, DataError
 from tests.vibe_model.builders import MemorySplit
 from tests.vibe_model.training.conftest import assert_same, drop_a_video, write
-from vibe_extensions.hmmr.config import HMMRConfig
 from vibe_model import runs
+from vibe_model.hmmr.config import HMMRConfig
 from vibe_model.prediction.windows import select_tracks
 from vibe_model.settings import Reading
 from vibe_model.training.data import TrainingBatch, TrainingBatches, stream

@@ -27,9 +27,9 @@ from tests.vibe_model.training.tiny_runs import (
     scalars,
     tensors,
 )
-from vibe_extensions.hmmr import losses as hmmr_losses
 from vibe_model import models, runs
 from vibe_model.checkpoints import load_trained
+from vibe_model.hmmr import losses as hmmr_losses
 from vibe_model.training import video as training
 from vibe_model.vibe.mposer import MPoser
 
@@ -48,7 +48,7 @@ NETWORKS = {
 }
 
 
-@pytest.fixture(params=["vibe", "prior"])  # what HMMR does not share with VIBE: tests/vibe_extensions/hmmr
+@pytest.fixture(params=["vibe", "prior"])  # what HMMR does not share with VIBE: tests/vibe_model/hmmr
 def kind(request):
     return request.param
 

@@ -11,12 +11,12 @@ import torch
 from pipeline.errors import ConfigError, DataError, RawDataError, StandInMixed
 from tests.vibe_model.builders import TinyBody, small_vibe
 from tests.vibe_model.training.tiny_runs import first_batch, ready, tensors
-from vibe_extensions.part_dynamics import PrVIPE
-from vibe_extensions.part_dynamics.config import PRESETS, PartDynamicsConfig
-from vibe_extensions.part_dynamics.losses import keypoints_13, neighbours, uncertainty
-from vibe_extensions.part_dynamics.training import PartDynamicsTrainer, motion_deviations
 from vibe_model import losses, models, runs
 from vibe_model.cameras import optimal_camera
+from vibe_model.part_dynamics import PrVIPE
+from vibe_model.part_dynamics.config import PRESETS, PartDynamicsConfig
+from vibe_model.part_dynamics.losses import keypoints_13, neighbours, uncertainty
+from vibe_model.part_dynamics.training import PartDynamicsTrainer, motion_deviations
 from vibe_model.training.data import TrainingBatch, on_device
 
 TERMS = {"kp_2d", "kp_3d", "pose", "shape", "neighbours", "uncertainty"}

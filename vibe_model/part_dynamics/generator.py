@@ -22,7 +22,7 @@ from vibe_model.vibe.networks import VIBE, Regressor, TemporalEncoder
 
 if TYPE_CHECKING:
     from pipeline.body import Body
-    from vibe_extensions.part_dynamics.config import PartDynamicsConfig
+    from vibe_model.part_dynamics.config import PartDynamicsConfig
 
 
 RECOMBINE: Final = ("multiply", "add", "none")

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from tests.vibe_model.training.tiny_runs import first_batch
-from vibe_extensions.hmmr import losses as hmmr_losses
-from vibe_extensions.hmmr.config import PRESETS, VARIANTS
 from vibe_model import models
+from vibe_model.hmmr import losses as hmmr_losses
+from vibe_model.hmmr.config import PRESETS, VARIANTS
 from vibe_model.rotations import axis_angle_to_matrix
 from vibe_model.training.data import TrainingBatches
 

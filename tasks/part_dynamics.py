@@ -11,8 +11,8 @@ from tasks.data import Convert
 from tasks.evaluation import Evaluate
 from tasks.settings import settings
 from tasks.training import CheckpointTask, Train, best_of
-from vibe_extensions.part_dynamics.pr_vipe.config import PR_VIPE, PrVIPEConfig, pr_vipe_settings
-from vibe_extensions.part_dynamics.streams import PrVipe
+from vibe_model.part_dynamics.pr_vipe.config import PR_VIPE, PrVIPEConfig, pr_vipe_settings
+from vibe_model.part_dynamics.streams import PrVipe
 from vibe_model.sections import check_inputs
 from vibe_model.settings import VideoConfig
 
@@ -27,7 +27,7 @@ class TrainPrVIPE(CheckpointTask):
     """Train the embedding of 2D poses on the cached 3D poses, for the stream `pr_vipe`. Needs no features."""
 
     title = "Pr-VIPE"
-    trainer = "vibe_extensions.part_dynamics.pr_vipe.training:run"
+    trainer = "vibe_model.part_dynamics.pr_vipe.training:run"
     score = "Hit@1 {hit_1:.1f} %"
     result = "{hit_1:.1f} % (keypoints {procrustes_hit_1:.1f} %)"
     heading = ("Hit@1 across cameras",)

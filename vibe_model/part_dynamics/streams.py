@@ -1,8 +1,7 @@
-"""Embeddings of 2D poses by Pr-VIPE, and homographies.  crops, labels -> [pr_vipe, homography] -> features
+"""Embeddings of 2D poses by Pr-VIPE.  labels -> [pr_vipe] -> features
 
-The static and the dynamic feature of "Uncertainty-Aware Human Mesh Recovery from Video by Learning Part-Based 3D
-Dynamics" (Lee and Lee, ICCV 2021): 15 successive rows of homographies are the dynamic one's 135 numbers. `luigi
---module tasks TrainPrVIPE` trains the embedding (docs/part-dynamics.md).
+The static feature of "Uncertainty-Aware Human Mesh Recovery from Video by Learning Part-Based 3D Dynamics" (Lee and
+Lee, ICCV 2021). `luigi --module tasks TrainPrVIPE` trains the embedding (docs/part-dynamics.md).
 """
 
 from __future__ import annotations
@@ -11,20 +10,18 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import homography, skeletons
+from pipeline import skeletons
 from pipeline.errors import ConfigError
-from pipeline.features.streams.base import LabelStream, Machine, PairStream
+from pipeline.features.streams.base import LabelStream, Machine
 from pipeline.features.weights import KINDS, WeightsSpec
-from pipeline.files.pixels.frames import Image
 
 if TYPE_CHECKING:
-    from vibe_extensions.part_dynamics.pr_vipe.network import PrVIPE
+    from vibe_model.part_dynamics.pr_vipe.network import PrVIPE
 
 
 SIZE: Final = 32  # as in `pr_vipe.network`, without importing torch
@@ -93,7 +90,7 @@ class PrVipe(LabelStream):
 
         from pipeline.features.networks.backbones import fill
         from pipeline.files.formats.checkpoints import not_a_checkpoint
-        from vibe_extensions.part_dynamics.pr_vipe.network import PrVIPE
+        from vibe_model.part_dynamics.pr_vipe.network import PrVIPE
 
         if self.weights.stand_in:
             with torch.random.fork_rng(devices=[]):  # keep the caller's random state
@@ -140,48 +137,3 @@ def _checkpoint(weights: EmbeddingWeights, content: str) -> dict[str, Any]:  # n
     from pipeline.files.formats.checkpoints import load_checkpoint
 
     return load_checkpoint(weights.file())
-
-
-# How flow is computed and fitted. Part of the identity, since these were once options.
-METHOD: Final = {"flow": "dis", "fit": "robust", "finest_scale": homography.FINEST_SCALE, "rounds": homography.ROUNDS}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Homography(PairStream):
-    """H - I row by row; H maps points of the earlier crop to the later one, in [-1, 1] over the crop, h33 = 1.
-
-    Unknown (flag 0) if `pipeline.homography.between` is degenerate, or a crop has a single colour.
-    """
-
-    kind: ClassVar[str] = "homography"
-    version: ClassVar[int] = 1
-    dim: ClassVar[int] = 9
-
-    def __post_init__(self) -> None:
-        if self.crop.region is not None:
-            raise ConfigError("crop: a homography needs the whole crop. Set the size without a region.")
-        if self.crop.size < homography.LEAST_SIDE:
-            raise ConfigError(
-                f"crop of {self.crop.size} px: too small to compute flow. Use at least {homography.LEAST_SIDE} px."
-            )
-
-    def identity(self) -> dict[str, Any]:
-        return super().identity() | METHOD
-
-    @classmethod
-    def from_identity(cls, identity: Mapping[str, Any]) -> Self | None:
-        """The stream; None for rows computed by another method."""
-        if any(identity.get(name) != value for name, value in METHOD.items()):
-            return None
-        return super().from_identity({name: value for name, value in identity.items() if name not in METHOD})
-
-    @property
-    def provenance(self) -> Mapping[str, Any]:
-        """OpenCV's version and CPU features, which can change the last digits but are not part of the identity."""
-        return {"stand_in": False, "opencv": cv2.__version__, "cpu_features": cv2.getCPUFeaturesLine()}
-
-    def pair(self, previous: Image, current: Image) -> NDArray[np.float32] | None:
-        if any(crop.min() == crop.max() for crop in (previous, current)):
-            return None
-        matrix, known = homography.between(previous, current)
-        return (matrix - np.eye(3)).astype(np.float32).ravel() if known else None

@@ -7,9 +7,9 @@ from scipy.spatial.transform import Rotation
 
 from pipeline.errors import ConfigError
 from tests.vibe_model.builders import TinyBody
-from vibe_extensions.hmmr import HMMR, PoseDiscriminator
-from vibe_extensions.hmmr import losses as hmmr_losses
 from vibe_model import cameras
+from vibe_model.hmmr import HMMR, PoseDiscriminator
+from vibe_model.hmmr import losses as hmmr_losses
 
 B, T, F = 2, 20, 64
 COMMON14 = range(25, 39)

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from cache.mixture import Mixture, MixturePart
 from pipeline.errors import DataError
-from vibe_extensions.part_dynamics import losses
-from vibe_extensions.part_dynamics.config import PartDynamicsConfig
-from vibe_extensions.part_dynamics.generator import PartDynamics, pose_neighbours
-from vibe_extensions.part_dynamics.pr_vipe.network import PrVIPE
-from vibe_extensions.part_dynamics.streams import EmbeddingWeights, PrVipe
 from vibe_model import runs
 from vibe_model.losses import generator_losses
+from vibe_model.part_dynamics import losses
+from vibe_model.part_dynamics.config import PartDynamicsConfig
+from vibe_model.part_dynamics.generator import PartDynamics, pose_neighbours
+from vibe_model.part_dynamics.pr_vipe.network import PrVIPE
+from vibe_model.part_dynamics.streams import EmbeddingWeights, PrVipe
 from vibe_model.training.data import TrainingBatch
 from vibe_model.training.trainer import ProcessGroup
 from vibe_model.training.video import VideoTrainer

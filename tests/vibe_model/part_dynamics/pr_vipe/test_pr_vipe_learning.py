@@ -12,14 +12,14 @@ from scipy.stats import spearmanr
 from pipeline.body import Body
 from pipeline.skeletons import keypoints_13
 from vibe_extensions.demo.motion import perform, random_betas
-from vibe_extensions.part_dynamics import PrVIPE
-from vibe_extensions.part_dynamics.pr_vipe import retrieval
-from vibe_extensions.part_dynamics.pr_vipe.config import PRESETS
-from vibe_extensions.part_dynamics.pr_vipe.network import TORSO
-from vibe_extensions.part_dynamics.pr_vipe.poses import PoseSet
-from vibe_extensions.part_dynamics.pr_vipe.retrieval import has_foreshortened_limb, pose_distances
-from vibe_extensions.part_dynamics.pr_vipe.training import PrVIPETrainer
 from vibe_model.metrics import normalise_13
+from vibe_model.part_dynamics import PrVIPE
+from vibe_model.part_dynamics.pr_vipe import retrieval
+from vibe_model.part_dynamics.pr_vipe.config import PRESETS
+from vibe_model.part_dynamics.pr_vipe.network import TORSO
+from vibe_model.part_dynamics.pr_vipe.poses import PoseSet
+from vibe_model.part_dynamics.pr_vipe.retrieval import has_foreshortened_limb, pose_distances
+from vibe_model.part_dynamics.pr_vipe.training import PrVIPETrainer
 from vibe_model.training.data import TrainingBatch
 
 pytestmark = pytest.mark.slow

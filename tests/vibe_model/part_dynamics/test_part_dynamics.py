@@ -8,8 +8,8 @@ import torch
 
 from pipeline.errors import ConfigError
 from tests.vibe_model.builders import TinyBody, small_vibe
-from vibe_extensions.part_dynamics import PartDynamics, PrVIPE, part_dynamics_losses
-from vibe_extensions.part_dynamics.generator import REGIONS, RegionConvolution, RegionDecoder
+from vibe_model.part_dynamics import PartDynamics, PrVIPE, part_dynamics_losses
+from vibe_model.part_dynamics.generator import REGIONS, RegionConvolution, RegionDecoder
 
 SIZES = {"hidden_size": 5, "feature_size": 6, "regressor_size": 7}  # as the small VIBE's
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from pipeline.plug_ins import import_on_use
-from vibe_extensions.hmmr.config import PRESETS, VARIANTS, HMMRConfig
+from vibe_model.hmmr.config import PRESETS, VARIANTS, HMMRConfig
 from vibe_model.models import Model
 
 if TYPE_CHECKING:
-    from vibe_extensions.hmmr.generator import HMMR
-    from vibe_extensions.hmmr.training import PoseDiscriminator
+    from vibe_model.hmmr.generator import HMMR
+    from vibe_model.hmmr.training import PoseDiscriminator
 
 __all__ = ["HMMR", "MODEL", "PoseDiscriminator"]
 
 _HOMES: Final = {  # imported on use, since settings need no torch
-    "HMMR": "vibe_extensions.hmmr.generator",
-    "PoseDiscriminator": "vibe_extensions.hmmr.training",
+    "HMMR": "vibe_model.hmmr.generator",
+    "PoseDiscriminator": "vibe_model.hmmr.training",
 }
 __getattr__ = import_on_use(__name__, _HOMES)
 
@@ -27,6 +27,6 @@ MODEL: Final = Model(
     preset="hmmr",
     variants=VARIANTS,
     baseline="single-view",
-    trainer="vibe_extensions.hmmr.training:HMMRTrainer",
-    generator="vibe_extensions.hmmr.generator:build_generator",
+    trainer="vibe_model.hmmr.training:HMMRTrainer",
+    generator="vibe_model.hmmr.generator:build_generator",
 )

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.skeletons import KEYPOINTS_13, convert, keypoints_13
-from vibe_extensions.part_dynamics.pr_vipe.network import TORSO
 from vibe_model.metrics import normalise_13
+from vibe_model.part_dynamics.pr_vipe.network import TORSO
 from vibe_model.rotations import axis_angle_to_matrix
 
 if TYPE_CHECKING:

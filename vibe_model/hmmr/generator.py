@@ -26,7 +26,7 @@ from vibe_model.vibe.networks import POSE_SIZE, REGRESSOR_ITERATIONS, Regressor
 
 if TYPE_CHECKING:
     from pipeline.body import Body
-    from vibe_extensions.hmmr.config import HMMRConfig
+    from vibe_model.hmmr.config import HMMRConfig
 
 NORMS: Final = ("window", "frame")  # over which the group norm computes statistics
 REGRESSORS: Final = ("hmr", "spin")  # axis-angle with ReLU, or 6D without

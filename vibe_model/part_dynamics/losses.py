@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from pipeline.skeletons import KEYPOINTS_13_OF_SPIN49
-from vibe_extensions.part_dynamics.pr_vipe.network import PrVIPE
 from vibe_model.cameras import has_optimal_camera, optimal_camera
 from vibe_model.constants import constant
 from vibe_model.losses import generator_losses, pair_step
+from vibe_model.part_dynamics.pr_vipe.network import PrVIPE
 from vibe_model.vibe.networks import frozen
 
 LEAST_STD: Final = 1e-3

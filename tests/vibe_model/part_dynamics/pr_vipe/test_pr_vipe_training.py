@@ -12,13 +12,13 @@ from pipeline.errors import DataError, StandInMixed
 from pipeline.skeletons import KEYPOINTS_13, joint_names
 from tests.vibe_model.builders import MemorySplit, TinyBody
 from tests.vibe_model.training.tiny_runs import assert_same_run, killed_at
-from vibe_extensions.part_dynamics.pr_vipe import retrieval, training
-from vibe_extensions.part_dynamics.pr_vipe.config import PRESETS, PrVIPEConfig
-from vibe_extensions.part_dynamics.pr_vipe.network import PrVIPE
-from vibe_extensions.part_dynamics.pr_vipe.poses import read_poses, same_instant
-from vibe_extensions.part_dynamics.pr_vipe.retrieval import flat_distances, has_foreshortened_limb, render_views
 from vibe_model import runs
 from vibe_model.metrics import normalise_13, np_mpjpe
+from vibe_model.part_dynamics.pr_vipe import retrieval, training
+from vibe_model.part_dynamics.pr_vipe.config import PRESETS, PrVIPEConfig
+from vibe_model.part_dynamics.pr_vipe.network import PrVIPE
+from vibe_model.part_dynamics.pr_vipe.poses import read_poses, same_instant
+from vibe_model.part_dynamics.pr_vipe.retrieval import flat_distances, has_foreshortened_limb, render_views
 
 NOSE = [joint_names("spin49").index(name) for name in ("nose", "OP Nose")]
 HIPS = [KEYPOINTS_13.index(name) for name in ("lhip", "rhip")]

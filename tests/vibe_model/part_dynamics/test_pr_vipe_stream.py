@@ -11,8 +11,8 @@ from pipeline import skeletons
 from pipeline.errors import ConfigError, MissingAssets, RawDataError
 from pipeline.features import streams
 from pipeline.features.streams.base import Machine
-from vibe_extensions.part_dynamics.pr_vipe.network import PrVIPE
-from vibe_extensions.part_dynamics.streams import EmbeddingWeights
+from vibe_model.part_dynamics.pr_vipe.network import PrVIPE
+from vibe_model.part_dynamics.streams import EmbeddingWeights
 
 CPU = Machine(device="cpu")
 NAMES = [skeletons.joint_names("spin49").index(name) for name in skeletons.KEYPOINTS_13]

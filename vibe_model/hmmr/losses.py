@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import ConfigError
-from vibe_extensions.hmmr.generator import Sets
 from vibe_model.cameras import LIMITS, has_optimal_camera
 from vibe_model.cameras import optimal_camera as best_camera
+from vibe_model.hmmr.generator import Sets
 from vibe_model.losses import Batch, keypoints_3d, labels_of, mean_where, pair_step
 
 WEIGHTS: Final[Mapping[str, float]] = {

@@ -9,8 +9,8 @@ from scipy.spatial.transform import Rotation
 
 from pipeline.errors import ConfigError
 from tests.vibe_model.builders import MemorySplit, TinyBody, small_vibe
-from vibe_extensions.hmmr import HMMR, PoseDiscriminator
-from vibe_extensions.hmmr.generator import FrameConvolution, Hallucinator, MovieStrip
+from vibe_model.hmmr import HMMR, PoseDiscriminator
+from vibe_model.hmmr.generator import FrameConvolution, Hallucinator, MovieStrip
 from vibe_model.prediction.predict import predict_tracks
 
 SIZE = 64  # of features: two channels a group

@@ -1,0 +1,64 @@
+"""Homographies between successive crops.  crops -> [homography] -> features
+
+15 successive rows are the 135 numbers of the dynamic feature of "Uncertainty-Aware Human Mesh Recovery from Video by
+Learning Part-Based 3D Dynamics" (Lee and Lee, ICCV 2021).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, Self
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import homography
+from pipeline.errors import ConfigError
+from pipeline.features.streams.base import PairStream
+from pipeline.files.pixels.frames import Image
+
+# How flow is computed and fitted. Part of the identity, since these were once options.
+METHOD: Final = {"flow": "dis", "fit": "robust", "finest_scale": homography.FINEST_SCALE, "rounds": homography.ROUNDS}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Homography(PairStream):
+    """H - I row by row; H maps points of the earlier crop to the later one, in [-1, 1] over the crop, h33 = 1.
+
+    Unknown (flag 0) if `pipeline.homography.between` is degenerate, or a crop has a single colour.
+    """
+
+    kind: ClassVar[str] = "homography"
+    version: ClassVar[int] = 1
+    dim: ClassVar[int] = 9
+
+    def __post_init__(self) -> None:
+        if self.crop.region is not None:
+            raise ConfigError("crop: a homography needs the whole crop. Set the size without a region.")
+        if self.crop.size < homography.LEAST_SIDE:
+            raise ConfigError(
+                f"crop of {self.crop.size} px: too small to compute flow. Use at least {homography.LEAST_SIDE} px."
+            )
+
+    def identity(self) -> dict[str, Any]:
+        return super().identity() | METHOD
+
+    @classmethod
+    def from_identity(cls, identity: Mapping[str, Any]) -> Self | None:
+        """The stream; None for rows computed by another method."""
+        if any(identity.get(name) != value for name, value in METHOD.items()):
+            return None
+        return super().from_identity({name: value for name, value in identity.items() if name not in METHOD})
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """OpenCV's version and CPU features, which can change the last digits but are not part of the identity."""
+        return {"stand_in": False, "opencv": cv2.__version__, "cpu_features": cv2.getCPUFeaturesLine()}
+
+    def pair(self, previous: Image, current: Image) -> NDArray[np.float32] | None:
+        if any(crop.min() == crop.max() for crop in (previous, current)):
+            return None
+        matrix, known = homography.between(previous, current)
+        return (matrix - np.eye(3)).astype(np.float32).ravel() if known else None

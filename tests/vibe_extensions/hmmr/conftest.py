@@ -1,3 +1,0 @@
-"""The fixtures of tests of models."""
-
-from tests.vibe_model.conftest import *  # noqa: F403
