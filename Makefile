@@ -81,5 +81,5 @@ docs-links: .venv/.ready  ## look whether the links to other sites still lead so
 	@$(BIN)/sphinx-build --quiet --builder linkcheck --conf-dir docs . docs/_build/links
 
 clean:  ## remove the built documentation, and the demo data and what was made of it (not .venv)
-	@$(BIN)/python -m vibe_extensions.demo.cleaning
+	@$(BIN)/python -m pipeline.demo.cleaning
 	@rm -rf docs/_build

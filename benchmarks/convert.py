@@ -25,7 +25,7 @@ import numpy as np
 
 import cache
 from pipeline import datasets
-from vibe_extensions.demo import writing as synthetic
+from pipeline.demo import writing as synthetic
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
 

@@ -36,8 +36,8 @@ from pipeline.clips.detectors import DetectionResources, People, get
 from pipeline.clips.detectors.two_parts import Boxes, Networks, TwoPartDetector
 from pipeline.clips.files import list_clips
 from pipeline.clips.plan import plan_detection
+from pipeline.demo.writing import write_dataset
 from pipeline.files.pixels.frames import Image, Video
-from vibe_extensions.demo.writing import write_dataset
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
 

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from scipy.io import loadmat
 
 import cache
-from vibe_extensions.demo import writing as synthetic
-from vibe_extensions.demo.files import jpeg, write_mat
+from pipeline.demo import writing as synthetic
+from pipeline.demo.files import jpeg, write_mat
 
 SPLIT = "penn_action/train"
 STREAM = "homography"

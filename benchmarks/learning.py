@@ -42,8 +42,8 @@ from scipy.spatial.transform import Rotation
 
 import cache
 from pipeline.body import Body
+from pipeline.demo.motion import perform, random_betas
 from pipeline.skeletons import keypoints_13
-from vibe_extensions.demo.motion import perform, random_betas
 from vibe_model import TrainConfig, runs, training
 from vibe_model.hmmr import config as hmmr_config
 from vibe_model.models import variant_of

@@ -32,15 +32,13 @@ from pipeline.files.formats.pickles import load_pickle
 from pipeline.files.pixels.frames import FrameSource, Image, Pictures, Video
 from pipeline.files.pixels.sources import picture_pattern
 from pipeline.files.raw.files import open_regular, read_regular, whole_file_digest
-from pipeline.plug_ins import demo_data, import_on_use
+from pipeline.plug_ins import import_on_use
 from pipeline.skeletons import JOINTS, KEYPOINTS_13, convert, joint_names, keypoints_13
 from pipeline.track import Track
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from pipeline.body import Body
+    from pipeline.demo.scene import calibration_crops
     from pipeline.features.networks import chosen_device
     from pipeline.features.networks.base import Normalisation
     from pipeline.files.formats.hdf5 import load_hdf5
@@ -62,15 +60,11 @@ __all__ += ["ConfigError", "MissingAssets", "PipelineError", "RawDataError"]  # 
 
 _HOMES: Final = {
     "Body": "pipeline.body",
+    "calibration_crops": "pipeline.demo.scene",
     "Normalisation": "pipeline.features.networks.base",
     "chosen_device": "pipeline.features.networks",
     "load_hdf5": "pipeline.files.formats.hdf5",
 }
-
-
-def calibration_crops(n: int) -> NDArray[np.uint8]:
-    """Crops (n, 224, 224, 3) RGB of rendered people, equal in all processes."""
-    return demo_data().calibration_crops(n)
 
 
 if not TYPE_CHECKING:  # type checkers know all names

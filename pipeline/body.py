@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from pipeline.errors import PipelineError
 from pipeline.files.formats import smpl_files
 from pipeline.files.formats.smpl_files import N_JOINTS, SmplArrays
-from pipeline.plug_ins import demo_data
 from pipeline.skeletons import Doubles, Floats, Ints, correspondence
 
 AT_ONCE: Final = 64  # bodies that `posed_joints` poses at once: their vertices are 5 MB
@@ -180,7 +179,9 @@ class Body(nn.Module):
     @classmethod
     def stand_in(cls, gender: str = "neutral") -> Body:
         """The procedural body for tests and demo data."""
-        return cls(demo_data().procedural_body(gender), functools.cache(cls.stand_in))
+        from pipeline.demo.body import procedural
+
+        return cls(procedural(gender), functools.cache(cls.stand_in))
 
     def of(self, gender: str) -> Body:
         """The body of another gender from the same folder, loaded once. Raises as `smpl_files.load` does."""

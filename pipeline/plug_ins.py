@@ -9,23 +9,18 @@ from __future__ import annotations
 import functools
 import pkgutil
 import traceback
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from importlib import metadata
 from importlib.metadata import EntryPoint, EntryPoints
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, NamedTuple, TypeVar
 
 from pipeline import table
 from pipeline.errors import ConfigError, PipelineError, did_you_mean
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from pipeline.cli.progress import Progress
-    from pipeline.files.formats.smpl_files import SmplArrays
+    pass
 
 T = TypeVar("T")
 C = TypeVar("C")
@@ -36,7 +31,6 @@ COMMANDS: Final = "vibe_pipeline.commands"  # each leads to a CommandEntry
 SECTIONS: Final = "vibe_pipeline.sections"  # sections of luigi.cfg; each leads to its package's record
 TASKS: Final = "vibe_pipeline.tasks"  # each leads to its class
 EXPORTS: Final = "vibe_pipeline.exports"
-DEMO: Final = "vibe_pipeline.demo"  # leads to a DemoData; ours alone
 DISTRIBUTION: Final = "vibe-pipeline"  # this one
 
 
@@ -143,36 +137,6 @@ def commands_of(program: str) -> dict[str, CommandEntry]:
     taken = {name for entries in table.COMMANDS.values() for name in entries}
     others = load_records(COMMANDS, CommandEntry, taken)
     return ours | {name: entry for name, entry in others.items() if entry.program == program}
-
-
-class _IsCurrent(Protocol):
-    def __call__(self, raw: Path, body: Path, datasets: Sequence[str], *, seed: int, size: str) -> bool: ...
-
-
-class _Synthesize(Protocol):
-    def __call__(
-        self, raw: Path, body: Path, datasets: Sequence[str], *, seed: int, size: str, workers: int, progress: Progress
-    ) -> None: ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class DemoData:
-    """Functions that make demo data. They import on use, because rendering imports slowly."""
-
-    datasets: tuple[str, ...]  # whose layouts it imitates
-    is_current: _IsCurrent  # whether `synthesize` has nothing to do, by marker files
-    # Writes raw/<dataset>/ for each dataset, and the procedural body into `body`. Raises PipelineError, before writing,
-    # if a folder holds anything but demo data.
-    synthesize: _Synthesize
-    procedural_body: Callable[[str], SmplArrays]  # by gender
-    calibration_crops: Callable[[int], NDArray[np.uint8]]  # n -> (n, 224, 224, 3) RGB: people, equal in all processes
-
-
-@functools.cache
-def demo_data() -> DemoData:
-    """The record of the extension."""
-    record: DemoData = service(DEMO)
-    return record
 
 
 @dataclass(frozen=True)

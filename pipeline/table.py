@@ -38,11 +38,8 @@ OWN: Final[dict[str, dict[str, str]]] = {  # group of entry points -> name -> "m
     },
     "vibe_pipeline.detectors": {
         "blaze_pose": "pipeline.clips.detectors.blaze_pose:BlazePose",
-        "demo": "vibe_extensions.demo.detector:Demo",
+        "demo": "pipeline.demo.detector:Demo",
         "rtmpose": "pipeline.clips.detectors.rtmpose:RTMPose",
-    },
-    "vibe_pipeline.demo": {
-        "demo": "vibe_extensions.demo:DEMO",
     },
     "vibe_pipeline.exports": {
         "gvhmr": "pipeline.exchange.formats:GVHMR",
@@ -127,7 +124,7 @@ COMMANDS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {  # program -> n
             "Draw boxes, crops and skeletons of some tracks on an HTML page, from the cache or from raw files.",
         ),
         "synthesize": (
-            "vibe_extensions.demo.commands.synthesize",
+            "pipeline.demo.command",
             "Write demo data: small synthetic datasets in the official layouts, and a demo body.",
         ),
         "try": (

@@ -17,7 +17,7 @@ from pipeline.conversion import convert
 from pipeline.conversion.committed import rejected_videos
 from pipeline.errors import ConfigError
 from pipeline.files.raw import is_stand_in
-from pipeline.plug_ins import PlugInError, demo_data
+from pipeline.plug_ins import PlugInError
 from pipeline.recipe.recipe import Recipe, StepResult
 from tasks.base import UP_TO_DATE, PipelineTask, warn
 from tasks.settings import settings
@@ -34,14 +34,28 @@ class Synthesize(PipelineTask):
     priority = 3
 
     def up_to_date(self) -> bool:
-        s, options, is_current = settings(), settings().embedded, demo_data().is_current
+        from pipeline.demo.writing import is_current
+
+        s = settings()
+        options = s.embedded
         return is_current(s.paths.raw, s.paths.body, s.embedded_datasets, seed=options.seed, size=options.size)
 
     def work(self) -> None:
-        s, names = settings(), settings().embedded_datasets
-        raw, body, seed, size = s.paths.raw, s.paths.body, s.embedded.seed, s.embedded.size
+        from pipeline.demo.writing import synthesize
+
+        s = settings()
+        names = s.embedded_datasets
+        options = s.embedded
         with self.progress() as progress:
-            demo_data().synthesize(raw, body, names, seed=seed, size=size, workers=s.workers, progress=progress)
+            synthesize(
+                s.paths.raw,
+                s.paths.body,
+                names,
+                seed=options.seed,
+                size=options.size,
+                workers=s.workers,
+                progress=progress,
+            )
         self.say(count(len(names), "dataset"))
 
 

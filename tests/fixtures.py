@@ -24,6 +24,7 @@ from pipeline import datasets, table
 from pipeline.__main__ import main
 from pipeline.conversion import convert
 from pipeline.datasets.penn_action import PennAction
+from pipeline.demo import writing as synthetic
 from pipeline.features import extract as features
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
@@ -33,7 +34,6 @@ from pipeline.recipe.recipe import Recipe
 from pipeline.settings.sections import load
 from tests.fake_network import FakeNetwork, replace_network
 from tests.trees import everything, tree
-from vibe_extensions.demo import writing as synthetic
 
 SIZES = {  # videos a split, frames
     "penn_action": (3, 8),

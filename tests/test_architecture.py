@@ -60,15 +60,15 @@ NO_TORCH = (  # what imports it only where there is something to compute
     *("cache", "pipeline.__main__", "pipeline.api", "pipeline.datasets", "pipeline.features.streams"),
     *("pipeline.recipe.overview", "pipeline.conversion.convert", "tasks", "vibe_model.api"),
     *(f"pipeline.datasets.{file.stem}" for file in sorted((ROOT / "pipeline/datasets").glob("[a-z0-9]*.py"))),
-    "vibe_extensions.demo",
-    "vibe_extensions.demo.writing",  # the last one: it alone needs SciPy
+    "pipeline.demo",
+    "pipeline.demo.writing",  # the last one: it alone needs SciPy
 )
 ASKING = """
 import importlib, sys
 for name in sys.argv[1:]:
     importlib.import_module(name)
     for heavy in ("torch", "distributed", "scipy"):  # Dask where a scheduler is named
-        if heavy in sys.modules and (name, heavy) != ("vibe_extensions.demo.writing", "scipy"):
+        if heavy in sys.modules and (name, heavy) != ("pipeline.demo.writing", "scipy"):
             sys.exit(f"{name} imports {heavy}")
 from vibe_model import TrainConfig, runs
 runs.is_complete(TrainConfig())

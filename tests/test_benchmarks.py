@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 import cache  # noqa: E402
 from pipeline import datasets  # noqa: E402
 from pipeline.conversion import convert  # noqa: E402
-from vibe_extensions.demo import writing as synthetic  # noqa: E402
+from pipeline.demo import writing as synthetic  # noqa: E402
 from vibe_model import models  # noqa: E402
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.clips.files import MADE_BY
+from pipeline.demo import writing as synthetic
 from tests.cache import toy
-from vibe_extensions.demo import writing as synthetic
 
 ROOT = Path(__file__).parents[1]
 RAW, BODY, CACHE, RUNS = (

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.interpolate import PchipInterpolator
 
-from vibe_extensions.demo.body import VERTEX_IDS
+from pipeline.demo.body import VERTEX_IDS
 
 Points = NDArray[np.float64]  # (N, 3)
 Scalars = NDArray[np.float64]  # (N,)

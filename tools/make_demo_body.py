@@ -2,7 +2,7 @@
 
     .venv/bin/python -m tools.make_demo_body
 
-writes the files that `vibe_extensions/demo/body.py` reads. The same code on the same machine gives the same bytes; on
+writes the files that `pipeline/demo/body.py` reads. The same code on the same machine gives the same bytes; on
 another one floats may differ in their last digits. Whoever commits other files raises `VERSION` there.
 
 Everything is computed from the mirror-symmetric surface by rules that treat left and right alike, so the rig is
@@ -22,10 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from pipeline.demo import body
 from pipeline.files.formats.smpl_files import GENDERS
 from pipeline.skeletons import JOINTS as NAMES
 from tools.demo_body_surface import MIRROR, Points, Scalars, Surface, neighbour_mean, surface
-from vibe_extensions.demo import body
 
 # SMPL's joints in its order: name, parent, rest position in metres. Right joints mirror the left ones.
 _SKELETON: Final[tuple[tuple[str, int, tuple[float, float, float]], ...]] = (

@@ -13,9 +13,9 @@ from typing import Final
 import numpy as np
 
 from pipeline.api import JOINTS, convert
-from vibe_extensions.demo.files import mp4_writer
-from vibe_extensions.demo.scene import Shot, film, stage
-from vibe_extensions.demo.writing import new_folder
+from pipeline.demo.files import mp4_writer
+from pipeline.demo.scene import Shot, film, stage
+from pipeline.demo.writing import new_folder
 
 RECORDINGS: Final = {"train": ("alone", "broken", "pair", "turned"), "val": ("alone",)}
 N_FRAMES: Final = 12

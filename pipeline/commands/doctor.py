@@ -29,7 +29,6 @@ from pipeline.files.formats import smpl_files
 from pipeline.files.formats.detections import read_detections
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import MARKER, RawVideo, files
-from pipeline.plug_ins import demo_data
 from pipeline.settings.file import PATH, settings_file
 from pipeline.settings.sections import SHARED, Settings, load
 
@@ -114,7 +113,7 @@ def _run(args: argparse.Namespace) -> int:
     readers = [args.cfg.dataset(name) for name in args.datasets or enabled if name not in broken or args.datasets]
     examined = [examine(reader, _own_folder(raw, reader.name)) for reader in readers]
     if demo:
-        examined = [e.replace_missing(TO_BE_MADE) if e.dataset in demo_data().datasets else e for e in examined]
+        examined = [e.replace_missing(TO_BE_MADE) if e.dataset in datasets.WITH_DEMO_DATA else e for e in examined]
     if body_folder is not None:
         body = examine(BODY, body_folder)
         if demo:
@@ -144,7 +143,7 @@ def _own_folder(raw: Path, dataset: str) -> Path:
 
 def _all_of(raw: Path) -> list[str]:
     """All datasets; own clips, and datasets without demo data, only if their folder exists."""
-    official = {*demo_data().datasets} - {*datasets.OWN_CLIPS}
+    official = datasets.RELEASES
     return [name for name in datasets.names() if name in official or files.is_folder_there(raw / name)]
 
 

@@ -15,7 +15,6 @@ from pipeline import datasets
 from pipeline.cli.command_line import Command
 from pipeline.cli.console import out, plain
 from pipeline.errors import PipelineError
-from pipeline.plug_ins import demo_data
 from pipeline.settings.file import PATH
 
 TEMPLATE: Final = Path(__file__).parent / "templates" / "luigi.cfg"
@@ -28,7 +27,7 @@ REAL: Final[Mapping[tuple[str, str], str]] = {  # differences from the settings 
     ("paths", "raw"): "data/raw",
     ("paths", "body"): "data/body",
     ("paths", "new_cache"): "once",
-    ("data", "datasets"): " ".join(name for name in demo_data().datasets if name not in datasets.OWN_CLIPS),
+    ("data", "datasets"): " ".join(datasets.RELEASES),
     ("embedded", "enabled"): "false",
     ("resnet50", "weights"): "spin:data/model_checkpoint.pt",
 }

@@ -13,11 +13,16 @@ from pipeline.datasets.base import Dataset
 from pipeline.files.raw import RawVideo
 from pipeline.plug_ins import Registry
 
-__all__ = ["ENTRY_POINTS", "OWN_CLIPS", "Dataset", "RawVideo", "broken", "get", "names"]
+__all__ = ["ENTRY_POINTS", "OWN_CLIPS", "RELEASES", "WITH_DEMO_DATA", "Dataset", "RawVideo", "broken", "get", "names"]
 
 ENTRY_POINTS: Final = "vibe_pipeline.datasets"
 
+RELEASES: Final = (  # that demo data imitate
+    *("penn_action", "posetrack", "insta_variety", "kinetics", "mpi_inf_3dhp"),
+    *("h36m", "3dpw", "emdb", "bedlam", "amass"),
+)
 OWN_CLIPS: Final = ("videos",)  # which no release is
+WITH_DEMO_DATA: Final = (*RELEASES, *OWN_CLIPS)
 
 _REGISTRY: Final[Registry[Dataset]] = Registry("dataset", ENTRY_POINTS, Dataset, "name")
 names, get, broken = _REGISTRY.names, _REGISTRY.get, _REGISTRY.broken

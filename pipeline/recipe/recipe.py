@@ -26,7 +26,7 @@ from pipeline.features.plan import ExtractionPlan, plan_extraction
 from pipeline.features.spec import StreamSpec
 from pipeline.files.formats import smpl_files
 from pipeline.files.raw import is_stand_in
-from pipeline.plug_ins import PlugInError, demo_data
+from pipeline.plug_ins import PlugInError
 from pipeline.settings.arguments import body_for_fits, forbid_new_cache, is_new_cache
 from pipeline.settings.sections import Settings
 
@@ -168,7 +168,7 @@ class Recipe:
     def from_settings(cls, s: Settings, name: str, split: str, root: cache.Root | None = None) -> Recipe:
         """A split's recipe by luigi.cfg. Raises ConfigError, and PlugInError for a dataset that cannot be loaded."""
         dataset = s.dataset(name)
-        without_raw = name in demo_data().datasets and not s.raw(name).is_dir()
+        without_raw = name in datasets.WITH_DEMO_DATA and not s.raw(name).is_dir()
         without_body = dataset.uses_body and not s.paths.body.is_dir()
         body = s.paths.body if dataset.uses_body else None
         if dataset.checks_fits:

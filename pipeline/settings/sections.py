@@ -25,7 +25,6 @@ from pipeline.datasets.base import Dataset
 from pipeline.errors import ConfigError, PipelineError, did_you_mean
 from pipeline.features import streams
 from pipeline.features.spec import StreamSpec
-from pipeline.plug_ins import demo_data
 from pipeline.processes import Dask, cores
 from pipeline.settings.file import BY_SET, LUIGI, NO_FILE, Section, SettingsFile
 from pipeline.settings.schema import TYPES, ConvertSettings, DataSettings, DetectSettings, Embedded, Features, Paths
@@ -109,7 +108,7 @@ class Settings:
 
     @property
     def embedded_datasets(self) -> tuple[str, ...]:
-        return tuple(name for name in self.data.datasets if self.embedded.enabled and name in demo_data().datasets)
+        return tuple(name for name in self.data.datasets if self.embedded.enabled and name in datasets.WITH_DEMO_DATA)
 
     @property
     def workers(self) -> int:
@@ -130,7 +129,7 @@ class Settings:
 
     def drops_removed(self, name: str) -> bool:
         """Whether rows of missing videos are deleted: always for demo data."""
-        return self.convert.removed == "drop" or (self.embedded.enabled and name in demo_data().datasets)
+        return self.convert.removed == "drop" or (self.embedded.enabled and name in datasets.WITH_DEMO_DATA)
 
 
 class SettingValue(NamedTuple):

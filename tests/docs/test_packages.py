@@ -47,7 +47,7 @@ def test_a_package_imports_only_the_api_modules_and_the_contracts(kind: str) -> 
     for file in (DOCS / f"adding-a-{kind}").rglob("*.py"):
         modules = re.findall(r"^\s*(?:from|import) ((?:cache|pipeline|vibe_\w+|tasks)\b[\w.]*)", file.read_text(), re.M)
         demo = file.name == "lab_recordings_example.py"  # renders raw files with the extension demo
-        inside = [name for name in modules if not (demo and name.startswith("vibe_extensions.demo"))]
+        inside = [name for name in modules if not (demo and name.startswith("pipeline.demo"))]
         assert [name for name in inside if not allowed.fullmatch(name)] == [], file
 
 

@@ -21,6 +21,7 @@ from docs import setting_keys
 from pipeline import datasets
 from pipeline.clips import detectors
 from pipeline.commands.config import effective
+from pipeline.datasets import RELEASES
 from pipeline.features import streams
 from pipeline.settings.file import LUIGI, Section
 from pipeline.settings.schema import TYPES
@@ -29,7 +30,6 @@ from tasks import settings
 from tasks.training import train_config
 from tests.docs.markdown import DOCS, PAGES, ROOT, blocks, document, merged, name_of, tables
 from tests.made_splits import track_of, write_split, write_stream
-from vibe_extensions.demo import RELEASES
 from vibe_model import models
 from vibe_model.models import Training
 from vibe_model.part_dynamics.pr_vipe.config import PR_VIPE

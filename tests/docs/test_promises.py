@@ -11,9 +11,8 @@ import pytest
 
 from cache.format.layout import COLUMNS
 from pipeline import datasets
-from pipeline.datasets import mpi_inf_3dhp
+from pipeline.datasets import RELEASES, mpi_inf_3dhp
 from tests.docs.markdown import ROOT, document, tables
-from vibe_extensions.demo import RELEASES
 
 README, PROMISES = (ROOT / "README.md").read_text(), document("promises.md")
 PROBLEMS = document("problems.md")

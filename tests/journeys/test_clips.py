@@ -48,7 +48,7 @@ TUNED = {
 }
 DEMO = """
 from pathlib import Path
-from vibe_extensions.demo import writing as synthetic
+from pipeline.demo import writing as synthetic
 synthetic.write_body(Path("body"))
 synthetic.write_dataset("3dpw", Path("raw/3dpw"), n_videos=1, n_frames=10)
 """

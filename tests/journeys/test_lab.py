@@ -12,7 +12,7 @@ from tests.journeys.conftest import KIT, ROOT, Terminal
 
 RAW = """
 from pathlib import Path
-from vibe_extensions.demo import writing as synthetic
+from pipeline.demo import writing as synthetic
 synthetic.write_body(Path("data/embedded/body"))
 synthetic.write_dataset("penn_action", Path("raw/lab"), n_videos=2, n_frames=10)
 synthetic.write_dataset("amass", Path("raw/amass"), n_videos=1, n_frames=300)

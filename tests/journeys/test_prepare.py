@@ -30,7 +30,7 @@ sys.exit(main(sys.argv[2:]))
 """
 LABELLED = """
 from pathlib import Path
-from vibe_extensions.demo import writing as synthetic
+from pipeline.demo import writing as synthetic
 synthetic.write_body(Path("body"))
 synthetic.write_dataset("3dpw", Path("3dpw"), n_videos=1, n_frames=10)
 synthetic.write_dataset("amass", Path("amass"), n_videos=1, n_frames=300)

@@ -11,7 +11,7 @@ from tests.journeys.conftest import Terminal
 DATA = "luigi --module tasks Data"
 RAW = """
 from pathlib import Path
-from vibe_extensions.demo import writing as synthetic
+from pipeline.demo import writing as synthetic
 synthetic.write_body(Path("data/body"))
 synthetic.write_dataset("penn_action", Path("data/raw/penn_action"), n_videos=2, n_frames=10)
 synthetic.write_dataset("amass", Path("data/raw/amass"), n_videos=1, n_frames=300)

@@ -9,9 +9,9 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from pipeline.body import Body
+from pipeline.demo.body import VERTEX_IDS, procedural
 from pipeline.files.formats.smpl_files import SmplArrays
 from pipeline.skeletons import JOINTS
-from vibe_extensions.demo.body import VERTEX_IDS, procedural
 
 # "SMPL to spin49" of the data sheet: 45 joints of smplx, then 9 of J_regressor_extra.
 SPIN49 = [24, 12, 17, 19, 21, 16, 18, 20, 0, 2, 5, 8, 1, 4, 7, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34]

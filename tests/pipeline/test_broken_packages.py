@@ -13,7 +13,7 @@ from tests import packages
 
 ROOT = Path(__file__).parents[2]
 GROUPS = ("commands", "datasets", "detectors", "exports", "models", "protocols", "sections", "streams", "tasks")
-ALONE_OURS = ("demo", "recompute")
+ALONE_OURS = ("recompute",)
 BROKEN = "raise ImportError('there is no torch3d')"
 
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from pipeline import cameras
-from vibe_extensions.demo.body import procedural, rest_joints, skin
+from pipeline.demo.body import procedural, rest_joints, skin
 
 K = np.array([[900.0, 0, 500], [0, 880, 400], [0, 0, 1]])
 

@@ -22,6 +22,7 @@ from cache.write.parts import Part
 from pipeline import datasets
 from pipeline.commands.plan import lines
 from pipeline.conversion import convert, reading
+from pipeline.demo import writing as synthetic
 from pipeline.features.extract import extract_together
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
@@ -32,7 +33,6 @@ from tests.pipeline.features.test_extraction_killed import SPLIT
 from tests.pipeline.features.test_extraction_killed import convert as convert_noise
 from tests.trees import contents
 from tests.waiting import await_that
-from vibe_extensions.demo import writing as synthetic
 
 ROOT = Path(__file__).parents[2]
 # A command that is killed at one of its writes, by a seed; "" for none.

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from scipy import sparse
 
+from pipeline.demo.body import procedural
 from pipeline.errors import MissingAssets, RawDataError, UnsafePickle
 from pipeline.files.formats import smpl_files
 from pipeline.files.formats.pickles import load_pickle
 from pipeline.files.raw import MARKER
-from vibe_extensions.demo.body import procedural
 
 
 @pytest.fixture

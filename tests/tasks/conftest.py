@@ -20,10 +20,10 @@ from luigi.cmdline import luigi_run
 
 from pipeline import plug_ins
 from pipeline.cli.console import VERB
+from pipeline.demo import writing as synthetic
 from tasks import base, luigi_command, settings
 from tasks.__main__ import main
 from tests.fake_network import replace_network
-from vibe_extensions.demo import writing as synthetic
 
 LUIGI = Path(sys.executable).with_name("luigi")
 ROOT = Path(__file__).parents[2]

@@ -7,10 +7,10 @@ import pytest
 
 import cache
 from pipeline.clips.detectors.rtmpose import RTMPose
+from pipeline.demo import writing as synthetic
 from pipeline.files.raw import MARKER
 from pipeline.settings import sections
 from tests.tasks.conftest import Project
-from vibe_extensions.demo import writing as synthetic
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 import cache
+from pipeline.demo import writing as synthetic
 from tests.tasks.conftest import Project, Ran
-from vibe_extensions.demo import writing as synthetic
 
 FAILED = 30
 TRAIN = "penn_action/train"

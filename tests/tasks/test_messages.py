@@ -1,6 +1,5 @@
 """Mistakes of the user: one readable line, an exit code, and everything else continues."""
 
-import dataclasses
 import errno
 import os
 import re
@@ -17,14 +16,13 @@ from luigi import configuration, lock
 from luigi.rpc import RPCError
 
 from pipeline.cli.command_line import SET
+from pipeline.demo import writing as synthetic
 from pipeline.errors import ConfigError
-from pipeline.plug_ins import demo_data
 from tasks import Convert, luigi_command
 from tasks.luigi_command import whose_data
 from tasks.settings import settings
 from tests.packages import BROKEN, install, install_page
 from tests.tasks.conftest import CONFIG, LUIGI, ROOT, Project
-from vibe_extensions.demo import writing as synthetic
 
 SCHEDULING = 35
 FAILED = 30
@@ -189,7 +187,7 @@ def test_demo_data_and_real_data_are_introduced_as_what_they_are(project, within
     with monkeypatch.context() as patch:
         within(project)
         loaded = settings()
-        patch.setattr("pipeline.settings.sections.demo_data", lambda: dataclasses.replace(demo_data(), datasets=()))
+        patch.setattr("pipeline.datasets.WITH_DEMO_DATA", ())
         assert whose_data(loaded) == f"in {raw}: 3dpw ([yellow]demo data[/yellow]), amass"
     project.configure({"embedded": {"enabled": "false"}})
     within(project)

@@ -7,6 +7,7 @@ import pytest
 from cache import CropPolicy, Jitter
 from pipeline import datasets
 from pipeline.__main__ import main as pipeline
+from pipeline.datasets import RELEASES
 from pipeline.errors import ConfigError
 from pipeline.features import streams
 from pipeline.features.streams.base import Machine
@@ -14,7 +15,6 @@ from pipeline.features.streams.network import ResNet50
 from pipeline.features.weights import WeightsSpec
 from tasks import settings
 from tests.tasks.conftest import GOOD, ROOT, load
-from vibe_extensions.demo import RELEASES
 
 
 def test_the_shipped_luigi_cfg_is_valid() -> None:

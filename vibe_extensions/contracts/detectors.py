@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from pipeline.clips.detectors import Detector, People, flaw
+from pipeline.demo.scene import calibration_crops
 from pipeline.files.pixels.frames import Image
-from pipeline.plug_ins import demo_data
 from vibe_extensions.contracts.common import declaration_problems, fail_if_any, number_problems, run_in_new_process
 
 NEAR: Final = 0.5  # fraction of the image's longer side; points farther outside are invalid
@@ -74,7 +74,7 @@ def detector_problems(
 
 def _demo_images() -> list[Image]:
     """Images of two people in the demo data, in two sizes."""
-    first, second = demo_data().calibration_crops(2)
+    first, second = calibration_crops(2)
     return [first, np.pad(second, ((16, 40), (50, 80), (0, 0)), mode="edge"), second]
 
 

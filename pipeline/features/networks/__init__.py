@@ -31,7 +31,6 @@ from pipeline.features.networks.backbones import fold_batch_norms
 from pipeline.features.networks.base import Loaded, Network, Normalisation, PlainNetwork, chosen_device, compute
 from pipeline.features.streams.base import Machine
 from pipeline.features.weights import WeightsSpec
-from pipeline.plug_ins import demo_data
 from pipeline.processes import cores
 
 __all__ = ["Network", "chosen_device", "compute", "has_bf16", "load", "run"]
@@ -141,7 +140,11 @@ def _fused_on_cuda(fold: Callable[[], Loaded], device: torch.device, machine: Ma
 
 def _render_crops(n: int, region: tuple[int, int]) -> NDArray[np.uint8]:
     """`calibration_crops` (n, height, width, 3), resized to the longer side and cut at the centre."""
-    (height, width), side, crops = region, max(region), demo_data().calibration_crops(n)
+    from pipeline.demo.scene import calibration_crops
+
+    height, width = region
+    side = max(region)
+    crops = calibration_crops(n)
     if side != crops.shape[1]:
         crops = np.stack([cv2.resize(crop, (side, side)) for crop in crops]).astype(np.uint8)
     top, left = (side - height) // 2, (side - width) // 2

@@ -1,7 +1,7 @@
 """The body model's files as plain arrays.  raw -> tracks: labels derived through SMPL; training: the body itself
 
 Imports no torch: planning a conversion hashes these files and must stay quick. The demo body's folder
-(`vibe_extensions.demo.writing.write_body`) has the same files and keys, and is marked in two places.
+(`pipeline.demo.writing.write_body`) has the same files and keys, and is marked in two places.
 """
 
 from __future__ import annotations

@@ -13,9 +13,9 @@ import pytest
 import cache
 from pipeline.clips.detection import writing
 from pipeline.clips.files import moved_frames
+from pipeline.demo import writing as synthetic
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw.files import PACK, pack_index, read_regular
-from vibe_extensions.demo import writing as synthetic
 from vibe_model.prediction.job import folder_of
 
 MANY = 4

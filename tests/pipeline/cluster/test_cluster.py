@@ -21,6 +21,7 @@ from pipeline.clips import detectors
 from pipeline.clips.detection.run import detect_planned
 from pipeline.clips.detectors import DetectionResources
 from pipeline.clips.plan import plan_detection
+from pipeline.demo.files import mp4_writer
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import streams
 from pipeline.features.extract import extract_together
@@ -32,7 +33,6 @@ from pipeline.processes import Dask, cluster
 from tests.other_code import copy_code
 from tests.pipeline.cluster.conftest import Cluster, dask
 from tests.waiting import LIMIT, await_that
-from vibe_extensions.demo.files import mp4_writer
 
 ROOT = Path(__file__).parents[3]
 PENN = "penn_action/train"

@@ -18,7 +18,7 @@ import pytest
 import cache
 from pipeline.features.streams.homography import Homography
 from pipeline.files.raw import MARKER
-from pipeline.plug_ins import commands_of, demo_data
+from pipeline.plug_ins import commands_of
 from pipeline.recipe.recipe import Recipe, missing_files
 from pipeline.settings import arguments
 from pipeline.settings.file import SettingsFile
@@ -288,7 +288,7 @@ def test_a_detector_has_the_options_of_luigi_cfg_and_an_error_names_where_they_a
 
 
 def test_a_body_yet_to_be_made_is_no_problem_of_another_package_s_dataset(luigi_cfg, ran, raw_3dpw, monkeypatch):
-    monkeypatch.setattr("pipeline.recipe.recipe.demo_data", lambda: dataclasses.replace(demo_data(), datasets=()))
+    monkeypatch.setattr("pipeline.datasets.WITH_DEMO_DATA", ())
     file = luigi_cfg("3dpw", "[embedded]\nenabled = true")
     assert missing_files(Recipe.by_settings(load(file))) == []  # `config --check` has nothing to say
     assert "after the demo data are made" in ran("plan").out

@@ -16,18 +16,17 @@ from scipy.spatial.transform import Rotation
 from pipeline import cameras, datasets
 from pipeline.accounting import Accounting
 from pipeline.body import Body
-from pipeline.datasets import base
+from pipeline.datasets import RELEASES, base
 from pipeline.datasets.base import Dataset
 from pipeline.datasets.threedpw import ThreeDPW
+from pipeline.demo import body as procedural_body
+from pipeline.demo.scene import Actor, Take
 from pipeline.errors import PipelineError
 from pipeline.files.pixels import sources
 from pipeline.files.raw import MARKER, RawVideo
 from pipeline.skeletons import JOINTS, convert, mirrored
 from pipeline.track import Track
 from vibe_extensions.contracts import DatasetContract
-from vibe_extensions.demo import RELEASES
-from vibe_extensions.demo import body as procedural_body
-from vibe_extensions.demo.scene import Actor, Take
 
 SPIN49 = JOINTS["spin49"]
 SPLITS = [(name, split) for name in RELEASES for split in datasets.get(name).splits]

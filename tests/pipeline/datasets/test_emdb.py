@@ -12,9 +12,9 @@ from scipy.spatial.transform import Rotation
 from pipeline import cameras, datasets
 from pipeline.accounting import Accounting
 from pipeline.body import Body
+from pipeline.demo.body import procedural, rest_joints, skin
 from pipeline.skeletons import JOINTS, convert
 from tests.pipeline.datasets.by_hand import read_one, refusal, touch
-from vibe_extensions.demo.body import procedural, rest_joints, skin
 
 EMDB = datasets.get("emdb")
 SEQ, WIDTH, HEIGHT, N = "P0/09_outdoor_walk", 1440, 1920, 12

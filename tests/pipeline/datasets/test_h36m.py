@@ -11,10 +11,10 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from pipeline import datasets
+from pipeline.demo.files import write_cdf
 from pipeline.files.pixels.frames import Video
 from pipeline.skeletons import JOINTS
 from tests.pipeline.datasets import by_hand
-from vibe_extensions.demo.files import write_cdf
 
 H36M = datasets.get("h36m")
 SPIN49 = JOINTS["spin49"]

@@ -13,12 +13,12 @@ from scipy.spatial.transform import Rotation
 from pipeline import datasets
 from pipeline.accounting import Accounting
 from pipeline.datasets import h36m_json
+from pipeline.demo.layouts import h36m as demo
 from pipeline.files.formats import arrays
 from pipeline.skeletons import JOINTS
 from tests.hostile import memory_peak
 from tests.pipeline.commands.test_doctor import counts, look
 from tests.pipeline.datasets import by_hand
-from vibe_extensions.demo.layouts import h36m as demo
 
 H36M = datasets.get("h36m")
 ORDER = (  # as 3DMPPE names them: Pelvis, R_Hip, ..., Torso, Neck, Nose, Head, L_Shoulder, ...

@@ -26,6 +26,7 @@ import pytest
 import cache
 from pipeline import datasets
 from pipeline.conversion import convert, reading
+from pipeline.datasets import RELEASES
 from pipeline.datasets.penn_action import PennAction
 from pipeline.files.pixels.sources import parse
 from pipeline.processes import Failed
@@ -35,7 +36,6 @@ from tests.pipeline.datasets.by_hand import write_video
 from tests.pipeline.files.test_detections import CASES, SIZE, N, write
 from tests.trees import contents
 from tests.waiting import with_growing_limit
-from vibe_extensions.demo import RELEASES
 
 MIB = 1 << 20
 PATIENCE = 20  # s for a case; the usual one takes a hundredth of a second

@@ -18,6 +18,7 @@ from pipeline import datasets
 from pipeline.__main__ import main
 from pipeline.accounting import Accounting, VideoAccount
 from pipeline.conversion.identity import reader_parts
+from pipeline.demo.files import mp4_writer
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.raw import MARKER
 from pipeline.skeletons import convert
@@ -26,7 +27,6 @@ from tests.pipeline.datasets.by_hand import standing, touch, write_video
 from tests.pipeline.files.made_clips import Clip
 from tests.pipeline.files.test_videos_of_all_kinds import widen
 from vibe_extensions.contracts import datasets as contract
-from vibe_extensions.demo.files import mp4_writer
 
 
 def write_clip(file: Path, n: int = 60, cut: int = 10**9) -> None:

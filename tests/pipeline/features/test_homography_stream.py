@@ -8,9 +8,9 @@ import pytest
 
 from cache import CropPolicy
 from pipeline import homography
+from pipeline.demo.scene import calibration_crops
 from pipeline.errors import ConfigError
 from pipeline.features import streams
-from vibe_extensions.demo.scene import calibration_crops
 
 
 @pytest.fixture(scope="module")

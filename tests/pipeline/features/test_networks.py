@@ -10,6 +10,7 @@ import pytest
 import torch
 from torchvision.models.resnet import ResNet
 
+from pipeline.demo.scene import calibration_crops
 from pipeline.errors import ConfigError
 from pipeline.features import networks
 from pipeline.features.networks import _CudaNetwork, _FusedOnCpu
@@ -17,7 +18,6 @@ from pipeline.features.networks.backbones import fold_batch_norms
 from pipeline.features.networks.base import Loaded, Normalisation, PlainNetwork, torch_threads
 from pipeline.features.streams.base import Machine
 from pipeline.features.weights import WeightsSpec
-from vibe_extensions.demo.scene import calibration_crops
 
 UNTRAINED = WeightsSpec("untrained", "0")
 N = 4  # crops that are looked at

@@ -12,6 +12,7 @@ import cache
 from pipeline import cameras
 from pipeline.body import Body
 from pipeline.datasets.base import EXTRINSICS
+from pipeline.demo.body import write_files
 from pipeline.errors import ConfigError, MissingAssets
 from pipeline.features import streams
 from pipeline.features.extract import extract_together
@@ -23,7 +24,6 @@ from pipeline.files.raw import MARKER
 from tests.made_splits import track_of, write_split
 from vibe_extensions.contracts.recompute import recompute
 from vibe_extensions.contracts.streams import stream_problems
-from vibe_extensions.demo.body import write_files
 
 CPU, N = Machine(device="cpu"), 9
 SPEEDS = np.array([0, 0.005, 0.01, 0.02, 0.5])  # m a frame

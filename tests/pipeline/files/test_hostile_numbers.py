@@ -20,11 +20,12 @@ from scipy.io import loadmat, savemat
 from pipeline import datasets
 from pipeline.body import Body
 from pipeline.conversion import reading
+from pipeline.datasets import RELEASES
+from pipeline.demo import files
 from pipeline.files.formats import tfrecords
 from pipeline.files.formats.h36m import load_cdf
 from pipeline.files.formats.pickles import load_pickle
 from vibe_extensions.contracts.labels import track_problems
-from vibe_extensions.demo import RELEASES, files
 
 VALUES: Final = (math.nan, -math.inf, -1e20, 1e300)
 Poison = Callable[[Any], np.ndarray]

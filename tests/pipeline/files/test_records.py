@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.demo.files import tf_example as example
+from pipeline.demo.files import tfrecord as framed
 from pipeline.errors import RawDataError
 from pipeline.files.pixels.sources import RecordPictures
 from tests.pipeline.datasets.by_hand import jpeg
-from vibe_extensions.demo.files import tf_example as example
-from vibe_extensions.demo.files import tfrecord as framed
 
 PICTURES = [jpeg(64, 48, 40 * i) for i in range(5)]
 

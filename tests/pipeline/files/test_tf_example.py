@@ -8,8 +8,8 @@ from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.demo.files import tf_example as example
 from pipeline.files.formats.tfrecords import feature_values, parse_example
-from vibe_extensions.demo.files import tf_example as example
 
 # As TensorFlow's own tutorial prints it: feature0 False, feature1 4, feature2 b"goat", feature3 0.9876
 TUTORIAL = (

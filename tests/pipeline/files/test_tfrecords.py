@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from pipeline.demo.files import tfrecord as framed
 from pipeline.errors import RawDataError
 from pipeline.files.formats import tfrecords
 from pipeline.files.formats.tfrecords import FOOTER, HEADER, MAX_BYTES, read, spans
 from tests.hostile import memory_peak
-from vibe_extensions.demo.files import tfrecord as framed
 
 MIB = 1 << 20
 

@@ -10,11 +10,11 @@ import pytest
 
 import cache
 from pipeline import datasets
+from pipeline.demo import writing as synthetic
 from pipeline.errors import PipelineError, StandInMixed
 from pipeline.show.drawing import NAMES
 from pipeline.show.tracks import Choice, from_cache, from_raw
 from tests.pipeline.show.made_tracks import made, pictures, shown
-from vibe_extensions.demo import writing as synthetic
 
 
 @pytest.mark.parametrize("name", ["penn_action", "3dpw", "amass"])

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pipeline.__main__ import main
 from pipeline.accounting import VideoAccount
 from pipeline.datasets.people import Rules, people
+from pipeline.demo.files import mp4_writer
 from pipeline.files.formats.detections import CORNERS, Detections
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import RawVideo
@@ -25,7 +26,6 @@ from tests.html_pages import Page
 from tests.pipeline.datasets.by_hand import standing
 from tests.pipeline.show.made_tracks import pictures
 from tests.tasks.report.conftest import kept, person, write_split
-from vibe_extensions.demo.files import mp4_writer
 
 CLIP = RawVideo("a.mp4", (Path("a.mp4"),))
 

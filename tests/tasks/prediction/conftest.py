@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from pipeline.body import Body
+from pipeline.demo import writing as synthetic
 from pipeline.files.raw import MARKER
 from tasks.__main__ import main
 from tests.fake_network import replace_network
-from vibe_extensions.demo import writing as synthetic
 from vibe_model import models
 from vibe_model.checkpoints import Trained, load_trained
 from vibe_model.networks.video_model import VideoModel

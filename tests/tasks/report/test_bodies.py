@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.demo import writing as synthetic
 from tasks.report.bodies import TILE_PX, bodies_section
 from tasks.report.data import open_splits
 from tasks.report.runs import read_run
 from tests.tasks.report.runs_by_hand import make_run
-from vibe_extensions.demo import writing as synthetic
 
 SPLIT, TRACK = "penn_action/train", "0001/0"
 GREY = 5  # times a frame's number: the pictures of the cache made by hand

@@ -17,6 +17,7 @@ from pipeline.body import Body
 from pipeline.boxes import tight_boxes
 from pipeline.datasets.base import EXTRINSICS, UP, Dataset, Origin
 from pipeline.datasets.threedpw import ThreeDPW
+from pipeline.demo.files import jpeg
 from pipeline.errors import RawDataError
 from pipeline.files.pixels.frames import Pictures
 from pipeline.files.raw import RawVideo
@@ -24,7 +25,6 @@ from pipeline.skeletons import JOINTS
 from pipeline.track import Track
 from vibe_extensions.contracts import datasets as contract
 from vibe_extensions.contracts import labels
-from vibe_extensions.demo.files import jpeg
 
 COLUMNS = ("frame_index", "bbox", "kp_2d", "kp_3d", "has_3d")
 HIP = JOINTS["spin49"].index("hip")

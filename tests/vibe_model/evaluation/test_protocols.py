@@ -9,6 +9,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from pipeline import plug_ins
+from pipeline.demo.body import procedural
 from pipeline.errors import ConfigError, DataError, PipelineError
 from tasks.evaluation import as_csv, result_rows
 from tests.packages import install, install_page
@@ -19,7 +20,6 @@ from tests.vibe_model.evaluation.test_genders import stand_in
 from tests.vibe_model.training.tiny_runs import in_memory, like_vibe
 from vibe_extensions.contracts import ProtocolContract
 from vibe_extensions.contracts.protocols import protocol_problems
-from vibe_extensions.demo.body import procedural
 from vibe_model import TrainConfig, training
 from vibe_model.evaluation import protocols
 from vibe_model.evaluation.evaluate import evaluate_all, evaluate_split

@@ -11,8 +11,8 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation
 
 from pipeline.body import Body
+from pipeline.demo.motion import perform, random_betas
 from pipeline.skeletons import JOINTS
-from vibe_extensions.demo.motion import perform, random_betas
 from vibe_model.cameras import crop_to_image, project
 from vibe_model.prediction import refine
 from vibe_model.rotations import axis_angle_to_matrix

@@ -10,8 +10,8 @@ from scipy.spatial.transform import Rotation
 from scipy.stats import spearmanr
 
 from pipeline.body import Body
+from pipeline.demo.motion import perform, random_betas
 from pipeline.skeletons import keypoints_13
-from vibe_extensions.demo.motion import perform, random_betas
 from vibe_model.metrics import normalise_13
 from vibe_model.part_dynamics import PrVIPE
 from vibe_model.part_dynamics.pr_vipe import retrieval

@@ -9,10 +9,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.demo.files import write_mat
+from pipeline.demo.layouts import ReleaseLayout, Request, pick_cyclic, write_pictures
+from pipeline.demo.scene import Shot, Take, stage
 from pipeline.skeletons import convert
-from vibe_extensions.demo.files import write_mat
-from vibe_extensions.demo.layouts import ReleaseLayout, Request, pick_cyclic, write_pictures
-from vibe_extensions.demo.scene import Shot, Take, stage
 
 # The dataset's actions -> actions of `actions.py`.
 ACTIONS: Final = {

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation, Slerp
 
+from pipeline.demo.body import procedural
+from pipeline.demo.files import python2_pickle
+from pipeline.demo.layouts import ReleaseLayout, Request, append_confidence, pick_cyclic, write_pictures
+from pipeline.demo.scene import Actor, Shot, Take, stage
 from pipeline.skeletons import JOINTS, convert
-from vibe_extensions.demo.body import procedural
-from vibe_extensions.demo.files import python2_pickle
-from vibe_extensions.demo.layouts import ReleaseLayout, Request, append_confidence, pick_cyclic, write_pictures
-from vibe_extensions.demo.scene import Actor, Shot, Take, stage
 
 PLACES: Final = ("courtyard", "outdoors", "downtown", "office", "flat")
 TITLES: Final = {  # title in a sequence's name -> its actions

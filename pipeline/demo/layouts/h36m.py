@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from pipeline.demo.camera import Camera, look_at
+from pipeline.demo.files import write_cdf
+from pipeline.demo.layouts import ReleaseLayout, Request, pick_cyclic, write_json, write_video
+from pipeline.demo.scene import Shot, Take, stage
 from pipeline.skeletons import JOINTS
-from vibe_extensions.demo.camera import Camera, look_at
-from vibe_extensions.demo.files import write_cdf
-from vibe_extensions.demo.layouts import ReleaseLayout, Request, pick_cyclic, write_json, write_video
-from vibe_extensions.demo.scene import Shot, Take, stage
 
 CAMERAS: Final = ("54138969", "55011271", "58860488", "60457274")
 SIZES: Final = ((300, 302), (300, 300), (300, 300), (300, 302))  # px; the release has 1000 x 1002 and 1000 x 1000

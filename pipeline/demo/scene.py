@@ -13,12 +13,12 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.demo.appearance import Backdrop, Renderer, dress
+from pipeline.demo.body import VERTEX_IDS, procedural, skin, spin49
+from pipeline.demo.camera import Camera, frame_people
+from pipeline.demo.motion import Motion, perform, random_betas
 from pipeline.files.pixels.frames import Image
 from pipeline.track import CROP_SCALE
-from vibe_extensions.demo.appearance import Backdrop, Renderer, dress
-from vibe_extensions.demo.body import VERTEX_IDS, procedural, skin, spin49
-from vibe_extensions.demo.camera import Camera, frame_people
-from vibe_extensions.demo.motion import Motion, perform, random_betas
 
 Array = NDArray[np.float64]
 

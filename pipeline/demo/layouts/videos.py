@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from vibe_extensions.demo.layouts import ReleaseLayout, Request, pick_cyclic, write_video
-from vibe_extensions.demo.scene import Shot, Take, stage
+from pipeline.demo.layouts import ReleaseLayout, Request, pick_cyclic, write_video
+from pipeline.demo.scene import Shot, Take, stage
 
 ACTIONS: Final = (("walk", "wave"), ("dance", "march"), ("squat", "reach"), ("box", "kick"), ("throw", "bow"))
 

@@ -13,9 +13,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from vibe_extensions.demo.body import procedural, skin, spin49
-from vibe_extensions.demo.layouts import ReleaseLayout, Request, pick_cyclic, write_pictures
-from vibe_extensions.demo.scene import Actor, Shot, Take, stage
+from pipeline.demo.body import procedural, skin, spin49
+from pipeline.demo.layouts import ReleaseLayout, Request, pick_cyclic, write_pictures
+from pipeline.demo.scene import Actor, Shot, Take, stage
 
 FPS: Final = 30.0
 # A sequence's splits, name and actions. Three sequences of the release are in both splits.

@@ -5,9 +5,9 @@ from functools import cache
 import numpy as np
 import pytest
 
-from vibe_extensions.demo import motion
-from vibe_extensions.demo.actions import ACTIONS
-from vibe_extensions.demo.body import procedural, skin
+from pipeline.demo import motion
+from pipeline.demo.actions import ACTIONS
+from pipeline.demo.body import procedural, skin
 
 
 @cache

@@ -21,21 +21,21 @@ from typing import Any, Final
 from cache.storage.local import WriterLock
 from pipeline.cli.progress import Progress, silent
 from pipeline.clips import files as clips
+from pipeline.demo import body as procedural_body
+from pipeline.demo.layouts import ReleaseLayout, Request
+from pipeline.demo.scene import Take
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.files.raw import MARKER
 from pipeline.files.raw.files import PACK, pack_index, whole_file_digest
 from pipeline.plug_ins import load
 from pipeline.processes import Failed
 from pipeline.processes.pool import ordered_map
-from vibe_extensions.demo import body as procedural_body
-from vibe_extensions.demo.layouts import ReleaseLayout, Request
-from vibe_extensions.demo.scene import Take
 
 MODULES: Final = (  # of the layouts, in order
     *("penn_action", "posetrack", "insta_variety", "kinetics", "mpi_inf_3dhp"),
     *("h36m", "threedpw", "emdb", "bedlam", "amass", "videos"),
 )
-_LOADED: Final = [load(f"vibe_extensions.demo.layouts.{module}:LAYOUT") for module in MODULES]
+_LOADED: Final = [load(f"pipeline.demo.layouts.{module}:LAYOUT") for module in MODULES]
 LAYOUTS: Final[Mapping[str, ReleaseLayout]] = {layout.name: layout for layout in _LOADED}
 FILES: Final = "files"  # in the marker: SHA-256 of each written file, by its path
 VERSION: Final = 2  # raised whenever the same seed would give different files

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.__main__ import main
+from pipeline.demo import writing as synthetic
+from pipeline.demo.layouts import SIZES
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.files.raw import is_stand_in
-from vibe_extensions.demo import writing as synthetic
-from vibe_extensions.demo.layouts import SIZES
 
 
 def digests(folder: Path) -> dict[str, str]:

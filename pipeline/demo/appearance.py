@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from pipeline.demo.body import VERTEX_IDS
+from pipeline.demo.camera import Camera
 from pipeline.files.formats.smpl_files import SmplArrays
 from pipeline.files.pixels.frames import Image
 from pipeline.show.rasterising import NEAR_M, Floats, Floats32, Samples, SmoothNormals, rasterise
-from vibe_extensions.demo.body import VERTEX_IDS
-from vibe_extensions.demo.camera import Camera
 
 Colours = NDArray[np.float32]  # (F, 3) RGB 0..1
 Picture = NDArray[np.float32]  # (H, W, 3) RGB 0..1

@@ -13,10 +13,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.demo.files import Feature, jpeg, tf_example, tfrecord
+from pipeline.demo.layouts import ReleaseLayout, Request, append_confidence, pick_cyclic
+from pipeline.demo.scene import Shot, Take, film, stage
 from pipeline.skeletons import convert
-from vibe_extensions.demo.files import Feature, jpeg, tf_example, tfrecord
-from vibe_extensions.demo.layouts import ReleaseLayout, Request, append_confidence, pick_cyclic
-from vibe_extensions.demo.scene import Shot, Take, film, stage
 
 TAGS: Final = {  # tag of Instagram -> actions
     "javelinthrow": ("throw", "reach"),

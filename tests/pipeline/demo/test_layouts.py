@@ -6,9 +6,9 @@ import warnings
 import numpy as np
 import pytest
 
-from vibe_extensions.demo.body import procedural, rest_joints, skin
-from vibe_extensions.demo.files import python2_pickle
-from vibe_extensions.demo.layouts import amass
+from pipeline.demo.body import procedural, rest_joints, skin
+from pipeline.demo.files import python2_pickle
+from pipeline.demo.layouts import amass
 
 
 def unpickled(data: bytes):

@@ -104,7 +104,7 @@ def _parts(hsv: Image, body: Mask) -> Iterator[tuple[str, Mask]]:
 @functools.cache
 def _kit() -> tuple[list[str], NDArray[np.float32]]:
     """Names of parts and their colours, in light and in shade."""
-    from vibe_extensions.demo import appearance
+    from pipeline.demo import appearance
 
     parts = [(name, hsv) for name, (hsv, _) in appearance.KIT.items()]
     parts += [("head", hsv) for hsv in appearance.SKIN]

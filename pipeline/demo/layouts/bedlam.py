@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from pipeline.demo.body import procedural, rest_joints
+from pipeline.demo.layouts import ReleaseLayout, Request, append_confidence, pick_cyclic
+from pipeline.demo.scene import Actor, Shot, Take, film, stage
 from pipeline.errors import PipelineError
-from vibe_extensions.demo.body import procedural, rest_joints
-from vibe_extensions.demo.layouts import ReleaseLayout, Request, append_confidence, pick_cyclic
-from vibe_extensions.demo.scene import Actor, Shot, Take, film, stage
 
 FPS: Final = 30
 # A scene's name, people, width and height in px, and actions. At 6 fps, every fifth image exists.

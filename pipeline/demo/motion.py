@@ -16,8 +16,8 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation
 from scipy.special import softmax
 
-from vibe_extensions.demo.actions import ACTIONS, DOFS
-from vibe_extensions.demo.body import procedural, skin
+from pipeline.demo.actions import ACTIONS, DOFS
+from pipeline.demo.body import procedural, skin
 
 Array = NDArray[np.float64]
 Floats = NDArray[np.floating[Any]]

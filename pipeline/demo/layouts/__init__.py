@@ -14,9 +14,9 @@ from typing import Any, Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.demo.files import jpeg, mp4_writer
+from pipeline.demo.scene import Shot, Take, film
 from pipeline.errors import ConfigError
-from vibe_extensions.demo.files import jpeg, mp4_writer
-from vibe_extensions.demo.scene import Shot, Take, film
 
 T = TypeVar("T")
 

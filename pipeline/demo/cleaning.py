@@ -15,8 +15,7 @@ from typing import Final
 
 from cache.format import layout
 from pipeline.cli.console import out, plain
-from vibe_extensions.demo.writing import LAYOUTS, find_foreign
-from vibe_model import runs
+from pipeline.demo.writing import LAYOUTS, find_foreign
 
 RAW: Final = Path("data/embedded/raw")
 BODY: Final = Path("data/embedded/body")
@@ -74,7 +73,7 @@ def find_foreign_in_runs(folder: Path) -> str:
         if not _OF_RUN.fullmatch(inner):
             return path
         trained.add(run)
-    return _find_real(folder, (f"{run}/{runs.CONFIG}" for run in sorted(trained)))
+    return _find_real(folder, (f"{run}/config.json" for run in sorted(trained)))
 
 
 def _paths(folder: Path) -> Iterator[str]:

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from vibe_extensions.demo.body import procedural, rest_joints
-from vibe_extensions.demo.layouts import ReleaseLayout, Request, pick_cyclic
-from vibe_extensions.demo.motion import perform, random_betas
-from vibe_extensions.demo.scene import GENDERS, Actor, Shot, Take
+from pipeline.demo.body import procedural, rest_joints
+from pipeline.demo.layouts import ReleaseLayout, Request, pick_cyclic
+from pipeline.demo.motion import perform, random_betas
+from pipeline.demo.scene import GENDERS, Actor, Shot, Take
 
 SUBSETS: Final = ("ACCAD", "CMU", "KIT", "SFU")
 FRAME_RATES: Final = (120.0, 120.0, 100.0, 120.0, 60.0, 120.0)  # Hz, in turn

@@ -9,8 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.skeletons import JOINTS, convert
-from vibe_extensions.demo.layouts import (
+from pipeline.demo.layouts import (
     ReleaseLayout,
     Request,
     append_confidence,
@@ -18,7 +17,8 @@ from vibe_extensions.demo.layouts import (
     write_json,
     write_pictures,
 )
-from vibe_extensions.demo.scene import Shot, Take, stage
+from pipeline.demo.scene import Shot, Take, stage
+from pipeline.skeletons import JOINTS, convert
 
 NAMES: Final = (  # the release's joints, in the order of `JOINTS["posetrack"]`
     "nose", "head_bottom", "head_top", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",

@@ -21,7 +21,7 @@ def _options(sub: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     """Write the demo data and the demo body."""
-    from vibe_extensions.demo import writing as synthetic
+    from pipeline.demo import writing as synthetic
 
     with bar("synthesize", err, unit="video") as progress:
         workers = cores(args.workers)

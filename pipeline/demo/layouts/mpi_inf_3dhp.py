@@ -10,11 +10,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.demo.camera import Camera, frame_people
+from pipeline.demo.files import write_mat, write_mat73
+from pipeline.demo.layouts import ReleaseLayout, Request, pick_cyclic, write_pictures, write_video
+from pipeline.demo.scene import Actor, Shot, Take, stage
 from pipeline.skeletons import JOINTS, convert
-from vibe_extensions.demo.camera import Camera, frame_people
-from vibe_extensions.demo.files import write_mat, write_mat73
-from vibe_extensions.demo.layouts import ReleaseLayout, Request, pick_cyclic, write_pictures, write_video
-from vibe_extensions.demo.scene import Actor, Shot, Take, stage
 
 Array = NDArray[np.float64]
 

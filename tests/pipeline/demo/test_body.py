@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from pipeline.demo import body
+from pipeline.demo.body import skin
 from pipeline.files.formats.smpl_files import GENDERS
 from pipeline.skeletons import JOINTS
 from tools import make_demo_body
-from vibe_extensions.demo import body
-from vibe_extensions.demo.body import skin
 
 BODY = body.procedural()
 MIRROR = np.array([-1.0, 1.0, 1.0])

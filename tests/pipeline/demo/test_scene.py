@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from pipeline.demo import appearance, scene
+from pipeline.demo.body import VERTEX_IDS, procedural, skin, spin49
+from pipeline.demo.camera import Camera, look_at
+from pipeline.demo.scene import calibration_crops
 from pipeline.show.rasterising import rasterise
-from vibe_extensions.demo import appearance, scene
-from vibe_extensions.demo.body import VERTEX_IDS, procedural, skin, spin49
-from vibe_extensions.demo.camera import Camera, look_at
-from vibe_extensions.demo.scene import calibration_crops
 
 TOWARDS = [[2.0, 1.0], [2.0, 9.0], [12.0, 1.0]]  # counter-clockwise to a viewer whose y points down
 BODY = procedural()

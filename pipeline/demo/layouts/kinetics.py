@@ -13,9 +13,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.demo.layouts import ReleaseLayout, Request, append_confidence, pick_cyclic, write_json, write_video
+from pipeline.demo.scene import Shot, Take, stage
 from pipeline.skeletons import convert
-from vibe_extensions.demo.layouts import ReleaseLayout, Request, append_confidence, pick_cyclic, write_json, write_video
-from vibe_extensions.demo.scene import Shot, Take, stage
 
 Detections = list[tuple[int, NDArray[np.float64]]]  # of one frame: (person, joints)
 
