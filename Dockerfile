@@ -17,7 +17,6 @@ WORKDIR /src
 COPY LICENSE README.md pyproject.toml ./
 COPY cache ./cache
 COPY pipeline ./pipeline
-COPY vibe_extensions ./vibe_extensions
 COPY tasks ./tasks
 COPY vibe_model ./vibe_model
 RUN pip install --no-cache-dir ${PIP_ARGS} ".[${EXTRAS}]" && rm -rf /src/*

@@ -38,10 +38,10 @@ from torch.utils.data import DataLoader, Dataset
 import cache
 from pipeline.body import Body
 from pipeline.crops import normalise_keypoints
+from pipeline.rotations import matrix_to_axis_angle, rotation_6d_to_matrix
 from pipeline.skeletons import JOINTS, convert
 from vibe_model import TrainConfig, losses
 from vibe_model.cameras import project
-from vibe_model.rotations import matrix_to_axis_angle, rotation_6d_to_matrix
 from vibe_model.training.data import TrainingBatches, on_device, stream
 from vibe_model.training.trainer import ProcessGroup
 from vibe_model.vibe.training import VIBETrainer

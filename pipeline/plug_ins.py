@@ -96,12 +96,6 @@ def _warn(message: str) -> None:
     err.print(f"{DOUBT} {plain(message)}")
 
 
-def service(group: str) -> Any:
-    """Load the only entry of a group that only we have."""
-    (entry,) = table.OWN[group].values()
-    return load(entry)
-
-
 load: Final = pkgutil.resolve_name  # imports "module:attribute"
 
 

@@ -59,9 +59,6 @@ OWN: Final[dict[str, dict[str, str]]] = {  # group of entry points -> name -> "m
         "emdb": "vibe_model.evaluation.world:EMDB",
         "hmmr": "vibe_model.hmmr.protocol:HMMR",
     },
-    "vibe_pipeline.recompute": {
-        "contracts": "vibe_extensions.contracts.recompute:recompute",
-    },
     "vibe_pipeline.sections": {
         "mposer": "vibe_model.sections:SECTIONS",
         "pose_embedding": "vibe_model.part_dynamics.pr_vipe.config:SECTIONS",
@@ -99,7 +96,7 @@ COMMANDS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {  # program -> n
             "Copy splits and their streams into another cache, without rows of replaced and removed videos.",
         ),
         "bodies": (
-            "vibe_extensions.anny.commands.bodies",
+            "pipeline.bodies.commands.bodies",
             "Fit a body without SMPL to a stream of joints in metres: one NPZ file per person, and a video.",
         ),
         "detect": (
@@ -116,7 +113,7 @@ COMMANDS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {  # program -> n
             "Make a split with features from a database file of VIBE or TCMR, or a stream from any array.",
         ),
         "leaks": (
-            "vibe_extensions.contracts.commands.leaks",
+            "pipeline.commands.leaks",
             "List people, recordings and images that training splits (named train) share with other splits.",
         ),
         "show": (
@@ -128,7 +125,7 @@ COMMANDS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {  # program -> n
             "Write demo data: small synthetic datasets in the official layouts, and a demo body.",
         ),
         "try": (
-            "vibe_extensions.anny.commands.try_clip",
+            "pipeline.bodies.commands.try_clip",
             "Try everything on a real clip that it downloads: people, joints, bodies, and a page about them.",
         ),
     },

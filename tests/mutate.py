@@ -31,7 +31,7 @@ writer | cache/write/split_writer.py cache/write/stream_*.py | cache/write/test_
 kinetics | pipeline/datasets/kinetics.py pipeline/*/people.py pipeline/*/*/detections.py | test_kinetics
 labels | cache/read/labels.py | test_labels
 mpi_inf_3dhp | pipeline/datasets/mpi*.py pipeline/files/formats/neural_annot.py | test_mpi_inf_3dhp test_neural_annot
-losses | vibe_model/losses.py vibe_model/rotations.py | test_losses test_rotations test_prediction
+losses | vibe_model/losses.py pipeline/rotations.py | test_losses test_rotations test_prediction
 h36m | pipeline/datasets/h36m.py pipeline/files/formats/h36m*.py | test_h36m test_cdf
 metrics | vibe_model/metrics.py vibe_model/evaluation/frame_errors.py | test_metrics test_world_metrics test_evaluation
 threedpw | pipeline/datasets/threedpw.py | test_3dpw

@@ -211,7 +211,7 @@ def test_no_file_outside_features_knows_a_streams_kind() -> None:
         "pipeline.table",
         "pipeline.features.",
         "pipeline.grades",
-        "vibe_extensions.anny.",
+        "pipeline.bodies.",
         "pipeline.features.streams.blaze",
         "vibe_model.part_dynamics.",
         "vibe_extensions.world.",

@@ -21,7 +21,7 @@ from pipeline.commands import init
 from tasks import settings
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("cache", "pipeline", "tasks", "vibe_extensions", "vibe_model")
+PACKAGES = ("cache", "pipeline", "tasks", "vibe_model")
 SHOW = f"import {', '.join(PACKAGES)}; print(*(m.__file__ for m in ({', '.join(PACKAGES)})))"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 

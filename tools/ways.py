@@ -21,7 +21,7 @@ from typing import Final
 import coverage
 
 ROOT: Final = Path(__file__).parents[1]
-PACKAGES: Final = ("cache", "pipeline", "vibe_model", "tasks", "vibe_extensions")  # from lower to higher
+PACKAGES: Final = ("cache", "pipeline", "vibe_model", "tasks")  # from lower to higher
 PIPELINE: Final = ("-m", "pipeline")
 BATCH: Final = """
 import cache

@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.rotations import axis_angle_to_matrix
 from pipeline.skeletons import correspondence
 from vibe_model.constants import constant
 from vibe_model.metrics import HIPS
-from vibe_model.rotations import axis_angle_to_matrix
 
 Batch = Mapping[str, Tensor | NDArray[Any]]  # arrays or tensors as of `cache.Split.read`
 

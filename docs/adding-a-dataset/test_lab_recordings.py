@@ -10,7 +10,7 @@ from lab_recordings import CONTACT, LabRecordings
 from lab_recordings_example import RECORDINGS, main
 
 from pipeline.api import JOINTS, RawDataError
-from vibe_extensions.contracts import DatasetContract
+from pipeline.testing import DatasetContract
 
 HEADER = "frame,person,lwrist_x,lwrist_y,lwrist_score,nose_x,nose_y,nose_score,lheel,ltoes,rheel,rtoes\n"
 

@@ -8,7 +8,7 @@ import pytest
 from hog_people import HogPeople
 
 from pipeline.api import Image
-from vibe_extensions.contracts import DetectorContract
+from pipeline.testing import DetectorContract
 
 
 class TestHogPeople(DetectorContract):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from former import FormerConfig
 
-from vibe_extensions.contracts import ModelContract
+from vibe_model.testing import ModelContract
 
 
 class TestContract(ModelContract):

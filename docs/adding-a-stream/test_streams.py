@@ -12,7 +12,7 @@ from small_streams import BoxSpeed, Change, Pose2D, ResNet18, Sharpness
 from torchvision.models import resnet18
 
 from pipeline.api import Machine, Stream, joint_names
-from vibe_extensions.contracts import StreamContract
+from pipeline.testing import StreamContract
 
 
 def test_a_row_is_torchvisions_feature_in_any_batch() -> None:

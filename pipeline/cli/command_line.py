@@ -35,7 +35,7 @@ OPEN_FILES: Final = 65_536
 DASHES: Final = ("\N{EN DASH}", "\N{EM DASH}", "\N{MINUS SIGN}", "\N{HORIZONTAL BAR}", "\N{NON-BREAKING HYPHEN}")
 SETTING: Final = "SECTION.KEY=VALUE"
 SET: Final = "PIPELINE_SET"  # environment variable for child processes: a line SECTION.KEY=VALUE for each --set
-OURS: Final = ("pipeline", "tasks", "vibe_extensions")  # packages of our commands
+OURS: Final = ("pipeline", "tasks")  # packages of our commands
 SHARDS_KEPT: Final = "finished shards (8,192 rows each) are kept; the same command continues from there"
 
 

@@ -11,15 +11,14 @@ import functools
 import shlex
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 
 import cache
 from pipeline.cli.command_line import Command, json_option, whole, workers_option
 from pipeline.cli.console import DONE, ERROR, IDLE, WRONG, CommandResult, err, plain, size
-from pipeline.cli.progress import Bars, bar
+from pipeline.cli.progress import bar
 from pipeline.cli.text import FEW, command, count, few
 from pipeline.conversion.convert import convert
 from pipeline.conversion.plan import recorded_plan
@@ -28,37 +27,10 @@ from pipeline.errors import PipelineError
 from pipeline.features.inputs import require_videos
 from pipeline.features.plan import missing_rows
 from pipeline.features.weights import WeightsSpec
-from pipeline.plug_ins import service
 from pipeline.processes import cores
 from pipeline.settings.arguments import cache_option, choose_splits, join_split_name
 from pipeline.settings.file import PATH
 from pipeline.track import other_units
-
-RECOMPUTE: Final = "vibe_pipeline.recompute"  # group of the function behind --recompute
-
-
-class _Recomputed(Protocol):
-    ok: bool
-    compared: list[Any]
-    skipped: list[Any]
-    refused: list[str]
-
-    def add_lines(self, result: CommandResult) -> None: ...
-
-
-class _Recompute(Protocol):
-    def __call__(
-        self,
-        root: cache.Root,
-        n: int,
-        *,
-        seed: int,
-        splits: Sequence[str] | None,
-        raw: Path | None,
-        weights: WeightsSpec | None,
-        workers: int,
-        bars: Bars,
-    ) -> _Recomputed: ...
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
@@ -96,7 +68,8 @@ def _run(args: argparse.Namespace) -> int:
         if repaired.cache.restored or repaired.cache.removed or repaired.dropped or repaired.refused:
             report = _verify(args, splits, result)
     if args.recompute:
-        recompute: _Recompute = service(RECOMPUTE)
+        from pipeline.features.recompute import recompute
+
         again = recompute(
             args.cache,
             args.recompute,

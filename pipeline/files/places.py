@@ -1,7 +1,8 @@
-"""Paths as people type them.  [raw]"""
+"""Paths as people type them, and file names of tracks.  [raw]"""
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 from typing import Final
@@ -39,3 +40,13 @@ def folder_of(text: str, *, or_url: bool = False) -> Path:
     except RuntimeError as error:
         user = text.partition("/")[0]
         raise ValueError(f"expected a path: there is no home folder of {user}") from error
+
+
+def file_name(track: str) -> str:
+    """Unique file name of a track, valid in any file system.
+
+    >>> file_name("train/abseiling/x y/0")
+    'train_abseiling_x_y_0-2906784860330344.npz'
+    """
+    readable = re.sub(r"[^A-Za-z0-9._-]+", "_", track).strip("._-")[:80] or "track"
+    return f"{readable}-{hashlib.sha256(track.encode()).hexdigest()[:16]}.npz"

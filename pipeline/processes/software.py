@@ -21,7 +21,7 @@ CODE: Final = "code"
 CODE_OF: Final = "code of "  # and a package with a dataset, stream or detector
 PYTHON: Final = "python"
 LIBRARIES: Final = ("av", "numpy", "opencv-python", "torch")
-OWN: Final = ("cache", "pipeline", "tasks", "vibe_extensions", "vibe_model")
+OWN: Final = ("cache", "pipeline", "tasks", "vibe_model")
 _HOME: Final = Path(__file__).parents[2]  # of the packages
 _BEGAN: Final = time.time()
 

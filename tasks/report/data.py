@@ -16,6 +16,7 @@ from pipeline import datasets
 from pipeline.accounting import SAMPLED, reason
 from pipeline.cli.console import duration
 from pipeline.cli.text import command, count, error_text
+from pipeline.commands import leaks
 from pipeline.conversion.committed import rejected_videos
 from pipeline.datasets.videos import OwnVideos
 from pipeline.errors import MissingAssets, PipelineError
@@ -25,7 +26,6 @@ from pipeline.files.raw import is_stand_in
 from pipeline.show.page import Portrait, portrait
 from pipeline.show.tracks import Choice, Shown, from_cache, spread
 from tasks.report.page import Cell, PageSection
-from vibe_extensions.contracts.commands import leaks
 
 ClipTracks = tuple[cache.VideoEntry, list[tuple[str, int, int]]]  # a clip; name, first and last frame of its tracks
 

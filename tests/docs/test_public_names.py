@@ -12,7 +12,7 @@ import pytest
 
 from tests.docs.markdown import DOCS, ROOT, blocks, document
 
-OURS = {"cache", "pipeline", "vibe_model", "vibe_extensions", "tasks"}
+OURS = {"cache", "pipeline", "vibe_model", "tasks"}
 MODULE = re.compile(r"(current|auto)module:: ([\w.]+)")
 NAME = re.compile(r"(?:auto(?:class|function|data|exception)|py:data):: ([\w.]+)")
 # Names that other code may rely on, besides those that pages import.
@@ -32,8 +32,8 @@ vibe_model.settings.VideoConfig
 vibe_model.models.Model vibe_model.models.Training pipeline.features.weights.WeightsSpec
 pipeline.clips.detectors.Detector pipeline.clips.detectors.People
 pipeline.files.pixels.frames.Video pipeline.files.pixels.frames.FrameSource
-pipeline.datasets.base.Origin vibe_extensions.contracts.datasets.reader_problems cache.torch_windows
-vibe_extensions.contracts.detectors.detector_problems vibe_extensions.contracts.streams.stream_problems
+pipeline.datasets.base.Origin pipeline.testing.datasets.reader_problems cache.torch_windows
+pipeline.testing.detectors.detector_problems pipeline.testing.streams.stream_problems
 vibe_model.evaluation.protocols.Protocol
 """
 

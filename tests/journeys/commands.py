@@ -11,7 +11,6 @@ import importlib
 import json
 import os
 import pkgutil
-import re
 import runpy
 import signal
 import sys
@@ -26,14 +25,13 @@ import torchvision  # noqa: F401
 
 import cache
 import pipeline.__main__
-import vibe_extensions
 import vibe_model
 from pipeline.processes import server
 
-for package in (cache, pipeline, vibe_extensions, vibe_model):
+for package in (cache, pipeline, vibe_model):
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
         # Settings and Luigi's tasks are read in the folder that a command runs in.
-        if not re.search(r"vibe_model\.sections|_extensions\.(clips\.|.*(_task|\.commands|\.sections)\b)", module.name):
+        if module.name != "vibe_model.sections":
             importlib.import_module(module.name)
 
 WITHOUT_POOL = ("config", "copy", "gc", "init", "plan", "show", "status")

@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
+from pipeline.rotations import axis_angle_to_matrix
 from vibe_model import losses
-from vibe_model.rotations import axis_angle_to_matrix
 
 ONES = {"kp_2d": 1.0, "kp_3d": 1.0, "pose": 1.0, "shape": 1.0}
 

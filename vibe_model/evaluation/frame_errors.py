@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.errors import MissingAssets
+from pipeline.rotations import axis_angle_to_matrix, rotation_6d_to_matrix
 from pipeline.skeletons import JOINTS
 from vibe_model import metrics
 from vibe_model.cameras import project
@@ -22,7 +23,6 @@ from vibe_model.evaluation.protocols import Labels, Protocol
 from vibe_model.losses import COMMON14
 from vibe_model.networks.video_model import Estimate, VideoModel
 from vibe_model.prediction.predict import POSED_AT_ONCE, TrackBodies
-from vibe_model.rotations import axis_angle_to_matrix, rotation_6d_to_matrix
 from vibe_model.runs import NEUTRAL_BODY
 
 if TYPE_CHECKING:

@@ -15,12 +15,12 @@ import torch
 from numpy.typing import NDArray
 
 from cache.windows import windows_of
+from pipeline.rotations import rotation_6d_to_matrix
 from vibe_model import metrics
 from vibe_model.losses import COMMON14
 from vibe_model.networks.video_model import Estimate, VideoModel
 from vibe_model.prediction.predict import POSED_AT_ONCE
 from vibe_model.prediction.windows import NOTHING, read_inputs, select_tracks, streams_of
-from vibe_model.rotations import rotation_6d_to_matrix
 from vibe_model.settings import Reading
 
 if TYPE_CHECKING:

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.errors import ConfigError
+from pipeline.rotations import axis_angle_to_matrix, matrix_to_axis_angle, rotation_6d_to_matrix
 from vibe_model.cameras import project_orthographic
 from vibe_model.constants import constant
 from vibe_model.networks import xavier
 from vibe_model.networks.cpu_kernels import Dropout
 from vibe_model.networks.video_model import CAMERA_SIZE, FEATURE_SIZE, SHAPE_SIZE, Estimate, VideoModel, step_name
-from vibe_model.rotations import axis_angle_to_matrix, matrix_to_axis_angle, rotation_6d_to_matrix
 from vibe_model.vibe.networks import POSE_SIZE, REGRESSOR_ITERATIONS, Regressor
 
 if TYPE_CHECKING:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Final
 import torch
 from torch import Tensor, nn
 
+from pipeline.rotations import axis_angle_to_matrix
 from vibe_model.hmmr import losses
 from vibe_model.hmmr.config import HMMRConfig
 from vibe_model.hmmr.generator import HMMR
 from vibe_model.networks import xavier
-from vibe_model.rotations import axis_angle_to_matrix
 from vibe_model.training.data import TrainingBatch
 from vibe_model.training.trainer import ProcessGroup
 from vibe_model.training.video import VideoTrainer

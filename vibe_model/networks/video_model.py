@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from pipeline.rotations import matrix_to_axis_angle, rotation_6d_to_matrix
 from vibe_model.cameras import project
-from vibe_model.rotations import matrix_to_axis_angle, rotation_6d_to_matrix
 
 if TYPE_CHECKING:
     from pipeline.body import Body

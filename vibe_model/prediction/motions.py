@@ -24,8 +24,9 @@ from pipeline.body import Body
 from pipeline.cameras import pose_in_camera, resample_linear, resample_rotations
 from pipeline.errors import PipelineError
 from pipeline.files.pixels.clip_record import record_from
+from pipeline.files.places import file_name
 from vibe_model import runs
-from vibe_model.prediction.predict import TrackBodies, file_name
+from vibe_model.prediction.predict import TrackBodies
 
 Doubles = NDArray[np.float64]
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import math
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -19,11 +17,12 @@ from numpy.typing import NDArray
 from scipy.ndimage import correlate1d
 
 from pipeline.errors import ConfigError, DataError
+from pipeline.files.places import file_name
+from pipeline.rotations import nearest_rotations
 from vibe_model import models, runs
 from vibe_model.cameras import camera_in_picture, crop_to_image
 from vibe_model.networks.video_model import Estimate, VideoModel, step_name
 from vibe_model.prediction.windows import NOTHING, EvalWindow, Present, read_inputs, select_tracks
-from vibe_model.rotations import nearest_rotations
 from vibe_model.settings import Reading
 
 if TYPE_CHECKING:
@@ -220,16 +219,6 @@ def posed_arrays(generator: VideoModel, arrays: Sequence[Float32s], *names: str)
             out = generator.pose(estimate, vertices="verts" in names)
         parts.append([out[name].float().cpu().numpy() for name in names])
     return [np.concatenate(of_name) for of_name in zip(*parts, strict=True)]
-
-
-def file_name(track: str) -> str:
-    """Unique file name of a track, valid in any file system.
-
-    >>> file_name("train/abseiling/x y/0")
-    'train_abseiling_x_y_0-2906784860330344.npz'
-    """
-    readable = re.sub(r"[^A-Za-z0-9._-]+", "_", track).strip("._-")[:80] or "track"
-    return f"{readable}-{hashlib.sha256(track.encode()).hexdigest()[:16]}.npz"
 
 
 def _groups(plans: Iterator[Plan], batch_size: int) -> Iterator[list[Plan]]:

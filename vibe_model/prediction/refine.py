@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.body import Body
+from pipeline.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 from pipeline.show.video_file import DEFAULT_FPS
 from pipeline.skeletons import JOINTS, without_non_finite
 from vibe_model.cameras import project
 from vibe_model.networks.video_model import Project, VideoModel
 from vibe_model.prediction.predict import TrackBodies
-from vibe_model.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 
 Floats = NDArray[np.floating[Any]]
 Float32s = NDArray[np.float32]

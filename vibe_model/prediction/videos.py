@@ -27,13 +27,14 @@ from pipeline.errors import PipelineError
 from pipeline.features.inputs import raw_folder
 from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import FrameSource
+from pipeline.files.places import file_name
 from pipeline.show.clip import DEMO_MARK, rate_of
 from pipeline.show.video_file import DEFAULT_FPS
 from vibe_model import runs
 from vibe_model.prediction.job import PredictionJob
 from vibe_model.prediction.motions import write_motion
 from vibe_model.prediction.overlay import PredictedBodies, write_overlay
-from vibe_model.prediction.predict import TrackBodies, file_name, predict_tracks, save_npz
+from vibe_model.prediction.predict import TrackBodies, predict_tracks, save_npz
 from vibe_model.prediction.refine import refine_track
 from vibe_model.prediction.windows import select_tracks
 

@@ -19,11 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import CheckpointError
+from pipeline.rotations import axis_angle_to_matrix, nearest_rotations, rotation_6d_to_matrix
 from vibe_model import runs
 from vibe_model.checkpoints import check_tensors, device_of, read_checkpoint, some
 from vibe_model.networks.cpu_kernels import GRU
 from vibe_model.prediction.windows import rows_of
-from vibe_model.rotations import axis_angle_to_matrix, nearest_rotations, rotation_6d_to_matrix
 from vibe_model.settings import split_of
 from vibe_model.training.data import TrainingBatch, TrainingBatches, stream
 from vibe_model.training.loop import TrainingLoop, TrainingProgress, run_once

@@ -24,7 +24,7 @@ from pipeline.features.streams.blaze import BlazeJoints
 from pipeline.files.packages import PackageFile, fetch_files
 from pipeline.files.pixels.frames import Video
 from pipeline.grades import track_grade
-from vibe_extensions.contracts import DetectorContract, StreamContract
+from pipeline.testing import DetectorContract, StreamContract
 
 CLIP = PackageFile(
     "sports2d", "0.8.34", "Sports2D/Demo/demo.mp4", "d9a66417185647b112304b57093f0c180f37a768e6a14daca75ca541f3b78039"

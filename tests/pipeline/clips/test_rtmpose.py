@@ -25,9 +25,9 @@ from pipeline.clips.detectors import graphs as of_graphs
 from pipeline.clips.detectors.rtmpose import Published, RTMPose
 from pipeline.errors import ConfigError, MissingAssets, RawDataError
 from pipeline.files.formats.detections import read_results
+from pipeline.testing import DetectorContract
 from tests.onnx_graphs import Graph
 from tests.pipeline.datasets.by_hand import encode
-from vibe_extensions.contracts import DetectorContract
 
 SIDE = 96  # px of the detector's square input
 CPU = "CPUExecutionProvider"

@@ -25,8 +25,8 @@ from pipeline.errors import PipelineError
 from pipeline.files.pixels import sources
 from pipeline.files.raw import MARKER, RawVideo
 from pipeline.skeletons import JOINTS, convert, mirrored
+from pipeline.testing import DatasetContract
 from pipeline.track import Track
-from vibe_extensions.contracts import DatasetContract
 
 SPIN49 = JOINTS["spin49"]
 SPLITS = [(name, split) for name in RELEASES for split in datasets.get(name).splits]

@@ -13,14 +13,14 @@ import cache
 from pipeline import cameras
 from pipeline.body import Body
 from pipeline.commands import doctor
+from pipeline.commands.leaks import compare_names
 from pipeline.datasets.bedlam import Bedlam, Bedlam2
 from pipeline.demo.body import procedural, skin
 from pipeline.files.pixels.sources import parse
 from pipeline.files.raw.changes import bytes_of_labels, stamp, video_digest
 from pipeline.skeletons import JOINTS
+from pipeline.testing import datasets as contract
 from tests.pipeline.datasets.by_hand import read_one, refusal, touch
-from vibe_extensions.contracts import datasets as contract
-from vibe_extensions.contracts.commands.leaks import compare_names
 
 SEQ, SUBJECTS, N = "seq_000000", ("rp_aaron_posed_001", "rp_emma_posed_008"), 6
 SCENE = "20221010_3_1000_batch01hand_6fps"

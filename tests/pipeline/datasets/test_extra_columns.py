@@ -17,8 +17,8 @@ from pipeline.accounting import VideoAccount
 from pipeline.conversion import convert, plan
 from pipeline.datasets.base import Dataset
 from pipeline.files.raw import RawVideo
+from pipeline.testing import datasets as contract
 from pipeline.track import Track
-from vibe_extensions.contracts import datasets as contract
 
 CONTACT = ExtraColumn(name="contact", about="on the ground", shape=(4,), dtype="uint8", mirror=((0, 2), (1, 3)))
 EXTRINSICS = ExtraColumn(name="extrinsics", about="world to camera", unit="m", shape=(4, 4), mirror=cameras.mirrored)

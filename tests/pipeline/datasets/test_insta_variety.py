@@ -11,8 +11,8 @@ from pipeline.accounting import Accounting
 from pipeline.demo.files import tf_example as example
 from pipeline.demo.files import tfrecord as framed
 from pipeline.skeletons import JOINTS
+from pipeline.testing import datasets as contract
 from tests.pipeline.datasets.by_hand import jpeg, read_one, standing, write_video
-from vibe_extensions.contracts import datasets as contract
 
 INSTA = datasets.get("insta_variety")
 SPIN49 = JOINTS["spin49"]

@@ -11,9 +11,9 @@ from scipy.io import loadmat
 from pipeline import datasets
 from pipeline.accounting import Accounting
 from pipeline.files.pixels.frames import Video
+from pipeline.testing.datasets import reader_problems
 from pipeline.track import Track
 from tests.pipeline.datasets.by_hand import read_one, touch
-from vibe_extensions.contracts.datasets import reader_problems
 
 SAMPLES = Path(__file__).parents[3].parent / "shared" / "data"
 pytestmark = pytest.mark.skipif(not SAMPLES.is_dir(), reason="the real samples are not beside the checkout")

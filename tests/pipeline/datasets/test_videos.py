@@ -22,11 +22,11 @@ from pipeline.demo.files import mp4_writer
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.raw import MARKER
 from pipeline.skeletons import convert
+from pipeline.testing import datasets as contract
 from pipeline.track import Track
 from tests.pipeline.datasets.by_hand import standing, touch, write_video
 from tests.pipeline.files.made_clips import Clip
 from tests.pipeline.files.test_videos_of_all_kinds import widen
-from vibe_extensions.contracts import datasets as contract
 
 
 def write_clip(file: Path, n: int = 60, cut: int = 10**9) -> None:

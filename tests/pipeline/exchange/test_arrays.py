@@ -18,9 +18,9 @@ from pipeline.exchange import array_files
 from pipeline.exchange.arrays import ArrayOptions, Imported, ImportedArray, import_array
 from pipeline.exchange.tables import TableOptions, export
 from pipeline.features.plan import plan_extraction
+from pipeline.features.recompute import recompute
 from pipeline.features.spec import StreamSpec
 from tests.pipeline.exchange.test_tables import make
-from vibe_extensions.contracts.recompute import recompute
 
 N, NAME = 120, "made/train"
 TRACK = np.repeat(["a.b/ü 1/0", "a.b/ü 1/ß.x"], N // 2)  # as `make` writes them

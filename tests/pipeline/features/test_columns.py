@@ -22,12 +22,12 @@ from pipeline.features.extract import Extraction, extract_together
 from pipeline.features.inputs import label_batch
 from pipeline.features.networks.base import Loaded, Normalisation
 from pipeline.features.plan import plan_extraction
+from pipeline.features.recompute import recompute
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import LabelStream, Machine
 from pipeline.features.streams.network import NetworkStream, Precision
+from pipeline.testing.streams import stream_problems
 from tests.pipeline.features.conftest import write_split
-from vibe_extensions.contracts.recompute import recompute
-from vibe_extensions.contracts.streams import stream_problems
 
 SPLIT = "penn_action/train"
 SMALL = CropPolicy(size=16)

@@ -12,10 +12,10 @@ import cache
 from pipeline import table
 from pipeline.errors import PipelineError
 from pipeline.features import streams
+from pipeline.features.recompute import recompute
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.base import LabelStream
 from tests.pipeline.features.test_kinds_of_streams import SPLIT, N, Toy
-from vibe_extensions.contracts.recompute import recompute
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,13 +13,13 @@ from cache import CropPolicy
 from pipeline.errors import ConfigError, MissingAssets, PipelineError, RawDataError
 from pipeline.features.extract import extract_together
 from pipeline.features.plan import plan_extraction
+from pipeline.features.recompute import recompute
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import Machine
 from pipeline.features.streams.onnx import Onnx, read_part
+from pipeline.testing import StreamContract
 from tests.onnx_graphs import Graph
 from tests.pipeline.features.test_columns import SPLIT, N, convert, expected
-from vibe_extensions.contracts import StreamContract
-from vibe_extensions.contracts.recompute import recompute
 
 SHAPES = {"image": (3, 24, 16), "bbx_xys": (3,), "cliff_cond": (3,), "wh": (2,), "K_fullimg": (3, 3)}
 GIVEN = {"bbx_xys": "bbox", "cliff_cond": "cliff", "wh": "image_size", "K_fullimg": "intrinsics"}

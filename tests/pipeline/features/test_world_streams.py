@@ -17,13 +17,13 @@ from pipeline.errors import ConfigError, MissingAssets
 from pipeline.features import streams
 from pipeline.features.extract import extract_together
 from pipeline.features.plan import plan_extraction
+from pipeline.features.recompute import recompute
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import ROW_RATE, Machine
 from pipeline.features.streams.world import POINTS
 from pipeline.files.raw import MARKER
+from pipeline.testing.streams import stream_problems
 from tests.made_splits import track_of, write_split
-from vibe_extensions.contracts.recompute import recompute
-from vibe_extensions.contracts.streams import stream_problems
 
 CPU, N = Machine(device="cpu"), 9
 SPEEDS = np.array([0, 0.005, 0.01, 0.02, 0.5])  # m a frame

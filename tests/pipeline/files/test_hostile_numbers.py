@@ -25,7 +25,7 @@ from pipeline.demo import files
 from pipeline.files.formats import tfrecords
 from pipeline.files.formats.h36m import load_cdf
 from pipeline.files.formats.pickles import load_pickle
-from vibe_extensions.contracts.labels import track_problems
+from pipeline.testing.labels import track_problems
 
 VALUES: Final = (math.nan, -math.inf, -1e20, 1e300)
 Poison = Callable[[Any], np.ndarray]

@@ -9,6 +9,7 @@ import torch
 
 import cache
 from pipeline.errors import DataError, PipelineError, StandInMixed
+from pipeline.rotations import axis_angle_to_matrix, matrix_to_axis_angle, rotation_6d_to_matrix
 from tests.vibe_model.builders import MemorySplit, TinyBody, small_vibe
 from vibe_model import metrics
 from vibe_model.evaluation.evaluate import SplitResults, choose_sigma, evaluate_all, evaluate_split
@@ -17,7 +18,6 @@ from vibe_model.evaluation.published import DYNAMICS, FIGURES, figures_of
 from vibe_model.metrics import METRICS
 from vibe_model.networks.video_model import Estimate, VideoModel
 from vibe_model.prediction.predict import TrackBodies
-from vibe_model.rotations import axis_angle_to_matrix, matrix_to_axis_angle, rotation_6d_to_matrix
 
 STREAM = {"stream": "resnet50", "seqlen": 4}
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.rotations import axis_angle_to_matrix
 from tests.vibe_model.builders import MemorySplit, TinyBody
 from tests.vibe_model.evaluation.test_evaluation import STREAM, Oracle, true_verts
 from vibe_model import metrics
@@ -13,7 +14,6 @@ from vibe_model.hmmr import HMMR
 from vibe_model.hmmr.dynamics import KnownPoses, dynamics
 from vibe_model.metrics import METRICS
 from vibe_model.networks.video_model import Estimate, VideoModel
-from vibe_model.rotations import axis_angle_to_matrix
 
 LENGTHS = (9, 5, 4)
 TRACKS = [slice(0, 9), slice(9, 14), slice(14, 18)]

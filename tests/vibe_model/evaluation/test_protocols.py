@@ -18,8 +18,6 @@ from tests.vibe_model.builders import MemorySplit, TinyBody, small_vibe
 from tests.vibe_model.evaluation.test_evaluation import STREAM, Bodies, Oracle
 from tests.vibe_model.evaluation.test_genders import stand_in
 from tests.vibe_model.training.tiny_runs import in_memory, like_vibe
-from vibe_extensions.contracts import ProtocolContract
-from vibe_extensions.contracts.protocols import protocol_problems
 from vibe_model import TrainConfig, training
 from vibe_model.evaluation import protocols
 from vibe_model.evaluation.evaluate import evaluate_all, evaluate_split
@@ -28,6 +26,8 @@ from vibe_model.hmmr import HMMR
 from vibe_model.hmmr import protocol as hmmr_protocol
 from vibe_model.metrics import METRICS
 from vibe_model.prediction.predict import predict_tracks
+from vibe_model.testing import ProtocolContract
+from vibe_model.testing.protocols import protocol_problems
 from vibe_model.vibe import config as vibe
 
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.rotations import axis_angle_to_matrix
 from tests.vibe_model.training.tiny_runs import first_batch
 from vibe_model import models
 from vibe_model.hmmr import losses as hmmr_losses
 from vibe_model.hmmr.config import PRESETS, VARIANTS
-from vibe_model.rotations import axis_angle_to_matrix
 from vibe_model.training.data import TrainingBatches
 
 TERMS = {*hmmr_losses.WEIGHTS, "discriminator"}

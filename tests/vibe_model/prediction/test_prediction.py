@@ -12,9 +12,10 @@ from scipy.spatial.transform import Rotation
 
 from cache import CropPolicy, Jitter
 from pipeline.errors import ConfigError, DataError
+from pipeline.files.places import file_name
 from tests.vibe_model.builders import MemorySplit, small_vibe
 from vibe_model.cameras import crop_to_image
-from vibe_model.prediction.predict import _smooth_rotations, file_name, predict_tracks, save_npz, smooth
+from vibe_model.prediction.predict import _smooth_rotations, predict_tracks, save_npz, smooth
 from vibe_model.prediction.windows import Present
 from vibe_model.vibe.networks import Estimate
 

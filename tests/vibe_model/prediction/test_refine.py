@@ -12,10 +12,10 @@ from scipy.spatial.transform import Rotation
 
 from pipeline.body import Body
 from pipeline.demo.motion import perform, random_betas
+from pipeline.rotations import axis_angle_to_matrix
 from pipeline.skeletons import JOINTS
 from vibe_model.cameras import crop_to_image, project
 from vibe_model.prediction import refine
-from vibe_model.rotations import axis_angle_to_matrix
 
 FRAMES = 16
 CROP = 1.1

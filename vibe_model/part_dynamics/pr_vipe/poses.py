@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pipeline.rotations import axis_angle_to_matrix
 from pipeline.skeletons import KEYPOINTS_13, convert, keypoints_13
 from vibe_model.metrics import normalise_13
 from vibe_model.part_dynamics.pr_vipe.network import TORSO
-from vibe_model.rotations import axis_angle_to_matrix
 
 if TYPE_CHECKING:
     from cache import Split

@@ -17,12 +17,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.rotations import axis_angle_to_matrix
 from pipeline.skeletons import KEYPOINTS_13
 from vibe_model.constants import constant
 from vibe_model.part_dynamics.pr_vipe.losses import KAPPA
 from vibe_model.part_dynamics.pr_vipe.network import TORSO, PrVIPE
 from vibe_model.part_dynamics.pr_vipe.poses import NOSE, PoseSet
-from vibe_model.rotations import axis_angle_to_matrix
 
 RANKS: Final = (1, 10, 20)
 AT_ONCE: Final = 64  # queries compared at once

@@ -1,0 +1,79 @@
+"""`python -m pipeline bodies`: Anny's body, fitted to a stream of joints in metres."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+from typing import Final
+
+from pipeline.cli.command_line import Command
+from pipeline.cli.console import DOUBT, STAND_IN, err, out, plain
+from pipeline.cli.progress import bar
+from pipeline.cli.text import FEW, count, few, from_here
+from pipeline.settings.arguments import cache_option, split_arguments
+from pipeline.settings.file import PATH
+
+ADULT: Final = 0.67
+
+
+def _options(sub: argparse.ArgumentParser) -> None:
+    split_arguments(sub)
+    cache_option(sub)
+    sub.add_argument("--stream", default="blaze_joints", help="Stream of BlazePose's 33 joints (default: blaze_joints)")
+    sub.add_argument("--out", type=PATH, metavar="DIR", help="Output folder (default: DATASET-SPLIT-anny)")
+    sub.add_argument("--raw", type=PATH, metavar="DIR", help="The dataset's raw folder, if it has moved")
+    help_ = f"Age of all people: 0 a baby, 0.33 a child, {ADULT} an adult, 1 old (default: {ADULT})"
+    sub.add_argument("--age", type=_age, default=ADULT, help=help_)
+    sub.add_argument("--device", default="auto", help="Device: auto (a GPU if there is one), cpu, cuda, cuda:1, ...")
+    sub.add_argument(
+        "--overlay",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="Draw videos of the bodies over the frames (default: if there are 2D joints to place them by)",
+    )
+
+
+def _age(text: str) -> float:
+    """Parse Anny's age. Raises ArgumentTypeError, also for years."""
+    try:
+        age = float(text)
+    except ValueError:
+        age = math.nan
+    if not 0 <= age <= 1:
+        scale = f"0 a baby, 0.33 a child, {ADULT} an adult, 1 old"
+        raise argparse.ArgumentTypeError(f"expected Anny's age from 0 to 1 ({scale}), found {text!r}")
+    return age
+
+
+def _run(args: argparse.Namespace) -> int:
+    """Fit bodies, or find them up to date."""
+    import torch
+
+    from pipeline.bodies.writing import SUMMARY, BodiesJob, write_bodies
+    from pipeline.features.networks.base import chosen_device
+
+    torch.set_num_threads(1)  # many small operations take longer on several, and much longer on busy cores
+    name = f"{args.dataset}/{args.split}"
+    folder = args.out or Path(f"{args.dataset}-{args.split}-anny")
+    device = str(chosen_device(args.device))
+    job = BodiesJob(args.cache, name, args.stream, folder, args.age, device, args.raw, args.overlay)
+    with bar(f"bodies {name}", err, unit="row") as progress:
+        summary = write_bodies(job, progress)
+    tracks = summary["tracks"]
+    rows = sum(track["rows"] for track in tracks)
+    distance = sum(track["rows"] * track["mean_distance_mm"] for track in tracks) / rows
+    out.print(plain(f"{name}: {count(len(tracks), 'track')}, {count(rows, 'row')}, {distance:.1f} mm from the joints"))
+    if summary["left_out"]:
+        out.print(f"  {DOUBT} {count(summary['left_out'], 'row')} without joints left out")
+    heights = [f"{track['name']}: {track['height_m']:.2f} m tall (estimated)" for track in tracks]
+    for line in few(heights, FEW, str(from_here(folder / SUMMARY))):
+        out.print(plain(f"  {line}"))
+    if summary["stand_in"]:
+        out.print(f"  {STAND_IN} demo data, not the dataset itself")
+    done = "up to date in" if "up_to_date" in summary else "in"
+    out.print(plain(f"{done} {from_here(folder)} (listed in {SUMMARY})"))
+    return 0
+
+
+COMMAND: Final = Command(_options, _run)

@@ -1,0 +1,169 @@
+"""`python -m pipeline try`: the usual commands on a clip of two people, and a page of their results."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+import cache
+from cache.storage.durable import write_atomic
+from pipeline import grades
+from pipeline.__main__ import main
+from pipeline.bodies.body_file import PACKAGE, body_file
+from pipeline.bodies.writing import SUMMARY
+from pipeline.cli.command_line import Command
+from pipeline.cli.console import DONE, ERROR, IDLE, err, line, out, plain, size
+from pipeline.cli.progress import bar
+from pipeline.cli.text import command, from_here
+from pipeline.clips import detectors
+from pipeline.clips.files import KEYPOINTS
+from pipeline.crops import crop_person
+from pipeline.errors import MissingAssets
+from pipeline.files.packages import PackageFile, cache_folder, fetch_files
+from pipeline.files.pixels.frames import Image, Video
+from pipeline.files.raw.files import whole_file_digest
+from pipeline.settings.file import PATH
+from pipeline.show.clip import PEOPLE
+from pipeline.show.page import split_of, templates, write
+
+CLIP: Final = PackageFile(
+    "sports2d",
+    "0.8.34",
+    "Sports2D/Demo/demo.mp4",
+    "d9a66417185647b112304b57093f0c180f37a768e6a14daca75ca541f3b78039",
+)
+NAME: Final = "sports2d.mp4"
+DETECTOR: Final = "blaze_pose"
+SPLIT: Final = "videos/train"
+PAGE: Final = "try.html"
+DOUBTFUL: Final = 20.0  # %, of a limb's length in 3D
+CREDITS: Final = (  # what, whose, licence, where it is from
+    ("Clip", "Copyright (c) 2022, perfanalytics", "BSD-3-Clause", f"{CLIP.package} {CLIP.version}, {CLIP.path}"),
+    ("Body", "NAVER; data: MakeHuman and MPFB2", "Apache-2.0; data: CC0", " ".join(PACKAGE)),
+)
+TEXTS: Final = (
+    "Tracks: boxes, and 2D joints. A person's right side is orange, the left one blue.",
+    "Bodies over the same frames, estimated from the joints in metres.",
+)
+OF_WEIGHTS: Final = "The MediaPipe Authors"
+
+
+class _DrawnPerson(NamedTuple):
+    """A row of the page's table."""
+
+    colour: str
+    fitted: dict[str, Any]  # of bodies.json
+    seconds: tuple[float, float]
+    grade: list[str]
+    doubtful: bool
+    images: list[Image]  # with joints, with the body
+
+
+def _options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--out", type=PATH, metavar="DIR", default=Path("data/try"), help="Folder (default: data/try)")
+
+
+def _run(args: argparse.Namespace) -> int:
+    """Fetch the files, run the commands, and write the page. Returns the code of a command that fails."""
+    folder, raw = args.out, args.out / "clips"
+    if missing := _fetch(raw / NAME):
+        for text in missing:
+            err.print(f"{ERROR} {plain(text)}")
+        return 2
+    joints, bodies, page = folder / "joints.mp4", folder / "bodies", folder / PAGE
+    *steps, show = _commands(str(raw), str(folder / "cache"), str(bodies), NAME, str(joints))
+    for words in steps:
+        if code := _run_step(words):
+            return code
+    digest = whole_file_digest(bodies / SUMMARY)  # it has those of the split and of the joints
+    current = joints.is_file() and split_of(page) == digest
+    own = [command(*words) for words in _commands("CLIPS", "data/mine", "bodies", "CLIP.mp4", "joints.mp4")]
+    if not current:
+        if code := _run_step(show):
+            return code
+        summary = json.loads((bodies / SUMMARY).read_bytes())
+        clips = (joints, bodies / summary["overlays"][0])
+        detected = json.loads((raw / KEYPOINTS / f"{NAME}.json").read_bytes())["info"]["weights"]
+        weights = [("Weights", OF_WEIGHTS, file["licence"], file["source"]) for file in detected]
+        posters, people = _people(cache.open(folder / "cache")[SPLIT], summary["tracks"], raw, clips)
+        content = {"digest": digest, "commands": own, "people": people, "doubtful": DOUBTFUL}
+        content["clips"] = [*zip(map(_data_uri, clips), posters, TEXTS, strict=True)]
+        content["credits"] = [CREDITS[0], *weights, CREDITS[1]]
+        write(templates(Path(__file__).parents[1] / "templates").get_template(PAGE).stream(content), page)
+    out.print(f"\n{IDLE if current else DONE} {line('page', plain(from_here(page)), size(page.stat().st_size))}")
+    out.print("The same with your own clips, in a folder CLIPS:")
+    for text in own:
+        out.print(plain(f"  {text}"), soft_wrap=True)
+    return 0
+
+
+def _fetch(clip: Path) -> list[str]:
+    """Fetch the clip, weights and body if missing. Returns messages about files that cannot be fetched."""
+    steps: tuple[Callable[[], object], ...] = (partial(fetch_files, CLIP), detectors.get(DETECTOR).identity, body_file)
+    missing = []
+    with bar(f"fetch files into {cache_folder()}", err, unit="package") as progress:
+        for number, fetch in enumerate(steps):
+            progress(number, len(steps))
+            try:
+                fetch()
+            except MissingAssets as error:
+                missing.append(str(error))
+    if not (missing or clip.is_file()):
+        write_atomic(clip, CLIP.place.read_bytes())
+    return missing
+
+
+def _commands(clips: str, root: str, bodies: str, clip: str, drawn: str) -> list[list[str]]:
+    """From a folder of clips to tracks with joints in metres, to bodies, to joints drawn over a clip."""
+    networks = ["--detector", DETECTOR, "--every", "5", "--stream", "blaze_joints"]
+    return [
+        ["prepare", "videos", "--raw", clips, "--cache", root, *networks],
+        ["bodies", SPLIT, "--cache", root, "--out", bodies],
+        ["show", SPLIT, "--cache", root, "--video", clip, "--out", drawn],
+    ]
+
+
+def _run_step(words: list[str]) -> int:
+    out.print(f"\n[bold]{plain(command(*words))}[/bold]", soft_wrap=True)
+    return main(words)
+
+
+def _people(
+    split: cache.Split, fitted: list[dict[str, Any]], raw: Path, clips: Sequence[Path]
+) -> tuple[list[Image], list[_DrawnPerson]]:
+    """An image of each drawn clip, and the table's rows."""
+    records = [split.tracks[split.tracks.names.index(one["name"])] for one in fitted]
+    frames = [split.rows("frame_index", record.start, record.stop) for record in records]
+    middle_of_all = int(np.median(np.concatenate(frames)))
+    middles = [len(indices) // 2 for indices in frames]
+    shown = {middle_of_all, *(int(indices[middle]) for indices, middle in zip(frames, middles, strict=True))}
+    drawn = [_read(clip, shown) for clip in clips]
+    people: list[_DrawnPerson] = []
+    for one, record, indices, middle in zip(fitted, records, frames, middles, strict=True):
+        grade = grades.track_grade(split, record, Video(raw.resolve(), NAME))
+        bbox = split.rows("bbox", record.start + middle, record.start + middle + 1)[0]
+        images = [crop_person(images[int(indices[middle])], bbox, 1.1) for images in drawn]
+        colour = "#" + bytes(round(255 * share) for share in PEOPLE[len(people) % len(PEOPLE)]).hex()
+        seconds = indices[0] / record.fps, indices[-1] / record.fps
+        doubtful = grade.limb_spread_3d_percent > DOUBTFUL
+        people.append(_DrawnPerson(colour, one, seconds, str(grade).split("; "), doubtful, images))
+    return [images[middle_of_all] for images in drawn], people
+
+
+def _data_uri(clip: Path) -> str:
+    return f"data:video/mp4;base64,{base64.b64encode(clip.read_bytes()).decode()}"
+
+
+def _read(clip: Path, frames: Iterable[int]) -> dict[int, Image]:
+    read = Video(clip.parent.resolve(), clip.name).read(sorted(frames))
+    return {frame.index: frame.image for frame in read if frame.image is not None}
+
+
+COMMAND: Final = Command(_options, _run, kept="finished steps are kept; the same command continues")

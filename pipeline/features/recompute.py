@@ -1,0 +1,316 @@
+"""Recompute random rows of streams, to find rows with the numbers of another frame.  tracks -> [features]
+
+No checksum finds a row that was computed from the frame before or after. So rows are recomputed independently of the
+extraction (`pipeline.features.single_rows`), and if the numbers differ, both neighbours are computed, too.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+
+import cache
+from cache import Split
+from cache.format.manifest import shard_rows
+from pipeline.cli.console import DONE, DOUBT, IDLE, WRONG, CommandResult
+from pipeline.cli.progress import Bars, Progress, silent
+from pipeline.cli.text import count, few
+from pipeline.conversion.identity import describe
+from pipeline.errors import PipelineError
+from pipeline.features import streams
+from pipeline.features.inputs import column
+from pipeline.features.plan import recorded_identity
+from pipeline.features.single_rows import Numbers, Requests, Rows, SingleRows
+from pipeline.features.spec import StreamSpec
+from pipeline.features.weights import WeightsSpec
+
+# Relative difference from which a row's neighbours are computed. Measured with the fast ResNet-50 (random weights) on
+# demo data and two clips of Kinetics: correct rows differ by up to 0.0004 (float16), successive frames of demo data by
+# at least 0.05, of the slower clip by 0.014 (median). Noise of one grey level makes 0.02.
+SUSPICIOUS: Final = 0.002
+NOISE: Final = 0.05  # relative difference that rounding cannot explain
+CLEARLY: Final = 0.5  # a neighbour fits better if its difference is less than this share of the row's own
+OTHERWISE: Final = (
+    "this machine computes other numbers from their frames. Other code, libraries or another kind of processor has "
+    "computed them. If the numbers of this machine are right, run extract --replace"
+)
+MOST_ROWS: Final = 20  # rows that are named on the terminal
+IMPORTED: Final = "it was imported"  # a stream is skipped, which is not a problem
+MOST: Final = 2.0  # largest relative difference, also of a row that cannot be computed now
+LEAST_PART: Final = 0.01  # of the row's root mean square: smaller parts, such as zeros, would be all noise
+
+
+class Misaligned(NamedTuple):
+    """A row that fits a neighbour's frame better than its own. Differences are relative."""
+
+    track: str
+    frame: int
+    differs: float  # from its own frame
+    neighbour: int  # the frame that fits better
+    neighbour_differs: float
+
+
+@dataclass(slots=True)
+class _ComparedStream:
+    """Result of one stream."""
+
+    split: str
+    stream: str
+    rows: int = 0  # compared
+    largest: float = 0.0  # relative difference
+    differing: int = 0  # rows whose difference is at least SUSPICIOUS
+    not_computed: int = 0  # rows whose frames could not be decoded
+    problem: str = ""  # of the first of them
+    misaligned: list[Misaligned] = field(default_factory=list)
+    unmatched: int = 0  # rows that match no frame: all zeros, or no closer to their own frame than to a neighbour's
+    beyond: int = 0  # other rows whose difference is at least NOISE
+
+    @property
+    def ok(self) -> bool:
+        return not (self.misaligned or self.unmatched or self.beyond or self.not_computed)
+
+
+class _Skipped(NamedTuple):
+    """A stream that was not compared."""
+
+    split: str
+    stream: str
+    why: str
+
+
+@dataclass(slots=True)
+class Recomputed:
+    """Results of all streams."""
+
+    compared: list[_ComparedStream] = field(default_factory=list)
+    skipped: list[_Skipped] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)  # messages: what could not be compared, and what to do
+
+    @property
+    def ok(self) -> bool:
+        """Whether every drawn row was compared and matches its own frame."""
+        sound = all(stream.ok for stream in self.compared)
+        return sound and not self.refused and all(stream.why == IMPORTED for stream in self.skipped)
+
+    def add_lines(self, result: CommandResult) -> None:
+        """Add a line for each stream; then rows that match another frame or none, and what could not be compared."""
+        for stream in self.compared:
+            name = f"{stream.split}, {stream.stream}"
+            if not stream.rows:
+                result.line(f"{name}: no rows to compare", IDLE)
+                continue
+            summary = f"{count(stream.rows, 'row')} recomputed, largest difference {stream.largest:.2%}"
+            result.line(f"{name}: {summary}", DONE if stream.ok else WRONG)
+            if stream.misaligned:
+                result.line(f"{count(len(stream.misaligned), 'row')} with the numbers of another frame:", indent=2)
+            misaligned = [
+                f"{row.track}, frame {row.frame}: differs by {row.differs:.2%}, and from frame {row.neighbour} by "
+                f"{row.neighbour_differs:.2%}"
+                for row in stream.misaligned
+            ]
+            result.lines(few(misaligned, MOST_ROWS, "verify --recompute --json"), indent=4)
+            if stream.unmatched:
+                summary = f"{count(stream.unmatched, 'row')} that match no frame: all zeros, or as far from their own"
+                result.line(f"{summary} frame as from a neighbouring one, or computed with other columns", indent=2)
+            if stream.beyond:
+                result.line(f"{count(stream.beyond, 'row')} of {NOISE:.0%} difference or more: {OTHERWISE}", indent=2)
+            if differing := stream.differing - len(stream.misaligned) - stream.unmatched - stream.beyond:
+                summary = f"{count(differing, 'row')} of {SUSPICIOUS:.1%} difference or more"
+                result.line(f"{summary}, which match no neighbouring frame clearly better", DOUBT, indent=2)
+            if stream.not_computed:
+                summary = f"{count(stream.not_computed, 'row')} not compared, the first: {stream.problem}"
+                result.line(summary, indent=2)
+        for skipped in self.skipped:
+            mark = IDLE if skipped.why == IMPORTED else WRONG
+            result.line(f"{skipped.split}, {skipped.stream}: not compared: {skipped.why}", mark)
+
+
+def recompute(
+    root: cache.Root,
+    n: int,
+    *,
+    seed: int = 0,
+    splits: Sequence[str] | None = None,
+    raw: Path | None = None,
+    weights: WeightsSpec | None = None,
+    workers: int = 1,
+    bars: Bars = lambda _: nullcontext(silent),
+) -> Recomputed:
+    """Recompute and compare `n` random computed rows (`cache.COMPUTED`) of every stream of these splits, or of all.
+
+    Args:
+        raw: the dataset's raw folder now; None: as recorded.
+        weights: of streams whose manifest has only the digest of theirs.
+
+    Raises CacheError for a split that does not exist, PipelineError if `raw` would be used for several datasets.
+    """
+    opened, recomputed = cache.open(root), Recomputed()
+    names = opened.splits if splits is None else tuple(splits)
+    if raw is not None and len(datasets := {name.partition("/")[0] for name in names}) > 1:
+        raise PipelineError(f"--raw goes with the splits of one dataset, found {', '.join(sorted(datasets))}")
+    for name in names:
+        split = opened[name]
+        for stream in split.streams:
+            with bars(f"recompute {name}, {stream}") as progress:
+                try:
+                    spec = StreamSpec.from_manifest(split, stream, raw=raw, weights=weights)
+                    if why := _why_not(split, stream, spec):
+                        recomputed.skipped.append(_Skipped(name, stream, why))
+                        continue
+                    assert spec is not None
+                    recomputed.compared.append(_compare(split, spec, n, seed, workers, progress))
+                except (PipelineError, cache.CacheError) as error:
+                    recomputed.refused.append(f"{name}, {stream}: {error}")
+    return recomputed
+
+
+def draw_rows(split: Split, stream: str, n: int, seed: int) -> Rows:
+    """Draw (n,) ascending rows of a stream from its computed rows, uniformly; all if there are fewer."""
+    shards = split.stream_shards(stream)
+    numbers = [len(_computed_rows(split, stream, shard)) for shard in shards]
+    ends = np.cumsum([0, *numbers])
+    rng = np.random.default_rng([seed, zlib.crc32(f"{split.name}/{stream}".encode())])
+    among = np.sort(rng.choice(int(ends[-1]), min(n, int(ends[-1])), replace=False, shuffle=False))
+    parts = np.split(among, np.searchsorted(among, ends[1:-1]))
+    rows = [
+        _computed_rows(split, stream, shard)[part - start]
+        for shard, part, start in zip(shards, parts, ends[:-1].tolist(), strict=True)
+        if len(part)
+    ]
+    return np.concatenate([np.zeros(0, np.int64), *rows])
+
+
+def _computed_rows(split: Split, stream: str, shard: int) -> Rows:
+    of_commit = shard_rows(split.stream_manifest(stream), shard)  # without padding, which no shard holds
+    rows = np.arange(of_commit.start, of_commit.stop)
+    is_computed = split.rows(f"features/{stream}_ok", of_commit.start, of_commit.stop) == cache.COMPUTED
+    computed: Rows = rows[is_computed & (split.track_of(rows) >= 0)]
+    return computed
+
+
+def _why_not(split: Split, stream: str, spec: StreamSpec | None) -> str:
+    """Why a stream cannot be recomputed here; "" if it can."""
+    before = recorded_identity(split, stream)
+    if (kind := before.get("kind")) == "imported":
+        return IMPORTED
+    if not_installed := streams.not_installed(str(kind)):
+        return f"needs {not_installed}"
+    if spec is None:
+        digest = str((before.get("weights") or {}).get("file_sha256", ""))[:12]
+        file = f" (sha256 {digest})" if digest else ""
+        return f"its weights are missing: {kind}{file}. Name them: --weights KIND:FILE"
+    identity = spec.stream.identity()
+    return "" if identity == before else f"it was extracted differently: {describe(before, identity)}"
+
+
+def _compare(split: Split, spec: StreamSpec, n: int, seed: int, workers: int, progress: Progress) -> _ComparedStream:
+    rows = draw_rows(split, spec.name, n, seed)
+    single, parts = SingleRows(split, spec, workers), _parts(split, spec)
+    compared, suspicious = _ComparedStream(split.name, spec.name), dict[int, _Suspicious]()
+    for n_done, result in enumerate(single.numbers(Requests(rows, rows, rows, rows)), 1):
+        progress(n_done, len(rows))
+        if result.problem:
+            compared.not_computed += 1
+            compared.problem = compared.problem or result.problem
+            continue
+        row = int(rows[result.number])
+        difference = _relative_difference(result.numbers, _stored_numbers(split, spec, row), parts)
+        compared.rows += 1
+        compared.largest = max(compared.largest, difference)
+        if difference >= SUSPICIOUS:
+            suspicious[row] = _Suspicious(difference, result.numbers)
+    compared.differing = len(suspicious)
+    if compared.not_computed and not compared.rows:
+        raise PipelineError(f"none of {len(rows)} rows can be compared: {compared.problem}")
+    if suspicious:
+        _compare_neighbours(split, spec, single, suspicious, compared)
+    return compared
+
+
+class _Suspicious(NamedTuple):
+    """A row that differs from what its own frame gives."""
+
+    difference: float
+    computed: Numbers | None
+
+
+def _compare_neighbours(
+    split: Split, spec: StreamSpec, single: SingleRows, suspicious: Mapping[int, _Suspicious], compared: _ComparedStream
+) -> None:
+    """Find rows that a neighbour fits clearly better, ascending, and count rows that match no frame."""
+    requests, parts = _neighbour_requests(split, spec, sorted(suspicious)), _parts(split, spec)
+    stored = {row: _stored_numbers(split, spec, row) for row in suspicious}
+    unmatched = {row for row, suspect in suspicious.items() if suspect.computed is None or not stored[row].any()}
+    if spec.stream.reads.crops == 1 and spec.stream.reads.labels:  # other columns fit no neighbour's
+        unmatched |= {row for row, suspect in suspicious.items() if suspect.difference >= NOISE}
+    beyond = {row for row, suspect in suspicious.items() if suspect.difference >= NOISE}
+    best: dict[int, tuple[float, int]] = {}
+    for result in single.numbers(requests):
+        row = int(requests.row[result.number])
+        suspect, difference = suspicious[row], _relative_difference(result.numbers, stored[row], parts)
+        best[row] = min(best.get(row, (MOST, row)), (difference, int(requests.labels[result.number])))
+        moves = suspect.computed is not None and _relative_difference(result.numbers, suspect.computed) >= SUSPICIOUS
+        if moves and suspect.difference >= max(NOISE, difference):
+            unmatched.add(row)
+    for row, (difference, neighbour) in sorted(best.items()):
+        if difference < CLEARLY * suspicious[row].difference:
+            frame, next_frame = column(split.rows, "frame_index", np.array([row, neighbour])).tolist()
+            track = split.tracks[int(split.track_of(np.array([row]))[0])].name
+            compared.misaligned.append(Misaligned(track, frame, suspicious[row].difference, next_frame, difference))
+            unmatched.discard(row)
+            beyond.discard(row)
+    if spec.stream.reads.crops <= 1:  # without motion, a pair gives numbers near zero, which are noise
+        compared.unmatched = len(unmatched)
+        beyond -= unmatched
+    compared.beyond = len(beyond)
+
+
+def _neighbour_requests(split: Split, spec: StreamSpec, rows: Sequence[int]) -> Requests:
+    """Request the rows one step before and after, with this row's box and with theirs; this row with their labels."""
+    crops, runs, requests = spec.stream.reads.crops, split.runs, []
+    for row in rows:
+        start, stop = runs[np.searchsorted(runs[:, 0], row, side="right") - 1].tolist()
+        for neighbour in (row - 1, row + 1):
+            if start + max(crops - 1, 0) <= neighbour < stop:
+                boxes = (row, neighbour) if crops else (neighbour,)
+                requests += [(row, neighbour, box, neighbour) for box in boxes]
+                if crops and spec.stream.reads.labels:
+                    requests.append((row, row, row, neighbour))
+    return Requests(*np.array(requests, np.int64).reshape(-1, 4).T)
+
+
+def _stored_numbers(split: Split, spec: StreamSpec, row: int) -> Numbers:
+    numbers: Numbers = split.rows(f"features/{spec.name}", row, row + 1)[0]
+    return numbers
+
+
+def _relative_difference(computed: Numbers | None, stored: Numbers, parts: Sequence[slice] = (slice(None),)) -> float:
+    """The largest |computed - stored| / max(|computed|, |stored|) of parts of two rows, 0 to 2.
+
+    Missing numbers count as 0; a part counts as at least LEAST_PART of the row in size.
+
+    >>> _relative_difference(np.array([3.0, 4.0]), np.array([3.0]))
+    0.8
+    """
+    if computed is None:
+        return MOST
+    padded = np.zeros((2, max(len(computed), len(stored))))
+    padded[0, : len(computed)], padded[1, : len(stored)] = computed, stored
+    least, differences = LEAST_PART * np.sqrt(np.mean(padded**2)), []
+    for values in (padded[:, part] for part in parts):
+        size = max(*np.linalg.norm(values, axis=1), least * values.shape[1] ** 0.5)
+        differences.append(float(np.linalg.norm(values[0] - values[1]) / size) if size else 0.0)
+    return max(differences)
+
+
+def _parts(split: Split, spec: StreamSpec) -> list[slice]:
+    """Parts of a row that are compared separately: those in the stream's provenance, else the whole row."""
+    parts = (split.stream_manifest(spec.name)["backbone"] or {}).get("parts") or [{"offset": 0}]
+    starts = [int(part["offset"]) for part in parts]
+    return [slice(start, stop) for start, stop in zip(starts, [*starts[1:], None], strict=True)]

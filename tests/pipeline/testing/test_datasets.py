@@ -1,0 +1,367 @@
+"""The contract's own test: every promise, once broken, is named."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy.spatial.transform import Rotation
+
+from pipeline.accounting import Accounting, VideoAccount
+from pipeline.body import Body
+from pipeline.boxes import tight_boxes
+from pipeline.datasets.base import EXTRINSICS, UP, Dataset, Origin
+from pipeline.datasets.threedpw import ThreeDPW
+from pipeline.demo.files import jpeg
+from pipeline.errors import RawDataError
+from pipeline.files.pixels.frames import Pictures
+from pipeline.files.raw import RawVideo
+from pipeline.skeletons import JOINTS
+from pipeline.testing import datasets as contract
+from pipeline.testing import labels
+from pipeline.track import Track
+
+COLUMNS = ("frame_index", "bbox", "kp_2d", "kp_3d", "has_3d")
+HIP = JOINTS["spin49"].index("hip")
+
+
+def good(raw: Path) -> Track:
+    """A track against which nothing can be said."""
+    rng = np.random.default_rng(0)
+    kp_2d = rng.uniform(20, 60, (3, 49, 3)).astype(np.float32)
+    kp_2d[..., 2] = 1
+    kp_2d[:, ::4] = 0
+    kp_3d = np.concatenate([0.3 * rng.normal(size=(3, 49, 3)), np.ones((3, 49, 1))], axis=-1).astype(np.float32)
+    kp_3d[:, HIP, :3] = 0
+    return Track(
+        dataset="dances",
+        split="train",
+        name="a/0",
+        video="a",
+        fps=25.0,
+        frame_index=np.arange(3),
+        bbox=np.tile(np.float32([40, 40, 50, 50]), (3, 1)),
+        kp_2d=kp_2d,
+        kp_3d=kp_3d,
+        has_3d=np.ones(3, np.bool_),
+        frames=Pictures(raw, "a/{:06d}.jpg"),
+    )
+
+
+def changed(array: Any, place: Any, value: Any) -> np.ndarray:
+    out: np.ndarray = array.copy()
+    out[place] = value
+    return out
+
+
+BROKEN: dict[str, Callable[[Track], Track]] = {
+    "has no kp_2d, which its reader declares": lambda t: replace(t, kp_2d=None),
+    "crop_scale": lambda t: replace(t, crop_scale=0.0),
+    "fps is 0": lambda t: replace(t, fps=0.0),
+    "fps is '30': expected a number": lambda t: replace(t, fps="30"),  # type: ignore[arg-type]
+    "fps is inf": lambda t: replace(t, fps=float("inf")),
+    "intrinsics": lambda t: replace(t, intrinsics=np.full((3, 3), np.nan)),
+    "bbox is (2, 4), expected (3, 4)": lambda t: replace(t, bbox=t.bbox[:2]),
+    "strictly increasing": lambda t: replace(t, frame_index=np.array([0, 2, 2])),
+    "has_3d is float32, expected uint8": lambda t: replace(t, has_3d=np.ones(3, np.float32)),
+    "gender is 'm', expected one of neutral, male, female": lambda t: replace(t, gender="m"),
+    "boxes without images": lambda t: replace(t, frames=None),
+    "bbox is float64": lambda t: replace(t, bbox=t.bbox.astype(np.float64)),
+    "kp_2d holds NaN": lambda t: replace(t, kp_2d=changed(t.kp_2d, (1, 1, 0), np.nan)),
+    "kp_3d holds NaN": lambda t: replace(t, kp_3d=changed(t.kp_3d, (1, 1, 0), np.inf)),
+    "bbox is in the wrong unit: expected square boxes": lambda t: replace(t, bbox=changed(t.bbox, (0, slice(2, 4)), 0)),
+    "found [40.0, 40.0, 50.0, 51.0]": lambda t: replace(t, bbox=changed(t.bbox, (0, 3), 51)),
+    "kp_2d is in the wrong unit: expected a confidence": lambda t: replace(t, kp_2d=changed(t.kp_2d, (1, 1, 2), 1.5)),
+    "kp_2d is in the wrong unit: expected pixels": lambda t: replace(t, kp_2d=t.kp_2d / np.float32([90, 80, 1])),
+    "kp_3d is in the wrong unit: expected bodies": lambda t: replace(t, kp_3d=t.kp_3d * np.float32([1e3, 1e3, 1e3, 1])),
+    "without a visible joint": lambda t: replace(t, kp_2d=changed(t.kp_2d, 1, 0)),
+    "pelvis": lambda t: replace(t, kp_3d=changed(t.kp_3d, (1, HIP, 0), 0.1)),
+    "kp_3d comes without has_3d": lambda t: replace(t, has_3d=None),
+    "are not among this split's": lambda t: replace(t, trans=np.ones((3, 3), np.float32)),
+    "its labels name": lambda t: replace(t, split="val"),
+    "its name is not <video>/<person>": lambda t: replace(t, name="b/0"),
+}
+
+
+def person(t: Track) -> Track:
+    """The same, but for joints at (22, 22) and (58, 58) in every frame."""
+    kp_2d = changed(t.kp_2d, (slice(None), 1, slice(0, 2)), 22)
+    return replace(t, kp_2d=changed(kp_2d, (slice(None), 2, slice(0, 2)), 58))
+
+
+def boxed(t: Track, x: float, y: float, side: float) -> Track:
+    return replace(t, bbox=np.tile(np.float32([x, y, side, side]), (3, 1)))
+
+
+BROKEN |= {  # what no person looks like
+    # fractions of the picture, not px
+    "within a pixel of each other: in 3 of 3 frames, the first is frame 0 of a/0": lambda t: replace(
+        t, kp_2d=t.kp_2d / np.float32([90, 90, 1])
+    ),
+    # px of the picture before it was made smaller
+    "outside the image: in 3 of 3": lambda t: replace(t, kp_2d=t.kp_2d * np.float32([4, 4, 1])),
+    "outside the box: in 3 of 3": lambda t: boxed(t, 140, 40, 50),
+    "one direction from the box's centre": lambda t: boxed(person(t), 20, 20, 40),
+    "as if that were a corner": lambda t: boxed(person(t), 60, 60, 40),
+    # absent joints, taken for seen ones
+    "exactly (0, 0) is visible": lambda t: replace(t, kp_2d=changed(t.kp_2d, (1, 0, 2), 1)),
+}
+
+
+@dataclass(frozen=True)
+class Dances(Dataset):
+    """A reader whose one track is spoilt in one way."""
+
+    spoil: Callable[[Track], Track] = lambda track: track
+    keeps: int = 3
+    found: int = 3
+    listed: tuple[RawVideo, ...] = (RawVideo("a", files=(), folders=(Path("a"),)),)
+
+    name: ClassVar[str] = "dances"
+    splits: ClassVar[tuple[str, ...]] = ("train",)
+    version: ClassVar[int] = 1
+    page: ClassVar[str] = "https://example.org"
+
+    def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
+        return COLUMNS
+
+    def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
+        return self.listed
+
+    def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Any) -> Sequence[Track]:
+        account.found = self.found
+        account.keep_track(self.keeps)
+        return [self.spoil(good(raw))]
+
+
+def other(**methods: Any) -> Dances:
+    """A reader with these methods and declarations."""
+    made: Dances = type("Other", (Dances,), methods)()
+    return made
+
+
+def pictures(pattern: str, first: int) -> Dances:
+    return Dances(spoil=lambda track: replace(track, frames=Pictures(track.frames.root, pattern, first=first)))
+
+
+def listing(*names: str, folder: str = "a") -> Dances:
+    return Dances(listed=tuple(RawVideo(name, files=(), folders=(Path(folder),)) for name in names))
+
+
+def refuse(self: Dances, raw: Path, *_: Any) -> Any:
+    raise RawDataError(raw, "body", expected="a body", found="none", do="Name it.", reason="no_body")
+
+
+def drop_all(self: Dances, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Any) -> Sequence[Track]:
+    account.found = 2
+    account.keep_rows({"no_visible_joint": np.ones(2, np.bool_)})
+    return []
+
+
+NOTHING = "train: no track was read, so nothing was checked"
+RANDOM = np.random.default_rng(0)
+READERS: dict[str, Dances] = {
+    "a: its account has 2 frames in 1 tracks; 3 in 1 were returned": Dances(keeps=2, found=2),
+    "found 4 person-frames, but kept 3 + dropped {} = 3": Dances(found=4),
+    "a/0: kp_2d differs when read again": Dances(
+        spoil=lambda track: replace(track, kp_2d=changed(track.kp_2d, (0, 1, 0), RANDOM.uniform()))
+    ),
+    "not sorted": listing("b", "a"),
+    "lists a name twice": listing("a", "a"),
+    "a/0: reads its pixels from a, which videos() does not name": listing("a", folder="b"),
+    "a/0: 1 of its frames have no image, the first would be 000003.jpg": pictures("a/{:06d}.jpg", 1),
+    "a/0: 3 of its frames have no image, the first would be 000.jpg": pictures("a/{:03d}.jpg", 0),
+    "a/0: its pixel source cannot": pictures("a/{:03d}.jpg", 0),
+    "Other.read: expected a list of Track, found None": other(read=lambda *_: None),
+    "splits is 'train': expected a tuple of names": other(splits="train"),
+    "version is '1': expected": other(version="1"),
+    NOTHING: Dances(listed=()),
+    f"{NOTHING}; a: ": other(read=refuse),
+    "expected a body, found none. Name it.": other(read=refuse),
+    "no track was read": other(read=drop_all),
+    "a: KeyError: 'joints' (at test_datasets.py:": Dances(spoil=lambda _: {}["joints"]),
+    "a/0: 2 tracks have this name": other(read=lambda self, raw, *_: [good(raw)] * 2),
+    "a: TypeError": other(origin=lambda self, video: Origin(person="a")),  # type: ignore[call-arg]
+}
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    (tmp_path / "a").mkdir()
+    for i in range(3):
+        (tmp_path / "a" / f"{i:06d}.jpg").write_bytes(jpeg(np.zeros((80, 90, 3), np.uint8)))
+    return tmp_path
+
+
+def test_a_good_reader_has_no_problems_nor_a_picture_that_cannot_be_decoded(raw: Path) -> None:
+    assert contract.reader_problems(Dances(), raw, "train") == []
+    (raw / "a" / "000000.jpg").write_bytes(b"\xff\xd8 not much of a picture")
+    assert contract.reader_problems(Dances(), raw, "train") == []
+
+
+def test_a_file_that_is_opened_and_not_named_is_reported(raw: Path) -> None:
+    class Opening(Dances):
+        opens: ClassVar[str] = "labels.txt"
+
+        def shared(self, raw: Path) -> dict[str, str]:
+            return {"calibration": (raw / "calibration.txt").read_text()}
+
+        def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Any) -> Sequence[Track]:
+            self.shared(raw)
+            (raw / self.opens).open().close()
+            return super().read(raw, split, video, account, body)
+
+    for name in ("labels.txt", "calibration.txt", "a/labels.txt"):
+        (raw / name).write_text("")
+    (problem,) = contract.reader_problems(Opening(), raw, "train")
+    assert problem == "a: read() opens labels.txt, which neither videos() nor shared() names"
+    listed = (RawVideo("a", (Path("labels.txt"),), (Path("a"),)),)
+    assert contract.reader_problems(Opening(listed=listed), raw, "train") == []
+    Opening.opens = "a/labels.txt"
+    assert contract.reader_problems(Opening(), raw, "train") == [], "of a folder that is named"
+
+
+@pytest.mark.parametrize("promise", [*BROKEN, *READERS])
+def test_a_broken_promise_is_named(promise: str, raw: Path) -> None:
+    reader = READERS[promise] if promise in READERS else Dances(spoil=BROKEN[promise])
+    problems = contract.reader_problems(reader, raw, "train")
+    assert any(promise in problem for problem in problems), problems
+
+
+def test_a_body_of_a_gender_that_is_not_declared_is_refused(raw: Path) -> None:
+    reader = other(read=lambda self, raw, split, video, account, body: body.of("male"))
+    (problem,) = contract.reader_problems(reader, raw, "train", Body.stand_in())
+    assert "body.of('male'): the property `genders` of Other has only neutral" in problem
+
+
+def test_pictures_of_another_size_than_the_source_says_are_named(raw: Path) -> None:
+    for number, size in ((1, (40, 40, 3)), (3, (80, 90, 3))):
+        (raw / "a" / f"{number:06d}.jpg").write_bytes(jpeg(np.zeros(size, np.uint8)))
+    reader = Dances(spoil=lambda track: replace(track, frame_index=np.arange(1, 4)))
+    (problem,) = contract.reader_problems(reader, raw, "train")
+    assert problem == "a/0: frame 1 is (40, 40, 3), but the source's size is (90, 80)"
+
+
+# ------------------------------------------------------------------------------------- what no person looks like
+
+
+@given(
+    joints=arrays(np.float32, (20, 2), elements=st.floats(1, 4000, width=32)),
+    n=st.integers(1, 20),
+    factor=st.floats(1, 1.5),
+)
+def test_no_joints_with_the_box_around_them_are_a_mistake(joints: np.ndarray, n: int, factor: float) -> None:
+    kp_2d = np.zeros((1, 49, 3), np.float32)
+    kp_2d[0, :n] = np.concatenate([joints[:n], np.ones((n, 1))], axis=1)
+    boxes, _, degenerate = tight_boxes(kp_2d, factor)
+    assume(not degenerate.any())
+    found = labels.check_keypoints(kp_2d, boxes, (4001, 4001))
+    told = {what for what, (wrong, judged) in found.items() if (wrong & judged).any()}
+    lonely = min((joints[:n] < boxes[0, :2]).mean(axis=0).min(), (joints[:n] > boxes[0, :2]).mean(axis=0).min()) < 0.2
+    assert told <= ({labels.ONE_QUARTER} if lonely else set())  # one of ten joints may be far from all others
+
+
+def test_a_few_bad_frames_are_no_mistake_of_a_reader(raw: Path) -> None:
+    box = np.float32([140, 40, 50, 50])
+    reader = Dances(spoil=lambda track: replace(track, bbox=changed(track.bbox, 0, box)))
+    assert contract.reader_problems(reader, raw, "train") == []
+
+
+def standing(raw: Path, degrees: float, *, back: bool) -> Track:
+    """A track of upright people in a world whose z axis points up, before a camera that is tilted so much."""
+    level = Rotation.from_matrix([[1, 0, 0], [0, 0, -1], [0, 1, 0]])  # x right, y forward, z up -> x right, z forward
+    to_camera = Rotation.from_rotvec([np.radians(degrees), 0, 0]) * level * Rotation.from_rotvec([0, 0, 0.7])
+    root = to_camera * Rotation.from_rotvec([np.pi / 2, 0, 0])  # SMPL's y axis is the world's z
+    matrix = np.eye(4, dtype=np.float32)
+    matrix[:3, :3] = (to_camera.inv() if back else to_camera).as_matrix()
+    pose = np.zeros((3, 72), np.float32)
+    pose[:, :3] = root.as_rotvec()
+    extra = {"extrinsics": np.tile(matrix, (3, 1, 1)), "up": np.float32([0, 0, 1])}
+    return replace(good(raw), pose=pose, has_smpl=np.array([True, True, False]), extra=extra)
+
+
+@pytest.mark.parametrize("degrees", [-20, 0, 35])
+def test_cameras_that_are_inverted_are_named_where_people_stand_by_the_inverse_alone(degrees: float, raw: Path) -> None:
+    for back in (False, True):
+        ((shows, could),) = labels.check_extrinsics(standing(raw, degrees, back=back)).values()
+        assert (shows & could).tolist() == [back, back, False]
+    reader = Dances(spoil=lambda _: standing(raw, degrees, back=True))
+    object.__setattr__(reader, "columns", lambda split, body: (*COLUMNS, "pose", "has_smpl"))
+    object.__setattr__(reader, "extra_columns", lambda split, body: (EXTRINSICS, UP))
+    problems = contract.reader_problems(reader, raw, "train")
+    assert [problem for problem in problems if labels.INVERTED in problem]
+
+
+# ------------------------------------------------------------------------------------------- numbers of another unit
+
+
+def turned(track: Track, turns: Rotation) -> Track:
+    pose = track.pose.copy()
+    pose[:, :3] = (turns * Rotation.from_rotvec(pose[:, :3])).as_rotvec()
+    return replace(track, pose=pose)
+
+
+def stuck(track: Track) -> Track:
+    """Left in a world that the camera turns in: 50 degrees from the camera's axes, frame by frame a little more."""
+    degrees = np.linspace(45, 55, len(track.pose))[:, None]
+    return turned(track, Rotation.from_rotvec(np.radians(degrees) * [0, 1, 0]))
+
+
+def flipped(track: Track) -> Track:
+    """As a renderer has it: y up, z back."""
+    return turned(track, Rotation.from_rotvec([np.pi, 0, 0]))
+
+
+IN_MM = np.float32([1000])
+PLANTED: list[tuple[str, str, Callable[[Track], Track]]] = [
+    ("kp_3d_eval in mm", "kp_3d_eval is in the wrong unit", lambda t: replace(t, kp_3d_eval=t.kp_3d_eval * IN_MM)),
+    ("kp_3d_eval in km", "kp_3d_eval is in the wrong unit", lambda t: replace(t, kp_3d_eval=t.kp_3d_eval / IN_MM)),
+    ("pose in degrees", "pose is in the wrong unit", lambda t: replace(t, pose=np.degrees(t.pose))),
+    ("in the world", labels.TURNED, stuck),
+    ("upside down", labels.TURNED, flipped),
+    ("trans zero", "trans is 0 in every frame", lambda t: replace(t, trans=np.zeros_like(t.trans))),
+    ("trans in mm", labels.MISPLACED, lambda t: replace(t, trans=t.trans * IN_MM)),
+    ("against no parents", labels.MISPOSED, lambda t: replace(t, pose=t.pose[:, np.r_[:3, 71:2:-1]].copy())),
+    ("no 3D joints", labels.MISPROJECTED, lambda t: replace(flipped(t), kp_3d_eval=None, has_3d=None)),
+]
+
+
+@dataclass(frozen=True)
+class Spoiled(ThreeDPW):
+    """3DPW's tracks, each spoilt in one way."""
+
+    spoil: Callable[[Track], Track] = lambda track: track
+    read_before: tuple[Track, ...] = ()
+
+    def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
+        return tuple(self.spoil(self.read_before[0]).columns)
+
+    def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Any) -> list[Track]:
+        tracks = [track for track in self.read_before if track.video == video.name]
+        account.found = sum(len(track.frame_index) for track in tracks)
+        for track in tracks:
+            account.keep_track(len(track.frame_index))
+        return [self.spoil(track) for track in tracks]
+
+
+def test_a_body_that_is_not_where_its_joints_are_is_named(embedded):
+    raw, body = embedded.raw("3dpw"), Body.load(embedded.body)
+    sound = Spoiled(read_before=tuple(ThreeDPW().tracks(raw, "test", body)))
+    assert contract.reader_problems(sound, raw, "test", body) == []
+    for case, promise, spoil in PLANTED:
+        problems = contract.reader_problems(replace(sound, spoil=spoil), raw, "test", body)
+        assert any(promise in problem for problem in problems), (case, problems)
+
+
+def test_a_video_in_another_unit_is_set_aside_by_column(raw: Path) -> None:
+    report = Accounting()
+    in_mm = Dances(spoil=lambda track: replace(track, kp_3d=track.kp_3d * np.float32([1e3, 1e3, 1e3, 1])))
+    assert list(in_mm.tracks(raw, "train", report=report)) == []
+    (account,) = report
+    assert (account.set_aside, account.dropped) == ("other_unit", {"other_unit": 3})
+    assert "'kp_3d': expected bodies" in account.message

@@ -1,1 +1,0 @@
-"""Extensions of the core, found by the table `pipeline.table`; each has a README."""

@@ -1,1 +1,0 @@
-"""Anny's body, fitted to joints in metres. See README.md."""
