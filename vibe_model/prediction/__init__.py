@@ -1,1 +1,1 @@
-"""Predictions of a trained model on the tracks of a split.  features -> windows -> [prediction] -> evaluation"""
+"""Uses pipeline.show. Bodies predicted in tracks, as files and videos.  windows -> [prediction] -> evaluation"""
