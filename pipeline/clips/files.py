@@ -18,7 +18,7 @@ A file of `detect` is in COCO's JSON format:
      "categories": [...]}           COCO's person
 
 v is 2 for a joint of confidence 0.3 or more, else 1. pycocotools reads these files, and here
-`pipeline.files.formats.detections`. `.provenance` has the speed of the run over the most frames, for forecasts.
+`pipeline.files.formats.detections`.
 `.detect/<fingerprint>` has the reason why a clip has no file. In a PACK, a file's comment is its fingerprint; a file
 beside it counts more.
 """
@@ -31,7 +31,7 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, Final
@@ -51,7 +51,6 @@ from pipeline.files.raw.files import PACK, VIDEOS, is_folder, is_packed, open_re
 MADE_BY: Final = "python -m pipeline detect"
 KEYPOINTS: Final = "keypoints"  # the folder beside clips in which the dataset `videos` looks for them
 RECORDS: Final = ".detect"  # the lock, and why clips have no file
-PROVENANCE: Final = ".provenance"
 LONGEST_NAME: Final = 255  # bytes, of Linux's file systems
 VERSION: Final = 2  # raised by hand whenever the same clip and detector would give another file
 END: Final = b"}]}\n"  # only a complete file ends like this
@@ -311,15 +310,6 @@ def is_whole(file: Path) -> bool:
     with file.open("rb") as stream:
         stream.seek(max(file.stat().st_size - len(END), 0))
         return stream.read() == END
-
-
-def read_speed(out: Path, about: Mapping[str, Any]) -> dict[str, Any]:
-    """`finished`, `host` and `measured` of the longest run; empty without one of this detector (`about`)."""
-    try:
-        note: dict[str, Any] = json.loads((out / PROVENANCE).read_bytes())
-        return note if note | json.loads(json.dumps(dict(about))) == note else {}
-    except (OSError, ValueError, TypeError):
-        return {}
 
 
 def detected_file(out: Path, clip: str) -> Path | None:

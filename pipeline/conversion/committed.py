@@ -34,11 +34,6 @@ NAME_RAW: Final = "name the dataset's raw folder (--raw DIR, or [paths] raw in l
 LET_GO: Final = f"{DROP}, or [convert] removed = drop in luigi.cfg"
 
 
-def speed_of(note: Mapping[str, Any]) -> dict[str, Any]:
-    """Speed, place and time of the last conversion, for a commit without new rows."""
-    return {key: note.get(key) for key in ("host", "finished")} | dict(note.get("measured") or {})
-
-
 def names_with_rows(committed: cache.Split) -> frozenset[str]:
     """Committed videos that have tracks."""
     names = committed.videos.names

@@ -7,7 +7,6 @@ same bytes. `pipeline.conversion.plan` makes the plan.
 from __future__ import annotations
 
 import functools
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -21,7 +20,7 @@ from pipeline.accounting import NOT_NOW, Accounting, VideoAccount
 from pipeline.cli.progress import Progress, silent, tell
 from pipeline.cli.text import command, count
 from pipeline.clips.files import labels_of
-from pipeline.conversion.committed import LET_GO, empty_lines, speed_of
+from pipeline.conversion.committed import LET_GO, empty_lines
 from pipeline.conversion.identity import report_other_work
 from pipeline.conversion.plan import ConversionPlan, plan_conversion
 from pipeline.conversion.reading import LATER, UNEXPECTED, UNSETTLED, ReadVideo, Spool, read_videos
@@ -110,7 +109,7 @@ def convert(
             raise cache.CacheChanged(f"{plan.name}: another run has committed since the plan was made. Run it again.")
         keys = {video.name: plan.stamps[video.name] for video in plan.append}
         writer.begin(drop=plan.drop, invalidate=plan.invalidate, keys=keys)
-        digests, measured, stay = _append_videos(plan, writer, read, strict=strict, progress=progress)
+        digests, stay = _append_videos(plan, writer, read, strict=strict, progress=progress)
         bare = _keep_renamed(plan, writer)
         accounts = _accounts(writer)
         totals = Accounting(accounts).totals(None if plan.reader["stand_in"] else plan.dataset.totals.get(plan.split))
@@ -119,8 +118,7 @@ def convert(
         _record_stamps(plan, digests, unsettled, unusable)
         entries = {"reader": dict(plan.reader), "stand_in": plan.reader["stand_in"], "accounting": totals}
         entries["keypoints"] = plan.dataset.keypoints_from
-        before = plan.committed.provenance if plan.committed is not None else {}
-        writer.commit(entries, note={"measured": measured or speed_of(before)})
+        writer.commit(entries)
     plan = replace(plan, unusable={**plan.unusable, **unusable}, missing={**plan.missing, **bare})
     return _summarize(plan, totals, accounts, stay, doubts)
 
@@ -211,13 +209,13 @@ def _append_videos(
     *,
     strict: bool,
     progress: Progress,
-) -> tuple[dict[str, str], dict[str, float], dict[str, VideoAccount]]:
+) -> tuple[dict[str, str], dict[str, VideoAccount]]:
     """Read and write the videos that a killed run has not written already.
 
-    Returns the digest of every video of the split, the measured speed ({} without rows), and the accounts of committed
-    videos that temporarily cannot be read and stay as they were.
+    Returns the digest of every video of the split, and the accounts of committed videos that temporarily cannot be read
+    and stay as they were.
     """
-    began, rows, stay = time.monotonic(), 0, dict[str, VideoAccount]()
+    stay: dict[str, VideoAccount] = {}
     digests = plan.digests() | writer.journalled
     if strict:
         _refuse_rejected(plan, (account for account in _accounts(writer) if account.name in writer.journalled))
@@ -237,11 +235,8 @@ def _append_videos(
         else:
             writer.append(video.entry, video.tracks)
         digests[name] = video.fingerprint
-        rows += 0 if video.of_part else sum(len(track.columns["frame_index"]) for track in video.tracks)
         progress(n_done, len(plan.append), name)
-    seconds = max(time.monotonic() - began, 1e-3)
-    measured = {"seconds": round(seconds, 3), "rows": rows, "rows_a_second": round(rows / seconds, 2)} if rows else {}
-    return digests, measured, stay
+    return digests, stay
 
 
 def _stays(plan: ConversionPlan, video: ReadVideo, committed: cache.VideoEntry | None) -> bool:

@@ -61,7 +61,6 @@ class ReadVideo:
     account: VideoAccount
     tracks: Sequence[cache.TrackRows] = ()
     pixels: cache.VideoEntry = NO_PIXELS  # only their source, digest and size
-    of_part: bool = False  # read before, by a part
     stamp: changes.Stamp = ""  # of the files that were read
     worker: str = ""  # of a cluster: its address and host
 
@@ -230,9 +229,7 @@ class Spool:
             number, kind, column = path.split("/", 2)
             tracks[int(number)] |= {kind: tracks[int(number)].get(kind, {}) | {column: values} if column else values}
         account = VideoAccount.from_dict(dict(entry.account))
-        return ReadVideo(
-            entry.fingerprint, account, [cache.TrackRows(**track) for track in tracks], entry, of_part=True
-        )
+        return ReadVideo(entry.fingerprint, account, [cache.TrackRows(**track) for track in tracks], entry)
 
     def _pack(self, video: ReadVideo) -> bytes:
         arrays: dict[str, Any] = {}

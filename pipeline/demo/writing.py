@@ -202,7 +202,7 @@ def _is_of_detect(folder: Path, path: str) -> bool:
             return all(entry.comment for entry in pack_index(file).values())
         except OSError:
             return False
-    is_record = clips.RECORDS in PurePath(path).parts or file.name == clips.PROVENANCE
+    is_record = clips.RECORDS in PurePath(path).parts or file.name == ".provenance"  # of an earlier version
     return is_record or clips.read_info(file).get("description") == clips.MADE_BY
 
 

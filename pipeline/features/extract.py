@@ -24,7 +24,7 @@ from cache.write.parts import Part, wait_for_parts
 from pipeline.cli.console import DOUBT, err, plain
 from pipeline.cli.progress import Progress, silent, tell
 from pipeline.cli.text import FEW, command, count, few
-from pipeline.conversion.committed import drop_command, speed_of
+from pipeline.conversion.committed import drop_command
 from pipeline.conversion.identity import differing, report_other_work
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features.computing import load
@@ -221,7 +221,7 @@ class _StreamExtraction:
         if self._writer is not None:
             is_empty = self._writer.live_shards and self._writer.pending == self._writer.live_shards
             if self.recorded or not is_empty:
-                self._commit(self._writer, provenance, meter)
+                self._commit(self._writer, provenance)
             extraction.problem = self._describe_missing()
         return extraction
 
@@ -243,16 +243,13 @@ class _StreamExtraction:
             f"or delete their rows: {drop_command(split, plan.spec.raw)}"
         )
 
-    def _commit(self, writer: cache.StreamWriter, provenance: Mapping[str, Any] | None, meter: Meter) -> None:
+    def _commit(self, writer: cache.StreamWriter, provenance: Mapping[str, Any] | None) -> None:
         pending = sorted(set(self.target) & set(writer.pending))
         assert not pending, f"{self.plan.split}: shards {pending} were not computed"
         backbone = dict(provenance or writer.made or self.recorded or self._provenance())
         stand_in = bool(backbone.get("stand_in") or self._split.manifest.get("stand_in"))
         software = {name: version(name) for name in ("av", "opencv-python", "torch", "torchvision")}
-        note: dict[str, Any] = {  # times go here, since the manifest is equal for every run
-            "measured": meter.as_dict() if meter.rows else speed_of(self._noted),  # carried rows have no speed
-            "computed_with": software,
-        }
+        note: dict[str, Any] = {"computed_with": software}
         if (file := self.plan.spec.stream.weights_file) is not None:
             note["weights_file"] = str(file.resolve())
         if varying := sorted(writer.varying):

@@ -1,18 +1,16 @@
-"""Forecast of rows, bytes and hours of a plan.  [raw -> tracks -> features] -> windows
+"""Forecast of rows and bytes of a plan.  [raw -> tracks -> features] -> windows
 
 Rows follow from committed videos, the release's numbers or estimates, or (clips without keypoints) the frames in
-headers; bytes from rows; hours from recorded speeds of earlier runs on this machine.
+headers; bytes from rows.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-import socket
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -21,9 +19,8 @@ import numpy as np
 import cache
 from cache.read.batches import OF_TRACKS
 from pipeline.accounting import Totals
-from pipeline.cli.console import duration, plain, size
+from pipeline.cli.console import plain, size
 from pipeline.cli.text import count
-from pipeline.clips.files import read_speed
 from pipeline.conversion.plan import ConversionPlan
 from pipeline.errors import MissingAssets, PipelineError
 from pipeline.files.pixels.frames import Video
@@ -34,25 +31,12 @@ UNKNOWN: Final = "number of rows unknown before the first conversion"
 HEADERS: Final = 64  # clips whose headers are read
 
 
-class _Rate(NamedTuple):
-    """The measured speed of a step."""
-
-    rows: float  # a second; of detection, frames
-    source: str  # "measured here 3 days ago"
-    weight: int  # number of measured rows
-
-
 class Work(NamedTuple):
     """A step to run."""
 
     step: str  # DETECT, CONVERT or EXTRACT
     name: str  # of the dataset or stream
     rows: float  # of detection, frames
-    rate: _Rate | None = None  # None: unknown
-
-    @property
-    def seconds(self) -> float | None:
-        return None if self.rate is None else self.rows / self.rate.rows
 
 
 @dataclass(slots=True)
@@ -67,20 +51,17 @@ class Forecast:
     carried: float = 0.0  # rows of streams that are carried over if their images and boxes are unchanged
 
     def as_dict(self) -> dict[str, Any]:
-        steps = [
-            {**work._asdict(), "rate": work.rate and work.rate.rows, "seconds": work.seconds} for work in self.works
-        ]
+        steps = [work._asdict() for work in self.works]
         return {"rows": self.rows, "source": self.source, "carried": self.carried, "bytes": self.bytes, "steps": steps}
 
 
 def forecasts_of(plans: Sequence[SplitPlan]) -> dict[str, Forecast]:
     """Forecasts of the splits that are not up to date and have raw files, by split."""
     upcoming = [plan for plan in plans if not (plan.up_to_date or plan.problems)]
-    rates = _rates(upcoming)
-    return {plan.name: _forecast_of(plan, plan.conversion, rates) for plan in upcoming if plan.conversion is not None}
+    return {plan.name: _forecast_of(plan, plan.conversion) for plan in upcoming if plan.conversion is not None}
 
 
-def _forecast_of(plan: SplitPlan, todo: ConversionPlan, rates: Mapping[tuple[str, str], _Rate]) -> Forecast:
+def _forecast_of(plan: SplitPlan, todo: ConversionPlan) -> Forecast:
     recipe = plan.recipe
     frames = _frames_stated(recipe.raw, plan.undetected)
     rows, source = _expected_rows(plan, todo)
@@ -103,7 +84,7 @@ def _forecast_of(plan: SplitPlan, todo: ConversionPlan, rates: Mapping[tuple[str
         carried = plan.carried_at_most(name, written)
         result.bytes[name], result.carried = stream_bytes(written, *form), result.carried + carried
         works.append(Work(EXTRACT, name, written - carried))
-    result.works = [work._replace(rate=rates.get((work.step, work.name))) for work in works if work.rows]
+    result.works = [work for work in works if work.rows]
     return result
 
 
@@ -143,21 +124,6 @@ def _expected_rows(plan: SplitPlan, todo: ConversionPlan) -> tuple[float | None,
     return rows, "from the release's numbers" if known.frames or every.frames else "from an estimate of the release"
 
 
-def _rates(plans: Sequence[SplitPlan]) -> dict[tuple[str, str], _Rate]:
-    """Speed of each step on this machine, in its run with the most rows."""
-    measured: list[tuple[tuple[str, str], _Rate | None]] = []
-    for plan in plans:
-        if plan.detection is not None:
-            speed = read_speed(plan.detection.out, plan.detection.about)
-            measured.append(((DETECT, plan.recipe.dataset.name), _rate_of(speed)))
-    for split in _readable(plans[0].recipe.root) if plans else ():
-        measured.append(((CONVERT, split.name.partition("/")[0]), _rate_of(split.provenance)))
-        with contextlib.suppress(cache.CacheError):
-            measured += [((EXTRACT, name), _rate_of(split.stream_provenance(name))) for name in split.streams]
-    known = [(step, rate) for step, rate in measured if rate is not None]
-    return dict(sorted(known, key=lambda pair: pair[1].weight))
-
-
 def _readable(root: cache.Root) -> Iterator[cache.Split]:
     with contextlib.suppress(cache.CacheError):
         opened = cache.open(root)
@@ -166,24 +132,8 @@ def _readable(root: cache.Root) -> Iterator[cache.Split]:
                 yield opened[name]
 
 
-def _rate_of(note: Mapping[str, Any]) -> _Rate | None:
-    """The speed in a run's note; None if it is of another machine, or nothing was measured."""
-    measured = note.get("measured")
-    if not isinstance(measured, Mapping):
-        return None
-    note = {**note, **measured}  # a run that computed nothing repeats the figures of an earlier one
-    try:
-        rows, rate = int(measured["rows"]), float(measured["rows_a_second"])
-        age = (datetime.now(UTC) - datetime.fromisoformat(str(note["finished"]))).total_seconds()
-    except (KeyError, TypeError, ValueError):
-        return None
-    if note.get("host") != socket.gethostname() or not rows or not 0 < rate < math.inf:
-        return None
-    return _Rate(rate, f"measured here {duration(max(age, 1))} ago", rows)
-
-
 def forecast_lines(forecasts: Sequence[Forecast]) -> Iterator[str]:
-    """Rows by split; then bytes, rows, hours and speeds by step."""
+    """Rows by split; then bytes, and rows by step."""
     unknown = [result.split for result in forecasts if result.rows is None]
     known = [result for result in forecasts if result.rows is not None]
     works = [work for result in known for work in result.works]
@@ -202,11 +152,8 @@ def forecast_lines(forecasts: Sequence[Forecast]) -> Iterator[str]:
     yield f"  {'disk':<24}  {'at least ' if unknown else ''}{size(sum(disk.values()))}: {by_stream}"
     for step, name in dict.fromkeys((work.step, work.name) for work in works):
         same = [work for work in works if (work.step, work.name) == (step, name)]
-        rows, rate = sum(work.rows for work in same), same[0].rate
-        text = f"{_about(rows)} {'frames' if step == DETECT else 'rows'}"
-        if rate is not None:
-            text += f", {duration(rows / rate.rows)} at {_about(rate.rows)} a second ({rate.source})"
-        yield f"  {plain(f'{step} {name}'):<24}  {text if rate is not None else f'{text}; speed not measured yet'}"
+        unit = "frames" if step == DETECT else "rows"
+        yield f"  {plain(f'{step} {name}'):<24}  {_about(sum(work.rows for work in same))} {unit}"
     if carried := sum(result.carried for result in known):
         yield f"  {'carried over':<24}  up to {_about(carried)} rows with unchanged images and boxes"
 

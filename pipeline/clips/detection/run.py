@@ -26,7 +26,6 @@ from pipeline.clips.detection.decoders import DecodedTask, Decoders
 from pipeline.clips.detection.report import DetectionReport
 from pipeline.clips.detection.writing import (
     folders_to_pack,
-    note_speed,
     open_people,
     pack_folder,
     people_text,
@@ -103,7 +102,6 @@ def detect_planned(
         if folders := folders_to_pack(plan.out, gone):
             with _lock(plan.out):
                 report.packed = sum(pack_folder(folder, files, gone) for folder, files in folders.items())
-        note_speed(plan.out, plan.about, report.frames, report.seconds)
     return report
 
 

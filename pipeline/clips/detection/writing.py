@@ -6,28 +6,24 @@ import functools
 import hashlib
 import json
 import os
-import socket
 import tempfile
 import zipfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Final
 
 import numpy as np
 
-from cache.storage.durable import make_folder, publish, sync_folder, temporary_file, write_atomic, write_synced
+from cache.storage.durable import make_folder, publish, sync_folder, temporary_file, write_synced
 from pipeline.clips.detectors import People
 from pipeline.clips.files import (
     END,
     MADE_BY,
-    PROVENANCE,
     ClipFiles,
     detected_file,
     is_whole,
     list_clips,
     read_info,
-    read_speed,
 )
 from pipeline.files.raw.files import LARGEST, PACK, is_packed, open_regular, pack_index, read_regular
 from pipeline.skeletons import bones, joint_names
@@ -132,17 +128,6 @@ def people_text(frame: int, people: People, n_before: int) -> bytes:
         }
         text += b",\n" + json.dumps(annotation, separators=(",", ":")).encode()
     return text
-
-
-def note_speed(out: Path, about: Mapping[str, Any], frames: int, seconds: float) -> None:
-    """Record the speed of a run, unless an earlier one of this machine and detector had more frames."""
-    about = dict(about) | {"host": socket.gethostname()}
-    before = read_speed(out, about).get("measured", {"rows": 0})
-    if frames and frames >= before["rows"]:
-        rate = round(frames / max(seconds, 1e-3), 2)
-        measured = {"seconds": round(seconds, 3), "rows": frames, "rows_a_second": rate}
-        finished = datetime.now(UTC).isoformat(timespec="seconds")
-        write_atomic(out / PROVENANCE, json.dumps(about | {"finished": finished, "measured": measured}).encode())
 
 
 def _write(files: ClipFiles, text: Iterator[bytes]) -> None:

@@ -89,15 +89,3 @@ class Meter:
     @property
     def rate(self) -> str:
         return f"{self.rows / self.elapsed:.0f} rows/s" + (f" on {self.device}" if self.device else "")
-
-    def as_dict(self) -> dict[str, Any]:
-        return {
-            "seconds": round(self.elapsed, 3),
-            "rows": self.rows,
-            "frames_decoded": self.frames,
-            "rows_a_second": round(self.rows / self.elapsed, 2),
-            "busy": {stage: round(share, 4) for stage, share in self.busy().items()},
-            "limit": self.bottleneck if self.seconds else "",
-            "decoding_processes": self.decoders,
-            "network_lanes": self.lanes,
-        }

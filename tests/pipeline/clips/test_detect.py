@@ -18,7 +18,7 @@ from pipeline.accounting import Accounting
 from pipeline.clips.detection.report import DetectionReport
 from pipeline.clips.detection.run import detect_clips, detect_planned
 from pipeline.clips.detectors import Detect, DetectionResources, Detector, People
-from pipeline.clips.files import PROVENANCE, list_clips
+from pipeline.clips.files import list_clips
 from pipeline.clips.plan import plan_detection
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.formats.detections import read_results
@@ -70,7 +70,7 @@ def write_clip(file: Path, n: int = 20, first: int = 20, cut: int = 10**9, width
 
 
 def files(out: Path) -> dict[str, bytes]:
-    paths = (path for path in sorted(out.rglob("*")) if path.is_file() and path.name != PROVENANCE)
+    paths = (path for path in sorted(out.rglob("*")) if path.is_file())
     return {path.relative_to(out).as_posix(): path.read_bytes() for path in paths}
 
 

@@ -178,9 +178,7 @@ def test_what_is_forecast_is_what_is_written(penn: Any, into: Any, network: Any,
     found = as_json()["forecast"]
     assert found["rows"] == 8, "half of the videos are test's"
     assert "4 per new video" in found["source"]
-    rates = {step["name"]: (step["rows"], step["rate"], step["seconds"]) for step in found["steps"]}
-    for rows, rate, seconds in rates.values():
-        assert (rows, seconds) == (8, pytest.approx(8 / rate))
+    assert [step["rows"] for step in found["steps"]] == [8, 8]
     before = stored_bytes(penn.split)
     penn.convert()
     into.extract(penn.root, precision="fast")
