@@ -1,8 +1,8 @@
 """Run networks on CPU or GPU, in batches and threads.  crops -> [network] -> features
 
-A GPU computes one batch while it copies the next. A CPU computes a batch per core: a ResNet-50 by oneDNN's fused
-convolutions, in which bias, residual sum and ReLU take one pass over the memory (torch's compiler uses the same
-operators, but needs a C++ compiler and a minute), other networks crop by crop.
+A GPU computes one batch by torch's layers while it copies the next. A CPU computes a batch per core: a ResNet-50 by
+oneDNN's fused convolutions, in which bias, residual sum and ReLU take one pass over the memory (torch's compiler uses
+the same operators, but needs a C++ compiler and a minute), other networks crop by crop.
 
 Importing this imports torch, so streams import it when they compute.
 """
@@ -23,7 +23,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pipeline.cli.console import err, plain
 from pipeline.crops import CROP_SIZE
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features.networks import backbones
@@ -72,11 +71,9 @@ def load(
     if weights.stand_in:  # before the network is loaded: one at a time in memory
         statistics = (recorded or {}).get("standardisation") or _statistics(fold())
         provenance["standardisation"] = dict(statistics)
-    running: Network | None
+    running: Network
     if device.type == "cuda":
-        fast = fast and has_bf16(device)
-        running = _fused_on_cuda(fold, device, machine) if fast and not machine.compile else None
-        running = running or _CudaNetwork(fold(), device, machine, fast=fast)
+        running = _CudaNetwork(fold(), device, machine, fast=fast and has_bf16(device))
     else:
         running = _FusedOnCpu(fold(), machine, fast=fast)
     if statistics is not None:
@@ -123,19 +120,6 @@ def has_bf16(device: torch.device) -> bool:
         return True
     instructions = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(hasattr(torch.cpu, name) and getattr(torch.cpu, name)() for name in instructions)
-
-
-def _fused_on_cuda(fold: Callable[[], Loaded], device: torch.device, machine: Machine) -> Network | None:
-    """A fast ResNet-50 by cuDNN's fused convolutions; None, with a warning, where they fail or are inexact."""
-    try:
-        fused = _CudaNetwork(fold(), device, machine, fast=True, fused=True)
-        _check_fast(_CudaNetwork(fold(), device, machine, fast=False), fused, "ResNet-50")
-    except torch.OutOfMemoryError:
-        raise
-    except (RuntimeError, ConfigError) as error:
-        err.print(plain(f"cuDNN's fused convolutions fail here, so layers are computed one by one: {error}"))
-        return None
-    return fused
 
 
 def _render_crops(n: int, region: tuple[int, int]) -> NDArray[np.uint8]:
@@ -196,28 +180,20 @@ def _arithmetic(*, fast: bool) -> Iterator[None]:
 class _CudaNetwork(Network):
     """A network on a GPU; crops are copied as bytes and normalised there.
 
-    fast: bf16, channels last, two threads with a stream each, optionally torch.compile. Otherwise fp32 without TF32, by
-    deterministic algorithms, in batches of one size and one thread. fused: a folded ResNet-50, by cuDNN's convolutions.
+    fast: bf16 by autocast, channels last, two threads with a stream each, optionally torch.compile. Otherwise fp32
+    without TF32, by deterministic algorithms, in batches of one size and one thread.
     """
 
-    def __init__(
-        self, loaded: Loaded, device: torch.device, machine: Machine, *, fast: bool, fused: bool = False
-    ) -> None:
+    def __init__(self, loaded: Loaded, device: torch.device, machine: Machine, *, fast: bool) -> None:
         super().__init__(loaded, (machine.batch_size or FAST_BATCH) if fast else EXACT_BATCH, 2 if fast else 1)
         self.device = str(torch.cuda.get_device_name(device))
         compiled = machine.compile and fast
         self.arithmetic = "fp32 without TF32, deterministic"
         if fast:
-            self.arithmetic = "bf16, compiled" if compiled else "bf16, layer by layer"
+            self.arithmetic = "bf16, compiled" if compiled else "bf16, autocast"
         self._device = device
         self._pinned: list[NDArray[np.uint8]] = []  # of each stream that this network computes
-        self._forward: Callable[[Tensor], Tensor]
-        if fused:
-            self.arithmetic = "bf16, cuDNN's fused convolutions"
-            there = replace(loaded, network=loaded.network.to(device), normalisation=loaded.normalisation.to(device))
-            self._forward = _FusedNetwork(there, fast=fast, batch_size=self.batch_size, on_gpu=True)
-        else:
-            self._forward = PlainNetwork(loaded, fast=fast, channels_last=fast).to(device)
+        self._forward: Callable[[Tensor], Tensor] = PlainNetwork(loaded, fast=False, channels_last=fast).to(device)
         if compiled:
             self._forward = torch.compile(self._forward, mode="max-autotune-no-cudagraphs", dynamic=False)
         self._of_thread = threading.local()
@@ -247,7 +223,8 @@ class _CudaNetwork(Network):
         with torch.cuda.stream(self._stream()):
             there = torch.from_numpy(crops).to(self._device, non_blocking=True)
             beside = {name: values.to(self._device) for name, values in labels.items()}
-            with _LAUNCHING, _arithmetic(fast=self._fast):
+            autocast = torch.autocast("cuda", torch.bfloat16, enabled=self._fast)
+            with _LAUNCHING, _arithmetic(fast=self._fast), autocast:
                 features = self._forward(there, **beside)
             # Waits for this thread's stream only. Then the crops' memory may be overwritten.
             result: NDArray[np.float32] = features.cpu().numpy()
@@ -318,17 +295,16 @@ def _has_fused() -> bool:
 class _FusedNetwork:
     """Folded ResNet: uint8 crops (batch_size, height, width, 3) RGB -> features (batch_size, 2048) float32."""
 
-    def __init__(self, loaded: Loaded, *, fast: bool, batch_size: int, on_gpu: bool = False) -> None:
-        convolution = _CudaConvolution if on_gpu else _FusedConvolution
+    def __init__(self, loaded: Loaded, *, fast: bool, batch_size: int) -> None:
         self._dtype = torch.bfloat16 if fast else torch.float32
         network: Any = loaded.network.to(self._dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._normalisation, self._mean = loaded.normalisation, network.avgpool
-        self._first = convolution(network.conv1, (batch_size, 3, *loaded.region))
+        self._first = _FusedConvolution(network.conv1, (batch_size, 3, *loaded.region))
         self._pool = network.maxpool
         shape = _output_shape(network.maxpool, self._first.output)
         self._blocks: list[_FusedBottleneck] = []
         for bottleneck in (*network.layer1, *network.layer2, *network.layer3, *network.layer4):
-            self._blocks.append(_FusedBottleneck(bottleneck, shape, convolution))
+            self._blocks.append(_FusedBottleneck(bottleneck, shape))
             shape = self._blocks[-1].output
 
     def __call__(self, crops: Tensor) -> Tensor:
@@ -338,25 +314,6 @@ class _FusedNetwork:
             features = block(features)
         pooled: Tensor = self._mean(features)
         return pooled
-
-
-class _CudaConvolution:
-    """As `_FusedConvolution`, by cuDNN, which is not deterministic. Never run on a GPU."""
-
-    def __init__(self, layer: nn.Conv2d, shape: Shape) -> None:
-        self._parts = layer.weight.detach(), None if layer.bias is None else layer.bias.detach()
-        self._where = layer.stride, layer.padding, layer.dilation, layer.groups
-        self.output = (shape[0], layer.out_channels, *_output_shape(layer, shape)[2:])
-
-    def __call__(self, pixels: Tensor, activation: str) -> Tensor:
-        convolution: Any = torch.cudnn_convolution_relu if activation == "relu" else nn.functional.conv2d
-        result: Tensor = convolution(pixels, *self._parts, *self._where)
-        return result
-
-    def onto(self, other: Tensor, pixels: Tensor) -> Tensor:
-        weight, bias = self._parts
-        result: Tensor = torch.cudnn_convolution_add_relu(pixels, weight, other, 1.0, bias, *self._where)  # type: ignore[arg-type]
-        return result
 
 
 class _FusedConvolution:
@@ -381,11 +338,11 @@ class _FusedConvolution:
 
 
 class _FusedBottleneck:
-    def __init__(self, layers: Any, shape: Shape, convolution: type[_FusedConvolution | _CudaConvolution]) -> None:
-        self._first = convolution(layers.conv1, shape)
-        self._second = convolution(layers.conv2, self._first.output)
-        self._last = convolution(layers.conv3, self._second.output)
-        self._shortcut = None if layers.downsample is None else convolution(layers.downsample[0], shape)
+    def __init__(self, layers: Any, shape: Shape) -> None:
+        self._first = _FusedConvolution(layers.conv1, shape)
+        self._second = _FusedConvolution(layers.conv2, self._first.output)
+        self._last = _FusedConvolution(layers.conv3, self._second.output)
+        self._shortcut = None if layers.downsample is None else _FusedConvolution(layers.downsample[0], shape)
         self.output = self._last.output
 
     def __call__(self, features: Tensor) -> Tensor:

@@ -103,35 +103,15 @@ def test_without_onednns_operators_or_bf16_features_are_exact_and_it_is_told(net
 
 
 def test_what_a_gpu_computes_is_the_same_network(network: ResNet, crops: np.ndarray, truth: np.ndarray) -> None:
-    """As far as a CPU can say: its layers, weights and pixels, in both formats."""
+    """As far as a CPU can say: its layers, weights and pixels, in both formats, and autocast."""
+    pixels = torch.from_numpy(crops)
     with torch.inference_mode():
-        exact, fast = (
-            PlainNetwork(loaded(network), fast=fast, channels_last=fast)(torch.from_numpy(crops)).numpy()
-            for fast in (False, True)
-        )
+        exact = PlainNetwork(loaded(network), fast=False, channels_last=False)(pixels).numpy()
+        with torch.autocast("cpu", torch.bfloat16):
+            fast = PlainNetwork(loaded(network), fast=False, channels_last=True)(pixels).numpy()
     assert error(exact, truth) < 1e-5
     assert fast.dtype == np.float32
     assert least_cosine(fast.astype(np.float64), truth) > 0.9999
-
-
-def test_cudnns_fused_calls_compute_the_same_network(network, crops, truth, monkeypatch):
-    """Never run on a GPU: a CPU computes cuDNN's functions here. Shared with oneDNN's: the order of the calls."""
-    calls: list[str] = []
-
-    def relu(pixels, weight, bias, *where):
-        calls.append("relu")
-        return torch.conv2d(pixels, weight, bias, *where).relu()
-
-    def add_relu(pixels, weight, other, alpha, bias, *where):
-        calls.append("add")
-        return (torch.conv2d(pixels, weight, bias, *where) + alpha * other).relu()
-
-    monkeypatch.setattr(torch, "cudnn_convolution_relu", relu)
-    monkeypatch.setattr(torch, "cudnn_convolution_add_relu", add_relu)
-    fused = networks._FusedNetwork(loaded(network), fast=False, batch_size=N, on_gpu=True)
-    with torch.inference_mode():
-        assert error(fused(torch.from_numpy(crops)).numpy(), truth) < 1e-5
-    assert calls == ["relu", *["relu", "relu", "add"] * ((len(calls) - 1) // 3)]
 
 
 def test_exact_has_no_tf32_whatever_the_environment_says() -> None:
