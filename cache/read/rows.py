@@ -1,4 +1,4 @@
-"""Read rows of one array: from memory-mapped shards, or from an object store by ranges.  features -> [windows]
+"""Read rows of one array: from memory-mapped shards, or by ranges where there is no folder.  features -> [windows]
 
 The chunks of a shard lie one after the other: map the file, compare its index once, slice. That is a hundred times as
 fast as zarr-python for small windows. The loop over windows is plain Python, takes no lock, and makes
@@ -26,7 +26,7 @@ from cache.format import shard as shards
 from cache.format.layout import shard_key
 from cache.format.shard import ShardLayout
 from cache.storage.base import Store
-from cache.storage.object_store import ObjectStore, map_parallel
+from cache.storage.object_store import map_parallel
 from cache.windows import Ints, spread
 
 _CHECKED: Final = 1  # states of a chunk; 0: not checked yet
@@ -55,7 +55,7 @@ class Rows(ABC):
 
     @staticmethod
     def kind(store: Store) -> type[Rows]:
-        return _RangedRows if isinstance(store, ObjectStore) else _MappedRows
+        return _RangedRows if store.folder() is None else _MappedRows
 
     def __init__(
         self,
@@ -267,8 +267,6 @@ def _shard_limit() -> int:
 
 
 class _RangedRows(Rows):
-    _store: ObjectStore
-
     def _prepare(self) -> None:
         self._n_chunks: dict[int, int] = {}
 

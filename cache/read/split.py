@@ -20,7 +20,6 @@ from cache.format.tables import TrackTable, VideoTable
 from cache.read.batches import OF_TRACKS, USUAL, OpenSplit, StreamFields
 from cache.storage import store_at
 from cache.storage.base import Root, Store
-from cache.storage.local import LocalStore
 from cache.windows import Ranges, Tail, intersect, windows_of
 
 if TYPE_CHECKING:
@@ -38,16 +37,16 @@ def open(root: Root) -> FeatureCache:  # noqa: A001  it reads as cache.open
 def require_cache(root: Root) -> Store:
     """The store of a cache that exists. Raises CacheError when there is none, and for a folder within a cache."""
     store = store_at(root)
+    folder = store.folder()
     if not (store.exists("zarr.json") or FeatureCache(root)):  # where it is lost, `verify --repair` writes it again
-        if isinstance(store.root, str) or store.root.is_dir():
-            reason = "no zarr.json"
-        else:
-            reason = "a file" if store.root.exists() else "no such folder"
+        reason = "no zarr.json"
+        if folder is not None and not folder.is_dir():
+            reason = "a file" if folder.exists() else "no such folder"
         do = "Convert a dataset into it first, or mount its disk."
         raise CacheError.at(store.location(""), expected="a feature cache", found=reason, do=do)
     is_inner, inner, do = store.exists(MANIFEST), "one split", "the folder or URL that holds <dataset>/<split>."
-    if isinstance(store, LocalStore):  # looking around in an object store would cost requests
-        folder = top = store.root.resolve()
+    if folder is not None:  # looking around in an object store would cost requests
+        folder = top = folder.resolve()
         while (top.parent / "zarr.json").exists():
             top = top.parent
         if top != folder:

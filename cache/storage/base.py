@@ -50,6 +50,10 @@ class Store(ABC):
     def location(self, key: str) -> str:
         """The key's path or URL, for messages."""
 
+    def folder(self, key: str = "") -> Path | None:  # noqa: ARG002  an object store has none
+        """The folder on a disk of this machine, whose files can be mapped; None in other stores."""
+        return None
+
     @abstractmethod
     def read_with_etag(self, key: str) -> tuple[bytes, Etag]:
         """A whole file and its etag, which is never newer than the bytes. Raises FileNotFoundError."""
@@ -61,6 +65,15 @@ class Store(ABC):
     @abstractmethod
     def read_into(self, key: str, start: int, out: Bytes) -> None:
         """Fill `out` with the bytes of a file from `start` on. Raises FileNotFoundError."""
+
+    def read_ranges(self, key: str, starts: list[int], ends: list[int]) -> list[bytes]:
+        """Several byte ranges of one file. Raises FileNotFoundError."""
+        parts = []
+        for start, end in zip(starts, ends, strict=True):
+            part = np.empty(end - start, np.uint8)
+            self.read_into(key, start, part)
+            parts.append(part.tobytes())
+        return parts
 
     @abstractmethod
     def size(self, key: str) -> int | None:

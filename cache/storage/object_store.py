@@ -71,8 +71,7 @@ class ObjectStore(Store):
         return {key: data for key, data in answers if data is not None}
 
     def read_ranges(self, key: str, starts: list[int], ends: list[int]) -> list[bytes]:
-        """Several byte ranges of one object, in one request. Raises FileNotFoundError."""
-        with self._errors(key):
+        with self._errors(key):  # one request
             return [bytes(part) for part in self._api.get_ranges(self._objects, key, starts=starts, ends=ends)]
 
     def read_into(self, key: str, start: int, out: Bytes) -> None:

@@ -28,7 +28,6 @@ from cache.format.tables import Tables
 from cache.read.streams import OpenStream
 from cache.storage import store_at
 from cache.storage.base import Root
-from cache.storage.local import LocalStore
 from cache.write.parts import Plan, pack, unpack
 
 Arrays = Mapping[str, NDArray[Any]]  # of one shard, by name
@@ -302,8 +301,7 @@ class _KeyIndex:
     def _map_file(self, entries: NDArray[np.uint64]) -> NDArray[np.uint64]:
         """Copy the entries into a mapped, unnamed temporary file, which is deleted with the map or the process."""
         place = self.stream.commit.place
-        folder = place.store.path(place.home) if isinstance(place.store, LocalStore) else None  # None: the system's
-        with tempfile.TemporaryFile(dir=folder) as file:
+        with tempfile.TemporaryFile(dir=place.store.folder(place.home)) as file:  # None: the system's folder
             entries.tofile(file)
             return np.memmap(file, np.uint64, "r", shape=entries.shape)
 

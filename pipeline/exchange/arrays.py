@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 import cache
-from cache.storage.local import LocalStore
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import count
 from pipeline.conversion.identity import describe, report_other_work
@@ -368,8 +367,7 @@ def _write_shards(
     existing = set[int]()  # shards of a killed import are neither pending nor committed
     if committed is not None and place.stream in committed.streams:
         existing = {*committed.stream_shards(str(place.stream))} - held
-    folder = place.store.path(place.home) if isinstance(place.store, LocalStore) else None
-    stored, form = match.arrays.mapped(match.array, folder), writer.columns[str(place.stream)]
+    stored, form = match.arrays.mapped(match.array, place.store.folder(place.home)), writer.columns[str(place.stream)]
     for n_done, shard in enumerate(chosen := sorted(pending) if committed is None else writer.live_shards):
         progress(n_done, len(chosen), "features")
         own = np.asarray(writer.rows(shard))
