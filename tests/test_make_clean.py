@@ -21,7 +21,7 @@ RAW, BODY, CACHE, RUNS = (
     Path("runs"),
 )
 RUN = RUNS / "vibe-0123456789abcdef"
-OF_RUN = ("last.pt", "best.pt", "metrics.json", "results.csv", "events.out.tfevents.1.host.1.0", "sequences.csv")
+OF_RUN = ("last.pt", "best.pt", "curves.jsonl", "metrics.json", "results.csv", "events.out.tfevents.1.host.1.0")
 
 
 @pytest.fixture(scope="module")

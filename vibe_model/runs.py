@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 CONFIG: Final = "config.json"  # written first
 LAST: Final = "last.pt"  # the whole state
 BEST: Final = "best.pt"  # the network of the best epoch
+CURVES: Final = "curves.jsonl"  # a line for each logged step: [step, seconds of training, {tag: number}]
 METRICS: Final = "metrics.json"  # written last: the run is finished
 SEQUENCES: Final = "sequences"  # results by track: sequences.json and .csv
 WORST_WINDOWS: Final = "worst_windows"  # worst_windows.json and .csv

@@ -31,7 +31,7 @@ _OF_SPLIT: Final = re.compile(  # files of docs/cache-format.md
 )
 _OF_CACHE: Final = re.compile(rf"({_NAME}/)?zarr\.json")
 _OF_RUN: Final = re.compile(  # below runs/<run>/
-    r"config\.json|metrics\.json|results\.csv|(last|best|best\.next)\.pt|(sequences|worst_windows)\.(json|csv)"
+    r"config\.json|curves\.jsonl|metrics\.json|results\.csv|(last|best|best\.next)\.pt|(sequences|worst_windows)\.(json|csv)"
     r"|events\.out\.tfevents\..+|predictions/.+\.npz|\..+\.part|\.writing/lock"
 )
 _OF_RUNS: Final = ("report.html", "report.csv", "ablation.csv", "ablation.json")

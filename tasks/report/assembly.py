@@ -31,12 +31,12 @@ from tasks.report.data import (
 )
 from tasks.report.page import PageSection, write_page
 from tasks.report.results import as_csv, results_section
-from tasks.report.runs import PATTERN, TrainingRun, curves_section, read_json, read_run, split_uses
+from tasks.report.runs import TrainingRun, curves_section, read_json, read_run, split_uses
 from vibe_model import models, runs
 from vibe_model.runs import SEQUENCES, WORST_WINDOWS, write_text
 
-VERSION: Final = 10  # raised when the page's texts or layout change
-SOFTWARE: Final = ("vibe-pipeline", "jinja2", "matplotlib", "numpy", "opencv-python", "tensorboard", "zarr")
+VERSION: Final = 11  # raised when the page's texts or layout change
+SOFTWARE: Final = ("vibe-pipeline", "jinja2", "matplotlib", "numpy", "opencv-python", "zarr")
 TITLE: Final = "Report on human motion data and models"
 ABLATION: Final = "ablation.json"
 ABLATE: Final = "Delete it and run `luigi --module tasks Ablation` again."
@@ -68,10 +68,11 @@ class ReportContent:
             state["splits"] = {name: _commits(opened, name) for name in opened.splits}
         except UNREADABLE as error:
             state["splits"] = str(error)
-        names = (runs.CONFIG, runs.METRICS, runs.BEST, *(f"{table}.json" for table in (SEQUENCES, WORST_WINDOWS)))
+        tables = [f"{table}.json" for table in (SEQUENCES, WORST_WINDOWS)]
+        names = (runs.CONFIG, runs.METRICS, runs.BEST, runs.CURVES, *tables)
         files = [self.runs_folder / ABLATION] if self.ablation else []
         for _, folder in self.runs:
-            files += [*(folder / name for name in names), *sorted(folder.glob(PATTERN))]
+            files += [folder / name for name in names]
         stamps = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.exists()]
         state["runs"] = [[(name, str(folder)) for name, folder in self.runs], stamps]
         return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:16]

@@ -137,7 +137,7 @@ def _about(run: TrainingRun, split: str) -> str:
     """Model size, training speed and inputs, as far as they are recorded."""
     reads, keypoints = run.metrics.get("reads", []), run.splits[split].get(KEYPOINTS)
     parts = [f"{run.metrics['parameters'] / 1e6:,.1f} M parameters"] if "parameters" in run.metrics else []
-    speed = run.events.curves.get("speed/windows_per_second")
+    speed = run.logged.curves.get("speed/windows_per_second")
     if run.config is not None and speed is not None and speed.values:
         parts.append(f"{median(speed.values) / run.config.batch_size:.2g} steps/s")
     parts += [f"reads {', '.join(reads)}"] if reads else []

@@ -1,7 +1,4 @@
-"""Files and curves of training runs, finished or not.  training -> report: [runs] -> page
-
-Events that a killed run logged after the state from which it resumed are dropped, as in TensorBoard.
-"""
+"""Files and curves of training runs, finished or not.  training -> report: [runs] -> page"""
 
 from __future__ import annotations
 
@@ -15,11 +12,9 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from google.protobuf.message import DecodeError
-from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
-from tensorboard.compat.proto import event_pb2
 
 from pipeline.cli.console import duration
+from pipeline.cli.text import command
 from pipeline.errors import PipelineError
 from tasks.report.page import PageSection, Plot, lines
 from vibe_model import models, runs
@@ -30,9 +25,7 @@ from vibe_model.settings import VideoConfig, split_of
 Metrics = Mapping[str, Any]
 
 AGAIN: Final = "Delete it and run the training command again: it resumes from the saved state and rewrites the file."
-PATTERN: Final = "events.out.tfevents.*"
 VALIDATION: Final = "validation/"
-_FRAME: Final = 16  # bytes around each record
 
 MOST_POINTS: Final = 200  # per plotted curve
 MOST_TOGETHER: Final = 8  # runs per plot: the number of colours
@@ -46,19 +39,13 @@ class _Curve:
     steps: array[int] = field(default_factory=lambda: array("q"))
     values: array[float] = field(default_factory=lambda: array("d"))
 
-    def cut(self, first: int) -> None:
-        """Drop the points from step `first` on."""
-        while self.steps and self.steps[-1] >= first:
-            self.steps.pop()
-            self.values.pop()
-
 
 @dataclass(slots=True)
-class _LoggedEvents:
-    """Content of a run's event files."""
+class _LoggedCurves:
+    """Content of a run's curves."""
 
     curves: dict[str, _Curve] = field(default_factory=dict)  # by tag, such as train/total
-    seconds: float = 0.0  # sum over files of the time from the first to the last event
+    seconds: float = 0.0  # of training
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -67,42 +54,33 @@ class _LoggedEvents:
         tags = {tag: tag.removeprefix(VALIDATION).rpartition("/") for tag in self.curves if tag.startswith(VALIDATION)}
         return {split: self.curves[tag] for tag, (split, _, name) in tags.items() if name in SCORES}
 
-    def add(self, event: Any) -> None:
-        """Add an event."""
-        if event.HasField("session_log"):  # the run resumed here
-            for curve in self.curves.values():
-                curve.cut(event.step)
-        for value in event.summary.value:
-            if value.WhichOneof("value") == "simple_value":
-                curve = self.curves.setdefault(value.tag, _Curve())
-                curve.steps.append(event.step)
-                curve.values.append(value.simple_value)
 
-
-def read_events(folder: Path) -> _LoggedEvents:
-    """Read a run's event files in the order of writing. `problems` reports damaged ones, which are read in part."""
-    events = _LoggedEvents()
-    # By time; within a second by length, since a process numbers its files and ...9 precedes ...10.
-    files = sorted(folder.glob(PATTERN), key=lambda file: (file.name.split(".")[3], len(file.name), file.name))
-    for file in files:
-        size, read = file.stat().st_size, 0
-        times: list[float] = []
-        try:
-            for record in RawEventFileLoader(str(file)).Load():
-                event = event_pb2.Event.FromString(record)
-                events.add(event)
-                read += len(record) + _FRAME
-                times = [*times[:1], event.wall_time]  # the first and the last
-        except (OSError, DecodeError) as error:
-            events.problems.append(f"{file}: {error}")
-        if times:
-            events.seconds += max(times[-1] - times[0], 0.0)
-        if read < size:
-            events.problems.append(
-                f"{file}: its last {size - read:,} of {size:,} bytes cannot be read: the file is damaged or being "
-                "written. The curves end there."
-            )
-    return events
+def read_curves(folder: Path) -> _LoggedCurves:
+    """Read a run's curves. `problems` reports a damaged file, which is read in part."""
+    logged = _LoggedCurves()
+    file = folder / runs.CURVES
+    if not file.exists():
+        if any(folder.glob("events.out.tfevents.*")):
+            again = command("--logdir", str(folder), module="tensorboard.main")
+            logged.problems.append(f"{folder}: trained by an earlier version, without {runs.CURVES}. Curves: {again}")
+        return logged
+    number = 1
+    try:
+        with file.open(encoding="utf-8") as lines:
+            for line in lines:
+                step, seconds, values = json.loads(line)
+                for tag, value in values.items():
+                    y = float(value)
+                    curve = logged.curves.setdefault(str(tag), _Curve())
+                    curve.steps.append(step)
+                    curve.values.append(y)
+                logged.seconds = float(seconds)
+                number += 1
+    except (OSError, ValueError, TypeError, AttributeError, OverflowError) as error:
+        logged.problems.append(
+            f"{file}, line {number}: {error}. The file is damaged or being written. The curves end there."
+        )
+    return logged
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -113,7 +91,7 @@ class TrainingRun:
     folder: Path
     about: Mapping[str, Any]  # config.json; empty if there is none
     metrics: Metrics  # metrics.json; empty if the run is not finished
-    events: _LoggedEvents
+    logged: _LoggedCurves
     sequences: Sequence[Mapping[str, Any]]  # results by track
     worst_windows: Sequence[Mapping[str, Any]]
     problems: Sequence[str]  # of reading
@@ -126,7 +104,7 @@ class TrainingRun:
         if self.metrics:
             return "finished" if (self.folder / runs.BEST).is_file() else f"evaluated, but {runs.BEST} is missing"
         total = "" if self.config is None else f" of {self.config.epochs * self.config.iterations:,}"
-        last_step = max((curve.steps[-1] for curve in self.events.curves.values() if curve.steps), default=0)
+        last_step = max((curve.steps[-1] for curve in self.logged.curves.values() if curve.steps), default=0)
         return f"not finished: step {last_step:,}{total}, no results yet"
 
     @property
@@ -177,14 +155,14 @@ def read_run(folder: Path, name: str = "") -> TrainingRun:
     sequences, worst_windows = (
         read_json(folder / f"{table}.json", problems, again).get(table, []) for table in (SEQUENCES, WORST_WINDOWS)
     )
-    events = read_events(folder)
-    problems += events.problems
+    logged = read_curves(folder)
+    problems += logged.problems
     return TrainingRun(
         name=name or folder.name,
         folder=folder,
         about=about,
         metrics=metrics,
-        events=events,
+        logged=logged,
         sequences=sequences,
         worst_windows=worst_windows,
         problems=problems,
@@ -264,8 +242,8 @@ def curves_section(
 def plots_of(run: TrainingRun, number: int) -> Iterator[Plot]:
     """Yield all plots of a run. number: the run's number on the page."""
     name, epoch = f"curves-{number}", "epoch" if run.config is not None else "step"
-    logged, measured = run.events.curves, {**SCORES, **METRICS}.items()
-    for i, split in enumerate(run.events.scores):
+    logged, measured = run.logged.curves, {**SCORES, **METRICS}.items()
+    for i, split in enumerate(run.logged.scores):
         about = f"{ABOUT_VALIDATION.format(split)}."
         for key, unit in MEASURES.items():
             tags = {m.title: f"{VALIDATION}{split}/{metric}" for metric, m in measured if m.unit == unit}
@@ -295,12 +273,12 @@ def plots_of(run: TrainingRun, number: int) -> Iterator[Plot]:
 
 def _together(runs: Sequence[TrainingRun]) -> Iterator[Plot]:
     """Yield a plot of all runs' validation score for each split."""
-    for i, split in enumerate(dict.fromkeys(split for run in runs for split in run.events.scores)):
-        validated = [run for run in runs if split in run.events.scores]
+    for i, split in enumerate(dict.fromkeys(split for run in runs for split in run.logged.scores)):
+        validated = [run for run in runs if split in run.logged.scores]
         names = _brief([run.name for run in validated])
-        series = {name: _by_epoch(run, run.events.scores[split]) for name, run in zip(names, validated, strict=True)}
+        series = {name: _by_epoch(run, run.logged.scores[split]) for name, run in zip(names, validated, strict=True)}
         shown = names if len(names) <= 4 else [*names[:3], f"{len(names) - 3} more"]
-        logged = validated[0].events.curves
+        logged = validated[0].logged.curves
         score = next(score for name, score in SCORES.items() if f"{VALIDATION}{split}/{name}" in logged)
         title = f"{score.title} on {split}: {_join_names(shown)}"
         about = f"{ABOUT_VALIDATION.format(split)}; lower is better."
@@ -350,8 +328,8 @@ def _facts(run: TrainingRun) -> dict[str, str]:
     facts = {"State": run.state}
     if best := run.metrics.get("best"):
         facts["Best epoch"] = f"{best['epoch'] + 1}, validation {score_text(best)}"
-    if run.events.seconds:
-        facts["Duration"] = duration(run.events.seconds)
+    if run.logged.seconds:
+        facts["Duration"] = duration(run.logged.seconds)
     if "skipped_steps" in run.metrics:
         facts["Steps skipped because the loss was not finite"] = f"{run.metrics['skipped_steps']:,}"
     return facts

@@ -1,12 +1,14 @@
 """A training run of any model in its folder: epochs, saved states, curves, results.  windows -> [training]
 
-A run writes config.json, last.pt (the whole state), best.pt (the network of the best epoch), TensorBoard events, and
-metrics.json last. Killed and started again, it resumes from last.pt, and on a CPU ends with the same bits.
+A run writes config.json, last.pt (the whole state), best.pt (the network of the best epoch), curves.jsonl and
+TensorBoard events, and metrics.json last. Killed and started again, it resumes from last.pt, and on a CPU ends with the
+same bits.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -14,7 +16,7 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, TypeVar
+from typing import IO, TYPE_CHECKING, Any, ClassVar, Final, Self, TypeVar
 
 import torch
 from torch.utils.tensorboard import SummaryWriter
@@ -239,7 +241,7 @@ class TrainingLoop(ABC):
 
 
 class Curves:
-    """The TensorBoard events of one training run.
+    """The curves of one training run: `runs.CURVES` for the report, and events for TensorBoard.
 
     HPARAMS; train/*: weighted losses of each step and their sum; gradient/*: norms by network; learning_rate/*;
     speed/windows_per_second; speed/waiting_for_data: share of time; validation/SPLIT/*: metrics of each epoch.
@@ -247,7 +249,14 @@ class Curves:
 
     def __init__(self, folder: Path | None, *, first_step: int, windows: int) -> None:
         """folder: None writes nothing; first_step: log again from here; windows: number per step."""
-        self._writer = None if folder is None else SummaryWriter(str(folder), purge_step=first_step)
+        self._writer: SummaryWriter | None = None
+        self._lines: IO[str] | None = None
+        self._began_s = time.perf_counter()
+        if folder is not None:
+            self._writer = SummaryWriter(str(folder), purge_step=first_step)
+            file = folder / runs.CURVES
+            self._began_s -= _cut_curves(file, first_step)
+            self._lines = file.open("a", encoding="utf-8")
         self._windows = windows
         self.start_clock()
 
@@ -257,6 +266,8 @@ class Curves:
     def __exit__(self, *_: object) -> None:
         if self._writer is not None:
             self._writer.close()
+        if self._lines is not None:
+            self._lines.close()
 
     def settings(self, values: Mapping[str, Any], scores: Sequence[str]) -> None:
         """Write a run's settings for the table that compares runs; scores: the curves to show beside them."""
@@ -280,6 +291,8 @@ class Curves:
         """Write all to disk. Call it before the state is saved: a resumed run does not log these steps again."""
         if self._writer is not None:
             self._writer.flush()
+        if self._lines is not None:
+            self._lines.flush()
 
     def step(self, number: int, step: Step, skipped: int) -> None:
         """Log one step: its losses, or the number of skipped steps."""
@@ -307,6 +320,29 @@ class Curves:
         if self._writer is not None:
             for name, value in values.items():
                 self._writer.add_scalar(name, value, number)
+        if self._lines is not None:
+            seconds = round(time.perf_counter() - self._began_s, 1)
+            digits = {name: float(f"{value:.7g}") for name, value in values.items()}
+            self._lines.write(json.dumps([number, seconds, digits]) + "\n")
+
+
+def _cut_curves(file: Path, first_step: int) -> float:
+    """Delete the lines from a step on, and a broken last one. Returns the seconds of training before."""
+    kept = 0
+    seconds = 0.0
+    with file.open("a+b") as lines:
+        lines.seek(0)
+        for line in lines:
+            try:
+                step, spent, _ = json.loads(line)
+            except ValueError:
+                break
+            if step >= first_step or not line.endswith(b"\n"):
+                break
+            kept += len(line)
+            seconds = float(spent)
+        lines.truncate(kept)
+    return seconds
 
 
 def _saved_state(last: Path, identity: Mapping[str, Any]) -> dict[str, Any]:

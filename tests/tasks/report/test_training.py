@@ -17,7 +17,7 @@ import pytest
 from pipeline.skeletons import JOINTS
 from tasks.report.assembly import ReportContent, recorded_fingerprint, write_report
 from tasks.report.results import as_csv, tables_of
-from tasks.report.runs import plots_of, read_events, read_run, split_uses
+from tasks.report.runs import plots_of, read_curves, read_run, split_uses
 from tests.tasks.report.conftest import person, write_split
 from tests.tasks.report.runs_by_hand import SPLIT, log, make_run, metrics
 from vibe_model import models
@@ -36,26 +36,42 @@ def words(html: str) -> str:
     return " ".join(unescape(re.sub(r"<style>.*?</style>|<svg.*?</svg>|<[^>]+>", " ", html, flags=re.DOTALL)).split())
 
 
-def test_curves_are_what_was_logged_and_a_resumed_run_replaces_what_it_repeats(tmp_path: Path) -> None:
-    log(tmp_path, {step: {"train/total": 100.0 + step} for step in (1, 2, 3, 4)})
-    log(tmp_path, {step: {"train/total": float(step)} for step in (3, 5)}, start=3)
-    found = read_events(tmp_path)
+def test_curves_are_what_was_logged(tmp_path: Path) -> None:
+    log(tmp_path, {step: {"train/total": 100.0 + step} for step in (1, 2, 5)})
+    found = read_curves(tmp_path)
     curve = found.curves["train/total"]
-    assert ([*curve.steps], [*curve.values]) == ([1, 2, 3, 5], [101, 102, 3, 5])
-    assert found.problems == []
+    assert ([*curve.steps], [*curve.values]) == ([1, 2, 5], [101, 102, 105])
+    assert (found.seconds, found.problems) == (4.0, [])
 
 
-def test_a_damaged_event_file_counts_as_far_as_it_can_be_read(tmp_path: Path) -> None:
+DAMAGED = [
+    '[11, 1.0, {"train/to',
+    "<html>",
+    "[1, 2, 3]",
+    "null",
+    "[1, 2]",
+    '[1e999, 1, {"a": 1}]',
+    '[1, 1, {"a": "b"}]',
+]
+
+
+@pytest.mark.parametrize("line", DAMAGED)
+def test_damaged_curves_count_as_far_as_they_can_be_read(line: str, tmp_path: Path) -> None:
     file = log(tmp_path, {step: {"train/total": float(step)} for step in range(1, 11)})
-    whole = file.read_bytes()
-    file.write_bytes(whole[:-7])
-    (tmp_path / "events.out.tfevents.0.host.1.0").write_bytes(b"<html>not found</html>" * 10)
-    found = read_events(tmp_path)
-    assert [*found.curves["train/total"].steps] == list(range(1, 10))
-    other, cut = found.problems
-    assert "its last 220 of 220 bytes cannot be read" in other
-    assert file.name in cut
-    assert f"of {len(whole) - 7:,} bytes cannot be read" in cut
+    with file.open("a") as lines:
+        lines.write(line)
+    found = read_curves(tmp_path)
+    assert [*found.curves["train/total"].steps] == list(range(1, 11))
+    assert all(len(curve.steps) == len(curve.values) for curve in found.curves.values())
+    (problem,) = found.problems
+    assert problem.startswith(f"{file}, line 11: ")
+    assert "damaged or being written" in problem
+
+
+def test_curves_of_an_earlier_version_are_named(tmp_path: Path) -> None:
+    (tmp_path / "events.out.tfevents.1.host.1.0").touch()
+    (problem,) = read_curves(tmp_path).problems
+    assert "tensorboard.main --logdir" in problem
 
 
 def test_validation_is_shown_by_epoch_and_long_curves_as_means(make: Callable[..., Path]) -> None:

@@ -1,7 +1,10 @@
+import json
+
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
+from vibe_model.runs import CURVES
 from vibe_model.training import loop
 from vibe_model.training.loop import SPEED_EVERY, Curves
 from vibe_model.training.trainer import Step
@@ -56,6 +59,24 @@ def test_a_good_step_has_its_losses_and_gradient_norms_and_a_skipped_one_draws_n
         "gradient/discriminator": [(1, 4.0)],
         "train/skipped_steps": [(2, 7.0)],
     }
+
+
+def test_a_resumed_run_replaces_the_steps_that_it_repeats(tmp_path):
+    with Curves(tmp_path, first_step=1, windows=8) as found:
+        for number in range(1, 6):
+            found.step(number, GOOD, 0)
+    file = tmp_path / CURVES
+    whole = file.read_bytes()
+    with file.open("ab") as lines:
+        lines.write(b'[6, 1.0, {"train')  # it was killed here
+    with Curves(tmp_path, first_step=4, windows=8) as found:
+        found.step(4, Step({"kp_2d": 7.0}, {}, good=True), 0)
+    lines = file.read_bytes().splitlines(keepends=True)
+    assert b"".join(lines[:3]) == b"".join(whole.splitlines(keepends=True)[:3])
+    steps = [json.loads(line) for line in lines]
+    assert [step for step, *_ in steps] == [1, 2, 3, 4]
+    assert steps[3][2] == {"train/kp_2d": 7.0, "train/total": 7.0}
+    assert [spent for _, spent, _ in steps] == sorted(spent for _, spent, _ in steps)
 
 
 def test_settings_are_beside_the_curves_for_the_table_that_compares_runs(tmp_path):
