@@ -1,15 +1,15 @@
 """The report's page: one self-contained HTML file without scripts.  evaluation -> [page]
 
-Track drawings, styles and the content security policy are those of `pipeline.show`. Plots are inline SVG,
-each with a table of its numbers. Matplotlib draws in placeholder colours, which are replaced by the page's CSS
-variables for light and dark mode. The same numbers give the same bytes.
+Track drawings, styles and the content security policy are those of `pipeline.show`. Plots are Matplotlib's
+SVG as images, each with a table of its numbers; dark mode inverts their lightness. The same numbers give the same
+bytes.
 """
 
 from __future__ import annotations
 
 import io
 import math
-import re
+from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
@@ -18,7 +18,6 @@ from typing import Any, Final, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
-from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, MaxNLocator
 from numpy.typing import NDArray
@@ -28,19 +27,12 @@ from pipeline.show.page import templates, write
 Array = NDArray[Any]
 Cell = str | int | float | None  # of a table; None and NaN: unknown
 
-# Placeholder colours of Matplotlib -> colours of the page.
-INK: Final = "#0a0a01"
-FAINT: Final = "#0a0a02"
-RULE: Final = "#0a0a03"
-SERIES: Final = tuple(f"#0b0b0{i}" for i in range(1, 9))
+INK: Final = "#16181d"
+FAINT: Final = "#565d69"
+RULE: Final = "#c9ced6"
+SERIES: Final = ("#1a6fe8", "#c2410c", "#15803d", "#a21caf", "#6b7280", "#b45309", "#0e7490", "#be123c")
 DASHES: Final = ("-", "--", ":", "-.")
-_CSS: Final = {
-    INK: "currentColor",
-    FAINT: "var(--faint)",
-    RULE: "var(--rule)",
-    **{color: f"var(--series-{i})" for i, color in enumerate(SERIES, 1)},
-}
-_COLOR: Final = re.compile("|".join(_CSS))
+NO_DATES: Final = dict.fromkeys(("Date", "Creator", "Format", "Type"))
 
 WIDTH: Final = 4.6  # inches of 72 SVG units: a phone's width, with texts about 11 px high
 MOST_ROWS: Final = 24  # of the table below a line plot
@@ -66,11 +58,16 @@ _STYLE: Final[Any] = {  # Any: some versions of Matplotlib type the keys
 class Plot(NamedTuple):
     """A plot with caption and numbers, for `plot` in parts.html."""
 
-    svg: Markup
+    svg: str
     title: str
     caption: str
     header: tuple[str, ...]  # of the table; the first column names the row
     rows: list[tuple[Cell, ...]]
+
+    @property
+    def url(self) -> str:
+        """The SVG as the source of an image."""
+        return f"data:image/svg+xml;base64,{b64encode(self.svg.encode()).decode()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +143,7 @@ def lines(
 ) -> Plot:
     """Curves in different colours and dashes, with a table of at most `MOST_ROWS` rows.
 
-    name: Unique on the page; prefix of the SVG's ids.
+    name: Seed of the SVG's ids.
     series: Name -> (x (N,), y (N,)); values that are not finite are gaps. log_y: Logarithmic scale if any y is above 0;
     other values are gaps.
     """
@@ -156,7 +153,7 @@ def lines(
     with mpl.rc_context():
         mpl.rcdefaults()  # ignore the user's matplotlibrc
         mpl.rcParams.update(_STYLE | {"svg.hashsalt": name})
-        figure = Figure((WIDTH, 2.6 + 0.2 * math.ceil(len(points) / 2)), layout="constrained", label=name)
+        figure = Figure((WIDTH, 2.6 + 0.2 * math.ceil(len(points) / 2)), layout="constrained")
         axes = figure.add_subplot()
         for (label, (x, y)), color, dash in zip(points.items(), cycle(SERIES), cycle(DASHES), strict=False):
             marker = "o" if np.count_nonzero(np.isfinite(y)) == 1 else ""  # a single point has no line
@@ -170,30 +167,9 @@ def lines(
         axes.grid(visible=True, axis="y", linewidth=0.5)
         if points:
             figure.legend(loc="outside lower center", ncols=2)
-        svg = _render_svg(figure)
-    return Plot(svg, title, caption, (x_label, *points), _rows_by_x(points))
-
-
-def _render_svg(figure: Figure) -> Markup:
-    """Render a figure as SVG without fonts and sizes, and with only the ids that are referenced."""
-    written = io.StringIO()
-    figure.savefig(
-        written, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    )
-    text = written.getvalue()
-    prefix = re.sub(r"\W+", "-", str(figure.get_label()))
-    referred = set(re.findall(r'(?:url\(|href=")#([^)"]+)', text))
-
-    def clean_tag(match: re.Match[str]) -> str:
-        tag = re.sub(r' id="([^"]+)"', lambda i: f' id="{prefix}-{i[1]}"' if i[1] in referred else "", match[0])
-        tag = re.sub(r'(url\(|href=")#', rf"\1#{prefix}-", tag.replace("xlink:href", "href"))
-        return _COLOR.sub(lambda color: _CSS[color[0]], re.sub(r"font-family: [^;\"]*(; )?", "", tag))
-
-    # Remove styles for the whole page, then edit only the tags, not the texts.
-    text = re.sub(r"<(style|metadata)\b.*?</\1>|<!--.*?-->", "", text[text.index("<svg") :], flags=re.DOTALL)
-    first = re.compile(r'<svg [^>]*(viewBox="[^"]+")[^>]*>')
-    text = first.sub(r'<svg xmlns="http://www.w3.org/2000/svg" \1 aria-hidden="true">', text, count=1)
-    return Markup(re.sub(r"<[^>]+>", clean_tag, text))  # noqa: S704  Matplotlib has escaped it
+        svg = io.StringIO()
+        figure.savefig(svg, format="svg", transparent=True, metadata=NO_DATES)
+    return Plot(svg.getvalue(), title, caption, (x_label, *points), _rows_by_x(points))
 
 
 def _rows_by_x(points: Mapping[str, tuple[Array, Array]]) -> list[tuple[Cell, ...]]:
