@@ -1,4 +1,4 @@
-"""What packages add, ours and others': registries of datasets, streams, detectors and models; records of functions.
+"""Registries of datasets, streams, detectors and models: ours, and those of other packages.
 
 A package registers a class (a model: its record) by an entry point of that name; ours are in `pipeline.table`. Classes
 are imported when first used.
