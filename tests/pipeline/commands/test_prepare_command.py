@@ -122,7 +122,7 @@ def test_messages_about_a_detector_name_its_own_settings(of_clips: Any, ran: Any
     def identity(_: Any) -> Any:
         raise MissingAssets("weights '': expected a file, found none: --weights FILE.whl")
 
-    monkeypatch.setattr(prepare.detect, "identity", identity)
+    monkeypatch.setattr(prepare.detectors, "identity", identity)
     shown = ran(*of_clips, code=2).err
     assert "found none: --detector rtmpose --set rtmpose.weights=FILE.whl. Or name another --detector" in shown
 
@@ -167,6 +167,6 @@ def test_keypoints_replaced_or_kept_are_counted(of_clips, ran, monkeypatch, tmp_
 
 
 def test_clips_on_a_read_only_disk_are_answered_with_a_folder_of_links(of_clips, ran, monkeypatch):
-    monkeypatch.setattr(prepare.detect, "identity", lambda _: {})
+    monkeypatch.setattr(prepare.detectors, "identity", lambda _: {})
     monkeypatch.setattr(os, "access", lambda *_: False)
     assert "folder of links to the clips (ln -s), and name it: --raw DIR" in ran(*of_clips, code=2).err
