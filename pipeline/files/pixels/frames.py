@@ -212,16 +212,7 @@ class Video:
     @cached
     def first_look(self) -> ClipRecord:
         """`record` up to the first frame that can be decoded. Raises RawDataError if there is none."""
-        known = recall(ClipRecord, self.digest())
-        if known is not None:
-            return known
-        survey = Survey()
-        with self._reported(), self._open() as video:
-            for frame in video.frames():
-                survey.add(frame)
-                if frame.decoded is not None:
-                    break
-            return survey.record(video, self.place)
+        return self._survey(whole=False)
 
     def digest(self) -> str:
         return _digest("video", file_digest(self.place))
@@ -235,6 +226,9 @@ class Video:
     @cached
     def record(self) -> ClipRecord:
         """What the video is, by decoding all of it, unless it is known. Raises RawDataError if it cannot be decoded."""
+        return self._survey(whole=True)
+
+    def _survey(self, *, whole: bool) -> ClipRecord:
         known = recall(ClipRecord, self.digest())
         if known is not None:
             return known
@@ -243,6 +237,8 @@ class Video:
             for frame in video.frames():
                 alive(frame.number)
                 survey.add(frame)
+                if frame.decoded is not None and not whole:
+                    break
             return survey.record(video, self.place)
 
     def remember(self, record: ClipRecord) -> None:
