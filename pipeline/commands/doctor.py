@@ -20,6 +20,7 @@ from pipeline.cli.command_line import Command, json_option
 from pipeline.cli.console import DONE, DOUBT, CommandResult, err, plain
 from pipeline.cli.progress import line_if_slow
 from pipeline.cli.text import command
+from pipeline.cli.text import count as count_of
 from pipeline.clips.files import EXTENSIONS, KEYPOINTS, labels_of, list_clips
 from pipeline.commands.init import tool
 from pipeline.datasets.base import Dataset, Mistake, ReleasePart, describe_error, globs
@@ -358,9 +359,10 @@ def _unusual_clips(raw: Path, videos: Sequence[RawVideo]) -> Iterator[str]:
         for remark in remarks:
             clips_of.setdefault(remark, []).append(clip)
     for remark, clips in clips_of.items():
-        n_others = len(clips) - 1
-        others = f" and {n_others} other clip{'s' if n_others > 1 else ''}" if n_others else ""
-        yield f"{clips[0]}{others}: {remark}"
+        shown = clips[0]
+        if len(clips) > 1:
+            shown += f" and {count_of(len(clips) - 1, 'other clip')}"
+        yield f"{shown}: {remark}"
 
 
 def _count_keypoints(dataset: Dataset, raw: Path, part: ReleasePart, refused: list[str]) -> _PartCount:

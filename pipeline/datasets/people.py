@@ -316,17 +316,7 @@ def clip_tracks(
         account.reject("no_keypoints", f"{raw / video.name}: {_no_keypoints(raw, video, labels)}")
         return []
     info = _info_of(labels, source)
-    recorded = record_from(info.get("record"))
-    if recorded is not None:
-        source.remember(recorded)
-    record = source.record()
-    account.clip = record.as_dict()
-    if math.isfinite(rules.filmed_fps):
-        record = replace(record, filmed_fps=rules.filmed_fps)
-    account.notes.extend(record.remarks())
-    if info and recorded is None:
-        _refuse_other_pixels(labels, record)
-    fps = record.fps
+    record = _note_record(source, labels, info, account, rules.filmed_fps)
     require_frames(labels, source, detections.frames, account, every=rules.bridge and detections.complete)
     n_unlisted = source.count_frames() - len(detections.frames)
     if detections.complete and MOST_LOST < n_unlisted < len(detections.frames):
@@ -344,10 +334,38 @@ def clip_tracks(
         persons = _bridge_gaps(persons, max_gap, account)
     return [
         dataset.track(
-            split, video, name, fps=fps, frame_index=index, bbox=bbox, kp_2d=kp_2d, crop_scale=scale, frames=source
+            split,
+            video,
+            name,
+            fps=record.fps,
+            frame_index=index,
+            bbox=bbox,
+            kp_2d=kp_2d,
+            crop_scale=scale,
+            frames=source,
         )
         for index, _, bbox, kp_2d, scale, name in persons
     ]
+
+
+def _note_record(
+    source: Video, labels: Path, info: Mapping[str, Any], account: VideoAccount, filmed_fps: float
+) -> ClipRecord:
+    """What the clip is, by `info` of its labels or by decoding it, with its remarks in the account.
+
+    filmed_fps: as in `Rules`. Raises RawDataError if `detect` of an earlier version saw other images.
+    """
+    recorded = record_from(info.get("record"))
+    if recorded is not None:
+        source.remember(recorded)
+    record = source.record()
+    account.clip = record.as_dict()
+    if math.isfinite(filmed_fps):
+        record = replace(record, filmed_fps=filmed_fps)
+    account.notes.extend(record.remarks())
+    if info and recorded is None:
+        _refuse_other_pixels(labels, record)
+    return record
 
 
 def _no_keypoints(raw: Path, video: RawVideo, labels: Path | None) -> str:

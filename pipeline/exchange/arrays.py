@@ -367,7 +367,8 @@ def _write_shards(
     existing = set[int]()  # shards of a killed import are neither pending nor committed
     if committed is not None and place.stream in committed.streams:
         existing = {*committed.stream_shards(str(place.stream))} - held
-    stored, form = match.arrays.mapped(match.array, place.store.folder(place.home)), writer.columns[str(place.stream)]
+    stored = match.arrays.mapped(match.array, place.store.folder(place.home))
+    form = writer.columns[str(place.stream)]
     for n_done, shard in enumerate(chosen := sorted(pending) if committed is None else writer.live_shards):
         progress(n_done, len(chosen), "features")
         own = np.asarray(writer.rows(shard))
