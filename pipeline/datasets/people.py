@@ -318,10 +318,10 @@ def clip_tracks(
     info = _info_of(labels, source)
     record = _note_record(source, labels, info, account, rules.filmed_fps)
     require_frames(labels, source, detections.frames, account, every=rules.bridge and detections.complete)
-    n_unlisted = source.count_frames() - len(detections.frames)
+    n_unlisted = record.n_frames - len({*detections.frames, *record.lost})
     if detections.complete and MOST_LOST < n_unlisted < len(detections.frames):
         file = labels.relative_to(raw).as_posix()
-        account.notes.append(f"{file} has no entry for {count(n_unlisted, 'frame')} of {source.count_frames()}")
+        account.notes.append(f"{file} has no entry for {count(n_unlisted, 'frame')} of {record.n_frames}")
     detections = _stretch(detections, _labelled_sizes(labels, source)[0], source.size())
     require_in_picture(labels, confident(detections), source.size(), DETECTED_OUTSIDE, boxes=detections.boxes_alone)
     detections = _drop_lost_frames(detections, record.lost, account)

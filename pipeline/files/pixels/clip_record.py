@@ -23,7 +23,7 @@ SAME_RATE: Final = 1e-3  # containers round times to ms
 OTHER_RATE: Final = 0.03  # of the header's rate
 MANY_REPEATED: Final = 0.2  # of the frames
 MOST_NAMED: Final = 5  # lost frames in a remark
-SAMPLED: Final = 8  # every so many pixels and rows are compared with the frame before
+SAMPLED: Final = 8  # every so many pixels and rows are compared with the frame before; if they are equal, all are
 UNEVEN: Final = 0.5  # of the mean time of a frame: further from its place, a frame is at another time
 SLOW_MOTION: Final = 100.0  # frames a second; a camera states 30 or 60 also where it filmed fewer in the dark
 PLACES: Final = 6  # decimals of times
@@ -206,7 +206,7 @@ class Survey:
         self._n_resized = 0
         self._n_repeated = 0
         self._first: VideoFrame | None = None
-        self._before: NDArray[np.uint8] | None = None
+        self._before: VideoFrame | None = None
 
     def add(self, frame: NumberedFrame) -> None:
         """The next frame of the video."""
@@ -217,12 +217,11 @@ class Survey:
             return
 
         first = self._first or decoded
-        sample = _sample(decoded)
         self._n_interlaced += decoded.interlaced_frame
         self._n_resized += (decoded.width, decoded.height) != (first.width, first.height)
-        self._n_repeated += self._before is not None and np.array_equal(self._before, sample)
+        self._n_repeated += self._before is not None and _is_copy(self._before, decoded)
         self._first = first
-        self._before = sample
+        self._before = decoded
 
     def record(self, video: OpenVideo, path: Path) -> ClipRecord:
         """The record, after the last frame. Raises Undecodable if no frame was decoded. path: for messages."""
@@ -281,12 +280,25 @@ def count_missing(video: OpenVideo, path: Path, n_packets: int | None = None) ->
     return max(0, (video.header().n_frames or 0) - n_packets)
 
 
-def _sample(frame: VideoFrame) -> NDArray[np.uint8]:
-    """Some bytes of a frame's first plane, which differ from another frame's unless it is a copy."""
+def _is_copy(before: VideoFrame, frame: VideoFrame) -> bool:
+    """Whether the first planes of two frames are equal."""
+    one = _first_plane(before)
+    other = _first_plane(frame)
+    if one.shape != other.shape or not np.array_equal(one[::SAMPLED, ::SAMPLED], other[::SAMPLED, ::SAMPLED]):
+        return False
+    return np.array_equal(one, other)
+
+
+def _first_plane(frame: VideoFrame) -> NDArray[np.uint8]:
+    """Bytes of the plane, without the padding of its rows."""
     plane = frame.planes[0]
     data: Any = plane
     rows: NDArray[np.uint8] = np.frombuffer(data, np.uint8).reshape(plane.height, plane.line_size)
-    return rows[::SAMPLED, : plane.width : SAMPLED].copy()
+    if frame.format.is_planar:
+        n_bytes = plane.width * math.ceil(frame.format.components[0].bits / 8)
+    else:
+        n_bytes = plane.width * frame.format.padded_bits_per_pixel // 8
+    return rows[:, :n_bytes]
 
 
 def _join(times: Doubles) -> tuple[Doubles, int]:

@@ -456,6 +456,11 @@ def test_frames_after_a_damaged_one_keep_their_numbers_and_the_damage_is_named(t
     places = np.array([persons[0, 0, 0] for persons in found.keypoints])
     assert places[intact] == pytest.approx(expected[intact], abs=1)
     assert detect_clips(raw, out, Bright()).damaged == {}  # the second run detects nothing
+    shutil.copytree(out, raw / "keypoints")
+    report = Accounting()
+    list(datasets.get("videos", min_frames=1).tracks(raw, "train", report=report))
+    about = {account.name: [note for note in account.notes if "frame" in note] for account in report}
+    assert about == {"broken.mp4": [report.video("broken.mp4").notes[0]], "whole.mp4": []}
 
 
 def test_only_clips_that_earlier_versions_decoded_wrongly_are_detected_again(tmp_path: Path) -> None:

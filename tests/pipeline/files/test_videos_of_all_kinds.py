@@ -2,6 +2,7 @@
 
 import functools
 import json
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -304,6 +305,24 @@ def test_a_share_of_repeated_frames_is_noted(tmp_path: Path) -> None:
     clip.paint = lambda number: number // 4
     (tmp_path / "a.mp4").write_bytes(clip.encode())
     assert Video(tmp_path, "a.mp4").record().remarks() == ["75% of the frames repeat the one before"]
+
+
+@pytest.mark.parametrize(
+    "clip",
+    [
+        Clip("a.mp4"),
+        Clip("a.mov", "png", pix_fmt="rgb24"),
+        Clip("a.mkv", "ffv1", pix_fmt="gray16le"),
+        Clip("10_bit.mov", "prores_ks", pix_fmt="yuv422p10le"),
+    ],
+    ids=lambda clip: clip.pix_fmt,
+)
+def test_frames_that_differ_at_the_right_edge_alone_repeat_nothing(tmp_path: Path, clip: Clip) -> None:
+    changing = replace(clip, paint=lambda number: 128 * (number % 2))  # the last of eight columns
+    (tmp_path / clip.name).write_bytes(changing.encode())
+    video = Video(tmp_path, clip.name)
+    assert numbers(video) == [128 * (number % 2) for number in range(N)]
+    assert video.record().remarks() == []
 
 
 @pytest.mark.parametrize("name", ["h264.mp4", "uneven.mkv", "pause.mkv", "dv.avi", "hlg.mp4", "h264_b_frames.avi"])
