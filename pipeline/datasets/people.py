@@ -318,10 +318,7 @@ def clip_tracks(
     info = _info_of(labels, source)
     record = _note_record(source, labels, info, account, rules.filmed_fps)
     require_frames(labels, source, detections.frames, account, every=rules.bridge and detections.complete)
-    n_unlisted = record.n_frames - len({*detections.frames, *record.lost})
-    if detections.complete and MOST_LOST < n_unlisted < len(detections.frames):
-        file = labels.relative_to(raw).as_posix()
-        account.notes.append(f"{file} has no entry for {count(n_unlisted, 'frame')} of {record.n_frames}")
+    _note_unlisted(labels.relative_to(raw).as_posix(), detections, record, account)
     detections = _stretch(detections, _labelled_sizes(labels, source)[0], source.size())
     require_in_picture(labels, confident(detections), source.size(), DETECTED_OUTSIDE, boxes=detections.boxes_alone)
     detections = _drop_lost_frames(detections, record.lost, account)
@@ -366,6 +363,13 @@ def _note_record(
     if info and recorded is None:
         _refuse_other_pixels(labels, record)
     return record
+
+
+def _note_unlisted(file: str, detections: Detections, record: ClipRecord, account: VideoAccount) -> None:
+    """Note frames without an entry in a file that has one for each frame; those that damage lost are noted already."""
+    n_unlisted = record.n_frames - len({*detections.frames, *record.lost})
+    if detections.complete and MOST_LOST < n_unlisted < len(detections.frames):
+        account.notes.append(f"{file} has no entry for {count(n_unlisted, 'frame')} of {record.n_frames}")
 
 
 def _no_keypoints(raw: Path, video: RawVideo, labels: Path | None) -> str:
