@@ -303,12 +303,7 @@ def clip_tracks(
     if labels is not None:
         require_own_name(raw / KEYPOINTS, video, labels, clip)
     source_of = functools.cache(source_of or (lambda: Video(raw, video.files[0].as_posix())))
-    detections = None
-    if labels is not None:
-        detections = read_detections(labels, stem, lambda: _labelled_sizes(labels, source_of()))
-    if detections is not None:
-        account.found = detections.n_persons
-        account.notes.extend(detections.notes)
+    detections = None if labels is None else _read_labels(labels, stem, source_of, account)
     source = source_of()
     source.require_decodable()
     source.require_whole()
@@ -343,6 +338,15 @@ def clip_tracks(
         )
         for index, _, bbox, kp_2d, scale, name in persons
     ]
+
+
+def _read_labels(labels: Path, stem: str, source_of: Callable[[], Video], account: VideoAccount) -> Detections | None:
+    """`read_detections`, with what was found in the account."""
+    detections = read_detections(labels, stem, lambda: _labelled_sizes(labels, source_of()))
+    if detections is not None:
+        account.found = detections.n_persons
+        account.notes.extend(detections.notes)
+    return detections
 
 
 def _note_record(
